@@ -1,0 +1,37 @@
+# Everything runs in .venv, made from the pinned constraints on first use.
+PYTHON ?= python3.11
+BIN := .venv/bin
+export KDZOO_DATA ?= $(abspath ../shared/data)
+
+.PHONY: demo test check lint types docs wheel clean
+
+demo: .make/env  ## train teacher, control and student on embedded digits, five seeds
+	$(BIN)/kdzoo
+
+test: .make/env  ## all tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+check: lint types docs wheel  ## lint, types, docs and packaging
+
+lint: .make/env
+	$(BIN)/ruff check kdzoo conf tests scripts
+	$(BIN)/ruff format --check kdzoo conf tests scripts
+
+types: .make/env
+	$(BIN)/mypy
+
+docs: .make/env
+	$(BIN)/python -m sphinx -W -q -b html docs docs/_build
+
+wheel: .make/env
+	bash scripts/check_wheel.sh
+
+clean:
+	rm -rf .venv .make build dist docs/_build *.egg-info
+
+# torch is installed first and by its exact version: a looser request can bring several GB of CUDA packages.
+.make/env: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -c constraints.txt torch==2.13.0
+	$(BIN)/pip install -q -c constraints.txt -e ".[dev,sweep,tensorboard]"
+	mkdir -p .make && touch $@

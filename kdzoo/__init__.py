@@ -1,0 +1,49 @@
+"""Distil knowledge from any kind of teacher into any kind of student, in one way."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from kdzoo import data, distillers, functional, metrics, models
+    from kdzoo.batch import IGNORE
+    from kdzoo.checkpoint import load_student
+    from kdzoo.config import compose
+    from kdzoo.distiller import Distiller
+    from kdzoo.pipeline import run
+
+# Importing torch and Lightning takes seconds: the names are handed on when they are first used.
+_HOMES = {
+    "Distiller": "kdzoo.distiller",
+    "IGNORE": "kdzoo.batch",
+    "compose": "kdzoo.config",
+    "load_student": "kdzoo.checkpoint",
+    "run": "kdzoo.pipeline",
+}
+_ROOMS = ("data", "distillers", "functional", "metrics", "models")
+
+__all__ = [
+    "IGNORE",
+    "Distiller",
+    "compose",
+    "data",
+    "distillers",
+    "functional",
+    "load_student",
+    "metrics",
+    "models",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    if name in _ROOMS:
+        return import_module(f"kdzoo.{name}")
+    raise AttributeError(f"module 'kdzoo' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

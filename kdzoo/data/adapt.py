@@ -1,0 +1,236 @@
+"""Any user's data module, or pair of loaders, as a data module of kdzoo."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
+
+from kdzoo.data.checks import require_int
+from kdzoo.data.contract import IGNORE, Batch, BatchData, batch_loader
+from kdzoo.data.convert import ConvertedBatches, Keys
+from kdzoo.data.fingerprint import hash_inputs
+from kdzoo.data.replay import ReplayedBatches
+from kdzoo.data.samplers import EpochBatches
+from kdzoo.errors import DataError
+
+_TRANSFER_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+
+
+class AdaptedData(BatchData):
+    """Makes a user's Lightning data module fit for distillation: dictionaries, positions, exact resume.
+
+    The train loader is rebuilt over the same data set, collate_fn and workers, with a resumable order; its
+    batch size becomes that of the global batch over all processes. Randomness in transforms is seeded for
+    each (seed, epoch, sample). The val and test loaders are kept; only their batches are converted. A module
+    that has an ``is_augmented = False`` says that its training samples never change; it is believed. One that
+    has ``num_classes`` saves a pass over the labels.
+
+    Args:
+        source: a data module, or (train loader, test loader).
+        seed: decides on order and augmentation.
+        input_key: name of the inputs in batches that are mappings; None tries the usual names.
+        target_key: name of the labels there; None tries the usual names, and labels may be missing.
+        eval_batch_size: samples of a block of ``train_eval_dataloader``, >= 1.
+
+    Raises:
+        ConfigError: an option is out of range.
+        DataError: the source is no such thing, or, in ``setup``, its train loader cannot be replayed.
+
+    Example:
+        >>> from torch.utils.data import TensorDataset
+        >>> samples = TensorDataset(torch.rand(6, 4), torch.tensor([0, 1, 2, 0, 1, 2]))
+        >>> data = AdaptedData((DataLoader(samples, batch_size=2, shuffle=True), DataLoader(samples)))
+        >>> data.setup()
+        >>> data.sizes, len(data.train_dataloader())
+        ({'in_shape': (4,), 'num_classes': 3}, 3)
+    """
+
+    def __init__(
+        self,
+        source: pl.LightningDataModule | Sequence[DataLoader[Any]],
+        *,
+        seed: int = 0,
+        input_key: str | None = None,
+        target_key: str | None = None,
+        eval_batch_size: int = 1024,
+    ) -> None:
+        super().__init__()
+        self.source = source if isinstance(source, pl.LightningDataModule) else _LoaderPair(source)
+        self.seed = require_int("seed", seed, 0)
+        self.keys = Keys(input_key, target_key)
+        self.eval_batch_size = require_int("eval_batch_size", eval_batch_size, 1)
+        self._stages: set[str] = set()
+        self._loader: DataLoader[Any] | None = None
+        for hook in _TRANSFER_HOOKS:
+            if getattr(type(self.source), hook) is not getattr(pl.LightningDataModule, hook):
+                raise DataError(f"{type(self.source).__name__}.{hook} would be skipped; move it into the data set")
+
+    def prepare_data(self) -> None:
+        """Let the source prepare its data."""
+        self.source.prepare_data()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Set up the source, and once rebuild its train loader; without a stage, for fitting and testing."""
+        for one in ("fit", "test") if stage is None else (stage,):
+            self._set_up_source(one)
+        if self._loader is None and "fit" in self._stages:
+            loader = replayable(self.source.train_dataloader())
+            shuffle = isinstance(loader.sampler, RandomSampler)
+            n, batch_size = len(loader.dataset), int(loader.batch_size or 0)  # type: ignore[arg-type]
+            self.train_sampler = EpochBatches(n, batch_size, self.seed, shuffle, loader.drop_last)
+            self._loader = loader
+        if self._loader is not None:
+            self.train_sampler.set_share(*self._share())
+
+    def _set_up_source(self, stage: str) -> None:
+        self.source.trainer = self.trainer
+        if stage not in self._stages:
+            self.source.setup(stage)
+            self._stages.add(stage)
+
+    def teardown(self, stage: str) -> None:
+        """Tear down the source, which is set up again when next needed."""
+        self.source.teardown(stage)
+        self._stages.discard(stage)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Return the training batches of this process."""
+        return self._batches(self.train_sampler)
+
+    def train_eval_dataloader(self) -> DataLoader[Batch]:
+        """Return the training samples in index order, as they are in epoch 0 where they are augmented."""
+        n = len(self._dataset)
+        return self._batches(EpochBatches(n, self.eval_batch_size, self.seed, shuffle=False))
+
+    def val_dataloader(self) -> Any:
+        """Return the source's val loaders with converted batches; an empty list when there are none."""
+        return self._converted("val_dataloader")
+
+    def test_dataloader(self) -> Any:
+        """Return the source's test loaders with converted batches; an empty list when there are none."""
+        self._set_up_source("test")
+        return self._converted("test_dataloader")
+
+    @property
+    def is_augmented(self) -> bool:
+        """True, for nobody can know, unless the source says ``is_augmented = False``."""
+        return bool(getattr(self.source, "is_augmented", True))
+
+    @cached_property
+    def sizes(self) -> dict[str, Any]:
+        """``in_shape`` (tuple, without the batch) and ``num_classes``."""
+        first = self._dataset[0, torch.tensor([0])]
+        return {"in_shape": tuple(first["input"].shape[1:]), "num_classes": self._num_classes()}
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 (hex) of the training inputs in order, as they are in epoch 0."""
+        return hash_inputs(batch["input"] for batch in self.train_eval_dataloader())
+
+    def summary(self) -> dict[str, int]:
+        """Return n_train, n_labelled, n_val, n_test and num_classes; reads all training labels."""
+        return {
+            "n_train": len(self._dataset),
+            "n_labelled": int((self._targets != IGNORE).sum()),
+            "n_val": _count(self.val_dataloader()),
+            "n_test": _count(self.test_dataloader()),
+            "num_classes": self.sizes["num_classes"],
+        }
+
+    @cached_property
+    def _dataset(self) -> ReplayedBatches:
+        if self._loader is None:
+            raise RuntimeError("call AdaptedData.setup() or setup('fit') first")
+        loader = self._loader
+        return ReplayedBatches(loader.dataset, loader.collate_fn, self.keys, self.seed, self.is_augmented)
+
+    @cached_property
+    def _targets(self) -> Tensor:
+        """The labels of all training samples, int64 [n]."""
+        return torch.cat([batch["target"] for batch in self.train_eval_dataloader()])
+
+    def _num_classes(self) -> int:
+        given = getattr(self.source, "num_classes", None)
+        if given is not None:
+            return require_int("num_classes", given, 1)
+        if int(self._targets.max()) < 0:
+            raise DataError("the training data have no labels; give the data module an attribute num_classes")
+        return int(self._targets.max()) + 1
+
+    def _batches(self, sampler: EpochBatches) -> DataLoader[Batch]:
+        dataset, loader = self._dataset, self._loader
+        assert loader is not None  # _dataset has checked it
+        return batch_loader(
+            dataset,
+            sampler,
+            num_workers=loader.num_workers,
+            pin_memory=loader.pin_memory,
+            timeout=loader.timeout,
+            worker_init_fn=loader.worker_init_fn,
+            multiprocessing_context=loader.multiprocessing_context,
+            prefetch_factor=loader.prefetch_factor,
+            persistent_workers=loader.persistent_workers,
+        )
+
+    def _converted(self, name: str) -> Any:
+        try:
+            loaders = getattr(self.source, name)()
+        except MisconfigurationException:  # Lightning's way to say that the method was not written
+            return []
+        if isinstance(loaders, Mapping):
+            return {key: ConvertedBatches(loader, self.keys) for key, loader in loaders.items()}
+        if isinstance(loaders, list | tuple):
+            return [ConvertedBatches(loader, self.keys) for loader in loaders]
+        return ConvertedBatches(loaders, self.keys)
+
+
+class _LoaderPair(pl.LightningDataModule):
+    """A train and a test loader as a data module."""
+
+    def __init__(self, loaders: Any) -> None:
+        super().__init__()
+        if not isinstance(loaders, list | tuple) or len(loaders) != 2:
+            kind = type(loaders).__name__
+            raise DataError(f"source is {kind}; allowed: a LightningDataModule or (train loader, test loader)")
+        self.loaders = loaders
+
+    def train_dataloader(self) -> Any:
+        return self.loaders[0]
+
+    def test_dataloader(self) -> Any:
+        return self.loaders[1]
+
+
+def replayable(loader: Any) -> DataLoader[Any]:
+    """Return a train loader whose order can be made again from a seed.
+
+    Raises:
+        DataError: it is no DataLoader, its data set is iterable or empty, or it samples in its own way.
+    """
+    if not isinstance(loader, DataLoader):
+        raise DataError(f"the train loader is {type(loader).__name__}; allowed: one torch DataLoader")
+    if isinstance(loader.dataset, IterableDataset):
+        kind = type(loader.dataset).__name__
+        raise DataError(f"the train data set {kind} is an IterableDataset; allowed: a map-style data set")
+    if type(loader.batch_sampler) is not BatchSampler:
+        kind = "absent (batch_size=None)" if loader.batch_sampler is None else type(loader.batch_sampler).__name__
+        raise DataError(f"the train loader's batch_sampler is {kind}; allowed: batch_size with shuffle or without")
+    plain = type(loader.sampler) is SequentialSampler or (
+        type(loader.sampler) is RandomSampler and not loader.sampler.replacement
+    )
+    if not plain:
+        kind = type(loader.sampler).__name__
+        raise DataError(f"the train loader's sampler {kind} cannot be replayed; allowed: shuffle or none")
+    if not len(loader.dataset):  # type: ignore[arg-type]
+        raise DataError("the train data set is empty; allowed: at least 1 sample")
+    return loader
+
+
+def _count(loaders: Any) -> int:
+    several: Iterable[ConvertedBatches]
+    several = loaders.values() if isinstance(loaders, Mapping) else loaders if isinstance(loaders, list) else [loaders]
+    return sum(loader.count() for loader in several)

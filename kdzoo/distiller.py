@@ -1,0 +1,310 @@
+"""The base class: a distiller moves what a frozen teacher knows into a student by named losses.
+
+A method writes ``losses``; the weighted sum, exact averaging over micro-batches and ranks, logging, the
+optimizer and the handling of the teacher are here, once.
+
+A term is a tensor of values, one for each position that it is about. It is averaged over all these
+positions, wherever they are: in this micro-batch, in another one or on another rank. Two terms may
+have different numbers of positions (60 labels among 1200 samples); each is divided by its own.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any, ClassVar, final
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from kdzoo.batch import (
+    Batch,
+    as_batch,
+    labelled_positions,
+    n_samples,
+    split,
+    valid_positions,
+)
+from kdzoo.errors import ConfigError, NonFiniteLossError
+from kdzoo.terms import RunningMeans, over_ranks, position_counts, total
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+SchedulerFactory = Callable[[torch.optim.Optimizer], Any]
+
+
+class Distiller(pl.LightningModule, ABC):
+    """Base of every distillation method.
+
+    Args:
+        student: the module that learns; called as ``student(batch["input"])``.
+        teacher: the module that is imitated. It is frozen, always in eval mode, moves with the device
+            and is absent from every checkpoint. None for methods without one.
+        optimizer: called with the trainable parameters; default Adam with learning rate 1e-3.
+        scheduler: called with the optimizer; stepped after every epoch. It may return Lightning's
+            dictionary form to say otherwise.
+        loss_weights: weight of each named term, at least 0; terms that are left out keep their default.
+        micro_batch_size: samples to hold in memory at once, at least 1. A batch is processed in pieces of
+            this size with exactly the gradient of the whole; None processes it at once.
+
+    Raises:
+        ConfigError: an argument is out of its range, or names a term that the method does not have.
+
+    Example:
+        >>> class Imitate(Distiller):
+        ...     def losses(self, batch):
+        ...         gap = self.student(batch["input"]) - self.teacher_output(batch)
+        ...         return {"gap": gap.square().mean(1)}
+        >>> Imitate(nn.Linear(4, 3), nn.Linear(4, 3)).loss_weights
+        {}
+    """
+
+    terms: ClassVar[Mapping[str, float]] = {}
+    """Names of the loss terms and their default weights. Left empty, every term weighs 1."""
+    label_terms: ClassVar[frozenset[str]] = frozenset({"hard"})
+    """Terms with one value per labelled position; the others have one per valid position."""
+    paper: ClassVar[str] = ""
+    """Authors, year, title and equation."""
+    bibtex: ClassVar[str] = ""
+    """The entry that ``kdzoo cite`` prints."""
+    teacher_kind: ClassVar[str | None] = "classifier"
+    """Kind of the teacher; None for a method that has no teacher."""
+    student_kind: ClassVar[str] = "classifier"
+    uses_teacher_output: ClassVar[bool] = True
+    """Whether the teacher enters by ``teacher_output`` alone, so that its outputs can be cached."""
+    exempt: ClassVar[Mapping[str, str]] = {}
+    """Contract checks that cannot apply to this method, each with its reason."""
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module | None = None,
+        *,
+        optimizer: OptimizerFactory = partial(torch.optim.Adam, lr=1e-3),
+        scheduler: SchedulerFactory | None = None,
+        loss_weights: Mapping[str, float] | None = None,
+        micro_batch_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        if self.teacher_kind is not None and teacher is None:
+            raise ConfigError(f"{type(self).__name__} needs a teacher ({self.teacher_kind}), got teacher=None")
+        if micro_batch_size is not None and (isinstance(micro_batch_size, bool) or micro_batch_size < 1):
+            raise ConfigError(f"micro_batch_size must be at least 1 or None, got {micro_batch_size!r}")
+        self.student = student
+        self.teacher = teacher
+        self.micro_batch_size = micro_batch_size
+        self.loss_weights = _merge_weights(self.terms, loss_weights or {})
+        self.teacher_cache: Tensor | None = None
+        self.last_terms: dict[str, Tensor] = {}
+        self._optimizer, self._scheduler = optimizer, scheduler
+        self._validation = RunningMeans()
+        self._freeze_teacher()
+
+    # ---------------------------------------------------------------- what a method writes
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the named terms of one batch, each a tensor of values, one per position.
+
+        A scalar stands for the mean over the samples of the batch.
+        """
+
+    def prepare(self, batch: Batch) -> None:
+        """Build what depends on the sizes of a batch, once, before the optimizer is made."""
+
+    def trainable(self) -> Iterator[nn.Parameter]:
+        """Yield the parameters that are optimized: all but the teacher's and the frozen ones."""
+        for name, parameter in self.named_parameters():
+            if not name.startswith("teacher.") and parameter.requires_grad:
+                yield parameter
+
+    # ---------------------------------------------------------------- the teacher
+
+    @final
+    def teacher_output(self, batch: Batch) -> Tensor:
+        """Return the teacher's output for a batch without gradient, from the cache where there is one."""
+        assert self.teacher is not None
+        if self.teacher_cache is not None and self.training:
+            return self.teacher_cache[batch["index"].cpu()].to(batch["input"].device)
+        with torch.no_grad():
+            return self.teacher(batch["input"])
+
+    def _freeze_teacher(self) -> None:
+        if self.teacher is None:
+            return
+        mine = {id(parameter) for parameter in self.student.parameters()}
+        if any(id(parameter) in mine for parameter in self.teacher.parameters()):
+            raise ConfigError("teacher and student share parameters; give the student a copy (copy.deepcopy)")
+        self.teacher.requires_grad_(False).eval()
+        self._register_state_dict_hook(_drop_teacher)
+        self.register_load_state_dict_post_hook(_forgive_teacher)
+
+    @final
+    def train(self, mode: bool = True) -> "Distiller":
+        """Switch the student to training or evaluation; the teacher stays in eval mode."""
+        super().train(mode)
+        if self.teacher is not None:
+            self.teacher.eval()
+        return self
+
+    # ---------------------------------------------------------------- training
+
+    @final
+    def setup(self, stage: str) -> None:
+        """Before anything is trained: refuse what cannot be right, on a few samples of the first batch."""
+        if stage != "fit":
+            return
+        if self.trainer.accumulate_grad_batches != 1:
+            raise ConfigError(
+                f"accumulate_grad_batches={self.trainer.accumulate_grad_batches} would average means of unequal "
+                "counts; give the loader the whole batch and set micro_batch_size to what fits in memory"
+            )
+        # Lightning has no public name for "the training loader, whoever brought it" at this point.
+        loader = self.trainer.fit_loop._data_source.dataloader()
+        first = as_batch(next(iter(loader)))
+        self.rehearse({key: value[:8].to(self.device) for key, value in first.items()})
+
+    @final
+    def rehearse(self, batch: Batch) -> dict[str, Tensor]:
+        """Run ``prepare`` and ``losses`` once without training, and refuse weights of unknown terms."""
+        was_training = self.training
+        self.eval()
+        with torch.no_grad():
+            self.prepare(batch)
+            terms = self.losses(batch)
+        self.train(was_training)
+        _check_weights(self.loss_weights, terms)
+        return terms
+
+    @final
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
+        """Return the loss of the last micro-batch; those before it have left their gradients behind."""
+        batch = as_batch(batch)
+        *earlier, last = split(batch, self.micro_batch_size)
+        whole = over_ranks(position_counts(batch), self.device) if earlier else None
+        if self.micro_batch_size is not None:
+            for parameter in self.trainable():
+                parameter.grad = None
+        means: dict[str, Tensor] = {}
+        for part in earlier:
+            self.trainer.strategy.backward(self._loss(part, whole, means), None)
+        loss = self._loss(last, whole, means)
+        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:
+            self.last_terms = means
+            self.log_dict({f"train/{name}": mean for name, mean in means.items()}, batch_size=n_samples(batch))
+        return loss
+
+    def optimizer_zero_grad(self, *args: Any) -> None:
+        """Leave the gradients of earlier micro-batches alone; ``training_step`` cleared them first."""
+        if self.micro_batch_size is None:
+            super().optimizer_zero_grad(*args)
+
+    def _loss(self, part: Batch, whole: list[int] | None, means: dict[str, Tensor]) -> Tensor:
+        """Return this part's share of the weighted sum of means, and add its share to ``means``.
+
+        ``whole`` holds the numbers of valid and labelled positions of the batch that this is a part of, over
+        all ranks; None means that the part is the whole batch of this rank, and its own counts are right.
+        """
+        terms = self.losses(part)
+        totals = {name: total(value, n_samples(part)) for name, value in terms.items()}
+        counts = [count for _, count in totals.values()]
+        if whole is None:
+            counts = over_ranks(counts, self.device)
+        else:
+            self._check_positions(part, dict(zip(totals, counts, strict=True)))
+            counts = [whole[name in self.label_terms] for name in totals]
+        loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        for (name, (summed, _)), count in zip(totals.items(), counts, strict=True):
+            mean = summed * (self.trainer.world_size / max(count, 1))  # data parallelism averages over ranks
+            loss = loss + self.loss_weights.get(name, 1.0) * mean
+            if count:
+                means[name] = means.get(name, 0) + mean.detach()
+        if not torch.isfinite(loss):
+            raise NonFiniteLossError(self._describe_non_finite(terms, part))
+        return loss
+
+    def _check_positions(self, part: Batch, counts: Mapping[str, int]) -> None:
+        """Refuse terms whose counts cannot be told from the batch before they are computed."""
+        positions = position_counts(part)
+        for name, count in counts.items():
+            expected = positions[name in self.label_terms]
+            if count != expected:
+                raise ConfigError(
+                    "micro_batch_size needs terms with one value per valid position (per labelled one, if named "
+                    f"in label_terms); term {name!r} has {count} values for {expected} positions"
+                )
+
+    def _describe_non_finite(self, terms: Mapping[str, Tensor], batch: Batch) -> str:
+        index = batch.get("index", torch.arange(n_samples(batch)))
+        where = f"at epoch {self.current_epoch}, step {self.trainer.global_step}"
+        for name, value in terms.items():
+            bad = ~torch.isfinite(value.detach())
+            if not bad.any():
+                continue
+            rows = labelled_positions(batch) if name in self.label_terms else valid_positions(batch)
+            sample = torch.arange(n_samples(batch), device=value.device)
+            if rows is not ...:
+                sample = rows.nonzero()[:, 0]
+            bad_samples = index[sample[bad]] if bad.shape == sample.shape else index
+            return f"loss term {name!r} is {_first(value, bad)} {where}, samples {bad_samples.tolist()[:8]}"
+        return f"the weighted sum of {sorted(terms)} is not finite {where}"
+
+    # ---------------------------------------------------------------- validation
+
+    @final
+    def on_validation_epoch_start(self) -> None:
+        """Start the means of the validation terms."""
+        self._validation = RunningMeans()
+
+    @final
+    def validation_step(self, batch: Any, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
+        """Add the terms of one validation batch."""
+        batch = as_batch(batch)
+        self._validation.add(self.losses(batch), n_samples(batch))
+
+    @final
+    def on_validation_epoch_end(self) -> None:
+        """Log the mean of each term and their weighted sum over the validation part."""
+        means = self._validation.means()
+        self.log_dict({f"val/{name}": mean for name, mean in means.items()})
+        self.log("val/loss", sum(self.loss_weights.get(name, 1.0) * mean for name, mean in means.items()))
+
+    # ---------------------------------------------------------------- optimizer
+
+    def configure_optimizers(self) -> Any:
+        """Make the optimizer over ``trainable`` and its scheduler."""
+        optimizer = self._optimizer(list(self.trainable()))
+        if self._scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": self._scheduler(optimizer)}
+
+
+def _merge_weights(defaults: Mapping[str, float], given: Mapping[str, float]) -> dict[str, float]:
+    for name, weight in given.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+            raise ConfigError(f"loss_weights.{name} must be a finite number >= 0, got {weight!r}")
+    if defaults:
+        _check_weights(given, defaults)
+    return {**defaults, **given}
+
+
+def _check_weights(given: Iterable[str], known: Iterable[str]) -> None:
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise ConfigError(f"loss_weights.{unknown[0]} is no term of this distiller; its terms: {sorted(known)}")
+
+
+def _first(value: Tensor, where: Tensor) -> float:
+    return float(value.detach()[where].flatten()[0])
+
+
+def _drop_teacher(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:  # noqa: ARG001
+    """Leave the teacher out of a distiller's state (a state-dict hook)."""
+    for key in [key for key in state if key.startswith(f"{prefix}teacher.")]:
+        del state[key]
+
+
+def _forgive_teacher(module: nn.Module, incompatible: Any) -> None:  # noqa: ARG001
+    """Do not miss the teacher when a state is loaded strictly (a post-load hook)."""
+    missing = incompatible.missing_keys
+    missing[:] = [key for key in missing if not key.startswith("teacher.")]

@@ -1,0 +1,29 @@
+"""The errors that kdzoo raises on purpose: each is one line that names what is wrong and what is allowed."""
+
+
+class KdzooError(Exception):
+    """Base of every error that the command line prints as one line, without a traceback."""
+
+
+class ConfigError(KdzooError, ValueError):
+    """A setting or argument is wrong; found before anything is trained."""
+
+
+class DataError(KdzooError, ValueError):
+    """The data do not fit the task: missing files, labels out of range, an empty split."""
+
+
+class CheckpointError(KdzooError):
+    """A checkpoint or exported student is missing, truncated, corrupt or of another model."""
+
+
+class CacheError(KdzooError):
+    """A teacher-output cache is corrupt or was made from something else."""
+
+
+class RunFolderError(KdzooError):
+    """A run folder is in use, holds another configuration or cannot be written."""
+
+
+class NonFiniteLossError(KdzooError, ArithmeticError):
+    """A loss term became NaN or infinite; training stopped before the weights were touched."""

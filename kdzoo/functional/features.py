@@ -1,0 +1,133 @@
+"""Losses on intermediate features: hints and attention transfer.
+
+Every loss returns one value per sample, unreduced, computed and returned in float64, so that sums over
+micro-batches or ranks agree exactly; gradients come back in the student's dtype. The teacher is a constant:
+no gradient reaches it.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from kdzoo.functional._checks import check_floating, check_same_shape
+
+
+def hint_mse(student: Float[Tensor, "b *d"], teacher: Float[Tensor, "b *d"]) -> Float64[Tensor, " b"]:
+    r"""Mean squared difference of the student's features and the teacher's hint, per sample.
+
+    .. math:: \frac{1}{d} \sum_{j=1}^{d} (s_j - t_j)^2
+
+    A student of another width needs a regressor first; its output is then `student`. The paper's half of the
+    sum is d / 2 times this, which a loss weight can restore.
+
+    Args:
+        student: Student features, shape (b, *d).
+        teacher: Teacher features, shape (b, *d); gets no gradient.
+
+    Returns:
+        Float64 values >= 0, shape (b,).
+
+    Raises:
+        ValueError: If the shapes differ, a dtype is not floating, or a sample has no features.
+
+    Example:
+        >>> import torch
+        >>> hint_mse(torch.tensor([[1.0, 3.0], [0.0, 0.0]]), torch.zeros(2, 2))
+        tensor([5., 0.], dtype=torch.float64)
+
+    Source:
+        Romero et al. 2015, "FitNets: Hints for Thin Deep Nets", equation 3.
+    """
+    check_same_shape(student, teacher)
+    if student.ndim < 2 or math.prod(student.shape[1:]) == 0:
+        raise ValueError(f"student must have shape (b, *d) with d >= 1, got {tuple(student.shape)}")
+    return (student.double() - teacher.detach().double()).square().flatten(1).mean(1)
+
+
+def attention_map(features: Float[Tensor, "b c h w"]) -> Float64[Tensor, "b hw"]:
+    r"""Where a convolutional layer is active: squared activations summed over channels, of Euclidean norm 1.
+
+    .. math:: A_j = \sum_k f_{kj}^2, \qquad \mathrm{map}_j = A_j / \|A\|_2
+
+    Args:
+        features: Activations, shape (b, c, h, w).
+
+    Returns:
+        Float64 values >= 0, shape (b, h * w), the rows of norm 1; a row of zeros where all activations are
+        zero.
+
+    Raises:
+        ValueError: If the features are not of shape (b, c, h, w) with c, h, w >= 1, or not floating.
+
+    Example:
+        >>> import torch
+        >>> attention_map(torch.tensor([[[[3.0**0.5, 2.0]]]]))
+        tensor([[0.6000, 0.8000]], dtype=torch.float64)
+
+    Source:
+        Zagoruyko and Komodakis 2017, "Paying More Attention to Attention", section 3.1, the map F_sum^2.
+    """
+    _check_feature_maps("features", features)
+    f = features.double()
+    # The map does not depend on the scale of the features, so a constant scale leaves its gradient unchanged,
+    # and neither tiny nor huge activations leave the range of float64 when squared.
+    scale = f.detach().abs().amax((1, 2, 3), keepdim=True)
+    energy = (f / torch.where(scale > 0, scale, 1.0)).square().sum(1).flatten(1)
+    total = energy.square().sum(1, keepdim=True)
+    return energy / torch.where(total > 0, total, 1.0).sqrt()
+
+
+def attention_transfer(
+    student: Float[Tensor, "b c1 h1 w1"], teacher: Float[Tensor, "b c2 h2 w2"]
+) -> Float64[Tensor, " b"]:
+    r"""Mean squared difference of the attention maps of student and teacher, per sample.
+
+    .. math:: \frac{1}{h w} \Bigl\| \frac{A_S}{\|A_S\|_2} - \frac{A_T}{\|A_T\|_2} \Bigr\|_2^2
+
+    Channels may differ. Where the spatial sizes differ, the features of both are brought to the smaller
+    height and the smaller width by adaptive average pooling, which leaves the smaller features as they are.
+
+    Args:
+        student: Student activations, shape (b, c1, h1, w1).
+        teacher: Teacher activations, shape (b, c2, h2, w2); gets no gradient.
+
+    Returns:
+        Float64 values in [0, 2 / (h * w)], shape (b,), with h and w of the compared maps.
+
+    Raises:
+        ValueError: If one of the two is not of shape (b, c, h, w) with c, h, w >= 1 or not floating, or if
+            the batch sizes differ.
+
+    Example:
+        >>> import torch
+        >>> student = torch.tensor([[[[1.0, 0.0]]]])
+        >>> attention_transfer(student, 5 * student.flip(-1)), attention_transfer(student, -7 * student)
+        (tensor([1.], dtype=torch.float64), tensor([0.], dtype=torch.float64))
+
+    Source:
+        Zagoruyko and Komodakis 2017, equation 2 with p = 2, as the mean of squares of their published code.
+    """
+    _check_feature_maps("student", student)
+    _check_feature_maps("teacher", teacher)
+    if len(student) != len(teacher):
+        raise ValueError(
+            f"student and teacher must have the same batch size, "
+            f"got student {tuple(student.shape)} and teacher {tuple(teacher.shape)}"
+        )
+    s, t = student.double(), teacher.detach().double()
+    if s.shape[2:] != t.shape[2:]:
+        size = (min(s.shape[2], t.shape[2]), min(s.shape[3], t.shape[3]))
+        s, t = adaptive_avg_pool2d(s, size), adaptive_avg_pool2d(t, size)
+    return (attention_map(s) - attention_map(t)).square().mean(1)
+
+
+def _check_feature_maps(name: str, features: Tensor) -> None:
+    """Refuse what is not a batch of feature maps, fully connected features (b, d) among them."""
+    check_floating(name, features)
+    if features.ndim != 4 or math.prod(features.shape[1:]) == 0:
+        raise ValueError(
+            f"{name} must be non-empty feature maps of shape (b, c, h, w), got {tuple(features.shape)}"
+        )

@@ -1,0 +1,121 @@
+"""The settings of one seed of a run, and how they become data, models, distillers and trainings."""
+
+import copy
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from kdzoo import config
+from kdzoo.data import AdaptedData, BatchData
+from kdzoo.data.randomness import mix_seed
+from kdzoo.distiller import Distiller
+from kdzoo.errors import ConfigError
+from kdzoo.training import Training
+
+STREAMS = {"teacher": 1, "student": 2}
+"""Teacher and student of the same architecture start from different weights."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One seed of a run.
+
+    Attributes:
+        settings: the resolved configuration as plain values.
+        seed: of weights, order and randomness.
+        folder: of this seed.
+        allow: names that may be built.
+    """
+
+    settings: Mapping[str, Any]
+    seed: int
+    folder: Path
+    allow: Collection[str]
+
+    def data(self, changes: Mapping[str, Any] | None = None) -> Any:
+        """Return the data module, ready to use, with ``changes`` to its settings."""
+        node = {**self.settings["data"], **(changes or {})}
+        data = config.instantiate(node, allow=self.allow)
+        if not isinstance(data, pl.LightningDataModule):
+            raise ConfigError(f"data must be a LightningDataModule, got {type(data).__name__} from {node['_target_']}")
+        if not isinstance(data, BatchData):
+            data = AdaptedData(data, seed=self.seed)
+        data.prepare_data()
+        data.setup("fit")
+        return data
+
+    def node(self, role: str, sizes: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the configuration of the teacher or student with the sizes that the data fix."""
+        return config.with_sizes(self.settings[role], sizes, self.allow)
+
+    def model(self, role: str, sizes: Mapping[str, Any], seed: int | None = None) -> nn.Module:
+        """Build the teacher or student, with weights that are a function of the seed."""
+        torch.manual_seed(mix_seed(self.seed if seed is None else seed, STREAMS[role]))
+        model = config.instantiate(self.node(role, sizes), allow=self.allow)
+        if not isinstance(model, nn.Module):
+            raise ConfigError(f"{role} must be a torch.nn.Module, got {type(model).__name__}")
+        return model
+
+    def distiller(self, student: nn.Module, teacher: nn.Module | None) -> Distiller:
+        """Build the distiller of the configuration."""
+        return self._distiller(self.settings["distiller"], student, teacher, self.settings)
+
+    def untaught(self, student: nn.Module, target: str, source: Mapping[str, Any] | None = None) -> Distiller:
+        """Build the distiller that trains on data alone, with the optimizer and scheduler of ``source``."""
+        node = {"_target_": target, "micro_batch_size": self.settings["distiller"].get("micro_batch_size")}
+        return self._distiller(node, student, None, source or self.settings)
+
+    def _distiller(
+        self,
+        node: Mapping[str, Any],
+        student: nn.Module,
+        teacher: nn.Module | None,
+        source: Mapping[str, Any],
+    ) -> Distiller:
+        build = config.instantiate({**node, "_partial_": True}, allow=self.allow)
+        options = {"optimizer": config.instantiate(source["optimizer"], allow=self.allow)}
+        if source.get("scheduler"):
+            options["scheduler"] = config.instantiate(source["scheduler"], allow=self.allow)
+        torch.manual_seed(mix_seed(self.seed, STREAMS["student"], 1))
+        distiller = build(student, teacher, **options)
+        if not isinstance(distiller, Distiller):
+            raise ConfigError(f"distiller must be a kdzoo.Distiller, got {type(distiller).__name__}")
+        return distiller
+
+    def training(self, label: str, folder: Path, **changes: Any) -> Training:
+        """Return how to train, with ``changes`` to the trainer's settings."""
+        trainer = {key: value for key, value in self.settings["trainer"].items() if key != "_target_"}
+        several = self.settings.get("logger") or {}
+        return Training(
+            settings={**trainer, **changes},
+            folder=folder,
+            seed=self.seed,
+            label=label,
+            every_n_steps=self.settings["checkpoint_every_n_steps"],
+            callbacks=[self._build(node) for node in (self.settings.get("callbacks") or {}).values()],
+            loggers=[self._build({**node, "save_dir": str(folder)}) for node in several.values()],
+        )
+
+    def _build(self, node: Mapping[str, Any]) -> Any:
+        return config.instantiate(node, allow=self.allow)
+
+
+def for_seed(cfg: DictConfig, seed: int) -> dict[str, Any]:
+    """Return the settings of one seed: ``${seed}`` resolved, accumulation turned into micro-batches."""
+    settings = copy.deepcopy(config.plain(OmegaConf.merge(cfg, {"seed": seed, "seeds": None})))
+    pieces = settings["trainer"].get("accumulate_grad_batches", 1)
+    if pieces > 1:
+        if "batch_size" not in settings["data"]:
+            raise ConfigError(
+                f"trainer.accumulate_grad_batches={pieces} needs data.batch_size; set distiller.micro_batch_size instead"
+            )
+        settings["distiller"]["micro_batch_size"] = settings["data"]["batch_size"]
+        settings["data"]["batch_size"] *= pieces
+        settings["trainer"]["accumulate_grad_batches"] = 1
+    return settings

@@ -1,0 +1,50 @@
+"""What a kind of model is: how it is called, measured, compared, drawn and left untaught."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import nn
+
+from kdzoo.batch import Batch
+
+
+class Kind(ABC):
+    """Everything that teachers, students and controls of one kind share.
+
+    ``predict`` runs a model over data once; what it returns is opaque to the run, which hands it to
+    ``metrics`` (against the data), ``fidelity`` (against the teacher) and ``figures``.
+    """
+
+    name: ClassVar[str]
+    needs: ClassVar[str]
+    """What a model of this kind must do, in one phrase."""
+    score: ClassVar[str]
+    """The metric by which student, teacher and control are compared; larger is better."""
+    untaught: ClassVar[str]
+    """Target of the distiller that trains a model of this kind from data alone."""
+
+    @abstractmethod
+    def check(self, role: str, model: nn.Module, batch: Batch, sizes: Mapping[str, Any]) -> None:
+        """Refuse a model that does not fit the kind or the data.
+
+        Raises:
+            ConfigError: names the role, what the kind needs and what the model did.
+        """
+
+    @abstractmethod
+    def predict(self, model: nn.Module, batches: Iterable[Any]) -> Any:
+        """Return what the model says about the batches, in eval mode and without gradients."""
+
+    @abstractmethod
+    def metrics(self, predictions: Any) -> dict[str, float]:
+        """Return the quality of predictions against the data."""
+
+    @abstractmethod
+    def fidelity(self, student: Any, teacher: Any) -> dict[str, float]:
+        """Return how closely a student follows its teacher."""
+
+    @abstractmethod
+    def figures(self, predictions: Mapping[str, Any], folder: Path) -> list[Path]:
+        """Draw teacher, student and controls side by side; return the files."""

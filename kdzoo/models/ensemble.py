@@ -1,0 +1,93 @@
+"""An ensemble of classifiers as one classifier (Hinton, Vinyals and Dean 2015, sec. 1: the cumbersome model).
+
+Notation: logits z_m (batch, classes) of member m, weights w_m >= 0 that sum to one.
+"probabilities": log sum_m w_m softmax(z_m), the arithmetic mean; "logits": sum_m w_m z_m, the geometric mean.
+"""
+
+from collections.abc import Sequence
+from math import fsum, inf, log
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdzoo.errors import ConfigError
+from kdzoo.models import _checks
+
+
+class Ensemble(nn.Module):
+    """Weighted mean of the members' predictions; an ensemble of teachers is a teacher.
+
+    With `average="probabilities"` the softmax of the output at temperature 1 is the mean of the members'
+    class probabilities; the output is then normalised (its logsumexp is 0). A logit of -inf means probability
+    zero and stays exact. Half-precision logits are averaged in float32. Modules to hook: `members.0`, ...
+
+    Args:
+        members: Classifiers of the same classes; at least one.
+        weights: One number >= 0 per member, not all zero, divided by their sum; None for equal weights.
+            A member of weight zero is not evaluated.
+        average: "probabilities" or "logits".
+
+    Raises:
+        ConfigError: If an argument is outside its range or, in `forward`, logits differ in shape.
+
+    Example:
+        >>> import torch
+        >>> sure, unsure = torch.nn.Linear(1, 2, bias=False), torch.nn.Linear(1, 2, bias=False)
+        >>> _ = sure.weight.data.copy_(torch.tensor([[0.0], [-torch.inf]])), unsure.weight.data.zero_()
+        >>> Ensemble([sure, unsure])(torch.ones(1, 1)).softmax(-1)
+        tensor([[0.7500, 0.2500]], grad_fn=<SoftmaxBackward0>)
+
+    References:
+        Hinton, Vinyals, Dean: Distilling the knowledge in a neural network. arXiv:1503.02531, 2015.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[nn.Module],
+        weights: Sequence[float] | None = None,
+        average: str = "probabilities",
+    ) -> None:
+        super().__init__()
+        if not isinstance(members, Sequence | nn.ModuleList) or len(members) == 0:
+            found = "an empty list" if isinstance(members, Sequence) else type(members).__name__
+            raise ConfigError(f"members must be a list of at least one module, got {found}")
+        for i, member in enumerate(members):
+            if not isinstance(member, nn.Module):
+                raise ConfigError(f"members[{i}] must be a torch module, got {member!r}")
+        self.members = nn.ModuleList(members)
+        self.weights = _normalised([1.0] * len(members) if weights is None else weights, len(members))
+        self.average = _checks.choice("average", average, ("probabilities", "logits"))
+
+    def forward(self, input: Any) -> Tensor:
+        """Logits (batch, classes) of any input that the members take."""
+        weights = [weight for weight in self.weights if weight]
+        voters = [member for member, weight in zip(self.members, self.weights, strict=True) if weight]
+        logits = [_at_least_float32(member(input)) for member in voters]
+        shapes = {tuple(z.shape) for z in logits}
+        if len(shapes) > 1:
+            raise ConfigError(f"members must agree on the shape of their logits, got {sorted(shapes)}")
+        pairs = zip(weights, logits, strict=True)
+        if self.average == "logits":
+            return torch.stack([w * z for w, z in pairs]).sum(0)
+        return _logsumexp(torch.stack([log(w) + z.log_softmax(-1) for w, z in pairs]))
+
+
+def _logsumexp(log_terms: Tensor) -> Tensor:
+    """Over the members, axis 0; a class that no member allows stays -inf, with gradient zero, not NaN."""
+    impossible = log_terms.isneginf().all(0)
+    return log_terms.masked_fill(impossible, 0.0).logsumexp(0).masked_fill(impossible, -inf)
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _normalised(weights: Sequence[float], count: int) -> tuple[float, ...]:
+    listed = isinstance(weights, Sequence) and not isinstance(weights, str) and len(weights) == count
+    valid = listed and all(isinstance(w, int | float) and 0 <= w < inf for w in weights)
+    if not valid or not any(weights):
+        raise ConfigError(f"weights must be {count} finite numbers >= 0, not all zero, got {weights!r}")
+    largest = max(weights)  # dividing by it first keeps the sum of huge weights finite
+    total = fsum(w / largest for w in weights)
+    return tuple(float(w / largest / total) for w in weights)

@@ -1,0 +1,178 @@
+"""Weights from a local file into a module: safetensors, or torch files whose code is never run."""
+
+import pickle
+import zipfile
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeVar
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from kdzoo.errors import CheckpointError, ConfigError
+
+TORCH_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin")
+WRAPPERS = ("state_dict", "model_state_dict", "model")
+PREFIXES = ("_orig_mod.", "module.", "model.", "student.")
+_SHOWN = 3
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def load_weights(module: Module, path: str | PathLike[str]) -> Module:
+    """Copy the weights in a file into a module, all of them or none.
+
+    Args:
+        module: The module to fill, in place; its dtype and device stay.
+        path: A local file, as for `read_weights`. A wrapper's prefix on all names of either side is
+            ignored.
+
+    Returns:
+        The same module.
+
+    Raises:
+        CheckpointError: If the file is unreadable, or its names, shapes or number types are not the
+            module's.
+        ConfigError: If the path is a URL.
+
+    Example:
+        >>> import os, tempfile, torch
+        >>> path = os.path.join(tempfile.mkdtemp(), "weights.pt")
+        >>> source, target = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
+        >>> torch.save({"state_dict": {f"module.{k}": v for k, v in source.state_dict().items()}}, path)
+        >>> bool((load_weights(target, path).weight == source.weight).all())
+        True
+    """
+    weights, own = read_weights(path), module.state_dict()
+    prefix = _common_prefix(own)
+    weights = {prefix + name: tensor for name, tensor in weights.items()}
+    problems = (
+        _listed("lacks", [repr(name) for name in own if name not in weights]),
+        _listed("has unknown", [repr(name) for name in weights if name not in own]),
+        _listed("does not fit", _mismatches(weights, own)),
+    )
+    if any(problems):
+        kind, found = type(module).__name__, "; ".join(filter(None, problems))
+        raise CheckpointError(f"{path} is not of this {kind}: {found}")
+    module.load_state_dict(weights)
+    return module
+
+
+def read_weights(path: str | PathLike[str]) -> dict[str, Tensor]:
+    """Read named tensors from a local file onto the CPU; code in the file is refused, never run.
+
+    Takes a state dict, plain or below "state_dict", "model_state_dict" or "model", and from a distiller's
+    checkpoint the student's part. Prefixes such as "module." and "model." that all names share are removed.
+    Zip files, the format of `torch.save`, are checked against their checksums; safetensors and older torch
+    files carry none for the numbers themselves.
+
+    Args:
+        path: A file named .safetensors, .pt, .pth, .ckpt or .bin.
+
+    Raises:
+        CheckpointError: If the file is missing, empty, truncated or corrupt, or holds anything but named
+            tensors.
+        ConfigError: If the path is a URL.
+
+    Example:
+        >>> import os, tempfile, torch
+        >>> path = os.path.join(tempfile.mkdtemp(), "weights.pt")
+        >>> torch.save({"model": {"module.bias": torch.zeros(2)}}, path)
+        >>> read_weights(path)
+        {'bias': tensor([0., 0.])}
+    """
+    file = _local_file(path)
+    try:
+        content: Any = (
+            safetensors.torch.load_file(file) if file.suffix == ".safetensors" else _torch_content(file)
+        )
+    except CheckpointError:
+        raise
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{file} is no torch file, or holds Python objects, which are not run"
+        ) from error
+    except Exception as error:  # bytes that are no checkpoint make the readers raise nearly anything
+        raise CheckpointError(f"{file} cannot be read: {_one_line(error)}") from error
+    return _without_prefixes(_named_tensors(file, content))
+
+
+def _local_file(path: str | PathLike[str]) -> Path:
+    if "://" in str(path):
+        raise ConfigError(f"path must be a local file, got the URL {str(path)!r}")
+    file = Path(path)
+    if not file.is_file():
+        raise CheckpointError(f"{file} is missing or no regular file")
+    if file.suffix not in (".safetensors", *TORCH_SUFFIXES):
+        raise CheckpointError(f"{file} must be named .safetensors, {', '.join(TORCH_SUFFIXES)}")
+    if file.stat().st_size == 0:
+        raise CheckpointError(f"{file} is empty")
+    return file
+
+
+def _torch_content(file: Path) -> object:
+    with file.open("rb") as stream:
+        is_zip = stream.read(4) == b"PK\x03\x04"
+    if is_zip:
+        _check_zip(file)
+    return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _check_zip(file: Path) -> None:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip()
+    except zipfile.BadZipFile as error:
+        raise CheckpointError(f"{file} is truncated or corrupt: {_one_line(error)}") from error
+    if damaged is not None:
+        raise CheckpointError(f"{file} is corrupt: the checksum of {damaged} does not match")
+
+
+def _named_tensors(file: Path, content: object) -> dict[str, Tensor]:
+    wrappers = [w for w in WRAPPERS if isinstance(content, Mapping) and isinstance(content.get(w), Mapping)]
+    weights = content[wrappers[0]] if wrappers and isinstance(content, Mapping) else content
+    if not isinstance(weights, Mapping) or not weights:
+        found = "an empty one" if isinstance(weights, Mapping) else type(weights).__name__
+        raise CheckpointError(f"{file} must hold a dictionary of tensors, holds {found}")
+    for name, tensor in weights.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor) or not _is_dense(tensor):
+            raise CheckpointError(f"{file} must hold dense tensors only, {name!r} is {type(tensor).__name__}")
+    students = {name: tensor for name, tensor in weights.items() if name.startswith("student.")}
+    return students if wrappers and students else dict(weights)
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_meta and not tensor.is_quantized
+
+
+def _common_prefix(names: Iterable[str]) -> str:
+    left, prefix = list(names), ""
+    while found := [p for p in PREFIXES if left and all(n.startswith(p) and n != p for n in left)]:
+        left, prefix = [n.removeprefix(found[0]) for n in left], prefix + found[0]
+    return prefix
+
+
+def _without_prefixes(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    prefix = _common_prefix(weights)
+    return {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+
+
+def _mismatches(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+    shared = [(name, tensor, own[name]) for name, tensor in weights.items() if name in own]
+    shapes = [f"{n!r} {list(a.shape)} for {list(b.shape)}" for n, a, b in shared if a.shape != b.shape]
+    return shapes + [f"{n!r} {a.dtype} for {b.dtype}" for n, a, b in shared if _number(a) != _number(b)]
+
+
+def _number(tensor: Tensor) -> tuple[bool, bool]:
+    return tensor.is_floating_point(), tensor.is_complex()
+
+
+def _listed(verb: str, names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{verb} {', '.join(names[:_SHOWN])}{more}" if names else ""
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,200 @@
+"""A run: teacher, untaught control, distillation, evaluation, report; once for every seed."""
+
+import copy
+import shutil
+import statistics
+import time
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from kdzoo import atomic, config, kinds, mistakes, plotting, registry, report, run_folder, teachers
+from kdzoo.batch import as_batch
+from kdzoo.checkpoint import save_model
+from kdzoo.distiller import Distiller
+from kdzoo.errors import ConfigError
+from kdzoo.job import Job, for_seed
+from kdzoo.resume import stop_between_steps
+from kdzoo.training import History, fit
+
+
+def run(
+    cfg: DictConfig | Mapping[str, Any] | str | Path, *, allow: Collection[str] = (), command: str = ""
+) -> dict[str, Any]:
+    """Distil once for every seed and return the report that is left in the run folder.
+
+    The same configuration in the same folder continues an interrupted run, bit for bit, and returns the
+    report of a finished one.
+
+    Args:
+        cfg: what ``kdzoo.compose`` returns, or the path of a ``config.yaml`` that a run left.
+        allow: names of your own classes that the configuration may build; the packaged ones always may.
+        command: the line that starts this run again, for the report.
+
+    Raises:
+        ConfigError: all mistakes of the configuration, a line each, before anything is built.
+        KdzooError: the data, a file or the training are at fault.
+    """
+    cfg = _loaded(cfg)
+    allow = {*config.packaged_targets(), *allow}
+    found = mistakes.in_settings(cfg, allow)
+    if found:
+        raise ConfigError("\n".join(found))
+    folder = Path(cfg.output_dir)
+    seeds = list(cfg.seeds) if cfg.seed is None else [cfg.seed]
+    with run_folder.held(folder), stop_between_steps():
+        run_folder.claim(folder, config.lasting(cfg))
+        finished = run_folder.read_json(folder / "report.json")
+        if finished is not None:
+            return finished
+        jobs = [Job(for_seed(cfg, seed), seed, folder / f"seed_{seed}", allow) for seed in seeds]
+        outcomes = [run_seed(job) for job in jobs]
+        result = summarise(jobs, outcomes, command or f"kdzoo.run({str(folder / 'config.yaml')!r})")
+        if run_folder.is_main_process():
+            write_report(folder, jobs[0], result)
+    return result
+
+
+def run_seed(job: Job) -> dict[str, Any]:
+    """Do everything for one seed and return its measurements; those of a finished seed are read again."""
+    done = run_folder.read_json(job.folder / "result.json")
+    if done is not None:
+        return done
+    started = time.perf_counter()
+    data = job.data()
+    method = config.locate(job.settings["distiller"]["_target_"])
+    kind = kinds.get(method.student_kind)
+    student = job.model("student", data.sizes)
+    twin = copy.deepcopy(student)
+    sample = {key: value[:8] for key, value in as_batch(next(iter(data.train_eval_dataloader()))).items()}
+    kind.check("student", student, sample, data.sizes)
+    models: dict[str, nn.Module] = {}
+    if method.teacher_kind is not None:
+        models["teacher"] = teachers.obtain(job, kinds.get(method.teacher_kind), data)
+        kinds.get(method.teacher_kind).check("teacher", models["teacher"], sample, data.sizes)
+    distiller = job.distiller(student, models.get("teacher"))
+    distiller.rehearse(sample)
+    ready = time.perf_counter()
+    seconds = {"teacher": ready - started}
+    if job.settings["control"] and kind.untaught != job.settings["distiller"]["_target_"]:
+        models["control"] = twin
+        seconds["control"] = train(job, job.untaught(twin, kind.untaught), data, "control").seconds
+    teachers.remember_outputs(job, distiller, data)
+    models["student"] = student
+    history = train(job, distiller, data, "student")
+    seconds["student"] = history.seconds
+    result = {**evaluate(kind, models, data, job.folder), "seconds": seconds}
+    if run_folder.is_main_process():
+        draw_history(history, job.folder)
+        node = job.node("student", data.sizes)
+        for role in models.keys() & {"student", "control"}:
+            save_model(models[role], node, job.folder / role)
+        atomic.write_json(job.folder / "history.json", history.state_dict())
+        atomic.write_json(job.folder / "result.json", result)
+    return result
+
+
+def train(job: Job, distiller: Distiller, data: Any, role: str) -> History:
+    """Train one distiller in its own folder."""
+    if job.settings["compile"]:
+        distiller.student.compile()
+    return fit(distiller, data, job.training(f"{role}, seed {job.seed}", job.folder / "checkpoints" / role))
+
+
+def evaluate(kind: kinds.Kind, models: Mapping[str, nn.Module], data: Any, folder: Path) -> dict[str, Any]:
+    """Measure every model on the test part, and student and control against the teacher."""
+    batches = list(data.test_dataloader())
+    predictions = {role: kind.predict(model, batches) for role, model in models.items()}
+    measured = {
+        role: {
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "metrics": kind.metrics(predictions[role]),
+            "cpu_ms_per_1000": cpu_ms_per_1000(model, batches),
+        }
+        for role, model in models.items()
+    }
+    taught = [role for role in predictions if role != "teacher" and "teacher" in predictions]
+    if run_folder.is_main_process():
+        kind.figures(predictions, folder / "figures")
+    return {
+        "models": measured,
+        "fidelity": {role: kind.fidelity(predictions[role], predictions["teacher"]) for role in taught},
+        "splits": data.summary(),
+    }
+
+
+def cpu_ms_per_1000(model: nn.Module, batches: Iterable[Any], repeats: int = 5) -> float:
+    """Return the CPU milliseconds of 1000 predictions in the loader's batches, one thread, median of several."""
+    inputs = as_batch(next(iter(batches)))["input"].to(next(iter(model.parameters()), torch.empty(0)).device)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    times = []
+    with torch.no_grad():
+        model(inputs)
+        for _ in range(repeats):
+            start = time.process_time()
+            model(inputs)
+            times.append(time.process_time() - start)
+    torch.set_num_threads(threads)
+    return 1e6 * statistics.median(times) / len(inputs)
+
+
+def summarise(jobs: list[Job], outcomes: list[dict[str, Any]], command: str) -> dict[str, Any]:
+    """Return the report over all seeds; its keys are documented in ``docs/report.md``."""
+    settings = jobs[0].settings
+    merged = report.over_seeds([outcome["models"] for outcome in outcomes])
+    score = kinds.get(config.locate(settings["distiller"]["_target_"]).student_kind).score
+    by_role = {
+        role: [outcome["models"][role]["metrics"][score] for outcome in outcomes] if role in merged else None
+        for role in report.ROLES
+    }
+    return {
+        "schema": 1,
+        "distiller": registry.name_of("distiller", settings["distiller"]["_target_"]),
+        "data": registry.name_of("data", settings["data"]["_target_"]),
+        "seed": jobs[0].seed if len(jobs) == 1 else [job.seed for job in jobs],
+        "teacher": merged.get("teacher"),
+        "student": merged["student"],
+        "control": merged.get("control"),
+        "controls": {"control": merged["control"]} if "control" in merged else {},
+        "fidelity": report.over_seeds([outcome["fidelity"] for outcome in outcomes]),
+        "comparison": report.comparison(score, by_role),
+        "splits": outcomes[0]["splits"],
+        "seconds": {role: sum(one["seconds"][role] for one in outcomes) for role in outcomes[0]["seconds"]},
+        "threads": torch.get_num_threads(),
+        "versions": report.versions(),
+        "command": command,
+    }
+
+
+def write_report(folder: Path, first: Job, result: Mapping[str, Any]) -> None:
+    """Write what a run leaves; ``report.json`` last, since it says that the run is finished."""
+    figures = sorted(path.relative_to(folder).as_posix() for path in (first.folder / "figures").glob("*.png"))
+    atomic.write_text(folder / "report.md", report.to_markdown(result, figures))
+    atomic.write_text(folder / "citations.bib", registry.citations(first.settings["distiller"]["_target_"]))
+    shutil.copytree(first.folder / "student", folder / "student", dirs_exist_ok=True)
+    atomic.write_json(folder / "report.json", result)
+
+
+def draw_history(history: History, folder: Path) -> None:
+    """Draw the loss terms of the student over its steps."""
+    terms = {
+        name: (
+            [step for step, value in zip(history.steps, values, strict=True) if value is not None],
+            [value for value in values if value is not None],
+        )
+        for name, values in history.terms.items()
+    }
+    plotting.loss_curves(terms, folder / "figures" / "losses.png")
+
+
+def _loaded(cfg: DictConfig | Mapping[str, Any] | str | Path) -> DictConfig:
+    if isinstance(cfg, str | Path):
+        loaded = OmegaConf.load(cfg)
+        loaded.setdefault("output_dir", str(Path(cfg).parent))
+        cfg = loaded
+    return cfg if isinstance(cfg, DictConfig) else OmegaConf.create(dict(cfg))

@@ -1,0 +1,49 @@
+"""The registered distillers: a read-only view of ``conf/distiller/*.yaml``."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+from kdzoo import config
+
+
+def targets(group: str, folders: Sequence[Path] = ()) -> dict[str, str]:
+    """Return name -> ``_target_`` of every YAML file of a group, in the packaged folder and in ``folders``."""
+    found: dict[str, str] = {}
+    for folder in (config.packaged_folder(), *folders):
+        for path in sorted((folder / group).glob("*.yaml")):
+            node = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            if "_target_" in node:
+                found[path.stem] = node["_target_"]
+    return found
+
+
+def name_of(group: str, target: str, folders: Sequence[Path] = ()) -> str:
+    """Return the name under which a target is registered, or the target itself."""
+    names: Mapping[str, str] = {value: name for name, value in reversed(targets(group, folders).items())}
+    return names.get(target, target)
+
+
+def describe(folders: Sequence[Path] = ()) -> list[dict[str, str]]:
+    """Return what ``kdzoo list`` prints: name, one line, paper, and the kinds of teacher and student."""
+    rows = []
+    for name, target in targets("distiller", folders).items():
+        method = config.locate(target)
+        summary = (method.__doc__ or "").strip().splitlines()
+        rows.append(
+            {
+                "name": name,
+                "summary": summary[0] if summary else "",
+                "paper": method.paper,
+                "teacher": method.teacher_kind or "none",
+                "student": method.student_kind,
+            }
+        )
+    return rows
+
+
+def citations(*names: str) -> str:
+    """Return the BibTeX entries of everything named by ``_target_``, in order, without repetition."""
+    entries = dict.fromkeys(getattr(config.locate(name), "bibtex", "") for name in names)
+    return "\n\n".join(entry for entry in entries if entry) + "\n"

@@ -1,0 +1,142 @@
+"""The report of a run: what was measured, over all seeds, as JSON, Markdown and a table on screen."""
+
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from scipy import stats
+
+ROLES = ("teacher", "student", "control")
+PACKAGES = ("kdzoo", "torch", "pytorch-lightning", "hydra-core", "torchmetrics", "numpy")
+
+
+def over_seeds(values: Sequence[Any]) -> Any:
+    """Merge the same measurement of several seeds: numbers become ``{mean, std, values}``.
+
+    The standard deviation is that of a sample (n - 1). Mappings are merged key by key; what is equal for all
+    seeds and not a measured number (a count, a name) is kept as it is; a single seed is returned unchanged.
+
+    Example:
+        >>> over_seeds([{"accuracy": 0.5}, {"accuracy": 1.0}])["accuracy"]["mean"]
+        0.75
+    """
+    first = values[0]
+    if len(values) == 1 or first is None:
+        return first
+    if isinstance(first, Mapping):
+        return {key: over_seeds([value[key] for value in values]) for key in first}
+    if isinstance(first, bool | str | list):
+        return first if all(value == first for value in values) else list(values)
+    return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)), "values": list(values)}
+
+
+def comparison(score: str, roles: Mapping[str, Sequence[float] | None]) -> dict[str, Any] | None:
+    """Compare student and control over the same seeds.
+
+    Returns:
+        The mean paired difference of the score, its standard deviation, Student's paired t with its two-sided
+        p-value, and the share of the gap between control and teacher that is closed (means over seeds).
+        None without a control; t and p are None for a single seed or equal differences.
+    """
+    student, control, teacher = roles["student"], roles.get("control"), roles.get("teacher")
+    if not student or not control:
+        return None
+    difference = np.subtract(student, control)
+    spread = float(np.std(difference, ddof=1)) if len(difference) > 1 else None
+    t, p = stats.ttest_rel(student, control) if spread else (None, None)
+    gap = float(np.mean(teacher) - np.mean(control)) if teacher else 0.0
+    return {
+        "metric": score,
+        "difference": float(difference.mean()),
+        "std": spread,
+        "t": None if t is None else float(t),
+        "p": None if p is None else float(p),
+        "gap_closed": float(difference.mean()) / gap if gap > 0 else None,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that the numbers depend on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def to_table(report: Mapping[str, Any]) -> Table:
+    """Return the table that is shown at the end of a run."""
+    headers, rows = _rows(report)
+    table = Table(title=_title(report))
+    for i, header in enumerate(headers):
+        table.add_column(header, justify="left" if i == 0 else "right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def to_markdown(report: Mapping[str, Any], figures: Sequence[str]) -> str:
+    """Return the report as Markdown; ``figures`` are paths relative to the run folder."""
+    headers, rows = _rows(report)
+    lines = [
+        f"# {_title(report)}",
+        "",
+        "| " + " | ".join(headers) + " |",
+        "|---" + "|---:" * (len(headers) - 1) + "|",
+    ]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    lines += ["", *_sentences(report), "", "Run again:", "", "```", report["command"], "```", ""]
+    lines += [f"![{figure}]({figure})" for figure in figures]
+    lines += [
+        "",
+        "Versions: " + ", ".join(f"{name} {number}" for name, number in report["versions"].items()),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def show(report: Mapping[str, Any]) -> None:
+    """Print the table and its summary on standard output."""
+    console = Console(highlight=False)
+    console.print(to_table(report))
+    for sentence in _sentences(report):
+        console.print(sentence)
+
+
+def _title(report: Mapping[str, Any]) -> str:
+    seeds = report["seed"] if isinstance(report["seed"], list) else [report["seed"]]
+    return f"{report['distiller']} on {report['data']}, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+
+
+def _rows(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    models = {role: report[role] for role in ROLES if report[role]}
+    models |= {name: one for name, one in report["controls"].items() if name != "control"}
+    metrics = list(report["student"]["metrics"])
+    fidelity = list(report["fidelity"]["student"]) if report["fidelity"] else []
+    headers = ["model", "parameters", *metrics, *fidelity, "CPU ms / 1000"]
+    rows = []
+    for name, model in models.items():
+        row = [name, f"{model['parameters']:,}", *(_number(model["metrics"][metric]) for metric in metrics)]
+        row += [_number(report["fidelity"][name][key]) if name in report["fidelity"] else "-" for key in fidelity]
+        rows.append([*row, _number(model["cpu_ms_per_1000"])])
+    return [header.replace("_", " ") for header in headers], rows
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{_number(value['mean'])} ± {value['std']:.2g}"
+    return str(value) if isinstance(value, int) else f"{value:.4g}"
+
+
+def _sentences(report: Mapping[str, Any]) -> list[str]:
+    compared, lines = report["comparison"], []
+    if compared:
+        line = f"Student against control: {compared['difference']:+.4f} {compared['metric']}"
+        if compared["p"] is not None and math.isfinite(compared["p"]):
+            line += f" ± {compared['std']:.4f} (paired t = {compared['t']:.1f}, p = {compared['p']:.2g})"
+        lines.append(line + ".")
+        if compared["gap_closed"] is not None:
+            lines.append(f"{compared['gap_closed']:.0%} of the gap between control and teacher is closed.")
+    seconds = ", ".join(f"{name} {value:.1f} s" for name, value in report["seconds"].items())
+    return [*lines, f"Time: {seconds}."]

@@ -1,0 +1,97 @@
+"""The teacher's outputs on disk, so that from the second epoch on the teacher costs nothing.
+
+A cache is a folder of safetensors shards, one for each block of 1024 rows of the training split in its
+own order, and a manifest with a checksum of every shard and the fingerprint of all that the outputs
+depend on. Blocks are fixed, so that the outputs do not depend on how the training draws its batches.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from kdzoo import atomic
+from kdzoo.batch import as_batch
+from kdzoo.errors import CacheError
+from kdzoo.run_folder import is_main_process
+
+BLOCK = 1024
+
+
+def teacher_outputs(
+    folder: Path, fingerprint: Mapping[str, str], teacher: nn.Module, batches: Iterable[Mapping[str, Tensor]]
+) -> Tensor:
+    """Return the outputs [n, ...] for all training rows, from ``folder`` or computed and kept there.
+
+    Args:
+        folder: the cache.
+        fingerprint: what the outputs depend on (teacher, inputs and their order, dtype), as checksums.
+        teacher: in eval mode; called only if the folder holds no complete cache.
+        batches: all training inputs in index order, not augmented.
+
+    Raises:
+        CacheError: the folder was made from something else, or a shard is missing or corrupt.
+    """
+    manifest = folder / "manifest.json"
+    if not manifest.exists():
+        outputs = compute(teacher, batches)
+        if is_main_process():
+            write(folder, fingerprint, outputs)
+        return outputs
+    return read(folder, fingerprint)
+
+
+def compute(teacher: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> Tensor:
+    """Return the teacher's outputs for all rows, on the CPU."""
+    device = next(iter(teacher.parameters()), torch.empty(0)).device
+    with torch.no_grad():
+        return torch.cat([teacher(as_batch(batch)["input"].to(device)).cpu() for batch in batches])
+
+
+def write(folder: Path, fingerprint: Mapping[str, str], outputs: Tensor) -> None:
+    """Write the shards, then the manifest that makes the cache complete."""
+    checksums = []
+    for i, block in enumerate(outputs.split(BLOCK)):
+        content = save({"output": block.contiguous()})
+        atomic.write_bytes(shard(folder, i), content)
+        checksums.append(hashlib.sha256(content).hexdigest())
+    atomic.write_json(folder / "manifest.json", {"fingerprint": dict(fingerprint), "shards": checksums})
+
+
+def read(folder: Path, fingerprint: Mapping[str, str]) -> Tensor:
+    """Return the outputs of a complete cache; see :func:`teacher_outputs` for the errors."""
+    remedy = f"delete {folder} to compute it again"
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        stored, checksums = dict(manifest["fingerprint"]), list(manifest["shards"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise CacheError(f"{folder / 'manifest.json'} is not a teacher-cache manifest; {remedy}") from None
+    for name in {**stored, **fingerprint}:
+        if stored.get(name) != fingerprint.get(name):
+            raise CacheError(f"the teacher cache {folder} was made with another {name}; {remedy}")
+    blocks = []
+    for i, checksum in enumerate(checksums):
+        path = shard(folder, i)
+        content = path.read_bytes() if path.exists() else b""
+        if hashlib.sha256(content).hexdigest() != checksum:
+            raise CacheError(f"teacher-cache shard {path} is missing or corrupt; {remedy}")
+        blocks.append(load(content)["output"])
+    return torch.cat(blocks)
+
+
+def shard(folder: Path, i: int) -> Path:
+    """Return the path of the i-th shard."""
+    return folder / f"shard-{i:05d}.safetensors"
+
+
+def weights_fingerprint(model: nn.Module) -> str:
+    """Return the sha256 of a module's class, weights and buffers."""
+    digest = hashlib.sha256(repr(model).encode())
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

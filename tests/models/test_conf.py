@@ -1,0 +1,68 @@
+"""The packaged teacher and student files build, and say what the signatures say."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+import kdzoo.models
+
+CONF = Path(__file__).parents[2] / "conf"
+FROM_DATA = {"in_shape": (1, 8, 8), "num_classes": 10}
+OURS = {"mlp", "convnet", "resnet", "hf", "ensemble"}
+FILES = [CONF / group / f"{name}.yaml" for group in ("teacher", "student") for name in sorted(OURS)]
+FILES = [file for file in FILES if file.exists()]
+IDS = [f"{file.parent.name}/{file.stem}" for file in FILES]
+
+
+def plain(file):
+    return OmegaConf.to_container(OmegaConf.load(file))
+
+
+def build(node):
+    """As the pipeline does: nested targets first, and the data's sizes to whoever takes them."""
+    if isinstance(node, list):
+        return [build(item) for item in node]
+    if not (isinstance(node, dict) and "_target_" in node):
+        return node
+    target = getattr(kdzoo.models, node["_target_"].rpartition(".")[2])
+    accepted = inspect.signature(target).parameters
+    sizes = {name: size for name, size in FROM_DATA.items() if name in accepted}
+    return target(**sizes, **{key: build(value) for key, value in node.items() if key != "_target_"})
+
+
+def test_the_files_are_there():
+    assert set(IDS) == {f"teacher/{name}" for name in OURS} | {
+        f"student/{name}" for name in OURS - {"ensemble"}
+    }
+
+
+@pytest.mark.parametrize("file", FILES, ids=IDS)
+def test_every_argument_is_there_with_its_default(file):
+    config = plain(file)
+    target = config.pop("_target_")
+    assert target.startswith("kdzoo.models.")
+    signature = inspect.signature(getattr(kdzoo.models, target.removeprefix("kdzoo.models."))).parameters
+    assert list(config) == [name for name in signature if name not in FROM_DATA]
+    sizes = {"depth", "width", "hidden", "channels"} if file.parent.name == "teacher" else set()
+    for name, value in config.items():
+        if signature[name].default is not inspect.Parameter.empty and name not in sizes:
+            default = signature[name].default
+            assert value == (list(default) if isinstance(default, tuple) else default), name
+
+
+@pytest.mark.parametrize("file", FILES, ids=IDS)
+def test_every_key_has_a_comment(file):
+    head, *lines = file.read_text().splitlines()
+    assert head.startswith("# ")
+    assert all(re.search(r"  # \S", line) for line in lines if "_target_: " not in line or "- " in line)
+
+
+@pytest.mark.parametrize(
+    "file", [f for f in FILES if f.stem != "hf"], ids=[i for i in IDS if not i.endswith("hf")]
+)
+def test_each_file_builds_a_model(file):
+    assert build(plain(file))(torch.randn(3, 1, 8, 8)).shape == (3, 10)
