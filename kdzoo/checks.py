@@ -1,19 +1,61 @@
-"""Checks of arguments: each returns the value or raises one line that says what is allowed."""
+"""Checks of arguments: each returns the value in its plain type, or raises one line that says what is allowed."""
 
 import math
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any
 
 from kdzoo.errors import ConfigError
 
 
-def positive(name: str, value: float) -> float:
-    """Return ``value`` if it is a finite number greater than 0."""
+def integer(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
+    """Return the value as an int in least..most; a bool is not a number here.
+
+    Example:
+        >>> integer("batch_size", 0)
+        Traceback (most recent call last):
+            ...
+        kdzoo.errors.ConfigError: batch_size must be an integer >= 1, got 0
+    """
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or value < least or (most is not None and value > most):
+        allowed = f">= {least}" if most is None else f"in {least}..{most}"
+        raise ConfigError(f"{name} must be an integer {allowed}, got {value!r}")
+    return int(value)
+
+
+def integers(name: str, values: Any, *, length: int | None = None, empty: bool = False) -> tuple[int, ...]:
+    """Return the values as a tuple of ints >= 1, of the given length, or of any (empty only where allowed)."""
+    listed = isinstance(values, Sequence) and not isinstance(values, str)
+    if not listed or (length is not None and len(values) != length) or not (values or empty):
+        wanted = f"{length} integers" if length is not None else "a list of integers"
+        raise ConfigError(f"{name} must be {wanted} >= 1, got {values!r}")
+    return tuple(integer(f"{name}[{i}]", value) for i, value in enumerate(values))
+
+
+def positive(name: str, value: Any) -> float:
+    """Return the value as a finite float > 0."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise ConfigError(f"{name} must be finite and > 0, got {value!r}")
     return float(value)
 
 
-def one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
-    """Return ``value`` if it is one of ``allowed``."""
-    if value not in allowed:
-        raise ConfigError(f"{name} must be one of {list(allowed)}, got {value!r}")
+def probability(name: str, value: Any) -> float:
+    """Return the value as a float in [0, 1)."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        raise ConfigError(f"{name} must be in [0, 1), got {value!r}")
+    return float(value)
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return the value, which must be a bool."""
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name} must be true or false, got {value!r}")
     return value
+
+
+def choice(name: str, value: Any, allowed: Sequence[str]) -> str:
+    """Return the value, which must be one of the allowed names."""
+    if value not in allowed:
+        raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+    return str(value)

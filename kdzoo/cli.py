@@ -11,36 +11,34 @@ kdzoo doctor                   what is installed, and whether it works
 
 import json
 import os
+import shlex
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from kdzoo import config
-from kdzoo.errors import KdzooError
+from kdzoo import __version__, command, config
+from kdzoo.errors import ConfigError, KdzooError
 
-PASS_ON = (
-    "--help",
-    "-h",
-    "--hydra-help",
-    "--version",
-    "--cfg",
-    "-c",
-    "--info",
-    "-i",
-    "--shell-completion",
-    "-sc",
-    "--package",
-    "-p",
-    "--resolve",
-)
+PASS_ON = ("--help", "-h", "--hydra-help", "--info", "-i")
 """Flags that ask Hydra for information; nothing is run or checked."""
-VALUED = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
+COMPLETION = ("--shell-completion", "-sc")
 RANK_SETTINGS = "KDZOO_RANK_SETTINGS"
 """Tells the other ranks of a data-parallel run where the settings of this very run are."""
+SWEEP = "KDZOO_SWEEP"
+"""Tells the jobs of a sweep where to note how they ended."""
+
+
+class JobFailedError(CompactHydraException):
+    """One job of a sweep failed; Hydra prints the message and goes on with the others."""
 
 
 def main() -> None:
@@ -50,6 +48,12 @@ def main() -> None:
     try:
         if RANK_SETTINGS in os.environ:
             _run_rank(Path(os.environ[RANK_SETTINGS]))
+        elif "--version" in arguments:
+            print(f"kdzoo {__version__}")
+        elif set(COMPLETION) & set(arguments):
+            _complete(arguments)
+        elif set(PASS_ON) & set(arguments):
+            _hand_to_hydra([one for one in arguments if one not in COMMANDS])
         elif arguments and arguments[0] in COMMANDS:
             COMMANDS[arguments[0]](arguments[1:])
         else:
@@ -60,45 +64,22 @@ def main() -> None:
 
 def fail(error: BaseException) -> None:
     """Print an error, a line for each mistake, and leave."""
-    from kdzoo.errors import ConfigError
-
     for line in str(error).splitlines():
         print(f"kdzoo: {line}", file=sys.stderr)
     sys.exit(2 if isinstance(error, ConfigError) else 1)
 
 
-def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str], Path | None]:
-    """Return flags (with their values), overrides and the user's config folder."""
-    flags: list[str] = []
-    overrides: list[str] = []
-    folder: Path | None = None
-    rest = iter(arguments)
-    for argument in rest:
-        name, _, value = argument.partition("=")
-        if argument in VALUED:
-            value = next(rest, "")
-            flags += [argument, value]
-        elif argument.startswith("-"):
-            flags.append(argument)
-        else:
-            overrides.append(argument)
-            continue
-        if name in ("--config-dir", "-cd"):
-            folder = Path(value).resolve()
-            flags[-1] = str(folder) if argument in VALUED else f"{name}={folder}"
-    return flags, overrides, folder
+def checked(arguments: Sequence[str], *, complete: bool = True) -> tuple[command.Words, command.Checked]:
+    """Return the words of a command line and what they mean.
 
-
-def checked(arguments: Sequence[str]) -> tuple[list[str], list[str], Path | None]:
-    """Return flags, overrides as Hydra must be given them, and the user's folder; leave on mistakes."""
-    from kdzoo import command
-    from kdzoo.errors import ConfigError
-
-    flags, overrides, folder = split_arguments(arguments)
-    result = command.check(overrides, folder, multirun=bool({"-m", "--multirun"} & set(flags)))
+    Raises:
+        ConfigError: all mistakes, a line each.
+    """
+    given = command.words(arguments)
+    result = command.check(given, list(COMMANDS), complete=complete)
     if result.mistakes:
         raise ConfigError("\n".join(result.mistakes))
-    return flags, result.overrides, folder
+    return given, result
 
 
 def _see_own_folder() -> None:
@@ -110,81 +91,163 @@ def _see_own_folder() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
 
 
+# ---------------------------------------------------------------- a run and its sweep
+
+
 def _run_hydra(arguments: list[str]) -> None:
-    config.register_resolvers()
-    if not any(argument.split("=")[0] in PASS_ON for argument in arguments):
-        flags, overrides, folder = checked(arguments)
-        sys.argv[1:] = [*flags, *overrides]
-        os.environ["KDZOO_CONFIG_DIR"] = str(folder or "")
+    given, result = checked(arguments)
+    arguments = [*given.flags, *result.overrides]
+    if not given.is_sweep:
+        _hand_to_hydra(arguments)
+        return
+    with _summary_of_sweep():
+        _hand_to_hydra(arguments)
+
+
+def _hand_to_hydra(arguments: list[str]) -> None:
+    sys.argv[1:] = arguments
     hydra.main(version_base="1.3", config_path="pkg://kdzoo.conf", config_name="train")(_task)()
 
 
 def _task(cfg: DictConfig) -> float | None:
     """Run one job of the command line; return the student's score for a sweeper to maximise."""
-    from hydra.core.hydra_config import HydraConfig
-
-    hydra_cfg = HydraConfig.get()
-    if hydra_cfg.callbacks:
-        fail(KdzooError("hydra.callbacks are refused; use the callbacks group"))
+    settings = HydraConfig.get()
     if cfg.output_dir is None:
-        cfg.output_dir = hydra_cfg.runtime.output_dir
-    typed = list(hydra_cfg.overrides.task)
-    folder = os.environ.get("KDZOO_CONFIG_DIR", "")
-    allow = sorted({*_targets_typed(typed), *(config.targets_in(Path(folder)) if folder else ())})
-    flags = ["--config-dir", folder] if folder else []
-    command = " ".join(["kdzoo", *flags, *map(_quoted, typed)])
-    return _run(cfg, allow, command)
+        cfg.output_dir = settings.runtime.output_dir
+    typed = [one.removeprefix("++") for one in settings.overrides.task]
+    own = [one.path for one in settings.runtime.config_sources if one.provider == "command-line"]
+    folder = Path(own[0]) if own else None
+    flags = ["--config-dir", str(folder)] if folder else []
+    line = shlex.join(["kdzoo", *flags, *typed])
+    outcome = {"job": " ".join(typed), "status": "failed", "score": None, "folder": str(cfg.output_dir)}
+    try:
+        _refuse_ranks_elsewhere(cfg, settings)
+        outcome["score"] = _run(cfg, command.allowed(typed, folder), line)
+        outcome["status"] = "ok"
+    except KdzooError as error:
+        if settings.mode != RunMode.MULTIRUN:
+            fail(error)
+        raise JobFailedError("\n".join(f"kdzoo: {line}" for line in str(error).splitlines())) from None
+    finally:
+        if SWEEP in os.environ:
+            with open(os.environ[SWEEP], "a", encoding="utf-8") as notes:
+                notes.write(json.dumps(outcome) + "\n")
+    return outcome["score"]
 
 
-def _run(cfg: DictConfig, allow: Sequence[str], command: str) -> float | None:
-    from kdzoo import report
+def _run(cfg: DictConfig, allow: Collection[str], line: str) -> float | None:
+    from kdzoo import kinds, report
     from kdzoo.pipeline import run
     from kdzoo.resume import Interrupted
 
-    rank_settings = Path(cfg.output_dir) / "rank_settings.json"
-    if cfg.trainer.get("devices", 1) not in (1, "1", "auto"):
-        settings = OmegaConf.to_container(cfg, resolve=True)
-        rank_settings.parent.mkdir(parents=True, exist_ok=True)
-        rank_settings.write_text(json.dumps({"cfg": settings, "allow": list(allow), "command": command}))
-        os.environ[RANK_SETTINGS] = str(rank_settings)
     try:
-        result = run(cfg, allow=allow, command=command)
-    except KdzooError as error:
-        fail(error)
+        with _pinned_ranks(cfg, allow, line):
+            result = run(cfg, allow=allow, command=line)
     except Interrupted as stop:
         print(f"kdzoo: {stop}; the same command continues the run", file=sys.stderr)
         sys.exit(stop.exit_code)
-    finally:
-        os.environ.pop(RANK_SETTINGS, None)
-        rank_settings.unlink(missing_ok=True)
     report.show(result)
     print(f"Run folder: {cfg.output_dir}")
-    score = (result["comparison"] or {"metric": "accuracy"})["metric"]
-    value = result["student"]["metrics"].get(score)
-    return value["mean"] if isinstance(value, dict) else value
+    kind = kinds.get(config.locate(cfg.distiller["_target_"]).student_kind)
+    value = result["student"]["metrics"].get(kind.score)
+    return value["mean"] if isinstance(value, Mapping) else value
+
+
+@contextmanager
+def _summary_of_sweep() -> Iterator[None]:
+    """Print how every job of a sweep ended, whichever launcher ran it on this machine."""
+    with tempfile.NamedTemporaryFile("r", prefix="kdzoo-sweep-", encoding="utf-8") as notes:
+        os.environ[SWEEP] = notes.name
+        try:
+            yield
+        finally:
+            del os.environ[SWEEP]
+            _print_sweep([json.loads(line) for line in notes])
+
+
+def _print_sweep(outcomes: Sequence[Mapping[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("job", "status", "student's score", "folder", title="Sweep")
+    for one in outcomes:
+        score = "" if one["score"] is None else f"{one['score']:.4f}"
+        table.add_row(one["job"], one["status"], score, one["folder"])
+    Console(highlight=False).print(table)
+
+
+# ---------------------------------------------------------------- data-parallel ranks
+
+
+@contextmanager
+def _pinned_ranks(cfg: DictConfig, allow: Collection[str], line: str) -> Iterator[None]:
+    """Give the other ranks of this very job its settings: they start as copies of the whole command line."""
+    if not _has_ranks(cfg):
+        yield
+        return
+    path = Path(cfg.output_dir) / "rank_settings.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"cfg": OmegaConf.to_container(cfg), "allow": sorted(allow), "command": line}
+    path.write_text(json.dumps(content), encoding="utf-8")
+    before = dict(os.environ)
+    os.environ[RANK_SETTINGS] = str(path)
+    try:
+        yield
+    finally:
+        # What Lightning sets for this job would make the next job of a sweep wait for ranks that are gone.
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        path.unlink(missing_ok=True)
+        _leave_process_group()
+
+
+def _has_ranks(cfg: DictConfig) -> bool:
+    return cfg.trainer.get("devices", 1) not in (1, "1", "auto")
+
+
+def _refuse_ranks_elsewhere(cfg: DictConfig, settings: DictConfig) -> None:
+    launcher = settings.runtime.choices.get("hydra/launcher", "basic")
+    if _has_ranks(cfg) and settings.mode == RunMode.MULTIRUN and launcher != "basic":
+        raise ConfigError(f"trainer.devices={cfg.trainer.devices} needs hydra/launcher=basic, got {launcher}")
+
+
+def _leave_process_group() -> None:
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _run_rank(path: Path) -> None:
     """Do the part of another rank, with the settings that the first rank resolved."""
     from kdzoo.pipeline import run
 
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     run(OmegaConf.create(content["cfg"]), allow=content["allow"], command=content["command"])
 
 
-def _targets_typed(overrides: Sequence[str]) -> set[str]:
-    """Return the classes that the user named on the command line."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    names = {str(one.value()) for one in parsed if one.key_or_group.endswith("_target_")}
-    return names.union(*(config.targets(one.value()) for one in parsed if isinstance(one.value(), dict | list)))
+# ---------------------------------------------------------------- Tab
 
 
-def _quoted(override: str) -> str:
-    import shlex
+def _complete(arguments: list[str]) -> None:
+    """Let Hydra complete, with the config folder of the line that is being typed; add the subcommands."""
+    if any(one.startswith("query=") for one in arguments):
+        line = os.environ.get("COMP_LINE")
+        if line is None:
+            raise KdzooError('completion is asked for by the shell; install it with: eval "$(kdzoo -sc install=bash)"')
+        typed = line.split()[1:]
+        is_first = len(typed) == (0 if line.endswith(" ") else 1)
+        if is_first:
+            print(" ".join(name for name in COMMANDS if name.startswith(typed[0] if typed else "")))
+        if typed and typed[0] in COMMANDS:
+            overrides = [word for word in typed if "=" in word or word.startswith("-")]
+            os.environ["COMP_LINE"] = " ".join(["kdzoo", *overrides, *([""] if line.endswith(" ") else [])])
+        folder = command.words(typed).folder
+        arguments = [*(["--config-dir", str(folder)] if folder and folder.is_dir() else []), *arguments]
+    _hand_to_hydra(arguments)
 
-    return shlex.quote(override)
+
+# ---------------------------------------------------------------- subcommands
 
 
 def _list(arguments: list[str]) -> None:
@@ -194,52 +257,60 @@ def _list(arguments: list[str]) -> None:
 
     from kdzoo import registry
 
-    _, _, folder = split_arguments(arguments)
+    given, _ = checked(arguments, complete=False)
     table = Table("distiller", "what it does", "paper", "teacher", "student")
-    for row in registry.describe([folder] if folder else []):
+    for row in registry.describe([given.folder] if given.folder else []):
         table.add_row(*row.values())
-    Console().print(table)
+    Console(highlight=False).print(table)
 
 
 def _cite(arguments: list[str]) -> None:
     """Print the BibTeX entries of what a run uses."""
     from kdzoo import registry
 
-    _, overrides, folder = checked(arguments)
-    cfg = config.compose(*overrides, config_dir=folder)
-    print(registry.citations(*dict.fromkeys(config.targets(config.plain_partial(cfg)))), end="")
+    _, result = checked(arguments, complete=False)
+    used = [target for job in result.jobs for target in config.targets(config.plain(_without_hydra(job)))]
+    print(registry.citations(*dict.fromkeys(used)), end="")
 
 
 def _evaluate(arguments: list[str]) -> None:
     """Measure an exported model on the test part of some data."""
     from kdzoo.evaluate import evaluate_folder
 
-    if not arguments or "=" in arguments[0]:
-        raise KdzooError("kdzoo evaluate needs the folder of an exported model: kdzoo evaluate FOLDER [data=...]")
-    _, overrides, folder = checked(arguments[1:])
-    cfg = config.compose(*overrides, config_dir=folder)
-    own = config.targets_in(folder) if folder else set()
-    print(json.dumps(evaluate_folder(Path(arguments[0]), cfg, allow=own), indent=2))
+    folders = [one for one in arguments if "=" not in one and not one.startswith("-")]
+    if not arguments or arguments[0] not in folders:
+        raise ConfigError("kdzoo evaluate needs the folder of an exported model: kdzoo evaluate FOLDER [data=...]")
+    cfg, allow = _one_job(arguments[1:])
+    print(json.dumps(evaluate_folder(Path(arguments[0]), cfg, allow=allow), indent=2))
 
 
 def _check(arguments: list[str]) -> None:
     """Run the contract checks on a distiller."""
     from kdzoo.contracts import report_checks
 
-    _, overrides, folder = checked(arguments)
-    cfg = config.compose(*overrides, config_dir=folder)
-    own = config.targets_in(folder) if folder else set()
-    sys.exit(0 if report_checks(cfg, allow=own) else 1)
+    cfg, allow = _one_job(arguments)
+    sys.exit(0 if report_checks(cfg, allow=allow) else 1)
 
 
-def _doctor(arguments: list[str]) -> None:  # noqa: ARG001
+def _doctor(arguments: list[str]) -> None:
     """Print what is installed and whether it works."""
     from kdzoo.doctor import diagnose
 
+    if arguments:
+        raise ConfigError(f"kdzoo doctor takes no arguments, got {' '.join(arguments)}")
     sys.exit(0 if diagnose() else 1)
 
 
-COMMANDS: dict[str, Any] = {
+def _one_job(arguments: list[str]) -> tuple[DictConfig, set[str]]:
+    given, result = checked(arguments)
+    return _without_hydra(result.jobs[0]), command.allowed(given.overrides, given.folder)
+
+
+def _without_hydra(job: DictConfig) -> DictConfig:
+    return OmegaConf.masked_copy(job, [key for key in job if key != "hydra"])
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "list": _list,
     "cite": _cite,
     "evaluate": _evaluate,

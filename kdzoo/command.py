@@ -1,230 +1,300 @@
-"""The check of a command line: every mistake in a line of its own, before Hydra stops at the first.
+"""The words of a command line: all that is wrong with them at once, and what Hydra is given.
 
-Nothing here imports torch. Only a key that no YAML file mentions is looked up in the signature of what it
-belongs to, which imports that class.
+Hydra stops at the first mistake, after it has made a run folder. So every override is parsed, every value
+of a sweep is composed, and ``mistakes`` reads the result, before Hydra is started.
 """
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override, QuotedString
 from hydra.errors import HydraException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from kdzoo import config
+from kdzoo import config, mistakes
 from kdzoo.errors import ConfigError
+
+MANY_OF_A_GROUP = ("callbacks", "logger", "experiment", "debug")
+"""Groups of which several files may be chosen, as in ``callbacks=[early_stopping,lr_monitor]``."""
+FLAGS = ("-m", "--multirun", "-r", "--run", "--resolve")
+VALUED = ("--config-dir", "-cd", "--cfg", "-c", "--package", "-p")
+Groups = Mapping[str, list[str]]
+
+
+@dataclass
+class Words:
+    """A command line: its flags with their values, its overrides and the user's config folder."""
+
+    flags: list[str] = field(default_factory=list)
+    overrides: list[str] = field(default_factory=list)
+    folder: Path | None = None
+    mistakes: list[str] = field(default_factory=list)
+
+    @property
+    def is_sweep(self) -> bool:
+        """Whether several values of a key are several runs."""
+        return bool({"-m", "--multirun"} & set(self.flags)) or "hydra.mode=MULTIRUN" in self.overrides
 
 
 @dataclass
 class Checked:
-    """What is wrong with a command line, and the overrides to hand to Hydra if nothing is."""
+    """What a command line means.
+
+    Attributes:
+        mistakes: a line each.
+        overrides: what Hydra is given.
+        jobs: composed configurations in which every value of every sweep occurs.
+    """
 
     mistakes: list[str] = field(default_factory=list)
     overrides: list[str] = field(default_factory=list)
+    jobs: list[DictConfig] = field(default_factory=list)
 
 
-def check(overrides: Sequence[str], folder: Path | None, *, multirun: bool = False) -> Checked:
-    """Check overrides against the packaged config groups and those in the user's ``folder``."""
-    result = Checked()
-    if folder is not None and not folder.is_dir():
-        result.mistakes.append(f"--config-dir {folder} is not a folder")
-        folder = None
-    options = groups([config.packaged_folder(), *([folder] if folder else [])])
-    result.mistakes += _shadowed(folder)
-    chosen, values = [], []
-    for text in overrides:
-        try:
-            override = OverridesParser.create().parse_override(text)
-        except HydraException as error:
-            result.mistakes.append(f"{text!r} is not an override: {str(error).splitlines()[0]}")
+def words(arguments: Sequence[str]) -> Words:
+    """Sort the arguments of a command line."""
+    found = Words()
+    rest = iter(arguments)
+    for argument in rest:
+        name, has_value, value = argument.partition("=")
+        if not argument.startswith("-"):
+            found.overrides.append(argument)
             continue
-        if override.is_sweep_override() and not multirun and not text.startswith("hydra"):
-            result.mistakes.append(f"{text!r} is a sweep over several values; add -m, or quote the value")
-        elif _is_group(override, options):
-            wrong = list(_of_group(override, options))
-            result.mistakes += wrong
-            chosen += [] if wrong else [(text, override)]
+        if name in VALUED and not has_value:
+            value = next(rest, "")
+        if name in ("--config-dir", "-cd"):
+            found.folder = Path(value).expanduser().resolve()
+            found.flags += ["--config-dir", str(found.folder)]
+        elif name in VALUED:
+            found.flags += [name, value]
+        elif argument in FLAGS:
+            found.flags.append(argument)
         else:
-            values.append((text, override))
-    cfg = _composed([_first_choice(text, override) for text, override in chosen], folder, result)
-    result.overrides = [text for text, _ in chosen]
-    for text, override in values:
-        result.overrides.append(_check_value(text, override, cfg, options, result))
-    if cfg is not None:
-        given = {override.key_or_group for _, override in values}
-        missing = [key for key in sorted(OmegaConf.missing_keys(cfg)) if not _covered(key, given)]
-        result.mistakes += [f"{key} is missing; set {key}=..." for key in missing if not key.startswith("hydra")]
+            near = config.nearest(name, [*FLAGS, *VALUED, "--help"])
+            found.mistakes.append(f"unknown flag {argument!r}{near}; settings have no dashes: key=value")
+    return found
+
+
+def check(given: Words, commands: Sequence[str] = (), *, complete: bool = True) -> Checked:
+    """Check a command line against the packaged config groups and those in the user's folder.
+
+    Args:
+        given: the words.
+        commands: subcommands, one of which a word without ``=`` may have meant.
+        complete: whether settings that are still missing (``???``) are mistakes.
+    """
+    folder = given.folder
+    lines = [*given.mistakes, *_of_folder(folder)]
+    folder = folder if folder is not None and folder.is_dir() else None
+    groups = config.groups(folder)
+    typed: list[Override] = []
+    refused: set[str] = set()
+    for text in given.overrides:
+        try:
+            override = _parsed(text, commands)
+        except ConfigError as error:
+            lines.append(str(error))
+            continue
+        wrong = list(_of_override(override, groups, given.is_sweep))
+        lines += wrong
+        if wrong:
+            refused.add(override.key_or_group)
+        else:
+            typed.append(override)
+    # What was refused is left out, and so is what is below it: it would be compared with the wrong defaults.
+    typed = [one for one in typed if not any(one.key_or_group.startswith(f"{group}.") for group in refused)]
+    result = Checked(lines)
+    _compose(typed, groups, folder, result)
+    allow = allowed([one.input_line or "" for one in typed], folder)
+    for job in result.jobs:
+        found = [*_of_hydra(job), *mistakes.in_settings(job, allow)]
+        result.mistakes += [line for line in found if not _is_excused(line, refused, complete)]
+    result.mistakes = list(dict.fromkeys(result.mistakes))
     return result
 
 
-def groups(folders: Sequence[Path]) -> dict[str, list[str]]:
-    """Return the config groups in these folders, each with the names of its files."""
-    found: dict[str, set[str]] = {}
-    for folder in folders:
-        for path in folder.rglob("*.yaml"):
-            group = path.parent.relative_to(folder).as_posix()
-            if group != ".":
-                found.setdefault(group, set()).add(path.stem)
-    return {group: sorted(names) for group, names in found.items()}
+def allowed(overrides: Sequence[str], folder: Path | None) -> set[str]:
+    """Return the names that may be built: packaged, in the user's folder, or typed."""
+    typed: set[str] = set()
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        for value in _values(override, {}):
+            typed |= {str(_text(value))} if override.key_or_group.endswith("_target_") else set(config.targets(value))
+    return {*config.packaged_targets(), *(config.targets_in(folder) if folder else ()), *typed}
 
 
-def _shadowed(folder: Path | None) -> Iterator[str]:
-    """Name the user's YAML files that have the name of a packaged one, which Hydra would pass over in silence."""
+# ---------------------------------------------------------------- one word
+
+
+def _parsed(text: str, commands: Sequence[str]) -> Override:
+    if "=" not in text and not text.startswith("~"):
+        near = config.nearest(text, commands)
+        raise ConfigError(f"{text!r} is neither key=value nor a command{near}; commands: {', '.join(commands)}")
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        raise ConfigError(f"{text!r} is not an override: {config.one_line(error)}") from error
+
+
+def _of_override(override: Override, groups: Groups, is_sweep: bool) -> Iterator[str]:
+    key, text = override.key_or_group, override.input_line
+    if key.startswith("hydra"):
+        if "_target_" in key:
+            yield f"{key}: objects in Hydra's own settings are refused"
+    elif override.is_sweep_override() and not is_sweep:
+        yield f"{text!r} is a sweep over several values; add -m, or quote the value"
+    elif _chooses(override, groups):
+        yield from _of_choice(override, groups)
+
+
+def _of_choice(override: Override, groups: Groups) -> Iterator[str]:
+    group = override.key_or_group
+    if override.is_add() and "/" not in group:
+        yield f"{override.input_line!r}: leave out the +, {group} has a place already"
+        return
+    values = list(_values(override, groups))
+    if not values:
+        yield f"{override.input_line!r} matches nothing; {group} can be {groups[group]}"
+    for value in values:
+        if isinstance(value, list) and group not in MANY_OF_A_GROUP:
+            yield f"{group} takes one name, got {value}"
+            continue
+        if value is None and override.is_sweep_override():
+            yield f"{override.input_line!r}: null cannot be part of a sweep over {group}"
+        for name in value if isinstance(value, list) else [value]:
+            if name is not None and _text(name) not in groups[group]:
+                near = config.nearest(str(_text(name)), groups[group])
+                yield f"{group}={_text(name)} does not exist{near}; {group} can be {groups[group]}"
+
+
+def _chooses(override: Override, groups: Groups) -> bool:
+    """Return whether an override chooses a file of a group, and does not set values below its key."""
+    return (
+        override.key_or_group in groups
+        and not override.is_delete()
+        and not any(isinstance(value, dict) for value in _values(override, groups))
+    )
+
+
+def _values(override: Override, groups: Groups) -> Iterator[Any]:
+    """Yield every value that an override stands for; of an interval, its ends."""
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        yield from (value.start, value.end)
+    elif isinstance(value, Glob):
+        yield from value.filter(groups.get(override.key_or_group, []))
+    elif override.is_sweep_override():
+        yield from override.sweep_iterator()
+    else:
+        yield value
+
+
+def _text(value: Any) -> Any:
+    return value.text if isinstance(value, QuotedString) else value
+
+
+def _single(override: Override, groups: Groups) -> list[str]:
+    """Return an override for every value that this one stands for, as Hydra must be given it."""
+    text, key = override.input_line or "", override.get_key_element()
+    value = override.value()
+    if _chooses(override, groups) and value is None:
+        return [f"~{override.key_or_group}"]  # Hydra's word for "no file of this group"
+    if isinstance(value, IntervalSweep | Glob):
+        texts = [f"{key}={one}" for one in _values(override, groups)]
+    elif override.is_sweep_override():
+        texts = [f"{key}={one}" for one in override.sweep_string_iterator()]
+    else:
+        texts = [text]
+    return [config.with_new_key(one, groups) for one in texts]
+
+
+# ---------------------------------------------------------------- all words together
+
+
+def _compose(typed: Sequence[Override], groups: Groups, folder: Path | None, result: Checked) -> None:
+    """Fill in the jobs: every combination of group choices, and in these every value at least once."""
+    typed = [one for one in typed if not _fails_alone(one, typed, groups, folder, result)]
+    choices = [one for one in typed if _chooses(one, groups)]
+    values = [one for one in typed if not _chooses(one, groups)]
+    plain: list[DictConfig] = []
+    for chosen in itertools.product(*(_single(one, groups) for one in choices)):
+        columns = [_single(one, groups) for one in values]
+        try:
+            plain.append(config.compose_all([*chosen, *_of_hydra_itself(values, groups)], folder))
+            for i in range(max(map(len, columns), default=1)):
+                row = [column[i % len(column)] for column in columns]
+                result.jobs.append(config.compose_all([*chosen, *row], folder))
+        except ConfigError as error:
+            result.mistakes.append(f"{' '.join(chosen)}: {error}".removeprefix(": "))
+    for override in typed:
+        result.mistakes += _of_shared(override, plain)
+        text = override.input_line or ""
+        if _chooses(override, groups) and override.value() is None:
+            text = f"~{override.key_or_group}"
+        is_new = not all(_has(cfg, override.key_or_group) for cfg in plain)
+        result.overrides.append(config.with_new_key(text, groups) if is_new else text)
+
+
+def _of_hydra_itself(values: Sequence[Override], groups: Groups) -> list[str]:
+    return [text for one in values if one.key_or_group.startswith("hydra") for text in _single(one, groups)[:1]]
+
+
+def _fails_alone(
+    override: Override, typed: Sequence[Override], groups: Groups, folder: Path | None, result: Checked
+) -> bool:
+    """Note what Hydra says of an override that is not a plain choice or value: those cannot fail."""
+    text = _single(override, groups)[0]
+    if text.startswith("++") or (_chooses(override, groups) and not text.startswith("+")):
+        return False
+    launcher = [one.input_line or "" for one in typed if one.key_or_group.startswith("hydra/") and one is not override]
+    try:
+        config.compose_all([*launcher, text], folder)
+    except ConfigError as error:
+        result.mistakes.append(f"{override.input_line}: {error}")
+        return True
+    return False
+
+
+def _has(cfg: DictConfig, key: str) -> bool:
+    parent, _, last = key.rpartition(".")
+    node = OmegaConf.select(cfg, parent) if parent else cfg
+    return isinstance(node, DictConfig) and (last in node or OmegaConf.is_missing(node, last))
+
+
+def _of_shared(override: Override, plain: Sequence[DictConfig]) -> Iterator[str]:
+    """Refuse to set a key below a reference: the value would be set in what is referred to as well."""
+    parts = override.key_or_group.split(".")
+    for cfg, i in itertools.product(plain[:1], range(1, len(parts))):
+        parent, above = ".".join(parts[:i]), ".".join(parts[: i - 1])
+        node = OmegaConf.select(cfg, above) if above else cfg
+        if isinstance(node, DictConfig) and parts[i - 1] in node and OmegaConf.is_interpolation(node, parts[i - 1]):
+            source = OmegaConf.to_container(node, resolve=False)[parts[i - 1]]
+            yield f"{override.key_or_group} would change {source} too; set all of {parent}={{_target_: ..., ...}}"
+
+
+def _of_hydra(job: DictConfig) -> Iterator[str]:
+    if job.hydra.callbacks:
+        yield "hydra.callbacks are refused; use the callbacks group"
+
+
+def _of_folder(folder: Path | None) -> Iterator[str]:
+    """Name YAML files with the name of a packaged one, which Hydra would pass over in silence."""
     if folder is None:
+        return
+    if not folder.is_dir():
+        yield f"--config-dir {folder} is not a folder"
         return
     packaged = config.packaged_folder()
     for path in sorted(folder.rglob("*.yaml")):
         name = path.relative_to(folder)
-        if (packaged / name).exists() and packaged.resolve() != folder.resolve():
+        if (packaged / name).exists() and packaged.resolve() != folder:
             yield f"{path} is hidden by the packaged {name.as_posix()}; give it another name"
 
 
-def _is_group(override: Override, options: dict[str, list[str]]) -> bool:
-    return override.key_or_group in options
-
-
-def _choices(override: Override) -> list[Any]:
-    """Return the values that an override stands for; a sweep over a range or interval counts as one."""
-    value = override.value()
-    swept = getattr(value, "list", None)
-    return list(swept) if swept is not None else [value]
-
-
-def _of_group(override: Override, options: dict[str, list[str]]) -> Iterator[str]:
-    group = override.key_or_group
-    for choice in _choices(override):
-        names = choice if isinstance(choice, list) else [choice]
-        for name in names:
-            if name is not None and str(name) not in options[group]:
-                near = config.nearest(str(name), options[group])
-                yield f"{group}={name} does not exist{near}; {group} can be {options[group]}"
-
-
-def _first_choice(text: str, override: Override) -> str:
-    if not override.is_sweep_override():
-        return text
-    first = _choices(override)[0]
-    return f"{override.get_key_element()}={'null' if first is None else first}"
-
-
-def _composed(chosen: list[str], folder: Path | None, result: Checked) -> DictConfig | None:
-    try:
-        return config.compose(*chosen, config_dir=folder)
-    except ConfigError as error:
-        result.mistakes.append(str(error))
-        return None
-
-
-def _check_value(
-    text: str, override: Override, cfg: DictConfig | None, options: dict[str, list[str]], result: Checked
-) -> str:
-    """Check a value override; return it as Hydra must be given it."""
-    key = override.key_or_group
-    if key.startswith("hydra.") or key.startswith("hydra/"):
-        if "_target_" in key or key.startswith("hydra.callbacks"):
-            result.mistakes.append(f"{key}: objects in Hydra's own settings are refused; use the callbacks group")
-        return text
-    if cfg is None:
-        return text
-    owner, rest = _descend(cfg, key.split("."))
-    if rest:
-        if _accepts(owner, rest) or (key.startswith("teacher_training.data.") and len(key.split(".")) >= 3):
-            return text if text.startswith(("+", "~")) else f"++{text}"
-        result.mistakes.append(_unknown(key, owner, rest, options))
-        return text
-    if override.is_delete():
-        return text
-    current = (
-        OmegaConf.select(cfg, key, throw_on_missing=False)
-        if not OmegaConf.is_missing(
-            OmegaConf.select(cfg, key.rpartition(".")[0]) if "." in key else cfg, key.rpartition(".")[2]
-        )
-        else None
-    )
-    for choice in _choices(override):
-        wanted = _mismatch(current, choice)
-        if wanted:
-            result.mistakes.append(f"{key} must be {wanted}, got {_plain(choice)!r}")
-    if isinstance(current, DictConfig) and isinstance(override.value(), dict):
-        known = set(current)
-        for name in override.value():
-            if known and str(name) not in known:
-                near = config.nearest(str(name), map(str, known))
-                result.mistakes.append(f"{key}.{name} is unknown{near}")
-    return text
-
-
-def _descend(cfg: DictConfig, parts: list[str]) -> tuple[Any, list[str]]:
-    """Follow a key as far as it exists; return the last node and the parts that are not there."""
-    node: Any = cfg
-    for i, part in enumerate(parts):
-        if isinstance(node, DictConfig) and part in node:
-            node = None if OmegaConf.is_missing(node, part) else node[part]
-        elif isinstance(node, ListConfig) and part.isdigit() and int(part) < len(node):
-            node = node[int(part)]
-        else:
-            return node, parts[i:]
-    return node, []
-
-
-def _accepts(owner: Any, rest: list[str]) -> bool:
-    """Return whether a node takes a key that its YAML does not mention."""
-    if owner is None:
-        return True  # a mapping that is not set yet, such as data.augment
-    if not isinstance(owner, DictConfig) or "_target_" not in owner:
-        return False
-    try:
-        parameters = config.parameters(config.locate(owner["_target_"]))
-    except ConfigError:
-        return False
-    free = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    return rest[0] in parameters or free
-
-
-def _unknown(key: str, owner: Any, rest: list[str], options: dict[str, list[str]]) -> str:
-    parent = key[: len(key) - len(".".join(rest))].rstrip(".")
-    known = [str(name) for name in owner if not str(name).startswith("_")] if isinstance(owner, DictConfig) else []
-    if not parent:
-        known = sorted({*known, *options})
-    elif isinstance(owner, DictConfig) and "_target_" in owner:
-        try:
-            known = sorted({*known, *config.parameters(config.locate(owner["_target_"]))})
-        except ConfigError:
-            pass
-    matches = config.nearest(rest[0], known)
-    if matches:
-        return f"{key} does not exist{matches}"
-    where = f"{parent} has {known}" if parent else f"there are {known}"
-    return f"{key} does not exist; {where}"
-
-
-def _mismatch(current: Any, value: Any) -> str | None:
-    """Return what a value must be, judged by the present one; None if it may be what it is."""
-    value = _plain(value)
-    if value is None or (isinstance(value, str) and "${" in value):
-        return None
-    if isinstance(current, bool):
-        return None if isinstance(value, bool) else "true or false"
-    if isinstance(current, int):
-        return None if isinstance(value, int | float) and not isinstance(value, bool) else "a number"
-    if isinstance(current, float):
-        return None if isinstance(value, int | float) and not isinstance(value, bool) else "a number"
-    if isinstance(current, str):
-        return None if isinstance(value, str | int | float) and not isinstance(value, bool) else "a string"
-    if isinstance(current, ListConfig):
-        return None if isinstance(value, list) else "a list"
-    if isinstance(current, DictConfig):
-        return None if isinstance(value, dict) else "a mapping"
-    return None
-
-
-def _plain(value: Any) -> Any:
-    """Return a parsed override value without Hydra's wrappers for quotes and casts."""
-    return getattr(value, "text", value)
-
-
-def _covered(key: str, given: set[str]) -> bool:
-    return any(key == name or key.startswith(f"{name}.") or name.startswith(f"{key}.") for name in given)
+def _is_excused(line: str, refused: set[str], complete: bool) -> bool:
+    """Return whether a setting is missing only because the word that gives it was refused."""
+    key, is_missing, _ = line.partition(" is missing")
+    return bool(is_missing) and (not complete or any(key == one or key.startswith(f"{one}.") for one in refused))

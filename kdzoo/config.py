@@ -1,4 +1,4 @@
-"""From configuration to objects: the one place that instantiates, what it may build, and its checks.
+"""From configuration to objects: the one place that composes, and the one that instantiates.
 
 Only exact names may be built: those that the YAML files of the config groups name (the packaged ones and
 those in folders that the user put on the search path), and those that the user typed. The whole
@@ -9,19 +9,28 @@ import difflib
 import hashlib
 import inspect
 import json
+import pydoc
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from kdzoo.errors import ConfigError
+from kdzoo.errors import ConfigError, KdzooError
 
 _TARGET_LINE = re.compile(r"""^\s*-?\s*_target_:\s*["']?([\w.]+)""", re.MULTILINE)
-FREE_KEYS = ("output_dir", "cache_dir", "logger", "hydra")
+_PLAIN_VALUE = re.compile(r"[\w.]+=")
+FREE_KEYS = ("output_dir", "cache_dir", "logger", "expected", "hydra")
 """Settings that change no result, and so may differ when a run is continued."""
 
 
@@ -36,41 +45,28 @@ def run_id(cfg: DictConfig) -> str:
     return hashlib.sha256(json.dumps(lasting(cfg), sort_keys=True, default=str).encode()).hexdigest()[:10]
 
 
-def register_resolvers() -> None:
-    """Make ``${run_id:}`` known to OmegaConf."""
-    OmegaConf.register_new_resolver("run_id", lambda *, _root_: run_id(_root_), replace=True)
+# Registered by the import, so that the worker processes of a launcher know it too.
+OmegaConf.register_new_resolver("run_id", lambda *, _root_: run_id(_root_), replace=True)
 
 
 def compose(*overrides: str, config_dir: str | Path | None = None) -> DictConfig:
     """Return the configuration of a run, as the command line would compose it.
 
     Args:
-        *overrides: as on the command line, ``"data=mnist"`` or ``"student.hidden=[800,800]"``.
+        *overrides: as on the command line, ``"data=mnist"`` or ``"student.hidden=[800,800]"``. Keys that
+            no YAML file mentions may be set; ``kdzoo.run`` refuses those that nothing takes.
         config_dir: a folder with config groups of your own.
 
     Raises:
-        ConfigError: an override does not parse or names no key.
+        ConfigError: an override does not parse, or names no file of its group.
 
     Example:
         >>> compose("distiller.temperature=2", "seed=0").distiller.temperature
         2
     """
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_module
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
-
-    register_resolvers()
-    path = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
-    running = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_module("kdzoo.conf", version_base="1.3"):
-            cfg = hydra_compose("train", [*overrides, *path], return_hydra_config=True)
-    except HydraException as error:
-        raise ConfigError(str(error).splitlines()[0]) from error
-    finally:
-        GlobalHydra.instance().hydra = running
+    folder = Path(config_dir) if config_dir is not None else None
+    known = groups(folder)
+    cfg = compose_all([with_new_key(text, known) for text in overrides], folder)
     choices = cfg.hydra.runtime.choices
     OmegaConf.set_struct(cfg, False)
     if cfg.output_dir is None:
@@ -80,8 +76,45 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> DictConfig
     return cfg
 
 
+def compose_all(overrides: Sequence[str], folder: Path | None) -> DictConfig:
+    """Return what Hydra composes, with its own settings below ``hydra``.
+
+    Raises:
+        ConfigError: Hydra cannot; the message is one line.
+    """
+    searched = [f"hydra.searchpath=['file://{folder.resolve()}']"] if folder else []
+    running = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_module("kdzoo.conf", version_base="1.3"):
+            return hydra_compose("train", [*overrides, *searched], return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
+        raise ConfigError(one_line(error)) from error
+    finally:
+        GlobalHydra.instance().hydra = running
+
+
+def with_new_key(text: str, known_groups: Collection[str]) -> str:
+    """Return an override as Hydra must be given it to set a key that no YAML file mentions."""
+    key = text.partition("=")[0]
+    is_choice = key in known_groups and not text.startswith(f"{key}={{")
+    is_plain = _PLAIN_VALUE.match(text) and not key.startswith("hydra.")
+    return f"++{text}" if is_plain and not is_choice else text
+
+
+def groups(folder: Path | None = None) -> dict[str, list[str]]:
+    """Return the packaged config groups and those in ``folder``, each with the names of its files."""
+    found: dict[str, set[str]] = {}
+    for root in filter(None, (packaged_folder(), folder)):
+        for path in root.rglob("*.yaml"):
+            group = path.parent.relative_to(root).as_posix()
+            if group != ".":
+                found.setdefault(group, set()).add(path.stem)
+    return {group: sorted(names) for group, names in found.items()}
+
+
 def plain(node: Any) -> Any:
-    """Return a configuration node as plain dictionaries and lists, all interpolations resolved."""
+    """Return a configuration node as plain dictionaries and lists; interpolations are resolved, ``???`` is kept."""
     return OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig | ListConfig) else node
 
 
@@ -96,21 +129,26 @@ def instantiate(node: Mapping[str, Any], *, allow: Collection[str], **arguments:
     Raises:
         ConfigError: a name is not allowed or cannot be imported, or its arguments do not fit.
     """
-    from hydra.errors import InstantiationException
     from hydra.utils import instantiate as hydra_instantiate
 
     tree = {**plain(node), **arguments}
     for target in targets(tree):
         if target not in allow:
             raise ConfigError(refusal(target, allow))
-    try:
+    with construction(tree["_target_"]):
         return hydra_instantiate(tree, _convert_="all")
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, ConfigError):
+
+
+@contextmanager
+def construction(target: str) -> Iterator[None]:
+    """Turn what a constructor says of its arguments into a ConfigError of one line."""
+    try:
+        yield
+    except (InstantiationException, ValueError, TypeError) as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) else error
+        if isinstance(cause, KdzooError):
             raise cause from None
-        reason = str(cause or error).splitlines()[0]
-        raise ConfigError(f"cannot build {tree['_target_']}: {reason}") from error
+        raise ConfigError(f"cannot build {target}: {one_line(cause or error)}") from error
 
 
 def refusal(target: str, allow: Collection[str]) -> str:
@@ -151,8 +189,14 @@ def packaged_folder() -> Path:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``; did you mean 'x'?`` for the known name that is nearest, or nothing."""
-    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    matches = difflib.get_close_matches(name, [str(one) for one in known], n=1, cutoff=0.6)
     return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of an error in one line."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return " ".join(line for line in lines[:2] if line and not line.startswith("full_key")) or type(error).__name__
 
 
 def locate(target: str) -> Any:
@@ -161,29 +205,33 @@ def locate(target: str) -> Any:
     Raises:
         ConfigError: there is no such name.
     """
-    from hydra.utils import get_object
-
     try:
-        return get_object(target)
-    except Exception as error:
-        reason = str(error.__cause__ or error).splitlines()[-1]
-        raise ConfigError(f"_target_ {target!r} cannot be imported: {reason}") from error
+        found = pydoc.locate(target)
+    except pydoc.ErrorDuringImport as error:
+        raise ConfigError(f"_target_ {target!r} cannot be imported: {one_line(error)}") from error
+    if found is None:
+        raise ConfigError(f"_target_ {target!r} cannot be imported: there is no module or name like this")
+    return found
 
 
 def parameters(target: Any) -> dict[str, inspect.Parameter]:
-    """Return the parameters of a callable by name, following ``**kwargs`` to the base classes' ``__init__``."""
+    """Return the parameters of a callable by name, following ``**kwargs`` to the base classes' ``__init__``.
+
+    ``**kwargs`` itself is among them only if no base class says what it takes.
+    """
     if not inspect.isclass(target):
         return dict(inspect.signature(target).parameters)
     found: dict[str, inspect.Parameter] = {}
-    for owner in target.__mro__:
+    anything: list[inspect.Parameter] = []
+    for owner in target.__mro__[:-1]:  # all but object
         if "__init__" not in vars(owner):
             continue
-        signature = inspect.signature(owner.__init__)
-        own = list(signature.parameters.values())[1:]
+        own = list(inspect.signature(owner.__init__).parameters.values())[1:]
         found = {**{p.name: p for p in own if p.kind is not p.VAR_KEYWORD}, **found}
-        if not any(p.kind is p.VAR_KEYWORD for p in own):
+        anything = [p for p in own if p.kind is p.VAR_KEYWORD]
+        if not anything:
             break
-    return found
+    return {**found, **{p.name: p for p in anything}}
 
 
 def with_sizes(node: Any, sizes: Mapping[str, Any], allow: Collection[str]) -> Any:

@@ -18,19 +18,13 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from kdzoo.batch import (
-    Batch,
-    as_batch,
-    labelled_positions,
-    n_samples,
-    split,
-    valid_positions,
-)
-from kdzoo.errors import ConfigError, NonFiniteLossError
-from kdzoo.terms import RunningMeans, over_ranks, position_counts, total
+from kdzoo.batch import Batch, as_batch, n_samples, split
+from kdzoo.errors import ConfigError, DataError, NonFiniteLossError
+from kdzoo.terms import RunningMeans, over_ranks, position_counts, rows_about, total
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 SchedulerFactory = Callable[[torch.optim.Optimizer], Any]
+DEFAULT_OPTIMIZER: OptimizerFactory = partial(torch.optim.Adam, lr=1e-3)
 
 
 class Distiller(pl.LightningModule, ABC):
@@ -73,14 +67,16 @@ class Distiller(pl.LightningModule, ABC):
     uses_teacher_output: ClassVar[bool] = True
     """Whether the teacher enters by ``teacher_output`` alone, so that its outputs can be cached."""
     exempt: ClassVar[Mapping[str, str]] = {}
-    """Contract checks that cannot apply to this method, each with its reason."""
+    """Contract checks (``kdzoo.contracts.CHECKS``) that cannot apply to this method, each with its reason."""
+    contract_settings: ClassVar[Mapping[str, Any]] = {}
+    """Settings that the contract checks need for this method, by dotted key, as ``{"distiller.layers": ...}``."""
 
     def __init__(
         self,
         student: nn.Module,
         teacher: nn.Module | None = None,
         *,
-        optimizer: OptimizerFactory = partial(torch.optim.Adam, lr=1e-3),
+        optimizer: OptimizerFactory = DEFAULT_OPTIMIZER,
         scheduler: SchedulerFactory | None = None,
         loss_weights: Mapping[str, float] | None = None,
         micro_batch_size: int | None = None,
@@ -88,7 +84,7 @@ class Distiller(pl.LightningModule, ABC):
         super().__init__()
         if self.teacher_kind is not None and teacher is None:
             raise ConfigError(f"{type(self).__name__} needs a teacher ({self.teacher_kind}), got teacher=None")
-        if micro_batch_size is not None and (isinstance(micro_batch_size, bool) or micro_batch_size < 1):
+        if micro_batch_size is not None and (type(micro_batch_size) is not int or micro_batch_size < 1):
             raise ConfigError(f"micro_batch_size must be at least 1 or None, got {micro_batch_size!r}")
         self.student = student
         self.teacher = teacher
@@ -160,9 +156,10 @@ class Distiller(pl.LightningModule, ABC):
                 "counts; give the loader the whole batch and set micro_batch_size to what fits in memory"
             )
         # Lightning has no public name for "the training loader, whoever brought it" at this point.
-        loader = self.trainer.fit_loop._data_source.dataloader()
-        first = as_batch(next(iter(loader)))
-        self.rehearse({key: value[:8].to(self.device) for key, value in first.items()})
+        first = next(iter(self.trainer.fit_loop._data_source.dataloader()), None)
+        if first is None:
+            raise DataError("the training loader has no batch; give it at least one sample")
+        self.rehearse({key: value[:8].to(self.device) for key, value in as_batch(first).items()})
 
     @final
     def rehearse(self, batch: Batch) -> dict[str, Tensor]:
@@ -181,8 +178,9 @@ class Distiller(pl.LightningModule, ABC):
         """Return the loss of the last micro-batch; those before it have left their gradients behind."""
         batch = as_batch(batch)
         *earlier, last = split(batch, self.micro_batch_size)
-        whole = over_ranks(position_counts(batch), self.device) if earlier else None
+        whole = None
         if self.micro_batch_size is not None:
+            whole = over_ranks(torch.tensor(position_counts(batch), device=self.device)).tolist()
             for parameter in self.trainable():
                 parameter.grad = None
         means: dict[str, Tensor] = {}
@@ -190,8 +188,8 @@ class Distiller(pl.LightningModule, ABC):
             self.trainer.strategy.backward(self._loss(part, whole, means), None)
         loss = self._loss(last, whole, means)
         if self.trainer.global_step % self.trainer.log_every_n_steps == 0:
-            self.last_terms = means
-            self.log_dict({f"train/{name}": mean for name, mean in means.items()}, batch_size=n_samples(batch))
+            self.last_terms = {name: self.trainer.strategy.reduce(mean) for name, mean in means.items()}
+            self.log_dict({f"train/{name}": mean for name, mean in self.last_terms.items()})
         return loss
 
     def optimizer_zero_grad(self, *args: Any) -> None:
@@ -206,25 +204,23 @@ class Distiller(pl.LightningModule, ABC):
         all ranks; None means that the part is the whole batch of this rank, and its own counts are right.
         """
         terms = self.losses(part)
-        totals = {name: total(value, n_samples(part)) for name, value in terms.items()}
-        counts = [count for _, count in totals.values()]
-        if whole is None:
-            counts = over_ranks(counts, self.device)
-        else:
-            self._check_positions(part, dict(zip(totals, counts, strict=True)))
-            counts = [whole[name in self.label_terms] for name in totals]
+        sums = {name: total(value, n_samples(part)) for name, value in terms.items()}
+        counts = self._counts({name: count for name, (_, count) in sums.items()}, part, whole)
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
-        for (name, (summed, _)), count in zip(totals.items(), counts, strict=True):
-            mean = summed * (self.trainer.world_size / max(count, 1))  # data parallelism averages over ranks
+        for name, (summed, _) in sums.items():
+            mean = summed * (self.trainer.world_size / max(counts[name], 1))  # data parallelism averages over ranks
             loss = loss + self.loss_weights.get(name, 1.0) * mean
-            if count:
+            if counts[name]:
                 means[name] = means.get(name, 0) + mean.detach()
         if not torch.isfinite(loss):
-            raise NonFiniteLossError(self._describe_non_finite(terms, part))
+            raise NonFiniteLossError(self._non_finite(terms, part))
         return loss
 
-    def _check_positions(self, part: Batch, counts: Mapping[str, int]) -> None:
-        """Refuse terms whose counts cannot be told from the batch before they are computed."""
+    def _counts(self, counts: dict[str, int], part: Batch, whole: list[int] | None) -> dict[str, int]:
+        """Return the number of values by which each term is divided, over all parts and ranks."""
+        if whole is None:
+            summed = over_ranks(torch.tensor(list(counts.values()), device=self.device))
+            return dict(zip(counts, summed.tolist(), strict=True))
         positions = position_counts(part)
         for name, count in counts.items():
             expected = positions[name in self.label_terms]
@@ -233,20 +229,18 @@ class Distiller(pl.LightningModule, ABC):
                     "micro_batch_size needs terms with one value per valid position (per labelled one, if named "
                     f"in label_terms); term {name!r} has {count} values for {expected} positions"
                 )
+        return {name: whole[name in self.label_terms] for name in counts}
 
-    def _describe_non_finite(self, terms: Mapping[str, Tensor], batch: Batch) -> str:
-        index = batch.get("index", torch.arange(n_samples(batch)))
+    def _non_finite(self, terms: Mapping[str, Tensor], part: Batch) -> str:
+        """Return the line that names the first term that is not finite, the step and the samples."""
         where = f"at epoch {self.current_epoch}, step {self.trainer.global_step}"
+        index = part.get("index", torch.arange(n_samples(part)))
         for name, value in terms.items():
             bad = ~torch.isfinite(value.detach())
-            if not bad.any():
-                continue
-            rows = labelled_positions(batch) if name in self.label_terms else valid_positions(batch)
-            sample = torch.arange(n_samples(batch), device=value.device)
-            if rows is not ...:
-                sample = rows.nonzero()[:, 0]
-            bad_samples = index[sample[bad]] if bad.shape == sample.shape else index
-            return f"loss term {name!r} is {_first(value, bad)} {where}, samples {bad_samples.tolist()[:8]}"
+            if bad.any():
+                rows = rows_about(bad, part, name in self.label_terms).to(index.device)
+                number = float(value.detach()[bad].flatten()[0])
+                return f"loss term {name!r} is {number} {where}, samples {index[rows].tolist()[:8]}"
         return f"the weighted sum of {sorted(terms)} is not finite {where}"
 
     # ---------------------------------------------------------------- validation
@@ -292,10 +286,6 @@ def _check_weights(given: Iterable[str], known: Iterable[str]) -> None:
     unknown = sorted(set(given) - set(known))
     if unknown:
         raise ConfigError(f"loss_weights.{unknown[0]} is no term of this distiller; its terms: {sorted(known)}")
-
-
-def _first(value: Tensor, where: Tensor) -> float:
-    return float(value.detach()[where].flatten()[0])
 
 
 def _drop_teacher(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:  # noqa: ARG001

@@ -83,9 +83,12 @@ class Job:
         if source.get("scheduler"):
             options["scheduler"] = config.instantiate(source["scheduler"], allow=self.allow)
         torch.manual_seed(mix_seed(self.seed, STREAMS["student"], 1))
-        distiller = build(student, teacher, **options)
+        with config.construction(node["_target_"]):
+            distiller = build(student, teacher, **options)
         if not isinstance(distiller, Distiller):
             raise ConfigError(f"distiller must be a kdzoo.Distiller, got {type(distiller).__name__}")
+        with config.construction(source["optimizer"]["_target_"]):
+            distiller.configure_optimizers()  # a wrong learning rate shows now, not after the teacher's training
         return distiller
 
     def training(self, label: str, folder: Path, **changes: Any) -> Training:

@@ -2,9 +2,8 @@
 
 import copy
 import shutil
-import statistics
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from kdzoo.batch import as_batch
 from kdzoo.checkpoint import save_model
 from kdzoo.distiller import Distiller
 from kdzoo.errors import ConfigError
+from kdzoo.evaluate import cpu_ms_per_1000
 from kdzoo.job import Job, for_seed
 from kdzoo.resume import stop_between_steps
 from kdzoo.training import History, fit
@@ -87,7 +87,8 @@ def run_seed(job: Job) -> dict[str, Any]:
     models["student"] = student
     history = train(job, distiller, data, "student")
     seconds["student"] = history.seconds
-    result = {**evaluate(kind, models, data, job.folder), "seconds": seconds}
+    unseen = job.settings["data"].get("exclude_classes") or ()
+    result = {**evaluate(kind, models, data, job.folder, unseen), "seconds": seconds}
     if run_folder.is_main_process():
         draw_history(history, job.folder)
         node = job.node("student", data.sizes)
@@ -105,14 +106,27 @@ def train(job: Job, distiller: Distiller, data: Any, role: str) -> History:
     return fit(distiller, data, job.training(f"{role}, seed {job.seed}", job.folder / "checkpoints" / role))
 
 
-def evaluate(kind: kinds.Kind, models: Mapping[str, nn.Module], data: Any, folder: Path) -> dict[str, Any]:
-    """Measure every model on the test part, and student and control against the teacher."""
+def evaluate(
+    kind: kinds.Kind, models: Mapping[str, nn.Module], data: Any, folder: Path, unseen: Sequence[int] = ()
+) -> dict[str, Any]:
+    """Measure every model on the test part, and student and control against the teacher.
+
+    ``unseen`` are classes that the student's training part lacks; what corrects for that is chosen on the
+    validation part, if there is one.
+    """
     batches = list(data.test_dataloader())
     predictions = {role: kind.predict(model, batches) for role, model in models.items()}
+    validation = list(data.val_dataloader()) if unseen else []
+    corrected = {}
+    if validation:
+        corrected = {
+            role: kind.unseen(predictions[role], kind.predict(model, validation), unseen)
+            for role, model in models.items()
+        }
     measured = {
         role: {
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "metrics": kind.metrics(predictions[role]),
+            "metrics": {**kind.metrics(predictions[role]), **corrected.get(role, {})},
             "cpu_ms_per_1000": cpu_ms_per_1000(model, batches),
         }
         for role, model in models.items()
@@ -127,22 +141,6 @@ def evaluate(kind: kinds.Kind, models: Mapping[str, nn.Module], data: Any, folde
     }
 
 
-def cpu_ms_per_1000(model: nn.Module, batches: Iterable[Any], repeats: int = 5) -> float:
-    """Return the CPU milliseconds of 1000 predictions in the loader's batches, one thread, median of several."""
-    inputs = as_batch(next(iter(batches)))["input"].to(next(iter(model.parameters()), torch.empty(0)).device)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    times = []
-    with torch.no_grad():
-        model(inputs)
-        for _ in range(repeats):
-            start = time.process_time()
-            model(inputs)
-            times.append(time.process_time() - start)
-    torch.set_num_threads(threads)
-    return 1e6 * statistics.median(times) / len(inputs)
-
-
 def summarise(jobs: list[Job], outcomes: list[dict[str, Any]], command: str) -> dict[str, Any]:
     """Return the report over all seeds; its keys are documented in ``docs/report.md``."""
     settings = jobs[0].settings
@@ -152,7 +150,7 @@ def summarise(jobs: list[Job], outcomes: list[dict[str, Any]], command: str) -> 
         role: [outcome["models"][role]["metrics"][score] for outcome in outcomes] if role in merged else None
         for role in report.ROLES
     }
-    return {
+    result = {
         "schema": 1,
         "distiller": registry.name_of("distiller", settings["distiller"]["_target_"]),
         "data": registry.name_of("data", settings["data"]["_target_"]),
@@ -169,6 +167,7 @@ def summarise(jobs: list[Job], outcomes: list[dict[str, Any]], command: str) -> 
         "versions": report.versions(),
         "command": command,
     }
+    return {**result, "expected": report.against_expected(result, settings["expected"])}
 
 
 def write_report(folder: Path, first: Job, result: Mapping[str, Any]) -> None:

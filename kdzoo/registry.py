@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 
 from kdzoo import config
+from kdzoo.errors import ConfigError
 
 
 def targets(group: str, folders: Sequence[Path] = ()) -> dict[str, str]:
@@ -26,18 +27,25 @@ def name_of(group: str, target: str, folders: Sequence[Path] = ()) -> str:
 
 
 def describe(folders: Sequence[Path] = ()) -> list[dict[str, str]]:
-    """Return what ``kdzoo list`` prints: name, one line, paper, and the kinds of teacher and student."""
+    """Return what ``kdzoo list`` prints: name, one line, paper, and the kinds of teacher and student.
+
+    A distiller that cannot be imported is listed with the reason.
+    """
     rows = []
     for name, target in targets("distiller", folders).items():
-        method = config.locate(target)
+        try:
+            method = config.locate(target)
+        except ConfigError as error:
+            rows.append({"name": name, "summary": str(error), "paper": "", "teacher": "", "student": ""})
+            continue
         summary = (method.__doc__ or "").strip().splitlines()
         rows.append(
             {
                 "name": name,
                 "summary": summary[0] if summary else "",
-                "paper": method.paper,
-                "teacher": method.teacher_kind or "none",
-                "student": method.student_kind,
+                "paper": getattr(method, "paper", ""),
+                "teacher": getattr(method, "teacher_kind", None) or "none",
+                "student": getattr(method, "student_kind", ""),
             }
         )
     return rows

@@ -7,9 +7,12 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from scipy import stats
+
+from kdzoo.errors import ConfigError
 
 ROLES = ("teacher", "student", "control")
 PACKAGES = ("kdzoo", "torch", "pytorch-lightning", "hydra-core", "torchmetrics", "numpy")
@@ -60,6 +63,36 @@ def comparison(score: str, roles: Mapping[str, Sequence[float] | None]) -> dict[
     }
 
 
+def against_expected(report: Mapping[str, Any], expected: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Hold measurements against published figures.
+
+    Args:
+        report: the report.
+        expected: figures, each with ``metric`` (path in the report, ``student.metrics.errors``), ``value``,
+            ``tolerance`` (largest distance from the value) and ``source``.
+
+    Returns:
+        The same with ``measured`` and ``reached``.
+
+    Raises:
+        ConfigError: an entry has other keys, or its metric is not in the report.
+    """
+    rows = []
+    for entry in expected:
+        if set(entry) != {"metric", "value", "tolerance", "source"}:
+            raise ConfigError(f"expected needs the keys metric, value, tolerance and source, got {sorted(entry)}")
+        measured: Any = report
+        for part in str(entry["metric"]).split("."):
+            measured = measured.get(part) if isinstance(measured, Mapping) else None
+        if isinstance(measured, Mapping):
+            measured = measured.get("mean")
+        if not isinstance(measured, int | float):
+            raise ConfigError(f"expected.metric {entry['metric']!r} is no number in the report")
+        reached = abs(measured - entry["value"]) <= entry["tolerance"]
+        rows.append({**entry, "measured": measured, "reached": reached})
+    return rows
+
+
 def versions() -> dict[str, str]:
     """Return the versions that the numbers depend on."""
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
@@ -68,7 +101,7 @@ def versions() -> dict[str, str]:
 def to_table(report: Mapping[str, Any]) -> Table:
     """Return the table that is shown at the end of a run."""
     headers, rows = _rows(report)
-    table = Table(title=_title(report))
+    table = Table(title=_title(report), box=box.SIMPLE)
     for i, header in enumerate(headers):
         table.add_column(header, justify="left" if i == 0 else "right")
     for row in rows:
@@ -110,20 +143,21 @@ def _title(report: Mapping[str, Any]) -> str:
 
 
 def _rows(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return a column for each model and a row for each measurement."""
     models = {role: report[role] for role in ROLES if report[role]}
-    models |= {name: one for name, one in report["controls"].items() if name != "control"}
-    metrics = list(report["student"]["metrics"])
-    fidelity = list(report["fidelity"]["student"]) if report["fidelity"] else []
-    headers = ["model", "parameters", *metrics, *fidelity, "CPU ms / 1000"]
-    rows = []
-    for name, model in models.items():
-        row = [name, f"{model['parameters']:,}", *(_number(model["metrics"][metric]) for metric in metrics)]
-        row += [_number(report["fidelity"][name][key]) if name in report["fidelity"] else "-" for key in fidelity]
-        rows.append([*row, _number(model["cpu_ms_per_1000"])])
-    return [header.replace("_", " ") for header in headers], rows
+    models |= {name: one for name, one in report["controls"].items() if name not in models}
+    rows = [["parameters", *(f"{model['parameters']:,}" for model in models.values())]]
+    for metric in report["student"]["metrics"]:
+        rows.append([metric, *(_number(model["metrics"].get(metric)) for model in models.values())])
+    for key in report["fidelity"].get("student", ()):
+        rows.append([f"{key} (teacher)", *(_number(report["fidelity"].get(name, {}).get(key)) for name in models)])
+    rows.append(["CPU ms per 1000 predictions", *(_number(model["cpu_ms_per_1000"]) for model in models.values())])
+    return ["", *models], [[row[0].replace("_", " "), *row[1:]] for row in rows]
 
 
 def _number(value: Any) -> str:
+    if value is None:
+        return "-"
     if isinstance(value, Mapping):
         return f"{_number(value['mean'])} ± {value['std']:.2g}"
     return str(value) if isinstance(value, int) else f"{value:.4g}"
@@ -138,5 +172,11 @@ def _sentences(report: Mapping[str, Any]) -> list[str]:
         lines.append(line + ".")
         if compared["gap_closed"] is not None:
             lines.append(f"{compared['gap_closed']:.0%} of the gap between control and teacher is closed.")
+    for row in report["expected"]:
+        verdict = "reproduced" if row["reached"] else "not reproduced"
+        lines.append(
+            f"{row['metric']}: {row['measured']:.4g}, published {row['value']:.4g} ± {row['tolerance']:.4g} "
+            f"({row['source']}): {verdict}."
+        )
     seconds = ", ".join(f"{name} {value:.1f} s" for name, value in report["seconds"].items())
     return [*lines, f"Time: {seconds}."]

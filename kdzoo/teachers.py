@@ -1,5 +1,6 @@
 """Where a run's teacher comes from: a checkpoint, a module with weights of its own, or a cached training."""
 
+import copy
 import hashlib
 import json
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from kdzoo import kinds, run_folder, teacher_cache
+from kdzoo.batch import as_batch
 from kdzoo.checkpoint import load_student, save_model
 from kdzoo.distiller import Distiller
 from kdzoo.job import Job
@@ -29,7 +31,7 @@ def obtain(job: Job, kind: kinds.Kind, data: Any) -> nn.Module:
     model = job.model("teacher", data.sizes, how["seed"])
     if checkpoint is not None:
         return load_weights(model, checkpoint).eval()
-    if getattr(model, "pretrained", False):
+    if getattr(model, "new_parameters", None) == ():  # it loads weights itself, and lacks none
         return model.eval()
     return _train(job, kind, model, data.sizes)
 
@@ -54,6 +56,9 @@ def _train(job: Job, kind: kinds.Kind, model: nn.Module, sizes: dict[str, Any]) 
     with run_folder.held(folder):
         if (folder / "config.json").exists():
             return load_student(folder, allow=job.allow)
+        # What is wrong with the distiller shows now, not after the teacher's training.
+        sample = {name: value[:8] for name, value in as_batch(next(iter(data.train_eval_dataloader()))).items()}
+        job.distiller(job.model("student", sizes), copy.deepcopy(model)).rehearse(sample)
         distiller = job.untaught(model, kind.untaught, how)
         label = f"teacher, seed {how['seed']}"
         fit(distiller, data, job.training(label, folder, max_epochs=how["max_epochs"]))

@@ -18,18 +18,36 @@ def total(value: Tensor, samples: int) -> tuple[Tensor, int]:
 
 def position_counts(batch: Batch) -> list[int]:
     """Return the number of valid and the number of labelled positions of a batch."""
-    valid = valid_positions(batch)
-    n_valid = n_samples(batch) if valid is ... else int(valid.sum())
-    return [n_valid, int(labelled_positions(batch).sum())]
+    labelled = int(labelled_positions(batch).sum())
+    if "mask" in batch:
+        return [int(batch["mask"].sum()), labelled]
+    return [batch["target"].numel() if "target" in batch else n_samples(batch), labelled]
 
 
-def over_ranks(counts: list[int], device: torch.device) -> list[int]:
-    """Return the counts summed over all ranks."""
+def rows_about(values: Tensor, batch: Batch, labelled: bool) -> Tensor:
+    """Return the rows of the batch that the True ``values``, one for each position of a term, are about.
+
+    Args:
+        values: bool, the shape of a term.
+        batch: that the term was computed from.
+        labelled: whether the term has a value per labelled position, or per valid one.
+    """
+    rows = torch.arange(n_samples(batch), device=values.device)
+    selected = labelled_positions(batch) if labelled else valid_positions(batch)
+    if isinstance(selected, Tensor):
+        rows = selected.nonzero()[:, 0]
+    if values.ndim == 0 or len(values) != len(rows):
+        return torch.arange(n_samples(batch), device=values.device)
+    return rows[values.reshape(len(rows), -1).any(1)].unique()
+
+
+def over_ranks(values: Tensor) -> Tensor:
+    """Return ``values`` summed over all ranks."""
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return counts
-    summed = torch.tensor(counts, dtype=torch.int64, device=device)
+        return values
+    summed = values.clone()
     dist.all_reduce(summed)
-    return summed.tolist()
+    return summed
 
 
 class RunningMeans:
@@ -47,5 +65,10 @@ class RunningMeans:
             self.counts[name] = self.counts.get(name, 0) + count
 
     def means(self) -> dict[str, Tensor]:
-        """Return the means of the terms that have any value."""
-        return {name: self.sums[name] / count for name, count in self.counts.items() if count}
+        """Return the means, over all ranks, of the terms that have any value."""
+        found = {}
+        for name, summed in self.sums.items():
+            count = int(over_ranks(torch.tensor(self.counts[name], device=summed.device)))
+            if count:
+                found[name] = over_ranks(summed) / count
+        return found

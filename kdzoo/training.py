@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.utilities.exceptions import SIGTERMException
+from pytorch_lightning.callbacks import Checkpoint
 
 from kdzoo.checkpoint import AtomicCheckpointIO, read_checkpoint
 from kdzoo.distiller import Distiller
 from kdzoo.errors import CheckpointError
 from kdzoo.progress import Progress
-from kdzoo.resume import ExactResume, Interrupted
+from kdzoo.resume import ExactResume
+from kdzoo.resume import training as signals_wait
 
 
 class History(pl.Callback):
@@ -43,8 +44,8 @@ class History(pl.Callback):
             values.append(float(module.last_terms[name]) if name in module.last_terms else None)
         module.last_terms = {}
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:  # noqa: ARG002
-        """Note the validation metrics of this epoch."""
+    def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:  # noqa: ARG002
+        """Note the validation metrics of this epoch, which the distiller logs after all ``on_validation_epoch_end``."""
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
         self.validation.append({"epoch": trainer.current_epoch, **metrics})
 
@@ -93,7 +94,7 @@ def fit(distiller: Distiller, data: pl.LightningDataModule, training: Training) 
     history = History()
     if checkpoint.exists():
         _check_fits(checkpoint, distiller)
-    with _quiet_lightning():
+    with _quiet_lightning(), signals_wait():
         trainer = pl.Trainer(
             **training.settings,
             callbacks=[
@@ -105,16 +106,13 @@ def fit(distiller: Distiller, data: pl.LightningDataModule, training: Training) 
             logger=training.loggers or False,
             plugins=[AtomicCheckpointIO()],
             default_root_dir=training.folder,
-            enable_checkpointing=False,
+            enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in training.callbacks),
             enable_model_summary=False,
             enable_progress_bar=False,
             use_distributed_sampler=False,
         )
         distiller.train()
-        try:
-            trainer.fit(distiller, datamodule=data, ckpt_path=checkpoint if checkpoint.exists() else None)
-        except SIGTERMException:
-            raise Interrupted(15) from None
+        trainer.fit(distiller, datamodule=data, ckpt_path=checkpoint if checkpoint.exists() else None)
     history.seconds = history.state_dict()["seconds"]
     return history
 
@@ -150,5 +148,7 @@ def _quiet_lightning() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=".*dirpath has changed.*")
         # torch 2.13 on Python 3.11 deprecates what Lightning 2.6 still calls for its tree utilities.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-        yield
-    logger.setLevel(level)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

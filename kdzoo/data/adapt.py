@@ -10,7 +10,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
-from kdzoo.data.checks import require_int
+from kdzoo.checks import integer
 from kdzoo.data.contract import IGNORE, Batch, BatchData, batch_loader
 from kdzoo.data.convert import ConvertedBatches, Keys
 from kdzoo.data.fingerprint import hash_inputs
@@ -61,9 +61,9 @@ class AdaptedData(BatchData):
     ) -> None:
         super().__init__()
         self.source = source if isinstance(source, pl.LightningDataModule) else _LoaderPair(source)
-        self.seed = require_int("seed", seed, 0)
+        self.seed = integer("seed", seed, 0)
         self.keys = Keys(input_key, target_key)
-        self.eval_batch_size = require_int("eval_batch_size", eval_batch_size, 1)
+        self.eval_batch_size = integer("eval_batch_size", eval_batch_size, 1)
         self._stages: set[str] = set()
         self._loader: DataLoader[Any] | None = None
         for hook in _TRANSFER_HOOKS:
@@ -156,7 +156,7 @@ class AdaptedData(BatchData):
     def _num_classes(self) -> int:
         given = getattr(self.source, "num_classes", None)
         if given is not None:
-            return require_int("num_classes", given, 1)
+            return integer("num_classes", given, 1)
         if int(self._targets.max()) < 0:
             raise DataError("the training data have no labels; give the data module an attribute num_classes")
         return int(self._targets.max()) + 1

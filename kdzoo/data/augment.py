@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
-from kdzoo.data.checks import require_bool, require_int
+from kdzoo.checks import flag, integer
 from kdzoo.data.randomness import uniform_ints
 from kdzoo.errors import ConfigError
 
@@ -41,9 +41,9 @@ class Augment:
     flip: bool = False
 
     def __post_init__(self) -> None:
-        require_int("augment.shift", self.shift, 0)
-        require_int("augment.crop", self.crop, 0)
-        require_bool("augment.flip", self.flip)
+        integer("augment.shift", self.shift, 0)
+        integer("augment.crop", self.crop, 0)
+        flag("augment.flip", self.flip)
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any] | None) -> "Augment":

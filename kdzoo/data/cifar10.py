@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kdzoo.data.checks import require_bool
+from kdzoo.checks import flag
 from kdzoo.data.download import download, unpack_members
 from kdzoo.data.files import cache_root, find_root, read_npz, search_root
 from kdzoo.data.memory import InMemoryData
@@ -52,7 +52,7 @@ class CIFAR10(InMemoryData):
     def __init__(self, *, root: str | Path | None = None, normalise: bool = True, **options: Any) -> None:
         super().__init__(**options)
         self.root = root
-        self.normalise = require_bool("normalise", normalise)
+        self.normalise = flag("normalise", normalise)
 
     def prepare_data(self) -> None:
         """Download and unpack the binary files when no root is given and nothing is found."""

@@ -47,9 +47,9 @@ def find_root(root: str | Path | None, name: str, files: Sequence[str]) -> Path:
     """
     found = search_root(root, name, files)
     if found is None:
-        places = " or ".join(str(base / name) for base in roots(root))
+        places = " or ".join(f"{base / name} or {base}" for base in roots(root))
         raise DataError(
-            f"{name}: no {files[0]} (and {len(files) - 1} more) in {places}; "
+            f"{name}: not all of {', '.join(files)} are in {places}; "
             "set data.root or KDZOO_DATA to the folder that holds them"
         )
     return found
@@ -67,13 +67,16 @@ def read_npz(path: Path, keys: Sequence[str]) -> list[npt.NDArray[Any]]:
         DataError: the file is missing, damaged or has no such array.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(f"{path} is a single array; allowed: a .npz file with {list(keys)}")
+        content = np.load(path, allow_pickle=False)
+        if not isinstance(content, np.lib.npyio.NpzFile):
+            raise DataError(f"{path} is a single array; allowed: a .npz file with {list(keys)}")
+        with content as archive:
             missing = [key for key in keys if key not in archive.files]
             if missing:
                 raise DataError(f"{path} has no array {missing[0]!r}; allowed: one of {archive.files}")
             return [archive[key] for key in keys]
+    except DataError:  # which is a ValueError
+        raise
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; allowed: a .npz file with {list(keys)}") from error
     except _DAMAGE as error:

@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from kdzoo.checks import integer
 from kdzoo.data.augment import Augment
-from kdzoo.data.checks import require_int
 from kdzoo.data.contract import IGNORE, Batch, BatchData, batch_loader
 from kdzoo.data.fingerprint import hash_inputs
 from kdzoo.data.samplers import EpochBatches
@@ -81,10 +81,10 @@ class InMemoryData(BatchData):
         super().__init__()
         classes = plain_classes(exclude_classes)
         self.plan = SplitPlan(val_size, train_size, classes, labels_per_class, num_classes)
-        self.batch_size = require_int("batch_size", batch_size, 1)
-        self.eval_batch_size = require_int("eval_batch_size", eval_batch_size, 1)
-        self.num_workers = require_int("num_workers", num_workers, 0)
-        self.seed = require_int("seed", seed, 0)
+        self.batch_size = integer("batch_size", batch_size, 1)
+        self.eval_batch_size = integer("eval_batch_size", eval_batch_size, 1)
+        self.num_workers = integer("num_workers", num_workers, 0)
+        self.seed = integer("seed", seed, 0)
         self.augment = Augment.from_options(augment)
         self._splits: Splits | None = None
         self._fingerprint: str | None = None

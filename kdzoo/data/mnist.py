@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from kdzoo.data.checks import require_bool
+from kdzoo.checks import flag
 from kdzoo.data.download import download
 from kdzoo.data.files import cache_root, find_file, find_root, search_root
 from kdzoo.data.idx import read_idx
@@ -49,7 +49,7 @@ class IdxImages(InMemoryData):
     def __init__(self, *, root: str | Path | None = None, normalise: bool = False, **options: Any) -> None:
         super().__init__(**options)
         self.root = root
-        self.normalise = require_bool("normalise", normalise)
+        self.normalise = flag("normalise", normalise)
 
     def prepare_data(self) -> None:
         """Download the files when no root is given and they are nowhere."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from kdzoo.data.checks import require_bool, require_int
+from kdzoo.checks import flag, integer
 from kdzoo.data.randomness import permutation
 from kdzoo.errors import ConfigError
 
@@ -52,11 +52,11 @@ class EpochBatches(Sampler[tuple[int, Tensor]]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.n = require_int("n", n, 1)
-        self.batch_size = require_int("batch_size", batch_size, 1)
+        self.n = integer("n", n, 1)
+        self.batch_size = integer("batch_size", batch_size, 1)
         self.seed = seed
-        self.shuffle = require_bool("shuffle", shuffle)
-        self.drop_last = require_bool("drop_last", drop_last)
+        self.shuffle = flag("shuffle", shuffle)
+        self.drop_last = flag("drop_last", drop_last)
         self.epoch = 0
         self.start = 0
         self.set_share(rank, world_size)
@@ -77,8 +77,8 @@ class EpochBatches(Sampler[tuple[int, Tensor]]):
         Raises:
             ConfigError: an argument is out of range, or an epoch would have no batch.
         """
-        self.world_size = require_int("world_size", world_size, 1)
-        self.rank = require_int("rank", rank, 0, world_size - 1)
+        self.world_size = integer("world_size", world_size, 1)
+        self.rank = integer("rank", rank, 0, world_size - 1)
         if self.batch_size < world_size:
             raise ConfigError(
                 f"batch_size={self.batch_size} is the global batch of {world_size} processes; allowed: >= {world_size}"
@@ -104,8 +104,8 @@ class EpochBatches(Sampler[tuple[int, Tensor]]):
         Raises:
             ConfigError: an argument is out of range.
         """
-        per_epoch = len(self) if per_epoch is None else require_int("per_epoch", per_epoch, 1, len(self))
-        self.epoch, self.start = divmod(require_int("batches_done", batches_done, 0), per_epoch)
+        per_epoch = len(self) if per_epoch is None else integer("per_epoch", per_epoch, 1, len(self))
+        self.epoch, self.start = divmod(integer("batches_done", batches_done, 0), per_epoch)
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch, whatever ``start`` is."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kdzoo.data.checks import require_int
+from kdzoo.checks import integer
 from kdzoo.data.contract import IGNORE
 from kdzoo.data.randomness import permutation
 from kdzoo.errors import ConfigError, DataError
@@ -48,10 +48,10 @@ class SplitPlan:
             if not 0 <= self.val_size < 1:
                 raise ConfigError(f"val_size={self.val_size} is not allowed; allowed: a fraction in [0, 1) or a count")
         else:
-            require_int("val_size", self.val_size, 0)
+            integer("val_size", self.val_size, 0)
         for name in ("train_size", "labels_per_class", "num_classes"):
             if (value := getattr(self, name)) is not None:
-                require_int(name, value, 1)
+                integer(name, value, 1)
 
     def divide(self, train: Split, test: Split, seed: int) -> Splits:
         """Return the splits; val, train_size, exclude_classes, labels_per_class act in this order.
@@ -140,7 +140,7 @@ def drop_classes(rows: Tensor, targets: Tensor, classes: Sequence[int], num_clas
         ConfigError: a class does not exist, or no row would be left.
     """
     for label in classes:
-        require_int("exclude_classes", label, 0, num_classes - 1)
+        integer("exclude_classes", label, 0, num_classes - 1)
     kept = rows[~torch.isin(targets[rows], torch.tensor(classes, dtype=torch.long))]
     if not len(kept):
         raise ConfigError(f"exclude_classes={list(classes)} leaves no training sample; allowed: fewer classes")

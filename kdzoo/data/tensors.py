@@ -23,7 +23,8 @@ def checked_split(arrays: Any, name: str) -> Split:
         DataError: not such a pair, empty, of unequal length, not finite, or the labels are no integers.
     """
     if not isinstance(arrays, Sequence) or len(arrays) != 2:
-        raise DataError(f"{name} must be a pair (inputs, labels), got {type(arrays).__name__}")
+        found = f"{type(arrays).__name__} of {len(arrays)}" if isinstance(arrays, Sequence) else type(arrays).__name__
+        raise DataError(f"{name} must be a pair (inputs, labels), got {found}")
     inputs, labels = (_tensor(array, f"{name} {part}") for array, part in zip(arrays, _PARTS, strict=True))
     if labels.ndim != 1 or labels.is_floating_point():
         raise DataError(f"{name} labels must be integers [n], got {labels.dtype} {list(labels.shape)}")

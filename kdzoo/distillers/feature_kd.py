@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from kdzoo.batch import Batch, labelled_positions, labels, valid_positions
-from kdzoo.checks import one_of, positive
+from kdzoo.checks import choice, positive
 from kdzoo.distiller import Distiller
 from kdzoo.errors import ConfigError
 from kdzoo.functional import attention_transfer, hard_target_ce, hint_mse, soft_target_kl
@@ -50,6 +50,11 @@ class FeatureKD(Distiller):
 
     terms: ClassVar[dict[str, float]] = {"feature": 1.0, "soft": 0.9, "hard": 0.1}
     uses_teacher_output: ClassVar[bool] = False
+    exempt: ClassVar[dict[str, str]] = {"compile": "hidden layers are read by hooks, which compiled code passes over"}
+    contract_settings: ClassVar[dict[str, object]] = {
+        "distiller.layers": {"layers.0": "layers.0"},
+        "teacher.hidden": [24, 16],
+    }
     paper: ClassVar[str] = (
         "Romero et al. 2015, FitNets, equation 3; Zagoruyko & Komodakis 2017, Paying More Attention to Attention, "
         "equation 2"
@@ -85,9 +90,9 @@ class FeatureKD(Distiller):
         for role, model, paths in (("student", student, layers), ("teacher", teacher, layers.values())):
             known = [name for name, _ in model.named_modules() if name]
             for path in paths:
-                one_of(f"{role} module path in layers", path, tuple(known))
+                choice(f"{role} module path in layers", path, tuple(known))
         self.layers = dict(layers)
-        self.match = one_of("match", match, tuple(MATCHES))
+        self.match = choice("match", match, tuple(MATCHES))
         self.temperature = positive("temperature", temperature)
         self.projections = nn.ModuleList()
 

@@ -128,6 +128,4 @@ def _check_feature_maps(name: str, features: Tensor) -> None:
     """Refuse what is not a batch of feature maps, fully connected features (b, d) among them."""
     check_floating(name, features)
     if features.ndim != 4 or math.prod(features.shape[1:]) == 0:
-        raise ValueError(
-            f"{name} must be non-empty feature maps of shape (b, c, h, w), got {tuple(features.shape)}"
-        )
+        raise ValueError(f"{name} must be non-empty feature maps of shape (b, c, h, w), got {tuple(features.shape)}")

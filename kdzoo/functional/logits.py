@@ -223,9 +223,7 @@ def _by_rows(function: Callable[[Tensor, Tensor], Tensor], student: Tensor, teac
     rows = max(1, BLOCK // classes)
     if student.device.type != "cpu" or torch.compiler.is_compiling() or student.numel() <= rows * classes:
         return function(student, teacher)
-    blocks = zip(
-        student.reshape(-1, classes).split(rows), teacher.reshape(-1, classes).split(rows), strict=True
-    )
+    blocks = zip(student.reshape(-1, classes).split(rows), teacher.reshape(-1, classes).split(rows), strict=True)
     result = torch.cat([function(s, t) for s, t in blocks])
     return result.reshape(student.shape[:-1] + result.shape[1:])
 

@@ -1,7 +1,7 @@
 """What a kind of model is: how it is called, measured, compared, drawn and left untaught."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -40,6 +40,16 @@ class Kind(ABC):
     @abstractmethod
     def metrics(self, predictions: Any) -> dict[str, float]:
         """Return the quality of predictions against the data."""
+
+    def unseen(self, predictions: Any, validation: Any, classes: Sequence[int]) -> dict[str, float]:  # noqa: ARG002
+        """Return what a model makes of classes that its training left out; nothing for kinds without classes.
+
+        Args:
+            predictions: what is measured.
+            validation: predictions of the same model by which a correction may be chosen.
+            classes: the classes that training left out, at least one.
+        """
+        return {}
 
     @abstractmethod
     def fidelity(self, student: Any, teacher: Any) -> dict[str, float]:

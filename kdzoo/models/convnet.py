@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from kdzoo import checks
 from kdzoo.errors import ConfigError
-from kdzoo.models import _checks
+from kdzoo.models.shapes import image_shape
 
 
 class ConvNet(nn.Module):
@@ -53,21 +54,21 @@ class ConvNet(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        widths = _checks.integers("channels", channels)
+        widths = checks.integers("channels", channels)
         shrink = 2 ** len(widths)
-        n_in, height, width = _checks.image_shape(in_shape, shrink, f"{len(widths)} poolings")
-        if _checks.integer("kernel_size", kernel_size) % 2 == 0:
+        n_in, height, width = image_shape(in_shape, shrink, f"{len(widths)} poolings")
+        if checks.integer("kernel_size", kernel_size) % 2 == 0:
             raise ConfigError(f"kernel_size must be odd, got {kernel_size}")
-        batch_norm = _checks.flag("batch_norm", batch_norm)
-        dropout = _checks.probability("dropout", dropout)
+        batch_norm = checks.flag("batch_norm", batch_norm)
+        dropout = checks.probability("dropout", dropout)
         n_features = widths[-1] * (height // shrink) * (width // shrink)
-        hidden = _checks.integer("hidden", hidden, least=0)
+        hidden = checks.integer("hidden", hidden, least=0)
 
         pairs = zip((n_in, *widths), widths, strict=False)
         self.blocks = nn.Sequential(*(_block(i, o, kernel_size, batch_norm) for i, o in pairs))
         self.dropout = nn.Dropout(dropout)
         self.fc = _hidden_layer(n_features, hidden, dropout) if hidden else nn.Identity()
-        self.head = nn.Linear(hidden or n_features, _checks.integer("num_classes", num_classes))
+        self.head = nn.Linear(hidden or n_features, checks.integer("num_classes", num_classes))
 
     def forward(self, input: Tensor) -> Tensor:
         """Logits (batch, num_classes) of images (batch, *in_shape)."""

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdzoo import checks
 from kdzoo.errors import ConfigError
-from kdzoo.models import _checks
 
 
 class Ensemble(nn.Module):
@@ -57,7 +57,7 @@ class Ensemble(nn.Module):
                 raise ConfigError(f"members[{i}] must be a torch module, got {member!r}")
         self.members = nn.ModuleList(members)
         self.weights = _normalised([1.0] * len(members) if weights is None else weights, len(members))
-        self.average = _checks.choice("average", average, ("probabilities", "logits"))
+        self.average = checks.choice("average", average, ("probabilities", "logits"))
 
     def forward(self, input: Any) -> Tensor:
         """Logits (batch, classes) of any input that the members take."""

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdzoo import checks
 from kdzoo.errors import CheckpointError, ConfigError
-from kdzoo.models import _checks
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -54,8 +54,8 @@ class HFClassifier(nn.Module):
         if "://" in str(path):
             raise ConfigError(f"path must be a local folder or a cached name, got the URL {str(path)!r}")
         if num_classes is not None:
-            num_classes = _checks.integer("num_classes", num_classes)
-        torch_dtype = DTYPES[_checks.choice("dtype", dtype, tuple(DTYPES))]
+            num_classes = checks.integer("num_classes", num_classes)
+        torch_dtype = DTYPES[checks.choice("dtype", dtype, tuple(DTYPES))]
         transformers = _transformers()
         try:
             config, self._takes_images = _configuration(transformers, path, num_classes)
@@ -87,9 +87,7 @@ class HFClassifier(nn.Module):
         if input.dim() != 2 or input.dtype not in (torch.int64, torch.int32):
             raise ConfigError(f"input must be 2-D int token ids, got {input.dtype} {list(input.shape)}")
         padding = getattr(self.model.config, "pad_token_id", None)
-        mask = (
-            {"attention_mask": input.ne(padding).long()} if self._takes_mask and padding is not None else {}
-        )
+        mask = {"attention_mask": input.ne(padding).long()} if self._takes_mask and padding is not None else {}
         return {"input_ids": input, **mask}
 
 
@@ -104,9 +102,7 @@ def _configuration(transformers: Any, path: str, num_classes: int | None) -> tup
     if Path(path).is_dir() and not Path(path, "config.json").is_file():
         raise FileNotFoundError("the folder has no config.json")
     labels = {} if num_classes is None else {"num_labels": num_classes}
-    config = transformers.AutoConfig.from_pretrained(
-        path, local_files_only=True, trust_remote_code=False, **labels
-    )
+    config = transformers.AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False, **labels)
     named = (config.architectures or [""])[0]
     takes_images = type(config) in transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
     takes_text = type(config) in transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
@@ -115,9 +111,7 @@ def _configuration(transformers: Any, path: str, num_classes: int | None) -> tup
     return config, takes_images and not (takes_text and named.endswith("ForSequenceClassification"))
 
 
-def _model(
-    transformers: Any, path: str, config: Any, takes_images: bool, dtype: torch.dtype
-) -> tuple[Any, Any]:
+def _model(transformers: Any, path: str, config: Any, takes_images: bool, dtype: torch.dtype) -> tuple[Any, Any]:
     auto = "AutoModelForImageClassification" if takes_images else "AutoModelForSequenceClassification"
     return getattr(transformers, auto).from_pretrained(
         path,
@@ -133,6 +127,4 @@ def _model(
 def _refuse_mismatch(path: str, mismatched: Any) -> None:
     if mismatched:
         name, saved, wanted = sorted(mismatched)[0]
-        raise ConfigError(
-            f"num_classes does not fit {path}: {name} is {list(saved)} there, wanted {list(wanted)}"
-        )
+        raise ConfigError(f"num_classes does not fit {path}: {name} is {list(saved)} there, wanted {list(wanted)}")

@@ -10,7 +10,7 @@ from math import prod
 
 from torch import Tensor, nn
 
-from kdzoo.models import _checks
+from kdzoo import checks
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -63,16 +63,14 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         widths = (
-            prod(_checks.integers("in_shape", in_shape)),
-            *_checks.integers("hidden", hidden, empty=True),
+            prod(checks.integers("in_shape", in_shape)),
+            *checks.integers("hidden", hidden, empty=True),
         )
-        dropout = _checks.probability("dropout", dropout)
-        activate = ACTIVATIONS[_checks.choice("activation", activation, tuple(ACTIVATIONS))]
-        self.input_dropout = nn.Dropout(_checks.probability("input_dropout", input_dropout))
-        self.layers = nn.Sequential(
-            *(_layer(n_in, n_out, activate, dropout) for n_in, n_out in pairwise(widths))
-        )
-        self.head = nn.Linear(widths[-1], _checks.integer("num_classes", num_classes))
+        dropout = checks.probability("dropout", dropout)
+        activate = ACTIVATIONS[checks.choice("activation", activation, tuple(ACTIVATIONS))]
+        self.input_dropout = nn.Dropout(checks.probability("input_dropout", input_dropout))
+        self.layers = nn.Sequential(*(_layer(n_in, n_out, activate, dropout) for n_in, n_out in pairwise(widths)))
+        self.head = nn.Linear(widths[-1], checks.integer("num_classes", num_classes))
 
     def forward(self, input: Tensor) -> Tensor:
         """Logits (batch, num_classes) of inputs (batch, *in_shape)."""

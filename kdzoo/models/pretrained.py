@@ -85,15 +85,11 @@ def read_weights(path: str | PathLike[str]) -> dict[str, Tensor]:
     """
     file = _local_file(path)
     try:
-        content: Any = (
-            safetensors.torch.load_file(file) if file.suffix == ".safetensors" else _torch_content(file)
-        )
+        content: Any = safetensors.torch.load_file(file) if file.suffix == ".safetensors" else _torch_content(file)
     except CheckpointError:
         raise
     except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{file} is no torch file, or holds Python objects, which are not run"
-        ) from error
+        raise CheckpointError(f"{file} is no torch file, or holds Python objects, which are not run") from error
     except Exception as error:  # bytes that are no checkpoint make the readers raise nearly anything
         raise CheckpointError(f"{file} cannot be read: {_one_line(error)}") from error
     return _without_prefixes(_named_tensors(file, content))

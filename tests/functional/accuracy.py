@@ -84,9 +84,7 @@ def cases(classes: int) -> tuple[Case, ...]:
         rng = np.random.default_rng([classes, i])
         for name, (student, teacher) in _pairs(classes, rng).items():
             exact = reference.soft_target_kl(student, teacher, temperature)
-            found.append(
-                Case(f"{name}, c={classes}, T={temperature:g}", student, teacher, temperature, exact)
-            )
+            found.append(Case(f"{name}, c={classes}, T={temperature:g}", student, teacher, temperature, exact))
     return tuple(found)
 
 

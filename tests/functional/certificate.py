@@ -5,9 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-Loss = Callable[
-    [Tensor, Tensor, float], Tensor
-]  # (student, teacher, T), logits (n, c) -> one value each, (n,)
+Loss = Callable[[Tensor, Tensor, float], Tensor]  # (student, teacher, T), logits (n, c) -> one value each, (n,)
 
 CLASSES = 10
 SAMPLES = 512
@@ -30,9 +28,7 @@ def loss_certificate(loss: Loss) -> list[str]:
         return ["per_position"]
     failures = []
 
-    sizes = torch.tensor(
-        [_gradient(loss, student, teacher, T).norm(dim=1).mean() for T in (1, 2, 4, 8, 20, 100)]
-    )
+    sizes = torch.tensor([_gradient(loss, student, teacher, T).norm(dim=1).mean() for T in (1, 2, 4, 8, 20, 100)])
     if not sizes.max() <= 1.5 * sizes.min():
         failures.append("steady_gradient")
 
@@ -42,17 +38,13 @@ def loss_certificate(loss: Loss) -> list[str]:
         failures.append("high_temperature_limit")
 
     s, t = student.float(), teacher.float()
-    sums = [
-        sum(loss(a, b, 4.0).sum() for a, b in zip(s.chunk(k), t.chunk(k), strict=True)) for k in (1, 2, 4, 8)
-    ]
+    sums = [sum(loss(a, b, 4.0).sum() for a, b in zip(s.chunk(k), t.chunk(k), strict=True)) for k in (1, 2, 4, 8)]
     if not all(abs(total - sums[0]) <= 1e-6 * abs(sums[0]) for total in sums):
         failures.append("micro_batches")
 
     for dtype in (torch.float16, torch.bfloat16):
         s, t = (20 * student).to(dtype), (20 * teacher).to(dtype)
-        finite = [
-            loss(s, t, T).isfinite().all() and _gradient(loss, s, t, T).isfinite().all() for T in (1.0, 4.0)
-        ]
+        finite = [loss(s, t, T).isfinite().all() and _gradient(loss, s, t, T).isfinite().all() for T in (1.0, 4.0)]
         if not all(finite) and "half_precision" not in failures:
             failures.append("half_precision")
 
@@ -60,9 +52,7 @@ def loss_certificate(loss: Loss) -> list[str]:
     if not all((loss(s, t, T) >= 0).all() for s, t in pairs for T in (1.0, 4.0, 20.0, 100.0)):
         failures.append("never_negative")
 
-    if not all(
-        (loss(t, t.clone(), T) == 0).all() for t in (teacher, teacher.float()) for T in (1.0, 4.0, 100.0)
-    ):
+    if not all((loss(t, t.clone(), T) == 0).all() for t in (teacher, teacher.float()) for T in (1.0, 4.0, 100.0)):
         failures.append("zero_for_equal")
 
     watched = teacher.clone().requires_grad_()

@@ -142,9 +142,7 @@ class TestBadArguments:
             attention_transfer(torch.zeros(2, 3), maps)
         with pytest.raises(ValueError, match=r"teacher must be .* shape \(b, c, h, w\), got \(2, 3, 4\)"):
             attention_transfer(maps, torch.zeros(2, 3, 4))
-        with pytest.raises(
-            ValueError, match=r"same batch size, got student \(2, 3, 4, 4\) and teacher \(1, 3, 4, 4\)"
-        ):
+        with pytest.raises(ValueError, match=r"same batch size, got student \(2, 3, 4, 4\) and teacher \(1, 3, 4, 4\)"):
             attention_transfer(maps, maps[:1])
         with pytest.raises(ValueError, match=r"features must be non-empty .* got \(2, 0, 4, 4\)"):
             attention_map(maps[:, :0])

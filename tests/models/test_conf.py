@@ -35,9 +35,7 @@ def build(node):
 
 
 def test_the_files_are_there():
-    assert set(IDS) == {f"teacher/{name}" for name in OURS} | {
-        f"student/{name}" for name in OURS - {"ensemble"}
-    }
+    assert set(IDS) == {f"teacher/{name}" for name in OURS} | {f"student/{name}" for name in OURS - {"ensemble"}}
 
 
 @pytest.mark.parametrize("file", FILES, ids=IDS)
@@ -61,8 +59,6 @@ def test_every_key_has_a_comment(file):
     assert all(re.search(r"  # \S", line) for line in lines if "_target_: " not in line or "- " in line)
 
 
-@pytest.mark.parametrize(
-    "file", [f for f in FILES if f.stem != "hf"], ids=[i for i in IDS if not i.endswith("hf")]
-)
+@pytest.mark.parametrize("file", [f for f in FILES if f.stem != "hf"], ids=[i for i in IDS if not i.endswith("hf")])
 def test_each_file_builds_a_model(file):
     assert build(plain(file))(torch.randn(3, 1, 8, 8)).shape == (3, 10)

@@ -39,9 +39,7 @@ def folders(tmp_path_factory):
         "text": transformers.BertForSequenceClassification(bert),
         "base": transformers.BertModel(bert),
         "image": transformers.ViTForImageClassification(vit),
-        "neither": transformers.TimesformerModel(
-            transformers.TimesformerConfig(image_size=8, patch_size=4, **tiny)
-        ),
+        "neither": transformers.TimesformerModel(transformers.TimesformerConfig(image_size=8, patch_size=4, **tiny)),
     }.items():
         model.save_pretrained(root / name)
     return root
@@ -97,9 +95,7 @@ def test_its_own_weights_load_again(folders, tmp_path):
 
 
 def test_the_wrong_kind_of_tensor_is_refused(folders):
-    with pytest.raises(
-        ConfigError, match=r"^input must be 2-D int token ids, got torch.float32 \[2, 1, 8, 8\]$"
-    ):
+    with pytest.raises(ConfigError, match=r"^input must be 2-D int token ids, got torch.float32 \[2, 1, 8, 8\]$"):
         HFClassifier(str(folders / "text"))(torch.randn(2, 1, 8, 8))
     with pytest.raises(ConfigError, match=r"^input must be 4-D float images, got torch.int64 \[2, 4\]$"):
         HFClassifier(str(folders / "image"))(IDS)

@@ -5,9 +5,7 @@ import numpy as np
 
 def hint_mse(student: np.ndarray, teacher: np.ndarray) -> np.ndarray:
     """Mean squared difference per sample."""
-    return np.array(
-        [np.mean((a.astype(float) - b.astype(float)) ** 2) for a, b in zip(student, teacher, strict=True)]
-    )
+    return np.array([np.mean((a.astype(float) - b.astype(float)) ** 2) for a, b in zip(student, teacher, strict=True)])
 
 
 def attention_map(features: np.ndarray) -> np.ndarray:

@@ -1,0 +1,37 @@
+"""Decoupled knowledge distillation (Zhao et al. 2022, equation 7), written as a user would."""
+
+import torch
+from torch.nn.functional import kl_div, nll_loss, one_hot
+
+from kdzoo import Distiller
+
+
+class MyDKD(Distiller):
+    """Weigh the target class and the other classes separately."""
+
+    terms = {"target": 1.0, "others": 8.0, "hard": 1.0}
+    label_terms = frozenset(terms)
+
+    def __init__(self, student, teacher, *, temperature: float = 4.0, **options):
+        super().__init__(student, teacher, **options)
+        if temperature <= 0:
+            raise ValueError(f"temperature must be > 0, got {temperature}")
+        self.temperature = temperature
+
+    def losses(self, batch):
+        labelled = batch["target"] >= 0
+        target, student = batch["target"][labelled], self.student(batch["input"])[labelled]
+        s_target, s_others = log_parts(student / self.temperature, target)
+        t_target, t_others = log_parts(self.teacher_output(batch)[labelled] / self.temperature, target)
+        return {
+            "target": self.temperature**2 * kl_div(s_target, t_target, reduction="none", log_target=True).sum(1),
+            "others": self.temperature**2 * kl_div(s_others, t_others, reduction="none", log_target=True).sum(1),
+            "hard": nll_loss(student.log_softmax(1), target, reduction="none"),
+        }
+
+
+def log_parts(logits, target):
+    """Return log-probabilities of the target against the rest [n, 2], and of the other classes [n, c - 1]."""
+    is_target = one_hot(target, logits.shape[1]).bool()
+    others = logits[~is_target].view(len(logits), logits.shape[1] - 1)
+    return torch.stack([logits[is_target], others.logsumexp(1)], 1).log_softmax(1), others.log_softmax(1)

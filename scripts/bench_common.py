@@ -1,0 +1,146 @@
+"""What the benchmarks share: MNIST-shaped data, a bare training loop, a timed run of kdzoo, Markdown tables.
+
+CPU time of the process on one thread, so that other processes matter as little as they can; what is compared
+runs in turns within one process, and the median of the rounds counts.
+"""
+
+import datetime
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdzoo import config
+from kdzoo.data import ArrayData
+from kdzoo.distillers import LogitKD
+from kdzoo.models import MLP
+from kdzoo.training import Training, fit
+
+RESULTS = Path(__file__).parent / "results"
+PIXELS, CLASSES, BATCH = 784, 10, 128
+TEMPERATURE, SOFT, HARD = 4.0, 0.9, 0.1
+
+Steps = Callable[[], float]
+"""Trains one epoch from the start and returns its CPU milliseconds per step."""
+
+
+def mnist_shaped(n: int) -> ArrayData:
+    """Return n samples of the shape of MNIST with a pattern for each class, ready to use."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(n) % CLASSES
+    x = torch.rand(CLASSES, PIXELS, generator=generator)[y] + torch.rand(n, PIXELS, generator=generator)
+    data = ArrayData((x, y), (x[:100], y[:100]), val_size=0, batch_size=BATCH)
+    data.setup()
+    return data
+
+
+def mlp(*hidden: int, seed: int = 0) -> nn.Module:
+    """Return a perceptron for the data; the same seed gives the same weights."""
+    torch.manual_seed(seed)
+    return MLP(in_shape=(PIXELS,), num_classes=CLASSES, hidden=list(hidden))
+
+
+def answers(teacher: nn.Module, data: ArrayData) -> Tensor:
+    """Return the teacher's outputs for all training samples."""
+    with torch.no_grad():
+        return torch.cat([teacher(batch["input"]) for batch in data.train_eval_dataloader()])
+
+
+def bare_loss(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
+    """The loss of logit distillation in plain torch."""
+    log_q, log_p = ((z / TEMPERATURE).log_softmax(1) for z in (student, teacher))
+    soft = F.kl_div(log_q, log_p, reduction="batchmean", log_target=True) * TEMPERATURE**2
+    return SOFT * soft + HARD * F.cross_entropy(student, target)
+
+
+def bare_steps(student: nn.Module, teacher: nn.Module, data: ArrayData, outputs: Tensor | None) -> float:
+    """Train one epoch in a plain loop, on the batches of kdzoo in their order, with its optimizer."""
+    x, y = data.splits.train
+    optimizer = torch.optim.Adam(student.parameters(), lr=1e-3)
+    data.train_sampler.epoch = 0
+    student.train()
+    start = time.process_time()
+    for _, index in data.train_sampler:
+        inputs = x.index_select(0, index)
+        if outputs is None:
+            with torch.no_grad():
+                wanted = teacher(inputs)
+        else:
+            wanted = outputs.index_select(0, index)
+        optimizer.zero_grad()
+        bare_loss(student(inputs), wanted, y.index_select(0, index)).backward()
+        optimizer.step()
+    return 1e3 * (time.process_time() - start) / len(data.train_sampler)
+
+
+class Stopwatch(pl.Callback):
+    """CPU time from the first step to the end of the training, checkpoints and logging included."""
+
+    def on_train_start(self, *_: object) -> None:
+        """Start."""
+        self.start = time.process_time()
+
+    def on_train_end(self, *_: object) -> None:
+        """Stop."""
+        self.seconds = time.process_time() - self.start
+
+
+def kdzoo_steps(student: nn.Module, teacher: nn.Module, data: ArrayData, outputs: Tensor | None) -> float:
+    """Train one epoch as a run does, with its trainer, its logging and its checkpoint."""
+    distiller = LogitKD(
+        student, teacher, temperature=TEMPERATURE, loss_weights={"soft": SOFT, "hard": HARD}
+    )
+    distiller.teacher_cache = outputs
+    trainer = config.plain(config.compose("trainer=cpu", "trainer.max_epochs=1", "seed=0").trainer)
+    settings = {key: value for key, value in trainer.items() if key != "_target_"}
+    watch = Stopwatch()
+    with tempfile.TemporaryDirectory() as folder:
+        fit(distiller, data, Training(settings, Path(folder), seed=0, label="", callbacks=[watch]))
+    return 1e3 * watch.seconds / len(data.train_sampler)
+
+
+def in_turns(variants: Mapping[str, Steps], rounds: int) -> dict[str, list[float]]:
+    """Run every variant once to warm up, then once in each round; return the times of the rounds."""
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    for round_ in range(-1, rounds):
+        for name, steps in variants.items():
+            milliseconds = steps()
+            if round_ >= 0:
+                times[name].append(milliseconds)
+    return times
+
+
+def ratio(times: Mapping[str, Sequence[float]], of: str, to: str) -> float:
+    """Return the median over the rounds of the ratio of two variants, both from the same round."""
+    return statistics.median(a / b for a, b in zip(times[of], times[to], strict=True))
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a Markdown table, the first column to the left and the others to the right."""
+    lines = ["| " + " | ".join(headers) + " |", "|---" + "|---:" * (len(headers) - 1) + "|"]
+    return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in rows)])
+
+
+def publish(name: str, title: str, *paragraphs: str) -> None:
+    """Print a page and write it to ``scripts/results/<name>.md``, with date and versions."""
+    packages = ("kdzoo", "torch", "pytorch-lightning", "numpy")
+    versions = ", ".join(f"{package} {version(package)}" for package in packages)
+    when = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}; Python {platform.python_version()}, {versions}."
+    page = "\n\n".join([f"# {title}", *paragraphs, f"{when}\nWritten by `scripts/{name_of_script()}`.\n"])
+    (RESULTS / f"{name}.md").write_text(page, encoding="utf-8")
+    print(page)
+
+
+def name_of_script() -> str:
+    """Return the file name of the running script."""
+    import __main__
+
+    return Path(__main__.__file__).name

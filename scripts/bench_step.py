@@ -1,0 +1,110 @@
+"""CPU time of one training step: kdzoo, a bare PyTorch loop and torchdistill (if installed) on the same training.
+
+    python scripts/bench_step.py [--samples 60000] [--rounds 5]
+
+An MLP 1200-1200 teaches an MLP 800-800 on data of the shape of MNIST: batches of 128, Adam, T = 4.
+"""
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+
+import bench_torchdistill  # isort: skip - before anything that imports torchvision if it is there
+import bench_common as common
+import torch
+from bench_common import mlp
+
+from kdzoo.data import ArrayData
+
+TARGET = 1.10  # kdzoo's step may cost so many times that of the bare loop
+LIVE, CACHED = "kdzoo, live teacher", "kdzoo, cached outputs"
+BARE_LIVE, BARE_CACHED = "bare loop, live teacher", "bare loop, cached outputs"
+BOX, BOX_LOADER = "torchdistill, batches given", "torchdistill, its own loader"
+
+
+def variants(data: ArrayData) -> dict[str, common.Steps]:
+    """Return the trainings to compare; each starts from the same weights."""
+    teacher = mlp(1200, 1200, seed=1).eval().requires_grad_(False)
+    outputs = common.answers(teacher, data)
+    ways = {
+        BARE_LIVE: (common.bare_steps, None),
+        LIVE: (common.kdzoo_steps, None),
+        BARE_CACHED: (common.bare_steps, outputs),
+        CACHED: (common.kdzoo_steps, outputs),
+    }
+    found: dict[str, common.Steps] = {
+        name: lambda steps=steps, given=given: steps(mlp(800, 800), teacher, data, given)
+        for name, (steps, given) in ways.items()
+    }
+    if bench_torchdistill.ABSENT:
+        return found
+    boxes = {BOX: bench_torchdistill.steps_on_given, BOX_LOADER: bench_torchdistill.steps_on_its_loader}
+    return found | {name: lambda steps=steps: steps(mlp(800, 800), teacher, data) for name, steps in boxes.items()}
+
+
+def peak_memory(name: str, samples: int) -> tuple[float, float]:
+    """Return a fresh process's peak memory and by how much the training raised it, in MiB."""
+    line = [sys.executable, __file__, "--memory-of", name, "--samples", str(samples)]
+    before, after = map(int, subprocess.run(line, check=True, capture_output=True, text=True).stdout.split()[-2:])
+    return after / 1024, (after - before) / 1024
+
+
+def print_memory(name: str, samples: int) -> None:
+    """Print the peak memory in KiB before and after one epoch of a variant."""
+    steps = variants(common.mnist_shaped(samples))[name]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    steps()
+    print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def check_same_training(data: ArrayData) -> float:
+    """Return the largest difference of the logits of kdzoo's student from the bare loop's, relative to their size."""
+    teacher = mlp(1200, 1200, seed=1).eval().requires_grad_(False)
+    logits = []
+    for steps in (common.bare_steps, common.kdzoo_steps):
+        student = mlp(800, 800)
+        steps(student, teacher, data, None)
+        with torch.no_grad():
+            logits.append(student.eval()(data.splits.test.inputs))
+    return float((logits[0] - logits[1]).abs().max() / logits[0].abs().max())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--samples", type=int, default=60_000, help="training samples of the epoch")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds that count")
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.memory_of:
+        return print_memory(options.memory_of, options.samples)
+    data = common.mnist_shaped(options.samples)
+    times = common.in_turns(variants(data), options.rounds)
+    rows = []
+    for name, milliseconds in times.items():
+        bare = BARE_CACHED if "cached" in name else BARE_LIVE
+        peak, raised = peak_memory(name, options.samples)
+        spread = f"{min(milliseconds):.2f} to {max(milliseconds):.2f}"
+        median = statistics.median(milliseconds)
+        rows.append(
+            [name, f"{median:.2f}", spread, f"{common.ratio(times, name, bare):.3f}", f"{peak:.0f}", f"{raised:.0f}"]
+        )
+    worst = max(common.ratio(times, LIVE, BARE_LIVE), common.ratio(times, CACHED, BARE_CACHED))
+    absent = bench_torchdistill.ABSENT
+    why = f" torchdistill was not measured: {absent}." if absent else ""
+    common.publish(
+        "step",
+        "CPU time of a training step",
+        f"{__doc__.splitlines()[-1]} One epoch of {options.samples:,} samples, one thread, median of "
+        f"{options.rounds} rounds; the ratio is to the bare loop of the same round.{why}",
+        common.table(["", "ms / step", "range", "ratio", "peak MiB", "raised by MiB"], rows),
+        f"Target: a ratio of at most {TARGET:.2f}; {'reached' if worst <= TARGET else 'MISSED'}. After one epoch the "
+        f"students' logits differ by {check_same_training(data):.1e} of their size.",
+    )
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""The same training in torchdistill's box, where it can be imported; otherwise ``ABSENT`` says why not."""
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import RandomSampler, TensorDataset
+
+if TYPE_CHECKING:
+    from kdzoo.data import ArrayData
+
+OPERATORS = (
+    "nms qnms roi_align _roi_align_backward roi_pool _roi_pool_backward ps_roi_align _ps_roi_align_backward "
+    "ps_roi_pool _ps_roi_pool_backward deform_conv2d _deform_conv2d_backward"
+).split()
+library = torch.library.Library("torchvision", "DEF")
+# Its operators are compiled for CUDA. Declared without a body, they let the Python part of torchvision, which is all
+# that torchdistill's training needs, load beside a CPU build of torch.
+for operator in OPERATORS:
+    library.define(f"{operator}(Tensor x) -> Tensor")
+
+try:
+    from torchdistill.common.constant import def_logger
+    from torchdistill.core.distillation import get_distillation_box
+except (ImportError, RuntimeError) as error:
+    ABSENT = str(error)
+else:
+    ABSENT = ""
+    def_logger.setLevel(logging.WARNING)
+
+
+def steps_on_its_loader(student: nn.Module, teacher: nn.Module, data: "ArrayData") -> float:
+    """Train one epoch with a data loader as torchdistill builds it; return CPU milliseconds per step."""
+    box = _box(student, teacher, data)
+    start = time.process_time()
+    box.pre_epoch_process(epoch=0)
+    for inputs, target, extra in box.train_data_loader:
+        box.post_forward_process(loss=box.forward_process(inputs, target, extra))
+    return 1e3 * (time.process_time() - start) / len(box.train_data_loader)
+
+
+def steps_on_given(student: nn.Module, teacher: nn.Module, data: "ArrayData") -> float:
+    """Train one epoch on the batches of kdzoo, whole and in their order; return CPU milliseconds per step."""
+    box = _box(student, teacher, data)
+    x, y = data.splits.train
+    data.train_sampler.epoch = 0
+    start = time.process_time()
+    box.pre_epoch_process(epoch=0)
+    for _, index in data.train_sampler:
+        loss: Tensor = box.forward_process(x.index_select(0, index), y.index_select(0, index), {})
+        box.post_forward_process(loss=loss)
+    return 1e3 * (time.process_time() - start) / len(data.train_sampler)
+
+
+def _box(student: nn.Module, teacher: nn.Module, data: "ArrayData") -> Any:
+    from bench_common import BATCH, HARD, SOFT, TEMPERATURE
+
+    loss = {
+        "key": "KDLoss",
+        "kwargs": {
+            "student_module_path": ".",
+            "student_module_io": "output",
+            "teacher_module_path": ".",
+            "teacher_module_io": "output",
+            "temperature": TEMPERATURE,
+            "alpha": HARD,
+            "beta": SOFT,
+            "reduction": "batchmean",
+        },
+    }
+    settings = {
+        "num_epochs": 1,
+        "train_data_loader": {
+            "dataset_id": "train",
+            "sampler": {"class_or_func": RandomSampler},
+            "kwargs": {"batch_size": BATCH},
+        },
+        "teacher": {"requires_grad": False, "forward_proc": "forward_batch_only"},
+        "student": {"forward_proc": "forward_batch_only"},
+        "optimizer": {"key": "Adam", "kwargs": {"lr": 1e-3}},
+        "criterion": {
+            "key": "WeightedSumLoss",
+            "kwargs": {"sub_terms": {"kd": {"criterion": loss, "weight": 1.0}}},
+        },
+    }
+    samples = {"train": TensorDataset(*data.splits.train)}
+    return get_distillation_box(teacher, student, samples, settings, torch.device("cpu"), None, False, 1)

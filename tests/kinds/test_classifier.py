@@ -1,0 +1,360 @@
+"""The classifier kind against NumPy and scikit-learn in float64, and what it refuses."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import log_softmax, softmax
+from sklearn.metrics import accuracy_score, log_loss, recall_score
+from torch import Tensor, nn
+
+from kdzoo.data import IGNORE
+from kdzoo.errors import ConfigError, DataError
+from kdzoo.kinds import Classifier, get
+from kdzoo.kinds.classifier import (
+    CALIBRATION_BINS,
+    ClassifierModel,
+    Predictions,
+    best_shift,
+    class_recall,
+    recall_of,
+    shift_classes,
+)
+
+KIND = Classifier()
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def random_predictions(n: int = 400, classes: int = 5, scale: float = 3.0, seed: int = 0) -> Predictions:
+    """Return predictions that are right more often than not."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = scale * torch.randn(n, classes, generator=generator)
+    target = torch.where(
+        torch.rand(n, generator=generator) < 0.5,
+        logits.argmax(1),
+        torch.randint(classes, (n,), generator=generator),
+    )
+    return Predictions(logits, target)
+
+
+def expected_calibration_error(probability: np.ndarray, target: np.ndarray) -> float:
+    """Return the ECE of Guo et al. 2017, equation 3, bin by bin and sample by sample."""
+    total = 0.0
+    for b in range(CALIBRATION_BINS):
+        confidences, hits = [], []
+        for row, label in zip(probability, target, strict=True):
+            if b / CALIBRATION_BINS < row.max() <= (b + 1) / CALIBRATION_BINS:
+                confidences.append(row.max())
+                hits.append(float(row.argmax() == label))
+        if hits:
+            total += len(hits) / len(target) * abs(np.mean(hits) - np.mean(confidences))
+    return total
+
+
+class Returns(nn.Module):
+    """A module that answers with whatever it is given."""
+
+    def __init__(self, answer) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, inputs: Tensor):
+        return self.answer(inputs)
+
+
+class TestMetrics:
+    @pytest.mark.parametrize("classes", [2, 5, 10])
+    @pytest.mark.parametrize("scale", [0.1, 3.0, 30.0])
+    def test_agree_with_independent_float64_references(self, classes, scale) -> None:
+        one = random_predictions(classes=classes, scale=scale)
+        logits, target = one.logits.double().numpy(), one.target.numpy()
+        probability = softmax(logits, axis=1)
+        found = KIND.metrics(one)
+        assert found["accuracy"] == pytest.approx(accuracy_score(target, logits.argmax(1)), abs=1e-12)
+        assert found["errors"] == (logits.argmax(1) != target).sum()
+        clipped = np.clip(probability, 1e-300, 1)
+        assert found["cross_entropy"] == pytest.approx(
+            -np.mean(np.log(clipped[np.arange(len(target)), target])), rel=1e-5
+        )
+        assert found["calibration_error"] == pytest.approx(expected_calibration_error(probability, target), abs=1e-5)
+
+    def test_cross_entropy_is_that_of_scikit_learn(self) -> None:
+        one = random_predictions()
+        expected = log_loss(one.target.numpy(), softmax(one.logits.double().numpy(), axis=1), labels=range(5))
+        assert KIND.metrics(one)["cross_entropy"] == pytest.approx(expected, rel=1e-6)
+
+    def test_are_finite_where_probabilities_underflow(self) -> None:
+        one = Predictions(torch.tensor([[1000.0, 0.0], [0.0, 1000.0]]), torch.tensor([1, 1]))
+        found = KIND.metrics(one)
+        assert found["cross_entropy"] == pytest.approx(500.0)
+        assert found["calibration_error"] == pytest.approx(0.5)
+
+    def test_perfect_and_hopeless(self) -> None:
+        logits = 50 * torch.eye(3)
+        assert KIND.metrics(Predictions(logits, torch.arange(3)))["errors"] == 0
+        hopeless = KIND.metrics(Predictions(logits, torch.tensor([1, 2, 0])))
+        assert (hopeless["accuracy"], hopeless["errors"]) == (0.0, 3)
+
+    def test_errors_is_a_count(self) -> None:
+        assert isinstance(KIND.metrics(random_predictions())["errors"], int)
+
+    def test_the_score_is_one_of_them(self) -> None:
+        assert KIND.score in KIND.metrics(random_predictions())
+
+    def test_recall_is_that_of_scikit_learn(self) -> None:
+        one = random_predictions()
+        expected = recall_score(one.target.numpy(), one.predicted.numpy(), average=None)
+        np.testing.assert_allclose(class_recall(one).numpy(), expected, rtol=1e-6)
+
+    def test_recall_of_a_class_without_samples_is_nan(self) -> None:
+        recall = class_recall(Predictions(torch.eye(3), torch.tensor([0, 1, 1])))
+        assert recall[:2].tolist() == [1.0, 0.5]
+        assert math.isnan(recall[2])
+
+
+class TestFidelity:
+    def test_agrees_with_independent_float64_references(self) -> None:
+        student, teacher = random_predictions(seed=1), random_predictions(seed=2)
+        z, v = student.logits.double().numpy(), teacher.logits.double().numpy()
+        found = KIND.fidelity(student, teacher)
+        assert found["agreement"] == pytest.approx((z.argmax(1) == v.argmax(1)).mean(), abs=1e-12)
+        expected = (softmax(v, axis=1) * (log_softmax(v, axis=1) - log_softmax(z, axis=1))).sum(1).mean()
+        assert found["kl"] == pytest.approx(expected, rel=1e-6)
+
+    def test_a_model_follows_itself_perfectly(self) -> None:
+        one = random_predictions()
+        assert KIND.fidelity(one, one) == {"agreement": 1.0, "kl": 0.0}
+
+    def test_divergence_runs_from_teacher_to_student(self) -> None:
+        sure, unsure = torch.tensor([[20.0, 0.0]]), torch.zeros(1, 2)
+        sure, unsure = Predictions(sure, torch.tensor([0])), Predictions(unsure, torch.tensor([0]))
+        assert KIND.fidelity(unsure, sure)["kl"] == pytest.approx(math.log(2), rel=1e-5)
+        assert KIND.fidelity(sure, unsure)["kl"] == pytest.approx(10 - math.log(2), rel=1e-5)
+
+
+class TestUnseenClasses:
+    @pytest.mark.parametrize("classes", [[0], [3], [1, 4]])
+    @pytest.mark.parametrize("seed", range(20))
+    def test_no_shift_is_better_than_the_chosen_one(self, classes, seed) -> None:
+        one = random_predictions(n=60, seed=seed)
+        one.logits[:, classes] -= 4
+        shift = best_shift(one.logits, one.target, classes)
+
+        def right(candidate: float) -> int:
+            moved = one.logits.numpy().astype(np.float64)
+            moved[:, classes] += candidate
+            return int((moved.argmax(1) == one.target.numpy()).sum())
+
+        # Every decision there can be: on either side of each difference between two logits of a sample.
+        differences = (one.logits[:, :, None] - one.logits[:, None, :]).double().flatten().numpy()
+        brute_force = max(right(d + step) for d in np.unique(differences) for step in (-1e-4, 1e-4))
+        assert right(shift) == max(brute_force, right(0.0))
+        assert (shift_classes(one.logits, classes, shift).argmax(1) == one.target).sum() == right(shift)
+
+    def test_a_bias_that_is_too_low_is_found_again(self) -> None:
+        target = torch.arange(300) % 3
+        logits = 10 * nn.functional.one_hot(target).float()
+        logits[:, 2] -= 12  # class 2 now loses by 2 where it should win, and by 22 elsewhere
+        assert best_shift(logits, target, [2]) == pytest.approx(12.0)
+
+    def test_the_middle_of_the_widest_best_interval(self) -> None:
+        # Class 1 wins above a shift of 1, 2, 5 and 9, rightly for the first and third sample only.
+        logits = torch.tensor([[1.0, 0.0], [2.0, 0.0], [5.0, 0.0], [9.0, 0.0]])
+        assert best_shift(logits, torch.tensor([1, 0, 1, 0]), [1]) == 7.0
+        assert best_shift(logits, torch.tensor([1, 1, 0, 0]), [1]) == 3.5
+
+    def test_beyond_the_outermost_threshold(self) -> None:
+        logits = torch.tensor([[1.0, 0.0], [3.0, 0.0]])
+        assert best_shift(logits, torch.tensor([1, 1]), [1]) == 4.0
+        assert best_shift(logits, torch.tensor([0, 0]), [1]) == 0.0
+
+    def test_equal_thresholds_move_together(self) -> None:
+        logits = torch.tensor([[1.0, 0.0]] * 3 + [[4.0, 0.0]])
+        assert best_shift(logits, torch.tensor([1, 1, 0, 0]), [1]) == 2.5
+
+    def test_shift_leaves_the_logits_alone(self) -> None:
+        logits = torch.zeros(2, 3)
+        assert shift_classes(logits, [0, 2], 1.5).tolist() == [[1.5, 0.0, 1.5]] * 2
+        assert not logits.any()
+
+    def test_recall_of_classes(self) -> None:
+        one = random_predictions()
+        theirs = np.isin(one.target.numpy(), [1, 3])
+        expected = (one.predicted == one.target).numpy()[theirs].mean()
+        assert recall_of(one, [1, 3]) == pytest.approx(expected, abs=1e-12)
+        assert math.isnan(recall_of(Predictions(torch.eye(2), torch.tensor([0, 0])), [1]))
+
+    def test_measures_are_of_the_test_part_and_the_shift_of_the_other(self) -> None:
+        test, validation = random_predictions(seed=1), random_predictions(seed=2)
+        for one in (test, validation):
+            one.logits[:, 3] -= 5
+        found = KIND.unseen(test, validation, [3])
+        shift = best_shift(validation.logits, validation.target, [3])
+        shifted = Predictions(shift_classes(test.logits, [3], shift), test.target)
+        assert found == {
+            "unseen_recall": pytest.approx(float(class_recall(test)[3])),
+            "unseen_recall_shifted": pytest.approx(float(class_recall(shifted)[3])),
+            "errors_shifted": KIND.metrics(shifted)["errors"],
+            "unseen_shift": shift,
+        }
+        assert found["unseen_recall_shifted"] > found["unseen_recall"]
+        assert found["errors_shifted"] < KIND.metrics(test)["errors"]
+
+
+class TestCheck:
+    sizes = {"in_shape": (4,), "num_classes": 3}
+    batch = {"input": torch.zeros(2, 4), "target": torch.zeros(2, dtype=torch.long)}
+
+    def refusal(self, model: nn.Module, batch=None) -> str:
+        with pytest.raises(ConfigError) as caught:
+            KIND.check("student", model, batch or self.batch, self.sizes)
+        return str(caught.value)
+
+    def test_accepts_what_fits(self) -> None:
+        KIND.check("student", nn.Linear(4, 3), self.batch, self.sizes)
+        KIND.check("student", nn.Linear(4, 3), {"input": torch.zeros(2, 4)}, self.sizes)
+
+    def test_accepts_one_row_of_logits_for_each_position(self) -> None:
+        batch = {"input": torch.zeros(2, 7, 4), "target": torch.zeros(2, 7, dtype=torch.long)}
+        KIND.check("teacher", nn.Linear(4, 3), batch, self.sizes)
+
+    def test_wrong_number_of_classes(self) -> None:
+        line = self.refusal(nn.Linear(4, 5))
+        assert re.search(r"student Linear does not fit the data.*\(2, 5\).*\(2, 3\).*num_classes=3", line)
+
+    def test_one_row_for_a_whole_sequence(self) -> None:
+        batch = {"input": torch.zeros(2, 7, 4), "target": torch.zeros(2, 7, dtype=torch.long)}
+        assert "(2, 7, 3)" in self.refusal(Returns(lambda inputs: torch.zeros(len(inputs), 3)), batch)
+
+    def test_wrong_input_shape(self) -> None:
+        line = self.refusal(nn.Linear(5, 3))
+        assert line.startswith("student Linear cannot take an input of shape (2, 4): ")
+        assert "\n" not in line
+
+    @pytest.mark.parametrize(
+        ("answer", "name"),
+        [
+            (lambda inputs: {"logits": torch.zeros(2, 3)}, "dict"),
+            (lambda inputs: (torch.zeros(2, 3),), "tuple"),
+            (lambda inputs: None, "NoneType"),
+            (lambda inputs: torch.zeros(2, 3, dtype=torch.long), "torch.int64"),
+        ],
+    )
+    def test_no_tensor_of_logits(self, answer, name) -> None:
+        line = self.refusal(Returns(answer))
+        assert line == f"student Returns is no classifier: it must return a tensor of logits, got {name}"
+
+    def test_names_the_role(self) -> None:
+        with pytest.raises(ConfigError, match=r"^teacher Linear"):
+            KIND.check("teacher", nn.Linear(4, 5), self.batch, self.sizes)
+
+    @pytest.mark.parametrize("mode", [True, False])
+    def test_leaves_mode_weights_and_statistics_alone(self, mode) -> None:
+        model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Dropout(0.5)).train(mode)
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        KIND.check("student", model, self.batch, self.sizes)
+        assert model.training is mode
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+        assert all(parameter.grad is None for parameter in model.parameters())
+
+    def test_restores_the_mode_after_a_failure(self) -> None:
+        model = nn.Linear(5, 3).train()
+        self.refusal(model)
+        assert model.training
+
+
+class TestPredict:
+    def test_all_positions_in_the_order_of_the_data(self) -> None:
+        model = nn.Linear(4, 3)
+        inputs, target = torch.randn(7, 4), torch.arange(7) % 3
+        batches = [{"input": inputs[:5], "target": target[:5]}, {"input": inputs[5:], "target": target[5:]}]
+        found = KIND.predict(model, batches)
+        torch.testing.assert_close(found.logits, model(inputs).detach())
+        assert torch.equal(found.target, target)
+        assert torch.equal(found.predicted, model(inputs).argmax(1))
+
+    def test_pairs_are_batches_too(self) -> None:
+        inputs, target = torch.randn(7, 4), torch.arange(7) % 3
+        assert torch.equal(KIND.predict(nn.Linear(4, 3), [(inputs, target)]).target, target)
+
+    def test_leaves_out_what_has_no_label(self) -> None:
+        inputs, target = torch.randn(4, 4), torch.tensor([2, IGNORE, 0, IGNORE])
+        model = nn.Linear(4, 3)
+        found = KIND.predict(model, [{"input": inputs, "target": target}])
+        torch.testing.assert_close(found.logits, model(inputs[[0, 2]]).detach())
+        assert found.target.tolist() == [2, 0]
+
+    def test_leaves_out_masked_and_unlabelled_positions_of_sequences(self) -> None:
+        inputs = torch.randn(2, 3, 4)
+        batch = {
+            "input": inputs,
+            "target": torch.tensor([[0, 1, 2], [2, IGNORE, 1]]),
+            "mask": torch.tensor([[True, True, False], [True, True, False]]),
+        }
+        model = nn.Linear(4, 3)
+        found = KIND.predict(model, [batch])
+        torch.testing.assert_close(
+            found.logits, model(torch.stack([inputs[0, 0], inputs[0, 1], inputs[1, 0]])).detach()
+        )
+        assert found.target.tolist() == [0, 1, 2]
+
+    def test_without_dropout_and_gradients(self) -> None:
+        model = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.9)).train()
+        batch = [(torch.randn(50, 4), torch.zeros(50, dtype=torch.long))]
+        first, second = KIND.predict(model, batch), KIND.predict(model, batch)
+        assert torch.equal(first.logits, second.logits)
+        assert not first.logits.requires_grad
+
+    def test_half_precision_becomes_single(self) -> None:
+        model = nn.Linear(4, 3).to(torch.bfloat16)
+        found = KIND.predict(model, [(torch.randn(5, 4, dtype=torch.bfloat16), torch.zeros(5, dtype=torch.long))])
+        assert found.logits.dtype == torch.float32
+
+    def test_a_module_without_parameters(self) -> None:
+        found = KIND.predict(nn.Identity(), [(torch.eye(3), torch.arange(3))])
+        assert KIND.metrics(found)["accuracy"] == 1.0
+
+    def test_refuses_what_is_no_batch(self) -> None:
+        with pytest.raises(DataError, match="a batch must be"):
+            KIND.predict(nn.Identity(), [torch.eye(3)[0]])
+
+
+class TestFigures:
+    @pytest.mark.parametrize("roles", [["student"], ["teacher", "student", "control"]])
+    def test_are_written_as_pictures(self, roles, tmp_path) -> None:
+        predictions = {role: random_predictions(seed=i) for i, role in enumerate(roles)}
+        files = KIND.figures(predictions, tmp_path / "figures")
+        assert [file.name for file in files] == ["reliability.png", "class_recall.png"]
+        assert all(file.read_bytes().startswith(PNG) for file in files)
+
+    def test_a_class_without_samples_and_certainty(self, tmp_path) -> None:
+        one = Predictions(1000 * torch.eye(3)[[0, 1]], torch.tensor([0, 1]))
+        assert all(file.stat().st_size > 1000 for file in KIND.figures({"student": one}, tmp_path))
+
+    def test_curve_and_bars_show_the_measured_numbers(self, tmp_path, monkeypatch) -> None:
+        drawn = {}
+        for name in ("reliability_diagram", "recall_by_class"):
+            monkeypatch.setattr(
+                f"kdzoo.kinds.classifier.plotting.{name}",
+                lambda data, path, name=name, **options: drawn.update({name: (data, options)}) or path,
+            )
+        one = random_predictions()
+        KIND.figures({"student": one}, tmp_path)
+        (recall, _), (confidence, options) = drawn["recall_by_class"], drawn["reliability_diagram"]
+        np.testing.assert_allclose(recall["student"], class_recall(one).numpy())
+        probability, right = confidence["student"]
+        np.testing.assert_allclose(probability, softmax(one.logits.double().numpy(), axis=1).max(1), rtol=1e-5)
+        assert right.mean() == pytest.approx(KIND.metrics(one)["accuracy"])
+        assert options == {"bins": CALIBRATION_BINS}
+
+
+def test_is_found_by_name() -> None:
+    assert isinstance(get("classifier"), Classifier)
+    with pytest.raises(ConfigError, match=r"unknown kind 'automat'.*'classifier'"):
+        get("automat")
+
+
+def test_the_protocol_is_any_callable_module() -> None:
+    assert isinstance(nn.Linear(4, 3), ClassifierModel)
