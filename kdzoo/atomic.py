@@ -12,7 +12,7 @@ from typing import Any
 from kdzoo.errors import RunFolderError
 
 
-def write_file(path: Path, write: Callable[[Path], None]) -> None:
+def write_file(path: Path, write: Callable[[Path], object]) -> None:
     """Call ``write`` with a temporary path in the same folder and rename the result to ``path``.
 
     Raises:
@@ -35,12 +35,12 @@ def write_file(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path`` atomically."""
-    write_file(path, lambda temporary: temporary.write_bytes(content) and None)
+    write_file(path, lambda temporary: temporary.write_bytes(content))
 
 
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` atomically."""
-    write_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8") and None)
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:

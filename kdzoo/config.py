@@ -29,7 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 from kdzoo.errors import ConfigError, KdzooError
 
 _TARGET_LINE = re.compile(r"""^\s*-?\s*_target_:\s*["']?([\w.]+)""", re.MULTILINE)
-_PLAIN_VALUE = re.compile(r"[\w.]+=")
+_PLAIN_VALUE = re.compile(r"[\w./-]+=")
 FREE_KEYS = ("output_dir", "cache_dir", "logger", "expected", "hydra")
 """Settings that change no result, and so may differ when a run is continued."""
 
@@ -98,7 +98,7 @@ def with_new_key(text: str, known_groups: Collection[str]) -> str:
     """Return an override as Hydra must be given it to set a key that no YAML file mentions."""
     key = text.partition("=")[0]
     is_choice = key in known_groups and not text.startswith(f"{key}={{")
-    is_plain = _PLAIN_VALUE.match(text) and not key.startswith("hydra.")
+    is_plain = _PLAIN_VALUE.match(text) and not key.startswith(("hydra.", "hydra/"))
     return f"++{text}" if is_plain and not is_choice else text
 
 

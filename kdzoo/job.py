@@ -116,7 +116,7 @@ def for_seed(cfg: DictConfig, seed: int) -> dict[str, Any]:
     if pieces > 1:
         if "batch_size" not in settings["data"]:
             raise ConfigError(
-                f"trainer.accumulate_grad_batches={pieces} needs data.batch_size; set distiller.micro_batch_size instead"
+                f"trainer.accumulate_grad_batches={pieces} needs data.batch_size; set distiller.micro_batch_size"
             )
         settings["distiller"]["micro_batch_size"] = settings["data"]["batch_size"]
         settings["data"]["batch_size"] *= pieces

@@ -47,7 +47,7 @@ def run(
     folder = Path(cfg.output_dir)
     seeds = list(cfg.seeds) if cfg.seed is None else [cfg.seed]
     with run_folder.held(folder), stop_between_steps():
-        run_folder.claim(folder, config.lasting(cfg))
+        run_folder.claim(folder, config.plain(cfg), free=config.FREE_KEYS)
         finished = run_folder.read_json(folder / "report.json")
         if finished is not None:
             return finished
@@ -68,23 +68,19 @@ def run_seed(job: Job) -> dict[str, Any]:
     data = job.data()
     method = config.locate(job.settings["distiller"]["_target_"])
     kind = kinds.get(method.student_kind)
-    student = job.model("student", data.sizes)
-    twin = copy.deepcopy(student)
-    sample = {key: value[:8] for key, value in as_batch(next(iter(data.train_eval_dataloader()))).items()}
-    kind.check("student", student, sample, data.sizes)
-    models: dict[str, nn.Module] = {}
+    models = {"student": job.model("student", data.sizes)}
     if method.teacher_kind is not None:
-        models["teacher"] = teachers.obtain(job, kinds.get(method.teacher_kind), data)
-        kinds.get(method.teacher_kind).check("teacher", models["teacher"], sample, data.sizes)
-    distiller = job.distiller(student, models.get("teacher"))
-    distiller.rehearse(sample)
-    ready = time.perf_counter()
-    seconds = {"teacher": ready - started}
+        models["teacher"] = teachers.build(job, data.sizes)
+    rehearse(job, method, models, data)
+    if "teacher" in models:
+        teachers.train(job, kinds.get(method.teacher_kind), models["teacher"], data.sizes)
+    seconds = {"teacher": time.perf_counter() - started}
     if job.settings["control"] and kind.untaught != job.settings["distiller"]["_target_"]:
-        models["control"] = twin
-        seconds["control"] = train(job, job.untaught(twin, kind.untaught), data, "control").seconds
+        models["control"] = copy.deepcopy(models["student"])
+        untaught = job.untaught(models["control"], kind.untaught)
+        seconds["control"] = train(job, untaught, data, "control").seconds
+    distiller = job.distiller(models["student"], models.get("teacher"))
     teachers.remember_outputs(job, distiller, data)
-    models["student"] = student
     history = train(job, distiller, data, "student")
     seconds["student"] = history.seconds
     unseen = job.settings["data"].get("exclude_classes") or ()
@@ -97,6 +93,22 @@ def run_seed(job: Job) -> dict[str, Any]:
         atomic.write_json(job.folder / "history.json", history.state_dict())
         atomic.write_json(job.folder / "result.json", result)
     return result
+
+
+def rehearse(job: Job, method: type[Distiller], models: Mapping[str, nn.Module], data: Any) -> None:
+    """Before anything is trained, refuse models, arguments and settings that do not fit each other or the data."""
+    rows = as_batch(next(iter(data.train_eval_dataloader())))
+    sample = {key: value[:8] for key, value in rows.items()}
+    for role, kind in (("student", method.student_kind), ("teacher", method.teacher_kind)):
+        if role in models:
+            kinds.get(str(kind)).check(role, models[role], sample, data.sizes)
+    copies = copy.deepcopy(dict(models))
+    distiller = job.distiller(copies["student"], copies.get("teacher"))
+    distiller.rehearse(sample)
+    try:
+        distiller.configure_optimizers()
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"the optimizer or scheduler cannot be made: {error}") from error
 
 
 def train(job: Job, distiller: Distiller, data: Any, role: str) -> History:
@@ -192,8 +204,10 @@ def draw_history(history: History, folder: Path) -> None:
 
 
 def _loaded(cfg: DictConfig | Mapping[str, Any] | str | Path) -> DictConfig:
-    if isinstance(cfg, str | Path):
-        loaded = OmegaConf.load(cfg)
-        loaded.setdefault("output_dir", str(Path(cfg).parent))
-        cfg = loaded
-    return cfg if isinstance(cfg, DictConfig) else OmegaConf.create(dict(cfg))
+    if isinstance(cfg, DictConfig):
+        return cfg
+    if isinstance(cfg, Mapping):
+        return OmegaConf.create(dict(cfg))
+    saved = OmegaConf.load(cfg)
+    saved["output_dir"] = str(Path(cfg).parent)
+    return OmegaConf.create(config.plain(saved))

@@ -45,7 +45,7 @@ class Progress(pl.Callback):
         """Close the bar and leave a line."""
         self._close()
         if is_main_process():
-            line = f"{self.label:<28} {trainer.current_epoch} epochs, {trainer.global_step} steps  {_brief(trainer)}"
+            line = f"{self.label:<28} {trainer.current_epoch} epochs, {trainer.global_step} steps, {_brief(trainer)}"
             console.print(line, highlight=False)
 
     def on_exception(self, *_: Any) -> None:
@@ -59,5 +59,5 @@ class Progress(pl.Callback):
 
 
 def _brief(trainer: pl.Trainer) -> str:
-    shown = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
-    return "  ".join(f"{name} {float(value):.4g}" for name, value in shown.items())
+    loss = trainer.callback_metrics.get("val/loss")
+    return "" if loss is None else f"val/loss {float(loss):.4g}"

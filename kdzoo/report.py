@@ -14,6 +14,7 @@ from scipy import stats
 
 from kdzoo.errors import ConfigError
 
+FIXED = ("parameters",)
 ROLES = ("teacher", "student", "control")
 PACKAGES = ("kdzoo", "torch", "pytorch-lightning", "hydra-core", "torchmetrics", "numpy")
 
@@ -21,8 +22,8 @@ PACKAGES = ("kdzoo", "torch", "pytorch-lightning", "hydra-core", "torchmetrics",
 def over_seeds(values: Sequence[Any]) -> Any:
     """Merge the same measurement of several seeds: numbers become ``{mean, std, values}``.
 
-    The standard deviation is that of a sample (n - 1). Mappings are merged key by key; what is equal for all
-    seeds and not a measured number (a count, a name) is kept as it is; a single seed is returned unchanged.
+    The standard deviation is that of a sample (n - 1). Mappings are merged key by key, but for the keys that no
+    seed changes; a single seed is returned unchanged.
 
     Example:
         >>> over_seeds([{"accuracy": 0.5}, {"accuracy": 1.0}])["accuracy"]["mean"]
@@ -32,9 +33,7 @@ def over_seeds(values: Sequence[Any]) -> Any:
     if len(values) == 1 or first is None:
         return first
     if isinstance(first, Mapping):
-        return {key: over_seeds([value[key] for value in values]) for key in first}
-    if isinstance(first, bool | str | list):
-        return first if all(value == first for value in values) else list(values)
+        return {key: first[key] if key in FIXED else over_seeds([value[key] for value in values]) for key in first}
     return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)), "values": list(values)}
 
 

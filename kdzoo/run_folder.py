@@ -3,7 +3,8 @@
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,13 @@ def held(folder: Path) -> Iterator[None]:
         yield
 
 
-def claim(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Write ``settings`` to ``config.yaml``, or check that the folder already holds exactly these.
+def claim(folder: Path, settings: Mapping[str, Any], *, free: Collection[str] = ()) -> None:
+    """Write ``settings`` to ``config.yaml``, or check that the folder already holds these.
+
+    Args:
+        folder: the run folder.
+        settings: the resolved settings as plain values.
+        free: top-level keys that may differ.
 
     Raises:
         RunFolderError: it holds a run of another configuration; the differing keys are named.
@@ -53,7 +59,7 @@ def claim(folder: Path, settings: Mapping[str, Any]) -> None:
     path = folder / "config.yaml"
     if path.exists():
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
-        changes = list(differences(before, settings))
+        changes = [line for line in differences(before, settings) if re.split(r"[.:]", line)[0] not in free]
         if changes:
             more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
             raise RunFolderError(

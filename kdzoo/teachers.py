@@ -1,6 +1,5 @@
 """Where a run's teacher comes from: a checkpoint, a module with weights of its own, or a cached training."""
 
-import copy
 import hashlib
 import json
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 from torch import nn
 
 from kdzoo import kinds, run_folder, teacher_cache
-from kdzoo.batch import as_batch
 from kdzoo.checkpoint import load_student, save_model
 from kdzoo.distiller import Distiller
 from kdzoo.job import Job
@@ -18,31 +16,45 @@ from kdzoo.report import versions
 from kdzoo.training import fit
 
 
-def obtain(job: Job, kind: kinds.Kind, data: Any) -> nn.Module:
-    """Return the trained teacher in eval mode.
+def build(job: Job, sizes: dict[str, Any]) -> nn.Module:
+    """Return the teacher, with the weights of ``teacher_training.checkpoint`` if there is one."""
+    how = job.settings["teacher_training"]
+    if how["checkpoint"] is not None and Path(how["checkpoint"]).is_dir():
+        return load_student(how["checkpoint"], allow=job.allow)
+    model = job.model("teacher", sizes, how["seed"])
+    return model if how["checkpoint"] is None else load_weights(model, how["checkpoint"])
 
-    A teacher that the run trains itself sees every label, whatever the student's budget, and is kept under
-    a key of everything that determines it: its configuration, its data, its training and the versions.
+
+def train(job: Job, kind: kinds.Kind, model: nn.Module, sizes: dict[str, Any]) -> None:
+    """Train the teacher in place, unless it has weights or was trained before in the same way.
+
+    A teacher sees every label, whatever the student's budget. Its weights are kept under a key of everything
+    that determines them: its configuration, its data, its training and the versions.
     """
     how = job.settings["teacher_training"]
-    checkpoint = how["checkpoint"]
-    if checkpoint is not None and Path(checkpoint).is_dir():
-        return load_student(checkpoint, allow=job.allow)
-    model = job.model("teacher", data.sizes, how["seed"])
-    if checkpoint is not None:
-        return load_weights(model, checkpoint).eval()
-    if getattr(model, "new_parameters", None) == ():  # it loads weights itself, and lacks none
-        return model.eval()
-    return _train(job, kind, model, data.sizes)
-
-
-def _train(job: Job, kind: kinds.Kind, model: nn.Module, sizes: dict[str, Any]) -> nn.Module:
-    how = job.settings["teacher_training"]
+    brings_weights = getattr(model, "new_parameters", None) == ()  # it loads weights itself, and lacks none
+    if how["checkpoint"] is not None or brings_weights:
+        return
     all_labels = {key: None for key in ("labels_per_class",) if key in job.settings["data"]}
     changes = {**all_labels, **how["data"]}
     data = job.data(changes)
     node = job.node("teacher", sizes)
-    key = {
+    folder = Path(job.settings["cache_dir"]) / "teachers" / _digest(_determinants(job, node, changes, data))
+    with run_folder.held(folder):
+        if (folder / "config.json").exists():
+            model.load_state_dict(load_student(folder, allow=job.allow).state_dict())
+            return
+        distiller = job.untaught(model, kind.untaught, how)
+        label = f"teacher, seed {how['seed']}"
+        fit(distiller, data, job.training(label, folder, max_epochs=how["max_epochs"]))
+        if run_folder.is_main_process():
+            save_model(model, node, folder)
+
+
+def _determinants(job: Job, node: dict[str, Any], changes: dict[str, Any], data: Any) -> dict[str, Any]:
+    """Return everything that determines the weights of a teacher that is trained here."""
+    how = job.settings["teacher_training"]
+    return {
         "teacher": node,
         "data": {**job.settings["data"], **changes, "root": None},
         "content": data.fingerprint(),
@@ -51,20 +63,10 @@ def _train(job: Job, kind: kinds.Kind, model: nn.Module, sizes: dict[str, Any]) 
         "micro_batch_size": job.settings["distiller"].get("micro_batch_size"),
         "versions": versions(),
     }
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    folder = Path(job.settings["cache_dir"]) / "teachers" / digest
-    with run_folder.held(folder):
-        if (folder / "config.json").exists():
-            return load_student(folder, allow=job.allow)
-        # What is wrong with the distiller shows now, not after the teacher's training.
-        sample = {name: value[:8] for name, value in as_batch(next(iter(data.train_eval_dataloader()))).items()}
-        job.distiller(job.model("student", sizes), copy.deepcopy(model)).rehearse(sample)
-        distiller = job.untaught(model, kind.untaught, how)
-        label = f"teacher, seed {how['seed']}"
-        fit(distiller, data, job.training(label, folder, max_epochs=how["max_epochs"]))
-        if run_folder.is_main_process():
-            save_model(model, node, folder)
-    return model.eval()
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def remember_outputs(job: Job, distiller: Distiller, data: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
+from kdzoo import config
 from kdzoo.checkpoint import AtomicCheckpointIO, read_checkpoint
 from kdzoo.distiller import Distiller
 from kdzoo.errors import CheckpointError
@@ -95,22 +96,23 @@ def fit(distiller: Distiller, data: pl.LightningDataModule, training: Training) 
     if checkpoint.exists():
         _check_fits(checkpoint, distiller)
     with _quiet_lightning(), signals_wait():
-        trainer = pl.Trainer(
-            **training.settings,
-            callbacks=[
-                history,
-                Progress(training.label),
-                *training.callbacks,
-                ExactResume(checkpoint, training.seed, training.every_n_steps),
-            ],
-            logger=training.loggers or False,
-            plugins=[AtomicCheckpointIO()],
-            default_root_dir=training.folder,
-            enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in training.callbacks),
-            enable_model_summary=False,
-            enable_progress_bar=False,
-            use_distributed_sampler=False,
-        )
+        with config.construction("pytorch_lightning.Trainer"):
+            trainer = pl.Trainer(
+                **training.settings,
+                callbacks=[
+                    history,
+                    Progress(training.label),
+                    *training.callbacks,
+                    ExactResume(checkpoint, training.seed, training.every_n_steps),
+                ],
+                logger=training.loggers or False,
+                plugins=[AtomicCheckpointIO()],
+                default_root_dir=training.folder,
+                enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in training.callbacks),
+                enable_model_summary=False,
+                enable_progress_bar=False,
+                use_distributed_sampler=False,
+            )
         distiller.train()
         trainer.fit(distiller, datamodule=data, ckpt_path=checkpoint if checkpoint.exists() else None)
     history.seconds = history.state_dict()["seconds"]

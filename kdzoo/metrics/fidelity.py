@@ -10,6 +10,8 @@ from kdzoo.functional import soft_target_kl
 
 class _Mean(Metric):
     full_state_update = False
+    total: Tensor
+    count: Tensor
 
     def __init__(self) -> None:
         super().__init__()
