@@ -48,16 +48,17 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-        if damaged is not None:
-            raise CheckpointError(f"{path} is corrupt: record {damaged} fails its checksum")
-        return torch.load(path, map_location=map_location, weights_only=True)
+        content = None if damaged else torch.load(path, map_location=map_location, weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"checkpoint {path} does not exist") from None
-    except (zipfile.BadZipFile, EOFError, RuntimeError, KeyError, OSError) as error:
-        size = path.stat().st_size
-        raise CheckpointError(f"{path} is truncated or not a checkpoint ({size} bytes)") from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path} holds more than tensors and plain values; it is not loaded") from error
+    except Exception as error:  # a damaged archive fails in many ways, UnicodeDecodeError among them
+        size = path.stat().st_size
+        raise CheckpointError(f"{path} is truncated or not a checkpoint ({size} bytes)") from error
+    if content is None:
+        raise CheckpointError(f"{path} is corrupt: record {damaged} fails its checksum")
+    return content
 
 
 def save_model(model: nn.Module, node: Mapping[str, Any], folder: Path) -> None:

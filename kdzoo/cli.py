@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 from hydra.types import RunMode
@@ -119,7 +120,7 @@ def _task(cfg: DictConfig) -> float | None:
     folder = Path(own[0]) if own else None
     flags = ["--config-dir", str(folder)] if folder else []
     line = shlex.join(["kdzoo", *flags, *typed])
-    outcome = {"job": " ".join(typed), "status": "failed", "score": None, "folder": str(cfg.output_dir)}
+    outcome: dict[str, Any] = {"job": " ".join(typed), "status": "failed", "score": None, "folder": str(cfg.output_dir)}
     try:
         _refuse_ranks_elsewhere(cfg, settings)
         outcome["score"] = _run(cfg, command.allowed(typed, folder), line)
@@ -206,7 +207,7 @@ def _has_ranks(cfg: DictConfig) -> bool:
     return cfg.trainer.get("devices", 1) not in (1, "1", "auto")
 
 
-def _refuse_ranks_elsewhere(cfg: DictConfig, settings: DictConfig) -> None:
+def _refuse_ranks_elsewhere(cfg: DictConfig, settings: HydraConf) -> None:
     launcher = settings.runtime.choices.get("hydra/launcher", "basic")
     if _has_ranks(cfg) and settings.mode == RunMode.MULTIRUN and launcher != "basic":
         raise ConfigError(f"trainer.devices={cfg.trainer.devices} needs hydra/launcher=basic, got {launcher}")
@@ -308,7 +309,7 @@ def _one_job(arguments: list[str]) -> tuple[DictConfig, set[str]]:
 
 
 def _without_hydra(job: DictConfig) -> DictConfig:
-    return OmegaConf.masked_copy(job, [key for key in job if key != "hydra"])
+    return OmegaConf.masked_copy(job, [key for key in map(str, job) if key != "hydra"])
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {

@@ -271,7 +271,7 @@ def _of_shared(override: Override, plain: Sequence[DictConfig]) -> Iterator[str]
         parent, above = ".".join(parts[:i]), ".".join(parts[: i - 1])
         node = OmegaConf.select(cfg, above) if above else cfg
         if isinstance(node, DictConfig) and parts[i - 1] in node and OmegaConf.is_interpolation(node, parts[i - 1]):
-            source = OmegaConf.to_container(node, resolve=False)[parts[i - 1]]
+            source = dict(OmegaConf.to_container(node, resolve=False))[parts[i - 1]]  # type: ignore[arg-type]
             yield f"{override.key_or_group} would change {source} too; set all of {parent}={{_target_: ..., ...}}"
 
 

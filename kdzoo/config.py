@@ -36,7 +36,7 @@ FREE_KEYS = ("output_dir", "cache_dir", "logger", "expected", "hydra")
 
 def lasting(cfg: DictConfig) -> dict[str, Any]:
     """Return the settings that determine the result of a run, resolved."""
-    kept = OmegaConf.masked_copy(cfg, [key for key in cfg if key not in FREE_KEYS])
+    kept = OmegaConf.masked_copy(cfg, [key for key in map(str, cfg) if key not in FREE_KEYS])
     return plain(kept)
 
 
@@ -226,7 +226,7 @@ def parameters(target: Any) -> dict[str, inspect.Parameter]:
     for owner in target.__mro__[:-1]:  # all but object
         if "__init__" not in vars(owner):
             continue
-        own = list(inspect.signature(owner.__init__).parameters.values())[1:]
+        own = list(inspect.signature(vars(owner)["__init__"]).parameters.values())[1:]
         found = {**{p.name: p for p in own if p.kind is not p.VAR_KEYWORD}, **found}
         anything = [p for p in own if p.kind is p.VAR_KEYWORD]
         if not anything:

@@ -6,6 +6,7 @@ as the check asks; it raises AssertionError with one line that says what was bro
 check cannot apply says so, with the reason, in ``Distiller.exempt``.
 """
 
+import copy
 import inspect
 import json
 import math
@@ -37,17 +38,13 @@ from kdzoo.job import Job, for_seed
 from kdzoo.training import History, fit
 
 NEVER_EXEMPT = frozenset({"export", "resume", "determinism"})
+FEW_SAMPLES = {"train_size": 44, "val_size": 20, "batch_size": 16}
+"""Settings of data that have them, which make checks quick."""
 SMALL: dict[str, dict[str, Any]] = {
-    "kdzoo.data.Digits": {
-        "train_size": 44,
-        "val_size": 20,
-        "batch_size": 16,
-        "labels_per_class": 1,
-        "augment": {"shift": 1},
-    },
+    "kdzoo.data.Digits": {"labels_per_class": 1, "augment": {"shift": 1}},
     "kdzoo.models.MLP": {"hidden": [16, 16], "dropout": 0.2},
 }
-"""Settings of packaged data and models that make checks quick; dropout and shifts, so that randomness counts."""
+"""Settings of packaged classes that make checks quick; dropout and shifts, so that randomness counts."""
 SHORT = {"trainer.max_epochs": 2, "trainer.limit_train_batches": 3, "trainer.log_every_n_steps": 1}
 EXACT = {
     "trainer.precision": "64-true",
@@ -104,6 +101,8 @@ class Subject:
             for role in ("data", "teacher", "student")
             for key, value in SMALL.get((cfg.get(role) or {}).get("_target_", ""), {}).items()
         }
+        if FEW_SAMPLES.keys() <= config.parameters(config.locate(cfg.data._target_)).keys():
+            small |= {f"data.{key}": value for key, value in FEW_SAMPLES.items()}
         for key, value in {**small, **SHORT, **self.method.contract_settings, **self.changes}.items():
             OmegaConf.update(cfg, key, value, merge=False, force_add=True)
         return cfg
@@ -112,6 +111,14 @@ class Subject:
     def job(self) -> Job:
         """The job of seed 0."""
         return Job(for_seed(self.settings, 0), 0, self.folder, self.allow)
+
+    @cached_property
+    def _data(self) -> Any:
+        return self.job.data()
+
+    def data(self) -> Any:
+        """Return the data, as if they had just been set up."""
+        return copy.deepcopy(self._data)
 
     def distiller(self, data: Any) -> Distiller:
         """Return a new distiller with new models; the teacher is not trained."""
@@ -125,7 +132,7 @@ class Subject:
 
     def first(self) -> tuple[Distiller, Batch]:
         """Return a new distiller that has seen the sizes of a batch, and this batch."""
-        data = self.job.data()
+        data = self.data()
         distiller = self.distiller(data)
         batch = as_batch(next(iter(data.train_dataloader())))
         distiller.rehearse(batch)
@@ -142,7 +149,7 @@ class Subject:
             every_n_steps: save also every so many steps.
             backend: of ``torch.compile`` for the student; None does not compile it.
         """
-        data = self.job.data()
+        data = self.data()
         distiller = self.distiller(data)
         if backend is not None:
             distiller.student.compile(backend=backend)
@@ -190,7 +197,7 @@ def check_gradients(subject: Subject) -> None:
 
 def check_teacher(subject: Subject) -> None:
     """The teacher is in eval mode at every step, and every weight and buffer stays as it was."""
-    untouched = subject.distiller(subject.job.data()).teacher
+    untouched = subject.distiller(subject.data()).teacher
     if untouched is None:
         return
     teacher = subject.train("teacher", _WatchTeacher()).distiller.teacher
@@ -432,7 +439,7 @@ FILLED = ("student", "teacher", "optimizer", "scheduler", "loss_weights")
 
 def check_arguments(subject: Subject) -> None:
     """Numeric arguments, names of choices and loss weights out of range are refused, with the argument's name."""
-    data = subject.job.data()
+    data = subject.data()
     student, teacher = subject.job.model("student", data.sizes), subject.job.model("teacher", data.sizes)
     models = [student] if subject.method.teacher_kind is None else [student, teacher]
     given = {
@@ -465,7 +472,8 @@ def _numbers(method: type[Distiller]) -> dict[str, Sequence[Any]]:
     found = {}
     for name in config.parameters(method):
         for owner in method.__mro__:
-            hint = typing.get_type_hints(owner.__init__).get(name) if name not in FILLED else None
+            own = vars(owner).get("__init__")
+            hint = typing.get_type_hints(own).get(name) if own is not None and name not in FILLED else None
             kinds = [kind for kind in (hint, *typing.get_args(hint)) if kind in table]
             if kinds and typing.get_origin(hint) in (None, typing.Union, type(int | None)):
                 found[name] = table[kinds[0]]

@@ -133,7 +133,7 @@ class Distiller(pl.LightningModule, ABC):
             raise ConfigError("teacher and student share parameters; give the student a copy (copy.deepcopy)")
         self.teacher.requires_grad_(False).eval()
         self._register_state_dict_hook(_drop_teacher)
-        self.register_load_state_dict_post_hook(_forgive_teacher)
+        self.register_load_state_dict_pre_hook(_keep_teacher)
 
     @final
     def train(self, mode: bool = True) -> "Distiller":
@@ -187,7 +187,8 @@ class Distiller(pl.LightningModule, ABC):
         for part in earlier:
             self.trainer.strategy.backward(self._loss(part, whole, means), None)
         loss = self._loss(last, whole, means)
-        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:
+        trainer: Any = self.trainer  # Lightning sets log_every_n_steps from outside
+        if trainer.global_step % trainer.log_every_n_steps == 0:
             self.last_terms = {name: self.trainer.strategy.reduce(mean) for name, mean in means.items()}
             self.log_dict({f"train/{name}": mean for name, mean in self.last_terms.items()})
         return loss
@@ -294,7 +295,7 @@ def _drop_teacher(module: nn.Module, state: dict[str, Any], prefix: str, _: Any)
         del state[key]
 
 
-def _forgive_teacher(module: nn.Module, incompatible: Any) -> None:  # noqa: ARG001
-    """Do not miss the teacher when a state is loaded strictly (a post-load hook)."""
-    missing = incompatible.missing_keys
-    missing[:] = [key for key in missing if not key.startswith("teacher.")]
+def _keep_teacher(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Let a state be loaded strictly without the teacher, which stays as it is (a pre-load hook)."""
+    assert isinstance(module.teacher, nn.Module)
+    state.update(module.teacher.state_dict(prefix=f"{prefix}teacher."))

@@ -86,7 +86,8 @@ def _resolved(node: Any, path: str, lines: list[str]) -> Any:
     if isinstance(node, ListConfig):
         return [_resolved_child(node, i, f"{path}[{i}]", lines) for i in range(len(node))]
     if isinstance(node, DictConfig):
-        return {key: _resolved_child(node, key, f"{path}.{key}".lstrip("."), lines) for key in node if key != "hydra"}
+        names = [name for name in map(str, node) if name != "hydra"]
+        return {name: _resolved_child(node, name, f"{path}.{name}".lstrip("."), lines) for name in names}
     return node
 
 
@@ -145,7 +146,8 @@ def _of_teacher(tree: Mapping[str, Any], allow: Collection[str]) -> Iterator[str
     if isinstance(data, Mapping) and isinstance(changes, Mapping) and changes:
         changed = list(_of_node("teacher_training.data", {**data, **changes}, allow))
         yield from (line for line in changed if any(f"teacher_training.data.{key}" in line for key in changes))
-    target = (tree.get("distiller") or {}).get("_target_") if isinstance(tree.get("distiller"), Mapping) else None
+    distiller = tree.get("distiller")
+    target = str(distiller.get("_target_")) if isinstance(distiller, Mapping) else ""
     if target in allow and not tree.get("teacher"):
         try:
             kind = getattr(config.locate(target), "teacher_kind", None)

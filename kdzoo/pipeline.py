@@ -208,6 +208,4 @@ def _loaded(cfg: DictConfig | Mapping[str, Any] | str | Path) -> DictConfig:
         return cfg
     if isinstance(cfg, Mapping):
         return OmegaConf.create(dict(cfg))
-    saved = OmegaConf.load(cfg)
-    saved["output_dir"] = str(Path(cfg).parent)
-    return OmegaConf.create(config.plain(saved))
+    return OmegaConf.create({**config.plain(OmegaConf.load(cfg)), "output_dir": str(Path(cfg).parent)})

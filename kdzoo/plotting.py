@@ -35,9 +35,12 @@ def reliability_diagram(
         filled = [b for b in range(bins) if (place == b).any()]
         x = [probability[place == b].mean() for b in filled]
         y = [correct[place == b].mean() for b in filled]
-        axes.plot(x, y, marker="o", markersize=3, label=name, color=ROLE_COLOURS.get(name))
-    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
-    axes.legend()
+        share = [(place == b).mean() for b in filled]
+        colour = ROLE_COLOURS.get(name)
+        axes.plot(x, y, linewidth=0.8, alpha=0.5, color=colour)
+        axes.scatter(x, y, s=[8 + 150 * part for part in share], label=name, color=colour)  # larger: more samples
+    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.05), ylim=(0, 1.05))
+    figure.legend(loc="outside upper center", ncols=len(confidence), markerscale=0.5)
     return _save(figure, path)
 
 
@@ -51,7 +54,7 @@ def recall_by_class(recall: Mapping[str, NDArray[np.floating]], path: Path) -> P
         place = np.arange(classes) + (i - (len(recall) - 1) / 2) * width
         axes.bar(place, values, width, label=name, color=ROLE_COLOURS.get(name))
     axes.set(xlabel="class", ylabel="recall", xticks=np.arange(classes), ylim=(0, 1.02))
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside upper center", ncols=len(recall))
     return _save(figure, path)
 
 

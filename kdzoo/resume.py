@@ -45,15 +45,13 @@ class ExactResume(pl.Callback):
         """Return the epoch, the number of its batches trained on, and whether a callback ended the training."""
         return self.position
 
-    def on_load_checkpoint(self, trainer: pl.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
+    def on_load_checkpoint(self, trainer: Any, module: Any, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
         """Skip the batches that the checkpoint has seen; train no more if a callback had ended it."""
         self.position = checkpoint["callbacks"][self.state_key]
         sampler = trainer.datamodule.train_sampler
         sampler.epoch, sampler.start = self.position["epoch"], self.position["start"]
         trainer.should_stop = self.position["stopped"]
-        if sampler.start == 0:  # Lightning would take the batches of the epoch before for those of this one
-            batches = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-            batches.update(current=dict.fromkeys(batches["current"], 0), is_last_batch=False)
+        _place_lightning(checkpoint["loops"]["fit_loop"], **self.position)
 
     def on_train_start(self, *_: Any) -> None:
         """Take SIGTERM back from Lightning, which would leave without saving."""
@@ -66,6 +64,7 @@ class ExactResume(pl.Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         """Make the random state a function of (seed, step, rank)."""
+        trainer.fit_loop.restarting = False  # or a scheduler that follows a metric would miss the epoch's end
         seed = mix_seed(self.seed, trainer.global_step, trainer.global_rank)
         # torch.manual_seed also formats a stack trace for every kind of device that is not in use: 1 to 2 ms.
         (torch.default_generator if trainer.strategy.root_device.type == "cpu" else torch).manual_seed(seed)
@@ -93,6 +92,16 @@ class ExactResume(pl.Callback):
             trainer.save_checkpoint(self.path)
         if signum is not None:
             raise Interrupted(signum)
+
+
+def _place_lightning(loop: dict[str, Any], epoch: int, start: int, stopped: bool) -> None:  # noqa: ARG001
+    """Write a position into the counters of Lightning's loops, which drift over several restarts."""
+    begun = epoch + (start > 0)
+    epochs = {"ready": begun, "started": begun, "processed": epoch, "completed": epoch}
+    loop["epoch_progress"].update(total=dict(epochs), current=dict(epochs))
+    if start == 0:  # it would take the batches of the epoch before for those of this one
+        batches = loop["epoch_loop.batch_progress"]
+        batches.update(current=dict.fromkeys(batches["current"], 0), is_last_batch=False)
 
 
 class _Stop:
@@ -138,7 +147,7 @@ def stop_between_steps() -> Iterator[None]:
     try:
         yield
     finally:
-        _stop.handler = None
+        _stop.handler = _stop.arrived = None
         for signum, handler in before.items():
             signal.signal(signum, handler)
 

@@ -4,7 +4,10 @@ CPU time of the process on one thread, so that other processes matter as little 
 runs in turns within one process, and the median of the rounds counts.
 """
 
+import contextlib
 import datetime
+import functools
+import io
 import platform
 import statistics
 import tempfile
@@ -15,8 +18,8 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, kl_div
 
 from kdzoo import config
 from kdzoo.data import ArrayData
@@ -57,8 +60,8 @@ def answers(teacher: nn.Module, data: ArrayData) -> Tensor:
 def bare_loss(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
     """The loss of logit distillation in plain torch."""
     log_q, log_p = ((z / TEMPERATURE).log_softmax(1) for z in (student, teacher))
-    soft = F.kl_div(log_q, log_p, reduction="batchmean", log_target=True) * TEMPERATURE**2
-    return SOFT * soft + HARD * F.cross_entropy(student, target)
+    soft = kl_div(log_q, log_p, reduction="batchmean", log_target=True) * TEMPERATURE**2
+    return SOFT * soft + HARD * cross_entropy(student, target)
 
 
 def bare_steps(student: nn.Module, teacher: nn.Module, data: ArrayData, outputs: Tensor | None) -> float:
@@ -95,26 +98,27 @@ class Stopwatch(pl.Callback):
 
 def kdzoo_steps(student: nn.Module, teacher: nn.Module, data: ArrayData, outputs: Tensor | None) -> float:
     """Train one epoch as a run does, with its trainer, its logging and its checkpoint."""
-    distiller = LogitKD(
-        student, teacher, temperature=TEMPERATURE, loss_weights={"soft": SOFT, "hard": HARD}
-    )
+    distiller = LogitKD(student, teacher, temperature=TEMPERATURE, loss_weights={"soft": SOFT, "hard": HARD})
     distiller.teacher_cache = outputs
-    trainer = config.plain(config.compose("trainer=cpu", "trainer.max_epochs=1", "seed=0").trainer)
-    settings = {key: value for key, value in trainer.items() if key != "_target_"}
     watch = Stopwatch()
-    with tempfile.TemporaryDirectory() as folder:
-        fit(distiller, data, Training(settings, Path(folder), seed=0, label="", callbacks=[watch]))
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
+        fit(distiller, data, Training(trainer_settings(), Path(folder), seed=0, label="", callbacks=[watch]))
     return 1e3 * watch.seconds / len(data.train_sampler)
 
 
+@functools.cache
+def trainer_settings() -> dict[str, object]:
+    """Return what a run gives to its Lightning trainer, for one epoch on the CPU."""
+    settings = config.plain(config.compose("trainer=cpu", "trainer.max_epochs=1").trainer)
+    return {key: value for key, value in settings.items() if key != "_target_"}
+
+
 def in_turns(variants: Mapping[str, Steps], rounds: int) -> dict[str, list[float]]:
-    """Run every variant once to warm up, then once in each round; return the times of the rounds."""
+    """Run every variant once in each round; return the times of the rounds."""
     times: dict[str, list[float]] = {name: [] for name in variants}
-    for round_ in range(-1, rounds):
+    for _ in range(rounds):
         for name, steps in variants.items():
-            milliseconds = steps()
-            if round_ >= 0:
-                times[name].append(milliseconds)
+            times[name].append(steps())
     return times
 
 

@@ -11,10 +11,8 @@ from torch.utils.data import RandomSampler, TensorDataset
 if TYPE_CHECKING:
     from kdzoo.data import ArrayData
 
-OPERATORS = (
-    "nms qnms roi_align _roi_align_backward roi_pool _roi_pool_backward ps_roi_align _ps_roi_align_backward "
-    "ps_roi_pool _ps_roi_pool_backward deform_conv2d _deform_conv2d_backward"
-).split()
+KERNELS = ("roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool", "deform_conv2d")
+OPERATORS = ["nms", "qnms", *KERNELS, *(f"_{kernel}_backward" for kernel in KERNELS)]
 library = torch.library.Library("torchvision", "DEF")
 # Its operators are compiled for CUDA. Declared without a body, they let the Python part of torchvision, which is all
 # that torchdistill's training needs, load beside a CPU build of torch.

@@ -162,10 +162,10 @@ BROKEN = [
     (Forgets, "resume", "ends differently"),
     (Sometimes, "determinism", "differ"),
     (BatchMean, "micro_batches", "micro_batch_size=1"),
-    (AnyTemperature, "arguments", "temperature=nan is accepted"),
+    (AnyTemperature, "arguments", r"temperature=nan is accepted"),
     (Alone, "batch_of_one", "sample 0 alone"),
     (Climbs, "training", "do not lower the loss"),
-    (Remembers, "checkpoint", "teacher.copy"),
+    (Remembers, "checkpoint", r"teacher\.copy"),
 ]
 
 
@@ -181,7 +181,7 @@ def test_check_finds_what_it_is_about(method, check, reason, tmp_path):
 def test_non_finite_terms_fail_training(tmp_path):
     trained = subject_of("logit_kd", tmp_path).train("one")
     trained.history.terms["soft"][-1] = math.inf
-    with pytest.raises(AssertionError, match="soft.*inf"):
+    with pytest.raises(AssertionError, match=r"soft.*inf"):
         contracts._assert_finite(trained)
 
 

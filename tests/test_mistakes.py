@@ -203,7 +203,9 @@ def test_only_exact_names_are_built(target, tmp_path):
     with pytest.raises(ConfigError, match="is not in any config folder"):
         kdzoo.run(cfg)
     assert not (tmp_path / "run").exists()
-    assert not any("any config folder" in one for one in mistakes.in_settings(cfg, {*config.packaged_targets(), target}))
+    assert not any(
+        "any config folder" in one for one in mistakes.in_settings(cfg, {*config.packaged_targets(), target})
+    )
 
 
 def test_run_in_a_notebook_names_all_mistakes_and_writes_nothing(tmp_path):

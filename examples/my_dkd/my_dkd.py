@@ -19,6 +19,7 @@ class MyDKD(Distiller):
         self.temperature = temperature
 
     def losses(self, batch):
+        """Return the three terms, each with one value for every labelled sample."""
         labelled = batch["target"] >= 0
         target, student = batch["target"][labelled], self.student(batch["input"])[labelled]
         s_target, s_others = log_parts(student / self.temperature, target)

@@ -117,6 +117,7 @@ class TestBoth:
         value = loss(student[:batch], teacher[:batch])
         assert torch.equal(value, loss(student, teacher)[:batch])
 
+    @pytest.mark.usefixtures("unchecked_shapes")  # jaxtyping's decorators cannot be compiled
     def test_vmap_and_compile(self, loss) -> None:
         torch._dynamo.reset()
         student, teacher = normal(5, 2, 3, 2, 2), normal(5, 2, 3, 2, 2, seed=1)

@@ -10,7 +10,8 @@ from scipy.special import log_softmax, softmax
 from sklearn.metrics import accuracy_score, log_loss, recall_score
 from torch import Tensor, nn
 
-from kdzoo.data import IGNORE
+from kdzoo import pipeline
+from kdzoo.data import IGNORE, Digits
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.kinds import Classifier, get
 from kdzoo.kinds.classifier import (
@@ -201,6 +202,15 @@ class TestUnseenClasses:
         }
         assert found["unseen_recall_shifted"] > found["unseen_recall"]
         assert found["errors_shifted"] < KIND.metrics(test)["errors"]
+
+    @pytest.mark.parametrize(("val_size", "unseen"), [(0.1, [3]), (0.1, []), (0, [3])])
+    def test_a_run_measures_them_if_there_are_any_and_a_validation_part(self, val_size, unseen, tmp_path) -> None:
+        data = Digits(val_size=val_size, exclude_classes=unseen)
+        data.setup()
+        models = {role: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)) for role in ("teacher", "student")}
+        measured = pipeline.evaluate(KIND, models, data, tmp_path, unseen)["models"]
+        for role in models:
+            assert ("errors_shifted" in measured[role]["metrics"]) is bool(val_size and unseen)
 
 
 class TestCheck:

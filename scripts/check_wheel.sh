@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Build sdist and wheel, and use the wheel from another folder as a user would. Leaves with 1 if anything fails.
+set -euo pipefail
+
+root="$(cd "$(dirname "$0")/.." && pwd)"
+python="${PYTHON_WITH_DEPENDENCIES:-$root/.venv/bin/python}"
+work="$(mktemp -d)"
+trap 'rm -rf "$work"' EXIT
+export OMP_NUM_THREADS=1
+unset PYTHONPATH
+
+fail() { echo "check_wheel: $*" >&2; exit 1; }
+
+# The sources are copied, so that no build folder of an earlier version gets into the wheel.
+mkdir "$work/source"
+(cd "$root" && tar -c --exclude=__pycache__ pyproject.toml README* LICENSE* kdzoo conf 2>/dev/null || true) | tar -x -C "$work/source"
+isolation=()
+"$python" -c "import setuptools" 2>/dev/null && isolation=(--no-isolation)
+"$python" -m build "${isolation[@]}" --outdir "$work/dist" "$work/source" >"$work/build.log" 2>&1 || {
+  tail -20 "$work/build.log" >&2
+  fail "the build failed"
+}
+
+wheel="$(echo "$work"/dist/*.whl)"
+"$python" -m zipfile -l "$wheel" >"$work/listing"
+for name in kdzoo/py.typed kdzoo/conf/train.yaml kdzoo/conf/__init__.py; do
+  grep -q "^$name " "$work/listing" || fail "$name is not in the wheel"
+done
+(cd "$root/conf" && find . -name '*.yaml' | sed 's|^\./||') | while read -r name; do
+  grep -q "^kdzoo/conf/$name " "$work/listing" || fail "conf/$name is not in the wheel"
+done
+tar -tzf "$work"/dist/*.tar.gz >"$work/sources"
+grep -q "/conf/train.yaml$" "$work/sources" || fail "conf is not in the sdist"
+
+# The dependencies come from the environment at hand, by a path file: a second torch would cost a minute. A path
+# that a path file adds is searched for packages, but the path files in it are not read, and the editable
+# install of this project is one of those: the only kdzoo here is the wheel's.
+"$python" -m venv --without-pip "$work/venv"
+dependencies="$("$python" -c "import sysconfig; print(sysconfig.get_paths()['purelib'])")"
+site="$("$work/venv/bin/python" -c "import sysconfig; print(sysconfig.get_paths()['purelib'])")"
+"$python" -m pip --quiet --python "$work/venv/bin/python" install --no-deps --no-index "$wheel"
+echo "$dependencies" >"$site/dependencies.pth"
+
+mkdir "$work/elsewhere"
+cd "$work/elsewhere"
+kdzoo="$work/venv/bin/kdzoo"
+imported="$("$work/venv/bin/python" -c "import kdzoo; print(kdzoo.__file__)")"
+[[ "$imported" == "$site/kdzoo/__init__.py" ]] || fail "kdzoo was imported from $imported"
+
+runs() { # expected number of reports, command
+  local expected="$1"; shift
+  "$kdzoo" "$@" >"$work/run.log" 2>&1 || { tail -20 "$work/run.log" >&2; fail "kdzoo $* failed"; }
+  local found
+  found="$(find outputs -name report.json | wc -l)"
+  [[ "$found" == "$expected" ]] || fail "after kdzoo $* there are $found reports, not $expected"
+  echo "ok: kdzoo $*"
+}
+
+"$kdzoo" --help >"$work/help"
+grep -q "distiller: .*logit_kd" "$work/help" || fail "--help does not list the distillers"
+small=(debug=fast control=false student.hidden=[8] teacher.hidden=[8])
+runs 1 debug=fast
+runs 2 "${small[@]}" distiller.temperature=3
+runs 4 -m "${small[@]}" distiller.temperature=1,2
+cp -r "$root/examples/my_dkd/." .
+runs 5 --config-dir conf distiller=my_dkd "${small[@]}" distiller.temperature=2
+echo "check_wheel: $(basename "$wheel") works"
