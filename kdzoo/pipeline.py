@@ -103,12 +103,7 @@ def rehearse(job: Job, method: type[Distiller], models: Mapping[str, nn.Module],
         if role in models:
             kinds.get(str(kind)).check(role, models[role], sample, data.sizes)
     copies = copy.deepcopy(dict(models))
-    distiller = job.distiller(copies["student"], copies.get("teacher"))
-    distiller.rehearse(sample)
-    try:
-        distiller.configure_optimizers()
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"the optimizer or scheduler cannot be made: {error}") from error
+    job.distiller(copies["student"], copies.get("teacher")).rehearse(sample)
 
 
 def train(job: Job, distiller: Distiller, data: Any, role: str) -> History:

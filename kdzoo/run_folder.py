@@ -46,7 +46,7 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def claim(folder: Path, settings: Mapping[str, Any], *, free: Collection[str] = ()) -> None:
-    """Write ``settings`` to ``config.yaml``, or check that the folder already holds these.
+    """Write ``settings`` to ``config.yaml``, or check that a run that was begun there has the same.
 
     Args:
         folder: the run folder.
@@ -57,16 +57,18 @@ def claim(folder: Path, settings: Mapping[str, Any], *, free: Collection[str] = 
         RunFolderError: it holds a run of another configuration; the differing keys are named.
     """
     path = folder / "config.yaml"
+    changes: list[str] = []
     if path.exists():
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
+        begun = any(folder.glob("seed_*")) or (folder / "report.json").exists()
         changes = [line for line in differences(before, settings) if re.split(r"[.:]", line)[0] not in free]
-        if changes:
+        if changes and begun:
             more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
             raise RunFolderError(
                 f"{folder} holds a run of another configuration ({'; '.join(changes[:3])}{more}); "
                 "choose another hydra.run.dir, or delete the folder"
             )
-    elif is_main_process():
+    if is_main_process() and (changes or not path.exists()):
         atomic.write_text(path, yaml.safe_dump(dict(settings), sort_keys=False))
 
 
