@@ -223,9 +223,13 @@ def _leave_process_group() -> None:
 def _run_rank(path: Path) -> None:
     """Do the part of another rank, with the settings that the first rank resolved."""
     from kdzoo.pipeline import run
+    from kdzoo.resume import Interrupted
 
     content = json.loads(path.read_text(encoding="utf-8"))
-    run(OmegaConf.create(content["cfg"]), allow=content["allow"], command=content["command"])
+    try:
+        run(OmegaConf.create(content["cfg"]), allow=content["allow"], command=content["command"])
+    except Interrupted as stop:
+        sys.exit(stop.exit_code)
 
 
 # ---------------------------------------------------------------- Tab

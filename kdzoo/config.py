@@ -140,11 +140,12 @@ def instantiate(node: Mapping[str, Any], *, allow: Collection[str], **arguments:
 
 
 @contextmanager
-def construction(target: str) -> Iterator[None]:
-    """Turn what a constructor says of its arguments into a ConfigError of one line."""
+def construction(target: str, *others: type[Exception]) -> Iterator[None]:
+    """Turn what a constructor says of its arguments into a ConfigError of one line; ``others`` are its own errors."""
+    caught: tuple[type[Exception], ...] = (InstantiationException, ValueError, TypeError, *others)
     try:
         yield
-    except (InstantiationException, ValueError, TypeError) as error:
+    except caught as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
         if isinstance(cause, KdzooError):
             raise cause from None

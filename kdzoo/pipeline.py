@@ -67,6 +67,8 @@ def run_seed(job: Job) -> dict[str, Any]:
     started = time.perf_counter()
     data = job.data()
     method = config.locate(job.settings["distiller"]["_target_"])
+    if job.settings["compile"] and "compile" in method.exempt:
+        raise ConfigError(f"compile=true does not work with {method.__name__}: {method.exempt['compile']}")
     kind = kinds.get(method.student_kind)
     models = {"student": job.model("student", data.sizes)}
     if method.teacher_kind is not None:

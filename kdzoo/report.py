@@ -14,6 +14,7 @@ from scipy import stats
 
 from kdzoo.errors import ConfigError
 
+EXPECTED_KEYS = {"metric", "value", "tolerance", "better", "source"}
 FIXED = ("parameters",)
 ROLES = ("teacher", "student", "control")
 PACKAGES = ("kdzoo", "torch", "pytorch-lightning", "hydra-core", "torchmetrics", "numpy")
@@ -68,7 +69,8 @@ def against_expected(report: Mapping[str, Any], expected: Sequence[Mapping[str, 
     Args:
         report: the report.
         expected: figures, each with ``metric`` (path in the report, ``student.metrics.errors``), ``value``,
-            ``tolerance`` (largest distance from the value) and ``source``.
+            ``tolerance`` (largest distance from the value), ``better`` (``lower`` or ``higher``: in this
+            direction any distance will do) and ``source``.
 
     Returns:
         The same with ``measured`` and ``reached``.
@@ -78,8 +80,8 @@ def against_expected(report: Mapping[str, Any], expected: Sequence[Mapping[str, 
     """
     rows = []
     for entry in expected:
-        if set(entry) != {"metric", "value", "tolerance", "source"}:
-            raise ConfigError(f"expected needs the keys metric, value, tolerance and source, got {sorted(entry)}")
+        if set(entry) != EXPECTED_KEYS or entry["better"] not in ("lower", "higher"):
+            raise ConfigError(f"expected needs {sorted(EXPECTED_KEYS)}, with better lower or higher, got {dict(entry)}")
         measured: Any = report
         for part in str(entry["metric"]).split("."):
             measured = measured.get(part) if isinstance(measured, Mapping) else None
@@ -87,8 +89,8 @@ def against_expected(report: Mapping[str, Any], expected: Sequence[Mapping[str, 
             measured = measured.get("mean")
         if not isinstance(measured, int | float):
             raise ConfigError(f"expected.metric {entry['metric']!r} is no number in the report")
-        reached = abs(measured - entry["value"]) <= entry["tolerance"]
-        rows.append({**entry, "measured": measured, "reached": reached})
+        excess = (measured - entry["value"]) * (1 if entry["better"] == "lower" else -1)
+        rows.append({**entry, "measured": measured, "reached": excess <= entry["tolerance"]})
     return rows
 
 

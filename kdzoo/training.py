@@ -11,6 +11,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from kdzoo import config
 from kdzoo.checkpoint import AtomicCheckpointIO, read_checkpoint
@@ -96,7 +97,7 @@ def fit(distiller: Distiller, data: pl.LightningDataModule, training: Training) 
     if checkpoint.exists():
         _check_fits(checkpoint, distiller)
     with _quiet_lightning(), signals_wait():
-        with config.construction("pytorch_lightning.Trainer"):
+        with config.construction("pytorch_lightning.Trainer", MisconfigurationException):
             trainer = pl.Trainer(
                 **training.settings,
                 callbacks=[

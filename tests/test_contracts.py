@@ -9,7 +9,10 @@ from torch import nn
 import kdzoo
 from kdzoo import contracts, registry
 from kdzoo.batch import labelled_positions, labels, valid_positions
-from kdzoo.contracts import CHECKS, NEVER_EXEMPT, Subject
+from kdzoo.contracts import CHECKS, NEVER_EXEMPT, checks
+from kdzoo.contracts.compare import difference, weighted_loss
+from kdzoo.contracts.ranks import data_parallel_gaps
+from kdzoo.contracts.subject import Subject
 from kdzoo.distillers import LogitKD
 from kdzoo.errors import ConfigError
 from kdzoo.functional import hard_target_ce, soft_target_kl
@@ -29,7 +32,7 @@ def subject_of(name, tmp_path):
 def parallel_gaps(tmp_path_factory):
     folder = tmp_path_factory.mktemp("parallel")
     tried = {name: subject_of(name, folder) for name in REGISTERED}
-    return contracts.data_parallel_gaps({k: s for k, s in tried.items() if "data_parallel" not in s.method.exempt})
+    return data_parallel_gaps({k: s for k, s in tried.items() if "data_parallel" not in s.method.exempt})
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -182,7 +185,7 @@ def test_non_finite_terms_fail_training(tmp_path):
     trained = subject_of("logit_kd", tmp_path).train("one")
     trained.history.terms["soft"][-1] = math.inf
     with pytest.raises(AssertionError, match=r"soft.*inf"):
-        contracts._assert_finite(trained)
+        checks.assert_finite(trained)
 
 
 # ---------------------------------------------------------------- a user's own
@@ -205,7 +208,7 @@ def test_report_names_each_check(tmp_path, monkeypatch, capsys):
 
 
 def test_report_of_a_broken_one(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(contracts, "CHECKS", {"training": broken, "bf16": contracts.check_bf16})
+    monkeypatch.setattr(contracts, "CHECKS", {"training": broken, "bf16": checks.check_bf16})
     assert not contracts.report_checks(kdzoo.compose("distiller=logit_kd"))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "FAILED  training: ValueError: nothing works"
@@ -218,12 +221,10 @@ def broken(subject):
 
 def test_difference_sees_one_bit():
     one = {"a": [torch.zeros(3), {"seconds": 1.0, "n": 2}]}
-    assert contracts.difference(one, {"a": [torch.zeros(3), {"seconds": 9.0, "n": 2}]}) is None
-    assert contracts.difference(one, {"a": [torch.tensor([0, 0, 1e-45]), {"seconds": 1.0, "n": 2}]}).startswith(
-        "a.0 by"
-    )
-    assert contracts.difference(one, {"a": [torch.zeros(3), {"seconds": 1.0, "n": 3}]}) == "a.1.n: 2 and 3"
-    assert contracts.difference(one, {"b": 1}) is not None
+    assert difference(one, {"a": [torch.zeros(3), {"seconds": 9.0, "n": 2}]}) is None
+    assert difference(one, {"a": [torch.tensor([0, 0, 1e-45]), {"seconds": 1.0, "n": 2}]}).startswith("a.0 by")
+    assert difference(one, {"a": [torch.zeros(3), {"seconds": 1.0, "n": 3}]}) == "a.1.n: 2 and 3"
+    assert difference(one, {"b": 1}) is not None
 
 
 def test_weighted_loss_is_the_sum_of_means():
@@ -233,5 +234,5 @@ def test_weighted_loss_is_the_sum_of_means():
     student, teacher = distiller.student(batch["input"]), distiller.teacher(batch["input"])
     soft = soft_target_kl(student[valid_positions(batch)], teacher, temperature=2.0).mean()
     hard = hard_target_ce(student[labelled_positions(batch)], labels(batch)).mean()
-    loss = contracts.weighted_loss(distiller, batch).item()
+    loss = weighted_loss(distiller, batch).item()
     assert loss == pytest.approx((0.9 * soft + 0.1 * hard).item(), rel=1e-6)

@@ -14,7 +14,8 @@ import torch
 import kdzoo
 from kdzoo import atomic, run_folder
 from kdzoo.checkpoint import read_checkpoint
-from kdzoo.contracts import Subject, difference, lasting_state
+from kdzoo.contracts.compare import difference, lasting_state
+from kdzoo.contracts.subject import Subject
 from kdzoo.data import ArrayData
 from kdzoo.distillers import LogitKD
 from kdzoo.errors import CheckpointError, ConfigError, DataError, KdzooError, NonFiniteLossError, RunFolderError

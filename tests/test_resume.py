@@ -15,7 +15,10 @@ import torch
 
 import kdzoo
 from kdzoo.checkpoint import read_checkpoint
-from kdzoo.contracts import COSINE, Crashes, Subject, crash_everywhere, difference, lasting_state
+from kdzoo.contracts.checks import COSINE
+from kdzoo.contracts.compare import difference, lasting_state
+from kdzoo.contracts.crashes import Crashes, crash_everywhere
+from kdzoo.contracts.subject import Subject
 from kdzoo.resume import Interrupted, stop_between_steps
 
 ROOT = Path(__file__).resolve().parent.parent

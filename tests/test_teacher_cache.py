@@ -9,7 +9,7 @@ from torch import nn
 
 import kdzoo
 from kdzoo import teacher_cache, teachers
-from kdzoo.contracts import Subject
+from kdzoo.contracts.subject import Subject
 from kdzoo.errors import CacheError
 from kdzoo.models import MLP
 

@@ -37,8 +37,7 @@ class ConvNet(nn.Module):
         (torch.Size([2, 10]), torch.Size([2, 16, 7, 7]))
 
     References:
-        LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document recognition.
-            Proceedings of the IEEE 86, 1998.
+        LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document recognition. 1998.
         Ioffe, Szegedy: Batch normalization. arXiv:1502.03167, 2015.
     """
 

@@ -1,0 +1,78 @@
+"""What every distiller must keep: checks that run on each registered one, and on a user's own.
+
+``kdzoo check distiller=my_kd --config-dir conf`` runs all of them. A check is a function of a
+:class:`Subject`, which builds the distiller of a configuration afresh, with small models and data, as often
+as the check asks; it raises AssertionError with one line that says what was broken. A method to which a
+check cannot apply says so, with the reason, in ``Distiller.exempt``.
+"""
+
+import inspect
+import tempfile
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.console import Console
+
+from kdzoo import config
+from kdzoo.contracts import checks
+from kdzoo.contracts.arguments import check_arguments
+from kdzoo.contracts.subject import Subject
+from kdzoo.distiller import Distiller
+from kdzoo.errors import ConfigError
+
+NEVER_EXEMPT = frozenset({"export", "resume", "determinism"})
+
+
+CHECKS: dict[str, Callable[[Subject], None]] = {
+    "training": checks.check_training,
+    "gradients": checks.check_gradients,
+    "teacher": checks.check_teacher,
+    "batch_of_one": checks.check_batch_of_one,
+    "determinism": checks.check_determinism,
+    "resume": checks.check_resume,
+    "micro_batches": checks.check_micro_batches,
+    "data_parallel": checks.check_data_parallel,
+    "compile": checks.check_compile,
+    "bf16": checks.check_bf16,
+    "export": checks.check_export,
+    "checkpoint": checks.check_checkpoint,
+    "arguments": check_arguments,
+}
+
+
+def exemptions(method: type[Distiller]) -> dict[str, str]:
+    """Return the checks that do not apply to a method, each with its reason.
+
+    Raises:
+        ConfigError: one does not exist, may not be exempt or has no reason.
+    """
+    for name, reason in method.exempt.items():
+        if name not in CHECKS:
+            raise ConfigError(f"{method.__name__}.exempt names no check: {name!r}; the checks: {list(CHECKS)}")
+        if name in NEVER_EXEMPT or not reason.strip():
+            raise ConfigError(f"{method.__name__}.exempt: {name!r} may not be exempt, or the reason is missing")
+    return dict(method.exempt)
+
+
+def report_checks(cfg: DictConfig, *, allow: Collection[str] = ()) -> bool:
+    """Run every check on the distiller of a configuration, print a line for each, return whether all are kept."""
+    console = Console(highlight=False)
+    reasons = exemptions(config.locate(cfg.distiller._target_))
+    kept = True
+    with tempfile.TemporaryDirectory() as folder:
+        for name, check in CHECKS.items():
+            if name in reasons:
+                console.print(f"exempt  {name}: {reasons[name]}", markup=False)
+                continue
+            try:
+                check(Subject(cfg, Path(folder) / name, allow))
+            except Exception as error:
+                kept = False
+                kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
+                reason = next(iter(str(error).splitlines()), "no reason given")
+                console.print(f"FAILED  {name}: {kind}{reason}", markup=False)
+            else:
+                summary = inspect.getdoc(check) or ""
+                console.print(f"passed  {name}: {summary}", markup=False)
+    return kept

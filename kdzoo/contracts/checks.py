@@ -1,0 +1,180 @@
+"""The checks: each says in one line what it found broken."""
+
+import math
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from kdzoo.batch import Batch, as_batch
+from kdzoo.checkpoint import load_student, save_model
+from kdzoo.contracts.compare import difference, largest_gap, lasting_state, weighted_loss
+from kdzoo.contracts.crashes import Crashes, crash_everywhere
+from kdzoo.contracts.ranks import data_parallel_gaps
+from kdzoo.contracts.subject import EXACT, Subject, Trained
+
+
+def check_training(subject: Subject) -> None:
+    """An epoch runs with finite terms, and 30 steps on one batch lower the loss."""
+    assert_finite(subject.train("training"))
+    distiller, batch = subject.first()
+    optimizer = torch.optim.Adam(distiller.trainable(), lr=1e-2)
+    values = []
+    for _ in range(30):
+        torch.manual_seed(0)
+        optimizer.zero_grad()
+        loss = weighted_loss(distiller, batch)
+        loss.backward()
+        optimizer.step()
+        values.append(float(loss.detach()))
+    assert values[-1] < values[0], f"30 steps on one batch do not lower the loss: {values[0]:.6g} -> {values[-1]:.6g}"
+
+
+def check_gradients(subject: Subject) -> None:
+    """The gradient reaches every trainable parameter, and none of the teacher's."""
+    distiller, batch = subject.first()
+    weighted_loss(distiller, batch).backward()
+    trainable = {id(parameter) for parameter in distiller.trainable()}
+    assert trainable, "there is no trainable parameter"
+    for name, parameter in distiller.named_parameters():
+        if id(parameter) in trainable:
+            assert parameter.grad is not None, f"no gradient reaches {name}"
+            assert bool(parameter.grad.any()), f"the gradient of {name} is zero"
+        if name.startswith("teacher."):
+            assert id(parameter) not in trainable, f"{name} is trainable"
+            assert parameter.grad is None, f"{name} of the teacher has a gradient"
+
+
+def check_teacher(subject: Subject) -> None:
+    """The teacher is in eval mode at every step, and every weight and buffer stays as it was."""
+    untouched = subject.distiller(subject.data()).teacher
+    if untouched is None:
+        return
+    teacher = subject.train("teacher", _WatchTeacher()).distiller.teacher
+    assert teacher is not None
+    changed = difference(untouched.state_dict(), teacher.state_dict())
+    assert changed is None, f"training changed the teacher: {changed}"
+
+
+class _WatchTeacher(pl.Callback):
+    """Fail as soon as a part of the teacher is in training mode."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:  # noqa: ARG002
+        """Look before a step."""
+        _assert_eval(module.teacher, "at the start of a step")
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:  # noqa: ARG002
+        """Look in a step."""
+        _assert_eval(module.teacher, "in a step")
+
+    def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:  # noqa: ARG002
+        """Look after validation."""
+        _assert_eval(module.teacher, "after validation")
+
+
+def _assert_eval(teacher: nn.Module, when: str) -> None:
+    training = [name or "itself" for name, module in teacher.named_modules() if module.training]
+    assert not training, f"the teacher ({training[0]}) is in training mode {when}"
+
+
+def check_batch_of_one(subject: Subject) -> None:
+    """A batch of one sample, with a label and without one, gives a finite loss and gradient."""
+    distiller, batch = subject.first()
+    for row in range(len(batch["input"])):
+        distiller.zero_grad()
+        loss = weighted_loss(distiller, {key: value[row : row + 1] for key, value in batch.items()})
+        assert math.isfinite(float(loss.detach())), f"the loss of sample {row} alone is {float(loss.detach())}"
+        if loss.requires_grad:
+            loss.backward()
+        bad = [n for n, p in distiller.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
+        assert not bad, f"the gradient of {bad[0]} is not finite for sample {row} alone"
+
+
+def check_determinism(subject: Subject) -> None:
+    """The same seed gives the same weights and the same loss terms, bit for bit."""
+    first, second = subject.train("first"), subject.train("second")
+    changed = difference(lasting_state(first.checkpoint), lasting_state(second.checkpoint))
+    assert changed is None, f"two trainings with one seed differ: {changed}"
+
+
+COSINE = {"_target_": "torch.optim.lr_scheduler.CosineAnnealingLR", "_partial_": True, "T_max": 2}
+
+
+def check_resume(subject: Subject) -> None:
+    """Crashed once at every step, validation and end of an epoch, a training ends bit-identical."""
+    pieces = {} if "micro_batches" in subject.method.exempt else {"distiller.micro_batch_size": 7}
+    subject = subject.having({**pieces, "scheduler": COSINE})
+    whole = subject.train("whole")
+    crashes = Crashes()
+    interrupted = crash_everywhere(subject, crashes)
+    assert len(crashes.seen) > 2 * whole.checkpoint["global_step"], f"only {sorted(crashes.seen)} were interrupted"
+    changed = difference(lasting_state(whole.checkpoint), lasting_state(interrupted.checkpoint))
+    assert changed is None, f"an interrupted training ends differently: {changed}"
+
+
+def check_micro_batches(subject: Subject) -> None:
+    """A step in pieces of 1, 2, 5 or 8 samples is the step on the whole batch, to 1e-6."""
+    one_step = subject.having({**EXACT, "trainer.max_steps": 1}, dropout=False)
+    whole = one_step.train("whole").distiller.state_dict()
+    for size in (1, 2, 5, 8):
+        pieces = one_step.having({"distiller.micro_batch_size": size}, dropout=False)
+        gap = largest_gap(whole, pieces.train(f"pieces_{size}").distiller.state_dict())
+        assert gap <= 1e-6, f"micro_batch_size={size} changes the step by {gap:.2g}"
+
+
+def check_data_parallel(subject: Subject) -> None:
+    """Two processes end with the weights of one, to 1e-10 in float64."""
+    gap = data_parallel_gaps({"subject": subject})["subject"]
+    assert gap <= 1e-10, f"two processes end {gap:.2g} away from one"
+
+
+def check_compile(subject: Subject) -> None:
+    """With the student compiled (traced by torch.compile, run without code generation), the terms are the same."""
+    subject = subject.having({}, dropout=False)
+    plain, compiled = subject.train("plain").history, subject.train("compiled", backend="eager").history
+    for name, values in plain.terms.items():
+        gap = max(abs((one or 0.0) - (other or 0.0)) for one, other in zip(values, compiled.terms[name], strict=True))
+        assert gap <= 1e-5, f"compilation changes the term {name!r} by {gap:.2g}"
+
+
+def check_bf16(subject: Subject) -> None:
+    """Automatic mixed precision with bfloat16 keeps terms and weights finite."""
+    assert_finite(subject.having({"trainer.precision": "bf16-mixed"}).train("bf16"))
+
+
+def check_export(subject: Subject) -> None:
+    """The exported student, read again, gives equal outputs."""
+    trained = subject.train("export")
+    student = trained.distiller.student.eval()
+    save_model(student, subject.job.node("student", trained.data.sizes), subject.folder / "exported")
+    again = load_student(subject.folder / "exported", allow=subject.allow)
+    batch = as_batch(next(iter(trained.data.train_eval_dataloader())))
+    changed = difference(_output(student, batch), _output(again, batch))
+    assert changed is None, f"the exported student answers differently: {changed}"
+
+
+def check_checkpoint(subject: Subject) -> None:
+    """The checkpoint is plain data, and holds nothing of the teacher."""
+    trained = subject.train("checkpoint")
+    kept = trained.checkpoint["state_dict"]
+    teachers = [name for name in kept if name.startswith("teacher.")]
+    assert not teachers, f"the checkpoint holds the teacher's {teachers[0]}"
+    expected = {name for name in trained.distiller.state_dict() if not name.startswith("teacher.")}
+    assert set(kept) == expected, f"the checkpoint lacks {sorted(expected - set(kept))}"
+
+
+def assert_finite(trained: Trained) -> None:
+    """Refuse terms or weights that are not finite."""
+    assert trained.history.terms, "no loss term was computed"
+    for name, values in trained.history.terms.items():
+        bad = [value for value in values if value is not None and not math.isfinite(value)]
+        assert not bad, f"the term {name!r} became {bad[0]}"
+    bad_weights = [name for name, value in trained.checkpoint["state_dict"].items() if not value.isfinite().all()]
+    assert not bad_weights, f"{bad_weights[0]} is not finite after training"
+
+
+def _output(model: nn.Module, batch: Batch) -> Any:
+    torch.manual_seed(0)
+    with torch.no_grad():
+        return model(batch["input"])

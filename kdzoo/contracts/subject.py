@@ -1,0 +1,159 @@
+"""A distiller under test: small models and data, built afresh as often as a check asks."""
+
+import copy
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from kdzoo import config, progress
+from kdzoo.batch import Batch, as_batch
+from kdzoo.checkpoint import read_checkpoint
+from kdzoo.distiller import Distiller
+from kdzoo.job import Job, for_seed
+from kdzoo.training import History, fit
+
+FEW_SAMPLES = {"train_size": 44, "val_size": 20, "batch_size": 16}
+"""Settings of data that have them, which make checks quick."""
+
+
+SMALL: dict[str, dict[str, Any]] = {
+    "kdzoo.data.Digits": {"labels_per_class": 1, "augment": {"shift": 1}},
+    "kdzoo.models.MLP": {"hidden": [16, 16], "dropout": 0.2},
+}
+"""Settings of packaged classes that make checks quick; dropout and shifts, so that randomness counts."""
+
+
+SHORT = {"trainer.max_epochs": 2, "trainer.limit_train_batches": 3, "trainer.log_every_n_steps": 1}
+
+
+EXACT = {
+    "trainer.precision": "64-true",
+    "optimizer": {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.1},
+}
+"""Float64, and an optimizer that does not hide the size of the gradient as Adam does."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training left."""
+
+    distiller: Distiller
+    data: Any
+    history: History
+    checkpoint: dict[str, Any]
+
+
+class Subject:
+    """A distiller under test, built afresh on every call.
+
+    Args:
+        cfg: a composed configuration; packaged data and models in it are made small.
+        folder: where checks may write.
+        allow: names of the user's own classes that may be built.
+        changes: settings by dotted key that come after all others.
+        dropout: whether dropout layers are active.
+    """
+
+    def __init__(
+        self,
+        cfg: DictConfig,
+        folder: Path,
+        allow: Collection[str] = (),
+        changes: Mapping[str, Any] | None = None,
+        dropout: bool = True,
+    ) -> None:
+        self.cfg, self.folder, self.dropout = cfg, folder, dropout
+        self.allow = {*config.packaged_targets(), *allow}
+        self.changes = dict(changes or {})
+        self.method: type[Distiller] = config.locate(cfg.distiller._target_)
+
+    def having(self, changes: Mapping[str, Any], dropout: bool = True) -> "Subject":
+        """Return this subject with other settings."""
+        return Subject(self.cfg, self.folder, self.allow, {**self.changes, **changes}, dropout)
+
+    @cached_property
+    def settings(self) -> DictConfig:
+        """The configuration with everything small and all changes made."""
+        cfg = self.cfg.copy()
+        OmegaConf.set_struct(cfg, False)
+        small = {
+            f"{role}.{key}": value
+            for role in ("data", "teacher", "student")
+            for key, value in SMALL.get((cfg.get(role) or {}).get("_target_", ""), {}).items()
+        }
+        if FEW_SAMPLES.keys() <= config.parameters(config.locate(cfg.data._target_)).keys():
+            small |= {f"data.{key}": value for key, value in FEW_SAMPLES.items()}
+        for key, value in {**small, **SHORT, **self.method.contract_settings, **self.changes}.items():
+            OmegaConf.update(cfg, key, value, merge=False, force_add=True)
+        return cfg
+
+    @cached_property
+    def job(self) -> Job:
+        """The job of seed 0."""
+        return Job(for_seed(self.settings, 0), 0, self.folder, self.allow)
+
+    @cached_property
+    def _data(self) -> Any:
+        return self.job.data()
+
+    def data(self) -> Any:
+        """Return the data, as if they had just been set up."""
+        return copy.deepcopy(self._data)
+
+    def distiller(self, data: Any) -> Distiller:
+        """Return a new distiller with new models; the teacher is not trained."""
+        student = self.job.model("student", data.sizes)
+        teacher = None if self.method.teacher_kind is None else self.job.model("teacher", data.sizes)
+        distiller = self.job.distiller(student, teacher)
+        for module in distiller.modules():
+            if isinstance(module, nn.Dropout) and not self.dropout:
+                module.p = 0.0
+        return distiller
+
+    def first(self) -> tuple[Distiller, Batch]:
+        """Return a new distiller that has seen the sizes of a batch, and this batch."""
+        data = self.data()
+        distiller = self.distiller(data)
+        batch = as_batch(next(iter(data.train_dataloader())))
+        distiller.rehearse(batch)
+        return distiller, batch
+
+    def train(
+        self, name: str, *callbacks: pl.Callback, every_n_steps: int | None = None, backend: str | None = None
+    ) -> Trained:
+        """Train a new distiller, or continue the training of that name where it was interrupted.
+
+        Args:
+            name: of the folder of the training.
+            *callbacks: more callbacks.
+            every_n_steps: save also every so many steps.
+            backend: of ``torch.compile`` for the student; None does not compile it.
+        """
+        data = self.data()
+        distiller = self.distiller(data)
+        if backend is not None:
+            distiller.student.compile(backend=backend)
+        how = self.job.training(name, self.folder / name)
+        with _quiet():
+            history = fit(
+                distiller, data, replace(how, callbacks=[*how.callbacks, *callbacks], every_n_steps=every_n_steps)
+            )
+        return Trained(distiller, data, history, read_checkpoint(how.folder / "last.ckpt"))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out the line that every training prints."""
+    before = progress.console.quiet
+    progress.console.quiet = True
+    try:
+        yield
+    finally:
+        progress.console.quiet = before
