@@ -17,8 +17,10 @@ lint: .make/env
 	$(BIN)/ruff check kdzoo conf tests scripts
 	$(BIN)/ruff format --check kdzoo conf tests scripts
 
-types: .make/env
+types: .make/env  ## static types, then the shapes in the annotations while tests run
 	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/functional tests/models tests/distillers tests/kinds \
+		--jaxtyping-packages=kdzoo,beartype.beartype -k "not compile"
 
 docs: .make/env
 	$(BIN)/python -m sphinx -W -q -b html docs docs/_build

@@ -163,12 +163,21 @@ class Distiller(pl.LightningModule, ABC):
 
     @final
     def rehearse(self, batch: Batch) -> dict[str, Tensor]:
-        """Run ``prepare`` and ``losses`` once without training, and refuse weights of unknown terms."""
+        """Run ``prepare`` and ``losses`` once without training; refuse what does not fit.
+
+        Raises:
+            ConfigError: the losses refuse what the models return, or a weight names an unknown term.
+        """
         was_training = self.training
         self.eval()
-        with torch.no_grad():
-            self.prepare(batch)
-            terms = self.losses(batch)
+        try:
+            with torch.no_grad():
+                self.prepare(batch)
+                terms = self.losses(batch)
+        except ConfigError:
+            raise
+        except ValueError as error:
+            raise ConfigError(f"{type(self).__name__} does not fit these models and data: {error}") from error
         self.train(was_training)
         _check_weights(self.loss_weights, terms)
         return terms

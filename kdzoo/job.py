@@ -111,7 +111,11 @@ class Job:
 
 def for_seed(cfg: DictConfig, seed: int) -> dict[str, Any]:
     """Return the settings of one seed: ``${seed}`` resolved, accumulation turned into micro-batches."""
-    settings = copy.deepcopy(config.plain(OmegaConf.merge(cfg, {"seed": seed, "seeds": None})))
+    one = OmegaConf.merge(cfg, {"seed": seed, "seeds": None})
+    settings = copy.deepcopy(config.plain(one))
+    # A schedule over ${trainer.max_epochs} is, for the teacher, one over the teacher's epochs.
+    epochs = {"trainer": {"max_epochs": settings["teacher_training"]["max_epochs"]}}
+    settings["teacher_training"] = config.plain(OmegaConf.merge(one, epochs))["teacher_training"]
     pieces = settings["trainer"].get("accumulate_grad_batches", 1)
     if pieces > 1:
         if "batch_size" not in settings["data"]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,8 @@ def train(job: Job, kind: kinds.Kind, model: nn.Module, sizes: dict[str, Any]) -
     brings_weights = getattr(model, "new_parameters", None) == ()  # it loads weights itself, and lacks none
     if how["checkpoint"] is not None or brings_weights:
         return
-    all_labels = {key: None for key in ("labels_per_class",) if key in job.settings["data"]}
-    changes = {**all_labels, **how["data"]}
+    own = {"labels_per_class": None, "seed": how["seed"]}  # every label, and an order of its own
+    changes = {**{key: own[key] for key in own if key in job.settings["data"]}, **how["data"]}
     data = job.data(changes)
     node = job.node("teacher", sizes)
     folder = Path(job.settings["cache_dir"]) / "teachers" / _digest(_determinants(job, node, changes, data))
@@ -46,7 +47,8 @@ def train(job: Job, kind: kinds.Kind, model: nn.Module, sizes: dict[str, Any]) -
             return
         distiller = job.untaught(model, kind.untaught, how)
         label = f"teacher, seed {how['seed']}"
-        fit(distiller, data, job.training(label, folder, max_epochs=how["max_epochs"]))
+        training = job.training(label, folder, max_epochs=how["max_epochs"])
+        fit(distiller, data, replace(training, seed=how["seed"]))
         if run_folder.is_main_process():
             save_model(model, node, folder)
 
