@@ -1,7 +1,7 @@
 """All mistakes of a composed configuration at once, each in a line with the nearest valid name.
 
-``in_settings`` compares a configuration with the signatures of what it names. It imports these classes, and
-builds nothing. What is wrong with the words of a command line is found in ``command.py``.
+``in_settings`` compares a configuration with the signatures of what it names, and builds nothing. What is wrong
+with the words of a command line is found in ``command.py``.
 """
 
 import inspect
@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kdzoo import config
 from kdzoo.errors import ConfigError
+from kdzoo.signatures import Described, describe
 
 HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 SIZES = {"in_shape", "num_classes", "vocab_size"}
@@ -150,7 +151,7 @@ def _of_teacher(tree: Mapping[str, Any], allow: Collection[str]) -> Iterator[str
     target = str(distiller.get("_target_")) if isinstance(distiller, Mapping) else ""
     if target in allow and not tree.get("teacher"):
         try:
-            kind = getattr(config.locate(target), "teacher_kind", None)
+            kind = describe(target).constants.get("teacher_kind")
         except ConfigError:
             return
         if kind is not None:
@@ -187,15 +188,15 @@ def _of_target(path: str, node: Mapping[str, Any], allow: Collection[str]) -> It
         yield f"{path}: {config.refusal(target, allow)}"
         return
     try:
-        found = config.locate(target)
-        parameters = config.parameters(found)
+        found = describe(target)
     except (ConfigError, ValueError) as error:
         yield f"{path}: {error}"
         return
     group = path.split(".")[0]
     filled = FILLED_BY_RUN.get(group, set())
-    named = {name: p for name, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
-    takes_anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    everything = found.parameters.values()
+    named = {p.name: p for p in everything if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+    takes_anything = any(p.kind is p.VAR_KEYWORD for p in everything)
     for key, value in node.items():
         if key in HYDRA_KEYS:
             continue
@@ -206,8 +207,8 @@ def _of_target(path: str, node: Mapping[str, Any], allow: Collection[str]) -> It
                 takes = [name for name in named if name not in filled]
                 hint = config.nearest(str(key), takes) or f"; it takes {takes}"
                 yield f"{path}.{key} is not an argument of {target}{hint}"
-        elif not _fits(value, _hint(found, key, named[key])):
-            yield f"{path}.{key} must be {_name(_hint(found, key, named[key]))}, got {value!r}"
+        elif not _fits(value, named[key].annotation):
+            yield f"{path}.{key} must be {_name(named[key].annotation)}, got {value!r}"
     if path.split(".")[-1] in ("optimizer", "scheduler"):
         if not node.get("_partial_"):
             yield f"{path}._partial_ must be true: the run gives {target} its first argument"
@@ -219,32 +220,19 @@ def _of_target(path: str, node: Mapping[str, Any], allow: Collection[str]) -> It
     yield from _of_loss_weights(path, node, found)
 
 
-def _of_loss_weights(path: str, node: Mapping[str, Any], found: Any) -> Iterator[str]:
-    terms, given = getattr(found, "terms", None), node.get("loss_weights")
+def _of_loss_weights(path: str, node: Mapping[str, Any], found: Described) -> Iterator[str]:
+    terms, given = found.constants.get("terms"), node.get("loss_weights")
     if not terms or not isinstance(given, Mapping):
         return
     for name, weight in given.items():
         if name not in terms:
             near = config.nearest(str(name), terms)
-            yield f"{path}.loss_weights.{name} is no term of {found.__name__}{near}; its terms: {sorted(terms)}"
+            yield f"{path}.loss_weights.{name} is no term of {found.name}{near}; its terms: {sorted(terms)}"
         elif weight != MISSING and (isinstance(weight, bool) or not isinstance(weight, int | float) or weight < 0):
             yield f"{path}.loss_weights.{name} must be a number >= 0, got {weight!r}"
 
 
 # ---------------------------------------------------------------- types
-
-
-def _hint(found: Any, name: str, parameter: inspect.Parameter) -> Any:
-    """Return the type of a parameter, resolved from its source text where needed; Any if it has none."""
-    if parameter.annotation is parameter.empty:
-        return Any
-    if not isinstance(parameter.annotation, str):
-        return parameter.annotation
-    owner = found.__init__ if inspect.isclass(found) else found
-    try:
-        return typing.get_type_hints(owner).get(name, Any)
-    except (NameError, TypeError):
-        return Any
 
 
 def _fits(value: Any, hint: Any) -> bool:

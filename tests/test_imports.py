@@ -22,13 +22,14 @@ ROOMS = {
     "distiller": {*BASE},
     "errors": set(),
     "config": {"errors"},
-    "mistakes": {"config", "errors"},
+    "signatures": {"config"},
+    "mistakes": {"config", "errors", "signatures"},
     "command": {"config", "mistakes", "errors"},
     "registry": {"config", "errors"},
     "report": {"plotting", "errors"},
     "plotting": set(),
 }
-LIGHT = ("cli", "command", "config", "mistakes", "registry", "errors", "__init__", "__main__")
+LIGHT = ("cli", "command", "config", "mistakes", "registry", "signatures", "errors", "__init__", "__main__")
 """Modules that --help and Tab import, or that must not make them slow."""
 HEAVY = ("torch", "pytorch_lightning", "lightning_fabric", "torchmetrics", "numpy", "matplotlib", "sklearn")
 

@@ -1,0 +1,215 @@
+"""What a class or function takes, read from its source text where that is enough, so that nothing is imported.
+
+A typing mistake on the command line is then reported without waiting seconds for torch. What the source text does
+not tell (a class that is made at run time, say) is imported after all.
+"""
+
+import ast
+import collections.abc
+import inspect
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from kdzoo import config
+
+CONSTANTS = ("terms", "teacher_kind")
+"""Class attributes that a check reads."""
+_BUILT_IN = {kind.__name__: kind for kind in (int, float, str, bool, bytes, list, dict, tuple, set)}
+TYPES: dict[str, Any] = {**vars(typing), **vars(collections.abc), **_BUILT_IN, "Path": Path}
+
+
+@dataclass(frozen=True)
+class Described:
+    """A class or function as a configuration sees it.
+
+    Attributes:
+        name: without its module.
+        parameters: by name, with the types as annotations; Any where a type is not a plain one.
+        constants: class attributes named in ``CONSTANTS``.
+    """
+
+    name: str
+    parameters: dict[str, inspect.Parameter]
+    constants: dict[str, Any]
+
+
+@cache
+def describe(target: str) -> Described:
+    """Return what ``target`` takes.
+
+    Raises:
+        ConfigError: there is no such name.
+    """
+    return _from_source(target) or _imported(target)
+
+
+def _imported(target: str) -> Described:
+    found = config.locate(target)
+    owner = found.__init__ if inspect.isclass(found) else found
+    try:
+        hints = typing.get_type_hints(owner)
+    except (NameError, TypeError, AttributeError):
+        hints = {}
+    parameters = {
+        name: parameter.replace(annotation=hints.get(name, Any)) for name, parameter in config.parameters(found).items()
+    }
+    constants = {name: getattr(found, name) for name in CONSTANTS if hasattr(found, name)}
+    return Described(target.rpartition(".")[2], parameters, constants)
+
+
+# ---------------------------------------------------------------- source text
+
+
+def _from_source(target: str) -> Described | None:
+    """Return the description of a class, or None where the source text alone is not enough."""
+    module, _, name = target.rpartition(".")
+    parameters: dict[str, inspect.Parameter] = {}
+    constants: dict[str, Any] = {}
+    is_open = True  # a **rest of the class below is taken by this one
+    for home, owner in _lineage(module, name):
+        if owner.decorator_list:
+            return None
+        for key, value in _literals(owner):
+            constants.setdefault(key, value)
+        init = next((one for one in owner.body if isinstance(one, ast.FunctionDef) and one.name == "__init__"), None)
+        if init is not None and is_open:
+            own = dict(_parameters(init.args, home))
+            parameters = {**own, **parameters}
+            is_open = init.args.kwarg is not None
+        if not is_open and constants.keys() >= set(CONSTANTS):
+            break
+    return None if is_open else Described(name, parameters, constants)
+
+
+def _lineage(module: str, name: str) -> Iterator[tuple[str, ast.ClassDef]]:
+    """Yield the class and its first bases, each with its module, as far as their source can be found."""
+    found = _class(module, name)
+    while found is not None:
+        module, owner = found
+        yield found
+        base = owner.bases[0] if owner.bases else None
+        if not isinstance(base, ast.Name):
+            return
+        found = _class(module, base.id)
+
+
+def _class(module: str, name: str) -> tuple[str, ast.ClassDef] | None:
+    """Return the module that defines a class, following imports from one module to the next, and the class."""
+    for _ in range(8):
+        tree = _parsed(module)
+        if tree is None:
+            return None
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and node.name == name:
+                return module, node
+        source = _imports(tree).get(name)
+        if source is None:
+            return None
+        module, name = source
+    return None
+
+
+def _imports(tree: ast.Module) -> dict[str, tuple[str, str]]:
+    """Return name here -> (module, name there) of every ``from ... import ...`` at the top of a module."""
+    return {
+        alias.asname or alias.name: (node.module, alias.name)
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module
+        for alias in node.names
+    }
+
+
+@cache
+def _parsed(module: str) -> ast.Module | None:
+    """Return the syntax tree of a module, without importing it or a package it is in."""
+    top, *below = module.split(".")
+    try:
+        spec = find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+        return None
+    if not below:
+        path = Path(spec.origin)
+    else:
+        stem = Path(spec.origin).parent.joinpath(*below)
+        path = next((one for one in (stem.with_suffix(".py"), stem / "__init__.py") if one.exists()), stem)
+    try:
+        return ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError):
+        return None
+
+
+def _literals(owner: ast.ClassDef) -> Iterator[tuple[str, Any]]:
+    for node in owner.body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        value = getattr(node, "value", None)
+        if isinstance(target, ast.Name) and target.id in CONSTANTS and isinstance(value, ast.expr):
+            try:
+                yield target.id, ast.literal_eval(value)
+            except ValueError:
+                continue
+
+
+def _parameters(arguments: ast.arguments, module: str) -> Iterator[tuple[str, inspect.Parameter]]:
+    """Yield the parameters of a method but the first, ``self``; of a default only that there is one counts."""
+    positional = [*arguments.posonlyargs, *arguments.args]
+    needed = len(positional) - len(arguments.defaults)
+    pairs = [(one, i < needed, inspect.Parameter.POSITIONAL_OR_KEYWORD) for i, one in enumerate(positional)][1:]
+    keywords = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    pairs += [(one, value is None, inspect.Parameter.KEYWORD_ONLY) for one, value in keywords]
+    for one, is_needed, kind in pairs:
+        default = inspect.Parameter.empty if is_needed else ...
+        hint = Any if one.annotation is None else _type(one.annotation, module)
+        yield one.arg, inspect.Parameter(one.arg, kind, default=default, annotation=hint)
+
+
+# ---------------------------------------------------------------- types
+
+
+class Opaque:
+    """Stands for a class that no plain YAML value is an instance of."""
+
+
+def _type(node: ast.expr, module: str) -> Any:
+    """Return the type that an annotation names, or Any if the source text does not tell."""
+    try:
+        return _evaluated(node, module)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return Any
+
+
+def _evaluated(node: ast.expr, module: str) -> Any:
+    if isinstance(node, ast.Name):
+        return TYPES[node.id] if node.id in TYPES else _named(node.id, module)
+    if isinstance(node, ast.Constant) and (node.value is None or node.value is ...):
+        return node.value
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        return typing.Union[_evaluated(node.left, module), _evaluated(node.right, module)]  # noqa: UP007
+    if isinstance(node, ast.Tuple):
+        return tuple(_evaluated(one, module) for one in node.elts)
+    if isinstance(node, ast.List):
+        return [_evaluated(one, module) for one in node.elts]
+    if isinstance(node, ast.Subscript):
+        whole = _evaluated(node.value, module)
+        return whole[ast.literal_eval(node.slice) if whole is typing.Literal else _evaluated(node.slice, module)]
+    raise TypeError(ast.dump(node))
+
+
+def _named(name: str, module: str) -> Any:
+    """Return what a name of a module stands for: a class there, an alias, or something that it imports."""
+    tree = _parsed(module)
+    if tree is None:
+        raise KeyError(name)
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return Opaque
+        if isinstance(node, ast.Assign) and any(isinstance(one, ast.Name) and one.id == name for one in node.targets):
+            return _evaluated(node.value, module)
+    source, there = _imports(tree)[name]
+    return _named(there, source)
