@@ -160,7 +160,9 @@ def _parameters(arguments: ast.arguments, module: str) -> Iterator[tuple[str, in
     """Yield the parameters of a method but the first, ``self``; of a default only that there is one counts."""
     positional = [*arguments.posonlyargs, *arguments.args]
     needed = len(positional) - len(arguments.defaults)
-    pairs = [(one, i < needed, inspect.Parameter.POSITIONAL_OR_KEYWORD) for i, one in enumerate(positional)][1:]
+    pairs: list[tuple[ast.arg, bool, Any]] = [
+        (one, i < needed, inspect.Parameter.POSITIONAL_OR_KEYWORD) for i, one in enumerate(positional)
+    ][1:]
     keywords = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
     pairs += [(one, value is None, inspect.Parameter.KEYWORD_ONLY) for one, value in keywords]
     for one, is_needed, kind in pairs:
