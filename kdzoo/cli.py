@@ -46,6 +46,7 @@ def main() -> None:
     """Run the command line and leave with its exit code: 0, 1 (failed), 2 (mistakes), 128 + signal."""
     _see_own_folder()
     arguments = sys.argv[1:]
+    first_word = next(iter(command.words(arguments).overrides), "")
     try:
         if RANK_SETTINGS in os.environ:
             _run_rank(Path(os.environ[RANK_SETTINGS]))
@@ -55,12 +56,17 @@ def main() -> None:
             _complete(arguments)
         elif set(PASS_ON) & set(arguments):
             _hand_to_hydra([one for one in arguments if one not in COMMANDS])
-        elif arguments and arguments[0] in COMMANDS:
-            COMMANDS[arguments[0]](arguments[1:])
+        elif first_word in COMMANDS:
+            COMMANDS[first_word](_without(arguments, first_word))
         else:
             _run_hydra(arguments)
     except KdzooError as error:
         fail(error)
+
+
+def _without(arguments: Sequence[str], word: str) -> list[str]:
+    i = list(arguments).index(word)
+    return [*arguments[:i], *arguments[i + 1 :]]
 
 
 def fail(error: BaseException) -> None:
@@ -283,11 +289,11 @@ def _evaluate(arguments: list[str]) -> None:
     """Measure an exported model on the test part of some data."""
     from kdzoo.evaluate import evaluate_folder
 
-    folders = [one for one in arguments if "=" not in one and not one.startswith("-")]
-    if not arguments or arguments[0] not in folders:
+    folders = [one for one in command.words(arguments).overrides if "=" not in one]
+    if not folders:
         raise ConfigError("kdzoo evaluate needs the folder of an exported model: kdzoo evaluate FOLDER [data=...]")
-    cfg, allow = _one_job(arguments[1:])
-    print(json.dumps(evaluate_folder(Path(arguments[0]), cfg, allow=allow), indent=2))
+    cfg, allow = _one_job(_without(arguments, folders[0]))
+    print(json.dumps(evaluate_folder(Path(folders[0]), cfg, allow=allow), indent=2))
 
 
 def _check(arguments: list[str]) -> None:

@@ -5,6 +5,7 @@ with the words of a command line is found in ``command.py``.
 """
 
 import inspect
+import types
 import typing
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
@@ -17,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kdzoo import config
 from kdzoo.errors import ConfigError
-from kdzoo.signatures import Described, describe
+from kdzoo.signatures import Described, Opaque, describe
 
 HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 SIZES = {"in_shape", "num_classes", "vocab_size"}
@@ -276,6 +277,9 @@ def _bearable(value: Any, hint: Any) -> bool:
 
 
 def _name(hint: Any) -> str:
+    """Return the words for a type; classes that no plain value can be are left out."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(_name(one) for one in typing.get_args(hint) if one is not Opaque)
     text = hint.__name__ if inspect.isclass(hint) and not typing.get_args(hint) else str(hint)
     for long, short in (("typing.", ""), ("collections.abc.", ""), ("NoneType", "null"), ("None", "null")):
         text = text.replace(long, short)

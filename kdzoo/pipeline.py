@@ -15,7 +15,7 @@ from kdzoo import atomic, config, kinds, mistakes, plotting, registry, report, r
 from kdzoo.batch import as_batch
 from kdzoo.checkpoint import save_model
 from kdzoo.distiller import Distiller
-from kdzoo.errors import ConfigError
+from kdzoo.errors import ConfigError, DataError
 from kdzoo.evaluate import cpu_ms_per_1000
 from kdzoo.job import Job, for_seed
 from kdzoo.resume import stop_between_steps
@@ -101,6 +101,8 @@ def rehearse(job: Job, method: type[Distiller], models: Mapping[str, nn.Module],
     """Before anything is trained, refuse models, arguments and settings that do not fit each other or the data."""
     rows = as_batch(next(iter(data.train_eval_dataloader())))
     sample = {key: value[:8] for key, value in rows.items()}
+    if next(iter(data.test_dataloader() or ()), None) is None:
+        raise DataError(f"{type(data).__name__} has no test part; a report needs at least one labelled test sample")
     for role, kind in (("student", method.student_kind), ("teacher", method.teacher_kind)):
         if role in models:
             kinds.get(str(kind)).check(role, models[role], sample, data.sizes)
@@ -183,7 +185,7 @@ def write_report(folder: Path, first: Job, result: Mapping[str, Any]) -> None:
     """Write what a run leaves; ``report.json`` last, since it says that the run is finished."""
     figures = sorted(path.relative_to(folder).as_posix() for path in (first.folder / "figures").glob("*.png"))
     atomic.write_text(folder / "report.md", report.to_markdown(result, figures))
-    atomic.write_text(folder / "citations.bib", registry.citations(first.settings["distiller"]["_target_"]))
+    atomic.write_text(folder / "citations.bib", registry.citations(*config.targets(first.settings)))
     shutil.copytree(first.folder / "student", folder / "student", dirs_exist_ok=True)
     atomic.write_json(folder / "report.json", result)
 

@@ -16,7 +16,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from kdzoo import config
 from kdzoo.checkpoint import AtomicCheckpointIO, read_checkpoint
 from kdzoo.distiller import Distiller
-from kdzoo.errors import CheckpointError
+from kdzoo.errors import CheckpointError, ConfigError, NonFiniteLossError
 from kdzoo.progress import Progress
 from kdzoo.resume import ExactResume
 from kdzoo.resume import training as signals_wait
@@ -115,7 +115,12 @@ def fit(distiller: Distiller, data: pl.LightningDataModule, training: Training) 
                 use_distributed_sampler=False,
             )
         distiller.train()
-        trainer.fit(distiller, datamodule=data, ckpt_path=checkpoint if checkpoint.exists() else None)
+        try:
+            trainer.fit(distiller, datamodule=data, ckpt_path=checkpoint if checkpoint.exists() else None)
+        except MisconfigurationException as error:
+            raise ConfigError(f"{training.label}: {config.one_line(error)}") from error
+        except NonFiniteLossError as error:
+            raise NonFiniteLossError(f"{training.label}: {error}") from error
     history.seconds = history.state_dict()["seconds"]
     return history
 

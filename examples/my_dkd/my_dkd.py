@@ -4,6 +4,7 @@ import torch
 from torch.nn.functional import kl_div, nll_loss, one_hot
 
 from kdzoo import Distiller
+from kdzoo.checks import positive
 
 
 class MyDKD(Distiller):
@@ -14,9 +15,7 @@ class MyDKD(Distiller):
 
     def __init__(self, student, teacher, *, temperature: float = 4.0, **options):
         super().__init__(student, teacher, **options)
-        if temperature <= 0:
-            raise ValueError(f"temperature must be > 0, got {temperature}")
-        self.temperature = temperature
+        self.temperature = positive("temperature", temperature)
 
     def losses(self, batch):
         """Return the three terms, each with one value for every labelled sample."""
