@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kdzoo import cli, doctor
+from kdzoo import cli, contracts, doctor
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "my_dkd"
 TINY = ("debug=fast", "student.hidden=[8]", "teacher.hidden=[8]", "control=false")
@@ -204,6 +204,16 @@ def test_check_hands_over_the_configuration_and_the_names_that_may_be_built(own_
     code, _, _ = in_process(monkeypatch, capsys, "check", "--config-dir", "conf", "distiller=my_dkd")
     assert (code, seen["target"]) == (1, "my_dkd.MyDKD")
     assert "my_dkd.MyDKD" in seen["allow"]
+
+
+def test_the_worked_example_keeps_its_contract(own_distiller, monkeypatch, capsys):
+    ranks_and_resume = {"resume", "data_parallel"}  # slow, and tried on every registered distiller
+    kept = {name: one for name, one in contracts.CHECKS.items() if name not in ranks_and_resume}
+    monkeypatch.setattr(contracts, "CHECKS", kept)
+    monkeypatch.chdir(own_distiller)
+    code, out, _ = in_process(monkeypatch, capsys, "--config-dir", "conf", "check", "distiller=my_dkd")
+    assert code == 0, out
+    assert out.count("passed") == len(kept)
 
 
 # ---------------------------------------------------------------- doctor
