@@ -130,11 +130,20 @@ def test_a_value_out_of_range_is_one_line_before_any_training(override, expected
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-def test_a_value_error_of_a_users_constructor_is_one_line(own_distiller, monkeypatch, capsys):
-    monkeypatch.chdir(own_distiller)
-    line = ("--config-dir", "conf", "distiller=my_dkd", "distiller.temperature=-2", *TINY)
+def test_a_value_error_of_a_users_constructor_is_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "picky.py").write_text(
+        "from kdzoo.distillers import LogitKD\n"
+        "class Picky(LogitKD):\n"
+        "    def __init__(self, student, teacher, *, width: int = 1, **options):\n"
+        "        super().__init__(student, teacher, **options)\n"
+        "        raise ValueError(f'width must be odd, got {width}')\n"
+    )
+    (tmp_path / "conf" / "distiller").mkdir(parents=True)
+    (tmp_path / "conf" / "distiller" / "picky.yaml").write_text("_target_: picky.Picky\n")
+    monkeypatch.chdir(tmp_path)
+    line = ("--config-dir", "conf", "distiller=picky", "distiller.width=2", *TINY)
     code, _, error = in_process(monkeypatch, capsys, *line)
-    assert (code, error) == (2, "kdzoo: cannot build my_dkd.MyDKD: temperature must be > 0, got -2\n")
+    assert (code, error) == (2, "kdzoo: cannot build picky.Picky: width must be odd, got 2\n")
 
 
 # ---------------------------------------------------------------- subcommands

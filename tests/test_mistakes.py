@@ -57,7 +57,7 @@ MISTAKES = {
     "optimizer.betas=[0.9]": "optimizer.betas must be tuple[",
     "trainer.precision=31": "trainer.precision must be",
     "control=yes": "control must be bool, got 'yes'",
-    "seed=abc": "seed must be int | null, got 'abc'",
+    "seed=abc": "seed must be int or null, got 'abc'",
     "seed=-1": "seeds must be >= 0, got -1",
     "seeds=3": "seeds must be list[int], got 3",
     "seeds=[1,2,1]": "seeds must differ, got [1, 2, 1]",
