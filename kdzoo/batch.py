@@ -17,6 +17,7 @@ from torch import Tensor
 
 from kdzoo.data.contract import IGNORE, Batch
 from kdzoo.errors import DataError
+from kdzoo.strings import Strings
 
 
 def as_batch(batch: Any) -> Batch:
@@ -66,3 +67,15 @@ def labels(batch: Batch) -> Tensor:
     """Return the labels of the labelled positions, flat (long, [n])."""
     labelled = labelled_positions(batch)
     return batch["target"][labelled] if "target" in batch else labelled.new_empty(0, dtype=torch.long)
+
+
+def strings_of(batch: Batch) -> Strings:
+    """Return the strings that a batch of language-model inputs holds: every row without its begin marker and padding.
+
+    Example:
+        >>> batch = {"input": torch.tensor([[2, 0, 1], [2, 1, 2]]), "target": torch.tensor([[0, 1, 2], [1, 2, IGNORE]])}
+        >>> strings_of(batch | {"mask": batch["target"] != IGNORE}).to_lists()
+        [[0, 1], [1]]
+    """
+    read = batch["mask"][:, 1:] if "mask" in batch else torch.ones_like(batch["input"][:, 1:], dtype=torch.bool)
+    return Strings(batch["input"][:, 1:][read], read.sum(1))

@@ -40,6 +40,15 @@ def positive(name: str, value: Any) -> float:
     return float(value)
 
 
+def number(name: str, value: Any, least: float = -math.inf, most: float = math.inf) -> float:
+    """Return the value as a finite float in [least, most]."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or not least <= value <= most:
+        wanted = f">= {least:g}" if most == math.inf else f"in [{least:g}, {most:g}]"
+        raise ConfigError(f"{name} must be a finite number {wanted}, got {value!r}")
+    return float(value)
+
+
 def probability(name: str, value: Any) -> float:
     """Return the value as a float in [0, 1)."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:

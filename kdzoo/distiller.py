@@ -12,6 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar, final
 
 import pytorch_lightning as pl
@@ -108,6 +109,21 @@ class Distiller(pl.LightningModule, ABC):
     def prepare(self, batch: Batch) -> None:
         """Build what depends on the sizes of a batch, once, before the optimizer is made."""
 
+    def transfer_set(self, data: pl.LightningDataModule) -> pl.LightningDataModule:
+        """Return the data that the student learns from: ``data``, unless the method makes its own.
+
+        A run calls it after the teacher is trained; with a plain Lightning trainer, call it yourself.
+        """
+        return data
+
+    def baselines(self, data: pl.LightningDataModule) -> dict[str, nn.Module]:  # noqa: ARG002
+        """Return other students of the same transfer set, by name, that the report holds beside this one."""
+        return {}
+
+    def figures(self, folder: Path) -> list[Path]:  # noqa: ARG002
+        """Draw what only this method can show, after the training; return the files."""
+        return []
+
     def trainable(self) -> Iterator[nn.Parameter]:
         """Yield the parameters that are optimized: all but the teacher's and the frozen ones."""
         for name, parameter in self.named_parameters():
@@ -182,8 +198,7 @@ class Distiller(pl.LightningModule, ABC):
         _check_weights(self.loss_weights, terms)
         return terms
 
-    @final
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:  # noqa: ARG002 - Lightning's signature
         """Return the loss of the last micro-batch; those before it have left their gradients behind."""
         batch = as_batch(batch)
         *earlier, last = split(batch, self.micro_batch_size)

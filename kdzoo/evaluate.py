@@ -41,8 +41,8 @@ def evaluate_folder(folder: Path, cfg: DictConfig, *, allow: Collection[str] = (
     sample = {key: value[:8] for key, value in as_batch(batches[0]).items()}
     kind.check("model", model, sample, data.sizes)
     return {
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "metrics": kind.metrics(kind.predict(model, batches)),
+        "parameters": kind.size(model),
+        "metrics": {**kind.metrics(kind.predict(model, batches)), **kind.properties(model)},
         "cpu_ms_per_1000": cpu_ms_per_1000(model, batches),
         "splits": data.summary(),
     }

@@ -56,8 +56,12 @@ class Job:
 
     def model(self, role: str, sizes: Mapping[str, Any], seed: int | None = None) -> nn.Module:
         """Build the teacher or student, with weights that are a function of the seed."""
+        return self.build(role, self.node(role, sizes), seed)
+
+    def build(self, role: str, node: Mapping[str, Any], seed: int | None = None) -> nn.Module:
+        """Build a model from a whole configuration, with weights that are a function of the seed and the role."""
         torch.manual_seed(mix_seed(self.seed if seed is None else seed, STREAMS[role]))
-        model = config.instantiate(self.node(role, sizes), allow=self.allow)
+        model = config.instantiate(node, allow=self.allow)
         if not isinstance(model, nn.Module):
             raise ConfigError(f"{role} must be a torch.nn.Module, got {type(model).__name__}")
         return model

@@ -77,21 +77,28 @@ def run_seed(job: Job) -> dict[str, Any]:
     if "teacher" in models:
         teachers.train(job, kinds.get(method.teacher_kind), models["teacher"], data.sizes)
     seconds = {"teacher": time.perf_counter() - started}
+    distiller = job.distiller(models["student"], models.get("teacher"))
+    started = time.perf_counter()
+    transfer = distiller.transfer_set(data)
+    teachers.remember_outputs(job, distiller, transfer)
+    history = train(job, distiller, transfer, "student")
+    seconds["student"] = time.perf_counter() - started
+    node = grown(job.node("student", data.sizes), models["student"])
     if job.settings["control"] and kind.untaught != job.settings["distiller"]["_target_"]:
-        models["control"] = copy.deepcopy(models["student"])
+        models["control"] = job.build("student", node)
         untaught = job.untaught(models["control"], kind.untaught)
         seconds["control"] = train(job, untaught, data, "control").seconds
-    distiller = job.distiller(models["student"], models.get("teacher"))
-    teachers.remember_outputs(job, distiller, data)
-    history = train(job, distiller, data, "student")
-    seconds["student"] = history.seconds
+    models |= distiller.baselines(transfer)
     unseen = job.settings["data"].get("exclude_classes") or ()
+    names = getattr(data, "symbols", None)
     result = {**evaluate(kind, models, data, job.folder, unseen), "seconds": seconds}
     if run_folder.is_main_process():
         draw_history(history, job.folder)
-        node = job.node("student", data.sizes)
+        distiller.figures(job.folder / "figures")
+        kind.portraits(models, job.folder / "figures", names)
         for role in models.keys() & {"student", "control"}:
             save_model(models[role], node, job.folder / role)
+            kind.export(models[role], job.folder / role, names)
         atomic.write_json(job.folder / "history.json", history.state_dict())
         atomic.write_json(job.folder / "result.json", result)
     return result
@@ -108,6 +115,11 @@ def rehearse(job: Job, method: type[Distiller], models: Mapping[str, nn.Module],
             kinds.get(str(kind)).check(role, models[role], sample, data.sizes)
     copies = copy.deepcopy(dict(models))
     job.distiller(copies["student"], copies.get("teacher")).rehearse(sample)
+
+
+def grown(node: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
+    """Return a model's configuration with the sizes that the method has found for it, such as a number of states."""
+    return {**node, **getattr(model, "learned_sizes", {})}
 
 
 def train(job: Job, distiller: Distiller, data: Any, role: str) -> History:
@@ -136,8 +148,12 @@ def evaluate(
         }
     measured = {
         role: {
-            "parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "metrics": {**kind.metrics(predictions[role]), **corrected.get(role, {})},
+            "parameters": kind.size(model),
+            "metrics": {
+                **kind.metrics(predictions[role]),
+                **corrected.get(role, {}),
+                **kind.properties(model),
+            },
             "cpu_ms_per_1000": cpu_ms_per_1000(model, batches),
         }
         for role, model in models.items()
@@ -169,7 +185,7 @@ def summarise(jobs: list[Job], outcomes: list[dict[str, Any]], command: str) -> 
         "teacher": merged.get("teacher"),
         "student": merged["student"],
         "control": merged.get("control"),
-        "controls": {"control": merged["control"]} if "control" in merged else {},
+        "controls": {role: one for role, one in merged.items() if role not in ("teacher", "student")},
         "fidelity": report.over_seeds([outcome["fidelity"] for outcome in outcomes]),
         "comparison": report.comparison(score, by_role),
         "splits": outcomes[0]["splits"],

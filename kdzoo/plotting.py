@@ -58,6 +58,62 @@ def recall_by_class(recall: Mapping[str, NDArray[np.floating]], path: Path) -> P
     return _save(figure, path)
 
 
+def log_prob_scatter(
+    x: NDArray[np.floating], y: Mapping[str, NDArray[np.floating]], path: Path, *, reference: str
+) -> Path:
+    """Draw log-probabilities of strings under some models against those under a reference.
+
+    Args:
+        x: log-probability of each string under the reference, in nats [n].
+        y: name of a model -> the same under that model [n].
+        path: of the file.
+        reference: what the reference is called.
+
+    Strings that are impossible under one of the two are counted in the legend, not drawn.
+    """
+    figure = Figure(figsize=(4.5, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name, values in y.items():
+        drawn = np.isfinite(x) & np.isfinite(values)
+        label = name if drawn.all() else f"{name} ({np.sum(~drawn)} impossible)"
+        axes.scatter(x[drawn], values[drawn], s=6, alpha=0.4, linewidths=0, label=label, color=ROLE_COLOURS.get(name))
+    low, high = axes.get_xlim()
+    axes.plot([low, high], [low, high], color="#bbbbbb", linewidth=1, linestyle="--", zorder=0)
+    axes.set(xlabel=f"log-probability of a string, {reference} (nats)", ylabel="log-probability, model (nats)")
+    figure.legend(loc="outside upper center", ncols=len(y), markerscale=2)
+    return _save(figure, path)
+
+
+def clusters(points: NDArray[np.floating], labels: NDArray[np.integer], path: Path) -> Path:
+    """Draw points [n, 2] coloured by their cluster [n]."""
+    figure = Figure(figsize=(5, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.scatter(*np.asarray(points).T, c=np.asarray(labels) % 20, cmap="tab20", s=6, linewidths=0, alpha=0.7)
+    axes.set(xlabel="first principal component", ylabel="second", title=f"{len(np.unique(labels))} states")
+    return _save(figure, path)
+
+
+def merge_path(states: Sequence[int], objective: Sequence[float], path: Path) -> Path:
+    """Draw the penalised objective of a merge over the number of states that are left, and where it is lowest."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(states, objective, linewidth=1, color=ROLE_COLOURS["student"])
+    best = int(np.argmin(objective))
+    axes.scatter([states[best]], [objective[best]], color=ROLE_COLOURS["student"], zorder=3)
+    axes.annotate(f"{states[best]} states", (states[best], objective[best]), xytext=(6, 10), textcoords="offset points")
+    axes.set(xlabel="states", ylabel="penalised cost, nats", xscale="log")
+    return _save(figure, path)
+
+
+def objective_path(values: Sequence[float], path: Path) -> Path:
+    """Draw an objective over the updates that lowered it."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(range(len(values)), values, linewidth=1, marker=".", color=ROLE_COLOURS["student"])
+    axes.set(xlabel="update", ylabel="objective")
+    return _save(figure, path)
+
+
 def _save(figure: Figure, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)

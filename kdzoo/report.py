@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from scipy import stats
 
@@ -104,7 +105,7 @@ def to_table(report: Mapping[str, Any]) -> Table:
     headers, rows = _rows(report)
     table = Table(title=_title(report), box=box.SIMPLE)
     for i, header in enumerate(headers):
-        table.add_column(header, justify="left" if i == 0 else "right")
+        table.add_column(header, justify="left" if i == 0 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     return table
@@ -133,7 +134,9 @@ def to_markdown(report: Mapping[str, Any], figures: Sequence[str]) -> str:
 def show(report: Mapping[str, Any]) -> None:
     """Print the table and its summary on standard output."""
     console = Console(highlight=False)
-    console.print(to_table(report))
+    table = to_table(report)
+    console.width = max(console.width, Measurement.get(console, console.options.update(max_width=1000), table).maximum)
+    console.print(table)
     for sentence in _sentences(report):
         console.print(sentence)
 

@@ -65,7 +65,7 @@ class ExactResume(pl.Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         """Make the random state a function of (seed, step, rank)."""
         trainer.fit_loop.restarting = False  # or a scheduler that follows a metric would miss the epoch's end
-        seed = mix_seed(self.seed, trainer.global_step, trainer.global_rank)
+        seed = mix_seed(self.seed, _steps(trainer), trainer.global_rank)
         # torch.manual_seed also formats a stack trace for every kind of device that is not in use: 1 to 2 ms.
         (torch.default_generator if trainer.strategy.root_device.type == "cpu" else torch).manual_seed(seed)
 
@@ -73,7 +73,7 @@ class ExactResume(pl.Callback):
         """Save every n steps and when a signal has arrived; then leave. After an epoch's last batch, wait."""
         if trainer.is_last_batch:
             return
-        due = self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0
+        due = self.every_n_steps is not None and _steps(trainer) % self.every_n_steps == 0
         self._save(trainer, {"epoch": trainer.current_epoch, "start": batch_idx + 1}, due, _stop.signum(trainer))
 
     def on_train_end(self, trainer: pl.Trainer, *_: Any) -> None:
@@ -92,6 +92,12 @@ class ExactResume(pl.Callback):
             trainer.save_checkpoint(self.path)
         if signum is not None:
             raise Interrupted(signum)
+
+
+def _steps(trainer: pl.Trainer) -> int:
+    """Return the number of steps done; where no optimizer steps, every batch is one."""
+    batches: Any = trainer.fit_loop.epoch_loop.batch_progress
+    return trainer.global_step if trainer.optimizers else batches.total.processed
 
 
 def _place_lightning(loop: dict[str, Any], epoch: int, start: int, stopped: bool) -> None:  # noqa: ARG001

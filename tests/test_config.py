@@ -29,6 +29,7 @@ BUILT = [(path, node) for path in FILES for node in nodes(yaml.safe_load(path.re
 IDS = [f"{path.parent.name}/{path.stem}" for path, _ in BUILT]
 SIZED = {"teacher": {"hidden", "channels", "depth", "width"}}
 """Teachers are larger than the defaults of the class that they share with students."""
+NO_ARGUMENTS = {*mistakes.HYDRA_KEYS, "defaults"}
 OWN_DEFAULTS = {
     ("digits", "batch_size"): "a small data set",
     ("digits", "labels_per_class"): "the shipped main job is distillation with few labels",
@@ -44,7 +45,7 @@ def test_every_group_has_files_that_build():
 @pytest.mark.parametrize(("path", "node"), BUILT, ids=IDS)
 def test_every_key_is_an_argument(path, node):
     parameters = config.parameters(config.locate(node["_target_"]))
-    keys = set(node) - mistakes.HYDRA_KEYS
+    keys = set(node) - NO_ARGUMENTS
     assert keys <= set(parameters) or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
@@ -57,7 +58,7 @@ OURS = [
 def test_every_scalar_default_is_that_of_the_signature(path, node):
     parameters = config.parameters(config.locate(node["_target_"]))
     for key, value in node.items():
-        free = key in mistakes.HYDRA_KEYS or key in SIZED.get(path.parent.name, ()) or (path.stem, key) in OWN_DEFAULTS
+        free = key in NO_ARGUMENTS or key in SIZED.get(path.parent.name, ()) or (path.stem, key) in OWN_DEFAULTS
         if free or isinstance(value, dict | list) or (isinstance(value, str) and ("${" in value or value == "???")):
             continue
         default = parameters[key].default
@@ -85,7 +86,7 @@ def test_every_distiller_has_a_file():
 def test_every_key_has_a_comment(path):
     first, *lines = path.read_text().splitlines()
     assert first.startswith("# ")
-    keys = [line for line in lines if ":" in line and not line.strip().startswith(("#", "_", "- _"))]
+    keys = [line for line in lines if ":" in line and not line.strip().startswith(("#", "_", "- _", "- override"))]
     headings = [line for line in keys if line.endswith(":")]
     bare = [line for line in keys if "  # " not in line and line not in headings]
     assert not bare or path.parent.name == "experiment"

@@ -10,15 +10,16 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "kdzoo"
 FILES = sorted(PACKAGE.rglob("*.py"))
-BASE = {"errors", "checks", "batch", "terms", "hooks", "atomic"}
+BASE = {"errors", "checks", "batch", "terms", "hooks", "atomic", "strings", "language"}
 """Small modules without a room of their own, which every room may use."""
 ROOMS = {
     "functional": {"functional", "errors", "checks"},
-    "models": {"models", "functional", "errors", "checks"},
+    "models": {"models", "functional", "language", "strings", "errors", "checks"},
     "metrics": {"metrics", "functional", "errors", "checks"},
-    "data": {"data", "errors", "checks", "atomic"},
+    "automata": {"automata", "functional", "strings", "language", "errors", "checks", "atomic"},
+    "data": {"data", "automata", "strings", "errors", "checks", "atomic"},
     "distillers": {"distillers", "distiller", "functional", *BASE},
-    "kinds": {"kinds", "metrics", "plotting", "functional", *BASE},
+    "kinds": {"kinds", "metrics", "plotting", "functional", "automata", *BASE},
     "distiller": {*BASE},
     "errors": set(),
     "config": {"errors"},

@@ -11,7 +11,7 @@ from kdzoo.checks import integer
 from kdzoo.data.augment import Augment
 from kdzoo.data.contract import IGNORE, Batch, BatchData, batch_loader
 from kdzoo.data.fingerprint import hash_inputs
-from kdzoo.data.samplers import EpochBatches
+from kdzoo.data.samplers import EpochBatches, check_batch_size
 from kdzoo.data.splits import Split, SplitPlan, Splits, plain_classes
 from kdzoo.data.tensors import checked_split
 from kdzoo.errors import ConfigError
@@ -161,7 +161,5 @@ class InMemoryData(BatchData):
 
     def _check_train(self, train: Split) -> None:
         """Check the options whose range depends on the training split."""
-        n = len(train.targets)
-        if self.batch_size > n:
-            raise ConfigError(f"batch_size={self.batch_size} is larger than the {n} training samples; allowed: 1..{n}")
+        check_batch_size(self.batch_size, len(train.targets))
         self.augment.check_shape(tuple(train.inputs.shape[1:]))

@@ -130,3 +130,13 @@ class EpochBatches(Sampler[tuple[int, Tensor]]):
     def _share_of(self, indices: Tensor) -> Tensor:
         n = len(indices)
         return indices[n * self.rank // self.world_size : n * (self.rank + 1) // self.world_size]
+
+
+def check_batch_size(batch_size: int, n: int) -> None:
+    """Check that n training samples fill a batch.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    if batch_size > n:
+        raise ConfigError(f"batch_size={batch_size} is larger than the {n} training samples; allowed: 1..{n}")

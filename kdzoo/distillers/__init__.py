@@ -1,9 +1,13 @@
 """The methods: one file each, wiring and no mathematics."""
 
+from kdzoo.distillers.baum_welch import BaumWelch
 from kdzoo.distillers.dkd import DKD
 from kdzoo.distillers.feature_kd import FeatureKD
+from kdzoo.distillers.fgw_pfa import FGWPFA
 from kdzoo.distillers.logit_kd import LogitKD
 from kdzoo.distillers.logit_mse import LogitMSE
+from kdzoo.distillers.online_pfa import OnlinePFA
+from kdzoo.distillers.ot_pfa import OTPFA
 from kdzoo.distillers.supervised import Supervised
 
-__all__ = ["DKD", "FeatureKD", "LogitKD", "LogitMSE", "Supervised"]
+__all__ = ["DKD", "FGWPFA", "OTPFA", "BaumWelch", "FeatureKD", "LogitKD", "LogitMSE", "OnlinePFA", "Supervised"]

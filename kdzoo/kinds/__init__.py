@@ -1,12 +1,14 @@
 """Kinds of models: what every model of a kind gets, whatever the method."""
 
 from kdzoo.errors import ConfigError
+from kdzoo.kinds.automaton import Automaton
 from kdzoo.kinds.classifier import Classifier
 from kdzoo.kinds.kind import Kind
+from kdzoo.kinds.language_model import LanguageModelKind
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (Classifier(),)}
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (Classifier(), LanguageModelKind(), Automaton())}
 
-__all__ = ["KINDS", "Classifier", "Kind", "get"]
+__all__ = ["KINDS", "Automaton", "Classifier", "Kind", "LanguageModelKind", "get"]
 
 
 def get(name: str) -> Kind:

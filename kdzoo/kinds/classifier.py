@@ -11,9 +11,9 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from kdzoo import plotting
 from kdzoo.batch import Batch, as_batch, labelled_positions, labels
-from kdzoo.errors import ConfigError
 from kdzoo.functional import hard_target_ce
 from kdzoo.kinds.kind import Kind
+from kdzoo.kinds.logits import check_logits
 from kdzoo.metrics import Agreement, TeacherKL
 
 CALIBRATION_BINS = 15
@@ -50,26 +50,7 @@ class Classifier(Kind):
 
     def check(self, role: str, model: nn.Module, batch: Batch, sizes: Mapping[str, Any]) -> None:
         """Call the model on a few samples and compare the shape of what it returns with the data."""
-        name, shape = type(model).__name__, tuple(batch["input"].shape)
-        was_training = model.training
-        try:
-            with torch.no_grad():
-                logits = model.eval()(batch["input"])
-        except Exception as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError(f"{role} {name} cannot take an input of shape {shape}: {reason}") from error
-        finally:
-            model.train(was_training)
-        if not isinstance(logits, Tensor) or not logits.is_floating_point():
-            got = type(logits).__name__ if not isinstance(logits, Tensor) else str(logits.dtype)
-            raise ConfigError(f"{role} {name} is no classifier: it must return a tensor of logits, got {got}")
-        positions = tuple(batch["target"].shape) if "target" in batch else shape[:1]
-        expected = (*positions, sizes["num_classes"])
-        if tuple(logits.shape) != expected:
-            raise ConfigError(
-                f"{role} {name} does not fit the data: its logits have shape {tuple(logits.shape)}, "
-                f"the data need {expected} (num_classes={sizes['num_classes']})"
-            )
+        check_logits(role, model, batch, noun=self.name, size=("num_classes", sizes["num_classes"]))
 
     def predict(self, model: nn.Module, batches: Iterable[Any]) -> Predictions:
         """Return logits and targets of all labelled positions."""

@@ -58,3 +58,30 @@ class Kind(ABC):
     @abstractmethod
     def figures(self, predictions: Mapping[str, Any], folder: Path) -> list[Path]:
         """Draw teacher, student and controls side by side; return the files."""
+
+    def size(self, model: nn.Module) -> int:
+        """Return the number of a model's parameters."""
+        return sum(parameter.numel() for parameter in model.parameters())
+
+    def properties(self, model: nn.Module) -> dict[str, float]:  # noqa: ARG002
+        """Return what the report says of the model itself, without data; nothing for most kinds."""
+        return {}
+
+    def portraits(
+        self,
+        models: Mapping[str, nn.Module],
+        folder: Path,
+        names: Sequence[str] | None = None,  # noqa: ARG002
+    ) -> list[Path]:
+        """Draw the models themselves; return the files.
+
+        Args:
+            models: teacher, student and controls.
+            folder: for the figures.
+            names: of the classes or tokens, where the data know them.
+        """
+        return []
+
+    def export(self, model: nn.Module, folder: Path, names: Sequence[str] | None = None) -> list[Path]:  # noqa: ARG002
+        """Write a model in the formats of its field, beside the exported weights; return the files."""
+        return []

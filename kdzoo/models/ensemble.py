@@ -5,7 +5,7 @@ Notation: logits z_m (batch, classes) of member m, weights w_m >= 0 that sum to 
 """
 
 from collections.abc import Sequence
-from math import fsum, inf, log
+from math import log
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kdzoo import checks
 from kdzoo.errors import ConfigError
+from kdzoo.models.mixing import logsumexp, module_list, shares
 
 
 class Ensemble(nn.Module):
@@ -49,14 +50,8 @@ class Ensemble(nn.Module):
         average: str = "probabilities",
     ) -> None:
         super().__init__()
-        if not isinstance(members, Sequence | nn.ModuleList) or len(members) == 0:
-            found = "an empty list" if isinstance(members, Sequence) else type(members).__name__
-            raise ConfigError(f"members must be a list of at least one module, got {found}")
-        for i, member in enumerate(members):
-            if not isinstance(member, nn.Module):
-                raise ConfigError(f"members[{i}] must be a torch module, got {member!r}")
-        self.members = nn.ModuleList(members)
-        self.weights = _normalised([1.0] * len(members) if weights is None else weights, len(members))
+        self.members = module_list(members)
+        self.weights = shares(weights, len(members))
         self.average = checks.choice("average", average, ("probabilities", "logits"))
 
     def forward(self, input: Any) -> Tensor:
@@ -70,24 +65,8 @@ class Ensemble(nn.Module):
         pairs = zip(weights, logits, strict=True)
         if self.average == "logits":
             return torch.stack([w * z for w, z in pairs]).sum(0)
-        return _logsumexp(torch.stack([log(w) + z.log_softmax(-1) for w, z in pairs]))
-
-
-def _logsumexp(log_terms: Tensor) -> Tensor:
-    """Over the members, axis 0; a class that no member allows stays -inf, with gradient zero, not NaN."""
-    impossible = log_terms.isneginf().all(0)
-    return log_terms.masked_fill(impossible, 0.0).logsumexp(0).masked_fill(impossible, -inf)
+        return logsumexp(torch.stack([log(w) + z.log_softmax(-1) for w, z in pairs]))
 
 
 def _at_least_float32(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
-def _normalised(weights: Sequence[float], count: int) -> tuple[float, ...]:
-    listed = isinstance(weights, Sequence) and not isinstance(weights, str) and len(weights) == count
-    valid = listed and all(isinstance(w, int | float) and 0 <= w < inf for w in weights)
-    if not valid or not any(weights):
-        raise ConfigError(f"weights must be {count} finite numbers >= 0, not all zero, got {weights!r}")
-    largest = max(weights)  # dividing by it first keeps the sum of huge weights finite
-    total = fsum(w / largest for w in weights)
-    return tuple(float(w / largest / total) for w in weights)

@@ -56,7 +56,7 @@ class HFClassifier(nn.Module):
         if num_classes is not None:
             num_classes = checks.integer("num_classes", num_classes)
         torch_dtype = DTYPES[checks.choice("dtype", dtype, tuple(DTYPES))]
-        transformers = _transformers()
+        transformers = import_transformers(type(self).__name__)
         try:
             config, self._takes_images = _configuration(transformers, path, num_classes)
             model, loading = _model(transformers, path, config, self._takes_images, torch_dtype)
@@ -91,11 +91,16 @@ class HFClassifier(nn.Module):
         return {"input_ids": input, **mask}
 
 
-def _transformers() -> Any:
+def import_transformers(who: str) -> Any:
+    """Return the optional library.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
     try:
         return import_module("transformers")
     except ImportError as error:
-        raise ConfigError("HFClassifier needs transformers: pip install 'kdzoo[text]'") from error
+        raise ConfigError(f"{who} needs transformers: pip install 'kdzoo[text]'") from error
 
 
 def _configuration(transformers: Any, path: str, num_classes: int | None) -> tuple[Any, bool]:

@@ -30,7 +30,9 @@ def _owner(kind):
 
 
 def test_one_file_for_each_data_set():
-    assert [file.stem for file in FILES] == ["arrays", "cifar10", "digits", "fashion_mnist", "mnist"]
+    images = ["arrays", "cifar10", "digits", "fashion_mnist", "mnist"]
+    strings = ["pautomac", "random_automaton", "reber", "strings", "tinyshakespeare", "tomita", "uhl"]
+    assert [file.stem for file in FILES] == sorted(images + strings)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

@@ -1,0 +1,61 @@
+"""Probabilistic finite automata: the model, questions to it, its estimation from data, and its exchange."""
+
+from kdzoo.automata.baselines import BASELINES
+from kdzoo.automata.compare import (
+    conditional_kl,
+    distinguishing_string,
+    kl,
+    kl_monte_carlo,
+    pautomac_score,
+    perplexity,
+)
+from kdzoo.automata.dfa import DFA, counterexample, equivalent, from_pfa, support
+from kdzoo.automata.pfa import PFA
+from kdzoo.automata.queries import (
+    consistent,
+    entropy,
+    entropy_monte_carlo,
+    entropy_rate,
+    entropy_rate_monte_carlo,
+    expected_length,
+    expected_visits,
+    infix_expectation,
+    infix_probability,
+    prefix_log_prob,
+    total_mass,
+    viterbi,
+)
+from kdzoo.automata.simplify import determinise, minimise, trim
+from kdzoo.automata.trajectories import Trajectories
+
+__all__ = [
+    "BASELINES",
+    "DFA",
+    "PFA",
+    "Trajectories",
+    "conditional_kl",
+    "consistent",
+    "counterexample",
+    "determinise",
+    "distinguishing_string",
+    "entropy",
+    "entropy_monte_carlo",
+    "entropy_rate",
+    "entropy_rate_monte_carlo",
+    "equivalent",
+    "expected_length",
+    "expected_visits",
+    "from_pfa",
+    "infix_expectation",
+    "infix_probability",
+    "kl",
+    "kl_monte_carlo",
+    "minimise",
+    "pautomac_score",
+    "perplexity",
+    "prefix_log_prob",
+    "support",
+    "total_mass",
+    "trim",
+    "viterbi",
+]

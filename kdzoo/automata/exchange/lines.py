@@ -1,0 +1,67 @@
+"""Text files line by line, with errors that name file and line."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+from kdzoo.errors import DataError
+
+
+class Line(str):
+    """The text of a line, stripped, which knows its file and number (from 1)."""
+
+    path: Path
+    number: int
+
+    @classmethod
+    def of(cls, text: str, path: Path, number: int) -> "Line":
+        """Return a line."""
+        line = cls(text.strip())
+        line.path, line.number = path, number
+        return line
+
+    def refuse(self, problem: str) -> NoReturn:
+        """Raise a DataError about this line.
+
+        Example:
+            >>> Line.of("x", Path("a.txt"), 3).refuse("has no number")
+            Traceback (most recent call last):
+                ...
+            kdzoo.errors.DataError: a.txt, line 3 has no number
+        """
+        raise DataError(f"{self.path}, line {self.number} {problem}")
+
+    def integer(self, text: str, what: str, below: int | None = None) -> int:
+        """Return ``text``, a part of this line, as an integer >= 0 and perhaps below a bound."""
+        allowed = ">= 0" if below is None else f"in 0..{below - 1}"
+        if not (text.isascii() and text.isdigit()) or (below is not None and int(text) >= below):
+            self.refuse(f"has {what} {text!r}; allowed: an integer {allowed}")
+        return int(text)
+
+    def number_of(self, text: str, what: str, least: float = 0.0, most: float = math.inf) -> float:
+        """Return ``text``, a part of this line, as a float in least..most."""
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most:
+            self.refuse(f"has {what} {text!r}; allowed: a number in {least:g}..{most:g}")
+        return value
+
+
+def read_lines(path: str | Path) -> Iterator[Line]:
+    """Yield the lines of a file, the empty ones too.
+
+    Raises:
+        DataError: the file is missing or no text.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist; allowed: a text file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as text ({error})") from error
+    for number, content in enumerate(text.splitlines(), 1):
+        yield Line.of(content, path, number)

@@ -1,0 +1,128 @@
+"""Automata as acceptors in the text format of AT&T's FSM library and of OpenFst (``fstcompile --acceptor``).
+
+An arc is a line "source target label weight", a final state a line "state weight"; weights are negative natural
+logarithms of probabilities, and the source of the first line is the initial state. Label 0 is reserved for the
+empty string, so token a has the label a + 1. Where an automaton may begin in several states, a further state,
+the last, leads to them with label 0.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from kdzoo.atomic import write_text
+from kdzoo.automata.exchange.lines import Line, read_lines
+from kdzoo.automata.labels import names_of
+from kdzoo.automata.pfa import PFA
+from kdzoo.errors import ConfigError, DataError
+
+EPSILON = "<eps>"
+
+_STOP = -1  # the label of a final state, whose target is the state itself
+
+
+class _Arc(NamedTuple):
+    line: Line
+    source: int
+    target: int
+    label: int
+    weight: float
+
+
+def write_openfst(
+    pfa: PFA, path: str | Path, *, symbols_path: str | Path | None = None, symbols: Sequence[str] | None = None
+) -> None:
+    """Write an automaton as an acceptor, with numbers as labels.
+
+    Args:
+        pfa: the automaton.
+        path: the file.
+        symbols_path: a symbol table for ``fstcompile --isymbols`` is written there; None for none.
+        symbols: what the tokens stand for in that table, S names without white space; None for their numbers.
+
+    Raises:
+        ConfigError: a name has white space, or there are not S names.
+    """
+    write_text(Path(path), "\n".join(_rows(pfa)) + "\n")
+    if symbols_path is not None:
+        names = names_of(symbols, pfa.n_tokens)
+        wrong = [name for name in names if name.split() != [name]]
+        if wrong:
+            raise ConfigError(f"symbols must have no white space, got {wrong[0]!r}")
+        table = [f"{name}\t{label}" for label, name in enumerate([EPSILON, *names])]
+        write_text(Path(symbols_path), "\n".join(table) + "\n")
+
+
+def read_openfst(path: str | Path, n_tokens: int | None = None) -> PFA:
+    """Return the automaton of an acceptor with numbers as labels, such as :func:`write_openfst` writes.
+
+    Args:
+        path: the file.
+        n_tokens: number of tokens S; None for the largest label.
+
+    Raises:
+        DataError: the file is missing, a line is no arc and no final state, the label 0 is met elsewhere than
+            from the initial state, or the probabilities of a state do not sum to 1.
+    """
+    arcs = [_arc(line, n_tokens) for line in read_lines(path) if line]
+    if not arcs:
+        raise DataError(f"{path} has no arcs and no final states; allowed: at least one")
+    first = arcs[0].source
+    K = 1 + max(max(arc.source, arc.target) for arc in arcs)
+    S = max(1, *(arc.label for arc in arcs)) if n_tokens is None else n_tokens
+    initial, stop = torch.zeros(2, K, dtype=torch.float64)
+    transitions = torch.zeros(S, K, K, dtype=torch.float64)
+    for line, source, target, label, weight in arcs:
+        if label == _STOP:
+            stop[source] += math.exp(-weight)
+        elif label:
+            transitions[label - 1, source, target] += math.exp(-weight)
+        elif source == first != target:
+            initial[target] += math.exp(-weight)
+        else:
+            line.refuse(f"has the label 0 from {source} to {target}; allowed: from the initial state {first} to others")
+    kept = torch.ones(K, dtype=torch.bool)
+    if initial.any():
+        kept[first] = False
+        if stop[first] or transitions[:, first].any() or transitions[:, :, first].any():
+            raise DataError(f"{path} has both label 0 and other labels at its initial state {first}; allowed: one kind")
+    else:
+        initial[first] = 1
+    try:
+        return PFA.from_parameters(initial[kept], transitions[:, kept][:, :, kept], stop[kept])
+    except ConfigError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _rows(pfa: PFA) -> Iterator[str]:
+    """Yield the lines of the file."""
+    begins = pfa.initial.nonzero().flatten().tolist()
+    if len(begins) > 1:
+        yield from (f"{pfa.states} {k} 0 {_weight(float(pfa.initial[k]))}" for k in begins)
+    order = [begins[0], *(k for k in range(pfa.states) if k != begins[0])]
+    by_source = pfa.transitions.permute(1, 0, 2)
+    for source in order:
+        for token, target in by_source[source].nonzero().tolist():
+            yield f"{source} {target} {token + 1} {_weight(float(by_source[source, token, target]))}"
+        if pfa.stop[source] > 0:
+            yield f"{source} {_weight(float(pfa.stop[source]))}"
+
+
+def _weight(probability: float) -> str:
+    return repr(-math.log(probability) + 0.0)
+
+
+def _arc(line: Line, n_tokens: int | None) -> _Arc:
+    """Return the arc or the final state of a line."""
+    fields = line.split()
+    if len(fields) > 4:
+        line.refuse(f"has {len(fields)} fields; allowed: 'source target label weight' or 'state weight'")
+    weight = line.number_of(fields[-1], "weight", -1e-6) if len(fields) in (2, 4) else 0.0
+    source = line.integer(fields[0], "state")
+    if len(fields) < 3:
+        return _Arc(line, source, source, _STOP, weight)
+    label = line.integer(fields[2], "label", None if n_tokens is None else n_tokens + 1)
+    return _Arc(line, source, line.integer(fields[1], "state"), label, weight)

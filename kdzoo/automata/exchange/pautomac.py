@@ -1,0 +1,192 @@
+"""The four text formats of the PAutomaC competition (Verwer, Eyraud & de la Higuera 2014).
+
+- *Strings* (``.train``, ``.test``): a header "number of strings, number of tokens", then for each string a line of
+  its length and its tokens.
+- *Solution*: the number of strings, then the probability of each on a line of its own.
+- *Model*: four sections, each a header and lines "(indices) probability": ``I: (state)``, ``F: (state)``,
+  ``S: (state,symbol)`` and ``T: (state,symbol,state)``; what is missing is 0. A state stops with probability F;
+  otherwise it emits a symbol with probability S and then goes on with T, so that
+  P(a, l | k) = (1 - F[k]) S[k, a] T[k, a, l].
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdzoo.atomic import write_text
+from kdzoo.automata.exchange.lines import Line, read_lines
+from kdzoo.automata.pfa import PFA
+from kdzoo.errors import ConfigError, DataError
+from kdzoo.strings import Strings
+
+_SECTIONS = {"I": "(state)", "F": "(state)", "S": "(state,symbol)", "T": "(state,symbol,state)"}
+_ENTRY = re.compile(r"\(([^()]*)\)\s*(\S+)")
+
+Table = Mapping[tuple[int, ...], float]
+
+
+# ---------------------------------------------------------------- strings
+
+
+def read_strings(path: str | Path) -> tuple[Strings, int]:
+    """Return the strings of a train or test file, and the number of tokens S in its header.
+
+    Raises:
+        DataError: the file is missing, its header is wrong, or a line does not hold what it announces.
+    """
+    lines = _content(path)
+    header = next(lines, None)
+    if header is None:
+        raise DataError(f"{path} is empty; allowed: a header 'number of strings, number of tokens'")
+    if len(header.split()) != 2:
+        header.refuse(f"is {str(header)!r}; allowed: the header 'number of strings, number of tokens'")
+    n, n_tokens = (header.integer(text, "the header") for text in header.split())
+    tokens: list[int] = []
+    lengths: list[int] = []
+    for line in lines:
+        length, *string = line.split()
+        if line.integer(length, "length") != len(string):
+            line.refuse(f"announces {length} tokens but has {len(string)}; allowed: as many")
+        tokens += [line.integer(token, "token", n_tokens) for token in string]
+        lengths.append(len(string))
+    if len(lengths) != n:
+        header.refuse(f"announces {n} strings but {len(lengths)} follow; allowed: as many")
+    return Strings(torch.tensor(tokens, dtype=torch.int64), torch.tensor(lengths, dtype=torch.int64)), n_tokens
+
+
+def write_strings(strings: Strings, n_tokens: int, path: str | Path) -> None:
+    """Write strings over S tokens as a train or test file.
+
+    Raises:
+        DataError: a token is outside 0..S-1.
+    """
+    strings.check(n_tokens + 1)
+    rows = [" ".join(map(str, [len(string), *string])) for string in strings.to_lists()]
+    write_text(Path(path), "\n".join([f"{len(rows)} {n_tokens}", *rows]) + "\n")
+
+
+# ---------------------------------------------------------------- solutions
+
+
+def read_solution(path: str | Path) -> Tensor:
+    """Return the probabilities of a solution file, float64 [n].
+
+    Raises:
+        DataError: the file is missing, a line is no probability, or there are not as many as announced.
+    """
+    lines = _content(path)
+    header = next(lines, None)
+    if header is None:
+        raise DataError(f"{path} is empty; allowed: a number of probabilities, then one on each line")
+    n = header.integer(header, "the header")
+    values = [line.number_of(line, "probability", 0, 1) for line in lines]
+    if len(values) != n:
+        header.refuse(f"announces {n} probabilities but {len(values)} follow; allowed: as many")
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def write_solution(probabilities: Tensor, path: str | Path) -> None:
+    """Write the probabilities [n] of the strings of a test file."""
+    rows = [repr(value) for value in probabilities.double().tolist()]
+    write_text(Path(path), "\n".join([str(len(rows)), *rows]) + "\n")
+
+
+# ---------------------------------------------------------------- models
+
+
+def read_model(path: str | Path, n_tokens: int | None = None) -> PFA:
+    """Return the automaton of a model file.
+
+    Args:
+        path: the file.
+        n_tokens: number of tokens S; None for the largest in the file + 1.
+
+    Raises:
+        DataError: the file is missing, a line is neither header nor entry, an entry occurs twice or is out of
+            range, a section is missing, or the probabilities of a state do not sum to 1.
+    """
+    path = Path(path)
+    tables = _read_tables(path, n_tokens)
+    if not tables["I"]:
+        raise DataError(f"{path} has no initial state; allowed: at least one entry in the section I")
+    K = 1 + max(index for name in "IFS" for places in tables[name] for index in places[:1])
+    K = max([K, *(1 + max(k, target) for k, _, target in tables["T"])])
+    used = max([0, *(1 + symbol for _, symbol in tables["S"]), *(1 + symbol for _, symbol, _ in tables["T"])])
+    S = max(1, used) if n_tokens is None else n_tokens
+    initial, final = _filled(tables["I"], (K,)), _filled(tables["F"], (K,))
+    going = (1 - final)[:, None, None]
+    arcs = going * _filled(tables["S"], (K, S))[:, :, None] * _filled(tables["T"], (K, S, K))
+    try:
+        return PFA.from_parameters(initial, arcs.transpose(0, 1), final)
+    except ConfigError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def write_model(pfa: PFA, path: str | Path) -> None:
+    """Write an automaton as a model file."""
+    initial, transitions, stop = (one.cpu() for one in (pfa.initial, pfa.transitions, pfa.stop))
+    emissions = transitions.sum(2)
+    symbols = (emissions / emissions.sum(0)).nan_to_num()
+    targets = (transitions / emissions[:, :, None]).nan_to_num()
+    parts = {"I": initial, "F": stop, "S": symbols.T, "T": targets.transpose(0, 1)}
+    rows = [row for name, values in parts.items() for row in _section(name, values)]
+    write_text(Path(path), "\n".join(rows) + "\n")
+
+
+def _section(name: str, values: Tensor) -> Iterator[str]:
+    """Yield the header and the entries that are not 0."""
+    yield f"{name}: {_SECTIONS[name]}"
+    for place in values.nonzero().tolist():
+        yield f"\t({','.join(map(str, place))}) {float(values[tuple(place)])!r}"
+
+
+def _read_tables(path: Path, n_tokens: int | None) -> dict[str, Table]:
+    """Return the entries of the four sections by their indices."""
+    tables: dict[str, dict[tuple[int, ...], float]] = {}
+    name = ""
+    for line in _content(path):
+        head, _, rest = line.partition(":")
+        if head in _SECTIONS and rest.replace(" ", "") == _SECTIONS[head]:
+            if head in tables:
+                line.refuse(f"begins the section {head} again; allowed: once")
+            name, tables[head] = head, {}
+            continue
+        entry = _ENTRY.fullmatch(line)
+        if entry is None or not name:
+            line.refuse(
+                f"is {str(line)!r}; allowed: a header such as 'I: (state)', or '(indices) probability' below one"
+            )
+        places = _places(line, entry[1], name, n_tokens)
+        if places in tables[name]:
+            line.refuse(f"repeats the entry ({entry[1]}) of the section {name}; allowed: once")
+        tables[name][places] = line.number_of(entry[2], "probability", 0, 1 + 1e-6)
+    missing = [section for section in _SECTIONS if section not in tables]
+    if missing:
+        raise DataError(f"{path} has no section {missing[0]}; allowed: the sections {', '.join(_SECTIONS)}")
+    return dict(tables)
+
+
+def _places(line: Line, text: str, name: str, n_tokens: int | None) -> tuple[int, ...]:
+    """Return the indices of an entry, of which the second is a symbol."""
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) != _SECTIONS[name].count(",") + 1:
+        line.refuse(f"has the indices ({text}); allowed in the section {name}: {_SECTIONS[name]}")
+    bounds = (None, n_tokens, None)
+    return tuple(line.integer(part, "index", bound) for part, bound in zip(parts, bounds, strict=False))
+
+
+def _filled(table: Table, shape: tuple[int, ...]) -> Tensor:
+    """Return the entries as a float64 array."""
+    values = torch.zeros(shape, dtype=torch.float64)
+    if table:
+        values[tuple(torch.tensor(list(table)).T)] = torch.tensor(list(table.values()), dtype=torch.float64)
+    return values
+
+
+def _content(path: Any) -> Iterator[Line]:
+    """Yield the lines that are not empty."""
+    return (line for line in read_lines(path) if line)

@@ -1,0 +1,148 @@
+r"""The scaled forward recursion over sets of strings, one matrix product for each token and layer.
+
+Notation: K states, S tokens; initial iota [K], transitions A [S, K, K] with ``A[a, k, l]`` = P(a, l | k), stop
+rho [K]. The probability of a_1 ... a_m is :math:`\iota' A_{a_1} \cdots A_{a_m} \rho`. A *belief* is the row
+vector :math:`\iota' A_{a_1} \cdots A_{a_t}` scaled to sum 1: the distribution of the state after t tokens. Its
+*scale* is the sum before scaling: the probability of token t after those before it.
+
+Points with the same number of tokens before them form a layer. Within a layer the points are sorted by the
+token that led to them, so that a step of the recursion is one gather and one product for each token, and
+nothing is padded. With transposed transitions the same product serves the backward recursion. Everything
+follows dtype and device of the parameters.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kdzoo.strings import Strings
+
+CELLS = 1 << 20  # numbers in one layer of beliefs that are worked on at once
+
+Groups = Sequence[tuple[int, int, int]]
+"""Runs of rows with one token: token, first row, row after the last."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The points of a set of strings that follow equally many tokens, sorted by the last of these tokens.
+
+    Args:
+        string: number of each point's string, int64 [b].
+        source: row of the point before, in the layer before, int64 [b]; in the first layer the own row.
+        groups: rows with the same last token; none in the first layer.
+        lasts: rows of the points at which their string ends, int64 [m], m <= b.
+    """
+
+    string: Tensor
+    source: Tensor
+    groups: Groups
+    lasts: Tensor
+
+
+def layers(strings: Strings) -> list[Layer]:
+    """Return the points of the strings layer by layer, from 0 tokens to the length of the longest string.
+
+    Example:
+        >>> first, second, third = layers(Strings.of([[1, 0], [0]]))
+        >>> second.string.tolist(), second.source.tolist(), second.groups, second.lasts.tolist()
+        ([1, 0], [1, 0], ((0, 0, 1), (1, 1, 2)), [0])
+    """
+    numbers = torch.arange(len(strings), device=strings.lengths.device)
+    source_point, target_point, token = strings.edges()
+    depth = target_point - strings.roots()[strings.owner]
+    order = token.argsort(stable=True)
+    order = order[depth[order].argsort(stable=True)]
+    sizes = torch.bincount(depth, minlength=1) if len(token) else depth.new_zeros(1)
+    sizes[0] = len(strings)
+    row_of = torch.empty(strings.n_points, dtype=torch.int64, device=token.device)
+    row_of[strings.roots()] = numbers
+    within = torch.arange(len(token), device=token.device) - (sizes.cumsum(0) - sizes - len(strings))[depth[order]]
+    row_of[target_point[order]] = within
+    lasts = row_of[strings.lasts()[strings.lengths.argsort(stable=True)]]
+    ends = torch.bincount(strings.lengths, minlength=len(sizes)).tolist()
+    steps = sizes[1:].tolist()
+    first = Layer(numbers, numbers, (), lasts[: ends[0]])
+    rest = zip(
+        strings.owner[order].split(steps),
+        row_of[source_point[order]].split(steps),
+        _groups(depth[order], token[order], len(steps)),
+        lasts[ends[0] :].split(ends[1:]),
+        strict=True,
+    )
+    return [first, *(Layer(*parts) for parts in rest)] if steps else [first]
+
+
+def scaled_forward(initial: Tensor, transitions: Tensor, trellis: Sequence[Layer]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield beliefs [b, K] and scales [b] of each layer, rows in the layer's order.
+
+    The scales of the first layer are 1. From an impossible token on, beliefs and scales are 0.
+    """
+    belief = initial.expand(len(trellis[0].string), -1)
+    yield belief, belief.new_ones(len(belief))
+    for layer in trellis[1:]:
+        belief, scale = normalise(grouped_product(belief[layer.source], transitions, layer.groups))
+        yield belief, scale
+
+
+def log_likelihoods(stop: Tensor, trellis: Sequence[Layer], forward: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """Return the log-probability of each string [n] from the results of :func:`scaled_forward`."""
+    result = stop.new_empty(len(trellis[0].string))
+    log_prefix = stop.new_zeros(len(result))
+    for layer, (belief, scale) in zip(trellis, forward, strict=True):
+        log_prefix = log_prefix[layer.source] + scale.log()
+        if len(layer.lasts):
+            result[layer.string[layer.lasts]] = log_prefix[layer.lasts] + (belief[layer.lasts] @ stop).log()
+    return result
+
+
+def log_prob(initial: Tensor, transitions: Tensor, stop: Tensor, strings: Strings) -> Tensor:
+    """Return the log-probability of each string [n] in nats; -inf for impossible strings.
+
+    Strings of similar length are worked on together, so many at once that a layer holds about ``CELLS`` numbers.
+    """
+    result = stop.new_empty(len(strings))
+    for chunk in chunks(strings, len(stop)):
+        trellis = layers(strings.select(chunk))
+        result[chunk] = log_likelihoods(stop, trellis, scaled_forward(initial, transitions, trellis))
+    return result
+
+
+def chunks(strings: Strings, cells: int) -> tuple[Tensor, ...]:
+    """Return the numbers of the strings, sorted by length, in chunks of at most ``CELLS``, at ``cells`` a string."""
+    return strings.lengths.argsort(stable=True).split(max(1, CELLS // cells))
+
+
+def grouped_product(rows: Tensor, matrices: Tensor, groups: Groups) -> Tensor:
+    """Multiply each row [b, K] from the right by the matrix [S, K, L] of its group; the groups cover all rows."""
+    return torch.cat([rows[first:end] @ matrices[token] for token, first, end in groups])
+
+
+def advance(rows: Tensor, matrices: Tensor, tokens: Tensor) -> Tensor:
+    """Multiply each row [b, K] from the right by the matrix [S, K, L] of its token, int64 [b]."""
+    if not len(tokens):
+        return rows.new_empty(0, matrices.shape[2])
+    order = tokens.argsort(stable=True)
+    (groups,) = _groups(torch.ones_like(tokens), tokens[order], 1)
+    products = grouped_product(rows[order], matrices, groups)
+    return torch.empty_like(products).index_copy(0, order, products)
+
+
+def normalise(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return non-negative rows [b, K] scaled to sum 1, and their sums [b]; rows of zeros stay zeros."""
+    total = rows.sum(1)
+    return rows / torch.where(total > 0, total, 1.0)[:, None], total
+
+
+def _groups(depth: Tensor, token: Tensor, deepest: int) -> list[Groups]:
+    """Return the runs of equal tokens at each depth 1..deepest; depth and token [total] are sorted."""
+    width = int(token.max()) + 1 if len(token) else 1
+    runs, counts = (depth * width + token).unique_consecutive(return_counts=True)
+    found: list[list[tuple[int, int, int]]] = [[] for _ in range(deepest)]
+    for run, count in zip(runs.tolist(), counts.tolist(), strict=True):
+        groups = found[run // width - 1]
+        first = groups[-1][2] if groups else 0
+        groups.append((run % width, first, first + count))
+    return [tuple(groups) for groups in found]

@@ -1,0 +1,89 @@
+"""What is written on the states and edges of a drawn automaton."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from kdzoo import checks
+from kdzoo.automata.pfa import PFA
+from kdzoo.errors import ConfigError
+
+MOST_LINES = 4  # tokens on one edge; of more, the likeliest are shown
+
+
+@dataclass(frozen=True)
+class Edge:
+    """All arcs from one state to another.
+
+    Args:
+        source: the state.
+        target: the next state.
+        tokens: (token, probability) of every arc, the likeliest first.
+        probability: of all of them together.
+        label: tokens and rounded probabilities, one on each line.
+    """
+
+    source: int
+    target: int
+    tokens: tuple[tuple[int, float], ...]
+    probability: float
+    label: str
+
+
+def names_of(symbols: Sequence[str] | None, n_tokens: int) -> tuple[str, ...]:
+    """Return the names of the tokens, their numbers where ``symbols`` is None.
+
+    Raises:
+        ConfigError: there are not S names.
+    """
+    if symbols is None:
+        return tuple(map(str, range(n_tokens)))
+    if len(symbols) != n_tokens:
+        raise ConfigError(f"symbols must be {n_tokens} names, one for each token, got {len(symbols)}")
+    return tuple(map(str, symbols))
+
+
+def edge_labels(pfa: PFA, names: Sequence[str], threshold: float = 0.0) -> Iterator[Edge]:
+    r"""Yield one edge for each pair of states, without the arcs whose probability is below the threshold.
+
+    Example:
+        >>> (edge,) = edge_labels(PFA.from_parameters([1.0], [[[0.5]], [[0.3]]], [0.2]), "ab")
+        >>> edge.label, round(edge.probability, 3)
+        ('a .50\nb .30', 0.8)
+    """
+    threshold = checks.probability("threshold", threshold)
+    table = pfa.transitions.cpu()
+    for source, target in table.sum(0).nonzero().tolist():
+        arcs = [(token, float(table[token, source, target])) for token in range(pfa.n_tokens)]
+        kept = sorted((arc for arc in arcs if 0 < arc[1] >= threshold), key=lambda arc: -arc[1])
+        if kept:
+            shown = [f"{_visible(names[token])} {rounded(probability)}" for token, probability in kept[:MOST_LINES]]
+            rest = len(kept) - len(shown)
+            label = "\n".join([*shown, *([f"+{rest} more"] if rest else [])])
+            yield Edge(source, target, tuple(kept), sum(probability for _, probability in kept), label)
+
+
+def state_label(state: int, stop: float) -> str:
+    r"""Return the number of a state, with its stop probability below unless that is 0.
+
+    Example:
+        >>> state_label(3, 0.25)
+        '3\n.25'
+    """
+    return f"{state}\n{rounded(stop)}" if stop > 0 else str(state)
+
+
+def rounded(probability: float) -> str:
+    """Return a probability with two digits after the point and none before it.
+
+    Example:
+        >>> rounded(0.257), rounded(1.0), rounded(0.001)
+        ('.26', '1', '<.01')
+    """
+    if probability >= 0.995:
+        return "1"
+    return f"{probability:.2f}"[1:] if probability >= 0.005 else "<.01"
+
+
+def _visible(name: str) -> str:
+    """Return a name that can be seen: white space and control characters are escaped."""
+    return name if name.isprintable() and name.strip() else repr(name)[1:-1] if name.strip(" ") else "␣" * len(name)

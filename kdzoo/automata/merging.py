@@ -1,0 +1,274 @@
+r"""Greedy merging of the states of a quotient graph by the conditional Kullback-Leibler cost.
+
+The cost of a partition with symbol weights n(k, a), the end included, and edge weights n(k, a, l) is
+
+.. math:: J = -\sum_{k,a} n_{ka} \log P(a|k) - \lambda \sum_{k,a,l} n_{kal} \log P(l|k,a)
+
+with the relative frequencies for P: minus the log-likelihood of the complete data at lambda = 1. A greater lambda
+pulls towards deterministic automata; for lambda >= 1 the cost is least at the true deterministic automaton and at
+its refinements. With phi(x) = x log x it is a sum of phi over cells, so that a merge changes only the rows and
+columns of its pair. Notation: S tokens, V = S + 1 symbols, K clusters.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import log
+
+import torch
+from torch import Tensor
+
+from kdzoo.automata.clustering import compact
+from kdzoo.automata.counts import Quotient
+from kdzoo.checks import integer, positive
+from kdzoo.errors import ConfigError
+
+BLOCK = 1 << 22  # cells that are worked on at once
+TOLERANCE = 1e-9  # relative change of the cost that still counts as none
+
+
+@dataclass(frozen=True)
+class MergePath:
+    """The path of a greedy merge, from K0 clusters downwards; entry i has K0 - i states.
+
+    Args:
+        n_states: number of states of each entry, downwards.
+        pairs: the merges in order: cluster `kept` took in cluster `gone`, in the numbering of the K0 clusters.
+        costs: cost J of each entry, one more than pairs, in nats.
+        penalties: the part that the penalised objective adds to each entry.
+    """
+
+    n_states: tuple[int, ...]
+    pairs: tuple[tuple[int, int], ...]
+    costs: tuple[float, ...]
+    penalties: tuple[float, ...]
+
+    @cached_property
+    def objective(self) -> tuple[float, ...]:
+        """Penalised objective of each entry."""
+        return tuple(cost + penalty for cost, penalty in zip(self.costs, self.penalties, strict=True))
+
+    def best(self) -> int:
+        """Return the number of states of the least penalised objective."""
+        return self.n_states[min(range(len(self.objective)), key=self.objective.__getitem__)]
+
+    def groups(self, n_states: int) -> Tensor:
+        """Return the group of each of the K0 clusters when n_states are left, int64 [K0] without gaps."""
+        root = torch.arange(self.n_states[0])
+        for kept, gone in self.pairs[: self.n_states[0] - n_states]:
+            root[root == gone] = kept
+        return compact(root)
+
+
+def cost(quotient: Quotient, determinism: float = 1.0) -> float:
+    """Return the cost J of a quotient, in nats."""
+    emissions, edges = quotient.emissions, quotient.transitions
+    symbols = _phi(emissions.sum(1)).sum() - _phi(emissions).sum()
+    return float(symbols + determinism * (_phi(edges.sum(2)).sum() - _phi(edges).sum()))
+
+
+def merge_path(quotient: Quotient, *, n_states: int = 1, determinism: float = 1.0, penalty: float = 1.0) -> MergePath:
+    r"""Merge the pair of least cost again and again, and return the path.
+
+    The penalised objective that chooses a number of states is
+
+    .. math:: J + \tfrac{\mathrm{penalty}}{2} \log(N) \, K (S + 1)
+
+    Args:
+        quotient: the quotient graph of K0 clusters.
+        n_states: where to stop, in 1..K0.
+        determinism: the weight lambda > 0 of the transitions.
+        penalty: factor of the penalty, > 0; 1 is the Bayesian information criterion of a deterministic automaton.
+
+    Raises:
+        ConfigError: an argument is out of range.
+    """
+    integer("n_states", n_states)
+    positive("determinism", determinism)
+    positive("penalty", penalty)
+    clusters = quotient.n_clusters
+    if n_states > clusters:
+        raise ConfigError(f"n_states must be at most the number of clusters {clusters}, got {n_states}")
+    rise = _Rises(quotient, determinism)
+    pairs, costs = [], [cost(quotient, determinism)]
+    for _ in range(clusters - n_states):
+        kept, gone, change = rise.least()
+        rise.merge(kept, gone)
+        pairs.append((kept, gone))
+        costs.append(costs[-1] + change)
+    per_state = penalty / 2 * log(max(quotient.weight, 1.0)) * quotient.emissions.shape[1]
+    penalties = tuple(per_state * states for states in range(clusters, n_states - 1, -1))
+    return MergePath(tuple(range(clusters, n_states - 1, -1)), tuple(pairs), tuple(costs), penalties)
+
+
+def refine(quotient: Quotient, groups: Tensor, *, determinism: float = 1.0, max_sweeps: int = 10) -> Tensor:
+    """Move single clusters between groups as long as that lowers the cost; a group keeps at least one cluster.
+
+    Args:
+        quotient: the quotient graph of K0 clusters.
+        groups: group of each cluster, int64 [K0] without gaps.
+        determinism: the weight lambda > 0 of the transitions.
+        max_sweeps: greatest number of passes over the clusters.
+
+    Returns:
+        The groups int64 [K0], as many as before, of a cost that is not greater.
+    """
+    groups = groups.clone()
+    merged = quotient.merged(groups)
+    emissions, edges = merged.emissions, merged.transitions
+    for _ in range(max_sweeps):
+        moves = 0
+        for cluster in range(quotient.n_clusters):
+            here = int(groups[cluster])
+            if int((groups == here).sum()) == 1:
+                continue
+            piece = _Piece.of(quotient, groups, cluster)
+            piece.add(emissions, edges, here, -1.0)
+            rises = piece.costs(emissions, edges, determinism)
+            there = int(rises.argmin())
+            if rises[there] >= rises[here] - TOLERANCE * (1 + abs(float(rises[here]))):
+                there = here
+            piece.add(emissions, edges, there, 1.0)
+            groups[cluster] = there
+            moves += there != here
+        if not moves:
+            break
+    return groups
+
+
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """One cluster as seen from the groups: emissions [V], edges out to groups and in from them [S, K], loops [S]."""
+
+    emissions: Tensor
+    out: Tensor
+    into: Tensor
+    loops: Tensor
+
+    @classmethod
+    def of(cls, quotient: Quotient, groups: Tensor, cluster: int) -> "_Piece":
+        edges, states = quotient.transitions, int(groups.max()) + 1
+        loops = edges[:, cluster, cluster]
+        empty = edges.new_zeros(len(edges), states)
+        out = empty.index_add(1, groups, edges[:, cluster, :])
+        into = empty.index_add(1, groups, edges[:, :, cluster])
+        out[:, groups[cluster]] -= loops
+        into[:, groups[cluster]] -= loops
+        return cls(quotient.emissions[cluster], out, into, loops)
+
+    def add(self, emissions: Tensor, edges: Tensor, group: int, sign: float) -> None:
+        """Put the cluster into a group (sign 1), or take it out (sign -1), in place."""
+        emissions[group] += sign * self.emissions
+        edges[:, group, :] += sign * self.out
+        edges[:, :, group] += sign * self.into
+        edges[:, group, group] += sign * self.loops
+        if sign < 0:  # differences of equal sums
+            emissions[group].clamp_(min=0)
+            edges[:, group, :].clamp_(min=0)
+            edges[:, :, group].clamp_(min=0)
+
+    def costs(self, emissions: Tensor, edges: Tensor, determinism: float) -> Tensor:
+        """Return the rise of the cost for each group that could take the cluster [K]."""
+        own = self.emissions
+        symbols = _gain(emissions.sum(1), own.sum()) - _gain(emissions, own).sum(1)
+        # The cell of a group's loops takes edges out, edges in and loops at once; its row and column take one each.
+        loops = edges.diagonal(dim1=1, dim2=2)
+        rows = edges.sum(2)
+        out_total = self.out.sum(1, keepdim=True) + self.loops[:, None]
+        pairs = (_phi(rows + out_total + self.into) - _phi(rows + self.into)).sum(0)
+        cells = (_phi(edges + self.out[:, None, :]) - _phi(edges)).sum((0, 2))
+        cells = cells + (_phi(edges + self.into[:, :, None]) - _phi(edges)).sum((0, 1))
+        cells = cells - (_phi(loops + self.out) - _phi(loops)).sum(0) - (_phi(loops + self.into) - _phi(loops)).sum(0)
+        cells = cells + (_phi(loops + self.out + self.into + self.loops[:, None]) - _phi(loops)).sum(0)
+        return symbols + determinism * (pairs - cells)
+
+
+class _Rises:
+    """The rise of the cost for every pair of clusters, kept up to date from merge to merge.
+
+    A pair's rise is that of its symbols, plus lambda times: the row totals' gain, less the gain of all pairs of
+    cells that fall together. Cells fall together in rows (same target), in columns (same source), and in the
+    corner of the pair's own four cells. After a merge, the pairs that do not touch it change only in the cells
+    of the merged row and column; the merged cluster's own rises are computed afresh.
+    """
+
+    def __init__(self, quotient: Quotient, determinism: float) -> None:
+        self.emissions = quotient.emissions.clone()
+        self.edges = quotient.transitions.clone()
+        self.determinism = determinism
+        clusters = quotient.n_clusters
+        self.alive = torch.ones(clusters, dtype=torch.bool)
+        self.rises = torch.stack([self._afresh(cluster) for cluster in range(clusters)])
+        self.rises.fill_diagonal_(torch.inf)
+
+    def least(self) -> tuple[int, int, float]:
+        """Return the pair of least rise, the first of equals, with its rise."""
+        place = int(self.rises.argmin())
+        one, other = sorted(divmod(place, len(self.rises)))
+        return one, other, float(self.rises[one, other])
+
+    def merge(self, kept: int, gone: int) -> None:
+        """Merge cluster `gone` into `kept`."""
+        for cluster in (kept, gone):
+            self._cells_of(cluster, self.determinism)
+        self.emissions[kept] += self.emissions[gone]
+        self.emissions[gone] = 0
+        for view in (self.edges, self.edges.transpose(1, 2)):
+            view[:, kept] += view[:, gone]
+            view[:, gone] = 0
+        self._cells_of(kept, -self.determinism)
+        self.alive[gone] = False
+        self.rises[kept] = self.rises[:, kept] = self._afresh(kept).masked_fill(~self.alive, torch.inf)
+        self.rises[kept, kept] = torch.inf
+        self.rises[gone] = self.rises[:, gone] = torch.inf
+
+    def _cells_of(self, cluster: int, factor: float) -> None:
+        """Add factor times the gain of the cells in one column and one row to the rises of all pairs."""
+        for cells in (self.edges[:, :, cluster], self.edges[:, cluster, :]):  # [S, K]
+            seen = cells > 0
+            tokens, clusters = seen.any(1).nonzero()[:, 0], seen.any(0).nonzero()[:, 0]
+            block = cells[tokens][:, clusters]
+            if len(clusters) > 1:
+                self.rises[clusters[:, None], clusters] += factor * _pair_gains(block)
+
+    def _afresh(self, cluster: int) -> Tensor:
+        """Return the rise for the pairs of one cluster with every other [K]."""
+        own = self.emissions[cluster]
+        symbols = _gain(self.emissions.sum(1), own.sum()) - _gain(self.emissions, own).sum(1)
+        totals = self.edges.sum(2)
+        rows = _gain(totals, totals[:, cluster, None]).sum(0)
+        cells = _shared_gains(self.edges.transpose(1, 2), cluster) + _shared_gains(self.edges, cluster)
+        return symbols + self.determinism * (rows - cells - self._corner(cluster))
+
+    def _corner(self, cluster: int) -> Tensor:
+        """Return what the four cells of each pair gain together beyond the gains of rows and columns [K]."""
+        own = self.edges[:, cluster, cluster, None].expand(-1, len(self.alive))
+        out, into = self.edges[:, cluster, :], self.edges[:, :, cluster]
+        loops = self.edges.diagonal(dim1=1, dim2=2)
+        together = _phi(own + out + into + loops) + _phi(own) + _phi(out) + _phi(into) + _phi(loops)
+        return (together - _phi(own + into) - _phi(out + loops) - _phi(own + out) - _phi(into + loops)).sum(0)
+
+
+def _shared_gains(edges: Tensor, cluster: int) -> Tensor:
+    """Return the gain of joining each column with one column, over the cells where that one is not zero [K].
+
+    The cells are edges[a, i, k] with the cluster k last.
+    """
+    first, second = edges[:, :, cluster].nonzero(as_tuple=True)
+    return _gain(edges[first, second], edges[first, second, cluster][:, None]).sum(0)
+
+
+def _pair_gains(block: Tensor) -> Tensor:
+    """Return the gain of each pair of columns, summed over the rows: [c, r] -> [r, r]."""
+    own = _phi(block).sum(0)
+    together = torch.zeros(len(own), len(own), dtype=block.dtype)
+    for part in block.split(max(1, BLOCK // len(own) ** 2)):
+        together += _phi(part[:, :, None] + part[:, None, :]).sum(0)
+    return together - own[:, None] - own
+
+
+def _gain(one: Tensor, other: Tensor) -> Tensor:
+    return _phi(one + other) - _phi(one) - _phi(other)
+
+
+def _phi(value: Tensor) -> Tensor:
+    return torch.xlogy(value, value)

@@ -1,0 +1,175 @@
+"""N-gram models of strings: the deterministic automata whose states are the last tokens.
+
+Notation: S tokens, V = S + 1 symbols, order n, C contexts. A context is the longest of the last 0..n-1 tokens,
+the begin marker among them, that was seen in the data.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kdzoo.automata.pfa import PFA
+from kdzoo.checks import integer
+from kdzoo.errors import ConfigError
+from kdzoo.strings import Strings
+
+
+@dataclass(frozen=True, eq=False)
+class NGram:
+    """An n-gram model as a table: a language model whose state is the number of the context.
+
+    Args:
+        probs: probability of each symbol in each context, the end last, float64 [C, V].
+        following: context after each token, int64 [C, S].
+        first: context at the beginning.
+    """
+
+    probs: Tensor
+    following: Tensor
+    first: int
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of symbols V."""
+        return self.probs.shape[1]
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of free parameters."""
+        return self.probs.shape[0] * (self.probs.shape[1] - 1)
+
+    def start(self, n: int) -> Tensor:
+        """Return the context before the first token, n times, int64 [n, 1]."""
+        return torch.full((n, 1), self.first)
+
+    def step(self, state: Tensor, token: Tensor) -> Tensor:
+        """Return the contexts [n, 1] after one more token, int64 [n]; the end token leads to the beginning."""
+        inner = self.following[state[:, 0], token.clamp(max=self.vocab_size - 2)]
+        return torch.where(token < self.vocab_size - 1, inner, self.first)[:, None]
+
+    def next_log_probs(self, state: Tensor) -> Tensor:
+        """Return the log-probabilities of the next symbol [n, V]."""
+        return self.probs[state[:, 0]].log()
+
+    def hidden(self, state: Tensor) -> Tensor:
+        """Return the number of the context as a feature, float64 [n, 1]."""
+        return state.double()
+
+    def log_prob(self, strings: Strings) -> Tensor:
+        """Return the log-probability of each string [n], in nats."""
+        symbols = strings.padded(self.vocab_size - 1)
+        state, total = self.start(len(strings)), torch.zeros(len(strings), dtype=torch.float64)
+        logs = self.probs.log()
+        for place in range(symbols.shape[1]):
+            going = place < strings.lengths
+            total += torch.where(going, logs[state[:, 0], symbols[:, place]], 0.0)
+            state = torch.where(going[:, None], self.step(state, symbols[:, place]), state)
+        return total + logs[state[:, 0], -1]
+
+    def to_pfa(self) -> PFA:
+        """Return the automaton whose states are the contexts; its transitions take 8 S C^2 bytes."""
+        contexts, tokens = self.following.shape
+        transitions = torch.zeros(tokens, contexts, contexts, dtype=torch.float64)
+        transitions.scatter_(2, self.following.T[:, :, None], self.probs[:, :-1].T[:, :, None])
+        initial = torch.zeros(contexts, dtype=torch.float64)
+        initial[self.first] = 1
+        return PFA.from_parameters(initial, transitions, self.probs[:, -1])
+
+
+def ngram(strings: Strings, order: int, vocab_size: int) -> NGram:
+    r"""Return the n-gram model of the strings, smoothed by Witten and Bell's interpolation.
+
+    With counts c, T(h) different symbols after context h, and h' the context without its first token,
+
+    .. math:: P(a | h) = \frac{c(h a) + T(h) P(a | h')}{c(h) + T(h)},
+
+    down to the uniform distribution over the V symbols.
+
+    Args:
+        strings: the strings.
+        order: n >= 1: the symbol with the n - 1 before it.
+        vocab_size: V.
+
+    Raises:
+        ConfigError: the order is out of range, or so great that a context is no longer a 64-bit number.
+        DataError: a token is outside the alphabet.
+
+    Example:
+        >>> model = ngram(Strings.of([[0, 1], [0, 1]]), 2, 3)
+        >>> model.probs[model.first].tolist()  # after the beginning: two counts of 0, one kind of symbol
+        [0.7777777777777778, 0.1111111111111111, 0.1111111111111111]
+
+    Source:
+        Witten and Bell 1991, "The zero-frequency problem", IEEE Transactions on Information Theory 37(4), method C;
+        Chen and Goodman 1999, "An empirical study of smoothing techniques for language modeling", section 2.5.
+    """
+    integer("order", order)
+    strings.check(vocab_size)
+    if (order - 1) * torch.tensor(float(vocab_size)).log2() > 62:
+        raise ConfigError(f"order must be less with {vocab_size} symbols, got {order}")
+    symbols = torch.full((strings.n_points,), vocab_size - 1)
+    symbols[strings.edges()[0]] = strings.tokens
+    probs = torch.full((1, vocab_size), 1 / vocab_size, dtype=torch.float64)
+    codes, tables = [], []
+    for length, (points, code) in enumerate(_contexts(strings, order, vocab_size)):
+        seen, context = torch.unique(code, return_inverse=True)
+        counts = torch.bincount(context * vocab_size + symbols[points], minlength=len(seen) * vocab_size)
+        counts = counts.reshape(len(seen), vocab_size).double()
+        shorter = torch.searchsorted(codes[-1], seen % vocab_size ** (length - 1)) if length else torch.zeros(1).long()
+        kinds = (counts > 0).sum(1, keepdim=True)
+        probs = (counts + kinds * probs[shorter]) / (counts.sum(1, keepdim=True) + kinds)
+        codes.append(seen)
+        tables.append(probs)
+    return _reachable(torch.cat(tables), _following(codes, vocab_size), 0 if order == 1 else _start(codes, vocab_size))
+
+
+def _contexts(strings: Strings, order: int, vocab_size: int) -> list[tuple[Tensor, Tensor]]:
+    """Return, for 0..order-1 tokens, the points that have so many (the begin marker counts) and their contexts.
+
+    A context is a number with one digit of base V for each token, the last token least.
+    """
+    lengths = strings.lengths + 1
+    history = torch.full((strings.n_points,), vocab_size - 1)  # the token that led to each point, or the begin marker
+    history[strings.edges()[1]] = strings.tokens
+    depth = torch.arange(strings.n_points) - strings.roots().repeat_interleave(lengths)
+    points = torch.arange(strings.n_points)
+    code = torch.zeros(strings.n_points, dtype=torch.int64)
+    found = [(points, code)]
+    for length in range(1, order):
+        points = points[depth[points] >= length - 1]
+        code = code.clone()
+        code[points] += history[points - (length - 1)] * vocab_size ** (length - 1)
+        found.append((points, code[points]))
+    return found
+
+
+def _following(codes: list[Tensor], vocab_size: int) -> Tensor:
+    """Return the context that follows each context and token: the longest one that was seen, int64 [C, S]."""
+    offsets = [0, *torch.tensor([len(one) for one in codes]).cumsum(0).tolist()]
+    tables = []
+    for length, code in enumerate(codes):
+        longer = code[:, None] * vocab_size + torch.arange(vocab_size - 1)
+        best = torch.zeros_like(longer)
+        for kept in range(1, min(length + 1, len(codes) - 1) + 1):
+            wanted = longer % vocab_size**kept
+            place = torch.searchsorted(codes[kept], wanted).clamp(max=len(codes[kept]) - 1)
+            best = torch.where(codes[kept][place] == wanted, offsets[kept] + place, best)
+        tables.append(best)
+    return torch.cat(tables)
+
+
+def _start(codes: list[Tensor], vocab_size: int) -> int:
+    return len(codes[0]) + int(torch.searchsorted(codes[1], vocab_size - 1))
+
+
+def _reachable(probs: Tensor, following: Tensor, first: int) -> NGram:
+    """Return the model with the contexts that can be reached, in their order."""
+    reached = torch.zeros(len(probs), dtype=torch.bool)
+    frontier = torch.tensor([first])
+    while len(frontier):
+        reached[frontier] = True
+        frontier = following[frontier].unique()
+        frontier = frontier[~reached[frontier]]
+    number = reached.cumsum(0) - 1
+    return NGram(probs[reached], number[following[reached]], int(number[first]))

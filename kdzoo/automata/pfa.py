@@ -1,0 +1,267 @@
+"""Probabilistic finite automata: distributions over strings, and language models that need no training loop.
+
+Notation: K states, S tokens, vocab_size V = S + 1; token S ends a string and, in model inputs, begins it.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdzoo import checks
+from kdzoo.automata.forward import advance, log_prob, normalise
+from kdzoo.errors import ConfigError, DataError
+from kdzoo.language import Trace
+from kdzoo.strings import Strings
+
+TOLERANCE = 1e-6  # by which a distribution's sum may differ from 1
+
+
+class PFA(nn.Module):
+    """Probabilistic automaton with initial distribution, transitions that emit tokens, and stop probabilities.
+
+    Its parameters are float64 buffers, so it is saved and moved like any module, but no optimiser sees them:
+    ``initial`` [K], ``transitions`` [S, K, K] with ``transitions[a, k, l]`` = P(a, l | k), and ``stop`` [K].
+    ``initial`` sums to 1, and so does ``transitions[:, k, :]`` together with ``stop[k]`` for every state k.
+    A new automaton is uniform.
+
+    Called with the input of a language model, it predicts the next token. Its state is the belief: the
+    distribution of the automaton's state after the tokens so far [n, K]. After an impossible prefix, or past
+    the end of a string, the belief is all zeros; the prediction is then uniform, so that it is always a
+    distribution, while :meth:`log_prob` of an impossible string is -inf.
+
+    Args:
+        vocab_size: number of tokens with the end token, V >= 2.
+        states: number of states K >= 1; None for one that takes the size of what it is fitted to or loaded from.
+
+    Raises:
+        ConfigError: an argument is out of range.
+
+    Example:
+        >>> pfa = PFA(vocab_size=3, states=2)
+        >>> pfa.states, pfa.n_tokens, pfa.log_prob(Strings.of([[0, 1]])).exp()
+        (2, 2, tensor([0.0370], dtype=torch.float64))
+
+    Source:
+        Vidal et al. 2005, "Probabilistic finite-state machines, part I", IEEE TPAMI 27(7), section 2.
+    """
+
+    initial: Tensor
+    transitions: Tensor
+    stop: Tensor
+
+    def __init__(self, vocab_size: int, states: int | None = None) -> None:
+        super().__init__()
+        symbols = checks.integer("vocab_size", vocab_size, least=2)
+        self.sized = states is not None
+        K = 1 if states is None else checks.integer("states", states)
+        uniform = torch.full((symbols - 1, K, K), 1 / (symbols * K), dtype=torch.float64)
+        self._assign(uniform.new_full((K,), 1 / K), uniform, uniform.new_full((K,), 1 / symbols))
+
+    @classmethod
+    def from_parameters(cls, initial: Any, transitions: Any, stop: Any) -> "PFA":
+        """Return the automaton with these parameters; see :meth:`set_parameters`.
+
+        Example:
+            >>> PFA.from_parameters([1.0], [[[0.5]], [[0.25]]], [0.25]).vocab_size
+            3
+        """
+        transitions = _as_float64("transitions", transitions, 3)
+        pfa = cls(transitions.shape[0] + 1)
+        pfa.set_parameters(initial, transitions, stop)
+        return pfa
+
+    def set_parameters(self, initial: Any, transitions: Any, stop: Any) -> None:
+        """Take copies of the parameters; the number of states may change, the number of tokens may not.
+
+        Args:
+            initial: [K], sums to 1.
+            transitions: [S, K, K], P(a, l | k) at [a, k, l].
+            stop: [K], the probability to end in each state.
+
+        Raises:
+            ConfigError: a shape does not fit, a number is negative or not finite, or a distribution's sum
+                differs from 1 by more than 1e-6. Within that, the numbers are kept as they are.
+        """
+        parameters = _checked(self.n_tokens, initial, transitions, stop)
+        self._assign(*(one.to(self.stop.device) for one in parameters))
+
+    @property
+    def states(self) -> int:
+        """Number of states K."""
+        return self.stop.shape[0]
+
+    @property
+    def n_tokens(self) -> int:
+        """Number of tokens S, without the end token."""
+        return self.transitions.shape[0]
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens V with the end token, whose number is V - 1."""
+        return self.n_tokens + 1
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of free parameters: probabilities that are not 0, less one for each sum that is 1."""
+        nonzero = sum(int(one.count_nonzero()) for one in (self.initial, self.transitions, self.stop))
+        return nonzero - 1 - self.states
+
+    @property
+    def learned_sizes(self) -> dict[str, int]:
+        """Arguments of the constructor that fitting may have changed."""
+        return {"states": self.states}
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether there is one initial state, and at most one next state for each state and token."""
+        return int(self.initial.count_nonzero()) == 1 and bool(((self.transitions > 0).sum(2) <= 1).all())
+
+    @property
+    def emissions(self) -> Tensor:
+        """Probability of the next token in each state [K, V]; the last column is the stop probability."""
+        return torch.cat([self.transitions.sum(2).T, self.stop[:, None]], 1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the log-probabilities of the next token after each prefix, float64 [b, T, V].
+
+        Args:
+            input: tokens, int64 [b, T], T >= 1. The first column is the begin marker, whatever it holds.
+
+        Raises:
+            DataError: a token is outside 0..S.
+        """
+        return self.trace(input).log_probs
+
+    def trace(self, input: Tensor) -> Trace:
+        """Return beliefs [b, T, K] and next-token log-probabilities [b, T, V]; see :meth:`forward`."""
+        tokens = input[:, 1:]
+        if tokens.numel() and (tokens.min() < 0 or tokens.max() > self.n_tokens):
+            raise DataError(f"input has tokens {int(tokens.min())}..{int(tokens.max())}; allowed: 0..{self.n_tokens}")
+        beliefs = [self.start(len(input))]
+        for token in tokens.unbind(1):
+            beliefs.append(self.step(beliefs[-1], token))
+        hidden = torch.stack(beliefs, 1)
+        return Trace(hidden, self.next_log_probs(hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2]))
+
+    def start(self, n: int) -> Tensor:
+        """Return the belief before the first token, n times [n, K]."""
+        return self.initial.expand(n, -1)
+
+    def step(self, state: Tensor, token: Tensor) -> Tensor:
+        """Return the belief [n, K] after one more token, int64 [n] in 0..S."""
+        going = token < self.n_tokens
+        belief, _ = normalise(advance(state[going], self.transitions, token[going]))
+        return torch.zeros_like(state).masked_scatter(going[:, None], belief)
+
+    def next_log_probs(self, state: Tensor) -> Tensor:
+        """Return the log-probabilities of the next token at the beliefs [n, K], [n, V]; -inf where impossible."""
+        probs, total = normalise(state @ self.emissions)
+        return torch.where(total[:, None] > 0, probs, 1 / self.vocab_size).log()
+
+    def hidden(self, state: Tensor) -> Tensor:
+        """Return the belief itself [n, K]."""
+        return state
+
+    def log_prob(self, strings: Strings) -> Tensor:
+        """Return the log-probability of each string in nats, float64 [n]; -inf for impossible strings.
+
+        Raises:
+            DataError: a token is outside 0..S-1.
+
+        Example:
+            >>> PFA(vocab_size=2).log_prob(Strings.of([[], [0, 0]])).exp()
+            tensor([0.5000, 0.1250], dtype=torch.float64)
+        """
+        strings.check(self.vocab_size)
+        return log_prob(self.initial, self.transitions, self.stop, strings)
+
+    def sample(self, n: int, seed: int, max_length: int) -> Strings:
+        """Draw n strings, on the CPU; those that reach ``max_length`` tokens are cut there.
+
+        Raises:
+            ConfigError: a number is out of range.
+        """
+        generator = torch.Generator(self.stop.device).manual_seed(checks.integer("seed", seed, least=0))
+        alive = torch.arange(checks.integer("n", n, least=0), device=self.stop.device)
+        state = _draw(self.initial.expand(n, -1), generator)
+        emissions, drawn = self.emissions, [(alive[:0], alive[:0])]
+        for _ in range(checks.integer("max_length", max_length, least=0)):
+            token = _draw(emissions[state], generator)
+            going = token < self.n_tokens
+            alive, state, token = alive[going], state[going], token[going]
+            if not len(alive):
+                break
+            drawn.append((alive, token))
+            state = _draw(self.transitions[token, state], generator)
+        owner, tokens = (torch.cat(parts) for parts in zip(*drawn, strict=True))
+        return Strings(tokens[owner.argsort(stable=True)].cpu(), torch.bincount(owner, minlength=n).cpu())
+
+    def extra_repr(self) -> str:
+        """Return the sizes for ``repr``."""
+        return f"vocab_size={self.vocab_size}, states={self.states}"
+
+    def _assign(self, initial: Tensor, transitions: Tensor, stop: Tensor) -> None:
+        self.register_buffer("initial", initial)
+        self.register_buffer("transitions", transitions)
+        self.register_buffer("stop", stop)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Take the saved number of states, unless it was fixed at construction, and refuse what is no PFA."""
+        errors: list[str] = rest[-1]
+        saved = [state_dict.get(prefix + name) for name in ("initial", "transitions", "stop")]
+        if all(isinstance(one, Tensor) for one in saved):
+            try:
+                parameters = _checked(self.n_tokens, *saved)
+            except ConfigError as error:
+                errors.append(str(error))
+                return
+            if not self.sized:
+                self._assign(*(torch.empty_like(one, device=self.stop.device) for one in parameters))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def _draw(probs: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw one index for each row of weights [n, m] by inverting the cumulative distribution [n].
+
+    A uniform number is at most 1 - 2^-53, so that its product with the total stays below the total: nothing of
+    weight zero is ever drawn.
+    """
+    cumulative = probs.cumsum(1)
+    uniform = torch.rand(len(probs), 1, dtype=probs.dtype, device=probs.device, generator=generator)
+    return torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True).squeeze(1)
+
+
+def _as_float64(name: str, value: Any, ndim: int) -> Tensor:
+    """Return a float64 copy of a parameter with ``ndim`` dimensions."""
+    try:
+        tensor = torch.as_tensor(value, dtype=torch.float64).detach().clone()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"{name} must be an array of numbers: {str(error).splitlines()[0]}") from error
+    if tensor.ndim != ndim or 0 in tensor.shape:
+        raise ConfigError(f"{name} must have {ndim} dimensions of at least 1, got shape {list(tensor.shape)}")
+    return tensor
+
+
+def _checked(n_tokens: int, initial: Any, transitions: Any, stop: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the parameters as float64 copies that make a PFA, or raise a ConfigError."""
+    initial = _as_float64("initial", initial, 1)
+    transitions = _as_float64("transitions", transitions, 3)
+    stop = _as_float64("stop", stop, 1)
+    K = len(initial)
+    for name, value, shape in (("transitions", transitions, [n_tokens, K, K]), ("stop", stop, [K])):
+        if list(value.shape) != shape:
+            raise ConfigError(f"{name} must have shape {shape} with initial [{K}], got {list(value.shape)}")
+    for name, value in (("initial", initial), ("transitions", transitions), ("stop", stop)):
+        wrong = ~((value >= 0) & (value <= 1 + TOLERANCE))
+        if wrong.any():
+            place = wrong.nonzero()[0].tolist()
+            raise ConfigError(f"{name}{place} must be a probability, got {float(value[tuple(place)])}")
+    if abs(float(initial.sum()) - 1) > TOLERANCE:
+        raise ConfigError(f"initial must sum to 1, got {float(initial.sum())}")
+    totals = transitions.sum((0, 2)) + stop
+    off = ((totals - 1).abs() > TOLERANCE).nonzero()
+    if len(off):
+        state = int(off[0])
+        raise ConfigError(f"transitions and stop of state {state} must sum to 1, got {float(totals[state])}")
+    return initial, transitions, stop

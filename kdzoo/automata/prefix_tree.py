@@ -1,0 +1,115 @@
+"""The tree of the distinct prefixes of a set of strings, laid out for recursions over an automaton's states.
+
+Strings that begin alike share their work. The nodes of a layer (equally many tokens) are sorted by the token that
+leads to them, so that one step of a recursion is one matrix product for each token of a layer.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kdzoo.strings import Strings
+
+
+@dataclass(frozen=True, eq=False)
+class PrefixTree:
+    """The M distinct prefixes of weighted strings, with what follows them.
+
+    Args:
+        parent: number of the prefix that is one token shorter, int64 [M]; node 0, the empty prefix, has itself.
+        groups: for each layer after the first, its runs of equal tokens: token, first node, node after the last.
+        weight: weight of the strings that begin with each prefix, float64 [M].
+        stops: weight of the strings that are the prefix itself, float64 [M].
+        symbols: weight of each symbol after each prefix as a teacher predicts it, the end last [M, V]; None where
+            only the strings themselves are known.
+        nodes: the prefix at each point of the strings, int64 [N].
+    """
+
+    parent: Tensor
+    groups: tuple[tuple[tuple[int, int, int], ...], ...]
+    weight: Tensor
+    stops: Tensor
+    symbols: Tensor | None
+    nodes: Tensor
+
+    @property
+    def n_nodes(self) -> int:
+        """Number of distinct prefixes M."""
+        return len(self.parent)
+
+    @property
+    def total(self) -> float:
+        """Weight of all symbols together, the ends included."""
+        return float(self.weight.sum())
+
+    def edges_by_token(self) -> Iterator[tuple[int, Tensor]]:
+        """Yield each token with the nodes that it leads to, int64."""
+        runs: dict[int, list[Tensor]] = {}
+        for layer in self.groups:
+            for token, first, end in layer:
+                runs.setdefault(token, []).append(torch.arange(first, end))
+        for token in sorted(runs):
+            yield token, torch.cat(runs[token])
+
+
+def prefix_tree(strings: Strings, *, weights: Tensor | None = None, next_probs: Tensor | None = None) -> PrefixTree:
+    """Return the tree of the prefixes of the strings.
+
+    Args:
+        strings: the strings, at least one.
+        weights: weight of each string, float64 [n]; None for 1.
+        next_probs: next-token distribution at each point of the strings [N, V]; prefixes that are seen several
+            times take the weighted mean.
+
+    Example:
+        >>> tree = prefix_tree(Strings.of([[0, 1], [0], [0, 1]]))
+        >>> tree.parent.tolist(), tree.weight.tolist(), tree.stops.tolist()
+        ([0, 0, 1], [3.0, 3.0, 2.0], [0.0, 1.0, 2.0])
+    """
+    per_string = torch.ones(len(strings), dtype=torch.float64) if weights is None else weights.double()
+    roots, lengths = strings.roots(), strings.lengths
+    node_of = torch.zeros(strings.n_points, dtype=torch.int64)
+    alive = lengths.argsort(descending=True, stable=True)
+    at = torch.zeros(len(strings), dtype=torch.int64)
+    parents, groups, first = [torch.zeros(1, dtype=torch.int64)], [], 1
+    longest = torch.bincount(lengths).flip(0).cumsum(0).flip(0).tolist()  # strings of at least so many tokens
+    for depth in range(len(longest) - 1):
+        alive, at = alive[: longest[depth + 1]], at[: longest[depth + 1]]
+        width = int(at.max()) + 1
+        keys, at = torch.unique(strings.tokens[strings.starts[alive] + depth] * width + at, return_inverse=True)
+        at = at + first
+        node_of[roots[alive] + depth + 1] = at
+        parents.append(keys % width)
+        groups.append(_runs(keys // width, first))
+        first += len(keys)
+    per_point = per_string.repeat_interleave(lengths + 1)
+    weight = torch.zeros(first, dtype=torch.float64).index_add_(0, node_of, per_point)
+    stops = torch.zeros(first, dtype=torch.float64).index_add_(0, node_of[strings.lasts()], per_string)
+    symbols = None
+    if next_probs is not None:
+        symbols = torch.zeros(first, next_probs.shape[1], dtype=next_probs.dtype)
+        symbols.index_add_(0, node_of, next_probs * per_point[:, None].to(next_probs.dtype))
+    return PrefixTree(torch.cat(parents), tuple(groups), weight, stops, symbols, node_of)
+
+
+def prefix_forest(
+    strings: Strings, *, most: int, weights: Tensor | None = None, next_probs: Tensor | None = None
+) -> list[PrefixTree]:
+    """Return prefix trees of consecutive strings, each of about `most` points or of one string that has more."""
+    number = (strings.lengths + 1).cumsum(0).sub(1).div(most, rounding_mode="floor")
+    trees, point = [], 0
+    for part in torch.arange(len(strings)).split(torch.unique_consecutive(number, return_counts=True)[1].tolist()):
+        chosen = strings.select(part)
+        probs = None if next_probs is None else next_probs[point : point + chosen.n_points]
+        trees.append(prefix_tree(chosen, weights=None if weights is None else weights[part], next_probs=probs))
+        point += chosen.n_points
+    return trees
+
+
+def _runs(tokens: Tensor, first: int) -> tuple[tuple[int, int, int], ...]:
+    """Return the runs of sorted tokens whose first has the node number `first`."""
+    values, sizes = tokens.unique_consecutive(return_counts=True)
+    ends = (sizes.cumsum(0) + first).tolist()
+    return tuple(zip(values.tolist(), [first, *ends[:-1]], ends, strict=True))

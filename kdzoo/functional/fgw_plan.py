@@ -1,0 +1,112 @@
+"""Transport plans from points to clusters: soft ones as arrays, hard ones as one label per point."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class SoftPlan:
+    """A plan that may share a point's mass among clusters.
+
+    Attributes:
+        p: Masses of the points, (N,).
+        shares: The plan T >= 0, (N, K) with row sums p.
+    """
+
+    p: Float[Tensor, " n"]
+    shares: Float[Tensor, "n k"]
+
+    @property
+    def clusters(self) -> int:
+        """Number of clusters K."""
+        return self.shares.shape[1]
+
+    def dense(self) -> Float[Tensor, "n k"]:
+        """Return T as an array of its own."""
+        return self.shares.clone()
+
+    def masses(self) -> Float64[Tensor, " k"]:
+        """Return the masses h = T'1 of the clusters, in float64."""
+        return self.shares.sum(0, dtype=torch.float64)
+
+    def sums(self, points: Float[Tensor, "n d"]) -> Float64[Tensor, "k d"]:
+        """Return T'x, the weighted sums of the points in every cluster, in float64."""
+        return (self.shares.T @ points).double()
+
+    def inner(self, costs: Float[Tensor, "n k"]) -> float:
+        """Return <costs, T>."""
+        return float(torch.dot(costs.reshape(-1), self.shares.reshape(-1)))
+
+    def members(self, cluster: int) -> Int64[Tensor, " m"]:
+        """Return the points with mass in a cluster."""
+        return self.shares[:, cluster].nonzero().flatten()
+
+    def moved(self, points: Int64[Tensor, " m"], source: int, target: int) -> SoftPlan:
+        """Return the plan with what some points have in one cluster moved to another."""
+        T = self.dense()
+        T[points, target] += T[points, source]
+        T[points, source] = 0
+        return SoftPlan(self.p, T)
+
+    def towards(self, vertex: HardPlan, step: float) -> Plan:
+        """Return T + step (V - T)."""
+        return vertex if step == 1 else _mixed(self, vertex, step)
+
+
+@dataclass(frozen=True, eq=False)
+class HardPlan:
+    """A plan that puts every point's mass into one cluster.
+
+    Attributes:
+        p: Masses of the points, (N,).
+        clusters: Number of clusters K.
+        labels: The cluster of every point, int64 (N,).
+    """
+
+    p: Float[Tensor, " n"]
+    clusters: int
+    labels: Int64[Tensor, " n"]
+
+    def dense(self) -> Float[Tensor, "n k"]:
+        """Return T as an array of its own."""
+        T = self.p.new_zeros(len(self.p), self.clusters)
+        return T.scatter_(1, self.labels.unsqueeze(1), self.p.unsqueeze(1))
+
+    def masses(self) -> Float64[Tensor, " k"]:
+        """Return the masses h = T'1 of the clusters, in float64."""
+        return torch.bincount(self.labels, self.p.double(), self.clusters)
+
+    def sums(self, points: Float[Tensor, "n d"]) -> Float64[Tensor, "k d"]:
+        """Return T'x, the weighted sums of the points in every cluster, in float64."""
+        weighted = points.double() * self.p.double().unsqueeze(1)
+        return weighted.new_zeros(self.clusters, points.shape[1]).index_add_(0, self.labels, weighted)
+
+    def inner(self, costs: Float[Tensor, "n k"]) -> float:
+        """Return <costs, T>."""
+        return float(torch.dot(costs.gather(1, self.labels.unsqueeze(1)).squeeze(1), self.p))
+
+    def members(self, cluster: int) -> Int64[Tensor, " m"]:
+        """Return the points in a cluster."""
+        return (self.labels == cluster).nonzero().flatten()
+
+    def moved(self, points: Int64[Tensor, " m"], source: int, target: int) -> HardPlan:  # noqa: ARG002
+        """Return the plan with some points of one cluster moved to another."""
+        return HardPlan(self.p, self.clusters, self.labels.index_fill(0, points, target))
+
+    def towards(self, vertex: HardPlan, step: float) -> Plan:
+        """Return T + step (V - T)."""
+        return vertex if step == 1 else _mixed(self, vertex, step)
+
+
+Plan = SoftPlan | HardPlan
+
+
+def _mixed(plan: Plan, vertex: HardPlan, step: float) -> SoftPlan:
+    """Return T + step (V - T) as an array."""
+    T = plan.dense().mul_(1 - step)
+    return SoftPlan(plan.p, T.scatter_add_(1, vertex.labels.unsqueeze(1), (step * vertex.p).unsqueeze(1)))

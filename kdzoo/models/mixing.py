@@ -1,0 +1,49 @@
+"""What models that are made of several members share: checked members, their weights, and sums of probabilities."""
+
+from collections.abc import Sequence
+from math import fsum, inf
+
+from torch import Tensor, nn
+
+from kdzoo.errors import ConfigError
+
+
+def module_list(members: Sequence[nn.Module]) -> nn.ModuleList:
+    """Return the members, at least one module, as a list whose weights are registered.
+
+    Raises:
+        ConfigError: there is no member, or one is no module.
+    """
+    if not isinstance(members, Sequence | nn.ModuleList) or len(members) == 0:
+        found = "an empty list" if isinstance(members, Sequence) else type(members).__name__
+        raise ConfigError(f"members must be a list of at least one module, got {found}")
+    for i, member in enumerate(members):
+        if not isinstance(member, nn.Module):
+            raise ConfigError(f"members[{i}] must be a torch module, got {member!r}")
+    return nn.ModuleList(members)
+
+
+def shares(weights: Sequence[float | int] | None, count: int) -> tuple[float, ...]:
+    """Return weights >= 0 divided by their sum; equal ones for None.
+
+    Raises:
+        ConfigError: there are not ``count`` finite numbers >= 0, or all are zero.
+
+    Example:
+        >>> shares([3, 1], 2)
+        (0.75, 0.25)
+    """
+    weights = [1.0] * count if weights is None else weights
+    listed = isinstance(weights, Sequence) and not isinstance(weights, str) and len(weights) == count
+    valid = listed and all(isinstance(w, int | float) and 0 <= w < inf for w in weights)
+    if not valid or not any(weights):
+        raise ConfigError(f"weights must be {count} finite numbers >= 0, not all zero, got {weights!r}")
+    largest = max(weights)  # dividing by it first keeps the sum of huge weights finite
+    total = fsum(w / largest for w in weights)
+    return tuple(float(w / largest / total) for w in weights)
+
+
+def logsumexp(log_terms: Tensor) -> Tensor:
+    """Return the logsumexp over axis 0; where every term is -inf it is -inf, with gradient zero, not NaN."""
+    impossible = log_terms.isneginf().all(0)
+    return log_terms.masked_fill(impossible, 0.0).logsumexp(0).masked_fill(impossible, -inf)

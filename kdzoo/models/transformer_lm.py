@@ -1,0 +1,139 @@
+"""A small decoder-only transformer language model with learned positions.
+
+Notation: V symbols, the last of which begins and ends a string; W width, A heads of size d = W / A; keys and
+values of each layer (batch, A, length, d).
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from kdzoo import checks
+from kdzoo.errors import ConfigError
+from kdzoo.language import Trace
+
+Cache = tuple[Tensor, Tensor]
+"""Keys and values."""
+
+
+State = tuple[tuple[Cache, ...], Tensor]
+"""Keys and values of each layer, and the last output (n, W)."""
+
+
+class Block(nn.Module):
+    """Attention to what came before and a feed-forward network, each added to its normalised input."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.before_attention = nn.LayerNorm(width)
+        self.project = nn.Linear(width, 3 * width)
+        self.merge = nn.Linear(width, width)
+        self.before_network = nn.LayerNorm(width)
+        self.network = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, cache: Cache | None = None) -> tuple[Tensor, Cache]:
+        """Return the outputs for x (batch, length, W), and all keys and values; with a cache the length is 1."""
+        parts = self.project(self.before_attention(x)).unflatten(-1, (3, self.heads, -1))
+        query, key, value = parts.permute(2, 0, 3, 1, 4)
+        if cache is not None:
+            key, value = torch.cat([cache[0], key], 2), torch.cat([cache[1], value], 2)
+        attended = scaled_dot_product_attention(query, key, value, is_causal=cache is None)
+        x = x + self.dropout(self.merge(attended.transpose(1, 2).flatten(2)))
+        return x + self.dropout(self.network(self.before_network(x))), (key, value)
+
+
+class TransformerLM(nn.Module):
+    """Language model with causal self-attention.
+
+    The hidden vector of a prefix is the normalised output of the last layer, [W]. Modules to hook:
+    `embedding` (batch, length, W), `norm`, the hidden vectors, and `head`, the logits.
+
+    Args:
+        vocab_size: Number V of symbols, >= 2: tokens 0..V-2, begin and end V-1.
+        width: Width W, a multiple of ``heads``.
+        layers: Number of blocks, >= 1.
+        heads: Attention heads of each block, >= 1.
+        max_length: Tokens of the longest string that can be read, >= 1.
+        dropout: Probability in [0, 1) of dropping a unit after the embedding and in each block.
+
+    Raises:
+        ConfigError: If an argument is outside its range, or later an input is longer than ``max_length``.
+
+    Example:
+        >>> import torch
+        >>> model = TransformerLM(vocab_size=5, width=16, heads=2)
+        >>> model(torch.tensor([[4, 0, 2], [4, 1, 4]])).shape  # 4 begins, and fills up
+        torch.Size([2, 3, 5])
+
+    References:
+        Vaswani et al.: Attention is all you need. NeurIPS 2017, arXiv:1706.03762.
+        Radford et al.: Language models are unsupervised multitask learners. 2019 (normalisation first).
+    """
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        width: int = 64,
+        layers: int = 2,
+        heads: int = 4,
+        max_length: int = 512,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.vocab_size = checks.integer("vocab_size", vocab_size, least=2)
+        W, A = checks.integer("width", width), checks.integer("heads", heads)
+        if W % A:
+            raise ConfigError(f"width must be a multiple of heads={A}, got {W}")
+        rate = checks.probability("dropout", dropout)
+        self.max_length = checks.integer("max_length", max_length)
+        self.embedding = nn.Embedding(self.vocab_size, W)
+        self.position = nn.Parameter(torch.empty(self.max_length + 1, W))
+        self.dropout = nn.Dropout(rate)
+        self.blocks = nn.ModuleList(Block(W, A, rate) for _ in range(checks.integer("layers", layers)))
+        self.norm = nn.LayerNorm(W)
+        self.head = nn.Linear(W, self.vocab_size)
+        for weight in (self.embedding.weight, self.position):
+            nn.init.normal_(weight, std=0.02)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Logits (batch, length, V) of the symbol after each prefix of the input (batch, length)."""
+        return self.head(self._read(input)[0])
+
+    def trace(self, input: Tensor) -> Trace:
+        """Return hidden vectors (batch, length, W) and next-symbol log-probabilities; differentiable."""
+        outputs, _ = self._read(input)
+        return Trace(outputs, self.head(outputs).log_softmax(-1))
+
+    def start(self, n: int) -> State:
+        """Return the state of n empty prefixes: after the begin marker."""
+        outputs, caches = self._read(torch.full((n, 1), self.vocab_size - 1, device=self.position.device))
+        return caches, outputs[:, -1]
+
+    def step(self, state: State, token: Tensor) -> State:
+        """Return the state after one more token (n,) of each prefix."""
+        outputs, caches = self._read(token[:, None], state[0])
+        return caches, outputs[:, -1]
+
+    def next_log_probs(self, state: State) -> Tensor:
+        """Return the log-probabilities (n, V) of the next symbol."""
+        return self.head(state[1]).log_softmax(-1)
+
+    def hidden(self, state: State) -> Tensor:
+        """Return the normalised output of the last layer (n, W)."""
+        return state[1]
+
+    def _read(self, input: Tensor, caches: tuple[Cache, ...] = ()) -> tuple[Tensor, tuple[Cache, ...]]:
+        """Return the normalised outputs (batch, length, W), and keys and values of the whole prefix."""
+        first = caches[0][0].shape[2] if caches else 0
+        last = first + input.shape[1]
+        if last > self.max_length + 1:
+            raise ConfigError(f"max_length={self.max_length} tokens is too short for a string of {last - 1}")
+        x = self.dropout(self.embedding(input) + self.position[first:last])
+        kept = []
+        for block, cache in zip(self.blocks, caches or [None] * len(self.blocks), strict=True):
+            x, cache = block(x, cache)
+            kept.append(cache)
+        return self.norm(x), tuple(kept)

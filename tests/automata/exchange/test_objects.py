@@ -1,0 +1,115 @@
+"""AALpy's objects and the matrices of hidden Markov models."""
+
+import numpy as np
+import pytest
+import torch
+
+from kdzoo.automata.exchange import from_aalpy_dfa, from_hmm, from_markov_chain, to_aalpy_dfa, to_hmm, to_markov_chain
+from kdzoo.automata.targets import embedded_reber, random_hmm, random_pnfa, tomita, tomita_dfa
+from kdzoo.errors import ConfigError
+from kdzoo.strings import Strings
+from tests.automata.exchange.common import AUTOMATA, assert_same_strings
+
+
+def hmm_probability(hmm, string, end):
+    """Probability that a hidden Markov model emits the tokens and then the end, by enumeration of state paths."""
+    belief = hmm.startprob_
+    for token in string:
+        belief = (belief * hmm.emissionprob_[:, token]) @ hmm.transmat_
+    return float(belief @ hmm.emissionprob_[:, end])
+
+
+@pytest.mark.parametrize("name", AUTOMATA)
+def test_an_hmm_emits_the_strings_with_their_ends(name):
+    pfa = AUTOMATA[name]
+    hmm = to_hmm(pfa)
+    for part in (hmm.startprob_, hmm.transmat_, hmm.emissionprob_):
+        np.testing.assert_allclose(part.sum(-1), 1, atol=1e-12)
+        assert part.min() >= 0
+    for string in pfa.sample(20, seed=1, max_length=50).to_lists() + [[], [0]]:
+        expected = float(pfa.log_prob(Strings.of([string])).exp())
+        assert hmm_probability(hmm, string, pfa.n_tokens) == pytest.approx(expected, rel=1e-9, abs=1e-15)
+
+
+def test_a_true_hmm_keeps_its_number_of_states():
+    assert len(to_hmm(random_hmm(9, 5, seed=2)).startprob_) == 9 + 1
+    pnfa = random_pnfa(9, 5, seed=3)
+    assert len(to_hmm(pnfa).startprob_) == int((pnfa.emissions[:, :-1] > 0).sum()) + 1
+
+
+def test_matrices_of_hmms_are_checked():
+    with pytest.raises(ConfigError, match=r"transmat must be \[2, 2\] and emissionprob \[2, S \+ 1\]"):
+        from_hmm([0.5, 0.5], np.ones((2, 3)), np.ones((2, 2)))
+    with pytest.raises(ConfigError, match="row 1 of transmat must sum to 1, got 0.5"):
+        from_hmm([0.5, 0.5], [[1, 0], [0.5, 0]], [[0.5, 0.5], [0.5, 0.5]])
+    with pytest.raises(ConfigError, match="stop of state 0 must sum to 1"):
+        from_hmm([1.0], [[1.0]], [[0.5, 0.4]])
+
+
+def test_a_markov_chain_walks_like_the_automaton():
+    pytest.importorskip("aalpy")
+    chain = to_markov_chain(embedded_reber())
+    assert (chain.states[0].output, chain.states[-1].output) == ("start", "end")
+    for state in chain.states[:-1]:
+        assert sum(probability for _, probability in state.transitions) == pytest.approx(1, abs=1e-12)
+    assert chain.states[-1].transitions == []
+    state, probability = chain.initial_state, 1.0
+    for output in [*("BTPSXVE".index(letter) for letter in "BTBPVVETE"), "end"]:
+        following = [one for one in state.transitions if one[0].output == output]
+        assert len(following) == 1
+        state, probability = following[0][0], probability * following[0][1]
+    assert probability == pytest.approx(1 / 16)
+
+
+def test_alergia_learns_a_chain_that_is_read():
+    learning = pytest.importorskip("aalpy.learning_algs")
+    strings = tomita(2).sample(1000, seed=0, max_length=100)
+    rows = [["start", *string, "end"] for string in strings.to_lists()]
+    pfa = from_markov_chain(learning.run_Alergia(rows, automaton_type="mc", eps=0.1), 2)
+    assert pfa.log_prob(Strings.of([[1], [0], [1, 0, 1]])).isneginf().all()
+    assert float(pfa.log_prob(strings).mean()) == pytest.approx(float(tomita(2).log_prob(strings).mean()), abs=0.1)
+
+
+def test_chains_that_are_no_automata():
+    automata = pytest.importorskip("aalpy.automata")
+    start, odd = automata.McState("a", "start"), automata.McState("b", "x")
+    start.transitions = [(odd, 1.0)]
+    with pytest.raises(ConfigError, match="a state of the Markov chain emits 'x'; allowed: an integer >= 0"):
+        from_markov_chain(automata.MarkovChain(start, [start, odd]))
+    odd.output = 4
+    with pytest.raises(ConfigError, match=r"emits 4; allowed: an integer in 0..1"):
+        from_markov_chain(automata.MarkovChain(start, [start, odd]), 2)
+    with pytest.raises(ConfigError, match="stop of state 1 must sum to 1, got 0.0"):
+        from_markov_chain(automata.MarkovChain(start, [start, odd]))
+
+
+@pytest.mark.parametrize("language", range(1, 8))
+def test_dfas_there_and_back(language):
+    pytest.importorskip("aalpy")
+    dfa = tomita_dfa(language)
+    model = to_aalpy_dfa(dfa)
+    words = torch.randint(2, (50, 6), generator=torch.Generator().manual_seed(0)).tolist()
+    accepted = dfa.accepts(Strings.of(words)).tolist()
+    assert [model.execute_sequence(model.initial_state, word)[-1] for word in words] == accepted
+    again = from_aalpy_dfa(model)
+    assert torch.equal(again.transitions, dfa.transitions)
+    assert torch.equal(again.accepting, dfa.accepting)
+
+
+def test_incomplete_dfas_are_refused():
+    pytest.importorskip("aalpy")
+    model = to_aalpy_dfa(tomita_dfa(2))
+    del model.states[1].transitions[0]
+    with pytest.raises(ConfigError, match=r"state s1 has the tokens \[1\]; allowed: 0..1"):
+        from_aalpy_dfa(model)
+
+
+def test_without_aalpy(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "aalpy.automata", None)
+    with pytest.raises(ConfigError, match="AALpy objects need AALpy: pip install aalpy"):
+        to_markov_chain(tomita(1))
+
+
+def test_the_same_strings_by_either_way():
+    pfa = AUTOMATA["pdfa"]
+    assert_same_strings(pfa, from_hmm(*to_hmm(from_hmm(*to_hmm(pfa)))))
