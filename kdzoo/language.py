@@ -27,8 +27,9 @@ class LanguageModel(Protocol):
     same as the function `trace` here, but faster than step by step.
     """
 
-    vocab_size: int
-    """Number V of symbols: the tokens 0..V-2 and the end V-1."""
+    @property
+    def vocab_size(self) -> int:
+        """Number V of symbols: the tokens 0..V-2 and the end V-1."""
 
     def start(self, n: int) -> Any:
         """Return the state of n empty prefixes."""

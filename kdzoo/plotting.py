@@ -88,7 +88,8 @@ def clusters(points: NDArray[np.floating], labels: NDArray[np.integer], path: Pa
     """Draw points [n, 2] coloured by their cluster [n]."""
     figure = Figure(figsize=(5, 4.5), layout="constrained")
     axes = figure.subplots()
-    axes.scatter(*np.asarray(points).T, c=np.asarray(labels) % 20, cmap="tab20", s=6, linewidths=0, alpha=0.7)
+    x, y = np.asarray(points).T
+    axes.scatter(x, y, c=np.asarray(labels) % 20, cmap="tab20", s=6, linewidths=0, alpha=0.7)
     axes.set(xlabel="first principal component", ylabel="second", title=f"{len(np.unique(labels))} states")
     return _save(figure, path)
 

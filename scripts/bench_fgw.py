@@ -230,8 +230,8 @@ def main() -> None:
         f"Targets for the first line: {1e3 * BIG_SECONDS:.0f} ms and {BIG_MEBIBYTES} MiB; "
         f"{'reached' if fits else 'MISSED'}.",
         f"Labels of the same {SMALL:,} points among {SMALL:,} and among {options.points:,} of one source, adjusted "
-        f"Rand index, at alpha = {ALPHA} for both; in the last column the transitions' term of the larger sample is not "
-        "scaled by the mass of its transitions.",
+        f"Rand index, at alpha = {ALPHA} for both; in the last column the transitions' term of the larger sample is "
+        "not scaled by the mass of its transitions.",
         table(["loss", "scaled", "not scaled"], labels),
         f"Target: at least {AGREEMENT}, and less without the scale; {'reached' if agree else 'MISSED'}.",
     )

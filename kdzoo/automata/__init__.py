@@ -26,6 +26,15 @@ from kdzoo.automata.queries import (
     viterbi,
 )
 from kdzoo.automata.simplify import determinise, minimise, trim
+from kdzoo.automata.targets import (
+    embedded_reber,
+    random_hmm,
+    random_pdfa,
+    random_pnfa,
+    tomita,
+    tomita_dfa,
+    uhl,
+)
 from kdzoo.automata.trajectories import Trajectories
 
 __all__ = [
@@ -38,6 +47,7 @@ __all__ = [
     "counterexample",
     "determinise",
     "distinguishing_string",
+    "embedded_reber",
     "entropy",
     "entropy_monte_carlo",
     "entropy_rate",
@@ -54,8 +64,14 @@ __all__ = [
     "pautomac_score",
     "perplexity",
     "prefix_log_prob",
+    "random_hmm",
+    "random_pdfa",
+    "random_pnfa",
     "support",
+    "tomita",
+    "tomita_dfa",
     "total_mass",
     "trim",
+    "uhl",
     "viterbi",
 ]

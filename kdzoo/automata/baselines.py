@@ -18,7 +18,7 @@ from kdzoo.automata.ngram import ngram
 from kdzoo.automata.pfa import PFA
 from kdzoo.automata.spectral import spectral
 from kdzoo.automata.trajectories import Trajectories
-from kdzoo.language import LanguageModel, string_log_probs, trace
+from kdzoo.language import trace
 from kdzoo.strings import Strings
 
 ALERGIA_EPS = (0.005, 0.05, 0.5, 1.0)
@@ -32,7 +32,7 @@ class Described(nn.Module):
 
     def __init__(self, model: Any) -> None:
         super().__init__()
-        self.model: LanguageModel = model
+        self.model = model
         self.vocab_size = model.vocab_size
         for name in ("start", "step", "next_log_probs", "hidden"):
             setattr(self, name, getattr(model, name))
@@ -79,7 +79,7 @@ def best_alergia(seen: Trajectories, states: int, seed: int) -> PFA:  # noqa: AR
     """Return the likeliest on held-out strings of what ALERGIA learns with several significances."""
     train, held = (seen.strings.select(part) for part in halves(seen.strings))
     found = [alergia(train, seen.vocab_size, eps=eps) for eps in ALERGIA_EPS]
-    return max(found, key=lambda pfa: float(string_log_probs(pfa, held).sum()))
+    return max(found, key=lambda pfa: float(pfa.log_prob(held).sum()))
 
 
 def best_spectral(seen: Trajectories, states: int, seed: int) -> nn.Module:  # noqa: ARG001

@@ -33,6 +33,7 @@ from kdzoo.strings import Strings
 
 CELLS = 1 << 25  # numbers in the beliefs of one tree
 HALVINGS = 6  # of a step that would lower the objective
+GROWTH = 1.5  # of the reach of over-relaxed steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,10 +63,11 @@ class Expected:
     objective: float
 
 
-def trees_of(
-    data: Trajectories | Strings, states: int, *, soft: bool = True, weights: Tensor | None = None
-) -> list[PrefixTree]:
-    """Return the prefix trees of strings or trajectories, small enough for K states.
+Data = Trajectories | Strings | Sequence[PrefixTree]
+
+
+def trees_of(data: Data, states: int, *, soft: bool = True, weights: Tensor | None = None) -> list[PrefixTree]:
+    """Return the prefix trees of strings or trajectories, small enough for K states; trees are returned as they are.
 
     Args:
         data: the strings, with a teacher's next-token distributions or without.
@@ -73,9 +75,24 @@ def trees_of(
         soft: use the distributions where there are some.
         weights: weight of each string [n]; None for 1.
     """
-    strings = data if isinstance(data, Strings) else data.strings
-    probs = data.next_probs if soft and isinstance(data, Trajectories) else None
-    return prefix_forest(strings, most=max(1, CELLS // states), weights=weights, next_probs=probs)
+    if isinstance(data, Strings):
+        return forest(data, states, weights=weights)
+    if isinstance(data, Trajectories):
+        return forest(data.strings, states, weights=weights, next_probs=data.next_probs if soft else None)
+    return list(data)
+
+
+def forest(
+    strings: Strings, states: int, *, weights: Tensor | None = None, next_probs: Tensor | None = None
+) -> list[PrefixTree]:
+    """Return the prefix trees of strings, each with about ``CELLS / states`` points; see :func:`prefix_forest`."""
+    return prefix_forest(strings, most=max(1, CELLS // states), weights=weights, next_probs=next_probs)
+
+
+def likeliest_states(pfa: PFA, strings: Strings) -> Tensor:
+    """Return the likeliest state at each point of the strings given the tokens before it, int64 [N]."""
+    parameters = _Parameters.of(pfa, torch.float64)
+    return torch.cat([_forward(tree, parameters)[0].argmax(1)[tree.nodes] for tree in forest(strings, pfa.states)])
 
 
 def objective(pfa: PFA, trees: Sequence[PrefixTree], *, dtype: torch.dtype = torch.float64) -> float:
@@ -103,9 +120,9 @@ def expected_counts(pfa: PFA, trees: Sequence[PrefixTree], *, dtype: torch.dtype
 
 def baum_welch(
     pfa: PFA,
-    data: Trajectories | Strings,
+    data: Data,
     *,
-    held_out: Trajectories | Strings | None = None,
+    held_out: Data | None = None,
     soft: bool = True,
     weights: Tensor | None = None,
     max_iter: int = 50,
@@ -118,8 +135,8 @@ def baum_welch(
 
     Args:
         pfa: the start; it is not changed.
-        data: strings, or trajectories with next-token distributions.
-        held_out: strings or trajectories for early stopping; None to go on until the objective stands still.
+        data: strings, trajectories with next-token distributions, or prefix trees of either.
+        held_out: the same for early stopping; None to go on until the objective stands still.
         soft: use the next-token distributions where there are some.
         weights: weight of each string of the data [n]; None for 1.
         max_iter: greatest number of steps, >= 0.
@@ -139,7 +156,7 @@ def baum_welch(
         raise ConfigError(f"pseudocount must be >= 0, got {pseudocount!r}")
     trees = trees_of(data, pfa.states, soft=soft, weights=weights)
     checked = None if held_out is None else trees_of(held_out, pfa.states, soft=soft)
-    climb = _Climb(pfa, expected_counts(pfa, trees, dtype=dtype))
+    climb = _Climb(pfa, trees, dtype, pseudocount)
     if climb.counts.objective == -torch.inf:
         raise DataError("the data hold a string that is impossible for the automaton to start from")
     train, kept = [climb.counts.objective], []
@@ -153,7 +170,7 @@ def baum_welch(
                 break
         else:
             best, best_step = climb.pfa, step
-        if step == max_iter or not climb.step(trees, dtype, pseudocount):
+        if step == max_iter or not climb.step():
             break
         train.append(climb.counts.objective)
         if train[-1] - train[-2] < tol and checked is None:
@@ -180,26 +197,36 @@ def random_pfa_start(vocab_size: int, states: int, seed: int) -> PFA:
 
 
 class _Climb:
-    """An automaton on its way up, with its expected counts."""
+    """An automaton on its way up, with its expected counts.
 
-    def __init__(self, pfa: PFA, counts: Expected) -> None:
-        self.pfa, self.counts = pfa, counts
+    Steps are over-relaxed: beyond the automaton of the expected counts, further after each success (Salakhutdinov
+    and Roweis 2003, "Adaptive overrelaxed bound optimization methods").
+    """
 
-    def step(self, trees: Sequence[PrefixTree], dtype: torch.dtype, pseudocount: float) -> bool:
-        """Take a step, halved until the objective does not fall; return whether one was found.
+    def __init__(self, pfa: PFA, trees: Sequence[PrefixTree], dtype: torch.dtype, pseudocount: float) -> None:
+        self.trees, self.dtype, self.pseudocount = trees, dtype, pseudocount
+        self.total = sum(tree.total for tree in trees)
+        self.reach = 1.0
+        self.pfa, self.counts, self.value = self._at(pfa)
 
-        With a pseudocount it is the penalised objective that rises, so the first step is taken as it is.
-        """
-        target = maximise(self.pfa, self.counts, pseudocount)
-        share = 1.0
+    def step(self) -> bool:
+        """Take a step that does not lower the penalised objective; return whether one was found."""
+        target = maximise(self.pfa, self.counts, self.pseudocount)
+        reach = self.reach
         for _ in range(HALVINGS):
-            pfa = _between(self.pfa, target, share)
-            counts = expected_counts(pfa, trees, dtype=dtype)
-            if counts.objective >= self.counts.objective or pseudocount > 0:
-                self.pfa, self.counts = pfa, counts
+            found = self._at(_beyond(self.pfa, target, reach) if reach > 1 else _between(self.pfa, target, reach))
+            if found[2] >= self.value:
+                self.pfa, self.counts, self.value = found
+                self.reach = max(1.0, reach) * GROWTH
                 return True
-            share /= 2
+            reach = 1.0 if reach > 1 else reach / 2
         return False
+
+    def _at(self, pfa: PFA) -> tuple[PFA, Expected, float]:
+        """Return an automaton with its expected counts and its objective with the prior of the pseudocount."""
+        counts = expected_counts(pfa, self.trees, dtype=self.dtype)
+        prior = self.pseudocount * float(pfa.emissions.log().sum()) if self.pseudocount else 0.0
+        return pfa, counts, counts.objective + prior / self.total
 
 
 def maximise(pfa: PFA, counts: Expected, pseudocount: float) -> PFA:
@@ -208,6 +235,16 @@ def maximise(pfa: PFA, counts: Expected, pseudocount: float) -> PFA:
     pairs = pfa.transitions.sum(2, keepdim=True)
     fallback = torch.where(pairs > 0, pfa.transitions / pairs, 1 / pfa.states)
     return pfa_from_counts(counts.starts.clamp_min(0), emissions, counts.transitions.clamp_min(0), fallback)
+
+
+def _beyond(one: PFA, other: PFA, reach: float) -> PFA:
+    """Return the automaton beyond the other as seen from the one: p^(1 - reach) q^reach, normalised."""
+    initial, transitions, stop = (
+        torch.where(first > 0, second * (second / first) ** (reach - 1), 0)
+        for first, second in zip(one.buffers(), other.buffers(), strict=True)
+    )
+    total = transitions.sum((0, 2)) + stop
+    return PFA.from_parameters(initial / initial.sum(), transitions / total[:, None], stop / total)
 
 
 def _between(one: PFA, other: PFA, share: float) -> PFA:

@@ -110,6 +110,16 @@ def added(parts: Sequence[Quotient]) -> Quotient:
     return Quotient(*(sum(getattr(part, name) for part in parts) for name in ("starts", "emissions", "transitions")))
 
 
+def shared(parts: Sequence[Quotient], weights: Sequence[float]) -> Quotient:
+    """Return the weighted sum of the quotients of several teachers that have the same clusters."""
+    pairs = list(zip(parts, weights, strict=True))
+    return Quotient(
+        torch.stack([part.starts * weight for part, weight in pairs]).sum(0),
+        torch.stack([part.emissions * weight for part, weight in pairs]).sum(0),
+        torch.stack([part.transitions * weight for part, weight in pairs]).sum(0),
+    )
+
+
 def pfa_from_counts(starts: Tensor, emissions: Tensor, transitions: Tensor, fallback: Tensor) -> PFA:
     """Return the automaton of expected or observed counts.
 

@@ -7,24 +7,38 @@ choose.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kdzoo.automata.baum_welch import BaumWelch, baum_welch, objective, trees_of
+from kdzoo.automata.baum_welch import (
+    BaumWelch,
+    baum_welch,
+    forest,
+    likeliest_states,
+    objective,
+    random_pfa_start,
+)
 from kdzoo.automata.clustering import kmeans_labels
-from kdzoo.automata.counts import Quotient, count, union
+from kdzoo.automata.counts import Quotient, count, pfa_from_counts, shared, union
 from kdzoo.automata.merging import MergePath, merge_path, refine
 from kdzoo.automata.pfa import PFA
+from kdzoo.automata.prefix_tree import PrefixTree
 from kdzoo.automata.trajectories import FEATURES, Trajectories
 from kdzoo.checks import choice, flag, integer, positive, probability
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.strings import Strings
 
-POINTS_PER_CLUSTER = 20  # at least so many points for each cluster before merging
-FLOAT32_ABOVE = 5e7  # points times states from which Baum-Welch works in float32
+LEAST_CLUSTERS = 60  # before merging
+CLUSTERS_PER_STATE = 5  # before merging
+POINTS_PER_CLUSTER = 20  # at least so many, before merging
+LARGE = 5e6  # prefixes times states from which Baum-Welch works in float32, and on fewer candidates
+BLUR = 0.3  # share of the average in blurred starts
+RACE = 10  # Baum-Welch steps after which the best random start goes on alone
+REFIT = 5  # Baum-Welch steps on all strings, at most
+MARGIN = 1e-3  # nats per symbol by which an automaton that is not merged must be better
 
 
 @dataclass(frozen=True)
@@ -37,7 +51,7 @@ class Options:
     clusters: int | None = None
     soft: bool = True
     em: bool = True
-    em_steps: int = 50
+    em_steps: int = 100
     determinism: float = 1.0
     penalty: float = 1.0
     restarts: int = 3
@@ -153,166 +167,226 @@ def distill(teachers: Sequence[Trajectories], weights: Sequence[float] | None = 
     settings = Options(**options)
     shares = [1.0] * len(teachers) if weights is None else [positive("weights", float(one)) for one in weights]
     _check_teachers(teachers, shares, settings)
-    return _Distiller(list(teachers), shares, settings).run()
+    return _Distiller(teachers, shares, settings).run()
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class _Candidate:
-    """An automaton on trial: the quotient's label for each point of each teacher, and how it was refined."""
+    """An automaton on trial, estimated without the held-out strings, and what led to it.
+
+    Of a clustering, `labels` are the states of each teacher's points; a random start has none.
+    """
 
     name: str
-    labels: list[Tensor]
     pfa: PFA
     score: float
+    labels: tuple[Tensor, ...] = ()
     path: MergePath | None = None
     em: BaumWelch | None = None
 
 
-@dataclass(eq=False)
 class _Distiller:
-    teachers: list[Trajectories]
-    weights: list[float]
-    options: Options
-    stages: dict[str, float] = field(default_factory=dict)
+    """The stages, on one split of the teachers' strings."""
 
-    def __post_init__(self) -> None:
-        splits = [
-            _split(len(one.strings), self.options.held_out, self.options.seed + i)
-            for i, one in enumerate(self.teachers)
-        ]
-        self.parts = [one.select(train) for one, (train, _) in zip(self.teachers, splits, strict=True)]
-        held = [one.select(rest) for one, (_, rest) in zip(self.teachers, splits, strict=True)]
-        self.train_points = [one.points_of(train) for one, (train, _) in zip(self.teachers, splits, strict=True)]
-        self.train, self.train_weights = _pool(self.parts, self.weights)
-        self.held, self.held_weights = _pool(held, self.weights)
+    def __init__(self, teachers: Sequence[Trajectories], weights: Sequence[float], options: Options) -> None:
+        self.teachers, self.weights, self.options = teachers, weights, options
+        self.features = [one.features(options.features) for one in teachers]
+        splits = [_split(len(one.strings), options.held_out, options.seed + i) for i, one in enumerate(teachers)]
+        self.train = [one.select(part) for one, (part, _) in zip(teachers, splits, strict=True)]
+        self.held_out = [one.select(part) for one, (_, part) in zip(teachers, splits, strict=True)]
+        self.train_points = [one.points_of(part) for one, (part, _) in zip(teachers, splits, strict=True)]
+        self.checked = self._trees(self.held_out, options.states or options.clusters or LEAST_CLUSTERS)
+        self.stages: dict[str, float] = {}
 
     def run(self) -> Distillation:
-        features = [one.features(self.options.features) for one in self.teachers]
-        merged = self._best(
-            [self._merged(features, r) for r in range(self.options.restarts)] if self.options.merge else []
-        )
-        plain = None
-        states = self.options.states or (merged.pfa.states if merged else 1)
-        if len(self.teachers) == 1:
-            plain = self._best([self._plain(features[0], states, r) for r in range(self.options.restarts)])
-        candidates = [one for one in (merged, plain) if one is not None]
+        """Return the best candidate of all stages, estimated anew from all strings."""
+        merged = self._best([self._merged(i) for i in range(self.options.restarts)]) if self.options.merge else None
+        states = merged.pfa.states if merged is not None else int(self.options.states or 1)
+        found = [] if merged is None else [merged]
+        if len(self.teachers) == 1 and (self.options.determinism <= 1 or merged is None):
+            found.append(self._best([self._plain(i, states) for i in range(self.options.restarts)]))
         if self.options.em:
-            candidates += [self._refined(one) for one in candidates]
-        best = self._best(candidates)
+            found += self._refined(found, states)
+        best = self._choose(found)
         pfa = self._refit(best)
-        offsets = torch.cat(best.labels)
-        return Distillation(pfa, offsets, best.name, self.stages, (merged.path if merged else None), best.em)
+        path = best.path if best.path is not None or merged is None else merged.path
+        return Distillation(pfa, self._labels(best, pfa), best.name, self.stages, path, best.em)
 
-    def _best(self, candidates: list[_Candidate]) -> Any:
-        for one in candidates:
-            self.stages[one.name] = max(one.score, self.stages.get(one.name, -torch.inf))
-        return max(candidates, key=lambda one: one.score) if candidates else None
-
-    def _merged(self, features: list[Tensor], restart: int) -> _Candidate:
-        o = self.options
-        clusters, sizes = [], []
-        for x in features:
-            k = min(o.clusters or max(60, 5 * (o.states or 0)), max(o.states or 1, len(x) // POINTS_PER_CLUSTER))
-            clusters.append(kmeans_labels(x, k, seed=o.seed + restart))
-            sizes.append(int(clusters[-1].max()) + 1)
-        quotient = self._quotient(clusters, sizes, self.parts)
-        self._score("clusters", quotient)
-        path = merge_path(
-            quotient, n_states=min(o.states or 1, quotient.n_clusters), determinism=o.determinism, penalty=o.penalty
+    def _merged(self, restart: int) -> _Candidate:
+        """Return a candidate from over-clustering, merging and moving single clusters between states."""
+        options = self.options
+        labels = [self._kmeans(x, self._clusters(len(x)), restart) for x in self.features]
+        sizes = [int(one.max()) + 1 for one in labels]
+        offsets = [0, *torch.tensor(sizes).cumsum(0).tolist()]
+        quotient = union(
+            [self._count(i, one, size) for i, (one, size) in enumerate(zip(labels, sizes, strict=True))], self.weights
         )
-        groups = path.groups(o.states or path.best())
-        merged = quotient.merged(groups)
-        self._score("merged", merged)
-        groups = refine(quotient, groups, determinism=o.determinism)
-        labels = [part[c] for part, c in zip(groups.split(sizes), clusters, strict=True)]
-        pfa = quotient.merged(groups).to_pfa(o.pseudocount)
-        return _Candidate("refined", labels, pfa, self._value(pfa), path)
+        self._score("clusters", quotient.to_pfa(options.pseudocount))
+        least = min(options.states or 1, quotient.n_clusters)
+        path = merge_path(quotient, n_states=least, determinism=options.determinism, penalty=options.penalty)
+        groups = path.groups(least if options.states else path.best())
+        self._score("merged", quotient.merged(groups).to_pfa(options.pseudocount))
+        groups = refine(quotient, groups, determinism=options.determinism)
+        pfa = quotient.merged(groups).to_pfa(options.pseudocount)
+        states = tuple(groups[one + offset] for one, offset in zip(labels, offsets, strict=False))
+        return _Candidate("refined", pfa, self._score("refined", pfa), states, path)
 
-    def _plain(self, features: Tensor, states: int, restart: int) -> _Candidate:
-        labels = kmeans_labels(features, states, seed=self.options.seed + restart)
-        pfa = self._quotient([labels], [int(labels.max()) + 1], self.parts).to_pfa(self.options.pseudocount)
-        return _Candidate("kmeans", [labels], pfa, self._value(pfa))
+    def _plain(self, restart: int, states: int) -> _Candidate:
+        """Return a candidate whose states are clusters."""
+        labels = self._kmeans(self.features[0], states, restart)
+        pfa = self._count(0, labels, int(labels.max()) + 1).to_pfa(self.options.pseudocount)
+        return _Candidate("kmeans", pfa, self._score("kmeans", pfa), (labels,))
 
-    def _quotient(self, labels, sizes, parts) -> Quotient:
-        if parts is self.parts:
-            labels = [l[p] for l, p in zip(labels, self.train_points, strict=True)]
-        return union(
-            [
-                count(part, l, n_clusters=k, soft=self.options.soft)
-                for part, l, k in zip(parts, labels, sizes, strict=True)
-            ],
-            self.weights,
+    def _refined(self, found: Sequence[_Candidate], states: int) -> list[_Candidate]:
+        """Return the candidates after Baum-Welch, and others from blurred and random starts.
+
+        Blurred and random automata are not deterministic, so none is tried where determinism is asked for. Where
+        a step takes long, only the leader is refined, as it is and blurred.
+        """
+        options = self.options
+        trees = self._trees(self.train, states)
+        best = self._best(found)
+        large = sum(tree.n_nodes for tree in trees) * states > LARGE
+        refined = [self._em(one, trees) for one in ([best] if large else found)]
+        if options.determinism > 1:
+            return refined
+        clusterings = [one for one in found if one.name == "kmeans"] or [best]
+        blurred = [_blurred(self._recount(one, self.train, self.train_points)) for one in clusterings]
+        refined += [self._em(_Candidate("blurred", pfa, 0.0, ()), trees) for pfa in blurred]
+        if not large:
+            vocab = self.teachers[0].vocab_size
+            starts = [random_pfa_start(vocab, states, options.seed + i) for i in range(options.restarts)]
+            raced = [
+                baum_welch(one, trees, max_iter=min(RACE, options.em_steps), pseudocount=options.pseudocount)
+                for one in starts
+            ]
+            winner = max(raced, key=lambda one: objective(one.pfa, self.checked)).pfa
+            refined.append(self._em(_Candidate("random", winner, 0.0), trees))
+        return refined
+
+    def _em(self, start: _Candidate, trees: list[PrefixTree]) -> _Candidate:
+        """Return a candidate after Baum-Welch with early stopping."""
+        options = self.options
+        run = baum_welch(
+            start.pfa,
+            trees,
+            held_out=self.checked,
+            max_iter=options.em_steps,
+            pseudocount=options.pseudocount,
+            dtype=_dtype(trees, start.pfa.states),
         )
-
-    def _score(self, name, quotient):
-        v = self._value(quotient.to_pfa(self.options.pseudocount))
-        self.stages[name] = max(v, self.stages.get(name, -torch.inf))
-
-    def _value(self, pfa):
-        return objective(pfa, trees_of(self.held, pfa.states, soft=self.options.soft, weights=self.held_weights))
-
-    def _refined(self, c: _Candidate) -> _Candidate:
-        o = self.options
-        em = baum_welch(
-            c.pfa,
-            self.train,
-            held_out=self.held,
-            soft=o.soft,
-            weights=self.train_weights,
-            max_iter=o.em_steps,
-            pseudocount=o.pseudocount,
-            dtype=self._dtype(c.pfa),
-        )
-        return _Candidate(c.name + "+em", c.labels, em.pfa, em.held_out[em.steps], c.path, em)
-
-    def _dtype(self, pfa):
-        return torch.float32 if self.train.n_points * pfa.states > FLOAT32_ABOVE else torch.float64
+        name = f"{start.name}+em"
+        return _Candidate(name, run.pfa, self._score(name, run.pfa), start.labels, start.path, run)
 
     def _refit(self, best: _Candidate) -> PFA:
-        o = self.options
-        k = max(int(l.max()) for l in best.labels) + 1
-        parts = [count(t, l, n_clusters=k, soft=o.soft) for t, l in zip(self.teachers, best.labels, strict=True)]
-        q = Quotient(
-            *(
-                sum(w * getattr(p, n) for p, w in zip(parts, self.weights, strict=True))
-                for n in ("starts", "emissions", "transitions")
-            )
+        """Return the candidate estimated from all strings: its counts, or a few more Baum-Welch steps."""
+        if best.em is None:
+            return self._recount(best, self.teachers).to_pfa(self.options.pseudocount)
+        trees = self._trees(self.teachers, best.pfa.states)
+        steps = min(best.em.steps, REFIT)
+        dtype = _dtype(trees, best.pfa.states)
+        return baum_welch(best.pfa, trees, max_iter=steps, pseudocount=self.options.pseudocount, dtype=dtype).pfa
+
+    def _labels(self, best: _Candidate, pfa: PFA) -> Tensor:
+        """Return the state of each point: its cluster's, or after Baum-Welch the likeliest given the prefix."""
+        if best.em is None:
+            return torch.cat(best.labels)
+        return torch.cat([likeliest_states(pfa, one.strings) for one in self.teachers])
+
+    def _choose(self, found: Sequence[_Candidate]) -> _Candidate:
+        """Return the best candidate; a merged one, whose states are few and sharp, unless another is clearly better."""
+        best = self._best(found)
+        merged = [one for one in found if one.path is not None]
+        if merged and self._best(merged).score >= best.score - MARGIN:
+            return self._best(merged)
+        return best
+
+    def _best(self, candidates: Sequence[_Candidate]) -> _Candidate:
+        return max(candidates, key=lambda one: one.score)
+
+    def _score(self, name: str, pfa: PFA) -> float:
+        """Return the held-out objective of an automaton, and note the best of its stage."""
+        value = objective(pfa, self.checked)
+        self.stages[name] = max(value, self.stages.get(name, -torch.inf))
+        return value
+
+    def _clusters(self, n_points: int) -> int:
+        options = self.options
+        states = options.states or 1
+        return min(
+            options.clusters or max(LEAST_CLUSTERS, CLUSTERS_PER_STATE * states),
+            max(states, n_points // POINTS_PER_CLUSTER),
         )
-        pfa = q.to_pfa(o.pseudocount)
-        if best.em is not None and best.em.steps:
-            data, w = _pool(self.teachers, self.weights)
-            pfa = baum_welch(
-                pfa,
-                data,
-                soft=o.soft,
-                weights=w,
-                max_iter=best.em.steps,
-                tol=1e-300,
-                pseudocount=o.pseudocount,
-                dtype=self._dtype(pfa),
-            ).pfa
-        return pfa
+
+    def _kmeans(self, features: Tensor, clusters: int, restart: int) -> Tensor:
+        return kmeans_labels(features, clusters, seed=self.options.seed + restart)
+
+    def _count(self, teacher: int, labels: Tensor, clusters: int) -> Quotient:
+        part = labels[self.train_points[teacher]]
+        return count(self.train[teacher], part, n_clusters=clusters, soft=self.options.soft)
+
+    def _recount(
+        self, one: _Candidate, data: Sequence[Trajectories], points: Sequence[Tensor] | None = None
+    ) -> Quotient:
+        """Return the counts of a clustering whose teachers share their states."""
+        labels = one.labels if points is None else [every[part] for every, part in zip(one.labels, points, strict=True)]
+        counts = [
+            count(seen, states, n_clusters=one.pfa.states, soft=self.options.soft)
+            for seen, states in zip(data, labels, strict=True)
+        ]
+        return shared(counts, self.weights)
+
+    def _trees(self, data: Sequence[Trajectories], states: int) -> list[PrefixTree]:
+        """Return the prefix trees of all teachers' strings together."""
+        strings = Strings.cat([one.strings for one in data])
+        weights = [torch.full((len(one.strings),), w).double() for one, w in zip(data, self.weights, strict=True)]
+        probs = [one.next_probs for one in data if one.next_probs is not None] if self.options.soft else []
+        together = torch.cat(probs) if len(probs) == len(data) else None
+        return forest(strings, states, weights=torch.cat(weights), next_probs=together)
 
 
-def _pool(parts, weights):
-    probs = None if any(p.next_probs is None for p in parts) else torch.cat([p.next_probs for p in parts])
-    strings = Strings.cat([p.strings for p in parts])
-    per = torch.cat(
-        [torch.full((len(p.strings),), w, dtype=torch.float64) for p, w in zip(parts, weights, strict=True)]
+def _blurred(quotient: Quotient) -> PFA:
+    """Return a non-deterministic start: the quotient's automaton with a share of the average mixed into each row."""
+    occupied = quotient.emissions.sum(1) / quotient.weight
+    symbols = quotient.emissions / quotient.emissions.sum(1, keepdim=True).clamp_min(1e-300)
+    average = (occupied @ symbols).expand_as(symbols)
+    by_token = quotient.transitions.sum(1, keepdim=True)
+    into = torch.where(by_token.sum(2, keepdim=True) > 0, by_token, occupied)
+    into = into / into.sum(2, keepdim=True)
+    edges = quotient.transitions.sum(2, keepdim=True)
+    return pfa_from_counts(
+        quotient.starts / quotient.starts.sum() + BLUR * occupied,
+        (1 - BLUR) * symbols + BLUR * average,
+        quotient.transitions + BLUR * edges * into,
+        into,
     )
-    hidden = None if probs is not None else torch.zeros(strings.n_points, 1)
-    return Trajectories(strings, parts[0].vocab_size, hidden, probs), per
 
 
-def _split(n, share, seed):
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    k = round(n * share)
-    if share and k == 0 and n > 1:
-        k = 1
-    if k == 0:
+def _dtype(trees: Sequence[PrefixTree], states: int) -> torch.dtype:
+    return torch.float32 if sum(tree.n_nodes for tree in trees) * states > LARGE else torch.float64
+
+
+def _split(n: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the numbers of the strings to learn from and to judge by; all in both where none can be held out."""
+    held_out = min(max(1, round(n * share)), n - 1) if share else 0
+    if held_out == 0:
         return torch.arange(n), torch.arange(n)
-    return order[k:].sort().values, order[:k].sort().values
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    return order[held_out:].sort().values, order[:held_out].sort().values
 
 
-def _check_teachers(teachers, weights, o):
-    pass
+def _check_teachers(teachers: Sequence[Trajectories], weights: Sequence[float], options: Options) -> None:
+    if not teachers:
+        raise DataError("teachers must hold at least one set of trajectories, got none")
+    if len(weights) != len(teachers):
+        raise ConfigError(f"weights must hold one number for each of {len(teachers)} teachers, got {len(weights)}")
+    sizes = [one.vocab_size for one in teachers]
+    if len(set(sizes)) > 1:
+        raise DataError(f"all teachers must have the same vocab_size, got {sizes}")
+    if len(teachers) > 1 and not options.merge:
+        raise ConfigError("merge must be true for several teachers, whose clusters have to be brought together")
+    points = min(one.n_points for one in teachers)
+    for name in ("states", "clusters"):
+        wanted = getattr(options, name)
+        if wanted is not None and wanted > points:
+            raise ConfigError(f"{name} must be at most the number of points {points}, got {wanted}")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kdzoo.automata.baum_welch import Expected, expected_counts, maximise, random_pfa_start, trees_of
+from kdzoo.automata.pfa import PFA
 from kdzoo.batch import Batch, strings_of, valid_positions
 from kdzoo.checks import choice, number
 from kdzoo.fitted import FittedDistiller
@@ -39,12 +40,14 @@ class BaumWelch(FittedDistiller):
     terms: ClassVar[dict[str, float]] = {"nll": 1.0}
     teacher_kind: ClassVar[str | None] = None
     student_kind: ClassVar[str] = "automaton"
+    student: PFA
     paper: ClassVar[str] = (
         "Baum, Petrie, Soules & Weiss 1970, A maximization technique occurring in the statistical analysis of "
         "probabilistic functions of Markov chains"
     )
     bibtex: ClassVar[str] = """@article{baum1970maximization,
-  title = {A maximization technique occurring in the statistical analysis of probabilistic functions of {Markov} chains},
+  title = {A maximization technique occurring in the statistical analysis of probabilistic functions of {Markov}
+           chains},
   author = {Baum, Leonard E. and Petrie, Ted and Soules, George and Weiss, Norman},
   journal = {The Annals of Mathematical Statistics},
   volume = {41},
@@ -55,8 +58,8 @@ class BaumWelch(FittedDistiller):
 
     def __init__(
         self,
-        student: nn.Module,
-        teacher: nn.Module | None = None,
+        student: PFA,
+        teacher: nn.Module | None = None,  # noqa: ARG002 - every distiller takes one
         *,
         start: str = "random",
         pseudocount: float = 0.0,

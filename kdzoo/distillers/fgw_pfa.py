@@ -24,7 +24,6 @@ from kdzoo.distillers.trajectories import TrajectoryDistiller
 from kdzoo.errors import ConfigError
 from kdzoo.functional import Edges, fgw_barycenter
 
-
 PSEUDOCOUNT = 0.01
 """Weight of every symbol in every state, so that no string is impossible."""
 
@@ -51,7 +50,7 @@ class FGWPFA(TrajectoryDistiller):
 
     def __init__(
         self,
-        student: nn.Module,
+        student: PFA,
         teacher: nn.Module | None = None,
         *,
         alpha: float = 0.9,

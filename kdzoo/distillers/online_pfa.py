@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from kdzoo.automata import Trajectories
+from kdzoo.automata import PFA, Trajectories
 from kdzoo.automata.baum_welch import Expected, expected_counts, maximise, trees_of
 from kdzoo.batch import Batch
 from kdzoo.checks import integer, number
@@ -53,7 +53,7 @@ class OnlinePFA(OTPFA):
 
     def __init__(
         self,
-        student: nn.Module,
+        student: PFA,
         teacher: nn.Module | None = None,
         *,
         warm_up: int = 2000,

@@ -63,7 +63,7 @@ class OTPFA(TrajectoryDistiller):
 
     def __init__(
         self,
-        student: nn.Module,
+        student: PFA,
         teacher: nn.Module | None = None,
         *,
         features: str = "both",

@@ -47,10 +47,12 @@ class TrajectoryDistiller(FittedDistiller):
     terms: ClassVar[dict[str, float]] = {"kl": 1.0}
     teacher_kind: ClassVar[str | None] = "language_model"
     student_kind: ClassVar[str] = "automaton"
+    student: PFA
+    teacher: Any
 
     def __init__(
         self,
-        student: nn.Module,
+        student: PFA,
         teacher: nn.Module | None = None,
         *,
         n_samples: int = 4000,
@@ -62,7 +64,7 @@ class TrajectoryDistiller(FittedDistiller):
         super().__init__(student, teacher, **options)
         self.n_samples = integer("n_samples", n_samples, 0)
         self.max_length = integer("max_length", max_length, 1)
-        self.compared = [choice("baselines", name, BASELINES) for name in baselines]
+        self.compared = [choice("baselines", name, list(BASELINES)) for name in baselines]
         self.seed = integer("seed", seed, 0)
         self.shown: dict[str, Any] = {}
 
@@ -101,7 +103,7 @@ class TrajectoryDistiller(FittedDistiller):
         for batch in data.train_eval_dataloader():  # type: ignore[attr-defined]
             self._collect(as_batch(batch), observed)
         seen = self._trajectories(observed)
-        return {name: BASELINES[name](seen[0], states=self.student.states, seed=self.seed) for name in self.compared}
+        return {name: BASELINES[name](seen[0], self.student.states, self.seed) for name in self.compared}
 
     # ---------------------------------------------------------------- what the base class calls
 

@@ -10,10 +10,10 @@ over all plans T >= 0 with row sums p: nothing is asked of the masses of the clu
 total variance sigma^2 of the teacher's points and the mass of its transitions, scaled to one, make both terms free of
 units and of the number of points, so that an alpha means the same for every sample size.
 
-Vayer, Chapel, Flamary, Tavenard and Courty 2019, "Optimal transport for structured data with application on graphs";
-Vincent-Cuaz, Flamary, Corneli, Vayer and Courty 2022, "Semi-relaxed Gromov-Wasserstein divergence with applications on
-graphs", section 3 for the free masses and section 4 for barycenters. Parts: `Graph` sums over the edges,
-`compare` holds the losses.
+The alternation is that of Emonet 2021, "OT-based distillation" (TAUDoS meeting): closed forms for c and D, then
+Frank-Wolfe on T. The distance is that of Vayer, Chapel, Flamary, Tavenard and Courty 2019, "Optimal transport for
+structured data with application on graphs"; one marginal is free as in Vincent-Cuaz, Flamary, Corneli, Vayer and
+Courty 2022, "Semi-relaxed Gromov-Wasserstein divergence with applications on graphs".
 """
 
 from collections.abc import Sequence
@@ -73,18 +73,18 @@ def fgw_barycenter(
     edges: Edges | Sequence[Edges],
     n_clusters: int,
     *,
-    alpha: float,
+    alpha: float | int,
     loss: str = "kl",
-    determinism: float = 1.0,
+    determinism: float | int = 1.0,
     mass: Float[Tensor, " n"] | Sequence[Float[Tensor, "..."]] | None = None,
-    weights: Sequence[float] | None = None,
+    weights: Sequence[float | int] | None = None,
     n_tokens: int | None = None,
     init: str | Tensor | Sequence[Tensor] = "random",
     n_init: int = 1,
     max_iter: int = 300,
     inner_steps: int = 5,
     smoothing: float = 1e-3,
-    tol: float = 1e-9,
+    tol: float | int = 1e-9,
     seed: int = 0,
 ) -> Barycenter:
     """Reduce points and the transitions between them to clusters and the transitions between those.
@@ -134,21 +134,21 @@ def fgw_barycenter(
         (tensor(True), tensor(True))
 
     Source:
-        Vincent-Cuaz et al. 2022, section 4, algorithm 2, with labelled transitions.
+        Emonet 2021, slides 5 and 6; Vincent-Cuaz et al. 2022 for one free marginal.
     """
     spaces = spaces_of(points, edges, mass, weights, n_tokens)
     problem = Problem(
         spaces,
         clusters=checks.integer("n_clusters", n_clusters, most=min(len(space.p) for space in spaces)),
-        alpha=checks.number("alpha", alpha, 0, 1),
+        alpha=checks.number("alpha", alpha, 0.0, 1.0),
         loss=checks.choice("loss", loss, LOSSES),
-        determinism=checks.number("determinism", determinism, 0),
+        determinism=checks.number("determinism", determinism, 0.0),
         smoothing=checks.probability("smoothing", smoothing),
     )
     budget = Budget(
         max_iter=checks.integer("max_iter", max_iter),
         inner_steps=checks.integer("inner_steps", inner_steps),
-        tol=checks.number("tol", tol, 0),
+        tol=checks.number("tol", tol, 0.0),
     )
     if not isinstance(init, str):
         return alternate(problem, given(problem, init), budget)

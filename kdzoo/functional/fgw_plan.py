@@ -55,7 +55,7 @@ class SoftPlan:
 
     def towards(self, vertex: HardPlan, step: float) -> Plan:
         """Return T + step (V - T)."""
-        return vertex if step == 1 else _mixed(self, vertex, step)
+        return vertex if step == 1 else _with(self.shares * (1 - step), vertex, step)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,13 +100,13 @@ class HardPlan:
 
     def towards(self, vertex: HardPlan, step: float) -> Plan:
         """Return T + step (V - T)."""
-        return vertex if step == 1 else _mixed(self, vertex, step)
+        return vertex if step == 1 else _with(self.dense().mul_(1 - step), vertex, step)
 
 
 Plan = SoftPlan | HardPlan
 
 
-def _mixed(plan: Plan, vertex: HardPlan, step: float) -> SoftPlan:
-    """Return T + step (V - T) as an array."""
-    T = plan.dense().mul_(1 - step)
-    return SoftPlan(plan.p, T.scatter_add_(1, vertex.labels.unsqueeze(1), (step * vertex.p).unsqueeze(1)))
+def _with(T: Float[Tensor, "n k"], vertex: HardPlan, share: float) -> SoftPlan:
+    """Add a share of a hard plan to an array, in place."""
+    T.scatter_add_(1, vertex.labels.unsqueeze(1), (share * vertex.p).unsqueeze(1))
+    return SoftPlan(vertex.p, T)

@@ -119,7 +119,9 @@ def revive(problem: Problem, plans: list[Plan], model: Model) -> tuple[list[Plan
     return plans, model
 
 
-def spaces_of(points: Any, edges: Any, mass: Any, weights: Sequence[float] | None, n_tokens: int | None) -> list[Space]:
+def spaces_of(
+    points: Any, edges: Any, mass: Any, weights: Sequence[float | int] | None, n_tokens: int | None
+) -> list[Space]:
     """Check the data of one or several teachers and prepare them; `fgw_barycenter` says what is allowed."""
     several = not isinstance(points, Tensor)
     all_points = list(points) if several else [points]
@@ -143,8 +145,8 @@ def spaces_of(points: Any, edges: Any, mass: Any, weights: Sequence[float] | Non
 
 def _space(x: Tensor, graph: Graph, p: Tensor, weight: float) -> Space:
     """Centre the points and measure their variance."""
-    mean = (p.double() @ x.double()).to(x)
-    x = x - mean
+    mean = (p.double() @ x.detach().double()).to(x)
+    x = x.detach() - mean
     square = x.square().sum(1)
     variance = float(torch.dot(square.double(), p.double()))
     return Space(x, mean, square, variance or 1.0, p, graph, weight)
@@ -169,7 +171,7 @@ def _halved(space: Space, plan: Plan, widest: int, empty: int, centroids: Tensor
     return plan.moved(index[far < near], widest, empty)
 
 
-def _shares(weights: Sequence[float] | None, teachers: int) -> list[float]:
+def _shares(weights: Sequence[float | int] | None, teachers: int) -> list[float]:
     """Return the teachers' weights, together 1."""
     given = [1.0] * teachers if weights is None else [float(weight) for weight in weights]
     if len(given) != teachers or not given or not all(0 < weight < float("inf") for weight in given):

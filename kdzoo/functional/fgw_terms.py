@@ -78,8 +78,8 @@ def compare(
         The matrices Q and B.
 
     Source:
-        Peyre, Cuturi and Solomon 2016, "Gromov-Wasserstein averaging of kernel and distance matrices", section 2.1
-        and proposition 3, for the first two losses on one channel.
+        Peyre, Cuturi and Solomon 2016, "Gromov-Wasserstein averaging of kernel and distance matrices", for the first
+        two losses, on one channel.
     """
     D = density(W, H)
     if loss == "l2":

@@ -69,8 +69,8 @@ class Kind(ABC):
 
     def portraits(
         self,
-        models: Mapping[str, nn.Module],
-        folder: Path,
+        models: Mapping[str, nn.Module],  # noqa: ARG002
+        folder: Path,  # noqa: ARG002
         names: Sequence[str] | None = None,  # noqa: ARG002
     ) -> list[Path]:
         """Draw the models themselves; return the files.

@@ -96,6 +96,7 @@ def test_dot_stacks_tokens_and_leaves_out_what_is_unlikely():
     assert "2:0.004" in to_dot(pfa)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # pydot calls old names of pyparsing
 def test_dot_is_read_by_graphviz_parsers(tmp_path):
     pydot = pytest.importorskip("pydot")
     pfa = AUTOMATA["pnfa"]

@@ -1,0 +1,136 @@
+"""Distillation of trajectories whose teacher is a known automaton."""
+
+import pytest
+import torch
+
+from kdzoo.automata.distill import distill, distill_states
+from kdzoo.automata.pfa import PFA
+from kdzoo.automata.targets import embedded_reber, tomita
+from kdzoo.automata.trajectories import Trajectories
+from kdzoo.errors import ConfigError, DataError
+from kdzoo.strings import Strings
+
+
+def teacher_of(truth, n, seed, *, noise=0.02, soft=True, turn=0):
+    """Trajectories of a teacher whose hidden state is the belief of an automaton, turned and with noise."""
+    strings = truth.sample(n, seed=seed, max_length=200)
+    inputs, targets = strings.inputs_and_targets(truth.vocab_size)
+    belief, beliefs = truth.start(len(strings)), []
+    for place in range(inputs.shape[1]):
+        belief = truth.step(belief, inputs[:, place]) if place else belief
+        beliefs.append(belief)
+    points = torch.stack(beliefs, 1)[targets >= 0]
+    generator = torch.Generator().manual_seed(turn)
+    turned = points @ torch.linalg.qr(torch.randn(truth.states, truth.states, generator=generator).double()).Q
+    hidden = turned + noise * torch.randn(turned.shape, generator=generator)
+    probs = points @ truth.emissions
+    return Trajectories(strings, truth.vocab_size, hidden.float(), probs if soft else None)
+
+
+def divergence(truth, pfa):
+    """Kullback-Leibler divergence in nats per symbol, from fresh strings."""
+    fresh = truth.sample(1000, seed=99, max_length=200)
+    return float((truth.log_prob(fresh) - pfa.log_prob(fresh)).sum()) / fresh.n_points
+
+
+def test_reber_comes_back_from_states_that_predict_alike():
+    truth = embedded_reber()
+    seen = teacher_of(truth, 300, 0)
+    found = distill([seen], states=20, restarts=1, em_steps=5)
+    assert divergence(truth, found.pfa) < 2e-3
+    assert found.stages["refined"] > found.stages["kmeans"]
+    assert found.labels.shape == (seen.n_points,)
+    assert int(found.labels.max()) < 20
+    assert found.pfa.states == found.states == 20
+
+
+def test_each_stage_can_be_switched_off():
+    seen = teacher_of(tomita(3), 200, 1)
+    for options, names in (
+        ({"em": False}, {"clusters", "merged", "refined", "kmeans"}),
+        ({"merge": False, "em": False, "states": 4}, {"kmeans"}),
+        ({"determinism": 2.0}, {"clusters", "merged", "refined", "refined+em"}),
+    ):
+        found = distill([seen], restarts=1, em_steps=3, **options)
+        assert set(found.stages) == names
+        assert found.chosen in names
+    hard = distill([seen], states=4, restarts=1, em=False, soft=False).pfa
+    soft = distill([seen], states=4, restarts=1, em=False, soft=True).pfa
+    assert divergence(tomita(3), soft) < divergence(tomita(3), hard)
+
+
+@pytest.mark.parametrize("language", [1, 4, 6])
+def test_the_number_of_states_is_found(language):
+    truth = tomita(language)
+    found = distill([teacher_of(truth, 400, 2)], restarts=1, em=False)
+    assert found.pfa.states >= truth.states - 1  # states without a way to the end are never seen
+    assert found.pfa.states <= truth.states + 3
+    assert divergence(truth, found.pfa) < 5e-3
+
+
+def test_the_result_depends_on_the_seed_alone():
+    seen = teacher_of(tomita(5), 80, 3)
+    torch.manual_seed(1)
+    one = distill([seen], states=4, seed=7, em_steps=3, restarts=1)
+    torch.manual_seed(2)
+    other = distill([seen], states=4, seed=7, em_steps=3, restarts=1)
+    assert one.chosen == other.chosen
+    assert torch.equal(one.pfa.transitions, other.pfa.transitions)
+    assert torch.equal(one.labels, other.labels)
+
+
+def test_two_teachers_share_their_states():
+    truth = tomita(4)
+    one, other = teacher_of(truth, 150, 4, turn=1), teacher_of(truth, 150, 5, turn=2)
+    found = distill([one, other], [1.0, 2.0], states=3, restarts=1, em=False)
+    assert divergence(truth, found.pfa) < 5e-3
+    states = found.labels.split([one.n_points, other.n_points])
+    assert set(states[0].tolist()) == set(states[1].tolist()) == {0, 1, 2}
+    pooled = distill([one, one], [1.0, 1.0], states=3, restarts=1, em=False, held_out=0)
+    alone = distill([one], states=3, restarts=1, em=False, held_out=0, pseudocount=0.005)
+    torch.testing.assert_close(pooled.pfa.stop.sort().values, alone.pfa.stop.sort().values, atol=1e-6, rtol=1e-4)
+
+
+def test_a_teacher_that_is_not_deterministic_needs_baum_welch():
+    truth = PFA.from_parameters([0.5, 0.5], [[[0.6, 0.2], [0.0, 0.2]], [[0.1, 0.0], [0.1, 0.6]]], [0.1, 0.1])
+    seen = teacher_of(truth, 400, 6)
+    found = distill([seen], states=2, restarts=1)
+    assert found.chosen in {"blurred+em", "random+em", "kmeans+em"}
+    assert divergence(truth, found.pfa) < 2e-3
+
+
+def test_arrays_are_enough():
+    sequences = [[0, 1] * (number % 3) for number in range(60)]
+    hidden = [torch.tensor([[1.0], [-1.0]] * 4)[: len(one) + 1].numpy() for one in sequences]
+    found = distill_states(sequences, hidden, states=2, em=False, held_out=0)
+    assert found.pfa.log_prob(Strings.of([[0, 1]])).exp().item() == pytest.approx(1 / 3, abs=0.1)
+    assert found.labels[1:4].tolist() in ([0, 1, 0], [1, 0, 1])  # the points of [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"states": 0}, "states must be an integer >= 1, got 0"),
+        ({"states": 999}, "states must be at most the number of points 4, got 999"),
+        ({"states": 3, "clusters": 2}, "clusters must be at least states = 3, got 2"),
+        ({"merge": False}, "states must be given where merge is false"),
+        ({"features": "all"}, "features must be one of hidden, sqrt_probs, both, got 'all'"),
+        ({"determinism": -1.0}, "determinism must be finite and > 0, got -1.0"),
+        ({"held_out": 1.0}, r"held_out must be in \[0, 1\), got 1.0"),
+    ],
+)
+def test_wrong_options_are_named(options, message):
+    with pytest.raises(ConfigError, match=message):
+        distill_states([[0], [1]], torch.eye(4), **options)
+
+
+def test_wrong_data_are_named():
+    with pytest.raises(DataError, match="string 1 has token 5 at position 0"):
+        distill_states([[0], [5]], torch.eye(4), vocab_size=3)
+    with pytest.raises(DataError, match=r"hidden must have shape \[4, .\]"):
+        distill_states([[0], [1]], torch.eye(3))
+    with pytest.raises(DataError, match="at least one string"):
+        distill_states([], torch.eye(3))
+    one, other = (Trajectories.of([[0]], torch.eye(2), vocab_size=size) for size in (2, 3))
+    with pytest.raises(DataError, match=r"same vocab_size, got \[2, 3\]"):
+        distill([one, other])
