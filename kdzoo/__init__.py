@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from kdzoo import data, distillers, functional, metrics, models
+    from kdzoo import automata, data, distillers, functional, metrics, models
+    from kdzoo.automata.distill import distill_states
     from kdzoo.batch import IGNORE
     from kdzoo.checkpoint import load_student
     from kdzoo.config import compose
@@ -18,16 +19,19 @@ _HOMES = {
     "Distiller": "kdzoo.distiller",
     "IGNORE": "kdzoo.batch",
     "compose": "kdzoo.config",
+    "distill_states": "kdzoo.automata.distill",
     "load_student": "kdzoo.checkpoint",
     "run": "kdzoo.pipeline",
 }
-_ROOMS = ("data", "distillers", "functional", "metrics", "models")
+_ROOMS = ("automata", "data", "distillers", "functional", "metrics", "models")
 
 __all__ = [
     "IGNORE",
     "Distiller",
+    "automata",
     "compose",
     "data",
+    "distill_states",
     "distillers",
     "functional",
     "load_student",

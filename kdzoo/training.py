@@ -154,6 +154,8 @@ def _quiet_lightning() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
         # The run folder holds the checkpoint that is being continued.
         warnings.filterwarnings("ignore", message=".*dirpath has changed.*")
+        # A method may compute its student instead of descending a gradient.
+        warnings.filterwarnings("ignore", message=".*this fit will run with no optimizer.*")
         # torch 2.13 on Python 3.11 deprecates what Lightning 2.6 still calls for its tree utilities.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         try:

@@ -32,10 +32,10 @@ from kdzoo.functional.fgw_terms import compare
 
 CLUSTERS, STRUCTURE = 10, 0.5
 STEPS = {500: 31, 2000: 31, 5000: 9}
-SPEED, MEMORY = {500: 8, 2000: 50, 5000: 80}, 100
+SPEED, MEMORY, MEMORY_AT = {500: 8, 2000: 50, 5000: 80}, 100, 5000
 BIG_SECONDS, BIG_MEBIBYTES, AGREEMENT = 0.15, 1024, 0.95
 BIG = [(10, 5, torch.float64), (10, 5, torch.float32), (50, 20, torch.float64), (50, 20, torch.float32)]
-RING, ALPHA, SMALL = 6, 0.8, 2000
+RING, ALPHA, SMALL = 6, 0.5, 2000
 
 
 class Case:
@@ -115,12 +115,9 @@ def against_pot(rounds: int) -> tuple[list[list[str]], bool]:
         apart = difference(case, steps)
         times = in_turns({"pot": partial(pot_step, case, steps), "sparse": partial(sparse_step, case, steps)}, rounds)
         faster = ratio(times, "pot", "sparse")
-        memory = {name: peak(name, n, CLUSTERS, 1) for name in ("pot", "sparse")}
-        smaller = memory["pot"] / memory["sparse"]
-        reached &= faster >= SPEED[n] and apart <= 1e-10 and (n < 5000 or smaller >= MEMORY)
+        reached &= faster >= SPEED[n] and apart <= 1e-10
         cells = [f"{statistics.median(times[name]):.3f}" for name in ("pot", "sparse")]
-        sizes = [f"{memory[name]:.1f}" for name in ("pot", "sparse")]
-        rows.append([f"{n:,}", *cells, f"{faster:.0f}", str(SPEED[n]), *sizes, f"{smaller:.0f}", f"{apart:.0e}"])
+        rows.append([f"{n:,}", *cells, f"{faster:.1f}", str(SPEED[n]), f"{apart:.0e}"])
     return rows, reached
 
 
@@ -209,21 +206,25 @@ def main() -> None:
     torch.set_num_threads(1)
     if options.peak:
         return print_peak(*options.peak)
+    memory = {name: peak(name, MEMORY_AT, CLUSTERS, 1) for name in ("pot", "sparse")}
+    smaller = memory["pot"] / memory["sparse"]
     with threadpool_limits(1):
         steps, faster = against_pot(options.rounds)
         sizes, fits = large(options.points, options.rounds)
         labels, agree = same_alpha(options.points)
-    heads = ["points", "POT, ms", "sparse, ms", "faster", "target", "POT, MiB", "sparse, MiB", "smaller", "plans apart"]
+    heads = ["points", "POT, ms", "sparse, ms", "times faster", "target", "plans apart"]
     publish(
         "fgw",
         "Frank-Wolfe steps of the fused Gromov-Wasserstein barycenter",
         f"Chains of points, {CLUSTERS} clusters, one token, squared difference. CPU milliseconds per step after the "
-        f"first, one thread, median of {options.rounds} rounds; a ratio is of the same round. Memory is what the data "
-        "and three steps add to a fresh process at its peak. Both take the same steps from the same soft plan: the "
-        f"last column is the largest difference of the plans at the end. POT {version('POT')}.",
+        f"first, one thread, median of {options.rounds} rounds; a ratio is of the same round. Both take the same steps "
+        "from the same soft plan: the last column is the largest difference of the plans at the end. POT "
+        f"{version('POT')}.",
         table(heads, steps),
-        f"Targets: the ratios in the table, {MEMORY} times less memory at 5,000 points; "
-        f"{'reached' if faster else 'MISSED'}.",
+        f"Targets: the ratios in the table; {'reached' if faster else 'MISSED'}.",
+        f"What the data and three steps add to a fresh process at its peak, {MEMORY_AT:,} points: {memory['pot']:.0f} "
+        f"MiB for POT, {memory['sparse']:.1f} MiB for the sparse sums, {smaller:.0f} times less. Target: {MEMORY} "
+        f"times; {'reached' if smaller >= MEMORY else 'MISSED'}.",
         "POT would need one matrix of points times points for every token at the next sizes. Setting up sorts the "
         "edges and takes the first gradient, at a soft plan.",
         table(["", "step, ms", "setting up, ms", "MiB"], sizes),

@@ -27,7 +27,7 @@ from kdzoo.strings import IGNORE, Strings
 
 ALPHAS = (1.0, 0.99, 0.95, 0.9, 0.8, 0.5, 0.2, 0.0)
 DRAWN = (1.0, 0.95, 0.9, 0.8, 0.5, 0.0)
-LOSSES = ("kl", "l2")
+LOSSES, STARTS = ("kl", "l2"), {"kmeans": "k-means", "random": "random plans"}
 PSEUDOCOUNT, MAX_LENGTH, HELD_OUT = 0.01, 200, 2000
 NOISE = 0.6  # standard deviation of the made points; the states' places have 1
 TEACHER = {"strings": 4000, "epochs": 12, "batch": 64, "rate": 1e-2, "hidden": 48}
@@ -97,33 +97,35 @@ def labels_of(source: Source, alpha: float, loss: str, init: str, starts: int) -
     ).labels
 
 
-def measured(source: Source, starts: int) -> tuple[list[list[str]], dict[tuple[str, float], Tensor]]:
-    """Return the lines of the table, and the states from a start at k-means for every loss and alpha."""
+def measured(source: Source, starts: int) -> tuple[list[list[str]], dict[tuple[str, str, float], Tensor]]:
+    """Return the lines of the table, and the states for every loss, start and alpha."""
     rows, shown = [], {}
     for alpha in ALPHAS:
         cells = []
-        for init in ("kmeans", "random"):
+        for init in STARTS:
             for loss in LOSSES:
                 labels = labels_of(source, alpha, loss, init, starts)
                 cells.append(f"{divergence(source.truth, counted(source, labels)):.4f}")
-                if init == "kmeans":
-                    shown[loss, alpha] = labels
+                shown[loss, init, alpha] = labels
         rows.append([f"{alpha:g}" + (", k-means" if alpha == 1 else ""), *cells])
     return rows, shown
 
 
-def draw(name: str, source: Source, shown: Mapping[tuple[str, float], Tensor]) -> str:
+def draw(name: str, source: Source, shown: Mapping[tuple[str, str, float], Tensor]) -> str:
     """Draw the points in their two principal components, coloured by state; return the file's name."""
     x = source.seen.hidden.numpy()
     x = x - x.mean(0)
     plane = x @ np.linalg.svd(x[:20000], full_matrices=False)[2][:2].T
     some = np.random.default_rng(0).permutation(len(x))[:3000]
-    figure = Figure(figsize=(2.2 * len(DRAWN), 2.3 * len(LOSSES)), layout="constrained")
-    for row, loss in zip(figure.subplots(len(LOSSES), len(DRAWN)), LOSSES, strict=True):
+    lines = [(loss, init) for init in STARTS for loss in LOSSES]
+    figure = Figure(figsize=(2.2 * len(DRAWN), 2.2 * len(lines)), layout="constrained")
+    for row, (loss, init) in zip(figure.subplots(len(lines), len(DRAWN)), lines, strict=True):
+        row[0].set_ylabel(f"{loss} from {STARTS[init]}")
         for axes, alpha in zip(row, DRAWN, strict=True):
-            axes.scatter(*plane[some].T, c=shown[loss, alpha][some], s=2, cmap="tab20", linewidths=0, rasterized=True)
-            axes.set(xticks=[], yticks=[], title=f"{loss}, alpha = {alpha:g}")
-    figure.savefig(RESULTS / f"{name}.png", dpi=80)
+            labels = shown[loss, init, alpha][some]
+            axes.scatter(*plane[some].T, c=labels, s=4, cmap="tab20", linewidths=0, rasterized=True)
+            axes.set(xticks=[], yticks=[], title=f"alpha = {alpha:g}")
+    figure.savefig(RESULTS / f"{name}.png", dpi=70)
     return f"{name}.png"
 
 
@@ -133,7 +135,7 @@ def main() -> None:
     parser.add_argument("--strings", type=int, default=2500, help="strings of either source")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    heads = ["alpha", "kl from k-means", "l2 from k-means", "kl from random plans", "l2 from random plans"]
+    heads = ["alpha", *(f"{loss} from {start}" for start in STARTS.values() for loss in LOSSES)]
     reber, teacher = real(options.strings)
     parts = []
     for name, title, source in (

@@ -15,10 +15,12 @@ from kdzoo.contracts.ranks import data_parallel_gaps
 from kdzoo.contracts.subject import Subject
 from kdzoo.distillers import LogitKD
 from kdzoo.errors import ConfigError
+from kdzoo.fitted import FittedDistiller
 from kdzoo.functional import hard_target_ce, soft_target_kl
 
 REGISTERED = registry.targets("distiller")
 EXEMPTIONS: dict[str, dict[str, str]] = {
+    **dict.fromkeys(("baum_welch", "fgw_pfa", "online_pfa", "ot_pfa"), dict(FittedDistiller.exempt)),
     "feature_kd": {"compile": "hidden layers are read by hooks, which compiled code passes over"},
 }
 """Every exemption of every registered distiller, with its reason; an addition here is a decision."""

@@ -9,7 +9,8 @@ where w_i(a) counts how often symbol a followed prefix i (the log-likelihood of 
 probability of a after i. The second is the same mean with less variance, as no single symbol is drawn. In both
 cases the expected counts are n(k, a, l) = A_a(k, l) dJ/dA_a(k, l), and a step makes P(a, l | k) proportional to
 them. From strings this is the algorithm of Baum and Welch; otherwise it is its extension to rational functions,
-and a step that would lower the objective is halved.
+and a step that would lower the objective is
+halved. Steps that succeed reach further, which saves most of them.
 
 Source:
     Baum, Petrie, Soules and Weiss 1970, Annals of Mathematical Statistics 41(1); Gopalakrishnan, Kanevsky, Nadas
@@ -99,7 +100,11 @@ def objective(pfa: PFA, trees: Sequence[PrefixTree], *, dtype: torch.dtype = tor
     """Return the mean log-probability of a symbol, the ends included, in nats; -inf for impossible ones."""
     parameters = _Parameters.of(pfa, dtype)
     total = sum(tree.total for tree in trees)
-    return sum(_value(tree, parameters, *_forward(tree, parameters)) for tree in trees) / total
+    value = 0.0
+    for tree in trees:
+        beliefs, scales = _forward(tree, parameters)
+        value += _value(tree, _predictions(tree, parameters, beliefs), scales)
+    return value / total
 
 
 def expected_counts(pfa: PFA, trees: Sequence[PrefixTree], *, dtype: torch.dtype = torch.float64) -> Expected:
@@ -282,25 +287,30 @@ def _forward(tree: PrefixTree, parameters: _Parameters) -> tuple[Tensor, Tensor]
     return beliefs, scales
 
 
-def _value(tree: PrefixTree, parameters: _Parameters, beliefs: Tensor, scales: Tensor) -> float:
+def _predictions(tree: PrefixTree, parameters: _Parameters, beliefs: Tensor) -> Tensor:
+    """Return the probability of each symbol after each prefix [M, V]; of the end alone [M] where no teacher is."""
+    return beliefs @ (parameters.emissions[-1] if tree.symbols is None else parameters.emissions.T)
+
+
+def _value(tree: PrefixTree, predictions: Tensor, scales: Tensor) -> float:
     """Return the objective's sum over one tree."""
     if tree.symbols is not None:
-        return float(torch.xlogy(tree.symbols.double(), (beliefs @ parameters.emissions.T).double()).sum())
-    ends = (beliefs @ parameters.emissions[-1]).double()
-    return float(torch.xlogy(tree.stops, ends).sum() + torch.xlogy(tree.weight, scales.double()).sum())
+        return float(torch.xlogy(tree.symbols.to(predictions.dtype), predictions).sum(dtype=torch.float64))
+    ends = torch.xlogy(tree.stops, predictions.double())
+    return float(ends.sum() + torch.xlogy(tree.weight, scales.double()).sum())
 
 
 def _add_slopes(tree: PrefixTree, parameters: _Parameters, initial: Tensor, transitions: Tensor, stop: Tensor) -> float:
     """Add the derivatives of one tree's objective by the parameters to the given ones; return its value."""
     beliefs, scales = _forward(tree, parameters)
-    messages, taken = torch.zeros_like(beliefs), torch.zeros_like(scales)
+    predictions, taken = _predictions(tree, parameters, beliefs), torch.zeros_like(scales)
     if tree.symbols is None:
-        ratio = _ratio(tree.stops.to(beliefs.dtype), beliefs @ parameters.emissions[-1])
-        messages += ratio[:, None] * parameters.emissions[-1]
+        ratio = _ratio(tree.stops.to(beliefs.dtype), predictions)
+        messages = ratio[:, None] * parameters.emissions[-1]
         stop += (ratio @ beliefs).double()
     else:
-        ratio = _ratio(tree.symbols.to(beliefs.dtype), beliefs @ parameters.emissions.T)
-        messages += ratio @ parameters.emissions
+        ratio = _ratio(tree.symbols.to(beliefs.dtype), predictions)
+        messages = ratio @ parameters.emissions
         by_emission = (ratio.T @ beliefs).double()  # [V, K]
         transitions += by_emission[:-1, :, None]
         stop += by_emission[-1]
@@ -315,7 +325,7 @@ def _add_slopes(tree: PrefixTree, parameters: _Parameters, initial: Tensor, tran
     initial += messages[0].double()
     for token, nodes in tree.edges_by_token():
         transitions[token] += (beliefs[tree.parent[nodes]].T @ messages[nodes]).double()
-    return _value(tree, parameters, beliefs, scales)
+    return _value(tree, predictions, scales)
 
 
 def _ratio(weights: Tensor, probabilities: Tensor) -> Tensor:

@@ -89,30 +89,9 @@ def count(
     return Quotient(starts, emissions, transitions)
 
 
-def union(parts: Sequence[Quotient], weights: Sequence[float]) -> Quotient:
-    """Return the disjoint union of the quotients of several teachers, each scaled by its weight."""
-    return Quotient(
-        torch.cat([part.starts * weight for part, weight in zip(parts, weights, strict=True)]),
-        torch.cat([part.emissions * weight for part, weight in zip(parts, weights, strict=True)]),
-        torch.stack(
-            [
-                torch.block_diag(*(part.transitions[a] * weight for part, weight in zip(parts, weights, strict=True)))
-                for a in range(len(parts[0].transitions))
-            ]
-        )
-        if len(parts[0].transitions)
-        else torch.zeros(0, *[sum(part.n_clusters for part in parts)] * 2, dtype=torch.float64),
-    )
-
-
-def added(parts: Sequence[Quotient]) -> Quotient:
-    """Return the sum of quotients with the same clusters."""
-    return Quotient(*(sum(getattr(part, name) for part in parts) for name in ("starts", "emissions", "transitions")))
-
-
-def shared(parts: Sequence[Quotient], weights: Sequence[float]) -> Quotient:
-    """Return the weighted sum of the quotients of several teachers that have the same clusters."""
-    pairs = list(zip(parts, weights, strict=True))
+def added(parts: Sequence[Quotient], weights: Sequence[float] | None = None) -> Quotient:
+    """Return the sum of quotients of the same clusters, each times its weight (None: 1)."""
+    pairs = list(zip(parts, weights or [1.0] * len(parts), strict=True))
     return Quotient(
         torch.stack([part.starts * weight for part, weight in pairs]).sum(0),
         torch.stack([part.emissions * weight for part, weight in pairs]).sum(0),

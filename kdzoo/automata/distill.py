@@ -22,7 +22,7 @@ from kdzoo.automata.baum_welch import (
     random_pfa_start,
 )
 from kdzoo.automata.clustering import kmeans_labels
-from kdzoo.automata.counts import Quotient, count, pfa_from_counts, shared, union
+from kdzoo.automata.counts import Quotient, added, count, pfa_from_counts
 from kdzoo.automata.merging import MergePath, merge_path, refine
 from kdzoo.automata.pfa import PFA
 from kdzoo.automata.prefix_tree import PrefixTree
@@ -34,6 +34,7 @@ from kdzoo.strings import Strings
 LEAST_CLUSTERS = 60  # before merging
 CLUSTERS_PER_STATE = 5  # before merging
 POINTS_PER_CLUSTER = 20  # at least so many, before merging
+MERGE_CELLS = 1e7  # most cells of a quotient graph that is merged, unless the states alone need more
 LARGE = 5e6  # prefixes times states from which Baum-Welch works in float32, and on fewer candidates
 BLUR = 0.3  # share of the average in blurred starts
 RACE = 10  # Baum-Welch steps after which the best random start goes on alone
@@ -139,8 +140,9 @@ def distill_states(
 def distill(teachers: Sequence[Trajectories], weights: Sequence[float] | None = None, **options: Any) -> Distillation:
     """Distil the trajectories of one teacher, or of several with weights, into one automaton.
 
-    The points of several teachers are clustered teacher by teacher, as their hidden states have nothing in common;
-    merging then brings together clusters of all of them, so it cannot be switched off.
+    The points of several teachers are clustered and merged teacher by teacher, as their hidden states have nothing
+    in common; the automata that result run over the strings of all teachers, and the points that all of them
+    tell alike are the clusters of a common graph that is merged again. So merging cannot be switched off.
 
     Args:
         teachers: what each teacher shows, all with one alphabet.
@@ -149,11 +151,13 @@ def distill(teachers: Sequence[Trajectories], weights: Sequence[float] | None = 
             states: number of states K; None to choose it by the penalised objective of the merge path.
             features: what the points are clustered on: "hidden", "sqrt_probs" or "both".
             merge: cluster into more clusters first and merge them; otherwise k-means gives the states directly.
-            clusters: number of clusters before merging; None for max(60, 5 K), at most one for 20 points.
+            clusters: number of clusters before merging; None for max(60, 5 K), at most one for 20 points, and fewer
+                where the quotient graph would be too large.
             soft: use the teacher's next-token distributions in place of the sampled symbols in all counts.
             em: refine by Baum-Welch.
             em_steps: greatest number of Baum-Welch steps.
-            determinism: weight > 0 of the transitions in the merge cost; more makes the automaton deterministic.
+            determinism: weight > 0 of the transitions in the merge cost; more makes the automaton deterministic, and
+                above 1 only merged automata compete.
             penalty: factor > 0 of the penalty that chooses the number of states.
             restarts: clusterings that compete, >= 1.
             pseudocount: weight > 0 added to each symbol of each state.
@@ -213,28 +217,51 @@ class _Distiller:
         return Distillation(pfa, self._labels(best, pfa), best.name, self.stages, path, best.em)
 
     def _merged(self, restart: int) -> _Candidate:
-        """Return a candidate from over-clustering, merging and moving single clusters between states."""
-        options = self.options
+        """Return a candidate from over-clustering and merging; several teachers are merged one by one first.
+
+        The automata of the single teachers run over the strings of all of them. Points at which each automaton is
+        in the same state as at others are one cluster of the common graph, which is then merged like any other.
+        """
         labels = [self._kmeans(x, self._clusters(len(x)), restart) for x in self.features]
-        sizes = [int(one.max()) + 1 for one in labels]
-        offsets = [0, *torch.tensor(sizes).cumsum(0).tolist()]
-        quotient = union(
-            [self._count(i, one, size) for i, (one, size) in enumerate(zip(labels, sizes, strict=True))], self.weights
-        )
-        self._score("clusters", quotient.to_pfa(options.pseudocount))
-        least = min(options.states or 1, quotient.n_clusters)
+        if len(labels) == 1:
+            return self._merge(labels, self.train, self.train_points, self.weights, noted=True)
+        rows = zip(self.train, self.train_points, labels, strict=True)
+        alone = [self._merge([own], [part], [points], [1.0]).pfa for part, points, own in rows]
+        states = [torch.stack([likeliest_states(pfa, seen.strings) for pfa in alone]) for seen in self.teachers]
+        together = torch.unique(torch.cat(states, 1), dim=1, return_inverse=True)[1]
+        common = together.split([seen.n_points for seen in self.teachers])
+        return self._merge(common, self.train, self.train_points, self.weights, noted=True)
+
+    def _merge(
+        self,
+        labels: Sequence[Tensor],
+        train: Sequence[Trajectories],
+        points: Sequence[Tensor],
+        weights: Sequence[float],
+        noted: bool = False,
+    ) -> _Candidate:
+        """Return a candidate from clusters that the given teachers share, merged to as many states as wanted."""
+        options = self.options
+        clusters = max(int(one.max()) for one in labels) + 1
+        quotient = self._count(labels, train, points, weights, clusters)
+        least = min(options.states or 1, clusters)
         path = merge_path(quotient, n_states=least, determinism=options.determinism, penalty=options.penalty)
-        groups = path.groups(least if options.states else path.best())
-        self._score("merged", quotient.merged(groups).to_pfa(options.pseudocount))
-        groups = refine(quotient, groups, determinism=options.determinism)
-        pfa = quotient.merged(groups).to_pfa(options.pseudocount)
-        states = tuple(groups[one + offset] for one, offset in zip(labels, offsets, strict=False))
-        return _Candidate("refined", pfa, self._score("refined", pfa), states, path)
+        greedy = path.groups(least if options.states else path.best())
+        groups = refine(quotient, greedy, determinism=options.determinism)
+        automata = [
+            one.to_pfa(options.pseudocount) for one in (quotient, quotient.merged(greedy), quotient.merged(groups))
+        ]
+        score = 0.0
+        if noted:
+            stages = ("clusters", "merged", "refined")
+            score = [self._score(name, pfa) for name, pfa in zip(stages, automata, strict=True)][-1]
+        return _Candidate("refined", automata[-1], score, tuple(groups[one] for one in labels), path)
 
     def _plain(self, restart: int, states: int) -> _Candidate:
         """Return a candidate whose states are clusters."""
         labels = self._kmeans(self.features[0], states, restart)
-        pfa = self._count(0, labels, int(labels.max()) + 1).to_pfa(self.options.pseudocount)
+        quotient = self._count([labels], self.train, self.train_points, self.weights, int(labels.max()) + 1)
+        pfa = quotient.to_pfa(self.options.pseudocount)
         return _Candidate("kmeans", pfa, self._score("kmeans", pfa), (labels,))
 
     def _refined(self, found: Sequence[_Candidate], states: int) -> list[_Candidate]:
@@ -251,7 +278,10 @@ class _Distiller:
         if options.determinism > 1:
             return refined
         clusterings = [one for one in found if one.name == "kmeans"] or [best]
-        blurred = [_blurred(self._recount(one, self.train, self.train_points)) for one in clusterings]
+        blurred = [
+            _blurred(self._count(one.labels, self.train, self.train_points, self.weights, one.pfa.states))
+            for one in clusterings
+        ]
         refined += [self._em(_Candidate("blurred", pfa, 0.0, ()), trees) for pfa in blurred]
         if not large:
             vocab = self.teachers[0].vocab_size
@@ -281,7 +311,8 @@ class _Distiller:
     def _refit(self, best: _Candidate) -> PFA:
         """Return the candidate estimated from all strings: its counts, or a few more Baum-Welch steps."""
         if best.em is None:
-            return self._recount(best, self.teachers).to_pfa(self.options.pseudocount)
+            quotient = self._count(best.labels, self.teachers, None, self.weights, best.pfa.states)
+            return quotient.to_pfa(self.options.pseudocount)
         trees = self._trees(self.teachers, best.pfa.states)
         steps = min(best.em.steps, REFIT)
         dtype = _dtype(trees, best.pfa.states)
@@ -311,30 +342,29 @@ class _Distiller:
         return value
 
     def _clusters(self, n_points: int) -> int:
+        """Return the number of clusters before merging for one teacher."""
         options = self.options
         states = options.states or 1
-        return min(
-            options.clusters or max(LEAST_CLUSTERS, CLUSTERS_PER_STATE * states),
-            max(states, n_points // POINTS_PER_CLUSTER),
-        )
+        if options.clusters is not None:
+            return min(options.clusters, n_points)
+        most = min(n_points // POINTS_PER_CLUSTER, int((MERGE_CELLS / self.teachers[0].vocab_size) ** 0.5))
+        return max(states, min(max(LEAST_CLUSTERS, CLUSTERS_PER_STATE * states), most), 1)
 
     def _kmeans(self, features: Tensor, clusters: int, restart: int) -> Tensor:
         return kmeans_labels(features, clusters, seed=self.options.seed + restart)
 
-    def _count(self, teacher: int, labels: Tensor, clusters: int) -> Quotient:
-        part = labels[self.train_points[teacher]]
-        return count(self.train[teacher], part, n_clusters=clusters, soft=self.options.soft)
-
-    def _recount(
-        self, one: _Candidate, data: Sequence[Trajectories], points: Sequence[Tensor] | None = None
+    def _count(
+        self,
+        labels: Sequence[Tensor],
+        data: Sequence[Trajectories],
+        points: Sequence[Tensor] | None,
+        weights: Sequence[float],
+        clusters: int,
     ) -> Quotient:
-        """Return the counts of a clustering whose teachers share their states."""
-        labels = one.labels if points is None else [every[part] for every, part in zip(one.labels, points, strict=True)]
-        counts = [
-            count(seen, states, n_clusters=one.pfa.states, soft=self.options.soft)
-            for seen, states in zip(data, labels, strict=True)
-        ]
-        return shared(counts, self.weights)
+        """Return the counts of clusters that the teachers share, at the given points of each, or at all."""
+        parts = labels if points is None else [one[part] for one, part in zip(labels, points, strict=True)]
+        pairs = zip(data, parts, strict=True)
+        return added([count(seen, part, n_clusters=clusters, soft=self.options.soft) for seen, part in pairs], weights)
 
     def _trees(self, data: Sequence[Trajectories], states: int) -> list[PrefixTree]:
         """Return the prefix trees of all teachers' strings together."""

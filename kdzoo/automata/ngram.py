@@ -111,8 +111,11 @@ def ngram(strings: Strings, order: int, vocab_size: int) -> NGram:
     symbols = torch.full((strings.n_points,), vocab_size - 1)
     symbols[strings.edges()[0]] = strings.tokens
     probs = torch.full((1, vocab_size), 1 / vocab_size, dtype=torch.float64)
-    codes, tables = [], []
+    codes: list[Tensor] = []
+    tables: list[Tensor] = []
     for length, (points, code) in enumerate(_contexts(strings, order, vocab_size)):
+        if not len(points):
+            break  # no string is so long
         seen, context = torch.unique(code, return_inverse=True)
         counts = torch.bincount(context * vocab_size + symbols[points], minlength=len(seen) * vocab_size)
         counts = counts.reshape(len(seen), vocab_size).double()

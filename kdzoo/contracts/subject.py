@@ -25,7 +25,10 @@ FEW_SAMPLES = {"train_size": 44, "val_size": 20, "batch_size": 16}
 
 SMALL: dict[str, dict[str, Any]] = {
     "kdzoo.data.Digits": {"labels_per_class": 1, "augment": {"shift": 1}},
+    "kdzoo.data.Reber": {"n_train": 44, "n_val": 20, "n_test": 20, "batch_size": 16},
     "kdzoo.models.MLP": {"hidden": [16, 16], "dropout": 0.2},
+    "kdzoo.models.RNNLM": {"hidden": 8, "embedding": 4},
+    "kdzoo.automata.PFA": {"states": 3},
 }
 """Settings of packaged classes that make checks quick; dropout and shifts, so that randomness counts."""
 

@@ -47,6 +47,7 @@ class TrajectoryDistiller(FittedDistiller):
     terms: ClassVar[dict[str, float]] = {"kl": 1.0}
     teacher_kind: ClassVar[str | None] = "language_model"
     student_kind: ClassVar[str] = "automaton"
+    contract_settings: ClassVar[dict[str, Any]] = {"distiller.n_samples": 0, "distiller.baselines": []}
     student: PFA
     teacher: Any
 
@@ -165,8 +166,8 @@ class TrajectoryDistiller(FittedDistiller):
             pieces = {
                 "tokens": strings.tokens,
                 "lengths": strings.lengths,
-                "hidden": seen.hidden[rows["mask"]],
-                "next_probs": seen.log_probs[rows["mask"]].exp(),
+                "hidden": seen.hidden[rows["mask"]].float(),
+                "next_probs": seen.log_probs[rows["mask"]].double().softmax(-1).float(),  # exact sums, whatever precision
             }
             for key, piece in pieces.items():
                 observed.setdefault(f"{number}.{key}", []).append(piece.cpu())

@@ -80,11 +80,11 @@ def test_soft_counts_are_parameters_times_derivatives(seed):
     torch.testing.assert_close(shift, shift.mean().expand(3))
     torch.testing.assert_close(found.transitions, transitions)
     torch.testing.assert_close(found.emissions[:, -1], stops)
-    assert found.objective == pytest.approx(float(value) / data.n_points, rel=1e-12)
+    assert found.objective == pytest.approx(float(value.detach()) / data.n_points, rel=1e-12)
     assert float(found.emissions.sum()) == pytest.approx(data.n_points, rel=1e-12)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     sequences=st.lists(st.lists(st.integers(0, 2), max_size=6), min_size=1, max_size=8),
     states=st.integers(1, 4),
@@ -106,7 +106,7 @@ def test_the_objective_never_falls_and_zeros_stay(sequences, states, seed, soft)
 
 def test_strings_of_a_known_automaton_give_it_back():
     truth = PFA.from_parameters([1.0, 0.0], [[[0.0, 0.7], [0.1, 0.0]], [[0.2, 0.0], [0.0, 0.5]]], [0.1, 0.4])
-    strings = truth.sample(4000, seed=0, max_length=100)
+    strings = truth.sample(2000, seed=0, max_length=100)
     start = PFA.from_parameters([1.0, 0.0], [[[0.1, 0.2], [0.4, 0.1]], [[0.3, 0.2], [0.1, 0.2]]], [0.2, 0.2])
     found = baum_welch(start, strings, max_iter=300, tol=1e-9)
     assert found.train[-1] >= objective(truth, trees_of(strings, 2))

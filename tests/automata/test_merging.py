@@ -43,7 +43,7 @@ def joined(clusters, pair):
     return torch.unique(labels, return_inverse=True)[1]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 10**6), hard=st.booleans(), determinism=st.sampled_from([0.5, 1.0, 3.0]))
 def test_each_merge_is_the_best_of_all_pairs(seed, hard, determinism):
     quotient = random_quotient(seed, hard=hard)
@@ -64,7 +64,7 @@ def test_each_merge_is_the_best_of_all_pairs(seed, hard, determinism):
             current = quotient.merged(path.groups(states - 1))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 10**6), hard=st.booleans(), determinism=st.sampled_from([0.5, 1.0, 3.0]))
 def test_refinement_ends_where_no_single_move_helps(seed, hard, determinism):
     quotient = random_quotient(seed, clusters=8, hard=hard)
