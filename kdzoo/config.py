@@ -30,6 +30,8 @@ from kdzoo.errors import ConfigError, KdzooError
 
 _TARGET_LINE = re.compile(r"""^\s*-?\s*_target_:\s*["']?([\w.]+)""", re.MULTILINE)
 _PLAIN_VALUE = re.compile(r"[\w./-]+=")
+SIZES = {"in_shape", "num_classes", "vocab_size"}
+"""Arguments of teacher and student that the data fix."""
 FREE_KEYS = ("output_dir", "cache_dir", "logger", "expected", "hydra")
 """Settings that change no result, and so may differ when a run is continued."""
 
@@ -247,6 +249,11 @@ def with_sizes(node: Any, sizes: Mapping[str, Any], allow: Collection[str]) -> A
             raise ConfigError(refusal(node["_target_"], allow))
         accepted = parameters(locate(node["_target_"]))
         node = {**{key: _listed(value) for key, value in sizes.items() if key in accepted}, **node}
+        for name in SIZES & accepted.keys() - node.keys():
+            if accepted[name].default is inspect.Parameter.empty:
+                raise ConfigError(
+                    f"{node['_target_']} needs {name}, which these data do not have (only {sorted(sizes)})"
+                )
     return node
 
 

@@ -21,8 +21,6 @@ from kdzoo.errors import ConfigError
 from kdzoo.signatures import Described, Opaque, describe
 
 HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
-SIZES = {"in_shape", "num_classes", "vocab_size"}
-"""Arguments of teacher and student that the data fix."""
 FILLED_BY_RUN = {
     "distiller": {"student", "teacher", "optimizer", "scheduler"},
     "logger": {"save_dir"},
@@ -214,7 +212,7 @@ def _of_target(path: str, node: Mapping[str, Any], allow: Collection[str]) -> It
         if not node.get("_partial_"):
             yield f"{path}._partial_ must be true: the run gives {target} its first argument"
     elif not node.get("_partial_"):
-        given = {*node, *filled, *(SIZES if group in ("teacher", "student") else ())}
+        given = {*node, *filled, *(config.SIZES if group in ("teacher", "student") else ())}
         for name, parameter in named.items():
             if parameter.default is parameter.empty and name not in given:
                 yield f"{path}.{name} is missing: {target} needs it; set {path}.{name}=..."

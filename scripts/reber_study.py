@@ -315,8 +315,8 @@ def determinism(seeds: Iterable[int], known: Known) -> list[str]:
     ]
     return [
         "## Determinism",
-        "Medians over the seeds: share of the (state, token) pairs of probability 0.001 and more that lead to one state "
-        "with probability 0.99 and more; mean probability of the likeliest next state given state and token; "
+        "Medians over the seeds: share of the (state, token) pairs of probability 0.001 and more that lead to one "
+        "state with probability 0.99 and more; mean probability of the likeliest next state given state and token; "
         "divergence from the truth.",
         table(["", "weight", "pairs with one successor", "likeliest successor", "divergence"], rows),
     ]
@@ -363,9 +363,9 @@ def online(seeds: Iterable[int], known: Known) -> list[str]:
         rows += [[title, *(f"{statistics.median(one):.5f}" for one in values.values()), *spread(ratios, 3)]]
     return [
         "## One mini-batch at a time",
-        f"Divergence from the truth with {ONLINE_STRINGS:,} strings of the GRU: all at once (ot_pfa), and in mini-batches "
-        "after 2,000 strings (online_pfa); medians, and the ratio of the second to the first, its median, least and "
-        "greatest over the seeds.",
+        f"Divergence from the truth with {ONLINE_STRINGS:,} strings of the GRU: all at once (ot_pfa), and in "
+        "mini-batches after 2,000 strings (online_pfa); medians, and the ratio of the second to the "
+        "first, its median, least and greatest over the seeds.",
         table(["", "ot_pfa", "online_pfa", "ratio", "least", "greatest"], rows),
     ]
 
@@ -404,7 +404,7 @@ def main() -> None:
     publish(
         "reber",
         "Language models of the embedded Reber grammar into automata",
-        f"{options.seeds} teachers, each trained on 4,000 strings of its own; {4000:,} fresh true strings measure.",
+        f"{options.seeds} GRUs of 48 units, each trained on 4,000 strings of its own. 4,000 fresh true strings measure.",
         *parts,
     )
 

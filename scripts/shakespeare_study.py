@@ -17,7 +17,7 @@ import torch
 from automata_common import remember, teacher_of, trajectories_of
 
 from kdzoo.automata import PFA, Trajectories
-from kdzoo.automata.baum_welch import baum_welch
+from kdzoo.automata.baum_welch import baum_welch, trees_of
 from kdzoo.automata.clustering import kmeans_labels
 from kdzoo.automata.counts import count
 from kdzoo.automata.ngram import ngram
@@ -66,9 +66,11 @@ def automaton(
     """Return the automaton of k-means, counts and so many steps of expectation maximisation."""
     labels = kmeans_labels(seen.features(features), states, seed=seed)
     start = count(seen, labels, n_clusters=states, soft=soft).to_pfa(PSEUDOCOUNT)
+    if not steps:
+        return endless(start)
+    trees, checked = (trees_of(one, states, soft=soft) for one in (seen, held))
     run = baum_welch(
-        start, seen, held_out=held, soft=soft, max_iter=steps, patience=steps, pseudocount=PSEUDOCOUNT,
-        dtype=torch.float32,
+        start, trees, held_out=checked, max_iter=steps, patience=steps, pseudocount=PSEUDOCOUNT, dtype=torch.float32
     )
     return endless(run.pfa)
 
@@ -132,9 +134,7 @@ def main() -> None:
         "|---|---:|---:|---:|---:|",
     ]
     for name, one in found.items():
-        lines.append(
-            f"| {name} | {one['parameters']:,} | {one['bits']:.3f} | {one['kl']:.3f} | {one['seconds']:.0f} |"
-        )
+        lines.append(f"| {name} | {one['parameters']:,} | {one['bits']:.3f} | {one['kl']:.3f} | {one['seconds']:.0f} |")
     given.table.write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kdzoo.automata.alergia import alergia
 from kdzoo.automata.baum_welch import baum_welch, random_pfa_start
 from kdzoo.automata.clustering import INITS, kmeans_labels
-from kdzoo.automata.counts import count
+from kdzoo.automata.counts import count, fallback_targets, pfa_from_counts
 from kdzoo.automata.ngram import ngram
 from kdzoo.automata.pfa import PFA
 from kdzoo.automata.spectral import spectral
@@ -22,6 +22,8 @@ from kdzoo.language import trace
 from kdzoo.strings import Strings
 
 ALERGIA_EPS = (0.005, 0.05, 0.5, 1.0)
+FLOORS = (1e-2, 1e-3, 1e-4)
+"""Shares of the uniform distribution."""
 PSEUDOCOUNT = 0.01
 HOLD_OUT = 10
 """Every so manyth string is held out."""
@@ -76,9 +78,10 @@ def random_baum_welch(seen: Trajectories, states: int, seed: int, *, restarts: i
 
 
 def best_alergia(seen: Trajectories, states: int, seed: int) -> PFA:  # noqa: ARG001
-    """Return the likeliest on held-out strings of what ALERGIA learns with several significances."""
+    """Return the likeliest on held-out strings of what ALERGIA learns with several significances and floors."""
     train, held = (seen.strings.select(part) for part in halves(seen.strings))
-    found = [alergia(train, seen.vocab_size, eps=eps) for eps in ALERGIA_EPS]
+    learnt = [alergia(train, seen.vocab_size, eps=eps) for eps in ALERGIA_EPS]
+    found = [floored(pfa, share) for pfa in learnt for share in FLOORS]
     return max(found, key=lambda pfa: float(pfa.log_prob(held).sum()))
 
 
@@ -91,6 +94,15 @@ def best_spectral(seen: Trajectories, states: int, seed: int) -> nn.Module:  # n
 def ngrams(seen: Trajectories, states: int, seed: int, *, order: int) -> nn.Module:  # noqa: ARG001
     """Return an n-gram model of all strings."""
     return Described(ngram(seen.strings, order, seen.vocab_size))
+
+
+def floored(pfa: PFA, share: float) -> PFA:
+    """Return the automaton with a share of the uniform distribution in every state, so that no string is impossible.
+
+    A token that a state did not know leads to where it leads most often.
+    """
+    emissions = (1 - share) * pfa.emissions + share / pfa.vocab_size
+    return pfa_from_counts(pfa.initial, emissions, pfa.transitions, fallback_targets(pfa.transitions))
 
 
 def halves(strings: Strings) -> tuple[Tensor, Tensor]:

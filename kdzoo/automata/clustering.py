@@ -1,9 +1,11 @@
 """k-means of the points of trajectories: the coarse quantiser before merging, and a baseline of its own."""
 
+import warnings
 from typing import Any
 
 import torch
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from kdzoo.checks import choice, integer
@@ -58,9 +60,10 @@ def kmeans_labels(
     drawn = points
     if len(points) > max(sample, n_clusters):
         drawn = points[torch.randperm(len(points), generator=generator)[: max(sample, n_clusters)]]
-    distinct = len(torch.unique(drawn, dim=0)) if n_clusters > 1 and len(drawn) <= 20 * n_clusters else n_clusters
-    model: Any = KMeans(min(n_clusters, distinct), init=init, n_init=n_init, max_iter=max_iter, random_state=seed)
-    model.fit(drawn.numpy())
+    model: Any = KMeans(n_clusters, init=init, n_init=n_init, max_iter=max_iter, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer points may differ than there are clusters
+        model.fit(drawn.numpy())
     return compact(nearest(points, torch.from_numpy(model.cluster_centers_)))
 
 

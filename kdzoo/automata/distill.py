@@ -7,7 +7,7 @@ choose.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,16 +21,20 @@ from kdzoo.automata.baum_welch import (
     objective,
     random_pfa_start,
 )
-from kdzoo.automata.clustering import kmeans_labels
+from kdzoo.automata.clustering import kmeans_labels, nearest
 from kdzoo.automata.counts import Quotient, added, count, pfa_from_counts
 from kdzoo.automata.merging import MergePath, merge_path, refine
 from kdzoo.automata.pfa import PFA
 from kdzoo.automata.prefix_tree import PrefixTree
+from kdzoo.automata.reader import learned_states
 from kdzoo.automata.trajectories import FEATURES, Trajectories
 from kdzoo.checks import choice, flag, integer, positive, probability
 from kdzoo.errors import ConfigError, DataError
+from kdzoo.language import trace_strings
 from kdzoo.strings import Strings
 
+PSEUDOCOUNT, SOFT_PSEUDOCOUNT = 1e-2, 1e-4  # for drawn symbols, and for a teacher's distributions
+LEARNED = "learned"  # features
 LEAST_CLUSTERS = 60  # before merging
 CLUSTERS_PER_STATE = 5  # before merging
 POINTS_PER_CLUSTER = 20  # at least so many, before merging
@@ -39,6 +43,7 @@ LARGE = 5e6  # prefixes times states from which Baum-Welch works in float32, and
 BLUR = 0.3  # share of the average in blurred starts
 RACE = 10  # Baum-Welch steps after which the best random start goes on alone
 REFIT = 5  # Baum-Welch steps on all strings, at most
+ERRORS = 2  # standard errors by which it must be better as well
 MARGIN = 1e-3  # nats per symbol by which an automaton that is not merged must be better
 
 
@@ -56,7 +61,7 @@ class Options:
     determinism: float = 1.0
     penalty: float = 1.0
     restarts: int = 3
-    pseudocount: float = 0.01
+    pseudocount: float | None = None
     held_out: float = 0.1
     seed: int = 0
 
@@ -69,7 +74,7 @@ class Options:
                 raise ConfigError(f"clusters must be at least states = {self.states}, got {self.clusters}")
         if self.states is None and not self.merge:
             raise ConfigError("states must be given where merge is false, got None")
-        choice("features", self.features, FEATURES)
+        choice("features", self.features, (*FEATURES, LEARNED))
         for name in ("merge", "soft", "em"):
             flag(name, getattr(self, name))
         integer("em_steps", self.em_steps, 0)
@@ -77,7 +82,8 @@ class Options:
         integer("seed", self.seed, 0)
         positive("determinism", self.determinism)
         positive("penalty", self.penalty)
-        positive("pseudocount", self.pseudocount)
+        if self.pseudocount is not None:
+            positive("pseudocount", self.pseudocount)
         probability("held_out", self.held_out)
 
 
@@ -149,7 +155,8 @@ def distill(teachers: Sequence[Trajectories], weights: Sequence[float] | None = 
         weights: weight > 0 of each teacher's strings; None for 1 each.
         options:
             states: number of states K; None to choose it by the penalised objective of the merge path.
-            features: what the points are clustered on: "hidden", "sqrt_probs" or "both".
+            features: what the points are clustered on: "hidden", "sqrt_probs" or "both"; "learned" is both with the
+                states of a small recurrent network in place of hidden ones, see :mod:`kdzoo.automata.reader`.
             merge: cluster into more clusters first and merge them; otherwise k-means gives the states directly.
             clusters: number of clusters before merging; None for max(60, 5 K), at most one for 20 points, and fewer
                 where the quotient graph would be too large.
@@ -160,7 +167,8 @@ def distill(teachers: Sequence[Trajectories], weights: Sequence[float] | None = 
                 above 1 only merged automata compete.
             penalty: factor > 0 of the penalty that chooses the number of states.
             restarts: clusterings that compete, >= 1.
-            pseudocount: weight > 0 added to each symbol of each state.
+            pseudocount: weight > 0 added to each symbol of each state; None for 0.01, and for 0.0001 where a teacher's
+                distributions say what is possible.
             held_out: share of the strings that chooses between candidates, in [0, 1); 0 judges on all strings.
             seed: seed of all draws.
 
@@ -194,13 +202,15 @@ class _Distiller:
 
     def __init__(self, teachers: Sequence[Trajectories], weights: Sequence[float], options: Options) -> None:
         self.teachers, self.weights, self.options = teachers, weights, options
-        self.features = [one.features(options.features) for one in teachers]
+        self.features = [_features(one, options) for one in teachers]
         splits = [_split(len(one.strings), options.held_out, options.seed + i) for i, one in enumerate(teachers)]
         self.train = [one.select(part) for one, (part, _) in zip(teachers, splits, strict=True)]
         self.held_out = [one.select(part) for one, (_, part) in zip(teachers, splits, strict=True)]
         self.train_points = [one.points_of(part) for one, (part, _) in zip(teachers, splits, strict=True)]
         self.checked = self._trees(self.held_out, options.states or options.clusters or LEAST_CLUSTERS)
         self.stages: dict[str, float] = {}
+        known = options.soft and all(one.next_probs is not None for one in teachers)
+        self.pseudocount = options.pseudocount or (SOFT_PSEUDOCOUNT if known else PSEUDOCOUNT)
 
     def run(self) -> Distillation:
         """Return the best candidate of all stages, estimated anew from all strings."""
@@ -222,7 +232,7 @@ class _Distiller:
         The automata of the single teachers run over the strings of all of them. Points at which each automaton is
         in the same state as at others are one cluster of the common graph, which is then merged like any other.
         """
-        labels = [self._kmeans(x, self._clusters(len(x)), restart) for x in self.features]
+        labels = [self._kmeans(i, self._clusters(len(seen)), restart) for i, seen in enumerate(self.train_points)]
         if len(labels) == 1:
             return self._merge(labels, self.train, self.train_points, self.weights, noted=True)
         rows = zip(self.train, self.train_points, labels, strict=True)
@@ -249,7 +259,7 @@ class _Distiller:
         greedy = path.groups(least if options.states else path.best())
         groups = refine(quotient, greedy, determinism=options.determinism)
         automata = [
-            one.to_pfa(options.pseudocount) for one in (quotient, quotient.merged(greedy), quotient.merged(groups))
+            one.to_pfa(self.pseudocount) for one in (quotient, quotient.merged(greedy), quotient.merged(groups))
         ]
         score = 0.0
         if noted:
@@ -259,9 +269,9 @@ class _Distiller:
 
     def _plain(self, restart: int, states: int) -> _Candidate:
         """Return a candidate whose states are clusters."""
-        labels = self._kmeans(self.features[0], states, restart)
+        labels = self._kmeans(0, states, restart)
         quotient = self._count([labels], self.train, self.train_points, self.weights, int(labels.max()) + 1)
-        pfa = quotient.to_pfa(self.options.pseudocount)
+        pfa = quotient.to_pfa(self.pseudocount)
         return _Candidate("kmeans", pfa, self._score("kmeans", pfa), (labels,))
 
     def _refined(self, found: Sequence[_Candidate], states: int) -> list[_Candidate]:
@@ -287,7 +297,7 @@ class _Distiller:
             vocab = self.teachers[0].vocab_size
             starts = [random_pfa_start(vocab, states, options.seed + i) for i in range(options.restarts)]
             raced = [
-                baum_welch(one, trees, max_iter=min(RACE, options.em_steps), pseudocount=options.pseudocount)
+                baum_welch(one, trees, max_iter=min(RACE, options.em_steps), pseudocount=self.pseudocount)
                 for one in starts
             ]
             winner = max(raced, key=lambda one: objective(one.pfa, self.checked)).pfa
@@ -302,7 +312,7 @@ class _Distiller:
             trees,
             held_out=self.checked,
             max_iter=options.em_steps,
-            pseudocount=options.pseudocount,
+            pseudocount=self.pseudocount,
             dtype=_dtype(trees, start.pfa.states),
         )
         name = f"{start.name}+em"
@@ -312,11 +322,11 @@ class _Distiller:
         """Return the candidate estimated from all strings: its counts, or a few more Baum-Welch steps."""
         if best.em is None:
             quotient = self._count(best.labels, self.teachers, None, self.weights, best.pfa.states)
-            return quotient.to_pfa(self.options.pseudocount)
+            return quotient.to_pfa(self.pseudocount)
         trees = self._trees(self.teachers, best.pfa.states)
         steps = min(best.em.steps, REFIT)
         dtype = _dtype(trees, best.pfa.states)
-        return baum_welch(best.pfa, trees, max_iter=steps, pseudocount=self.options.pseudocount, dtype=dtype).pfa
+        return baum_welch(best.pfa, trees, max_iter=steps, pseudocount=self.pseudocount, dtype=dtype).pfa
 
     def _labels(self, best: _Candidate, pfa: PFA) -> Tensor:
         """Return the state of each point: its cluster's, or after Baum-Welch the likeliest given the prefix."""
@@ -325,12 +335,28 @@ class _Distiller:
         return torch.cat([likeliest_states(pfa, one.strings) for one in self.teachers])
 
     def _choose(self, found: Sequence[_Candidate]) -> _Candidate:
-        """Return the best candidate; a merged one, whose states are few and sharp, unless another is clearly better."""
+        """Return the best candidate; a merged one, whose states are few and sharp, unless another is clearly better.
+
+        That is, by more than the margin and by more than two standard errors of the mean over the held-out strings.
+        """
         best = self._best(found)
         merged = [one for one in found if one.path is not None]
-        if merged and self._best(merged).score >= best.score - MARGIN:
-            return self._best(merged)
-        return best
+        if not merged or best.path is not None:
+            return best
+        leader = self._best(merged)
+        gain = self._by_string(best.pfa) - self._by_string(leader.pfa)
+        error = float(gain.std() * len(gain) ** 0.5) if len(gain) > 1 else torch.inf
+        symbols = sum(tree.total for tree in self.checked)
+        return best if float(gain.sum()) > max(MARGIN * symbols, ERRORS * error) else leader
+
+    def _by_string(self, pfa: PFA) -> Tensor:
+        """Return the objective of each held-out string, float64 [n], their sum that of all symbols."""
+        return torch.cat(
+            [
+                weight * _objectives(pfa, seen, self.options.soft)
+                for seen, weight in zip(self.held_out, self.weights, strict=True)
+            ]
+        )
 
     def _best(self, candidates: Sequence[_Candidate]) -> _Candidate:
         return max(candidates, key=lambda one: one.score)
@@ -350,8 +376,20 @@ class _Distiller:
         most = min(n_points // POINTS_PER_CLUSTER, int((MERGE_CELLS / self.teachers[0].vocab_size) ** 0.5))
         return max(states, min(max(LEAST_CLUSTERS, CLUSTERS_PER_STATE * states), most), 1)
 
-    def _kmeans(self, features: Tensor, clusters: int, restart: int) -> Tensor:
-        return kmeans_labels(features, clusters, seed=self.options.seed + restart)
+    def _kmeans(self, teacher: int, clusters: int, restart: int) -> Tensor:
+        """Return the clusters of a teacher's points; those of held-out strings go to the nearest centre.
+
+        So no cluster is without strings to learn from.
+        """
+        points, seed = self.features[teacher], self.options.seed + restart
+        if len(self.train_points[teacher]) < clusters:
+            return kmeans_labels(points, clusters, seed=seed)
+        seen = points[self.train_points[teacher]]
+        found = kmeans_labels(seen, clusters, seed=seed)
+        sums = torch.zeros(int(found.max()) + 1, seen.shape[1]).index_add_(0, found, seen)
+        labels = nearest(points, sums / found.bincount()[:, None])
+        labels[self.train_points[teacher]] = found
+        return labels
 
     def _count(
         self,
@@ -373,6 +411,24 @@ class _Distiller:
         probs = [one.next_probs for one in data if one.next_probs is not None] if self.options.soft else []
         together = torch.cat(probs) if len(probs) == len(data) else None
         return forest(strings, states, weights=torch.cat(weights), next_probs=together)
+
+
+def _objectives(pfa: PFA, seen: Trajectories, soft: bool) -> Tensor:
+    """Return the objective of each string, float64 [n]."""
+    probs = trace_strings(pfa, seen.strings).log_probs.double().exp()
+    if soft and seen.next_probs is not None:
+        values = torch.xlogy(seen.next_probs.double(), probs).sum(1)
+    else:
+        values = probs.gather(1, seen.symbols()[:, None])[:, 0].log()
+    string = torch.arange(len(seen.strings)).repeat_interleave(seen.strings.lengths + 1)
+    return torch.zeros(len(seen.strings), dtype=torch.float64).index_add_(0, string, values)
+
+
+def _features(seen: Trajectories, options: Options) -> Tensor:
+    """Return the points [N, d] to be clustered."""
+    if options.features == LEARNED:
+        return replace(seen, hidden=learned_states(seen, seed=options.seed)).features("both")
+    return seen.features(options.features)
 
 
 def _blurred(quotient: Quotient) -> PFA:

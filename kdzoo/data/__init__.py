@@ -10,6 +10,7 @@ from kdzoo.data.memory import InMemoryData
 from kdzoo.data.mnist import MNIST, FashionMNIST
 from kdzoo.data.pautomac import PAutomaC
 from kdzoo.data.randomness import mix_seed
+from kdzoo.data.sampled import SampledStrings
 from kdzoo.data.samplers import EpochBatches
 from kdzoo.data.sequences import Corpus, StringData
 from kdzoo.data.string_files import StringFiles
@@ -34,6 +35,7 @@ __all__ = [
     "PAutomaC",
     "RandomAutomaton",
     "Reber",
+    "SampledStrings",
     "StringData",
     "StringFiles",
     "TinyShakespeare",

@@ -183,8 +183,8 @@ class StringData(BatchData):
 
     @property
     def sizes(self) -> dict[str, Any]:
-        """``in_shape`` (of one token, so empty), ``num_classes`` and ``vocab_size`` (both V)."""
-        return {"in_shape": (), "num_classes": self.corpus.vocab_size, "vocab_size": self.corpus.vocab_size}
+        """``num_classes`` and ``vocab_size`` (both V)."""
+        return {"num_classes": self.corpus.vocab_size, "vocab_size": self.corpus.vocab_size}
 
     @property
     def is_augmented(self) -> bool:

@@ -21,6 +21,8 @@ from kdzoo.batch import Batch
 from kdzoo.checks import integer, number
 from kdzoo.distillers.ot_pfa import OTPFA
 
+FLOOR = 1e-7
+"""Share of all symbols that every symbol of every state is given, so that no string is ever impossible."""
 STATISTICS = ("starts", "emissions", "transitions")
 
 
@@ -56,7 +58,7 @@ class OnlinePFA(OTPFA):
         student: PFA,
         teacher: nn.Module | None = None,
         *,
-        warm_up: int = 2000,
+        warm_up: int = 4000,
         forgetting: float = 0.6,
         **options: Any,
     ) -> None:
@@ -97,7 +99,7 @@ class OnlinePFA(OTPFA):
             self.observed[name] = torch.lerp(self.observed[name], mean, rate)
         self.observed["step"] += 1
         means = Expected(**{name: self.observed[name] for name in STATISTICS}, objective=0.0)
-        self._set(maximise(self.student, means, pseudocount=0.0))
+        self._set(maximise(self.student, means, FLOOR))
 
     def _expected(self, seen: Sequence[Trajectories]) -> dict[str, Tensor]:
         """Return the expected counts of a symbol."""

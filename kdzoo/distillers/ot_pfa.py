@@ -33,7 +33,9 @@ class OTPFA(TrajectoryDistiller):
     Args:
         student: the automaton; its number of states is kept, or found if it was built without one.
         teacher: a language model, or a :class:`kdzoo.models.Committee` of several.
-        features: what points are clustered on: ``hidden``, ``sqrt_probs`` (of the next token) or ``both``.
+        features: what points are clustered on: ``hidden``, ``sqrt_probs`` (of the next token) or ``both``; ``learned``
+            is both with the states of a small recurrent network that learns the teacher's distributions in place
+            of hidden vectors, for teachers whose hidden vector does not sum up the past, as a transformer's.
         clusters: number of clusters before merging; None: five for each state, at least 60.
         merge: merge more clusters than states; otherwise k-means gives the states.
         determinism: weight > 0 of the transitions in the cost of a merge; greater makes the automaton
@@ -73,7 +75,7 @@ class OTPFA(TrajectoryDistiller):
         penalty: float = 1.0,
         soft_labels: bool = True,
         em: bool = True,
-        em_steps: int = 50,
+        em_steps: int = 100,
         restarts: int = 3,
         held_out: float = 0.1,
         **options: Any,

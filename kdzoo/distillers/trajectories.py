@@ -167,7 +167,10 @@ class TrajectoryDistiller(FittedDistiller):
                 "tokens": strings.tokens,
                 "lengths": strings.lengths,
                 "hidden": seen.hidden[rows["mask"]].float(),
-                "next_probs": seen.log_probs[rows["mask"]].double().softmax(-1).float(),  # exact sums, whatever precision
+                "next_probs": seen.log_probs[rows["mask"]]
+                .double()
+                .softmax(-1)
+                .float(),  # exact sums, whatever precision
             }
             for key, piece in pieces.items():
                 observed.setdefault(f"{number}.{key}", []).append(piece.cpu())

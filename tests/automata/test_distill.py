@@ -86,7 +86,7 @@ def test_two_teachers_share_their_states():
     states = found.labels.split([one.n_points, other.n_points])
     assert set(states[0].tolist()) == set(states[1].tolist()) == {0, 1, 2}
     pooled = distill([one, one], [1.0, 1.0], states=3, restarts=1, em=False, held_out=0)
-    alone = distill([one], states=3, restarts=1, em=False, held_out=0, pseudocount=0.005)
+    alone = distill([one], states=3, restarts=1, em=False, held_out=0, pseudocount=5e-5)
     torch.testing.assert_close(pooled.pfa.stop.sort().values, alone.pfa.stop.sort().values, atol=1e-6, rtol=1e-4)
 
 
@@ -113,7 +113,7 @@ def test_arrays_are_enough():
         ({"states": 999}, "states must be at most the number of points 4, got 999"),
         ({"states": 3, "clusters": 2}, "clusters must be at least states = 3, got 2"),
         ({"merge": False}, "states must be given where merge is false"),
-        ({"features": "all"}, "features must be one of hidden, sqrt_probs, both, got 'all'"),
+        ({"features": "all"}, "features must be one of hidden, sqrt_probs, both, learned, got 'all'"),
         ({"determinism": -1.0}, "determinism must be finite and > 0, got -1.0"),
         ({"held_out": 1.0}, r"held_out must be in \[0, 1\), got 1.0"),
     ],

@@ -41,7 +41,7 @@ def numbers(loader):
 
 def test_batches_are_padded_to_their_longest_string():
     data = ready(Given())
-    assert data.sizes == {"in_shape": (), "num_classes": N + 1, "vocab_size": N + 1}
+    assert data.sizes == {"num_classes": N + 1, "vocab_size": N + 1}
     seen = []
     for batch in data.train_dataloader():
         assert list(batch) == ["input", "target", "index", "mask"]

@@ -21,7 +21,7 @@ from kdzoo.strings import Strings
 from kdzoo.training import Training, fit
 
 KIND = LanguageModelKind()
-SIZES = {"in_shape": (), "num_classes": 4, "vocab_size": 4}
+SIZES = {"num_classes": 4, "vocab_size": 4}
 LISTS = [[0, 1, 2], [], [2, 2], [0, 1, 2], [1]]
 STRINGS = Strings.of(LISTS)
 N = STRINGS.n_points

@@ -1,0 +1,158 @@
+"""Distillers whose student is an automaton: what they learn from teachers that are automata themselves."""
+
+from itertools import pairwise
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from kdzoo import kinds
+from kdzoo.automata import PFA, equivalent, from_pfa
+from kdzoo.automata.baum_welch import expected_counts, maximise, trees_of
+from kdzoo.automata.targets import tomita, tomita_dfa
+from kdzoo.batch import strings_of
+from kdzoo.data import SampledStrings, Tomita
+from kdzoo.distillers import FGWPFA, OTPFA, BaumWelch, OnlinePFA
+from kdzoo.errors import ConfigError
+from kdzoo.models import Committee
+
+
+@pytest.fixture(scope="module")
+def data():
+    data = Tomita(language=4, n_train=300, n_val=50, n_test=200, batch_size=100)
+    data.setup("fit")
+    return data
+
+
+def fit(distiller, data, epochs=3):
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+    )
+    trainer.fit(distiller, datamodule=data)
+    return trainer
+
+
+def test_the_language_and_its_probabilities_are_recovered_without_being_told_the_number_of_states(data):
+    student, teacher = PFA(vocab_size=3), tomita(4)
+    distiller = OTPFA(student, teacher, n_samples=1000, seed=1)
+    trainer = fit(distiller, distiller.transfer_set(data))
+    assert trainer.current_epoch == 1
+    assert equivalent(from_pfa(student), tomita_dfa(4))
+    valid = next(iter(data.test_dataloader()))
+    assert float(distiller.losses(valid)["kl"].mean()) < 2e-3
+
+
+def test_the_written_strings_are_a_function_of_the_seed(data):
+    written = [SampledStrings(data, [tomita(4)], n=50, batch_size=20, seed=seed) for seed in (0, 0, 1)]
+    first, again, other = ([strings_of(batch).to_lists() for batch in one.train_eval_dataloader()] for one in written)
+    assert first == again != other
+    assert [len(part) for part in first] == [20, 20, 10]
+    assert written[0].fingerprint() == written[1].fingerprint() != written[2].fingerprint()
+
+
+def test_every_teacher_writes_its_share(data):
+    written = SampledStrings(data, [tomita(1), tomita(2)], n=40, shares=[0.75, 0.25], batch_size=16)
+    members = torch.cat([batch["member"] for batch in written.train_eval_dataloader()])
+    assert members.tolist() == [0] * 30 + [1] * 10
+    for batch in written.train_eval_dataloader():
+        tokens = [one for one, who in zip(strings_of(batch).to_lists(), batch["member"], strict=True) if who == 0]
+        assert all(0 not in one for one in tokens)  # Tomita 1: no zeros
+
+
+def test_two_teachers_of_one_language_give_one_automaton(data):
+    committee = Committee([tomita(4), tomita(4, stop=0.12)], [1, 3])
+    student = PFA(vocab_size=3)
+    distiller = OTPFA(student, committee, n_samples=800)
+    fit(distiller, distiller.transfer_set(data))
+    assert equivalent(from_pfa(student), tomita_dfa(4))
+
+
+def test_teachers_without_a_string_are_named(data):
+    distiller = OTPFA(PFA(vocab_size=3, states=2), Committee([tomita(4), tomita(4)], [1, 999]), n_samples=10)
+    with pytest.raises(ConfigError, match="1 of 2 teachers"):
+        fit(distiller, distiller.transfer_set(data))
+
+
+def test_the_barycenter_and_the_stream_learn_too(data):
+    teacher = tomita(4)
+    for method, options in ((FGWPFA, {}), (OnlinePFA, {"warm_up": 300})):
+        student = PFA(vocab_size=3, states=3)
+        distiller = method(student, teacher, n_samples=2000, **options)
+        fit(distiller, distiller.transfer_set(data), epochs=1)
+        assert float(distiller.losses(next(iter(data.test_dataloader())))["kl"].mean()) < 1e-3
+
+
+def test_the_stream_keeps_nothing_of_what_it_has_read(data):
+    def held(n):
+        distiller = OnlinePFA(PFA(vocab_size=3, states=4), tomita(4), n_samples=n, warm_up=500)
+        fit(distiller, distiller.transfer_set(data), epochs=1)
+        return sum(value.numel() for value in distiller.observed.values() if isinstance(value, torch.Tensor))
+
+    assert held(1000) == held(5000)
+
+
+def test_an_epoch_of_baum_welch_is_one_iteration(data):
+    student = PFA(vocab_size=3, states=3)
+    distiller = BaumWelch(student)
+    begin = PFA.from_parameters(student.initial, student.transitions, student.stop)
+    fit(distiller, data, epochs=1)
+    expected = maximise(begin, expected_counts(begin, trees_of(data.corpus.train, 3)), 0.0)
+    torch.testing.assert_close(student.transitions, expected.transitions, atol=1e-12, rtol=0)
+    torch.testing.assert_close(student.initial, expected.initial, atol=1e-12, rtol=0)
+
+
+def test_baum_welch_never_loses_likelihood(data):
+    student = PFA(vocab_size=3, states=4)
+    distiller = BaumWelch(student)
+    values = [float(student.log_prob(data.corpus.train).sum())]
+    for _ in range(5):
+        distiller = BaumWelch(student, start="student")
+        fit(distiller, data, epochs=2)
+        values.append(float(student.log_prob(data.corpus.train).sum()))
+    assert all(after >= before - 1e-9 for before, after in pairwise(values))
+
+
+def test_the_report_says_what_an_automaton_is(data, tmp_path):
+    kind, student = kinds.get("automaton"), tomita(4)
+    assert kind.properties(student)["total_mass"] == pytest.approx(1, abs=1e-9)
+    assert kind.properties(student)["states"] == student.states
+    assert kind.size(student) == student.n_parameters
+    written = kind.export(student, tmp_path, data.symbols)
+    assert all(path.stat().st_size for path in written)
+    assert [path.name for path in kind.portraits({"student": student}, tmp_path, data.symbols)] == ["automaton.png"]
+    assert kind.portraits({"student": PFA(vocab_size=3, states=41)}, tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        (FGWPFA, {"alpha": 1.5}, r"alpha must be a finite number in \[0, 1\], got 1.5"),
+        (FGWPFA, {"comparison": "foo"}, "comparison must be one of kl, l2, sparse"),
+        (OTPFA, {"features": "foo"}, "features must be one of"),
+        (OTPFA, {"n_samples": -1}, "n_samples must be an integer >= 0, got -1"),
+        (OTPFA, {"baselines": ["foo"]}, "baselines must be one of kmeans"),
+        (OnlinePFA, {"forgetting": 0.2}, r"forgetting must be a finite number in \[0.5, 1\], got 0.2"),
+        (BaumWelch, {"start": "foo"}, "start must be one of random, student, got 'foo'"),
+    ],
+)
+def test_wrong_arguments_are_named(method, options, message):
+    with pytest.raises(ConfigError, match=message):
+        method(PFA(vocab_size=3, states=2), tomita(4), **options)
+
+
+def test_the_barycenter_needs_a_number_of_states():
+    with pytest.raises(ConfigError, match=r"student\.states"):
+        FGWPFA(PFA(vocab_size=3), tomita(4))
+
+
+def test_more_states_than_points_are_refused(data):
+    distiller = OTPFA(PFA(vocab_size=3, states=5000), tomita(4), n_samples=10)
+    with pytest.raises(ConfigError, match="states"):
+        fit(distiller, distiller.transfer_set(data))
