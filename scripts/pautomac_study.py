@@ -22,10 +22,8 @@ from bench_common import publish, table
 from torch import nn
 
 from kdzoo.automata import BASELINES, PFA, Trajectories, pautomac_score
-from kdzoo.automata.alergia import alergia
-from kdzoo.automata.baselines import ALERGIA_EPS, halves, kmeans_counts
+from kdzoo.automata.baselines import kmeans_counts
 from kdzoo.automata.distill import distill
-from kdzoo.automata.ngram import NGram, ngram
 from kdzoo.data.generated import RandomAutomaton
 from kdzoo.data.randomness import mix_seed
 from kdzoo.language import string_log_probs
@@ -39,7 +37,6 @@ EPOCHS, RATE = 10, 5e-3
 TEACHER = {"_target_": "kdzoo.models.RNNLM", "embedding": 16, "hidden": 64}
 DRAWS, ROUNDS = 5_000, 40  # true strings that are drawn at a time, and at most so often, for distinct test strings
 RESTARTS = 20  # of k-means
-SHARE = 0.01  # of the 3-gram in what stands for ALERGIA, which gives some strings no probability
 
 PLAIN = ("3-gram", "ALERGIA", "spectral")
 SIZED = ("k-means", "k-means, both", "Baum-Welch", "kdzoo")
@@ -123,30 +120,9 @@ def distilled(seen: Trajectories, states: int, seed: int) -> tuple[PFA, dict[str
     return result.pfa, notes
 
 
-class Smoothed(NamedTuple):
-    """An automaton mixed with an n-gram model, so that no string is impossible."""
-
-    pfa: PFA
-    ngram: NGram
-
-    def log_prob(self, strings: Strings) -> torch.Tensor:
-        """Return the log-probability of each string [n]."""
-        return torch.logaddexp(
-            self.pfa.log_prob(strings) + math.log1p(-SHARE), self.ngram.log_prob(strings) + math.log(SHARE)
-        )
-
-
-def best_alergia(seen: Trajectories, states: int, seed: int) -> Smoothed:  # noqa: ARG001
-    """Return the likeliest on held-out strings of what ALERGIA learns with several significances, smoothed."""
-    train, held = (seen.strings.select(part) for part in halves(seen.strings))
-    other = ngram(train, 3, seen.vocab_size)
-    found = [Smoothed(alergia(train, seen.vocab_size, eps=eps), other) for eps in ALERGIA_EPS]
-    return max(found, key=lambda one: float(one.log_prob(held).sum()))
-
-
 LEARNERS: dict[str, Callable[[Trajectories, int, int], Any]] = {
     "3-gram": BASELINES["ngram3"],
-    "ALERGIA": best_alergia,
+    "ALERGIA": BASELINES["alergia"],
     "spectral": BASELINES["spectral"],
     "k-means": partial(kmeans_counts, restarts=RESTARTS),
     "k-means, both": partial(kmeans_counts, restarts=RESTARTS, features="both"),
@@ -178,7 +154,7 @@ def figures(target: Target, name: str) -> dict[str, Any]:
 
 def log_probs(model: Any, strings: Strings) -> torch.Tensor:
     """Return the log-probability of each string [n] under an automaton or any other language model."""
-    return model.log_prob(strings) if isinstance(model, PFA | Smoothed) else string_log_probs(model, strings)
+    return model.log_prob(strings) if isinstance(model, PFA) else string_log_probs(model, strings)
 
 
 def chosen(known: dict[str, Any]) -> str:
@@ -206,8 +182,7 @@ def page(results: dict[Target, dict[str, Any]]) -> None:
         "teacher. k-means and counts: the likeliest of "
         f"{RESTARTS} restarts, on hidden states or on those and the next-token distributions (both). Baum-Welch: the "
         "likeliest of 3 random starts, 50 steps. ALERGIA and spectral: settings by the likelihood of held-out "
-        f"strings; ALERGIA is mixed with {SHARE:.0%} of the 3-gram, as it takes some strings for impossible. Columns with 2K: "
-        "models of twice as many states.",
+        "strings, floors of their predictions among them. Columns with 2K: models of twice as many states.",
         table(["", *names], rows),
         "How often the student is better, and the geometric mean of the scores over the truth's (same names; "
         "`chosen` is the one of K and 2K states that the teacher's held-out strings choose):",

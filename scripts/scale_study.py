@@ -47,7 +47,9 @@ def kl_from_teacher(teacher: Any, pfa: PFA) -> float:
     """Return KL(teacher || automaton) of the next symbol, mean over all places of fresh strings, nats."""
     inputs, targets = sample(teacher, 5000, max_length=250, seed=987).inputs_and_targets(pfa.vocab_size)
     valid = targets != IGNORE
-    return float(soft_target_kl(pfa(inputs)[valid], trace(teacher, inputs).log_probs.double()[valid], temperature=1.0).mean())
+    return float(
+        soft_target_kl(pfa(inputs)[valid], trace(teacher, inputs).log_probs.double()[valid], temperature=1.0).mean()
+    )
 
 
 def at_once(strings: int) -> dict[str, float]:
@@ -74,7 +76,9 @@ def streamed(strings: int) -> dict[str, float]:
     settings = {"accelerator": "cpu", "max_epochs": 1, "limit_val_batches": 0, "log_every_n_steps": 1000}
     started = time.process_time()
     transfer = distiller.transfer_set(data)
-    fit(distiller, transfer, Training(settings, Path(f"outputs/cache/studies/stream-{strings}-{time.time_ns()}"), 0, ""))
+    fit(
+        distiller, transfer, Training(settings, Path(f"outputs/cache/studies/stream-{strings}-{time.time_ns()}"), 0, "")
+    )
     seconds = time.process_time() - started
     return {
         "distilling_s": seconds,
@@ -86,7 +90,10 @@ def streamed(strings: int) -> dict[str, float]:
 def alone(what: str, strings: int) -> dict[str, float]:
     """Measure in a new process; ``gigabytes`` is its peak memory."""
     answer = subprocess.run(
-        [sys.executable, __file__, "--measure", what, "--strings", str(strings)], capture_output=True, text=True, check=True
+        [sys.executable, __file__, "--measure", what, "--strings", str(strings)],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return json.loads(answer.stdout.splitlines()[-1])
 
@@ -120,7 +127,7 @@ def main() -> None:
         ("streamed", 770_000),
     ):
         one = alone(what, strings)
-        points = one.get("points", strings * 13.0  # as many as the same strings have at once)
+        points = one.get("points", strings * 13.0)  # as many as the same strings have at once
         lines.append(
             f"| {what.replace('_', ' ')} | {strings:,} | {points:,.0f} | {one['distilling_s']:.0f} | "
             f"{one['gigabytes']:.2f} | {one['teacher_kl']:.4f} | {one['kl']:.4f} |"

@@ -9,6 +9,7 @@ import math
 import platform
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -61,11 +62,25 @@ def kl_from_teacher(teacher: LanguageModel, model: LanguageModel, text: Strings,
 
 
 def automaton(
-    seen: Trajectories, held: Trajectories, *, states: int, features: str, soft: bool, steps: int, seed: int
+    seen: Trajectories,
+    held: Trajectories,
+    *,
+    states: int,
+    features: str,
+    soft: bool,
+    dense: bool,
+    steps: int,
+    seed: int,
 ) -> PFA:
-    """Return the automaton of k-means, counts and so many steps of expectation maximisation."""
+    """Return the automaton of k-means, counts and so many steps of expectation maximisation.
+
+    A dense start has a weight of 0.001 on every transition, so that maximisation can find those that were not drawn.
+    """
     labels = kmeans_labels(seen.features(features), states, seed=seed)
-    start = count(seen, labels, n_clusters=states, soft=soft).to_pfa(PSEUDOCOUNT)
+    counted = count(seen, labels, n_clusters=states, soft=soft)
+    if dense:
+        counted = replace(counted, transitions=counted.transitions + 1e-3)
+    start = counted.to_pfa(PSEUDOCOUNT)
     if not steps:
         return endless(start)
     trees, checked = (trees_of(one, states, soft=soft) for one in (seen, held))
@@ -109,8 +124,9 @@ def main() -> None:
 
         return measure
 
-    def fitted(features: str, soft: bool, steps: int) -> Callable[[], PFA]:
-        return lambda: automaton(seen, held, states=given.states, features=features, soft=soft, steps=steps, seed=0)
+    def fitted(features: str, soft: bool, steps: int, dense: bool = False) -> Callable[[], PFA]:
+        how: dict[str, Any] = {"features": features, "soft": soft, "dense": dense, "steps": steps}
+        return lambda: automaton(seen, held, states=given.states, seed=0, **how)
 
     rows: dict[str, Callable[[], Any]] = {"teacher, GRU of 256 units": lambda: teacher}
     for order in (2, 3, 4, 5):
@@ -120,6 +136,10 @@ def main() -> None:
         rows[f"k-means[h; sqrt y], counts, {steps} EM steps"] = fitted("both", False, steps)
         rows[f"k-means[sqrt y], soft labels, {steps} EM steps"] = fitted("sqrt_probs", True, steps)
         rows[f"k-means[h; sqrt y], soft labels, {steps} EM steps"] = fitted("both", True, steps)
+    rows[f"k-means[h], counts, dense, {given.steps} EM steps"] = fitted("hidden", False, given.steps, dense=True)
+    rows[f"k-means[h; sqrt y], soft labels, dense, {given.steps} EM steps"] = fitted(
+        "both", True, given.steps, dense=True
+    )
     found = {
         name: remember(given.results, f"{name} / {given.states} / {given.strings}", measured(build))
         for name, build in rows.items()
