@@ -25,10 +25,10 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from kdzoo.functional import Edges, fgw_barycenter
-from kdzoo.functional.fgw_descent import Descent
-from kdzoo.functional.fgw_graph import Graph
-from kdzoo.functional.fgw_plan import SoftPlan
-from kdzoo.functional.fgw_terms import compare
+from kdzoo.functional.fgw.descent import Descent
+from kdzoo.functional.fgw.graph import Graph
+from kdzoo.functional.fgw.plan import SoftPlan
+from kdzoo.functional.fgw.terms import compare
 
 CLUSTERS, STRUCTURE = 10, 0.5
 STEPS = {500: 31, 2000: 31, 5000: 9}

@@ -173,13 +173,15 @@ def page(results: dict[Target, dict[str, Any]]) -> None:
         best = min(value for name, value in of.items() if name not in ("truth", "teacher"))
         cells = [("" if n not in of else f"**{of[n]:.2f}**" if of[n] == best else f"{of[n]:.2f}") for n in names]
         rows.append([f"{target.name} ({target.size[0]}, {target.size[1]})", *cells])
+    fewer = {t.name: known["truth"]["n_test"] for t, known in results.items() if known["truth"]["n_test"] < N_TEST}
+    few = "; ".join(f"{name} had only {n} in {DRAWS * ROUNDS:,} draws" for name, n in fewer.items()) or "all had them"
     publish(
         "pautomac",
         "Random automata of PAutomaC size",
         f"In brackets states K and tokens. GRU of {TEACHER['hidden']} units, {EPOCHS} epochs on {N_TRAIN:,} true "
         f"strings; all models from the same {N_SAMPLES:,} strings of the GRU. PAutomaC score on {N_TEST:,} different "
-        "true strings, lower is better; the truth has the lowest possible. Bold: the best model but for truth and "
-        "teacher. k-means and counts: the likeliest of "
+        f"true strings ({few}), lower is better; the truth has the lowest possible. Bold: the best model "
+        "but for truth and teacher. k-means and counts: the likeliest of "
         f"{RESTARTS} restarts, on hidden states or on those and the next-token distributions (both). Baum-Welch: the "
         "likeliest of 3 random starts, 50 steps. ALERGIA and spectral: settings by the likelihood of held-out "
         "strings, floors of their predictions among them. Columns with 2K: models of twice as many states.",

@@ -38,9 +38,9 @@ STATES, STRINGS, MAX_LENGTH, PSEUDOCOUNT = 20, 2500, 100, 0.01
 GRU = {"_target_": "kdzoo.models.RNNLM", "embedding": 16, "hidden": 48}
 TRANSFORMER = {"_target_": "kdzoo.models.TransformerLM", "width": 32, "layers": 2, "heads": 2, "max_length": 128}
 SAMPLES = (25, 50, 100, 200, 400, 1000, 2000, 4000)
-DETERMINISM = (0.25, 0.5, 1.0, 1.25, 1.5, 2.0, 4.0, 8.0)
+DETERMINISM = (0.25, 0.5, 1.0, 1.25, 1.5, 2.0, 4.0)
 ONLINE_STRINGS = 20_000
-FEW, FEW_STRINGS = 3, 1000  # seeds of the longer parts, and strings
+FEW, FEW_STRINGS = 2, 1000  # seeds of the longer parts, and strings
 SECTIONS = ("students", "soft", "transformer", "determinism", "online")
 
 Student = Callable[..., LanguageModel]
@@ -238,7 +238,7 @@ def soft(seeds: Iterable[int], known: Known) -> list[str]:
     return [
         "## Soft labels",
         "Median divergence of the default method and of the same without soft labels; strings without soft labels that "
-        "are needed to come as low (log-linear between the rows), and how many times more that is.",
+        "are needed to come as low (log-linear between the rows).",
         table(["strings", "soft labels", "drawn symbols", "strings without soft labels"], rows),
     ]
 
@@ -268,11 +268,8 @@ def transformer(seeds: Iterable[int], known: Known) -> list[str]:
         "student of the transformer, learned states": lambda seed: ours(
             first(written("reber", "transformer", seed), STRINGS), seed, features="learned"
         ),
-        "student of the GRU, learned states": lambda seed: ours(
-            first(written("reber", "gru", seed), STRINGS), seed, features="learned"
-        ),
     }
-    rows = []
+    seeds, rows = list(seeds)[:FEW], []
     for name, model in models.items():
         values = [
             known(f"transformer/{name}/{seed}", lambda seed=seed, model=model: divergence("reber", model(seed)))
@@ -281,16 +278,16 @@ def transformer(seeds: Iterable[int], known: Known) -> list[str]:
         rows.append([name, *spread(values)])
     return [
         "## A transformer as teacher",
-        "Divergence from the true grammar, nats per symbol. A transformer's hidden vector need not hold what only "
-        "later tokens depend on; learned states are those of a small GRU that reads its strings and learns its "
-        "distributions.",
+        f"Divergence from the true grammar, nats per symbol, {len(seeds)} seeds. A transformer's hidden vector need "
+        "not hold what only later tokens depend on; learned states are those of a small GRU that reads its strings and "
+        "learns its distributions.",
         table(["", "median", "least", "greatest"], rows),
     ]
 
 
 def determinism(seeds: Iterable[int], known: Known) -> list[str]:
     """Measure how deterministic automata are against the weight of the transitions in the cost of a merge."""
-    targets = {"Reber, 20 states": ("reber", 20), "Reber, 10 states": ("reber", 10), "PNFA, 8 states": ("pnfa", 8)}
+    targets = {"Reber, 10 states": ("reber", 10), "PNFA, 8 states": ("pnfa", 8)}
     seeds = list(seeds)[:FEW]
     found: dict[str, np.ndarray] = {}
     for title, (name, states) in targets.items():
@@ -343,7 +340,8 @@ def draw(found: Mapping[str, np.ndarray]) -> None:
         for title, values in found.items():
             axes.plot(DETERMINISM, np.median(values[..., column], 1), marker=".", label=title)
             axes.fill_between(DETERMINISM, values[..., column].min(1), values[..., column].max(1), alpha=0.2)
-        axes.set(xscale="log", xlabel="weight of the transitions", title=head)
+        axes.set_xscale("log", base=2)
+        axes.set(xlabel="weight of the transitions", title=head)
     axes.set(yscale="log")
     axes.legend(fontsize="small")
     figure.savefig(FIGURE, dpi=80)

@@ -5,6 +5,7 @@ Each measurement runs in a process of its own, so that its peak memory is its ow
 
 import argparse
 import json
+import os
 import platform
 import resource
 import subprocess
@@ -91,6 +92,7 @@ def alone(what: str, strings: int) -> dict[str, float]:
     """Measure in a new process; ``gigabytes`` is its peak memory."""
     answer = subprocess.run(
         [sys.executable, __file__, "--measure", what, "--strings", str(strings)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=True,

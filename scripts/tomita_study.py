@@ -26,10 +26,10 @@ from kdzoo.data.generated import GeneratedStrings
 from kdzoo.language import LanguageModel
 
 GRU = {"_target_": "kdzoo.models.RNNLM", "embedding": 16, "hidden": 32}
-EPOCHS = (15, 30, 60)
+EPOCHS, RATE = (25, 50, 100), 1e-2
 MOST_ILLEGAL, THRESHOLD, ASKED = 0.01, 0.03, 33
-MAX_LENGTH = 100
-SIZES = {"n_train": 3000, "n_val": 0, "n_test": 2000, "max_length": MAX_LENGTH}
+MAX_LENGTH = 60
+SIZES = {"n_train": 2000, "batch_size": 128, "n_val": 0, "n_test": 2000, "max_length": MAX_LENGTH}
 
 
 def trained(
@@ -37,7 +37,7 @@ def trained(
 ) -> tuple[LanguageModel, Trajectories]:
     """Return a GRU, and strings that it writes."""
     node = {**GRU, "vocab_size": data.sizes["vocab_size"]}
-    teacher = teacher_of(data, node, name=name, epochs=epochs, seed=seed)
+    teacher = teacher_of(data, node, name=name, epochs=epochs, lr=RATE, seed=seed)
     return teacher, trajectories_of(teacher, strings, seed=seed, max_length=MAX_LENGTH)
 
 

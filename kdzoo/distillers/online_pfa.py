@@ -23,6 +23,8 @@ from kdzoo.distillers.ot_pfa import OTPFA
 
 FLOOR = 1e-7
 """Share of all symbols that every symbol of every state is given, so that no string is ever impossible."""
+BLUR = 0.05
+"""Share of each symbol's probability that leads anywhere at the beginning."""
 STATISTICS = ("starts", "emissions", "transitions")
 
 
@@ -90,7 +92,17 @@ class OnlinePFA(OTPFA):
         """Distil the first strings, and start the running means from them."""
         first = self._trajectories(self.observed)
         self._distil(first)
+        self._blur()
         self.observed = {"step": 0, **self._expected(first)}
+
+    def _blur(self) -> None:
+        """Let each symbol of a state lead anywhere with a small share, so that rare successors can be learned.
+
+        The first strings do not show them all, and expectation maximisation never leaves a zero.
+        """
+        sharp = self.student.transitions
+        anywhere = sharp.mean(2, keepdim=True).expand_as(sharp)
+        self.student.set_parameters(self.student.initial, torch.lerp(sharp, anywhere, BLUR), self.student.stop)
 
     def _move(self, seen: Sequence[Trajectories]) -> None:
         """Move the running means, and the automaton with them."""

@@ -1,8 +1,8 @@
 """Pure functions on tensors: the losses and algorithms from which distillers are wired."""
 
 from kdzoo.functional.features import attention_map, attention_transfer, hint_mse
-from kdzoo.functional.fgw import Barycenter, fgw_barycenter
-from kdzoo.functional.fgw_graph import Edges
+from kdzoo.functional.fgw.barycenter import Barycenter, fgw_barycenter
+from kdzoo.functional.fgw.graph import Edges
 from kdzoo.functional.logits import centred_mse, decoupled_kl, hard_target_ce, soft_target_kl
 
 __all__ = [

@@ -25,12 +25,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from kdzoo import checks
-from kdzoo.functional.fgw_descent import frank_wolfe
-from kdzoo.functional.fgw_graph import Edges
-from kdzoo.functional.fgw_plan import HardPlan, Plan
-from kdzoo.functional.fgw_problem import Problem, fit, revive, spaces_of
-from kdzoo.functional.fgw_starts import INITS, first_plan, given, matched
-from kdzoo.functional.fgw_terms import LOSSES, density
+from kdzoo.functional.fgw.descent import frank_wolfe
+from kdzoo.functional.fgw.graph import Edges
+from kdzoo.functional.fgw.plan import HardPlan, Plan
+from kdzoo.functional.fgw.problem import Problem, fit, revive, spaces_of
+from kdzoo.functional.fgw.starts import INITS, first_plan, given, matched
+from kdzoo.functional.fgw.terms import LOSSES, density
 
 
 @dataclass(frozen=True, eq=False)

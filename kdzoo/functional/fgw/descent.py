@@ -4,9 +4,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kdzoo.functional.fgw_graph import Graph, both_ways
-from kdzoo.functional.fgw_plan import HardPlan, Plan
-from kdzoo.functional.fgw_terms import Comparison
+from kdzoo.functional.fgw.graph import Graph, both_ways
+from kdzoo.functional.fgw.plan import HardPlan, Plan
+from kdzoo.functional.fgw.terms import Comparison
 
 
 @torch.inference_mode()

@@ -9,9 +9,9 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from kdzoo.errors import ConfigError
-from kdzoo.functional.fgw_descent import frank_wolfe
-from kdzoo.functional.fgw_plan import HardPlan, Plan, SoftPlan
-from kdzoo.functional.fgw_problem import Problem, Space, fit
+from kdzoo.functional.fgw.descent import frank_wolfe
+from kdzoo.functional.fgw.plan import HardPlan, Plan, SoftPlan
+from kdzoo.functional.fgw.problem import Problem, Space, fit
 
 INITS = ("random", "kmeans")
 MATCHING_STEPS = 50

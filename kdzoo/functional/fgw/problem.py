@@ -9,9 +9,9 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.functional.fgw_graph import Graph, check_edges, unit_mass
-from kdzoo.functional.fgw_plan import Plan
-from kdzoo.functional.fgw_terms import Comparison, compare
+from kdzoo.functional.fgw.graph import Graph, check_edges, unit_mass
+from kdzoo.functional.fgw.plan import Plan
+from kdzoo.functional.fgw.terms import Comparison, compare
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from kdzoo.errors import DataError
-from kdzoo.functional.fgw_plan import HardPlan, Plan
+from kdzoo.functional.fgw.plan import HardPlan, Plan
 
 
 class Edges(NamedTuple):
