@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from kdzoo.config import compose
     from kdzoo.distiller import Distiller
     from kdzoo.pipeline import run
+    from kdzoo.strings import Strings
 
 # Importing torch and Lightning takes seconds: the names are handed on when they are first used.
 _HOMES = {
     "Distiller": "kdzoo.distiller",
     "IGNORE": "kdzoo.batch",
+    "Strings": "kdzoo.strings",
     "compose": "kdzoo.config",
     "distill_states": "kdzoo.automata.distill",
     "load_student": "kdzoo.checkpoint",
@@ -28,6 +30,7 @@ _ROOMS = ("automata", "data", "distillers", "functional", "metrics", "models")
 __all__ = [
     "IGNORE",
     "Distiller",
+    "Strings",
     "automata",
     "compose",
     "data",

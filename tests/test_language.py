@@ -13,6 +13,7 @@ from torch import nn
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.language import (
     LanguageModel,
+    Trace,
     inference,
     sample,
     select,
@@ -111,9 +112,9 @@ def test_what_follows_padding_is_never_a_token_outside_of_the_alphabet():
 def test_a_model_that_has_a_faster_trace_is_asked_for_it():
     class Faster(Chain):
         def trace(self, input):
-            return "fast"
+            return Trace(torch.full((1, 1, 3), 7.0), torch.zeros(1, 1, 3).log_softmax(-1))
 
-    assert trace(Faster(), torch.tensor([[END]])) == "fast"
+    assert trace(Faster(), torch.tensor([[END]])).hidden.unique().tolist() == [7.0]
     assert stepwise_trace(Faster(), torch.tensor([[END]])).hidden.shape == (1, 1, 3)
 
 
@@ -159,10 +160,17 @@ def test_long_strings_are_cut():
     assert sample(Chain(), 0, max_length=5, seed=0).to_lists() == []
 
 
-@pytest.mark.parametrize("row", [[0.0, 0.0, 0.0], [math.nan, 0.5, 0.5], [math.inf, 0.0, 0.0]])
+@pytest.mark.parametrize(
+    "row", [[0.0, 0.0, 0.0], [math.nan, 0.5, 0.5], [math.inf, 0.0, 0.0], [0.2, 0.1, 0.07], [2, 1, 1]]
+)
 def test_a_model_without_a_distribution_is_refused(row):
-    with pytest.raises(ConfigError, match=r"^Chain gives no distribution of the next symbol; the probabilities add up"):
+    with pytest.raises(ConfigError, match=r"^Chain gives no distribution of the next symbol"):
         sample(Chain(np.array([row] * 3)), 2, max_length=5, seed=0)
+
+
+def test_probabilities_that_do_not_add_up_are_refused_where_a_model_reads():
+    with pytest.raises(ConfigError, match=r"must add up to 1, got 0\.37"):
+        trace(Chain(np.array([[0.2, 0.1, 0.07]] * 3)), torch.tensor([[2, 0, 1]]))
 
 
 @pytest.mark.parametrize(

@@ -125,4 +125,4 @@ def fallback_targets(transitions: Tensor) -> Tensor:
 
 def _histogram(key: Tensor, weights: Tensor, shape: tuple[int, ...]) -> Tensor:
     size = torch.Size(shape).numel()
-    return torch.bincount(key, weights, minlength=size).reshape(shape)
+    return torch.bincount(key, weights, minlength=size).double().reshape(shape)  # of no keys it is float32

@@ -7,7 +7,7 @@ choose.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -176,6 +176,10 @@ def distill(teachers: Sequence[Trajectories], weights: Sequence[float] | None = 
         ConfigError: an option is out of range, or there are more states than points.
         DataError: the alphabets differ, or there is no teacher.
     """
+    known = [one.name for one in fields(Options)]
+    for name in options:
+        if name not in known:
+            raise ConfigError(f"{name} is no option of distillation; the options: {', '.join(known)}")
     settings = Options(**options)
     shares = [1.0] * len(teachers) if weights is None else [positive("weights", float(one)) for one in weights]
     _check_teachers(teachers, shares, settings)

@@ -47,6 +47,11 @@ class WeightedAutomaton:
         return len(self.transitions) + 1
 
     @property
+    def n_parameters(self) -> int:
+        """Number of weights."""
+        return self.initial.numel() + self.transitions.numel() + self.final.numel()
+
+    @property
     def rank(self) -> int:
         """Number of dimensions r."""
         return len(self.initial)

@@ -133,16 +133,26 @@ def _flat(name: str, value: Any, strings: Strings) -> Tensor | None:
     if value is None:
         return None
     if isinstance(value, list | tuple):
-        parts = [torch.as_tensor(one) for one in value]
+        parts = [_tensor(f"{name}[{number}]", one) for number, one in enumerate(value)]
         wanted = (strings.lengths + 1).tolist()
         if len(parts) != len(wanted):
             raise DataError(f"{name} must hold one array for each of the {len(wanted)} strings, got {len(parts)}")
         for number, (part, rows) in enumerate(zip(parts, wanted, strict=True)):
             if part.ndim != 2 or len(part) != rows:
                 raise DataError(f"{name}[{number}] must have shape [{rows}, .], got {list(part.shape)}")
+        widths = {part.shape[1] for part in parts}
+        if len(widths) > 1:
+            raise DataError(f"{name} must hold arrays of one width, got the widths {sorted(widths)}")
         value = torch.cat(parts)
-    flat = torch.as_tensor(value)
+    flat = _tensor(name, value)
     return flat if flat.is_floating_point() else flat.double()
+
+
+def _tensor(name: str, value: Any) -> Tensor:
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{name} must be an array of numbers: {str(error).splitlines()[0]}") from error
 
 
 def _check_points(name: str, value: Tensor | None, n_points: int) -> None:

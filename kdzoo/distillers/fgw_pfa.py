@@ -47,6 +47,13 @@ class FGWPFA(TrajectoryDistiller):
     """
 
     paper: ClassVar[str] = "Emonet 2021, OT-based distillation (TAUDoS), slides 5 and 6"
+    bibtex: ClassVar[str] = """@misc{emonet2021ot,
+  title = {{OT}-based distillation},
+  author = {Emonet, R{\\'e}mi},
+  howpublished = {TAUDoS meeting, Saint-{\\'E}tienne},
+  month = nov,
+  year = {2021}
+}"""
 
     def __init__(
         self,

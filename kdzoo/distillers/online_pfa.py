@@ -92,7 +92,6 @@ class OnlinePFA(OTPFA):
         """Distil the first strings, and start the running means from them."""
         first = self._trajectories(self.observed)
         self._distil(first)
-        self._blur()
         self.observed = {"step": 0, **self._expected(first)}
 
     def _blur(self) -> None:
@@ -106,6 +105,8 @@ class OnlinePFA(OTPFA):
 
     def _move(self, seen: Sequence[Trajectories]) -> None:
         """Move the running means, and the automaton with them."""
+        if self.observed["step"] == 0:
+            self._blur()
         rate = (self.observed["step"] + 2) ** -self.forgetting
         for name, mean in self._expected(seen).items():
             self.observed[name] = torch.lerp(self.observed[name], mean, rate)

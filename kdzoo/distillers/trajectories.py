@@ -103,8 +103,8 @@ class TrajectoryDistiller(FittedDistiller):
         observed: dict[str, Any] = {}
         for batch in data.train_eval_dataloader():  # type: ignore[attr-defined]
             self._collect(as_batch(batch), observed)
-        seen = self._trajectories(observed)
-        return {name: BASELINES[name](seen[0], self.student.states, self.seed) for name in self.compared}
+        seen = pooled(self._trajectories(observed))
+        return {name: BASELINES[name](seen, self.student.states, self.seed) for name in self.compared}
 
     # ---------------------------------------------------------------- what the base class calls
 
@@ -144,9 +144,10 @@ class TrajectoryDistiller(FittedDistiller):
 
     def _distil(self, teachers: Sequence[Trajectories]) -> None:
         """Set the student, and keep what the pictures show."""
-        if len(teachers) < len(self.members):
+        writers = sum(share > 0 for share in getattr(self.teacher, "weights", [1.0]))
+        if len(teachers) < writers:
             raise ConfigError(
-                f"n_samples={self.n_samples} gives only {len(teachers)} of {len(self.members)} teachers a string; "
+                f"n_samples={self.n_samples} gives only {len(teachers)} of {writers} teachers a string; "
                 "allowed: at least one for each"
             )
         pfa, labels = self.distil(teachers)
@@ -188,6 +189,15 @@ class TrajectoryDistiller(FittedDistiller):
             )
             for number in numbers
         ]
+
+
+def pooled(teachers: Sequence[Trajectories]) -> Trajectories:
+    """Return the strings of all teachers; of several, whose hidden states have nothing in common, without these."""
+    first = teachers[0]
+    if len(teachers) == 1:
+        return first
+    probs = [one.next_probs for one in teachers if one.next_probs is not None]
+    return Trajectories(Strings.cat([one.strings for one in teachers]), first.vocab_size, None, torch.cat(probs))
 
 
 def _projected(seen: Trajectories, labels: Tensor) -> dict[str, Tensor]:
