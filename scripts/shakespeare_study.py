@@ -138,8 +138,6 @@ def main() -> None:
         rows[name] = fitted(features, soft, 0)
     for name, (features, soft) in recipes.items():
         rows[f"{name}, dense, {given.steps} EM steps"] = fitted(features, soft, given.steps, dense=True)
-    for name, (features, soft) in recipes.items():
-        rows[f"{name}, {given.steps} EM steps"] = fitted(features, soft, given.steps)
     found = {
         name: remember(given.results, f"{name} / {given.states} / {given.strings}", measured(build))
         for name, build in rows.items()
