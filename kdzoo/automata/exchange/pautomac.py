@@ -113,8 +113,7 @@ def read_model(path: str | Path, n_tokens: int | None = None) -> PFA:
     tables = _read_tables(path, n_tokens)
     if not tables["I"]:
         raise DataError(f"{path} has no initial state; allowed: at least one entry in the section I")
-    K = 1 + max(index for name in "IFS" for places in tables[name] for index in places[:1])
-    K = max([K, *(1 + max(k, target) for k, _, target in tables["T"])])
+    K = _count_states(path, tables)
     used = max([0, *(1 + symbol for _, symbol in tables["S"]), *(1 + symbol for _, symbol, _ in tables["T"])])
     S = max(1, used) if n_tokens is None else n_tokens
     initial, final = _filled(tables["I"], (K,)), _filled(tables["F"], (K,))
@@ -177,6 +176,17 @@ def _places(line: Line, text: str, name: str, n_tokens: int | None) -> tuple[int
         line.refuse(f"has the indices ({text}); allowed in the section {name}: {_SECTIONS[name]}")
     bounds = (None, n_tokens, None)
     return tuple(line.integer(part, "index", bound) for part, bound in zip(parts, bounds, strict=False))
+
+
+def _count_states(path: Path, tables: dict[str, Table]) -> int:
+    """Return the number of states, each of which must have a final probability or a symbol."""
+    described = {places[0] for name in "FS" for places in tables[name]}
+    sources = {places[0] for name in "IT" for places in tables[name]}
+    mentioned = described | sources | {target for _, _, target in tables["T"]}
+    missing = next(state for state in range(len(described) + 1) if state not in described)
+    if missing <= max(mentioned):
+        raise DataError(f"{path} mentions state {max(mentioned)}, but state {missing} has no entry in F or S")
+    return len(described)
 
 
 def _filled(table: Table, shape: tuple[int, ...]) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from kdzoo import checks
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.functional.fgw.graph import Graph, check_edges, unit_mass
 from kdzoo.functional.fgw.plan import Plan
@@ -128,6 +129,8 @@ def spaces_of(
     all_edges = list(edges) if several else [edges]
     masses = [None] * len(all_points) if mass is None else list(mass) if several else [mass]
     shares = _shares(weights, len(all_points))
+    if n_tokens is not None:
+        checks.integer("n_tokens", n_tokens)
     if not len(all_points) == len(all_edges) == len(masses):
         found = f"{len(all_points)} points, {len(all_edges)} edges and {len(masses)} masses"
         raise ConfigError(f"points, edges and mass must be of equally many teachers, got {found}")
@@ -135,7 +138,7 @@ def spaces_of(
     for name, x, e in zip(names, all_points, all_edges, strict=True):
         _check_points(f"points{name}", x)
         check_edges(f"edges{name}", e, len(x), n_tokens)
-    S = n_tokens or 1 + max(int(e.token.max()) for e in all_edges)
+    S = 1 + max(int(e.token.max()) for e in all_edges) if n_tokens is None else n_tokens
     ps = [_normalised(f"mass{name}", p, x) for name, p, x in zip(names, masses, all_points, strict=True)]
     return [
         _space(x, Graph(unit_mass(e, p), p, S), p, share)

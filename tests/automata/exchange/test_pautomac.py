@@ -116,6 +116,7 @@ def test_bad_solutions(text, message, tmp_path):
         ("\t(0,0) 0.4", "\t(0,1) 0.4", r"file, line 8 repeats the entry \(0,1\) of the section S; allowed: once"),
         ("\t(0,0) 0.4", "\t(0,0) 0.3", "file: transitions and stop of state 0 must sum to 1, got 0.9"),
         ("\t(0) 0.25", "\t(0) 0.2", "file: initial must sum to 1"),
+        ("\t(0,0) 0.4", "\t(99999999,0) 0.4", "mentions state 99999999, but state [0-9]+ has no entry in F or S"),
         (MODEL[MODEL.index("T:") :], "", "file has no section T; allowed: the sections I, F, S, T"),
         (MODEL, "", "file has no section I"),
         (MODEL[: MODEL.index("F:")], "I: (state)\n", "file has no initial state"),
