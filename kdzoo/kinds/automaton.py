@@ -35,7 +35,7 @@ class Automaton(LanguageModelKind):
         """Return the number of free parameters; an automaton's entries that are zero are not counted."""
         return int(getattr(model, "n_parameters", 0)) or super().size(model)
 
-    def properties(self, model: nn.Module) -> dict[str, float]:
+    def properties(self, model: nn.Module) -> dict[str, int | float]:
         """Return the number of states, the sum of the probabilities of all strings and the mean length."""
         if not isinstance(model, PFA):
             return {}

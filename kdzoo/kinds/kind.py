@@ -63,7 +63,7 @@ class Kind(ABC):
         """Return the number of a model's parameters."""
         return sum(parameter.numel() for parameter in model.parameters())
 
-    def properties(self, model: nn.Module) -> dict[str, float]:  # noqa: ARG002
+    def properties(self, model: nn.Module) -> dict[str, int | float]:  # noqa: ARG002
         """Return what the report says of the model itself, without data; nothing for most kinds."""
         return {}
 
