@@ -25,7 +25,8 @@ class BaumWelch(FittedDistiller):
         teacher: is not used.
         start: ``random`` (every distribution uniform on its simplex) or ``student`` (what it is now; its zeros
             stay zeros).
-        pseudocount: weight added to every symbol of every state in each iteration, >= 0.
+        pseudocount: weight added to every symbol of every state in each iteration, >= 0; with 0, strings may
+            become impossible.
         **options: see :class:`kdzoo.fitted.FittedDistiller`.
 
     Raises:
@@ -62,7 +63,7 @@ class BaumWelch(FittedDistiller):
         teacher: nn.Module | None = None,  # noqa: ARG002 - every distiller takes one
         *,
         start: str = "random",
-        pseudocount: float = 0.0,
+        pseudocount: float = 0.01,
         **options: Any,
     ) -> None:
         super().__init__(student, None, **options)

@@ -102,7 +102,7 @@ def test_the_stream_keeps_nothing_of_what_it_has_read(data):
 
 def test_an_epoch_of_baum_welch_is_one_iteration(data):
     student = PFA(vocab_size=3, states=3)
-    distiller = BaumWelch(student)
+    distiller = BaumWelch(student, pseudocount=0.0)
     begin = PFA.from_parameters(student.initial, student.transitions, student.stop)
     fit(distiller, data, epochs=1)
     expected = maximise(begin, expected_counts(begin, trees_of(data.corpus.train, 3)), 0.0)
@@ -112,10 +112,10 @@ def test_an_epoch_of_baum_welch_is_one_iteration(data):
 
 def test_baum_welch_never_loses_likelihood(data):
     student = PFA(vocab_size=3, states=4)
-    distiller = BaumWelch(student)
+    distiller = BaumWelch(student, pseudocount=0.0)
     values = [float(student.log_prob(data.corpus.train).sum())]
     for _ in range(5):
-        distiller = BaumWelch(student, start="student")
+        distiller = BaumWelch(student, start="student", pseudocount=0.0)
         fit(distiller, data, epochs=2)
         values.append(float(student.log_prob(data.corpus.train).sum()))
     assert all(after >= before - 1e-9 for before, after in pairwise(values))
@@ -180,3 +180,9 @@ def test_only_empty_strings_are_strings_as_well():
 def test_an_unknown_option_is_named():
     with pytest.raises(ConfigError, match="state is no option"):
         distill_states([[0]], torch.zeros(2, 2), state=1)
+
+
+def test_no_string_is_impossible_for_the_control(data):
+    student = PFA(vocab_size=3, states=4)
+    fit(BaumWelch(student), data, epochs=30)
+    assert bool(student.log_prob(Strings.of([[0, 0, 0, 0], [1], []])).isfinite().all())
