@@ -1,10 +1,8 @@
 """State merging by ALERGIA, through the optional package aalpy."""
 
 from importlib import import_module
-from typing import Any
 
-import torch
-
+from kdzoo.automata.exchange.aalpy import from_markov_chain
 from kdzoo.automata.pfa import PFA
 from kdzoo.checks import positive
 from kdzoo.errors import ConfigError
@@ -39,22 +37,5 @@ def alergia(strings: Strings, vocab_size: int, *, eps: float = 0.05) -> PFA:
     except ImportError as error:
         raise ConfigError("alergia needs aalpy: pip install 'kdzoo[automata]'") from error
     data = [[_BEGIN, *one, vocab_size - 1] for one in strings.to_lists()]
-    return _pfa(run(data, automaton_type="mc", eps=eps), vocab_size)
-
-
-def _pfa(chain: Any, vocab_size: int) -> PFA:
-    """Return the automaton of a Markov chain with begin and end symbols."""
-    states = [state for state in chain.states if state.output != vocab_size - 1]
-    number = {state.state_id: i for i, state in enumerate(states)}
-    K = len(states)
-    initial, stop = torch.zeros(K, dtype=torch.float64), torch.zeros(K, dtype=torch.float64)
-    transitions = torch.zeros(vocab_size - 1, K, K, dtype=torch.float64)
-    initial[number[chain.initial_state.state_id]] = 1
-    for i, state in enumerate(states):
-        for target, share in state.transitions:
-            if target.output == vocab_size - 1:
-                stop[i] += share
-            else:
-                transitions[target.output, i, number[target.state_id]] += share
-    scale = transitions.sum((0, 2)) + stop
-    return PFA.from_parameters(initial, transitions / scale[:, None], stop / scale)
+    chain = run(data, automaton_type="mc", eps=eps)
+    return from_markov_chain(chain, vocab_size - 1, end=vocab_size - 1)
