@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from kdzoo import plotting
 from kdzoo.automata import PFA, Trajectories
-from kdzoo.automata.distill import Options, distill
+from kdzoo.automata.distill import distill
+from kdzoo.automata.options import Options
 from kdzoo.distillers.trajectories import TrajectoryDistiller
 
 
