@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kdzoo import checks
 from kdzoo.errors import CheckpointError, ConfigError
 from kdzoo.language import Trace
-from kdzoo.models.hf import DTYPES, import_transformers
+from kdzoo.models.hf import DTYPES, import_transformers, refuse_url
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,7 @@ class CausalLM(nn.Module):
 
     def __init__(self, path: str, vocab_size: int | None = None, dtype: str = "float32") -> None:
         super().__init__()
-        if "://" in str(path):
-            raise ConfigError(f"path must be a local folder, a config.json or a cached name, got the URL {str(path)!r}")
+        refuse_url(path, "a local folder, a config.json or a cached name")
         if vocab_size is not None:
             vocab_size = checks.integer("vocab_size", vocab_size, least=2)
         torch_dtype = DTYPES[checks.choice("dtype", dtype, tuple(DTYPES))]

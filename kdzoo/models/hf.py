@@ -51,8 +51,7 @@ class HFClassifier(nn.Module):
 
     def __init__(self, path: str, num_classes: int | None = None, dtype: str = "float32") -> None:
         super().__init__()
-        if "://" in str(path):
-            raise ConfigError(f"path must be a local folder or a cached name, got the URL {str(path)!r}")
+        refuse_url(path, "a local folder or a cached name")
         if num_classes is not None:
             num_classes = checks.integer("num_classes", num_classes)
         torch_dtype = DTYPES[checks.choice("dtype", dtype, tuple(DTYPES))]
@@ -89,6 +88,16 @@ class HFClassifier(nn.Module):
         padding = getattr(self.model.config, "pad_token_id", None)
         mask = {"attention_mask": input.ne(padding).long()} if self._takes_mask and padding is not None else {}
         return {"input_ids": input, **mask}
+
+
+def refuse_url(path: str, allowed: str) -> None:
+    """Refuse a path that is a URL: nothing is downloaded by the way.
+
+    Raises:
+        ConfigError: naming the path and what is allowed.
+    """
+    if "://" in str(path):
+        raise ConfigError(f"path must be {allowed}, got the URL {str(path)!r}")
 
 
 def import_transformers(who: str) -> Any:

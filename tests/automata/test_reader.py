@@ -36,7 +36,7 @@ def test_learned_features_are_the_states_and_the_distributions(
 ) -> None:
     """As if the states had been the teacher's own hidden vectors."""
     states = learned_states(seen, steps=1, seed=3)
-    monkeypatch.setattr("kdzoo.automata.distill.learned_states", partial(learned_states, steps=1))
+    monkeypatch.setattr("kdzoo.automata.stages.learned_states", partial(learned_states, steps=1))
     options = {"states": 4, "em": False, "restarts": 1, "seed": 3}
     learned = distill([seen], features="learned", **options)
     assert torch.equal(learned.labels, distill([replace(seen, hidden=states)], **options).labels)
