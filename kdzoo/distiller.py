@@ -23,7 +23,7 @@ from kdzoo.batch import Batch, as_batch, n_samples, split
 from kdzoo.errors import ConfigError, DataError, NonFiniteLossError
 from kdzoo.terms import RunningMeans, over_ranks, position_counts, rows_about, total
 
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+OptimizerFactory = Callable[[Iterable[Any]], torch.optim.Optimizer]
 SchedulerFactory = Callable[[torch.optim.Optimizer], Any]
 DEFAULT_OPTIMIZER: OptimizerFactory = partial(torch.optim.Adam, lr=1e-3)
 
@@ -64,6 +64,8 @@ class Distiller(pl.LightningModule, ABC):
     """The entry that ``kdzoo cite`` prints."""
     teacher_kind: ClassVar[str | None] = "classifier"
     """Kind of the teacher; None for a method that has no teacher."""
+    teacher_optional: ClassVar[bool] = False
+    """Whether the method also works without its teacher; a run builds one all the same, to compare with."""
     student_kind: ClassVar[str] = "classifier"
     uses_teacher_output: ClassVar[bool] = True
     """Whether the teacher enters by ``teacher_output`` alone, so that its outputs can be cached."""
@@ -83,7 +85,7 @@ class Distiller(pl.LightningModule, ABC):
         micro_batch_size: int | None = None,
     ) -> None:
         super().__init__()
-        if self.teacher_kind is not None and teacher is None:
+        if self.teacher_kind is not None and teacher is None and not self.teacher_optional:
             raise ConfigError(f"{type(self).__name__} needs a teacher ({self.teacher_kind}), got teacher=None")
         if micro_batch_size is not None and (type(micro_batch_size) is not int or micro_batch_size < 1):
             raise ConfigError(f"micro_batch_size must be at least 1 or None, got {micro_batch_size!r}")
@@ -93,6 +95,8 @@ class Distiller(pl.LightningModule, ABC):
         self.loss_weights = _merge_weights(self.terms, loss_weights or {})
         self.teacher_cache: Tensor | None = None
         self.last_terms: dict[str, Tensor] = {}
+        self.remarks: dict[str, str] = {}
+        """What the method chose by itself and why, by subject; shown when the training ends."""
         self._optimizer, self._scheduler = optimizer, scheduler
         self._validation = RunningMeans()
         self._freeze_teacher()
@@ -195,7 +199,7 @@ class Distiller(pl.LightningModule, ABC):
         except ValueError as error:
             raise ConfigError(f"{type(self).__name__} does not fit these models and data: {error}") from error
         self.train(was_training)
-        _check_weights(self.loss_weights, terms)
+        _check_weights([name for name, weight in self.loss_weights.items() if weight], terms)
         return terms
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:  # noqa: ARG002 - Lightning's signature
@@ -290,9 +294,13 @@ class Distiller(pl.LightningModule, ABC):
 
     # ---------------------------------------------------------------- optimizer
 
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """Make the optimizer over ``trainable``; a method with several learning rates makes its groups here."""
+        return self._optimizer(list(self.trainable()))
+
     def configure_optimizers(self) -> Any:
-        """Make the optimizer over ``trainable`` and its scheduler."""
-        optimizer = self._optimizer(list(self.trainable()))
+        """Make the optimizer and its scheduler."""
+        optimizer = self.make_optimizer()
         if self._scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": self._scheduler(optimizer)}

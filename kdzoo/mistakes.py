@@ -68,8 +68,15 @@ def in_settings(cfg: DictConfig, allow: Collection[str]) -> list[str]:
     nodes = _resolved(OmegaConf.merge(cfg, {"seed": _one_seed(tree)}), "", [])
     lines += _of_teacher(nodes, allow)
     for group, node in nodes.items():
-        lines += _of_node(group, node, allow)
+        lines += _of_node(group, _without_copies(node, nodes), allow)
     return list(dict.fromkeys(lines))
+
+
+def _without_copies(node: Any, groups: Mapping[str, Any]) -> Any:
+    """Return a group's node without what it repeats of another group, as ``learner: ${learner}`` does."""
+    if not isinstance(node, Mapping):
+        return node
+    return {key: child for key, child in node.items() if not (isinstance(child, Mapping) and groups.get(key) == child)}
 
 
 def _one_seed(tree: Mapping[str, Any]) -> int:
@@ -212,7 +219,7 @@ def _of_target(path: str, node: Mapping[str, Any], allow: Collection[str]) -> It
         if not node.get("_partial_"):
             yield f"{path}._partial_ must be true: the run gives {target} its first argument"
     elif not node.get("_partial_"):
-        given = {*node, *filled, *(config.SIZES if group in ("teacher", "student") else ())}
+        given = {*node, *filled, *(config.SIZES if group in ("teacher", "student", "learner") else ())}
         for name, parameter in named.items():
             if parameter.default is parameter.empty and name not in given:
                 yield f"{path}.{name} is missing: {target} needs it; set {path}.{name}=..."
@@ -236,7 +243,9 @@ def _of_loss_weights(path: str, node: Mapping[str, Any], found: Described) -> It
 
 def _fits(value: Any, hint: Any) -> bool:
     """Return whether a plain YAML value can be meant for a parameter of this type."""
-    if (isinstance(value, Mapping) and "_target_" in value) or value == MISSING:
+    if _is_built(value) or value == MISSING:
+        return True
+    if isinstance(value, Mapping) and value and all(map(_is_built, value.values())):
         return True
     if isinstance(value, bool) and _takes_number_only(hint):
         return False
@@ -248,6 +257,10 @@ def _fits(value: Any, hint: Any) -> bool:
         return _bearable(value, hint)
     except BeartypeException:
         return True
+
+
+def _is_built(value: Any) -> bool:
+    return isinstance(value, Mapping) and "_target_" in value
 
 
 def _all_fit(values: Any, single: Any, hint: Any) -> bool:

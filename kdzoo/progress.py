@@ -41,12 +41,14 @@ class Progress(pl.Callback):
         if self.bar is not None:
             self.bar.update(self.task, completed=trainer.current_epoch + 1, metrics=_brief(trainer))
 
-    def on_train_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Close the bar and leave a line."""
+    def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:
+        """Close the bar and leave a line, and one for each remark of the method."""
         self._close()
         if is_main_process():
             line = f"{self.label:<28} {trainer.current_epoch} epochs, {trainer.global_step} steps, {_brief(trainer)}"
             console.print(line, highlight=False)
+            for subject, remark in module.remarks.items():
+                console.print(f"  {subject}: {remark}", highlight=False)
 
     def on_exception(self, *_: Any) -> None:
         """Close the bar, so that the terminal is left in order."""
@@ -59,5 +61,6 @@ class Progress(pl.Callback):
 
 
 def _brief(trainer: pl.Trainer) -> str:
-    loss = trainer.callback_metrics.get("val/loss")
-    return "" if loss is None else f"val/loss {float(loss):.4g}"
+    """Return the validation loss and, where a method measures it, the accuracy."""
+    shown = {name: trainer.callback_metrics.get(name) for name in ("val/loss", "val/accuracy")}
+    return ", ".join(f"{name} {float(value):.4g}" for name, value in shown.items() if value is not None)

@@ -27,8 +27,11 @@ def nodes(tree):
 FILES = [path for path in sorted(CONF.rglob("*.yaml")) if list(nodes(yaml.safe_load(path.read_text())))]
 BUILT = [(path, node) for path in FILES for node in nodes(yaml.safe_load(path.read_text()))]
 IDS = [f"{path.parent.name}/{path.stem}" for path, _ in BUILT]
-SIZED = {"teacher": {"hidden", "channels", "depth", "width"}}
-"""Teachers are larger than the defaults of the class that they share with students."""
+SIZED = {
+    "teacher": {"hidden", "channels", "depth", "width"},
+    "learner": {"hidden", "kernel_size", "padding", "norm", "activation", "pooling", "init"},
+}
+"""Teachers are larger than the defaults of the class that they share with students; learners are papers' networks."""
 NO_ARGUMENTS = {*mistakes.HYDRA_KEYS, "defaults"}
 OWN_DEFAULTS = {
     ("digits", "batch_size"): "a small data set",

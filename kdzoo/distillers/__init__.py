@@ -1,6 +1,8 @@
 """The methods: one file each, wiring and no mathematics."""
 
 from kdzoo.distillers.baum_welch import BaumWelch
+from kdzoo.distillers.coreset import Coreset
+from kdzoo.distillers.dataset import DatasetDistillation
 from kdzoo.distillers.dkd import DKD
 from kdzoo.distillers.feature_kd import FeatureKD
 from kdzoo.distillers.fgw_pfa import FGWPFA
@@ -10,4 +12,16 @@ from kdzoo.distillers.online_pfa import OnlinePFA
 from kdzoo.distillers.ot_pfa import OTPFA
 from kdzoo.distillers.supervised import Supervised
 
-__all__ = ["DKD", "FGWPFA", "OTPFA", "BaumWelch", "FeatureKD", "LogitKD", "LogitMSE", "OnlinePFA", "Supervised"]
+__all__ = [
+    "DKD",
+    "FGWPFA",
+    "OTPFA",
+    "BaumWelch",
+    "Coreset",
+    "DatasetDistillation",
+    "FeatureKD",
+    "LogitKD",
+    "LogitMSE",
+    "OnlinePFA",
+    "Supervised",
+]

@@ -3,12 +3,13 @@
 from kdzoo.errors import ConfigError
 from kdzoo.kinds.automaton import Automaton
 from kdzoo.kinds.classifier import Classifier
+from kdzoo.kinds.data_set import DataSet
 from kdzoo.kinds.kind import Kind
 from kdzoo.kinds.language_model import LanguageModelKind
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (Classifier(), LanguageModelKind(), Automaton())}
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (Classifier(), LanguageModelKind(), Automaton(), DataSet())}
 
-__all__ = ["KINDS", "Automaton", "Classifier", "Kind", "LanguageModelKind", "get"]
+__all__ = ["KINDS", "Automaton", "Classifier", "DataSet", "Kind", "LanguageModelKind", "get"]
 
 
 def get(name: str) -> Kind:

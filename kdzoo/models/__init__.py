@@ -9,6 +9,7 @@ from kdzoo.models.committee import Committee
 from kdzoo.models.convnet import ConvNet
 from kdzoo.models.ensemble import Ensemble
 from kdzoo.models.hf import HFClassifier
+from kdzoo.models.lenet import LeNet
 from kdzoo.models.mlp import MLP
 from kdzoo.models.pretrained import load_weights, read_weights
 from kdzoo.models.resnet import ResNet
@@ -23,6 +24,7 @@ __all__ = [
     "ConvNet",
     "Ensemble",
     "HFClassifier",
+    "LeNet",
     "ResNet",
     "TransformerLM",
     "load_weights",

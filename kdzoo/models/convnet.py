@@ -1,34 +1,53 @@
-"""Small convolutional network after LeNet-5 (LeCun et al. 1998, sec. II.B), with ReLU and max pooling."""
+"""Small convolutional network after LeNet-5 (LeCun et al. 1998, sec. II.B): blocks that halve the image.
+
+With `channels=[8], kernel_size=5, hidden=64, activation="tanh", pooling="avg", padding="valid"` it is the network of
+74,650 weights on 28 x 28 digits; with `channels=[128, 128, 128], pooling="avg", norm="instance"` the ConvNet-3 of
+dataset condensation (Zhao, Mopuri and Bilen 2021, sec. 4), whose authors first pad 28 x 28 images to 32 x 32.
+"""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
 from kdzoo import checks
 from kdzoo.errors import ConfigError
+from kdzoo.models.mlp import ACTIVATIONS
 from kdzoo.models.shapes import image_shape
+
+POOLINGS: dict[str, type[nn.Module]] = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "batch": nn.BatchNorm2d,
+    "instance": lambda channels: nn.GroupNorm(channels, channels),
+}
+PADDINGS = ("same", "valid")
 
 
 class ConvNet(nn.Module):
-    """Blocks of (convolution, batch norm, ReLU, 2 x 2 max pooling), a hidden layer if wanted, a linear head.
+    """Blocks of (convolution, norm, activation, 2 x 2 pooling), a hidden layer if wanted, a linear head.
 
-    Convolutions keep the image's size and each pooling halves it, rounding down.
+    Each pooling halves the image, rounding down.
     Modules to hook: `blocks.0`, `blocks.1`, ... give feature maps (batch, channels[i], height, width),
-    `blocks.0.conv` the value before batch norm and ReLU, `fc` the hidden layer's output, `head` the logits.
+    `blocks.0.conv` the value before norm and activation, `fc` the hidden layer's output, `head` the logits.
 
     Args:
         in_shape: Shape (channels, height, width) of one image.
         num_classes: Number of logits, >= 1.
         channels: Output channels of each block, each >= 1; at least one block.
         kernel_size: Side of the square kernels in pixels, odd and >= 1.
+        padding: `same` pads with zeros, so that a convolution keeps the image's size; with `valid` it takes
+            kernel_size - 1 pixels off height and width.
+        norm: Normalisation after each convolution, with a learned scale and shift per channel: `batch` over the
+            batch's images, `instance` over each image alone; None for none. It makes the convolution's bias
+            pointless, which is then absent.
+        activation: One of relu, leaky_relu, elu, gelu, silu, tanh, sigmoid; also the hidden layer's.
+        pooling: `max` or `avg`.
         hidden: Width of the fully connected hidden layer; 0 for none.
-        batch_norm: Whether each convolution is followed by batch normalisation, and so has no bias.
         dropout: Probability in [0, 1) of dropping a value before each fully connected layer.
 
     Raises:
-        ConfigError: If an argument is outside its range, or a side of the image is shorter than
-            2 ** len(channels) pixels.
+        ConfigError: If an argument is outside its range, or the image is too small for that many blocks:
+            with `same`, a side is shorter than 2 ** len(channels) pixels.
 
     Example:
         >>> import torch
@@ -39,6 +58,8 @@ class ConvNet(nn.Module):
     References:
         LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document recognition. 1998.
         Ioffe, Szegedy: Batch normalization. arXiv:1502.03167, 2015.
+        Ulyanov, Vedaldi, Lempitsky: Instance normalization. arXiv:1607.08022, 2016.
+        Zhao, Mopuri, Bilen: Dataset condensation with gradient matching. ICLR 2021, arXiv:2006.05929.
     """
 
     def __init__(
@@ -48,25 +69,32 @@ class ConvNet(nn.Module):
         num_classes: int,
         channels: Sequence[int] = (16, 32),
         kernel_size: int = 3,
+        padding: str = "same",
+        norm: str | None = None,
+        activation: str = "relu",
+        pooling: str = "max",
         hidden: int = 0,
-        batch_norm: bool = False,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         widths = checks.integers("channels", channels)
-        shrink = 2 ** len(widths)
-        n_in, height, width = image_shape(in_shape, shrink, f"{len(widths)} poolings")
         if checks.integer("kernel_size", kernel_size) % 2 == 0:
             raise ConfigError(f"kernel_size must be odd, got {kernel_size}")
-        batch_norm = checks.flag("batch_norm", batch_norm)
+        lost = kernel_size - 1 if checks.choice("padding", padding, PADDINGS) == "valid" else 0
+        n_in, *sides = image_shape(in_shape, _least_side(len(widths), lost), _reason(len(widths), kernel_size, lost))
+        height, width = (_last_side(side, len(widths), lost) for side in sides)
+        norm = None if norm is None else checks.choice("norm", norm, tuple(NORMS))
+        activate = ACTIVATIONS[checks.choice("activation", activation, tuple(ACTIVATIONS))]
+        pool = POOLINGS[checks.choice("pooling", pooling, tuple(POOLINGS))]
         dropout = checks.probability("dropout", dropout)
-        n_features = widths[-1] * (height // shrink) * (width // shrink)
+        n_features = widths[-1] * height * width
         hidden = checks.integer("hidden", hidden, least=0)
 
         pairs = zip((n_in, *widths), widths, strict=False)
-        self.blocks = nn.Sequential(*(_block(i, o, kernel_size, batch_norm) for i, o in pairs))
+        convs = (nn.Conv2d(i, o, kernel_size, padding=padding, bias=norm is None) for i, o in pairs)
+        self.blocks = nn.Sequential(*(_block(conv, norm, activate(), pool(2)) for conv in convs))
         self.dropout = nn.Dropout(dropout)
-        self.fc = _hidden_layer(n_features, hidden, dropout) if hidden else nn.Identity()
+        self.fc = _hidden_layer(n_features, hidden, activate(), dropout) if hidden else nn.Identity()
         self.head = nn.Linear(hidden or n_features, checks.integer("num_classes", num_classes))
 
     def forward(self, input: Tensor) -> Tensor:
@@ -74,17 +102,33 @@ class ConvNet(nn.Module):
         return self.head(self.fc(self.dropout(self.blocks(input).flatten(1))))
 
 
-def _block(n_in: int, n_out: int, kernel_size: int, batch_norm: bool) -> nn.Sequential:
-    conv = nn.Conv2d(n_in, n_out, kernel_size, padding=kernel_size // 2, bias=not batch_norm)
+def _block(conv: nn.Conv2d, norm: str | None, activation: nn.Module, pool: nn.Module) -> nn.Sequential:
     parts = OrderedDict[str, nn.Module](conv=conv)
-    if batch_norm:
-        parts["norm"] = nn.BatchNorm2d(n_out)
-    parts.update(activation=nn.ReLU(), pool=nn.MaxPool2d(2))
+    if norm is not None:
+        parts["norm"] = NORMS[norm](conv.out_channels)
+    parts.update(activation=activation, pool=pool)
     return nn.Sequential(parts)
 
 
-def _hidden_layer(n_in: int, n_out: int, dropout: float) -> nn.Sequential:
-    parts = OrderedDict[str, nn.Module](linear=nn.Linear(n_in, n_out), activation=nn.ReLU())
+def _hidden_layer(n_in: int, n_out: int, activation: nn.Module, dropout: float) -> nn.Sequential:
+    parts = OrderedDict[str, nn.Module](linear=nn.Linear(n_in, n_out), activation=activation)
     if dropout > 0:
         parts["dropout"] = nn.Dropout(dropout)
     return nn.Sequential(parts)
+
+
+def _last_side(side: int, n_blocks: int, lost: int) -> int:
+    """Return the side of the last feature map, in pixels, where each convolution takes off ``lost``."""
+    for _ in range(n_blocks):
+        side = (side - lost) // 2
+    return side
+
+
+def _least_side(n_blocks: int, lost: int) -> int:
+    """Return the side of the smallest image whose last feature map has a pixel."""
+    return 2**n_blocks + lost * (2**n_blocks - 1)
+
+
+def _reason(n_blocks: int, kernel_size: int, lost: int) -> str:
+    convolutions = f" and valid {kernel_size} x {kernel_size} convolutions" if lost else ""
+    return f"{n_blocks} poolings{convolutions}"

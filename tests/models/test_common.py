@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdzoo.models import MLP, ConvNet, ResNet
+from kdzoo.models import MLP, ConvNet, LeNet, ResNet
 
 CASES: list[tuple[Callable[..., nn.Module], tuple[int, ...], dict[str, Any]]] = [
     (MLP, (64,), {}),
@@ -15,9 +15,17 @@ CASES: list[tuple[Callable[..., nn.Module], tuple[int, ...], dict[str, Any]]] = 
     (MLP, (3, 8, 8), {"hidden": []}),
     (MLP, (5, 7), {"dropout": 0.5, "input_dropout": 0.2}),
     (ConvNet, (1, 28, 28), {}),
-    (ConvNet, (3, 32, 32), {"channels": [4, 8, 8], "batch_norm": True, "hidden": 16, "dropout": 0.3}),
+    (ConvNet, (3, 32, 32), {"channels": [4, 8, 8], "norm": "batch", "hidden": 16, "dropout": 0.3}),
     (ConvNet, (1, 8, 11), {"channels": [4], "kernel_size": 5, "dropout": 0.3}),
     (ConvNet, (2, 4, 4), {}),
+    (
+        ConvNet,
+        (1, 12, 15),
+        {"channels": [3], "kernel_size": 5, "padding": "valid", "activation": "tanh", "pooling": "avg"},
+    ),
+    (ConvNet, (3, 16, 16), {"channels": [4, 4, 4], "pooling": "avg", "norm": "instance"}),
+    (LeNet, (1, 28, 28), {}),
+    (LeNet, (3, 12, 33), {}),
     (ResNet, (3, 32, 32), {"width": 4}),
     (ResNet, (1, 28, 28), {"width": 4, "depth": 14}),
     (ResNet, (1, 8, 9), {"width": 2}),
@@ -88,19 +96,19 @@ def test_every_module_can_be_hooked(case):
     assert seen == named
 
 
-@pytest.mark.parametrize("build", [MLP, ConvNet, ResNet])
+@pytest.mark.parametrize("build", [MLP, ConvNet, LeNet, ResNet])
 @pytest.mark.parametrize("num_classes", [0, -1])
 def test_num_classes_is_checked(build, num_classes):
     with pytest.raises(ValueError, match=f"^num_classes must be an integer >= 1, got {num_classes}$"):
-        build(in_shape=(1, 8, 8), num_classes=num_classes)
+        build(in_shape=(1, 12, 12), num_classes=num_classes)
 
 
 @pytest.mark.parametrize("num_classes", [2.0, True, "3", None])
 def test_num_classes_of_another_type_is_refused(build_any, num_classes):
     with pytest.raises(ValueError, match=f"^num_classes must be an integer >= 1, got {num_classes!r}$"):
-        build_any(in_shape=(1, 8, 8), num_classes=num_classes)
+        build_any(in_shape=(1, 12, 12), num_classes=num_classes)
 
 
-@pytest.fixture(params=[MLP, ConvNet, ResNet])
+@pytest.fixture(params=[MLP, ConvNet, LeNet, ResNet])
 def build_any(request: pytest.FixtureRequest) -> Callable[..., nn.Module]:
     return request.param

@@ -11,11 +11,11 @@ from omegaconf import OmegaConf
 import kdzoo.models
 
 CONF = Path(__file__).parents[2] / "conf"
-FROM_DATA = {"in_shape": (1, 8, 8), "num_classes": 10, "vocab_size": 10}
+FROM_DATA = {"in_shape": (1, 12, 12), "num_classes": 10, "vocab_size": 10}
 TEACHERS_ONLY = {"ensemble", "committee"}
 LANGUAGE_MODELS = {"rnn_lm", "transformer_lm", "causal_lm", "committee"}
 NEED_FILES = {"hf", "causal_lm"}
-OURS = {"mlp", "convnet", "resnet", "hf", "ensemble"} | LANGUAGE_MODELS
+OURS = {"mlp", "convnet", "lenet", "resnet", "hf", "ensemble"} | LANGUAGE_MODELS
 FILES = [CONF / group / f"{name}.yaml" for group in ("teacher", "student") for name in sorted(OURS)]
 FILES = [file for file in FILES if file.exists()]
 IDS = [f"{file.parent.name}/{file.stem}" for file in FILES]
@@ -69,4 +69,4 @@ def test_each_file_builds_a_model(file):
     if file.stem in LANGUAGE_MODELS:
         assert build(plain(file))(torch.zeros(3, 4, dtype=torch.long)).shape == (3, 4, 10)
     else:
-        assert build(plain(file))(torch.randn(3, 1, 8, 8)).shape == (3, 10)
+        assert build(plain(file))(torch.randn(3, 1, 12, 12)).shape == (3, 10)

@@ -76,7 +76,7 @@ def test_a_module_whose_own_names_have_a_prefix(tmp_path):
 
 def test_batch_norm_and_ensembles_round_trip(tmp_path):
     def ensemble():
-        return Ensemble([ConvNet(in_shape=(1, 8, 8), num_classes=2, batch_norm=True) for _ in range(2)])
+        return Ensemble([ConvNet(in_shape=(1, 8, 8), num_classes=2, norm="batch") for _ in range(2)])
 
     source, target, path = ensemble(), ensemble(), tmp_path / "weights.safetensors"
     source(torch.randn(4, 1, 8, 8))  # moves the running statistics

@@ -1,0 +1,75 @@
+"""Coresets: a data set in a few of its own examples, without any learning of images.
+
+The untaught control of methods whose student is a data set: the same number of examples and of training steps.
+"""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from kdzoo import checks
+from kdzoo.batch import Batch, labelled_positions, labels
+from kdzoo.fitted import FittedDistiller
+from kdzoo.functional import hard_target_ce
+from kdzoo.synthetic import SyntheticSet
+from kdzoo.synthetic.coreset import coreset
+from kdzoo.synthetic.pool import train_pools
+from kdzoo.synthetic.selection import SELECTIONS
+
+
+class Coreset(FittedDistiller):
+    """Choose a few real examples, and the constant step size with which networks learn from them best.
+
+    Args:
+        student: the synthetic set (:class:`kdzoo.synthetic.SyntheticSet`) that becomes the coreset.
+        teacher: is not used.
+        selection: one of ``random``, ``mean``, ``kmeans``, ``herding``, ``k_center``.
+        seed: of the selection, >= 0.
+        **options: see :class:`kdzoo.fitted.FittedDistiller`.
+
+    Raises:
+        ConfigError: an argument is out of its range.
+        DataError: a class has too few samples.
+    """
+
+    terms: ClassVar[dict[str, float]] = {"real": 1.0}
+    label_terms: ClassVar[frozenset[str]] = frozenset({"real"})
+    teacher_kind: ClassVar[str | None] = None
+    student_kind: ClassVar[str] = "data_set"
+    student: SyntheticSet
+    paper: ClassVar[str] = (
+        "Welling 2009, Herding dynamical weights to learn (herding); Sener & Savarese 2018, Active learning for "
+        "convolutional neural networks: a core-set approach (k_center)"
+    )
+
+    def __init__(
+        self,
+        student: SyntheticSet,
+        teacher: nn.Module | None = None,  # noqa: ARG002 - every distiller takes one
+        *,
+        selection: str = "random",
+        seed: int = 0,
+        **options: Any,
+    ) -> None:
+        super().__init__(student, None, **options)
+        self.selection = checks.choice("selection", selection, tuple(SELECTIONS))
+        self.seed = checks.integer("seed", seed, 0)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the cross entropy of a network that is trained on the set."""
+        return {"real": hard_target_ce(self.student(batch["input"])[labelled_positions(batch)], labels(batch))}
+
+    def observe(self, batch: Batch) -> None:
+        """Keep the labelled samples."""
+        for key, values in (("input", batch["input"][labelled_positions(batch)]), ("target", labels(batch))):
+            self.observed.setdefault(key, []).append(values)
+
+    def solve(self) -> bool:
+        """Select from all that was seen."""
+        inputs, targets = torch.cat(self.observed["input"]), torch.cat(self.observed["target"])
+        train_pools(self.student.learners, inputs, targets, seed=self.seed)
+        chosen = coreset(self.student, self.selection, inputs, targets, seed=self.seed)
+        self.student.load_state_dict(chosen.state_dict())
+        self.observed = {}
+        return True

@@ -1,0 +1,276 @@
+"""Dataset distillation: a data set becomes a few examples by gradients through whole trainings.
+
+Networks with weights w_0 drawn at random take N steps on the synthetic examples (x~, y~) with step sizes eta_k,
+
+    w_{k+1} = w_k - eta_k grad_w l(x~, y~, w_k),
+
+and the set is moved along the gradient of their loss on real data, L = l(x, y, w_N), with respect to x~, y~ and eta.
+With v_N = grad L(w_N) the gradient is, for k = N-1 .. 0,
+
+    dL/deta_k = -<v_{k+1}, g_k>,   dL/dx~ += -eta_k (dg_k/dx~)^T v_{k+1},   v_k = (I - eta_k H_k) v_{k+1},
+
+where g_k and H_k are gradient and Hessian of l(x~, y~, .) at w_k; the same for y~.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from kdzoo import checks
+from kdzoo.batch import Batch, as_batch, labelled_positions, labels
+from kdzoo.data.randomness import mix_seed
+from kdzoo.distiller import Distiller
+from kdzoo.errors import ConfigError, NonFiniteLossError
+from kdzoo.functional import hard_target_ce, soft_target_kl
+from kdzoo.functional.unroll import ENGINES, choose
+from kdzoo.synthetic import SyntheticSet, drawing, files
+from kdzoo.synthetic.coreset import coreset
+from kdzoo.synthetic.pool import train_pools
+from kdzoo.synthetic.starts import STARTS, set_images
+
+VALIDATION_INITS = 5
+RATES = {"images": 50.0, "labels": 20.0, "step_sizes": 5.0}
+
+
+class DatasetDistillation(Distiller):
+    """Learn a synthetic data set (:class:`kdzoo.synthetic.SyntheticSet`) on which networks of random weights train well.
+
+    Args:
+        student: the synthetic set; it names the networks that learn from it.
+        teacher: a classifier that has seen all data: the report compares with it, and it may label the real data; None
+            leaves the labels to the data.
+        start: first images: ``noise``, or a selection of the real data (``kdzoo.synthetic.selection.SELECTIONS``).
+        inits: networks K of each learner in an optimizer step, >= 1; their gradients are averaged, and those of
+            several learners too.
+        lengths: [least, most]: the number of inner steps is drawn from these, inclusive; None takes the student's.
+        window: the gradient goes back through the last so many inner steps only, >= 1; None takes all of them.
+        engine: how the gradient is computed: ``full``, ``reverse``, ``segments``, ``jvp``, or ``auto``
+            (see :mod:`kdzoo.functional.unroll`).
+        rates: learning rates of images, labels and step sizes, as multiples of the optimizer's, >= 0.
+        max_norm: of the whole gradient, > 0; greater ones are scaled down.
+        temperature: of the term ``teacher``, > 0.
+        baselines: selections of real images that the report holds beside, each with its best step size.
+        seed: of initial weights and lengths, >= 0.
+        **options: see :class:`kdzoo.Distiller`.
+
+    Raises:
+        ConfigError: an argument is out of its range, or a learner is not twice differentiable.
+        NonFiniteLossError: an inner training diverged; the last good set is kept beside the checkpoint.
+    """
+
+    terms: ClassVar[dict[str, float]] = {"real": 1.0, "teacher": 0.0, "accuracy": 0.0}
+    label_terms: ClassVar[frozenset[str]] = frozenset({"real", "accuracy"})
+    teacher_optional: ClassVar[bool] = True
+    student_kind: ClassVar[str] = "data_set"
+    contract_settings: ClassVar[dict[str, Any]] = {"distiller.baselines": []}
+    student: SyntheticSet
+    paper: ClassVar[str] = "Wang, Zhu, Torralba & Efros 2018, Dataset distillation, algorithm 1"
+    bibtex: ClassVar[str] = """@article{wang2018dataset,
+  title = {Dataset distillation},
+  author = {Wang, Tongzhou and Zhu, Jun-Yan and Torralba, Antonio and Efros, Alexei A.},
+  journal = {arXiv:1811.10959},
+  year = {2018}
+}"""
+
+    def __init__(
+        self,
+        student: SyntheticSet,
+        teacher: nn.Module | None = None,
+        *,
+        start: str = "noise",
+        inits: int = 4,
+        lengths: Sequence[int] | None = None,
+        window: int | None = None,
+        engine: str = "auto",
+        rates: Mapping[str, float] | None = None,
+        max_norm: float = 1.0,
+        temperature: float = 1.0,
+        baselines: Sequence[str] = (),
+        seed: int = 0,
+        **options: Any,
+    ) -> None:
+        self.rates = _rates(rates or {})
+        super().__init__(student, teacher, **options)
+        if teacher is None and self.loss_weights["teacher"]:
+            raise ConfigError(f"loss_weights.teacher={self.loss_weights['teacher']} needs a teacher, got teacher=None")
+        self.start = checks.choice("start", start, STARTS)
+        self.inits = checks.integer("inits", inits)
+        self.lengths = (student.steps, student.steps) if lengths is None else _range("lengths", lengths)
+        self.window = None if window is None else checks.integer("window", window, most=self.lengths[0])
+        self.engine = checks.choice("engine", engine, ("auto", *ENGINES))
+        self.max_norm = checks.positive("max_norm", max_norm)
+        self.temperature = checks.positive("temperature", temperature)
+        self.compared = [checks.choice("baselines", name, STARTS[1:]) for name in baselines]
+        self.seed = checks.integer("seed", seed, 0)
+        self.engines: dict[str, str] = {}
+        self.epochs: list[Tensor] = []
+        self._judged: tuple[int, dict[str, Tensor]] | None = None
+
+    # ---------------------------------------------------------------- before the training
+
+    def transfer_set(self, data: pl.LightningDataModule) -> pl.LightningDataModule:
+        """Train the learners' pools and set the first images; return the data, which are learned from as they are."""
+        inputs, targets = _labelled(data)
+        train_pools(self.student.learners, inputs, targets, seed=self.seed)
+        if self.start != "noise":
+            set_images(self.student, self.start, inputs, targets, seed=self.seed)
+        return data
+
+    def baselines(self, data: pl.LightningDataModule) -> dict[str, nn.Module]:
+        """Return selections of real images with their best step sizes."""
+        inputs, targets = _labelled(data)
+        return {name: coreset(self.student, name, inputs, targets, seed=self.seed) for name in self.compared}
+
+    # ---------------------------------------------------------------- the loss
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return, on average over the networks trained on the set, what they lose on real data.
+
+        ``real`` is their cross entropy with the labels, ``teacher`` T^2 KL(teacher || network), and ``accuracy`` the
+        share of the networks that are right, which is measured, not descended.
+        """
+        terms: dict[str, list[Tensor]] = {}
+        for name, weights in self.networks().items():
+            logits = self.student.learners[name].logits(weights, batch["input"])
+            for term, values in self._of_networks(logits, batch).items():
+                terms.setdefault(term, []).append(values)
+        return {term: torch.stack(values).mean(0) for term, values in terms.items()}
+
+    def _of_networks(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Return the terms for the logits [K, b, C] of K networks, each averaged over the networks."""
+        labelled, target = labelled_positions(batch), self.targets(batch)
+        count, size = len(logits), int(labelled.sum())
+        seen = logits[:, labelled]
+        terms = {
+            "real": hard_target_ce(seen.flatten(0, 1), target.repeat(count)).view(count, size).mean(0),
+            "accuracy": (seen.detach().argmax(-1) == target).double().mean(0),
+        }
+        if self.loss_weights["teacher"]:
+            taught = self.teacher_output(batch).expand(count, -1, -1)
+            terms["teacher"] = soft_target_kl(logits, taught, temperature=self.temperature).mean(0)
+        return terms
+
+    def targets(self, batch: Batch) -> Tensor:
+        """Return the labels that networks trained on the set should give to the labelled samples [n]."""
+        return labels(batch)
+
+    def networks(self) -> dict[str, Tensor]:
+        """Return networks [K, P] of each learner, trained on the set as it is.
+
+        They start from weights that are a function of the seed and the step, the same for all parts of a batch; in
+        validation, from held-out ones.
+        """
+        if not self.training:
+            return self._held_out_networks()
+        generator = torch.Generator().manual_seed(mix_seed(self.seed, self.global_step if self._trainer else 0))
+        steps = int(torch.randint(self.lengths[0], self.lengths[1] + 1, (), generator=generator))
+        found = {}
+        for name, learner in self.student.learners.items():
+            weights = learner.sample(self.inits, generator).to(self.student.images)
+            options = {"engine": self._engine(name, weights), "window": self.window}
+            found[name] = self.student.train_networks(name, weights, steps, **options)
+        return found
+
+    def _held_out_networks(self) -> dict[str, Tensor]:
+        """Return networks from held-out weights; they are trained once for all batches of a validation."""
+        state = self.global_step if self._trainer else -1
+        if self._judged is None or self._judged[0] != state:
+            found = {}
+            for name, learner in self.student.learners.items():
+                begin = learner.held_out(VALIDATION_INITS) if learner.is_ready else learner.initial.sample(1)
+                found[name] = self.student.train_networks(name, begin.to(self.student.images))
+            self._judged = (state, found)
+        return self._judged[1]
+
+    def _engine(self, name: str, weights: Tensor) -> str:
+        """Return the engine for a learner; the automatic choice is made once, and says why."""
+        if self.engine != "auto":
+            return self.engine
+        if name not in self.engines:
+            student = self.student
+            choice = choose(
+                student.learners[name].loss,
+                weights,
+                student.images,
+                student.labels,
+                self.window or self.lengths[1],
+                student.optimizer,
+            )
+            self.engines[name] = choice.engine
+            self.remarks[f"engine of {name}"] = choice.reason
+        return self.engines[name]
+
+    # ---------------------------------------------------------------- the training
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
+        """Return the loss; where an inner training diverges, the set that it diverged on is kept."""
+        try:
+            return super().training_step(batch, batch_idx)
+        except NonFiniteLossError as error:
+            path = files.write_npz(self.student, Path(self.trainer.default_root_dir) / "last_good.npz")
+            raise NonFiniteLossError(f"{error}; the set before this step is {path}") from error
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """Make the optimizer, with the rates of images, labels and step sizes."""
+        learned = {name: [] for name in RATES}
+        for name, parameter in self.student.named_parameters():
+            if parameter.requires_grad:
+                learned[name.partition(".")[0]].append(parameter)
+        groups = {name: parameters for name, parameters in learned.items() if parameters}
+        optimizer = self._optimizer([{"params": parameters} for parameters in groups.values()])
+        for group, name in zip(optimizer.param_groups, groups, strict=True):
+            group["lr"] *= self.rates[name]
+        return optimizer
+
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        """Scale a gradient down whose norm exceeds ``max_norm``."""
+        self.clip_gradients(optimizer, gradient_clip_val=self.max_norm, gradient_clip_algorithm="norm")
+
+    def optimizer_step(self, *args: Any, **options: Any) -> None:
+        """Move the set, then project step sizes and labels, before anything can be saved."""
+        super().optimizer_step(*args, **options)
+        self.student.project_()
+
+    def on_train_epoch_end(self) -> None:
+        """Keep the images of this epoch, and draw them beside the checkpoint."""
+        self.epochs.append(drawing.shown(self.student).cpu())
+        if self.trainer.is_global_zero:
+            folder = Path(self.trainer.default_root_dir) / "epochs"
+            drawing.examples(self.student, folder / f"epoch_{self.current_epoch + 1:03d}.png")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save the images of the epochs."""
+        checkpoint["epochs"] = self.epochs
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Continue with the images of earlier epochs."""
+        self.epochs = checkpoint["epochs"]
+
+    def figures(self, folder: Path) -> list[Path]:
+        """Draw how the images changed over the epochs."""
+        return [drawing.change(self.epochs, folder / "images_by_epoch.png")] if self.epochs else []
+
+
+def _labelled(data: pl.LightningDataModule) -> tuple[Tensor, Tensor]:
+    """Return the labelled training samples: inputs [n, ...], targets [n]."""
+    batches = [as_batch(batch) for batch in data.train_eval_dataloader()]  # type: ignore[attr-defined]
+    inputs = torch.cat([batch["input"][labelled_positions(batch)] for batch in batches])
+    return inputs, torch.cat([labels(batch) for batch in batches])
+
+
+def _rates(given: Mapping[str, float]) -> dict[str, float]:
+    for name, rate in given.items():
+        checks.choice("rates", name, tuple(RATES))
+        checks.number(f"rates.{name}", rate, least=0.0)
+    return {**RATES, **given}
+
+
+def _range(name: str, values: Sequence[int]) -> tuple[int, int]:
+    least, most = checks.integers(name, values, length=2)
+    if least > most:
+        raise ConfigError(f"{name} must be [least, most] with least <= most, got {list(values)}")
+    return least, most

@@ -1,0 +1,44 @@
+"""Poisoning by distilled examples: trained networks take a class for another after a few steps on them.
+
+The labels of the real data are changed from the class under attack to the target class; the set is then learned as in
+dataset distillation, from networks that have been trained well and whose weights the attacker does not know.
+"""
+
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from kdzoo.batch import Batch, labels
+from kdzoo.distillers.dataset import DatasetDistillation
+from kdzoo.errors import ConfigError
+from kdzoo.synthetic.poison_set import PoisonSet
+from kdzoo.synthetic.poisoning import relabelled
+
+
+class DatasetPoisoning(DatasetDistillation):
+    """Learn examples that make trained networks confuse a class with another and keep what they know of the others.
+
+    It is here to study the attack, and to test the check against it (:func:`kdzoo.synthetic.inspection.inspect`).
+
+    Args:
+        student: the set (:class:`kdzoo.synthetic.PoisonSet`), which names the two classes; its learners have a pool.
+        teacher: see :class:`kdzoo.distillers.DatasetDistillation`.
+        **options: see :class:`kdzoo.distillers.DatasetDistillation`.
+
+    Raises:
+        ConfigError: an argument is out of its range, or a learner has no pool of trained networks.
+    """
+
+    student_kind: ClassVar[str] = "poison"
+    student: PoisonSet
+    paper: ClassVar[str] = "Wang, Zhu, Torralba & Efros 2018, Dataset distillation, section 4.3"
+
+    def __init__(self, student: PoisonSet, teacher: nn.Module | None = None, **options: Any) -> None:
+        super().__init__(student, teacher, **options)
+        for name, learner in student.learners.items():
+            if not learner.pool_size:
+                raise ConfigError(f"learner.{name}.pool must be at least 1: the networks under attack are trained, got 0")
+
+    def targets(self, batch: Batch) -> Tensor:
+        """Return the labels with the attacked class changed to the target class."""
+        return relabelled(labels(batch), self.student.source, self.student.target)

@@ -1,0 +1,9 @@
+"""Differentiating through an inner training: exact gradients in little memory."""
+
+from kdzoo.functional.unroll.choice import Choice, choose
+from kdzoo.functional.unroll.descent import InnerLoss
+from kdzoo.functional.unroll.engines import ENGINES
+from kdzoo.functional.unroll.optimizers import SGD, Adam, Momentum, Optimizer, State
+from kdzoo.functional.unroll.unroll import unroll
+
+__all__ = ["ENGINES", "SGD", "Adam", "Choice", "InnerLoss", "Momentum", "Optimizer", "State", "choose", "unroll"]

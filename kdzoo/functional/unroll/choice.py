@@ -1,0 +1,96 @@
+"""Which engine suits a loss: what the graph of one of its steps keeps, against a budget."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kdzoo.checks import integer
+from kdzoo.errors import ConfigError
+from kdzoo.functional.unroll.descent import Descent, InnerLoss
+from kdzoo.functional.unroll.optimizers import Optimizer
+from kdzoo.functional.unroll.pullbacks import tangents
+
+MEBIBYTE = 2**20
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An engine and one sentence that says why."""
+
+    engine: str
+    reason: str
+
+
+def choose(
+    loss: InnerLoss,
+    weights: Float[Tensor, "K P"],
+    images: Float[Tensor, "M *d"],
+    labels: Float[Tensor, "M C"],
+    n_steps: int,
+    optimizer: Optimizer,
+    budget_bytes: int = 1024 * MEBIBYTE,
+) -> Choice:
+    """Choose the fastest engine whose graphs and states fit into a budget; the leanest if none does.
+
+    One step is taken with its graph, and the memory that the graph keeps is measured.
+
+    Args:
+        loss: The inner loss.
+        weights: K initialisations of P weights.
+        images: Images (M, ...).
+        labels: Soft labels (M, C).
+        n_steps: The number N of inner steps that are differentiated.
+        optimizer: The inner optimiser.
+        budget_bytes: What may be kept for the way back.
+    """
+    n_steps, budget_bytes = integer("n_steps", n_steps), integer("budget_bytes", budget_bytes)
+    step, state = kept_by_step(loss, weights, images, labels, optimizer)
+    stretch = math.isqrt(n_steps - 1) + 1
+    marks = -(-n_steps // stretch)
+    need = {"full": n_steps * step, "segments": stretch * step + marks * state}
+    lean = marks * state + stretch * (state + weights.nbytes)
+    told = f"a step's graph keeps {mebibytes(step)} and its state {mebibytes(state)}, so that {n_steps} steps keep"
+    for engine, size in need.items():
+        if size <= budget_bytes:
+            return Choice(engine, f"{told} {mebibytes(size)} by {engine}, within {mebibytes(budget_bytes)}")
+    told = f"{told} {mebibytes(need['segments'])} by segments, over {mebibytes(budget_bytes)}"
+    try:
+        with torch.no_grad():
+            tangents(Descent(loss, optimizer), weights, images.detach(), labels.detach(), torch.zeros_like(weights))
+    except ConfigError:
+        return Choice("segments", f"{told}, but jvp, which keeps less, needs forward-mode differentiation of the loss")
+    return Choice("jvp", f"{told}; jvp keeps {mebibytes(lean)}")
+
+
+def kept_by_step(
+    loss: InnerLoss, weights: Tensor, images: Tensor, labels: Tensor, optimizer: Optimizer
+) -> tuple[int, int]:
+    """Return the bytes that the graph of one step keeps, and those of a state."""
+    given = {storage(one) for one in (weights, images, labels)}
+    kept: dict[int, Tensor] = {}
+
+    def pack(value: Tensor) -> Tensor:
+        kept[storage(value)] = value
+        return value
+
+    start = weights.detach().requires_grad_()
+    images, labels = (one.detach().requires_grad_() for one in (images, labels))
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
+        state = Descent(loss, optimizer).graph(
+            optimizer.start(start), images, labels, weights.new_zeros(1).requires_grad_(), 0
+        )
+    total = sum(value.untyped_storage().nbytes() for place, value in kept.items() if place not in given)
+    return total, sum(part.nbytes for part in state)
+
+
+def storage(value: Tensor) -> int:
+    """Return the address of the memory behind a tensor."""
+    return value.untyped_storage().data_ptr()
+
+
+def mebibytes(size: float) -> str:
+    """Return a size in MiB, with three digits."""
+    return f"{size / MEBIBYTE:.3g} MiB"

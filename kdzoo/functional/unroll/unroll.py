@@ -1,0 +1,118 @@
+"""Inner training as a differentiable function of its data, its step sizes and its initial weights."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kdzoo.checks import choice, integer
+from kdzoo.errors import ConfigError, NonFiniteLossError
+from kdzoo.functional.unroll.descent import Descent, InnerLoss
+from kdzoo.functional.unroll.engines import ENGINES, Checkpointed
+from kdzoo.functional.unroll.optimizers import SGD, Optimizer, State
+
+
+def unroll(
+    weights: Float[Tensor, "K P"],
+    images: Float[Tensor, "M *d"],
+    labels: Float[Tensor, "M C"],
+    step_sizes: Float[Tensor, " N"],
+    *,
+    loss: InnerLoss,
+    optimizer: Optimizer = SGD(),  # noqa: B008 -- frozen
+    engine: str = "segments",
+    window: int | None = None,
+) -> Float[Tensor, "K P"]:
+    """Return the weights after N inner steps, differentiable with respect to everything they come from.
+
+    Args:
+        weights: K initialisations of a network with P weights.
+        images: Inputs, one for each of M examples.
+        labels: Soft labels of C classes.
+        step_sizes: The step size of each of N inner steps, N >= 1.
+        loss: The inner loss; the sum over the K, each one's mean over the M. It must be a function of its three
+            arguments alone, twice differentiable, and the same at every call: no dropout, no statistics of batches.
+        optimizer: The inner optimiser.
+        engine: ``full`` keeps the graph of every step and is the fastest; ``segments`` keeps some states and rebuilds
+            the steps between two of them on the way back; ``jvp`` keeps least, and goes back by forward-mode
+            differentiation of the gradient; ``reverse`` keeps all states and follows the recursion step by step.
+        window: Differentiate through the last so many steps only, 1 to N; the steps before have no gradient, nor have
+            the initial weights. All steps, if None.
+
+    Raises:
+        ConfigError: If an argument is wrong, or the loss not twice differentiable.
+        NonFiniteLossError: If the weights are not finite at the end.
+
+    Example:
+        >>> w, x, y = torch.zeros(1, 1), torch.ones(1, 1), torch.ones(1, 1, requires_grad=True)
+        >>> end = unroll(w, x, y, torch.tensor([0.5, 0.5]), loss=lambda w, x, y: ((x @ w.T - y) ** 2).sum() / 2)
+        >>> end, torch.autograd.grad(end.sum(), y)
+        (tensor([[0.7500]], grad_fn=<CheckpointedBackward>), (tensor([[0.7500]]),))
+    """
+    check(weights, step_sizes, engine, window)
+    descent, data = Descent(loss, optimizer), (images, labels, step_sizes)
+    with torch.autocast(weights.device.type, enabled=False):
+        if torch.is_inference_mode_enabled():
+            with torch.inference_mode(False), torch.no_grad():
+                end = plain(descent, weights.clone(), *(one.clone() for one in data))
+        else:
+            end = unrolled(descent, weights, *data, engine, len(step_sizes) - (window or len(step_sizes)))
+        if not end.isfinite().all():
+            raise diverged(descent, weights, *data)
+    return end
+
+
+def unrolled(
+    descent: Descent, weights: Tensor, images: Tensor, labels: Tensor, sizes: Tensor, engine: str, skipped: int
+) -> Float[Tensor, "K P"]:
+    """Return the weights after all steps, with a graph if anything requires grad."""
+    wants = torch.is_grad_enabled() and any(x.requires_grad for x in (weights, images, labels, sizes))
+    if not wants:
+        return plain(descent, weights, images, labels, sizes)
+    state = descent.optimizer.start(weights)
+    if skipped:
+        state = last(descent, tuple(x.detach() for x in state), images, labels, sizes[:skipped])
+    way = ENGINES[engine]
+    if way is not None:
+        return Checkpointed.apply(descent, way, skipped, images, labels, sizes[skipped:], *state)
+    if not state[0].requires_grad:
+        state = (state[0].detach().requires_grad_(), *state[1:])
+    return descent.graph(state, images, labels, sizes[skipped:], skipped)[0]
+
+
+def plain(descent: Descent, weights: Tensor, images: Tensor, labels: Tensor, sizes: Tensor) -> Float[Tensor, "K P"]:
+    """Return the weights after all steps, without a graph."""
+    return last(descent, descent.optimizer.start(weights.detach()), images, labels, sizes)[0]
+
+
+def last(descent: Descent, state: State, images: Tensor, labels: Tensor, sizes: Tensor) -> State:
+    """Return the state after all steps, without a graph."""
+    for after, _ in descent.walk(state, images, labels, sizes, 0):  # noqa: B007 -- the last one is wanted
+        pass
+    return after
+
+
+def check(weights: Tensor, step_sizes: Tensor, engine: str, window: int | None) -> None:
+    """Refuse arguments that do not fit."""
+    choice("engine", engine, list(ENGINES))
+    if weights.ndim != 2:
+        raise ConfigError(f"weights must have shape [K, P], got {tuple(weights.shape)}")
+    if step_sizes.ndim != 1 or len(step_sizes) == 0:
+        raise ConfigError(f"step_sizes must have shape [N] with N >= 1, got {tuple(step_sizes.shape)}")
+    if window is not None:
+        integer("window", window, most=len(step_sizes))
+
+
+def diverged(descent: Descent, weights: Tensor, images: Tensor, labels: Tensor, sizes: Tensor) -> NonFiniteLossError:
+    """Return the error that names the first step after which the weights are not finite, found by taking them again."""
+    if not weights.isfinite().all():
+        return NonFiniteLossError("the initial weights of the inner steps are not all finite")
+    step = 0
+    for state, _ in descent.walk(descent.optimizer.start(weights.detach()), images, labels, sizes, 0):
+        if not state[0].isfinite().all():
+            break
+        step += 1
+    step = min(step, len(sizes) - 1)
+    return NonFiniteLossError(
+        f"the weights are not finite after inner step {step + 1} of {len(sizes)}, "
+        f"whose step size is {float(sizes[step]):g}; a smaller one may help"
+    )

@@ -1,0 +1,69 @@
+"""LeNet with ReLU and max pooling, the network of Wang, Zhu, Torralba and Efros (2018, sec. 4) on digits."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from kdzoo import checks
+from kdzoo.models.shapes import image_shape
+
+_SIDE = 32
+"""Side of the images of LeNet-5, in pixels; smaller ones are padded."""
+_PADDING = 2
+_LEAST = 12
+
+
+class LeNet(nn.Module):
+    """Two blocks of (5 x 5 convolution, ReLU, 2 x 2 max pooling) with 6 and 16 channels, then 120, 84 and head.
+
+    The first convolution pads by 2 pixels images of which a side is shorter than 32, so that those of 28 x 28 and
+    of 32 x 32 both make the classic feature maps of 14 x 14 and 5 x 5 pixels.
+    Modules to hook: `blocks.0` and `blocks.1` give feature maps, `blocks.0.conv` the value before ReLU, `fc.0`
+    and `fc.1` the hidden layers' outputs (batch, 120) and (batch, 84), `head` the logits.
+
+    Args:
+        in_shape: Shape (channels, height, width) of one image, at least 12 x 12.
+        num_classes: Number of logits, >= 1.
+
+    Raises:
+        ConfigError: If an argument is outside its range.
+
+    Example:
+        >>> model = LeNet(in_shape=(1, 28, 28), num_classes=10)
+        >>> sum(p.numel() for p in model.parameters())
+        61706
+
+    References:
+        LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document recognition. 1998, sec. II.B.
+        Wang, Zhu, Torralba, Efros: Dataset distillation. arXiv:1811.10959, 2018.
+    """
+
+    def __init__(self, *, in_shape: Sequence[int], num_classes: int) -> None:
+        super().__init__()
+        n_in, height, width = image_shape(in_shape, _LEAST, "two 5 x 5 convolutions and poolings")
+        padding = _PADDING if min(height, width) < _SIDE else 0
+        n_features = 16 * _last_side(height, padding) * _last_side(width, padding)
+        self.blocks = nn.Sequential(
+            _block(nn.Conv2d(n_in, 6, 5, padding=padding)),
+            _block(nn.Conv2d(6, 16, 5)),
+        )
+        self.fc = nn.Sequential(_hidden_layer(n_features, 120), _hidden_layer(120, 84))
+        self.head = nn.Linear(84, checks.integer("num_classes", num_classes))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Logits (batch, num_classes) of images (batch, *in_shape)."""
+        return self.head(self.fc(self.blocks(input).flatten(1)))
+
+
+def _block(conv: nn.Conv2d) -> nn.Sequential:
+    return nn.Sequential(OrderedDict[str, nn.Module](conv=conv, activation=nn.ReLU(), pool=nn.MaxPool2d(2)))
+
+
+def _hidden_layer(n_in: int, n_out: int) -> nn.Sequential:
+    return nn.Sequential(OrderedDict[str, nn.Module](linear=nn.Linear(n_in, n_out), activation=nn.ReLU()))
+
+
+def _last_side(side: int, padding: int) -> int:
+    """Return the side of the last feature map, in pixels."""
+    return ((side + 2 * padding - 4) // 2 - 4) // 2

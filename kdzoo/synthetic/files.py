@@ -1,0 +1,246 @@
+"""Synthetic sets as files for anyone: the same arrays in safetensors and NumPy's format, and what they are in words.
+
+==============================================  ================================================================
+images                                          [M, *in_shape], as the networks get them
+labels                                          [M, C]
+step_sizes.<learner>                            [N], one for each step
+initial_weights.<learner>.<parameter>           only of a learner whose networks all start from the same weights
+==============================================  ================================================================
+
+``synthetic.json`` says the rest; both other files hold the same text, as metadata and as the array ``about``.
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save as save_safetensors
+from torch import Tensor, nn
+
+from kdzoo import __version__, atomic
+from kdzoo.errors import CheckpointError
+from kdzoo.synthetic.learner import Learner
+from kdzoo.synthetic.synthetic_set import SyntheticSet
+
+FORMAT = 1
+"""Grows when files change so that older readers would misread them."""
+NAME = "synthetic"
+_UPDATES = {
+    "sgd": "w <- w - step_size * g",
+    "momentum": "b <- momentum * b + g; w <- w - step_size * b",
+    "adam": "torch.optim.Adam with lr = step_size, and eps_root added under its root",
+}
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """The content of a file.
+
+    Attributes:
+        images: [M, *in_shape].
+        labels: [M, C].
+        step_sizes: of each learner, by name, [N].
+        optimizer: ``sgd``, ``momentum`` or ``adam``; its constants are in ``about``.
+        initial_weights: by learner and parameter, of learners with one fixed start.
+        about: all that ``synthetic.json`` says.
+    """
+
+    images: Tensor
+    labels: Tensor
+    step_sizes: dict[str, Tensor]
+    optimizer: str
+    initial_weights: dict[str, dict[str, Tensor]]
+    about: dict[str, Any]
+
+
+# ---------------------------------------------------------------- writing
+
+
+def write(few: SyntheticSet, folder: Path) -> list[Path]:
+    """Write ``synthetic.safetensors``, ``synthetic.npz`` and ``synthetic.json`` to a folder, and return their paths."""
+    about = _about(few)
+    tensors, table = folder / f"{NAME}.safetensors", folder / f"{NAME}.json"
+    atomic.write_bytes(tensors, save_safetensors(_arrays(few), {"about": json.dumps(about)}))
+    atomic.write_json(table, about)
+    return [tensors, write_npz(few, folder / f"{NAME}.npz"), table]
+
+
+def write_npz(few: SyntheticSet, path: Path) -> Path:
+    """Write a set as one file for ``numpy.load``, and return its path."""
+    content = io.BytesIO()
+    arrays = {name: array.numpy() for name, array in _arrays(few).items()}
+    np.savez(content, about=np.array(json.dumps(_about(few))), **arrays)  # type: ignore[arg-type]
+    atomic.write_bytes(path, content.getvalue())
+    return path
+
+
+def _arrays(few: SyntheticSet) -> dict[str, Tensor]:
+    """Return everything that is numbers, by name."""
+    arrays: dict[str, Tensor] = {"images": few.images, "labels": few.labels}
+    for name, learner in few.learners.items():
+        arrays[f"step_sizes.{name}"] = few.schedule(name)
+        if learner.fixed is not None:
+            start = learner.state(learner.sample(1)[0])
+            arrays |= {f"initial_weights.{name}.{key}": value for key, value in start.items()}
+    return {name: array.detach().cpu().contiguous().clone() for name, array in arrays.items()}
+
+
+def _about(few: SyntheticSet) -> dict[str, Any]:
+    """Return what a set is, in plain values."""
+    arrays = _arrays(few)
+    image = {1: "feature", 2: "row, column", 3: "channel, row, column"}
+    kind = type(few.optimizer).__name__.lower()
+    return {
+        "format": FORMAT,
+        "layout": {
+            "images": f"[example, {image.get(few.images.ndim - 1, '...')}], as the networks get them",
+            "labels": "[example, class], any real numbers unless label_kind says otherwise",
+            "step_sizes.<learner>": "[step]",
+            "initial_weights.<learner>.<parameter>": "only where all networks of a learner start from the same weights",
+        },
+        "shapes": {name: list(array.shape) for name, array in arrays.items()},
+        "label_kind": few.label_kind,
+        "steps": few.steps,
+        "batch": "every step sees all examples",
+        "loss": "mean over the examples of -sum_c labels[c] * log_softmax(logits)[c]",
+        "optimizer": {"name": kind, **dataclasses.asdict(few.optimizer), "update": _UPDATES[kind]},  # type: ignore[call-overload]
+        "learners": {name: _about_learner(learner) for name, learner in few.learners.items()},
+        "sha256": _digest(arrays),
+        "versions": {
+            "kdzoo": __version__,
+            "torch": str(torch.__version__),
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def _about_learner(learner: Learner) -> dict[str, Any]:
+    """Return a network's layers and where its weights start, parameter by parameter."""
+    start = "each network from new weights"
+    if learner.fixed is not None:
+        start = "all networks from initial_weights, which were drawn once"
+    if learner.pool_size:
+        start = (
+            f"one of {learner.pool_size} networks that were drawn and then trained on the real data, "
+            f"by {learner.pool_steps} steps of Adam; their weights are not in these files"
+        )
+    distribution = learner.initial
+    offsets, scales = learner.state(distribution.offset), learner.state(distribution.scale)
+    return {
+        "class": type(learner.model).__name__,
+        "layers": {name: str(one) for name, one in learner.model.named_modules() if _is_leaf(one)},
+        "start": start,
+        "initial": {
+            name: {
+                "shape": list(offset.shape),
+                **_distribution(float(offset.flatten()[0]), float(scales[name].flatten()[0]), distribution.is_normal),
+            }
+            for name, offset in offsets.items()
+        },
+    }
+
+
+def _distribution(offset: float, scale: float, is_normal: bool) -> dict[str, Any]:
+    """Return the distribution of one parameter's weights, in words and numbers."""
+    if not scale:
+        return {"distribution": "constant", "value": offset}
+    if is_normal:
+        return {"distribution": "normal", "mean": offset, "std": scale}
+    return {"distribution": "uniform", "low": offset - scale, "high": offset + scale}
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    return next(module.children(), None) is None
+
+
+def _digest(arrays: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of arrays with their names, types and shapes."""
+    found = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name].numpy()
+        found.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()
+
+
+# ---------------------------------------------------------------- reading
+
+
+def read(path: str | Path) -> Distilled:
+    """Return the content of ``synthetic.npz``, ``synthetic.safetensors`` or of the folder that holds one of them.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or no synthetic set.
+    """
+    path = Path(path)
+    if path.is_dir():
+        there = [path / f"{NAME}{suffix}" for suffix in _READERS if (path / f"{NAME}{suffix}").exists()]
+        if not there:
+            raise CheckpointError(f"{path} holds no synthetic set: neither {NAME}.safetensors nor {NAME}.npz")
+        path = there[0]
+    if path.suffix not in _READERS:
+        raise CheckpointError(f"{path} must be a folder or end in {' or '.join(_READERS)}")
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist")
+    try:
+        arrays, text = _READERS[path.suffix](path)
+        about = json.loads(text)
+        known = isinstance(about, dict) and about["format"] == FORMAT and isinstance(about["optimizer"]["name"], str)
+        expected = about["sha256"] if known else None
+    except Exception as error:  # a damaged or foreign file fails in many ways, zlib.error and KeyError among them
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path} is damaged or no synthetic set: {reason}") from error
+    if not known:
+        raise CheckpointError(f"{path} is no synthetic set of format {FORMAT}")
+    if _digest(arrays) != expected:
+        raise CheckpointError(f"{path} is damaged: its arrays do not have the sha256 that it states")
+    return _distilled(path, arrays, about)
+
+
+def _distilled(path: Path, arrays: Mapping[str, Tensor], about: dict[str, Any]) -> Distilled:
+    """Return arrays with the names that they must have, after a check of their shapes."""
+    by_kind: dict[str, dict[str, Tensor]] = {"step_sizes": {}, "initial_weights": {}}
+    for name, array in arrays.items():
+        kind, _, rest = name.partition(".")
+        if rest:
+            by_kind.setdefault(kind, {})[rest] = array
+    images, labels, sizes = arrays.get("images"), arrays.get("labels"), by_kind["step_sizes"]
+    if images is None or labels is None or not sizes:
+        raise CheckpointError(f"{path} is no synthetic set: it has the arrays {sorted(arrays)}")
+    if (
+        labels.ndim != 2
+        or images.ndim < 2
+        or len(images) != len(labels)
+        or any(one.ndim != 1 for one in sizes.values())
+    ):
+        shapes = {name: tuple(array.shape) for name, array in arrays.items()}
+        raise CheckpointError(f"{path} is no synthetic set: its arrays have the shapes {shapes}")
+    starts: dict[str, dict[str, Tensor]] = {}
+    for name, array in by_kind["initial_weights"].items():
+        learner, _, parameter = name.partition(".")
+        starts.setdefault(learner, {})[parameter] = array
+    return Distilled(images, labels, sizes, about["optimizer"]["name"], starts, about)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str]:
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()["about"]  # noqa: SIM118
+
+
+def _read_npz(path: Path) -> tuple[dict[str, Tensor], str]:
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: torch.from_numpy(file[name]) for name in file.files if name != "about"}
+        return arrays, str(file["about"])
+
+
+_READERS = {".safetensors": _read_safetensors, ".npz": _read_npz}

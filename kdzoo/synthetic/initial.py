@@ -1,0 +1,98 @@
+"""Distributions of initial weights, as an offset and a scale for every weight of a network.
+
+Every initialisation here draws ``offset + scale * unit``, where the unit is normal or uniform on [-1, 1]; many
+networks are then drawn by one call.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdzoo.errors import ConfigError
+
+INITS = ("xavier", "kaiming", "normal", "default")
+"""Glorot & Bengio 2010, uniform; He et al. 2015, uniform; one normal distribution for all weights; torch's own."""
+_NORMS = (nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.RMSNorm)
+_FAN_IN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+@dataclass(frozen=True)
+class Initial:
+    """The distribution of a network's initial weights.
+
+    Attributes:
+        offset: [P], mean of every weight.
+        scale: [P], deviation (normal) or half the width (uniform) of every weight, >= 0.
+        is_normal: whether the unit is normal; otherwise it is uniform on [-1, 1].
+    """
+
+    offset: Tensor
+    scale: Tensor
+    is_normal: bool
+
+    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Return the weights of ``count`` networks [count, P]."""
+        unit = torch.empty(count, len(self.offset))
+        if self.is_normal:
+            unit.normal_(generator=generator)
+        else:
+            unit.uniform_(-1, 1, generator=generator)
+        return self.offset + self.scale * unit
+
+
+def initial(model: nn.Module, init: str, mean: float = 0.0, std: float = 0.05) -> Initial:
+    """Return a distribution of the weights of ``model``, in the order of ``named_parameters``.
+
+    Args:
+        model: its normalisation layers start at scale 1 and shift 0, except with ``normal``.
+        init: one of ``INITS``; ``xavier`` and ``kaiming`` set biases to 0.
+        mean: of all weights with ``normal``.
+        std: deviation of all weights with ``normal``, >= 0.
+
+    Raises:
+        ConfigError: ``default`` meets a layer whose own initialisation is not known here.
+    """
+    if init == "normal":
+        size = sum(parameter.numel() for parameter in model.parameters())
+        return Initial(torch.full((size,), mean), torch.full((size,), std), is_normal=True)
+    pairs = [_offset_and_bound(init, *named) for named in _owned_parameters(model)]
+    offset, scale = (
+        torch.cat([torch.full((n,), value) for n, value in values])
+        for values in zip(*[((n, offset), (n, bound)) for n, offset, bound in pairs], strict=True)
+    )
+    return Initial(offset, scale, is_normal=False)
+
+
+def _owned_parameters(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
+    """Yield every parameter with the layer that owns it, in the order of ``named_parameters``."""
+    for name, parameter in model.named_parameters():
+        owner, _, own_name = name.rpartition(".")
+        yield model.get_submodule(owner), own_name, parameter
+
+
+def _offset_and_bound(init: str, owner: nn.Module, name: str, parameter: nn.Parameter) -> tuple[int, float, float]:
+    """Return the number of weights of a parameter, their offset and half the width of their distribution."""
+    n, shape = parameter.numel(), parameter.shape
+    if isinstance(owner, _NORMS):
+        return n, float(name == "weight"), 0.0
+    if init == "default":
+        if not isinstance(owner, _FAN_IN):
+            raise ConfigError(
+                f"init='default' knows linear and convolutional layers, not the parameter {name!r} of a "
+                f"{type(owner).__name__}; choose xavier, kaiming or normal"
+            )
+        return n, 0.0, 1 / math.sqrt(_fans(owner.weight.shape)[0])
+    if parameter.ndim < 2:
+        return n, 0.0, 0.0
+    fan_in, fan_out = _fans(shape)
+    return n, 0.0, math.sqrt(6 / (fan_in + fan_out) if init == "xavier" else 6 / fan_in)
+
+
+def _fans(shape: Any) -> tuple[int, int]:
+    """Return the numbers of inputs and outputs of a weight [out, in, ...]."""
+    field = math.prod(shape[2:])
+    return shape[1] * field, shape[0] * field

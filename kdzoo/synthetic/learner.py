@@ -1,0 +1,142 @@
+"""A learner: a network and the distribution of its initial weights, many networks at once.
+
+The networks that are trained on a synthetic set all have one architecture. Their weights are the rows of one matrix
+[K, P], so that K trainings are one.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from kdzoo import checks
+from kdzoo.errors import ConfigError
+from kdzoo.synthetic.initial import INITS, initial
+
+HELD_OUT = 20
+"""Networks of a pool that no training sees."""
+_HELD_OUT_SEED = 20180411
+
+class Learner:
+    """A network to be trained on a synthetic set, and where its weights start.
+
+    Args:
+        model: a classifier without batch normalisation; its weights are only a pattern, and it is used in eval mode.
+        init: distribution of the initial weights: ``xavier`` or ``kaiming`` (uniform, biases 0), ``normal`` (all
+            weights and biases), ``default`` (torch's own).
+        mean: of ``normal``.
+        std: deviation of ``normal``, >= 0.
+        fixed: seed of the one initialisation that all networks start from; None draws a new one each time.
+        pool: number of networks that are first trained on the real data, and of which one is drawn each time; 0 takes
+            initial weights as they are drawn.
+        pool_steps: steps of Adam by which a network of the pool is trained, >= 1.
+
+    Raises:
+        ConfigError: an argument is out of its range, or the model has batch normalisation.
+
+    Example:
+        >>> learner = Learner(nn.Linear(4, 3))
+        >>> weights = learner.sample(2)
+        >>> weights.shape, learner.logits(weights, torch.zeros(5, 4)).shape
+        (torch.Size([2, 15]), torch.Size([2, 5, 3]))
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        init: str = "xavier",
+        mean: float = 0.0,
+        std: float = 0.05,
+        fixed: int | None = None,
+        pool: int = 0,
+        pool_steps: int = 300,
+    ) -> None:
+        self.model = model.eval().requires_grad_(False)
+        _refuse_statistics(model)
+        self._shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+        self._sizes = [math.prod(shape) for shape in self._shapes.values()]
+        if not self._sizes:
+            raise ConfigError(f"the learner {type(model).__name__} has no parameters to train")
+        self.initial = initial(
+            model,
+            checks.choice("init", init, INITS),
+            checks.number("mean", mean),
+            checks.number("std", std, least=0.0),
+        )
+        self.fixed = None if fixed is None else checks.integer("fixed", fixed, least=0)
+        self.pool_size = checks.integer("pool", pool, least=0)
+        self.pool_steps = checks.integer("pool_steps", pool_steps)
+        self.pool: Tensor | None = None
+        """[pool_size + HELD_OUT, P], weights of trained networks, the last of which are held out."""
+        if self.fixed is not None and self.pool_size:
+            raise ConfigError(f"fixed={fixed} and pool={pool} exclude each other: one start, or one of many")
+
+    @property
+    def n_weights(self) -> int:
+        """The number of weights P of one network."""
+        return sum(self._sizes)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether networks can be drawn; a pool must be trained first."""
+        return not self.pool_size or self.pool is not None
+
+    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Return the weights [count, P] from which networks are trained while the set is learned.
+
+        Raises:
+            ConfigError: the networks come from a pool that has not been trained yet.
+        """
+        if self.fixed is not None:
+            return self.initial.sample(1, torch.Generator().manual_seed(self.fixed)).expand(count, -1)
+        if not self.pool_size:
+            return self.initial.sample(count, generator)
+        return self._trained_pool()[torch.randint(self.pool_size, (count,), generator=generator)]
+
+    def held_out(self, count: int = HELD_OUT) -> Tensor:
+        """Return the weights [count, P] from which networks are trained to judge a set, the same at every call.
+
+        They are at most ``HELD_OUT`` with a pool, and one with a fixed start.
+        """
+        if self.fixed is not None:
+            return self.sample(1)
+        if self.pool_size:
+            return self._trained_pool()[self.pool_size :][:count]
+        return self.initial.sample(count, torch.Generator().manual_seed(_HELD_OUT_SEED))
+
+    def logits(self, weights: Tensor, inputs: Tensor) -> Tensor:
+        """Return the logits [K, b, C] of K networks, weights [K, P], for inputs [b, ...]."""
+        if len(weights) == 1:  # without the cost of vmap
+            return self._logits(weights[0], inputs)[None]
+        return vmap(self._logits, in_dims=(0, None))(weights, inputs)
+
+    def loss(self, weights: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross entropies of K networks, summed: each is a mean over images [M, ...], labels [M, C]."""
+        log_probs = self.logits(weights, images).log_softmax(-1)
+        return -(labels * log_probs).sum() / len(images)
+
+    def state(self, weights: Tensor) -> dict[str, Tensor]:
+        """Return the weights [P] of one network by name, as ``load_state_dict`` of its model takes them."""
+        parts = weights.split(self._sizes)
+        return {name: part.view(shape) for (name, shape), part in zip(self._shapes.items(), parts, strict=True)}
+
+    def _trained_pool(self) -> Tensor:
+        if self.pool is None:
+            raise ConfigError(f"the learner's pool of {self.pool_size} networks is not trained; call train_pool first")
+        return self.pool
+
+    def _logits(self, weights: Tensor, inputs: Tensor) -> Any:
+        return functional_call(self.model, self.state(weights), (inputs,))
+
+
+def _refuse_statistics(model: nn.Module) -> None:
+    """Refuse layers that keep running statistics: these are no function of the weights."""
+    for name, module in model.named_modules():
+        if getattr(module, "running_mean", None) is not None:
+            raise ConfigError(
+                f"the learner {type(model).__name__} has {type(module).__name__} at {name!r}, whose running statistics "
+                "are no weights and make the gradient wrong; use group, layer or instance normalisation, or none"
+            )

@@ -1,0 +1,27 @@
+"""A synthetic set that is meant to make trained networks confuse two classes."""
+
+from typing import Any
+
+from kdzoo import checks
+from kdzoo.errors import ConfigError
+from kdzoo.synthetic.synthetic_set import SyntheticSet
+
+
+class PoisonSet(SyntheticSet):
+    """A synthetic set with the classes of an attack.
+
+    Args:
+        source: class under attack, 0..C-1.
+        target: class that networks shall take it for, another of 0..C-1.
+        **options: see :class:`SyntheticSet`.
+
+    Raises:
+        ConfigError: an argument is out of its range.
+    """
+
+    def __init__(self, *, source: int = 1, target: int = 7, **options: Any) -> None:
+        super().__init__(**options)
+        self.source = checks.integer("source", source, least=0, most=self.num_classes - 1)
+        self.target = checks.integer("target", target, least=0, most=self.num_classes - 1)
+        if self.source == self.target:
+            raise ConfigError(f"source and target must be different classes, got {source} for both")

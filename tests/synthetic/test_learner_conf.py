@@ -1,0 +1,39 @@
+"""The packaged networks that learn from synthetic data."""
+
+import pytest
+import torch
+import yaml
+
+from kdzoo import config
+from kdzoo.synthetic import Learner
+
+FILES = sorted((config.packaged_folder() / "learner").glob("*.yaml"))
+WEIGHTS = {
+    "logistic": 784 * 10 + 10,
+    "mlp": (784 * 100 + 100) + (100 * 10 + 10),
+    "convnet": 74_650,
+    "lenet": 61_706,
+    "convnet3": (128 * 9 + 256) + 2 * (128 * 128 * 9 + 256) + (128 * 3 * 3 * 10 + 10),
+}
+
+
+def test_every_file_is_known_here():
+    assert {path.stem for path in FILES} == set(WEIGHTS)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_file_names_one_learner_of_the_right_size(path):
+    ((name, node),) = yaml.safe_load(path.read_text()).items()
+    model = {**node["model"], "in_shape": (1, 28, 28), "num_classes": 10}
+    allow = {node["_target_"], model["_target_"]}
+    learner = config.instantiate({**node, "model": model}, allow=allow)
+    assert name == path.stem
+    assert isinstance(learner, Learner)
+    assert learner.n_weights == WEIGHTS[name]
+    weights = learner.sample(2, torch.Generator().manual_seed(0))
+    assert learner.logits(weights, torch.zeros(3, 1, 28, 28)).shape == (2, 3, 10)
+
+
+def test_several_are_chosen_by_name():
+    chosen = config.compose("learner=[logistic,convnet3]").learner
+    assert list(chosen) == ["logistic", "convnet3"]
