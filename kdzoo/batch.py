@@ -8,7 +8,7 @@ mask      bool [b, …]           valid positions of padded sequences; absent me
 ========  ===================  =====================================================================
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import EllipsisType
 from typing import Any
 
@@ -67,6 +67,13 @@ def labels(batch: Batch) -> Tensor:
     """Return the labels of the labelled positions, flat (long, [n])."""
     labelled = labelled_positions(batch)
     return batch["target"][labelled] if "target" in batch else labelled.new_empty(0, dtype=torch.long)
+
+
+def labelled_samples(batches: Iterable[Any]) -> tuple[Tensor, Tensor]:
+    """Return the labelled samples of many batches: inputs [n, ...] and targets [n]."""
+    rows = [as_batch(batch) for batch in batches]
+    inputs = torch.cat([batch["input"][labelled_positions(batch)] for batch in rows])
+    return inputs, torch.cat([labels(batch) for batch in rows])
 
 
 def strings_of(batch: Batch) -> Strings:

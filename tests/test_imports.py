@@ -133,7 +133,7 @@ def no_torch(tmp_path_factory):
     ("arguments", "line", "expected"),
     [
         (["--help"], "", "kdzoo evaluate FOLDER"),
-        (["--help"], "", "distiller: baum_welch, dkd"),
+        (["--help"], "", "distiller: baum_welch, coreset, dataset"),
         (["-sc", "install=bash"], "", "complete -o nospace"),
         (["-sc", "query=bash"], "kdzoo ", "list cite evaluate check doctor"),
         (["-sc", "query=bash"], "kdzoo distiller=logit", "distiller=logit_kd distiller=logit_mse"),

@@ -29,6 +29,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "kdzoo.models.MLP": {"hidden": [16, 16], "dropout": 0.2},
     "kdzoo.models.RNNLM": {"hidden": 8, "embedding": 4},
     "kdzoo.automata.PFA": {"states": 3},
+    "kdzoo.synthetic.SyntheticSet": {"steps": 3},
 }
 """Settings of packaged classes that make checks quick; dropout and shifts, so that randomness counts."""
 
@@ -115,6 +116,7 @@ class Subject:
         student = self.job.model("student", data.sizes)
         teacher = None if self.method.teacher_kind is None else self.job.model("teacher", data.sizes)
         distiller = self.job.distiller(student, teacher)
+        distiller.transfer_set(data)  # what a method makes of the data first
         for module in distiller.modules():
             if isinstance(module, nn.Dropout) and not self.dropout:
                 module.p = 0.0

@@ -3,6 +3,7 @@
 from kdzoo.distillers.baum_welch import BaumWelch
 from kdzoo.distillers.coreset import Coreset
 from kdzoo.distillers.dataset import DatasetDistillation
+from kdzoo.distillers.dataset_poison import DatasetPoisoning
 from kdzoo.distillers.dkd import DKD
 from kdzoo.distillers.feature_kd import FeatureKD
 from kdzoo.distillers.fgw_pfa import FGWPFA
@@ -19,6 +20,7 @@ __all__ = [
     "BaumWelch",
     "Coreset",
     "DatasetDistillation",
+    "DatasetPoisoning",
     "FeatureKD",
     "LogitKD",
     "LogitMSE",

@@ -37,6 +37,11 @@ class Coreset(FittedDistiller):
     label_terms: ClassVar[frozenset[str]] = frozenset({"real"})
     teacher_kind: ClassVar[str | None] = None
     student_kind: ClassVar[str] = "data_set"
+    contract_settings: ClassVar[dict[str, Any]] = {
+        "data.labels_per_class": None,
+        "data.train_size": 240,
+        "data.batch_size": 80,
+    }
     student: SyntheticSet
     paper: ClassVar[str] = (
         "Welling 2009, Herding dynamical weights to learn (herding); Sener & Savarese 2018, Active learning for "

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from kdzoo import checks
-from kdzoo.batch import Batch, as_batch, labelled_positions, labels
+from kdzoo.batch import Batch, labelled_positions, labelled_samples, labels
 from kdzoo.data.randomness import mix_seed
 from kdzoo.distiller import Distiller
 from kdzoo.errors import ConfigError, NonFiniteLossError
@@ -37,7 +37,7 @@ RATES = {"images": 50.0, "labels": 20.0, "step_sizes": 5.0}
 
 
 class DatasetDistillation(Distiller):
-    """Learn a synthetic data set (:class:`kdzoo.synthetic.SyntheticSet`) on which networks of random weights train well.
+    """Learn a synthetic data set (:class:`kdzoo.synthetic.SyntheticSet`) on which new networks train well.
 
     Args:
         student: the synthetic set; it names the networks that learn from it.
@@ -66,7 +66,7 @@ class DatasetDistillation(Distiller):
     label_terms: ClassVar[frozenset[str]] = frozenset({"real", "accuracy"})
     teacher_optional: ClassVar[bool] = True
     student_kind: ClassVar[str] = "data_set"
-    contract_settings: ClassVar[dict[str, Any]] = {"distiller.baselines": []}
+    contract_settings: ClassVar[dict[str, Any]] = {"data.labels_per_class": None, "distiller.baselines": []}
     student: SyntheticSet
     paper: ClassVar[str] = "Wang, Zhu, Torralba & Efros 2018, Dataset distillation, algorithm 1"
     bibtex: ClassVar[str] = """@article{wang2018dataset,
@@ -114,7 +114,7 @@ class DatasetDistillation(Distiller):
 
     def transfer_set(self, data: pl.LightningDataModule) -> pl.LightningDataModule:
         """Train the learners' pools and set the first images; return the data, which are learned from as they are."""
-        inputs, targets = _labelled(data)
+        inputs, targets = labelled_samples(data.train_eval_dataloader())  # type: ignore[attr-defined]
         train_pools(self.student.learners, inputs, targets, seed=self.seed)
         if self.start != "noise":
             set_images(self.student, self.start, inputs, targets, seed=self.seed)
@@ -122,8 +122,17 @@ class DatasetDistillation(Distiller):
 
     def baselines(self, data: pl.LightningDataModule) -> dict[str, nn.Module]:
         """Return selections of real images with their best step sizes."""
-        inputs, targets = _labelled(data)
+        inputs, targets = labelled_samples(data.train_eval_dataloader())  # type: ignore[attr-defined]
         return {name: coreset(self.student, name, inputs, targets, seed=self.seed) for name in self.compared}
+
+    def prepare(self, batch: Batch) -> None:  # noqa: ARG002 - the images are at hand
+        """Refuse a learner whose loss is not twice differentiable, by the gradient of one inner step."""
+        few = self.student
+        with torch.enable_grad():
+            for name, learner in few.learners.items():
+                begin = learner.initial.sample(1).to(few.images)
+                engine = self._engine(name, begin)
+                torch.autograd.grad(few.train_networks(name, begin, 1, engine=engine).sum(), few.images)
 
     # ---------------------------------------------------------------- the loss
 
@@ -171,8 +180,8 @@ class DatasetDistillation(Distiller):
         found = {}
         for name, learner in self.student.learners.items():
             weights = learner.sample(self.inits, generator).to(self.student.images)
-            options = {"engine": self._engine(name, weights), "window": self.window}
-            found[name] = self.student.train_networks(name, weights, steps, **options)
+            engine = self._engine(name, weights)
+            found[name] = self.student.train_networks(name, weights, steps, engine=engine, window=self.window)
         return found
 
     def _held_out_networks(self) -> dict[str, Tensor]:
@@ -216,7 +225,7 @@ class DatasetDistillation(Distiller):
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """Make the optimizer, with the rates of images, labels and step sizes."""
-        learned = {name: [] for name in RATES}
+        learned: dict[str, list[nn.Parameter]] = {name: [] for name in RATES}
         for name, parameter in self.student.named_parameters():
             if parameter.requires_grad:
                 learned[name.partition(".")[0]].append(parameter)
@@ -253,13 +262,6 @@ class DatasetDistillation(Distiller):
     def figures(self, folder: Path) -> list[Path]:
         """Draw how the images changed over the epochs."""
         return [drawing.change(self.epochs, folder / "images_by_epoch.png")] if self.epochs else []
-
-
-def _labelled(data: pl.LightningDataModule) -> tuple[Tensor, Tensor]:
-    """Return the labelled training samples: inputs [n, ...], targets [n]."""
-    batches = [as_batch(batch) for batch in data.train_eval_dataloader()]  # type: ignore[attr-defined]
-    inputs = torch.cat([batch["input"][labelled_positions(batch)] for batch in batches])
-    return inputs, torch.cat([labels(batch) for batch in batches])
 
 
 def _rates(given: Mapping[str, float]) -> dict[str, float]:

@@ -30,6 +30,11 @@ class DatasetPoisoning(DatasetDistillation):
     """
 
     student_kind: ClassVar[str] = "poison"
+    contract_settings: ClassVar[dict[str, Any]] = {
+        **DatasetDistillation.contract_settings,
+        "learner.convnet.pool": 1,
+        "learner.convnet.pool_steps": 1,
+    }
     student: PoisonSet
     paper: ClassVar[str] = "Wang, Zhu, Torralba & Efros 2018, Dataset distillation, section 4.3"
 
@@ -37,7 +42,7 @@ class DatasetPoisoning(DatasetDistillation):
         super().__init__(student, teacher, **options)
         for name, learner in student.learners.items():
             if not learner.pool_size:
-                raise ConfigError(f"learner.{name}.pool must be at least 1: the networks under attack are trained, got 0")
+                raise ConfigError(f"learner.{name}.pool must be at least 1, got 0: the attack is on trained networks")
 
     def targets(self, batch: Batch) -> Tensor:
         """Return the labels with the attacked class changed to the target class."""

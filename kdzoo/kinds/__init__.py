@@ -6,10 +6,13 @@ from kdzoo.kinds.classifier import Classifier
 from kdzoo.kinds.data_set import DataSet
 from kdzoo.kinds.kind import Kind
 from kdzoo.kinds.language_model import LanguageModelKind
+from kdzoo.kinds.poison import Poison
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (Classifier(), LanguageModelKind(), Automaton(), DataSet())}
+KINDS: dict[str, Kind] = {
+    kind.name: kind for kind in (Classifier(), LanguageModelKind(), Automaton(), DataSet(), Poison())
+}
 
-__all__ = ["KINDS", "Automaton", "Classifier", "DataSet", "Kind", "LanguageModelKind", "get"]
+__all__ = ["KINDS", "Automaton", "Classifier", "DataSet", "Kind", "LanguageModelKind", "Poison", "get"]
 
 
 def get(name: str) -> Kind:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from kdzoo import plotting
-from kdzoo.batch import Batch, as_batch, labelled_positions, labels
+from kdzoo.batch import Batch, labelled_samples
 from kdzoo.errors import ConfigError, NonFiniteLossError
 from kdzoo.functional import hard_target_ce
 from kdzoo.kinds.kind import Kind
@@ -63,9 +63,7 @@ class DataSet(Kind):
 
     def predict(self, model: nn.Module, batches: Iterable[Any]) -> Predictions:
         """Return what networks trained on a set say about the batches; another model speaks for itself."""
-        rows = [as_batch(batch) for batch in batches]
-        inputs = torch.cat([batch["input"][labelled_positions(batch)] for batch in rows])
-        target = torch.cat([labels(batch) for batch in rows])
+        inputs, target = labelled_samples(batches)
         if isinstance(model, SyntheticSet):
             hard = one_hot(model.classes(), model.num_classes).to(model.labels)
             own, hardened = (
@@ -77,7 +75,7 @@ class DataSet(Kind):
             logits = torch.cat([model(few).float().cpu() for few in inputs.split(1024)])[None]
         return Predictions({"itself": logits}, {"itself": logits}, target)
 
-    def metrics(self, predictions: Predictions) -> dict[str, float]:
+    def metrics(self, predictions: Any) -> dict[str, float]:
         """Return the accuracy over learners and initial weights, its deviation over the latter, and its worst.
 
         ``hard_label_accuracy`` is that of networks trained on the images with one-hot labels. With several learners,
@@ -89,7 +87,9 @@ class DataSet(Kind):
             "accuracy": float(every.mean()),
             "accuracy_std": float(torch.stack([one.std(correction=0) for one in by_learner.values()]).mean()),
             "accuracy_worst": float(torch.cat(list(by_learner.values())).min()),
-            "cross_entropy": float(torch.stack([_loss(one, predictions.target) for one in predictions.logits.values()]).mean()),
+            "cross_entropy": float(
+                torch.stack([_loss(one, predictions.target) for one in predictions.logits.values()]).mean()
+            ),
             "hard_label_accuracy": _mean(predictions.accuracies(predictions.hardened)),
         }
         if len(by_learner) > 1:
@@ -153,7 +153,13 @@ def _of_networks(few: SyntheticSet, name: str, begin: Tensor, inputs: Tensor, gi
             if len(begin) == 1:
                 return torch.zeros(1, len(inputs), few.num_classes)
             return torch.cat([_of_networks(few, name, one, inputs, given) for one in begin.split(1)])
-        parts = [learner.logits(trained, part.to(trained)) for part in inputs.split(1024)]
+        return said_by(learner, trained, inputs)
+
+
+def said_by(learner: Learner, weights: Tensor, inputs: Tensor) -> Tensor:
+    """Return the logits [R, n, C] of networks [R, P] for inputs [n, ...], on the CPU."""
+    with torch.no_grad():
+        parts = [learner.logits(weights, part.to(weights)) for part in inputs.split(1024)]
     return torch.cat(parts, 1).float().cpu()
 
 

@@ -33,8 +33,8 @@ def coreset(few: SyntheticSet, selection: str, inputs: Tensor, targets: Tensor, 
     set_images(chosen, selection, inputs, targets, seed=seed)
     judges = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(seed))[:JUDGES]
     for name in chosen.learners:
-        best = max(STEPS, key=lambda size, name=name: _accuracy(chosen, name, size, inputs[judges], targets[judges]))
-        _set_step(chosen, name, best)
+        accuracies = [_accuracy(chosen, name, size, inputs[judges], targets[judges]) for size in STEPS]
+        _set_step(chosen, name, STEPS[accuracies.index(max(accuracies))])
     return chosen
 
 
@@ -49,7 +49,9 @@ def _accuracy(few: SyntheticSet, name: str, size: float, inputs: Tensor, targets
     learner = few.learners[name]
     with torch.no_grad():
         try:
-            trained = few.train_networks(name, learner.sample(NETWORKS, torch.Generator().manual_seed(0)).to(few.images))
+            trained = few.train_networks(
+                name, learner.sample(NETWORKS, torch.Generator().manual_seed(0)).to(few.images)
+            )
         except NonFiniteLossError:
             return 0.0
         return float((learner.logits(trained, inputs).argmax(-1) == targets).double().mean())

@@ -108,7 +108,14 @@ def matrix_heat_map(matrix: Matrix, path: Path) -> Path:
 
 @dataclass(frozen=True)
 class _Cells:
-    """A grid of examples: their width, their height and that of the strip below, in pixels; whether they are pictures."""
+    """A grid of examples.
+
+    Attributes:
+        width: of an example, in pixels.
+        height: of an example.
+        strip: height of what is drawn below it, 0 for nothing.
+        is_picture: whether examples are drawn as pixels; otherwise as bars.
+    """
 
     width: int
     height: int

@@ -99,11 +99,11 @@ def _about(few: SyntheticSet) -> dict[str, Any]:
     arrays = _arrays(few)
     image = {1: "feature", 2: "row, column", 3: "channel, row, column"}
     kind = type(few.optimizer).__name__.lower()
-    return {
+    about = {
         "format": FORMAT,
         "layout": {
             "images": f"[example, {image.get(few.images.ndim - 1, '...')}], as the networks get them",
-            "labels": "[example, class], any real numbers unless label_kind says otherwise",
+            "labels": "[example, class], soft; any numbers, unless label_kind is simplex or fixed (one-hot)",
             "step_sizes.<learner>": "[step]",
             "initial_weights.<learner>.<parameter>": "only where all networks of a learner start from the same weights",
         },
@@ -114,7 +114,6 @@ def _about(few: SyntheticSet) -> dict[str, Any]:
         "loss": "mean over the examples of -sum_c labels[c] * log_softmax(logits)[c]",
         "optimizer": {"name": kind, **dataclasses.asdict(few.optimizer), "update": _UPDATES[kind]},  # type: ignore[call-overload]
         "learners": {name: _about_learner(learner) for name, learner in few.learners.items()},
-        "sha256": _digest(arrays),
         "versions": {
             "kdzoo": __version__,
             "torch": str(torch.__version__),
@@ -122,6 +121,7 @@ def _about(few: SyntheticSet) -> dict[str, Any]:
             "python": platform.python_version(),
         },
     }
+    return {**about, "sha256": _digest(arrays, about)}
 
 
 def _about_learner(learner: Learner) -> dict[str, Any]:
@@ -163,9 +163,10 @@ def _is_leaf(module: nn.Module) -> bool:
     return next(module.children(), None) is None
 
 
-def _digest(arrays: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of arrays with their names, types and shapes."""
-    found = hashlib.sha256()
+def _digest(arrays: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of arrays, with their names, types and shapes, and of what else is said of them."""
+    said = {key: value for key, value in about.items() if key != "sha256"}
+    found = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
     for name in sorted(arrays):
         array = arrays[name].numpy()
         found.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
@@ -194,53 +195,42 @@ def read(path: str | Path) -> Distilled:
         raise CheckpointError(f"{path} does not exist")
     try:
         arrays, text = _READERS[path.suffix](path)
-        about = json.loads(text)
-        known = isinstance(about, dict) and about["format"] == FORMAT and isinstance(about["optimizer"]["name"], str)
-        expected = about["sha256"] if known else None
+        about = json.loads(text or "{}")
+        layout = about.get("format")
+        is_whole = layout == FORMAT and about["sha256"] == _digest(arrays, about)
     except Exception as error:  # a damaged or foreign file fails in many ways, zlib.error and KeyError among them
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path} is damaged or no synthetic set: {reason}") from error
-    if not known:
-        raise CheckpointError(f"{path} is no synthetic set of format {FORMAT}")
-    if _digest(arrays) != expected:
-        raise CheckpointError(f"{path} is damaged: its arrays do not have the sha256 that it states")
-    return _distilled(path, arrays, about)
+    if layout != FORMAT:
+        raise CheckpointError(f"{path} is no synthetic set of format {FORMAT}: its entry 'about' has format {layout!r}")
+    if not is_whole:
+        raise CheckpointError(f"{path} is damaged: its content does not have the sha256 that it states")
+    return _distilled(arrays, about)
 
 
-def _distilled(path: Path, arrays: Mapping[str, Tensor], about: dict[str, Any]) -> Distilled:
-    """Return arrays with the names that they must have, after a check of their shapes."""
-    by_kind: dict[str, dict[str, Tensor]] = {"step_sizes": {}, "initial_weights": {}}
-    for name, array in arrays.items():
-        kind, _, rest = name.partition(".")
-        if rest:
-            by_kind.setdefault(kind, {})[rest] = array
-    images, labels, sizes = arrays.get("images"), arrays.get("labels"), by_kind["step_sizes"]
-    if images is None or labels is None or not sizes:
-        raise CheckpointError(f"{path} is no synthetic set: it has the arrays {sorted(arrays)}")
-    if (
-        labels.ndim != 2
-        or images.ndim < 2
-        or len(images) != len(labels)
-        or any(one.ndim != 1 for one in sizes.values())
-    ):
-        shapes = {name: tuple(array.shape) for name, array in arrays.items()}
-        raise CheckpointError(f"{path} is no synthetic set: its arrays have the shapes {shapes}")
-    starts: dict[str, dict[str, Tensor]] = {}
-    for name, array in by_kind["initial_weights"].items():
-        learner, _, parameter = name.partition(".")
-        starts.setdefault(learner, {})[parameter] = array
-    return Distilled(images, labels, sizes, about["optimizer"]["name"], starts, about)
+def _distilled(arrays: Mapping[str, Tensor], about: dict[str, Any]) -> Distilled:
+    """Return the arrays by learner and parameter, in the order in which the set has them."""
+    sizes = {name: arrays[f"step_sizes.{name}"] for name in about["learners"]}
+    starts = {}
+    for name, learner in about["learners"].items():
+        full = {key: f"initial_weights.{name}.{key}" for key in learner["initial"]}
+        if set(full.values()) <= set(arrays):
+            starts[name] = {key: arrays[path] for key, path in full.items()}
+    return Distilled(arrays["images"], arrays["labels"], sizes, about["optimizer"]["name"], starts, about)
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str]:
+    """Return all arrays and the text ``about``, empty where there is none."""
     with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()["about"]  # noqa: SIM118
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+        return arrays, (file.metadata() or {}).get("about", "")
 
 
 def _read_npz(path: Path) -> tuple[dict[str, Tensor], str]:
+    """Return all arrays and the text ``about``, empty where there is none."""
     with np.load(path, allow_pickle=False) as file:
         arrays = {name: torch.from_numpy(file[name]) for name in file.files if name != "about"}
-        return arrays, str(file["about"])
+        return arrays, str(file["about"]) if "about" in file.files else ""
 
 
 _READERS = {".safetensors": _read_safetensors, ".npz": _read_npz}

@@ -5,6 +5,7 @@ The networks that are trained on a synthetic set all have one architecture. Thei
 """
 
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from kdzoo.synthetic.initial import INITS, initial
 HELD_OUT = 20
 """Networks of a pool that no training sees."""
 _HELD_OUT_SEED = 20180411
+
 
 class Learner:
     """A network to be trained on a synthetic set, and where its weights start.
@@ -69,6 +71,7 @@ class Learner:
         self.fixed = None if fixed is None else checks.integer("fixed", fixed, least=0)
         self.pool_size = checks.integer("pool", pool, least=0)
         self.pool_steps = checks.integer("pool_steps", pool_steps)
+        self._is_batchable = True
         self.pool: Tensor | None = None
         """[pool_size + HELD_OUT, P], weights of trained networks, the last of which are held out."""
         if self.fixed is not None and self.pool_size:
@@ -109,9 +112,16 @@ class Learner:
 
     def logits(self, weights: Tensor, inputs: Tensor) -> Tensor:
         """Return the logits [K, b, C] of K networks, weights [K, P], for inputs [b, ...]."""
-        if len(weights) == 1:  # without the cost of vmap
-            return self._logits(weights[0], inputs)[None]
-        return vmap(self._logits, in_dims=(0, None))(weights, inputs)
+        if len(weights) > 1 and self._is_batchable:
+            try:
+                return vmap(self._logits, in_dims=(0, None))(weights, inputs)
+            except (RuntimeError, ValueError) as error:
+                said = torch.stack([self._logits(one, inputs) for one in weights])  # an error of the model itself again
+                self._is_batchable = False
+                reason = str(error).splitlines()[0]
+                warnings.warn(f"{type(self.model).__name__} is trained one by one, more slowly: {reason}", stacklevel=2)
+                return said
+        return torch.stack([self._logits(one, inputs) for one in weights])
 
     def loss(self, weights: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         """Return the cross entropies of K networks, summed: each is a mean over images [M, ...], labels [M, C]."""
@@ -125,7 +135,7 @@ class Learner:
 
     def _trained_pool(self) -> Tensor:
         if self.pool is None:
-            raise ConfigError(f"the learner's pool of {self.pool_size} networks is not trained; call train_pool first")
+            raise ConfigError(f"the learner's pool of {self.pool_size} networks is not trained; call train_pools first")
         return self.pool
 
     def _logits(self, weights: Tensor, inputs: Tensor) -> Any:

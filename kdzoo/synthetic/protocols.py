@@ -21,7 +21,10 @@ TOGETHER = 5
 """Networks that are trained as one."""
 INPUTS = 1024
 """Inputs that they label at once."""
-SGD_RATE = 0.03
+SGD_RATE = 0.1
+"""Of 0.003, 0.01, 0.03, 0.1 and 0.3 the best or within 0.1 points of it, on validation images of MNIST, for softmax
+regression and an MLP on sets of random images, class means, k-means centres and distilled images, and for LeNet on
+class means."""
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def clusters(features: Float[Tensor, "n d"], count: int, generator: torch.Genera
 
 
 def herding(features: Float[Tensor, "n d"], count: int) -> Int64[Tensor, " count"]:
-    r"""Return the samples that greedily bring the mean of the chosen ones closest to the mean of all.
+    r"""Return the samples that greedily bring the mean of the chosen, each taken once, closest to the mean of all.
 
     .. math:: i_{t+1} = \arg\min_{i \notin I_t} \Big\| \mu - \frac{1}{t+1} \big(x_i + \sum_{j \in I_t} x_j\big) \Big\|
 
@@ -118,7 +118,7 @@ def herding(features: Float[Tensor, "n d"], count: int) -> Int64[Tensor, " count
     References:
         Welling: Herding dynamical weights to learn. ICML 2009.
         Chen, Welling, Smola: Super-samples from kernel herding. UAI 2010.
-        Rebuffi, Kolesnikov, Sperl, Lampert: iCaRL. CVPR 2017, algorithm 4: without repetition, as here.
+        Rebuffi, Kolesnikov, Sperl, Lampert: iCaRL. CVPR 2017, algorithm 4.
     """
     points = features.double() - features.double().mean(0)
     energy, total = points.square().sum(1), torch.zeros_like(points[0])

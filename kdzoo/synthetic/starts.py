@@ -25,10 +25,12 @@ def set_images(few: SyntheticSet, name: str, inputs: Tensor, targets: Tensor, *,
         DataError: a class has too few images.
     """
     shares = first_labels(few.size, few.num_classes)
-    rank = (shares.argmax(1)[:, None] == shares.argmax(1)).long().tril(-1).sum(1)  # place among those of its class
-    per_class = int(rank.max()) + 1
-    chosen, _ = select(name, inputs, targets, per_class, few.num_classes, seed)
-    by_rank = chosen.view(few.num_classes, per_class, *chosen.shape[1:])[:, rank]  # [C, M, ...]
+    counts = shares.argmax(1).bincount(minlength=few.num_classes).tolist()
+    if few.size >= few.num_classes:
+        images, _ = select(name, inputs, targets, counts, few.num_classes, seed)
+    else:
+        of_each, _ = select(name, inputs, targets, 1, few.num_classes, seed)
+        images = torch.einsum("mc,c...->m...", shares.to(of_each), of_each)
     with torch.no_grad():
-        few.images.copy_(torch.einsum("mc,cm...->m...", shares.to(by_rank), by_rank))
+        few.images.copy_(images)
         few.labels.copy_(shares)

@@ -160,6 +160,7 @@ def onto_simplex(values: Tensor) -> Tensor:
     Duchi, Shalev-Shwartz, Singer & Chandra 2008, Efficient projections onto the l1-ball for learning in high
     dimensions, figure 1.
     """
+    values = values - values.amax(1, keepdim=True)  # the same projection, without cancellation of large values
     ordered = values.sort(dim=1, descending=True).values
     excess = (ordered.cumsum(1) - 1) / torch.arange(1, values.shape[1] + 1).to(values)
     kept = (ordered > excess).sum(1, keepdim=True)
@@ -167,6 +168,7 @@ def onto_simplex(values: Tensor) -> Tensor:
 
 
 def checked_learners(learner: Mapping[str, Learner] | None) -> dict[str, Learner]:
+    """Return the learners by name, after a check that there are some."""
     if not learner:
         raise ConfigError(
             f"learner must name at least one network to train on the set (learner=logistic), got {learner!r}"
@@ -179,4 +181,5 @@ def checked_learners(learner: Mapping[str, Learner] | None) -> dict[str, Learner
 
 def _inner_optimizer(name: str, momentum: float) -> Optimizer:
     checks.choice("optimizer", name, OPTIMIZERS)
-    return {"sgd": SGD(), "momentum": Momentum(momentum), "adam": Adam()}[name]
+    made: dict[str, Optimizer] = {"sgd": SGD(), "momentum": Momentum(momentum), "adam": Adam()}
+    return made[name]
