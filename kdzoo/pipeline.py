@@ -91,7 +91,8 @@ def run_seed(job: Job) -> dict[str, Any]:
     models |= distiller.baselines(transfer)
     unseen = job.settings["data"].get("exclude_classes") or ()
     names = getattr(data, "symbols", None)
-    result = {**evaluate(kind, models, data, job.folder, unseen), "seconds": seconds}
+    times = {"seconds": seconds, "cpu_seconds": {"student": history.cpu_seconds}}
+    result = {**evaluate(kind, models, data, job.folder, unseen), **times}
     if run_folder.is_main_process():
         draw_history(history, job.folder)
         distiller.figures(job.folder / "figures")
@@ -189,7 +190,10 @@ def summarise(jobs: list[Job], outcomes: list[dict[str, Any]], command: str) -> 
         "fidelity": report.over_seeds([outcome["fidelity"] for outcome in outcomes]),
         "comparison": report.comparison(score, by_role),
         "splits": outcomes[0]["splits"],
-        "seconds": {role: sum(one["seconds"][role] for one in outcomes) for role in outcomes[0]["seconds"]},
+        **{
+            clock: {role: sum(one[clock][role] for one in outcomes) for role in outcomes[0][clock]}
+            for clock in ("seconds", "cpu_seconds")
+        },
         "threads": torch.get_num_threads(),
         "versions": report.versions(),
         "command": command,

@@ -29,12 +29,12 @@ class History(pl.Callback):
         self.steps: list[int] = []
         self.terms: dict[str, list[float | None]] = {}
         self.validation: list[dict[str, float]] = []
-        self.seconds = 0.0
-        self._started = time.perf_counter()
+        self.seconds = self.cpu_seconds = 0.0
+        self._started = self._clocks()
 
     def on_train_start(self, *_: Any) -> None:
-        """Start the clock."""
-        self._started = time.perf_counter()
+        """Start the clocks."""
+        self._started = self._clocks()
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
         """Note the terms that the distiller logged at this step."""
@@ -52,14 +52,25 @@ class History(pl.Callback):
         self.validation.append({"epoch": trainer.current_epoch, **metrics})
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything, with the training time up to now."""
-        seconds = self.seconds + time.perf_counter() - self._started
-        return {"steps": self.steps, "terms": self.terms, "validation": self.validation, "seconds": seconds}
+        """Return everything, with the wall and CPU time of the training up to now."""
+        passed, used = (now - then for now, then in zip(self._clocks(), self._started, strict=True))
+        return {
+            "steps": self.steps,
+            "terms": self.terms,
+            "validation": self.validation,
+            "seconds": self.seconds + passed,
+            "cpu_seconds": self.cpu_seconds + used,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue an earlier history."""
         self.steps, self.terms = list(state["steps"]), dict(state["terms"])
-        self.validation, self.seconds = list(state["validation"]), state["seconds"]
+        self.validation = list(state["validation"])
+        self.seconds, self.cpu_seconds = state["seconds"], state["cpu_seconds"]
+
+    @staticmethod
+    def _clocks() -> tuple[float, float]:
+        return time.perf_counter(), time.process_time()
 
 
 @dataclass(frozen=True)
@@ -121,7 +132,8 @@ def fit(distiller: Distiller, data: pl.LightningDataModule, training: Training) 
             raise ConfigError(f"{training.label}: {config.one_line(error)}") from error
         except NonFiniteLossError as error:
             raise NonFiniteLossError(f"{training.label}: {error}") from error
-    history.seconds = history.state_dict()["seconds"]
+    final = history.state_dict()
+    history.seconds, history.cpu_seconds = final["seconds"], final["cpu_seconds"]
     return history
 
 

@@ -38,7 +38,7 @@ def difference(one: Any, other: Any, where: str = "") -> str | None:
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         if set(one) != set(other):
             return f"{where} has other keys: {sorted(map(str, set(one) ^ set(other)))}"
-        pairs = [(key, one[key], other[key]) for key in one if key != "seconds"]
+        pairs = [(key, one[key], other[key]) for key in one if key not in ("seconds", "cpu_seconds")]
     elif isinstance(one, list | tuple) and isinstance(other, list | tuple):
         if len(one) != len(other):
             return f"{where} has {len(one)} and {len(other)} entries"

@@ -190,7 +190,7 @@ class DatasetDistillation(Distiller):
         if self._judged is None or self._judged[0] != state:
             found = {}
             for name, learner in self.student.learners.items():
-                begin = learner.held_out(VALIDATION_INITS) if learner.is_ready else learner.initial.sample(1)
+                begin = learner.held_out(VALIDATION_INITS)
                 found[name] = self.student.train_networks(name, begin.to(self.student.images))
             self._judged = (state, found)
         return self._judged[1]

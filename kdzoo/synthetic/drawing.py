@@ -57,7 +57,9 @@ def examples(few: SyntheticSet, path: Path) -> Path:
     _draw(axes, cells, few.images[chosen], places)
     if cells.strip:
         corners = cells.corners(places) + np.array([0, cells.height + cells.strip])
-        _bars(axes, _numbers(few.labels[chosen]), corners, cells.width, 0.8 * cells.strip, ROLE_COLOURS["student"])
+        _bars(
+            axes, _numbers(few.labels[chosen]), corners, float(cells.width), 0.8 * cells.strip, ROLE_COLOURS["student"]
+        )
     axes.set_yticks(cells.middles(size[0]), [f"class {int(classes[row[0]])}" for row in rows])
     _draw_schedules(beside, few)
     return _save(figure, path)
@@ -179,7 +181,14 @@ def _draw(axes: Any, cells: _Cells, images: Tensor, places: NDArray[np.integer[A
     numbers = _numbers(images)
     if not cells.is_picture:
         corners = cells.corners(places) + np.array([0, cells.height])
-        _bars(axes, numbers.reshape(len(numbers), -1), corners, cells.width, cells.height, ROLE_COLOURS["teacher"])
+        _bars(
+            axes,
+            numbers.reshape(len(numbers), -1),
+            corners,
+            float(cells.width),
+            float(cells.height),
+            ROLE_COLOURS["teacher"],
+        )
         return
     low, high = np.percentile(numbers, _RANGE)
     scaled = ((numbers - low) / ((high - low) or 1)).clip(0, 1)

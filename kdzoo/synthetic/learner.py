@@ -21,7 +21,7 @@ HELD_OUT = 20
 _HELD_OUT_SEED = 20180411
 
 
-class Learner:
+class Learner(nn.Module):
     """A network to be trained on a synthetic set, and where its weights start.
 
     Args:
@@ -56,7 +56,8 @@ class Learner:
         pool: int = 0,
         pool_steps: int = 300,
     ) -> None:
-        self.model = model.eval().requires_grad_(False)
+        super().__init__()
+        self._pattern = (model.eval().requires_grad_(False),)  # a tuple: its weights are no part of the learner's state
         _refuse_statistics(model)
         self._shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
         self._sizes = [math.prod(shape) for shape in self._shapes.values()]
@@ -73,7 +74,10 @@ class Learner:
         self.pool_steps = checks.integer("pool_steps", pool_steps)
         self._is_batchable = True
         self.pool: Tensor | None = None
-        """[pool_size + HELD_OUT, P], weights of trained networks, the last of which are held out."""
+        """[pool_size, P], weights of trained networks; not saved."""
+        self.judges: Tensor | None
+        """[HELD_OUT, P], trained in the same way and never drawn; 0 until then."""
+        self.register_buffer("judges", torch.zeros(HELD_OUT, self.n_weights) if self.pool_size else None)
         if self.fixed is not None and self.pool_size:
             raise ConfigError(f"fixed={fixed} and pool={pool} exclude each other: one start, or one of many")
 
@@ -83,9 +87,20 @@ class Learner:
         return sum(self._sizes)
 
     @property
+    def model(self) -> nn.Module:
+        """The network without weights of its own."""
+        return self._pattern[0]
+
+    @property
     def is_ready(self) -> bool:
         """Whether networks can be drawn; a pool must be trained first."""
         return not self.pool_size or self.pool is not None
+
+    def set_pool(self, weights: Tensor) -> None:
+        """Take trained networks [pool_size + HELD_OUT, P], the last of which are held out."""
+        assert self.judges is not None
+        self.pool = weights[: self.pool_size]
+        self.judges.copy_(weights[self.pool_size :])
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Return the weights [count, P] from which networks are trained while the set is learned.
@@ -97,7 +112,9 @@ class Learner:
             return self.initial.sample(1, torch.Generator().manual_seed(self.fixed)).expand(count, -1)
         if not self.pool_size:
             return self.initial.sample(count, generator)
-        return self._trained_pool()[torch.randint(self.pool_size, (count,), generator=generator)]
+        if self.pool is None:
+            raise ConfigError(f"the learner's pool of {self.pool_size} networks is not trained; call train_pools first")
+        return self.pool[torch.randint(self.pool_size, (count,), generator=generator)]
 
     def held_out(self, count: int = HELD_OUT) -> Tensor:
         """Return the weights [count, P] from which networks are trained to judge a set, the same at every call.
@@ -106,8 +123,8 @@ class Learner:
         """
         if self.fixed is not None:
             return self.sample(1)
-        if self.pool_size:
-            return self._trained_pool()[self.pool_size :][:count]
+        if self.judges is not None:
+            return self.judges[:count]
         return self.initial.sample(count, torch.Generator().manual_seed(_HELD_OUT_SEED))
 
     def logits(self, weights: Tensor, inputs: Tensor) -> Tensor:
@@ -132,11 +149,6 @@ class Learner:
         """Return the weights [P] of one network by name, as ``load_state_dict`` of its model takes them."""
         parts = weights.split(self._sizes)
         return {name: part.view(shape) for (name, shape), part in zip(self._shapes.items(), parts, strict=True)}
-
-    def _trained_pool(self) -> Tensor:
-        if self.pool is None:
-            raise ConfigError(f"the learner's pool of {self.pool_size} networks is not trained; call train_pools first")
-        return self.pool
 
     def _logits(self, weights: Tensor, inputs: Tensor) -> Any:
         return functional_call(self.model, self.state(weights), (inputs,))

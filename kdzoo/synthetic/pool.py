@@ -23,7 +23,7 @@ def train_pools(learners: Mapping[str, Learner], inputs: Tensor, targets: Tensor
     """
     for learner in learners.values():
         if not learner.is_ready:
-            learner.pool = trained_pool(learner, inputs, targets, seed=seed)
+            learner.set_pool(trained_pool(learner, inputs, targets, seed=seed))
 
 
 def trained_pool(learner: Learner, inputs: Tensor, targets: Tensor, *, seed: int) -> Tensor:

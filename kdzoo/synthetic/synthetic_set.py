@@ -60,7 +60,7 @@ class SyntheticSet(nn.Module):
         momentum: float = 0.9,
     ) -> None:
         super().__init__()
-        self.learners = checked_learners(learner)
+        self.learner = nn.ModuleDict(checked_learners(learner))
         self.num_classes = checks.integer("num_classes", num_classes, least=2)
         self.steps = checks.integer("steps", steps)
         self.label_kind = checks.choice("labels", labels, LABELS)
@@ -77,9 +77,14 @@ class SyntheticSet(nn.Module):
         self.step_sizes = nn.ParameterDict(
             {
                 name: nn.Parameter(torch.full((n_sizes,), start), requires_grad=step_sizes != "fixed")
-                for name in self.learners
+                for name in self.learner
             }
         )
+
+    @property
+    def learners(self) -> dict[str, Learner]:
+        """The networks that learn from the set, by name."""
+        return {name: one for name, one in self.learner.items() if isinstance(one, Learner)}
 
     @property
     def size(self) -> int:

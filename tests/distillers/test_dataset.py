@@ -230,7 +230,8 @@ def test_labels_and_step_sizes_stay_where_they_belong(labels, tmp_path):
     before = few.labels.detach().clone()
     trained(DatasetDistillation(few, inits=1, optimizer=partial(torch.optim.SGD, lr=1.0)), data, tmp_path, 2)
     sizes = few.step_sizes["logistic"]
-    assert sizes.min() >= 1e-5 and sizes.max() <= 1
+    assert sizes.min() >= 1e-5
+    assert sizes.max() <= 1
     if labels == "fixed":
         assert torch.equal(few.labels, before)
     else:

@@ -4,7 +4,7 @@ import matplotlib.figure
 import numpy as np
 import pytest
 import torch
-from matplotlib.collections import PolyCollection
+from matplotlib.collections import LineCollection, PolyCollection
 from torch import nn
 
 from kdzoo.errors import ConfigError
@@ -101,8 +101,12 @@ def test_learned_labels_are_bars_below_their_image_in_the_row_of_the_largest(fig
     few = made(1, 10, 10)
     labels = torch.tensor([[0.1, 0.9, 0.0], [1.0, 0.0, -0.5], [0.2, 0.4, 0.5]])
     few.labels.data.copy_(labels)
+    few.images.data.copy_(torch.arange(3.0).view(3, 1, 1, 1).expand_as(few.images))
     drawing.examples(few, tmp_path / "a.png")
+    np.testing.assert_allclose(grid(figures[0])[[0, 16, 32], 0, 0], [0.5, 0, 1], atol=0.03)
     outlines = bars(figures[0])
+    (zeros,) = [one for one in figures[0].axes[0].collections if isinstance(one, LineCollection)]
+    assert [outline[0, 1] for outline in outlines] == pytest.approx([line[0, 1] for line in zeros.get_segments()])
     assert [label.get_text() for label in figures[0].axes[0].get_yticklabels()] == ["class 0", "class 1", "class 2"]
     low = min(outline[:, 1].max() for outline in outlines)
     assert low > 10  # below the first image

@@ -277,10 +277,11 @@ def test_five_lines_of_torch_reach_the_accuracy_that_is_reported(tmp_path):
     theirs = [((inputs.flatten(1) @ w.T + b).argmax(1) == targets).double().mean() for w, b in ends]
 
     held_out = Learner(model, pool=1)  # its held-out weights are those that the snippet drew
-    held_out.pool = torch.zeros(1 + HELD_OUT, held_out.n_weights)
+    pool = torch.zeros(1 + HELD_OUT, held_out.n_weights)
     for seed in range(RUNS):
         torch.manual_seed(seed)
-        held_out.pool[1 + seed, :640] = nn.init.xavier_uniform_(torch.empty(10, 64)).flatten()
+        pool[1 + seed, :640] = nn.init.xavier_uniform_(torch.empty(10, 64)).flatten()
+    held_out.set_pool(pool)
     reported = protocol_matrix(few, {"logistic": held_out}, inputs, targets, protocols=["own"], inits=RUNS)
     assert torch.stack(theirs).mean() == pytest.approx(float(reported.mean()), abs=1e-3)
     torch.testing.assert_close(torch.stack(theirs), reported.accuracy.flatten(), rtol=0, atol=3e-3)

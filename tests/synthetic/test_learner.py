@@ -145,13 +145,21 @@ def test_training_draws_from_a_pool_and_judges_hold_the_rest():
     assert not learner.is_ready
     with pytest.raises(ConfigError, match="pool of 5 networks is not trained"):
         learner.sample(1)
-    with pytest.raises(ConfigError, match="not trained"):
-        learner.held_out()
-    learner.pool = torch.arange(5.0 + HELD_OUT)[:, None].expand(-1, learner.n_weights)
+    learner.set_pool(torch.arange(5.0 + HELD_OUT)[:, None].expand(-1, learner.n_weights))
     assert learner.is_ready
     assert set(learner.sample(200, seeded())[:, 0].tolist()) == {0, 1, 2, 3, 4}
     assert learner.held_out()[:, 0].tolist() == [5 + i for i in range(HELD_OUT)]
     assert learner.held_out(3)[:, 0].tolist() == [5, 6, 7]
+
+
+def test_the_judges_of_a_pool_are_saved_and_the_pattern_is_not():
+    learner, other = (Learner(nn.Linear(4, 3), pool=5) for _ in range(2))
+    learner.set_pool(torch.rand(5 + HELD_OUT, learner.n_weights))
+    assert set(learner.state_dict()) == {"judges"}
+    other.load_state_dict(learner.state_dict())
+    assert torch.equal(other.held_out(), learner.held_out())
+    assert not other.is_ready
+    assert list(Learner(nn.Linear(4, 3)).state_dict()) == list(learner.parameters()) == []
 
 
 @pytest.mark.parametrize(

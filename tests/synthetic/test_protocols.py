@@ -105,10 +105,12 @@ def test_parts_change_nothing(few, data, monkeypatch):
 
 def test_what_diverges_guesses_and_is_counted_and_spoils_no_other(few, data):
     pooled = Learner(linear(), pool=1)
-    pooled.pool = torch.cat([torch.zeros(1, pooled.n_weights), pooled.initial.sample(HELD_OUT)])
+    with pytest.raises(ConfigError, match="the pool of learner linear is not trained"):
+        protocol_matrix(few, {"linear": pooled}, *data, protocols=["own"], inits=6)
+    pooled.set_pool(pooled.initial.sample(1 + HELD_OUT))
     whole = protocol_matrix(few, {"linear": pooled}, *data, protocols=["own"], inits=6)
     assert not whole.diverged.any()
-    pooled.pool[[2, 6]] = 3e38
+    pooled.judges[[1, 5]] = 3e38
     matrix = protocol_matrix(few, {"linear": pooled}, *data, protocols=["own"], inits=6)
     lost = torch.tensor([False, True, False, False, False, True])
     assert torch.equal(matrix.diverged[0, 0], lost)
@@ -174,7 +176,7 @@ def test_what_is_refused(options, message, few, data):
 
 def test_a_pool_that_holds_out_too_few_is_refused(few, data):
     pooled = Learner(linear(), pool=1)
-    pooled.pool = torch.zeros(1 + HELD_OUT, pooled.n_weights)
+    pooled.set_pool(torch.ones(1 + HELD_OUT, pooled.n_weights))
     with pytest.raises(ConfigError, match="learner linear has 20 held-out initial weights, inits=21 needs as many"):
         protocol_matrix(few, {"linear": pooled}, *data, inits=21)
 

@@ -1,6 +1,6 @@
 """Inner steps: the gradient of the inner loss and what the optimiser makes of it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,10 +11,7 @@ from kdzoo.errors import ConfigError
 from kdzoo.functional.unroll.optimizers import Optimizer, State
 
 InnerLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Weights [K, P], images [M, ...] and labels [M, C] to the sum over the K of each one's mean loss, a scalar.
-
-The same arguments must give the same value every time, since the engines evaluate a step more than once.
-"""
+"""Weights [K, P], images [M, ...] and labels [M, C] to the sum over the K of each one's mean loss, a scalar."""
 
 
 @dataclass(frozen=True)
@@ -43,44 +40,36 @@ class Descent:
             value = self.value(weights, images.detach(), labels.detach())
         return torch.autograd.grad(value, weights)[0]
 
-    def gradient_with_graph(
-        self, weights: Float[Tensor, "K P"], images: Tensor, labels: Tensor
-    ) -> Float[Tensor, "K P"]:
+    def gradient_with_graph(self, weights: Tensor, images: Tensor, labels: Tensor) -> Float[Tensor, "K P"]:
         """Return the gradient with respect to the weights, which require grad, to be differentiated again."""
         with torch.enable_grad():
             value = self.value(weights, images, labels)
             return torch.autograd.grad(value, weights, create_graph=True)[0]
 
-    def walk(
-        self, state: State, images: Tensor, labels: Tensor, sizes: Float[Tensor, " n"], first: int
-    ) -> Iterator[tuple[State, Float[Tensor, "K P"]]]:
-        """Take one step for each size without a graph; yield the state after each and the gradient it followed.
+    def step(self, state: State, images: Tensor, labels: Tensor, size: Float[Tensor, ""], number: int) -> State:
+        """Return the state after a step, without a graph; steps are counted from 0."""
+        gradient = self.gradient(state[0], images, labels)
+        with torch.no_grad():
+            return self.optimizer.update(state, gradient, size, number)
 
-        Args:
-            state: Where to start.
-            images: Images (M, ...).
-            labels: Labels (M, C).
-            sizes: The step sizes.
-            first: Number of the first step, counted from 0.
-        """
-        for i, size in enumerate(sizes.detach()):
-            gradient = self.gradient(state[0], images, labels)
-            with torch.no_grad():
-                state = self.optimizer.update(state, gradient, size, first + i)
-            yield state, gradient
+    def steps(self, state: State, images: Tensor, labels: Tensor, sizes: Float[Tensor, " n"], first: int) -> State:
+        """Return the state after a step of each size, without a graph."""
+        for number, size in enumerate(sizes.detach(), first):
+            state = self.step(state, images, labels, size, number)
+        return state
 
     def graph(self, state: State, images: Tensor, labels: Tensor, sizes: Float[Tensor, " n"], first: int) -> State:
-        """Take one step for each size and keep the graph of them all; the weights must require grad."""
-        for i, size in enumerate(sizes):
+        """Return the state after a step of each size, with the graph of all; the weights must require grad."""
+        for number, size in enumerate(sizes, first):
             gradient = self.gradient_with_graph(state[0], images, labels)
-            if i == 0:
+            if number == first:
                 check_twice(gradient)
-            state = self.optimizer.update(state, gradient, size, first + i)
+            state = self.optimizer.update(state, gradient, size, number)
         return state
 
 
 def check_twice(gradient: Tensor) -> None:
-    """Refuse a gradient that cannot be differentiated: one whose graph ends in nodes that only raise.
+    """Refuse a gradient that cannot be differentiated: its graph is missing, or ends in nodes that only raise.
 
     Raises:
         ConfigError: If the loss that it comes from is not twice differentiable.
@@ -97,6 +86,4 @@ def check_twice(gradient: Tensor) -> None:
     else:
         if gradient.requires_grad:
             return
-    raise ConfigError(
-        "loss must be twice differentiable, but the gradient of an operation in it has no derivative of its own"
-    )
+    raise ConfigError("loss must be twice differentiable, but the gradient of an operation in it has no derivative")

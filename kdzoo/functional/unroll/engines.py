@@ -25,11 +25,13 @@ class Engine:
 
     Args:
         pullback: From the end to the start of a stretch of steps.
-        stretch: Number of steps between two checkpoints, of the number of all steps.
+        stretch: The number of steps between two kept states, of the number of all steps.
+        graph: Whether the last stretch keeps its graph, so that it need not be taken again.
     """
 
     pullback: Pullback
     stretch: Callable[[int], int]
+    graph: bool = False
 
 
 def root(steps: int) -> int:
@@ -37,12 +39,33 @@ def root(steps: int) -> int:
     return math.isqrt(steps - 1) + 1
 
 
-ENGINES = {
-    "full": None,
-    "reverse": Engine(by_recursion, lambda _: 1),
-    "segments": Engine(through_graph, root),
+def short(steps: int) -> int:
+    """Return a number of steps whose graphs are not too many: 3/4 of the root, at least 1."""
+    return max(1, 3 * root(steps) // 4)
+
+
+WAYS = {
+    "reverse": Engine(by_recursion, root),
+    "segments": Engine(through_graph, short, graph=True),
     "jvp": Engine(by_tangent, root),
 }
+ENGINES = ("full", *WAYS)
+
+
+def differentiable(
+    engine: str, descent: Descent, state: State, images: Tensor, labels: Tensor, sizes: Float[Tensor, " n"], first: int
+) -> State:
+    """Return the state after a step of each size, differentiable by an engine."""
+    way = WAYS.get(engine)
+    head = 0
+    if way is not None:
+        stretch = way.stretch(len(sizes))
+        head = len(sizes) - (stretch if way.graph else 0)
+        if head:
+            state = Checkpointed.apply(descent, way.pullback, stretch, first, images, labels, sizes[:head], *state)
+    if head < len(sizes) and not state[0].requires_grad:
+        state = (leaf(state[0]), *state[1:])
+    return descent.graph(state, images, labels, sizes[head:], first + head)
 
 
 class Checkpointed(torch.autograd.Function):
@@ -52,45 +75,38 @@ class Checkpointed(torch.autograd.Function):
     def forward(
         ctx: Any,
         descent: Descent,
-        engine: Engine,
+        pullback: Pullback,
+        stretch: int,
         first: int,
         images: Tensor,
         labels: Tensor,
         sizes: Float[Tensor, " n"],
         *state: Tensor,
-    ) -> Float[Tensor, "K P"]:
-        """Return the weights after the last step."""
-        ctx.descent, ctx.engine, ctx.first = descent, engine, first
-        ctx.stretch = engine.stretch(len(sizes))
-        kept = state[0].new_empty(-(-len(sizes) // ctx.stretch), len(state), *state[0].shape)
-        put(kept[0], state)
-        for i, (after, _) in enumerate(descent.walk(state, images, labels, sizes, first), start=1):
-            if i % ctx.stretch == 0 and i < len(sizes):
-                put(kept[i // ctx.stretch], after)
+    ) -> State:
+        """Return the state after the last step."""
+        ctx.descent, ctx.pullback, ctx.stretch, ctx.first = descent, pullback, stretch, first
+        kept = state[0].new_empty(-(-len(sizes) // stretch), len(state), *state[0].shape)
+        for i, size in enumerate(sizes):
+            if i % stretch == 0:
+                torch.stack(state, out=kept[i // stretch])
+            state = descent.step(state, images, labels, size, first + i)
         ctx.save_for_backward(images, labels, sizes, kept)
-        return after[0]
+        return state
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, adjoint: Float[Tensor, "K P"]) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *adjoint: Tensor) -> tuple[Tensor | None, ...]:
         """Return the derivatives with respect to images, labels, step sizes and the state at the start."""
         images, labels, sizes, kept = ctx.saved_tensors
-        images, labels = (leaf(x, want) for x, want in zip((images, labels), ctx.needs_input_grad[3:5], strict=True))
+        images, labels = (leaf(x, want) for x, want in zip((images, labels), ctx.needs_input_grad[4:6], strict=True))
         totals = [torch.zeros_like(x) if x.requires_grad else None for x in (images, labels)]
         d_sizes = torch.empty_like(sizes)
-        adjoints: State = (adjoint, *(torch.zeros_like(adjoint) for _ in range(kept.shape[1] - 1)))
         for i in reversed(range(len(kept))):
             part = slice(i * ctx.stretch, (i + 1) * ctx.stretch)
             steps = Steps(ctx.descent, kept[i].unbind(), images, labels, sizes[part], ctx.first + part.start)
-            found = ctx.engine.pullback(steps, adjoints)
-            adjoints, d_sizes[part] = found.state, found.sizes
+            found = ctx.pullback(steps, adjoint)
+            adjoint, d_sizes[part] = found.state, found.sizes
             for total, share in zip(totals, (found.images, found.labels), strict=True):
                 if total is not None:
                     total += share
-        return None, None, None, *totals, d_sizes, *adjoints
-
-
-def put(place: Float[Tensor, "s K P"], state: State) -> None:
-    """Write a state to its place among the checkpoints."""
-    for row, part in zip(place, state, strict=True):
-        row.copy_(part)
+        return None, None, None, None, *totals, d_sizes, *adjoint

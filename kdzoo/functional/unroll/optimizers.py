@@ -44,7 +44,13 @@ class SGD:
         """Return the weights; nothing else is remembered."""
         return (weights,)
 
-    def update(self, state: State, gradient: Float[Tensor, "K P"], step_size: Float[Tensor, ""], step: int) -> State:
+    def update(
+        self,
+        state: State,
+        gradient: Float[Tensor, "K P"],
+        step_size: Float[Tensor, ""],
+        step: int,  # noqa: ARG002 -- every step is the same
+    ) -> State:
         """Return the weights after a step."""
         return (state[0] - step_size * gradient,)
 
@@ -66,7 +72,13 @@ class Momentum:
         """Return the weights and no velocity."""
         return weights, torch.zeros_like(weights)
 
-    def update(self, state: State, gradient: Float[Tensor, "K P"], step_size: Float[Tensor, ""], step: int) -> State:
+    def update(
+        self,
+        state: State,
+        gradient: Float[Tensor, "K P"],
+        step_size: Float[Tensor, ""],
+        step: int,  # noqa: ARG002 -- every step is the same
+    ) -> State:
         """Return weights and velocity after a step."""
         weights, velocity = state
         velocity = self.momentum * velocity + gradient

@@ -7,9 +7,9 @@ With v the adjoint of the weights after a step of gradient descent, g the step's
    v \leftarrow (I - \eta H) v.
 
 For any optimiser that works elementwise, the adjoint a of the gradient stands in place of -eta v; it comes from the
-local derivative of the optimiser's update. What is left is linear in a: the products of a with the derivatives of g
-with respect to weights, images and labels. Second derivatives are symmetric, so these are also the derivative of
-the joint gradient of the loss with respect to (weights, images, labels) along (a, 0, 0): one forward-mode pass.
+local derivative of the optimiser's update. What is left are the derivatives of <g, a> with respect to weights, images
+and labels, with a held constant. <g, a> is also the derivative of the loss along a, by which forward mode gets it
+without g.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.autograd.forward_ad as forward_ad
 from jaxtyping import Float
 from torch import Tensor
 
@@ -67,40 +66,76 @@ def through_graph(steps: Steps, adjoint: State) -> Adjoints:
     state, sizes = tuple(leaf(part) for part in steps.state), leaf(steps.sizes)
     with torch.enable_grad():
         end = steps.descent.graph(state, steps.images, steps.labels, sizes, steps.first)
-    found = products(end, [*state, sizes, steps.images, steps.labels], adjoint)
-    return Adjoints(tuple(found[:-3]), found[-2], found[-1], found[-3])
+    *before, d_sizes, images, labels = products(end, [*state, sizes, steps.images, steps.labels], adjoint)
+    return Adjoints(tuple(before), images, labels, d_sizes)
 
 
 def by_recursion(steps: Steps, adjoint: State) -> Adjoints:
-    """Go back through one step by the recursion above, its products taken in reverse mode."""
-    weights = leaf(steps.state[0])
-    gradient = steps.descent.gradient_with_graph(weights, steps.images, steps.labels)
-    check_twice(gradient)
-    *before, along, size = update_products(steps, steps.state, gradient, 0, adjoint)
-    curved, images, labels = products([gradient], [weights, steps.images, steps.labels], [along])
-    before[0] = before[0] + curved
-    return Adjoints(tuple(before), images, labels, size[None])
+    """Take the steps again without a graph, then go back one by one, the products taken in reverse mode."""
+    passed = [steps.state]
+    for number, size in enumerate(steps.sizes[:-1], steps.first):
+        passed.append(steps.descent.step(passed[-1], steps.images, steps.labels, size, number))
+    back = WayBack(steps, adjoint)
+    while passed:
+        state = passed.pop()
+        weights = leaf(state[0])
+        gradient = steps.descent.gradient_with_graph(weights, steps.images, steps.labels)
+        check_twice(gradient)
+        along = back.update(len(passed), state, gradient)
+        back.gradient(products([gradient], [weights, steps.images, steps.labels], [along]))
+    return back.adjoints()
 
 
 def by_tangent(steps: Steps, adjoint: State) -> Adjoints:
     """Take the steps again without a graph, then go back one by one, the products taken in forward mode."""
-    descent, images, labels = steps.descent, steps.images, steps.labels
-    walked = list(descent.walk(steps.state, images, labels, steps.sizes, steps.first))
-    starts = [steps.state, *(state for state, _ in walked)]
-    sizes = torch.empty_like(steps.sizes)
-    d_images, d_labels = (torch.zeros_like(one) if one.requires_grad else None for one in (images, labels))
-    for i in reversed(range(len(walked))):
-        _, gradient = walked.pop()
-        *before, along, sizes[i] = update_products(steps, starts[i], gradient, i, adjoint)
-        del gradient
-        curved, along_images, along_labels = tangents(descent, starts[i][0], images, labels, along)
-        if curved is not None:
-            before[0] += curved
-        adjoint = tuple(before)
-        for total, share in ((d_images, along_images), (d_labels, along_labels)):
-            if total is not None and share is not None:
+    passed, state = [], steps.state
+    for number, size in enumerate(steps.sizes, steps.first):
+        gradient = steps.descent.gradient(state[0], steps.images, steps.labels)
+        passed.append((state, gradient))
+        state = steps.descent.optimizer.update(state, gradient, size, number)
+    back = WayBack(steps, adjoint)
+    while passed:
+        state, gradient = passed.pop()
+        along = back.update(len(passed), state, gradient)
+        back.gradient(tangents(steps.descent, state[0], steps.images, steps.labels, along))
+    return back.adjoints()
+
+
+class WayBack:
+    """The adjoints on the way back through some steps, one half of a step after the other.
+
+    Args:
+        steps: The steps.
+        adjoint: The adjoint of the state after them.
+    """
+
+    def __init__(self, steps: Steps, adjoint: State) -> None:
+        self.steps, self.state = steps, adjoint
+        self.data = [torch.zeros_like(one) if one.requires_grad else None for one in (steps.images, steps.labels)]
+        self.sizes = torch.empty_like(steps.sizes)
+
+    def update(self, i: int, state: State, gradient: Float[Tensor, "K P"]) -> Float[Tensor, "K P"]:
+        """Go back through the update of step i; return the adjoint of its gradient."""
+        inputs = [leaf(one) for one in (*state, gradient, self.steps.sizes[i])]
+        with torch.enable_grad():
+            after = self.steps.descent.optimizer.update(
+                tuple(inputs[:-2]), inputs[-2], inputs[-1], self.steps.first + i
+            )
+        *before, along, self.sizes[i] = torch.autograd.grad(after, inputs, self.state, materialize_grads=True)
+        self.state = tuple(before)
+        return along
+
+    def gradient(self, found: Sequence[Any]) -> None:
+        """Add the products of the adjoint of the gradient with its derivatives: weights, images, labels."""
+        weights, *rest = self.state
+        self.state = (weights + found[0], *rest)
+        for total, share in zip(self.data, found[1:], strict=True):
+            if total is not None:
                 total += share
-    return Adjoints(adjoint, d_images, d_labels, sizes)
+
+    def adjoints(self) -> Adjoints:
+        """Return the adjoints before the first step."""
+        return Adjoints(self.state, self.data[0], self.data[1], self.sizes)
 
 
 def leaf(value: Tensor, wanted: bool = True) -> Tensor:
@@ -116,29 +151,16 @@ def products(outputs: Sequence[Tensor], inputs: Sequence[Tensor], adjoint: Seque
     return [next(found) if one.requires_grad else None for one in inputs]
 
 
-def update_products(steps: Steps, state: State, gradient: Tensor, i: int, adjoint: State) -> list[Tensor]:
-    """Return the adjoints of the state before step i, of its gradient and of its size, by the update alone."""
-    inputs = [leaf(one) for one in (*state, gradient, steps.sizes[i])]
-    with torch.enable_grad():
-        after = steps.descent.optimizer.update(tuple(inputs[:-2]), inputs[-2], inputs[-1], steps.first + i)
-    return list(torch.autograd.grad(after, inputs, adjoint, materialize_grads=True))
-
-
 def tangents(descent: Descent, weights: Tensor, images: Tensor, labels: Tensor, along: Tensor) -> list[Any]:
-    """Return the derivative of the joint gradient of the loss along a direction of the weights, None for a zero.
-
-    The gradient is taken of dual numbers and keeps no graph, so that this needs about twice the memory of a gradient.
-    """
-    with twice_differentiable(), forward_ad.dual_level(), torch.enable_grad():
-        dual = forward_ad.make_dual(leaf(weights), along)
-        value = descent.value(dual, images, labels)
-        wanted = [dual, *(one for one in (images, labels) if one.requires_grad)]
-        found = torch.autograd.grad(value, wanted, materialize_grads=True)
-        moved = iter([forward_ad.unpack_dual(one).tangent for one in found])
-    return [next(moved) if one.requires_grad else None for one in (dual, images, labels)]
+    """Return the derivatives of <g, a>, as the derivative of the loss along a: of weights, images and labels."""
+    weights = leaf(weights)
+    with twice_differentiable(), torch.enable_grad():
+        slope = torch.func.jvp(lambda moved: descent.value(moved, images, labels), (weights,), (along,))[1]
+        check_twice(slope)
+    return products([slope], [weights, images, labels], [torch.ones_like(slope)])
 
 
-MISSING = ("differentiate twice", "is not implemented", "forward AD", "forward mode AD", "jvp")
+MISSING = ("differentiate twice", "is not implemented", "forward AD", "forward mode AD", "jvp", "setup_context")
 
 
 @contextmanager

@@ -7,8 +7,8 @@ from torch import Tensor
 from kdzoo.checks import choice, integer
 from kdzoo.errors import ConfigError, NonFiniteLossError
 from kdzoo.functional.unroll.descent import Descent, InnerLoss
-from kdzoo.functional.unroll.engines import ENGINES, Checkpointed
-from kdzoo.functional.unroll.optimizers import SGD, Optimizer, State
+from kdzoo.functional.unroll.engines import ENGINES, differentiable
+from kdzoo.functional.unroll.optimizers import SGD, Optimizer
 
 
 def unroll(
@@ -45,8 +45,8 @@ def unroll(
     Example:
         >>> w, x, y = torch.zeros(1, 1), torch.ones(1, 1), torch.ones(1, 1, requires_grad=True)
         >>> end = unroll(w, x, y, torch.tensor([0.5, 0.5]), loss=lambda w, x, y: ((x @ w.T - y) ** 2).sum() / 2)
-        >>> end, torch.autograd.grad(end.sum(), y)
-        (tensor([[0.7500]], grad_fn=<CheckpointedBackward>), (tensor([[0.7500]]),))
+        >>> end.detach(), torch.autograd.grad(end.sum(), y)
+        (tensor([[0.7500]]), (tensor([[0.7500]]),))
     """
     check(weights, step_sizes, engine, window)
     descent, data = Descent(loss, optimizer), (images, labels, step_sizes)
@@ -70,30 +70,18 @@ def unrolled(
         return plain(descent, weights, images, labels, sizes)
     state = descent.optimizer.start(weights)
     if skipped:
-        state = last(descent, tuple(x.detach() for x in state), images, labels, sizes[:skipped])
-    way = ENGINES[engine]
-    if way is not None:
-        return Checkpointed.apply(descent, way, skipped, images, labels, sizes[skipped:], *state)
-    if not state[0].requires_grad:
-        state = (state[0].detach().requires_grad_(), *state[1:])
-    return descent.graph(state, images, labels, sizes[skipped:], skipped)[0]
+        state = descent.steps(tuple(x.detach() for x in state), images, labels, sizes[:skipped], 0)
+    return differentiable(engine, descent, state, images, labels, sizes[skipped:], skipped)[0]
 
 
 def plain(descent: Descent, weights: Tensor, images: Tensor, labels: Tensor, sizes: Tensor) -> Float[Tensor, "K P"]:
     """Return the weights after all steps, without a graph."""
-    return last(descent, descent.optimizer.start(weights.detach()), images, labels, sizes)[0]
-
-
-def last(descent: Descent, state: State, images: Tensor, labels: Tensor, sizes: Tensor) -> State:
-    """Return the state after all steps, without a graph."""
-    for after, _ in descent.walk(state, images, labels, sizes, 0):  # noqa: B007 -- the last one is wanted
-        pass
-    return after
+    return descent.steps(descent.optimizer.start(weights.detach()), images, labels, sizes, 0)[0]
 
 
 def check(weights: Tensor, step_sizes: Tensor, engine: str, window: int | None) -> None:
     """Refuse arguments that do not fit."""
-    choice("engine", engine, list(ENGINES))
+    choice("engine", engine, ENGINES)
     if weights.ndim != 2:
         raise ConfigError(f"weights must have shape [K, P], got {tuple(weights.shape)}")
     if step_sizes.ndim != 1 or len(step_sizes) == 0:
@@ -106,13 +94,12 @@ def diverged(descent: Descent, weights: Tensor, images: Tensor, labels: Tensor, 
     """Return the error that names the first step after which the weights are not finite, found by taking them again."""
     if not weights.isfinite().all():
         return NonFiniteLossError("the initial weights of the inner steps are not all finite")
-    step = 0
-    for state, _ in descent.walk(descent.optimizer.start(weights.detach()), images, labels, sizes, 0):
+    state, number, sizes = descent.optimizer.start(weights.detach()), 0, sizes.detach()
+    for number, size in enumerate(sizes):
+        state = descent.step(state, images, labels, size, number)
         if not state[0].isfinite().all():
             break
-        step += 1
-    step = min(step, len(sizes) - 1)
     return NonFiniteLossError(
-        f"the weights are not finite after inner step {step + 1} of {len(sizes)}, "
-        f"whose step size is {float(sizes[step]):g}; a smaller one may help"
+        f"the weights are not finite after inner step {number + 1} of {len(sizes)}, "
+        f"whose step size is {float(sizes[number]):g}; a smaller one may help"
     )
