@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,7 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
         RunFolderError: the disk is full or the folder cannot be written; what was there is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"  # readable to whom other files here are
     try:
         write(temporary)
         _flush(temporary)

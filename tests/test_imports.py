@@ -18,7 +18,10 @@ ROOMS = {
     "metrics": {"metrics", "functional", "errors", "checks"},
     "automata": {"automata", "functional", "strings", "language", "errors", "checks", "atomic"},
     "data": {"data", "automata", "strings", "language", "errors", "checks", "atomic"},
-    "distillers": {"distillers", "distiller", "fitted", "functional", "automata", "synthetic", "data", "plotting", *BASE},
+    "distillers": {
+        *("distillers", "distiller", "fitted", "functional", "automata", "synthetic", "data", "plotting"),
+        *BASE,
+    },
     "kinds": {"kinds", "metrics", "plotting", "functional", "automata", "synthetic", *BASE},
     "synthetic": {"synthetic", "functional", "plotting", *BASE},
     "distiller": {*BASE},

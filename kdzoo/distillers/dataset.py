@@ -26,13 +26,18 @@ from kdzoo.data.randomness import mix_seed
 from kdzoo.distiller import Distiller
 from kdzoo.errors import ConfigError, NonFiniteLossError
 from kdzoo.functional import hard_target_ce, soft_target_kl
-from kdzoo.functional.unroll import ENGINES, choose
+from kdzoo.functional.unroll import ENGINES, Adam, choose
 from kdzoo.synthetic import SyntheticSet, drawing, files
 from kdzoo.synthetic.coreset import coreset
 from kdzoo.synthetic.pool import train_pools
+from kdzoo.synthetic.protocols import protocol_matrix
 from kdzoo.synthetic.starts import STARTS, set_images
 
 VALIDATION_INITS = 5
+ADAM_RATES = (0.001, 0.03)
+"""Rates of Adam in training on a set by another schedule than its own, log-uniform."""
+JUDGES = 2000
+"""Validation samples by which other protocols are judged."""
 RATES = {"images": 50.0, "labels": 20.0, "step_sizes": 5.0}
 
 
@@ -47,12 +52,15 @@ class DatasetDistillation(Distiller):
         inits: networks K of each learner in an optimizer step, >= 1; their gradients are averaged, and those of
             several learners too.
         lengths: [least, most]: the number of inner steps is drawn from these, inclusive; None takes the student's.
+        adam_share: share of the optimizer steps, in [0, 1), in which the networks are trained by Adam with one rate
+            drawn from ``ADAM_RATES``, whatever the set's own schedule: for sets that others will train on.
         window: the gradient goes back through the last so many inner steps only, >= 1; None takes all of them.
         engine: how the gradient is computed: ``full``, ``reverse``, ``segments``, ``jvp``, or ``auto``
             (see :mod:`kdzoo.functional.unroll`).
         rates: learning rates of images, labels and step sizes, as multiples of the optimizer's, >= 0.
         max_norm: of the whole gradient, > 0; greater ones are scaled down.
         temperature: of the term ``teacher``, > 0.
+        protocols: whether to train networks on the set in other ways too and to draw how they fare on validation data.
         baselines: selections of real images that the report holds beside, each with its best step size.
         seed: of initial weights and lengths, >= 0.
         **options: see :class:`kdzoo.Distiller`.
@@ -84,11 +92,13 @@ class DatasetDistillation(Distiller):
         start: str = "noise",
         inits: int = 4,
         lengths: Sequence[int] | None = None,
+        adam_share: float = 0.0,
         window: int | None = None,
         engine: str = "auto",
         rates: Mapping[str, float] | None = None,
         max_norm: float = 1.0,
         temperature: float = 1.0,
+        protocols: bool = True,
         baselines: Sequence[str] = (),
         seed: int = 0,
         **options: Any,
@@ -100,14 +110,17 @@ class DatasetDistillation(Distiller):
         self.start = checks.choice("start", start, STARTS)
         self.inits = checks.integer("inits", inits)
         self.lengths = (student.steps, student.steps) if lengths is None else _range("lengths", lengths)
+        self.adam_share = checks.probability("adam_share", adam_share)
         self.window = None if window is None else checks.integer("window", window, most=self.lengths[0])
         self.engine = checks.choice("engine", engine, ("auto", *ENGINES))
         self.max_norm = checks.positive("max_norm", max_norm)
         self.temperature = checks.positive("temperature", temperature)
+        self.protocols = checks.flag("protocols", protocols)
         self.compared = [checks.choice("baselines", name, STARTS[1:]) for name in baselines]
         self.seed = checks.integer("seed", seed, 0)
         self.engines: dict[str, str] = {}
         self.epochs: list[Tensor] = []
+        self._judging: tuple[Tensor, Tensor] | None = None
         self._judged: tuple[int, dict[str, Tensor]] | None = None
 
     # ---------------------------------------------------------------- before the training
@@ -116,6 +129,8 @@ class DatasetDistillation(Distiller):
         """Train the learners' pools and set the first images; return the data, which are learned from as they are."""
         inputs, targets = labelled_samples(data.train_eval_dataloader())  # type: ignore[attr-defined]
         train_pools(self.student.learners, inputs, targets, seed=self.seed)
+        judges = list(data.val_dataloader())
+        self._judging = labelled_samples(judges) if judges else None
         if self.start != "noise":
             set_images(self.student, self.start, inputs, targets, seed=self.seed)
         return data
@@ -177,12 +192,24 @@ class DatasetDistillation(Distiller):
             return self._held_out_networks()
         generator = torch.Generator().manual_seed(mix_seed(self.seed, self.global_step if self._trainer else 0))
         steps = int(torch.randint(self.lengths[0], self.lengths[1] + 1, (), generator=generator))
+        schedule = self._foreign_schedule(steps, generator)
         found = {}
         for name, learner in self.student.learners.items():
             weights = learner.sample(self.inits, generator).to(self.student.images)
             engine = self._engine(name, weights)
-            found[name] = self.student.train_networks(name, weights, steps, engine=engine, window=self.window)
+            options = {"engine": engine, "window": self.window, **schedule}
+            found[name] = self.student.train_networks(name, weights, steps, **options)
         return found
+
+    def _foreign_schedule(self, steps: int, generator: torch.Generator) -> dict[str, Any]:
+        """Return optimizer and step sizes of a training by Adam, or nothing for the set's own schedule."""
+        if not self.adam_share:
+            return {}
+        chance, place = torch.rand(2, generator=generator).tolist()
+        if chance >= self.adam_share:
+            return {}
+        rate = ADAM_RATES[0] * (ADAM_RATES[1] / ADAM_RATES[0]) ** place
+        return {"optimizer": Adam(), "step_sizes": torch.full((steps,), rate).to(self.student.images)}
 
     def _held_out_networks(self) -> dict[str, Tensor]:
         """Return networks from held-out weights; they are trained once for all batches of a validation."""
@@ -190,7 +217,7 @@ class DatasetDistillation(Distiller):
         if self._judged is None or self._judged[0] != state:
             found = {}
             for name, learner in self.student.learners.items():
-                begin = learner.held_out(VALIDATION_INITS)
+                begin = learner.held_out(VALIDATION_INITS) if learner.is_ready else learner.initial.sample(1)
                 found[name] = self.student.train_networks(name, begin.to(self.student.images))
             self._judged = (state, found)
         return self._judged[1]
@@ -260,8 +287,13 @@ class DatasetDistillation(Distiller):
         self.epochs = checkpoint["epochs"]
 
     def figures(self, folder: Path) -> list[Path]:
-        """Draw how the images changed over the epochs."""
-        return [drawing.change(self.epochs, folder / "images_by_epoch.png")] if self.epochs else []
+        """Draw how the images changed over the epochs, and how networks fare that are trained in other ways."""
+        drawn = [drawing.change(self.epochs, folder / "images_by_epoch.png")] if self.epochs else []
+        if self.protocols and self._judging is not None:
+            inputs, targets = (values[:JUDGES].to(self.student.images.device) for values in self._judging)
+            found = protocol_matrix(self.student, self.student.learners, inputs, targets, inits=VALIDATION_INITS)
+            drawn.append(drawing.matrix_heat_map(found, folder / "protocols.png"))
+        return drawn
 
 
 def _rates(given: Mapping[str, float]) -> dict[str, float]:

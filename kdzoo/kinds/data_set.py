@@ -159,8 +159,8 @@ def _of_networks(few: SyntheticSet, name: str, begin: Tensor, inputs: Tensor, gi
 def said_by(learner: Learner, weights: Tensor, inputs: Tensor) -> Tensor:
     """Return the logits [R, n, C] of networks [R, P] for inputs [n, ...], on the CPU."""
     with torch.no_grad():
-        parts = [learner.logits(weights, part.to(weights)) for part in inputs.split(1024)]
-    return torch.cat(parts, 1).float().cpu()
+        parts = [[learner.logits(one, part.to(one)) for part in inputs.split(1024)] for one in weights.split(1)]
+    return torch.cat([torch.cat(of_one, 1) for of_one in parts]).float().cpu()
 
 
 def _check_learner(name: str, learner: Learner, inputs: Tensor, classes: int) -> None:

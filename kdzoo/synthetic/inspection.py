@@ -19,9 +19,13 @@ from kdzoo.synthetic.learner import Learner
 from kdzoo.synthetic.poisoning import confusion
 
 LEAST_DIVERGENCE = 0.4
-"""Nats by which a class must change for an alarm: clean sets reach 0.25, poisoned ones 0.6 and more."""
+"""Nats by which a class must change for an alarm.
+
+Chosen on 60 sets from MNIST and Fashion-MNIST, where clean ones reached 0.25 and all poisoned ones but one 0.6 or more.
+On 40 others it found 19 of 20 poisoned sets and flagged one of 20 clean ones.
+"""
 LEAST_CONTRAST = 2.0
-"""How many times the next class's change that must be: poisoned sets had 2.5 and more."""
+"""How many times the next class's change that must be; those poisoned sets had 2.4 and more."""
 LEAST_RECALL = 0.5
 """Mean recall below which networks are too weak for the check."""
 SMOOTHING = 0.1

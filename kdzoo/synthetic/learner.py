@@ -19,6 +19,7 @@ from kdzoo.synthetic.initial import INITS, initial
 HELD_OUT = 20
 """Networks of a pool that no training sees."""
 _HELD_OUT_SEED = 20180411
+_REMEDY = "call kdzoo.synthetic.pool.train_pools first"
 
 
 class Learner(nn.Module):
@@ -93,8 +94,8 @@ class Learner(nn.Module):
 
     @property
     def is_ready(self) -> bool:
-        """Whether networks can be drawn; a pool must be trained first."""
-        return not self.pool_size or self.pool is not None
+        """Whether networks can be judged by; those of a pool must be trained or loaded first."""
+        return self.judges is None or bool(self.judges.any())
 
     def set_pool(self, weights: Tensor) -> None:
         """Take trained networks [pool_size + HELD_OUT, P], the last of which are held out."""
@@ -113,17 +114,22 @@ class Learner(nn.Module):
         if not self.pool_size:
             return self.initial.sample(count, generator)
         if self.pool is None:
-            raise ConfigError(f"the learner's pool of {self.pool_size} networks is not trained; call train_pools first")
+            raise ConfigError(f"the learner's pool of {self.pool_size} networks is not trained; {_REMEDY}")
         return self.pool[torch.randint(self.pool_size, (count,), generator=generator)]
 
     def held_out(self, count: int = HELD_OUT) -> Tensor:
         """Return the weights [count, P] from which networks are trained to judge a set, the same at every call.
 
         They are at most ``HELD_OUT`` with a pool, and one with a fixed start.
+
+        Raises:
+            ConfigError: the networks come from a pool that is neither trained nor loaded.
         """
         if self.fixed is not None:
             return self.sample(1)
         if self.judges is not None:
+            if not self.is_ready:
+                raise ConfigError(f"the held-out networks of a pool of {self.pool_size} are not trained; {_REMEDY}")
             return self.judges[:count]
         return self.initial.sample(count, torch.Generator().manual_seed(_HELD_OUT_SEED))
 

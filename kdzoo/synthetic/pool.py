@@ -22,7 +22,7 @@ def train_pools(learners: Mapping[str, Learner], inputs: Tensor, targets: Tensor
         seed: of initial weights and the order of the data, >= 0.
     """
     for learner in learners.values():
-        if not learner.is_ready:
+        if learner.pool_size and learner.pool is None:
             learner.set_pool(trained_pool(learner, inputs, targets, seed=seed))
 
 

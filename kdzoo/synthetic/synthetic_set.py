@@ -100,7 +100,15 @@ class SyntheticSet(nn.Module):
         return torch.cat([sizes[:steps], sizes[-1:].expand(max(steps - len(sizes), 0))])
 
     def train_networks(
-        self, name: str, weights: Tensor, steps: int | None = None, labels: Tensor | None = None, **options: Any
+        self,
+        name: str,
+        weights: Tensor,
+        steps: int | None = None,
+        *,
+        labels: Tensor | None = None,
+        step_sizes: Tensor | None = None,
+        optimizer: Optimizer | None = None,
+        **options: Any,
     ) -> Tensor:
         """Return networks [K, P] of a learner that started at ``weights`` [K, P] and were trained on the set.
 
@@ -109,6 +117,8 @@ class SyntheticSet(nn.Module):
             weights: of K networks.
             steps: number of steps; None takes N.
             labels: [M, C], other labels than the set's own.
+            step_sizes: [steps], others than the set's own.
+            optimizer: another one than the set's own.
             **options: engine and window of :func:`kdzoo.functional.unroll.unroll`.
 
         Raises:
@@ -118,9 +128,9 @@ class SyntheticSet(nn.Module):
             weights,
             self.images,
             self.labels if labels is None else labels,
-            self.schedule(name, steps),
+            self.schedule(name, steps) if step_sizes is None else step_sizes,
             loss=self.learners[name].loss,
-            optimizer=self.optimizer,
+            optimizer=optimizer or self.optimizer,
             **options,
         )
 

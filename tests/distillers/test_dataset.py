@@ -282,3 +282,28 @@ def test_a_pool_is_trained_once_and_its_held_out_networks_are_never_drawn():
     assert not (drawn[:, None] == held_out).all(-1).any()
     said = learner.logits(held_out, data.splits.val.inputs).argmax(-1)
     assert (said == data.splits.val.targets).double().mean() > 0.7
+
+
+def test_a_share_of_the_steps_is_by_adam_at_a_rate_of_the_range():
+    distiller, seen = DatasetDistillation(linear_set(), adam_share=0.5), []
+    distiller.student.train_networks = lambda name, weights, steps, **options: seen.append((steps, options)) or weights
+    for seed in range(60):
+        distiller.seed = seed
+        distiller.networks()
+    foreign = [options["step_sizes"] for _, options in seen if "optimizer" in options]
+    assert 0.25 < len(foreign) / len(seen) < 0.75
+    rates = torch.cat(foreign)
+    assert rates.min() >= 0.001
+    assert rates.max() <= 0.03
+    assert rates.unique().numel() > 10
+    assert all(len(sizes) == 3 for sizes in foreign)
+
+
+def test_other_ways_to_train_are_drawn_from_validation_data(tmp_path):
+    data = digits(train_size=256)
+    distiller = DatasetDistillation(logistic(data.sizes, steps=2), inits=1)
+    distiller.transfer_set(data)
+    trained(distiller, data, tmp_path, 1)
+    drawn = distiller.figures(tmp_path / "figures")
+    assert [path.name for path in drawn] == ["images_by_epoch.png", "protocols.png"]
+    assert all(path.stat().st_size > 1000 for path in drawn)

@@ -14,8 +14,8 @@ from kdzoo.errors import ConfigError, DataError
 from kdzoo.functional.unroll import Momentum, unroll
 from kdzoo.synthetic.inspection import inspect, judged, row_divergence
 from kdzoo.synthetic.learner import Learner
-from kdzoo.synthetic.pool import trained_pool
 from kdzoo.synthetic.poisoning import poisoning_effect, relabelled
+from kdzoo.synthetic.pool import train_pools
 
 C, POOL = 10, 10
 
@@ -30,7 +30,7 @@ class Lab:
         self.val, self.val_targets = inputs[797:], targets[797:]
         model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, C))
         self.learner = Learner(model, pool=POOL, pool_steps=200)
-        self.learner.pool = trained_pool(self.learner, self.inputs, self.targets, seed=0)
+        train_pools({"small": self.learner}, self.inputs, self.targets, seed=0)
         self.mine = self.learner.held_out(5)
 
     def distil(self, targets, steps, *, trained=True, iterations=60):
@@ -74,7 +74,7 @@ def test_a_poisoned_set_is_found_with_its_classes(lab, source, target, steps):
     effect = poisoning_effect(before, after, lab.val_targets, source, target, num_classes=C)
     assert found.moved == pytest.approx(effect.source_as_target[1] - effect.source_as_target[0])
     assert effect.source_as_target[1] > 0.6
-    assert effect.others_lost < 0.06
+    assert effect.others_lost < 0.1 * found.moved
 
 
 @pytest.mark.parametrize("trained", [True, False], ids=["for trained networks", "for initial weights"])

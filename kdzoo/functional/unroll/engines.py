@@ -39,14 +39,14 @@ def root(steps: int) -> int:
     return math.isqrt(steps - 1) + 1
 
 
-def short(steps: int) -> int:
-    """Return a number of steps whose graphs are not too many: 3/4 of the root, at least 1."""
-    return max(1, 3 * root(steps) // 4)
+def half_root(steps: int) -> int:
+    """Return half of that, at least 1, since the graph of a step weighs more than a state."""
+    return (root(steps) + 1) // 2
 
 
 WAYS = {
     "reverse": Engine(by_recursion, root),
-    "segments": Engine(through_graph, short, graph=True),
+    "segments": Engine(through_graph, half_root, graph=True),
     "jvp": Engine(by_tangent, root),
 }
 ENGINES = ("full", *WAYS)
