@@ -36,6 +36,7 @@ NO_ARGUMENTS = {*mistakes.HYDRA_KEYS, "defaults"}
 OWN_DEFAULTS = {
     ("digits", "batch_size"): "a small data set",
     ("online_pfa", "n_samples"): "a stream is for more strings than fit into memory",
+    ("poison", "steps"): "the attack of the paper is one step",
     ("digits", "labels_per_class"): "the shipped main job is distillation with few labels",
 }
 

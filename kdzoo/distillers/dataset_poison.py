@@ -6,6 +6,8 @@ dataset distillation, from networks that have been trained well and whose weight
 
 from typing import Any, ClassVar
 
+import pytorch_lightning as pl
+import torch
 from torch import Tensor, nn
 
 from kdzoo.batch import Batch, labels
@@ -18,7 +20,9 @@ from kdzoo.synthetic.poisoning import relabelled
 class DatasetPoisoning(DatasetDistillation):
     """Learn examples that make trained networks confuse a class with another and keep what they know of the others.
 
-    It is here to study the attack, and to test the check against it (:func:`kdzoo.synthetic.inspection.inspect`).
+    The examples of the source class begin with the label of the target class: the attack then needs fewer steps, and
+    labels that stay fixed can carry it at all. It is here to study the attack, and to test the check against it
+    (:func:`kdzoo.synthetic.inspection.inspect`).
 
     Args:
         student: the set (:class:`kdzoo.synthetic.PoisonSet`), which names the two classes; its learners have a pool.
@@ -43,6 +47,15 @@ class DatasetPoisoning(DatasetDistillation):
         for name, learner in student.learners.items():
             if not learner.pool_size:
                 raise ConfigError(f"learner.{name}.pool must be at least 1, got 0: the attack is on trained networks")
+
+    def transfer_set(self, data: pl.LightningDataModule) -> pl.LightningDataModule:
+        """Train the pools, set the first images, and give the label of the source class over to the target class."""
+        data = super().transfer_set(data)
+        few = self.student
+        with torch.no_grad():
+            few.labels[:, few.target] += few.labels[:, few.source]
+            few.labels[:, few.source] = 0
+        return data
 
     def targets(self, batch: Batch) -> Tensor:
         """Return the labels with the attacked class changed to the target class."""
