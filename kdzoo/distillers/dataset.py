@@ -22,20 +22,17 @@ from torch import Tensor, nn
 
 from kdzoo import checks
 from kdzoo.batch import Batch, labelled_positions, labelled_samples, labels
-from kdzoo.data.randomness import mix_seed
 from kdzoo.distiller import Distiller
 from kdzoo.errors import ConfigError, NonFiniteLossError
 from kdzoo.functional import hard_target_ce, soft_target_kl
-from kdzoo.functional.unroll import ENGINES, Adam, choose
 from kdzoo.synthetic import SyntheticSet, drawing, files
 from kdzoo.synthetic.coreset import coreset
+from kdzoo.synthetic.inner_training import InnerTraining
 from kdzoo.synthetic.pool import train_pools
 from kdzoo.synthetic.protocols import protocol_matrix
 from kdzoo.synthetic.starts import STARTS, set_images
 
 VALIDATION_INITS = 5
-ADAM_RATES = (0.001, 0.03)
-"""Rates of Adam in training on a set by another schedule than its own, log-uniform."""
 JUDGES = 2000
 """Validation samples by which other protocols are judged."""
 RATES = {"images": 50.0, "labels": 20.0, "step_sizes": 5.0}
@@ -52,8 +49,8 @@ class DatasetDistillation(Distiller):
         inits: networks K of each learner in an optimizer step, >= 1; their gradients are averaged, and those of
             several learners too.
         lengths: [least, most]: the number of inner steps is drawn from these, inclusive; None takes the student's.
-        adam_share: share of the optimizer steps, in [0, 1), in which the networks are trained by Adam with one rate
-            drawn from ``ADAM_RATES``, whatever the set's own schedule: for sets that others will train on.
+        adam_share: share of the optimizer steps, in [0, 1), in which the networks are trained by Adam at a random rate,
+            whatever the set's own schedule: for sets that others will train on.
         window: the gradient goes back through the last so many inner steps only, >= 1; None takes all of them.
         engine: how the gradient is computed: ``full``, ``reverse``, ``segments``, ``jvp``, or ``auto``
             (see :mod:`kdzoo.functional.unroll`).
@@ -108,20 +105,23 @@ class DatasetDistillation(Distiller):
         if teacher is None and self.loss_weights["teacher"]:
             raise ConfigError(f"loss_weights.teacher={self.loss_weights['teacher']} needs a teacher, got teacher=None")
         self.start = checks.choice("start", start, STARTS)
-        self.inits = checks.integer("inits", inits)
-        self.lengths = (student.steps, student.steps) if lengths is None else _range("lengths", lengths)
-        self.adam_share = checks.probability("adam_share", adam_share)
-        self.window = None if window is None else checks.integer("window", window, most=self.lengths[0])
-        self.engine = checks.choice("engine", engine, ("auto", *ENGINES))
+        self.inner = InnerTraining(
+            student,
+            inits=inits,
+            lengths=lengths,
+            adam_share=adam_share,
+            window=window,
+            engine=engine,
+            seed=seed,
+            remarks=self.remarks,
+        )
         self.max_norm = checks.positive("max_norm", max_norm)
         self.temperature = checks.positive("temperature", temperature)
         self.protocols = checks.flag("protocols", protocols)
         self.compared = [checks.choice("baselines", name, STARTS[1:]) for name in baselines]
-        self.seed = checks.integer("seed", seed, 0)
-        self.engines: dict[str, str] = {}
+        self.seed = seed
         self.epochs: list[Tensor] = []
         self._judging: tuple[Tensor, Tensor] | None = None
-        self._judged: tuple[int, dict[str, Tensor]] | None = None
 
     # ---------------------------------------------------------------- before the training
 
@@ -141,13 +141,8 @@ class DatasetDistillation(Distiller):
         return {name: coreset(self.student, name, inputs, targets, seed=self.seed) for name in self.compared}
 
     def prepare(self, batch: Batch) -> None:  # noqa: ARG002 - the images are at hand
-        """Refuse a learner whose loss is not twice differentiable, by the gradient of one inner step."""
-        few = self.student
-        with torch.enable_grad():
-            for name, learner in few.learners.items():
-                begin = learner.initial.sample(1).to(few.images)
-                engine = self._engine(name, begin)
-                torch.autograd.grad(few.train_networks(name, begin, 1, engine=engine).sum(), few.images)
+        """Refuse a learner whose loss is not twice differentiable."""
+        self.inner.differentiate_once()
 
     # ---------------------------------------------------------------- the loss
 
@@ -188,57 +183,8 @@ class DatasetDistillation(Distiller):
         They start from weights that are a function of the seed and the step, the same for all parts of a batch; in
         validation, from held-out ones.
         """
-        if not self.training:
-            return self._held_out_networks()
-        generator = torch.Generator().manual_seed(mix_seed(self.seed, self.global_step if self._trainer else 0))
-        steps = int(torch.randint(self.lengths[0], self.lengths[1] + 1, (), generator=generator))
-        schedule = self._foreign_schedule(steps, generator)
-        found = {}
-        for name, learner in self.student.learners.items():
-            weights = learner.sample(self.inits, generator).to(self.student.images)
-            engine = self._engine(name, weights)
-            options = {"engine": engine, "window": self.window, **schedule}
-            found[name] = self.student.train_networks(name, weights, steps, **options)
-        return found
-
-    def _foreign_schedule(self, steps: int, generator: torch.Generator) -> dict[str, Any]:
-        """Return optimizer and step sizes of a training by Adam, or nothing for the set's own schedule."""
-        if not self.adam_share:
-            return {}
-        chance, place = torch.rand(2, generator=generator).tolist()
-        if chance >= self.adam_share:
-            return {}
-        rate = ADAM_RATES[0] * (ADAM_RATES[1] / ADAM_RATES[0]) ** place
-        return {"optimizer": Adam(), "step_sizes": torch.full((steps,), rate).to(self.student.images)}
-
-    def _held_out_networks(self) -> dict[str, Tensor]:
-        """Return networks from held-out weights; they are trained once for all batches of a validation."""
-        state = self.global_step if self._trainer else -1
-        if self._judged is None or self._judged[0] != state:
-            found = {}
-            for name, learner in self.student.learners.items():
-                begin = learner.held_out(VALIDATION_INITS) if learner.is_ready else learner.initial.sample(1)
-                found[name] = self.student.train_networks(name, begin.to(self.student.images))
-            self._judged = (state, found)
-        return self._judged[1]
-
-    def _engine(self, name: str, weights: Tensor) -> str:
-        """Return the engine for a learner; the automatic choice is made once, and says why."""
-        if self.engine != "auto":
-            return self.engine
-        if name not in self.engines:
-            student = self.student
-            choice = choose(
-                student.learners[name].loss,
-                weights,
-                student.images,
-                student.labels,
-                self.window or self.lengths[1],
-                student.optimizer,
-            )
-            self.engines[name] = choice.engine
-            self.remarks[f"engine of {name}"] = choice.reason
-        return self.engines[name]
+        step = self.global_step if self._trainer else 0
+        return self.inner.drawn(step) if self.training else self.inner.held_out(step, VALIDATION_INITS)
 
     # ---------------------------------------------------------------- the training
 
@@ -301,10 +247,3 @@ def _rates(given: Mapping[str, float]) -> dict[str, float]:
         checks.choice("rates", name, tuple(RATES))
         checks.number(f"rates.{name}", rate, least=0.0)
     return {**RATES, **given}
-
-
-def _range(name: str, values: Sequence[int]) -> tuple[int, int]:
-    least, most = checks.integers(name, values, length=2)
-    if least > most:
-        raise ConfigError(f"{name} must be [least, most] with least <= most, got {list(values)}")
-    return least, most

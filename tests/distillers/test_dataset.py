@@ -80,7 +80,7 @@ def test_the_number_of_inner_steps_is_drawn_from_lengths():
     lengths = set()
     distiller.student.train_networks = lambda name, weights, steps, **_: lengths.add(steps) or weights
     for seed in range(30):
-        distiller.seed = seed
+        distiller.inner.seed = seed
         distiller.networks()
     assert lengths == {2, 3, 4}
 
@@ -288,7 +288,7 @@ def test_a_share_of_the_steps_is_by_adam_at_a_rate_of_the_range():
     distiller, seen = DatasetDistillation(linear_set(), adam_share=0.5), []
     distiller.student.train_networks = lambda name, weights, steps, **options: seen.append((steps, options)) or weights
     for seed in range(60):
-        distiller.seed = seed
+        distiller.inner.seed = seed
         distiller.networks()
     foreign = [options["step_sizes"] for _, options in seen if "optimizer" in options]
     assert 0.25 < len(foreign) / len(seen) < 0.75

@@ -3,7 +3,20 @@
 from kdzoo.functional.unroll.choice import Choice, choose
 from kdzoo.functional.unroll.descent import InnerLoss
 from kdzoo.functional.unroll.engines import ENGINES
+from kdzoo.functional.unroll.networks import batched
 from kdzoo.functional.unroll.optimizers import SGD, Adam, Momentum, Optimizer, State
-from kdzoo.functional.unroll.unroll import unroll
+from kdzoo.functional.unroll.unrolling import unroll
 
-__all__ = ["ENGINES", "SGD", "Adam", "Choice", "InnerLoss", "Momentum", "Optimizer", "State", "choose", "unroll"]
+__all__ = [
+    "ENGINES",
+    "SGD",
+    "Adam",
+    "Choice",
+    "InnerLoss",
+    "Momentum",
+    "Optimizer",
+    "State",
+    "batched",
+    "choose",
+    "unroll",
+]

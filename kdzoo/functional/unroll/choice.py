@@ -1,6 +1,5 @@
 """Which engine suits a loss: what the graph of one of its steps keeps, against a budget."""
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -8,10 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kdzoo.checks import integer
-from kdzoo.errors import ConfigError
 from kdzoo.functional.unroll.descent import Descent, InnerLoss
+from kdzoo.functional.unroll.engines import WAYS, half_root, root
 from kdzoo.functional.unroll.optimizers import Optimizer
-from kdzoo.functional.unroll.pullbacks import tangents
 
 MEBIBYTE = 2**20
 
@@ -48,21 +46,17 @@ def choose(
     """
     n_steps, budget_bytes = integer("n_steps", n_steps), integer("budget_bytes", budget_bytes)
     step, state = kept_by_step(loss, weights, images, labels, optimizer)
-    stretch = math.isqrt(n_steps - 1) + 1
-    marks = -(-n_steps // stretch)
-    need = {"full": n_steps * step, "segments": stretch * step + marks * state}
-    lean = marks * state + stretch * (state + weights.nbytes)
-    told = f"a step's graph keeps {mebibytes(step)} and its state {mebibytes(state)}, so that {n_steps} steps keep"
-    for engine, size in need.items():
-        if size <= budget_bytes:
-            return Choice(engine, f"{told} {mebibytes(size)} by {engine}, within {mebibytes(budget_bytes)}")
-    told = f"{told} {mebibytes(need['segments'])} by segments, over {mebibytes(budget_bytes)}"
-    try:
-        with torch.no_grad():
-            tangents(Descent(loss, optimizer), weights, images.detach(), labels.detach(), torch.zeros_like(weights))
-    except ConfigError:
-        return Choice("segments", f"{told}, but jvp, which keeps less, needs forward-mode differentiation of the loss")
-    return Choice("jvp", f"{told}; jvp keeps {mebibytes(lean)}")
+    need = {"full": n_steps * step}
+    for engine, graphs, states in (("segments", half_root(n_steps), 0), ("reverse", 1, root(n_steps))):
+        marks = -(-n_steps // WAYS[engine].stretch(n_steps))
+        need[engine] = graphs * step + (marks + states) * state
+    engine = next((engine for engine, size in need.items() if size <= budget_bytes), "reverse")
+    told = ", ".join(f"{mebibytes(size)} by {name}" for name, size in need.items())
+    return Choice(
+        engine,
+        f"{engine}: the graph of a step keeps {mebibytes(step)} and a state {mebibytes(state)}, so that {n_steps} "
+        f"steps keep {told}, of {mebibytes(budget_bytes)} allowed",
+    )
 
 
 def kept_by_step(
@@ -78,7 +72,11 @@ def kept_by_step(
 
     start = weights.detach().requires_grad_()
     images, labels = (one.detach().requires_grad_() for one in (images, labels))
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
+    with (
+        torch.autocast(weights.device.type, enabled=False),
+        torch.enable_grad(),
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value),
+    ):
         state = Descent(loss, optimizer).graph(
             optimizer.start(start), images, labels, weights.new_zeros(1).requires_grad_(), 0
         )

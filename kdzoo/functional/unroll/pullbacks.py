@@ -75,12 +75,13 @@ def by_recursion(steps: Steps, adjoint: State) -> Adjoints:
     passed = [steps.state]
     for number, size in enumerate(steps.sizes[:-1], steps.first):
         passed.append(steps.descent.step(passed[-1], steps.images, steps.labels, size, number))
-    back = WayBack(steps, adjoint)
+    back, last = WayBack(steps, adjoint), passed[-1]
     while passed:
         state = passed.pop()
         weights = leaf(state[0])
         gradient = steps.descent.gradient_with_graph(weights, steps.images, steps.labels)
-        check_twice(gradient)
+        if state is last:
+            check_twice(gradient)
         along = back.update(len(passed), state, gradient)
         back.gradient(products([gradient], [weights, steps.images, steps.labels], [along]))
     return back.adjoints()
@@ -146,7 +147,7 @@ def leaf(value: Tensor, wanted: bool = True) -> Tensor:
 def products(outputs: Sequence[Tensor], inputs: Sequence[Tensor], adjoint: Sequence[Tensor]) -> list[Any]:
     """Return the adjoints of the inputs, None for one that does not require grad; frees the graph."""
     wanted = [one for one in inputs if one.requires_grad]
-    with twice_differentiable():
+    with derivatives("twice differentiable"):
         found = iter(torch.autograd.grad(outputs, wanted, adjoint, materialize_grads=True))
     return [next(found) if one.requires_grad else None for one in inputs]
 
@@ -154,7 +155,7 @@ def products(outputs: Sequence[Tensor], inputs: Sequence[Tensor], adjoint: Seque
 def tangents(descent: Descent, weights: Tensor, images: Tensor, labels: Tensor, along: Tensor) -> list[Any]:
     """Return the derivatives of <g, a>, as the derivative of the loss along a: of weights, images and labels."""
     weights = leaf(weights)
-    with twice_differentiable(), torch.enable_grad():
+    with derivatives("differentiable in forward mode for engine jvp"), torch.enable_grad():
         slope = torch.func.jvp(lambda moved: descent.value(moved, images, labels), (weights,), (along,))[1]
         check_twice(slope)
     return products([slope], [weights, images, labels], [torch.ones_like(slope)])
@@ -164,14 +165,12 @@ MISSING = ("differentiate twice", "is not implemented", "forward AD", "forward m
 
 
 @contextmanager
-def twice_differentiable() -> Iterator[None]:
-    """Say in one line that an operation lacks a derivative."""
+def derivatives(what: str) -> Iterator[None]:
+    """Say in one line what the loss must be, when an operation in it lacks a derivative."""
     try:
         yield
     except RuntimeError as error:
         if any(words in str(error) for words in MISSING):
             reason = str(error).splitlines()[0].rstrip(".")
-            raise ConfigError(
-                f"loss must be twice differentiable, for engine jvp by forward-mode differentiation too: {reason}"
-            ) from error
+            raise ConfigError(f"loss must be {what}: {reason}") from error
         raise

@@ -49,34 +49,31 @@ def unroll(
         (tensor([[0.7500]]), (tensor([[0.7500]]),))
     """
     check(weights, step_sizes, engine, window)
-    descent, data = Descent(loss, optimizer), (images, labels, step_sizes)
-    with torch.autocast(weights.device.type, enabled=False):
-        if torch.is_inference_mode_enabled():
-            with torch.inference_mode(False), torch.no_grad():
-                end = plain(descent, weights.clone(), *(one.clone() for one in data))
-        else:
-            end = unrolled(descent, weights, *data, engine, len(step_sizes) - (window or len(step_sizes)))
+    descent, differentiate = Descent(loss, optimizer), torch.is_grad_enabled()
+    with (
+        torch.autocast(weights.device.type, enabled=False),  # a derivative of a derivative needs the digits
+        torch.inference_mode(False),  # or there would be no gradients of the inner loss either
+        torch.set_grad_enabled(differentiate),
+    ):
+        w, x, y, sizes = (one.clone() if one.is_inference() else one for one in (weights, images, labels, step_sizes))
+        end = unrolled(descent, w, x, y, sizes, engine, len(sizes) - (window or len(sizes)))
         if not end.isfinite().all():
-            raise diverged(descent, weights, *data)
+            raise diverged(descent, w, x, y, sizes)
     return end
 
 
 def unrolled(
     descent: Descent, weights: Tensor, images: Tensor, labels: Tensor, sizes: Tensor, engine: str, skipped: int
 ) -> Float[Tensor, "K P"]:
-    """Return the weights after all steps, with a graph if anything requires grad."""
-    wants = torch.is_grad_enabled() and any(x.requires_grad for x in (weights, images, labels, sizes))
-    if not wants:
-        return plain(descent, weights, images, labels, sizes)
+    """Return the weights after all steps, differentiable through all but the skipped ones."""
+    if not torch.is_grad_enabled() or not any(one.requires_grad for one in (weights, images, labels, sizes)):
+        skipped = len(sizes)
     state = descent.optimizer.start(weights)
     if skipped:
-        state = descent.steps(tuple(x.detach() for x in state), images, labels, sizes[:skipped], 0)
-    return differentiable(engine, descent, state, images, labels, sizes[skipped:], skipped)[0]
-
-
-def plain(descent: Descent, weights: Tensor, images: Tensor, labels: Tensor, sizes: Tensor) -> Float[Tensor, "K P"]:
-    """Return the weights after all steps, without a graph."""
-    return descent.steps(descent.optimizer.start(weights.detach()), images, labels, sizes, 0)[0]
+        state = descent.steps(tuple(part.detach() for part in state), images, labels, sizes[:skipped], 0)
+    if skipped < len(sizes):
+        state = differentiable(engine, descent, state, images, labels, sizes[skipped:], skipped)
+    return state[0]
 
 
 def check(weights: Tensor, step_sizes: Tensor, engine: str, window: int | None) -> None:

@@ -1,0 +1,119 @@
+"""The networks that are trained on a synthetic set while it is learned: how many, from where, how long and how."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdzoo import checks
+from kdzoo.data.randomness import mix_seed
+from kdzoo.errors import ConfigError
+from kdzoo.functional.unroll import ENGINES, Adam, choose
+from kdzoo.synthetic.synthetic_set import SyntheticSet
+
+ADAM_RATES = (0.001, 0.03)
+"""Rates of Adam in training on a set by another schedule than its own, log-uniform."""
+
+
+class InnerTraining:
+    """Networks trained on a synthetic set, as functions of its examples and step sizes.
+
+    Args:
+        few: the set.
+        inits: networks K of each learner, >= 1.
+        lengths: [least, most]: the number of steps is drawn from these, inclusive; None takes the set's own.
+        adam_share: share of the draws, in [0, 1), in which the networks are trained by Adam with one rate drawn from
+            ``ADAM_RATES``, whatever the set's own schedule.
+        window: the gradient goes back through the last so many steps only, >= 1; None takes all of them.
+        engine: one of ``ENGINES``, or ``auto``.
+        seed: of initial weights and lengths, >= 0.
+        remarks: where the automatic choice says why it was made, by subject.
+
+    Raises:
+        ConfigError: an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        few: SyntheticSet,
+        *,
+        inits: int,
+        lengths: Sequence[int] | None,
+        adam_share: float,
+        window: int | None,
+        engine: str,
+        seed: int,
+        remarks: dict[str, str],
+    ) -> None:
+        self.few, self.remarks = few, remarks
+        self.inits = checks.integer("inits", inits)
+        self.lengths = (few.steps, few.steps) if lengths is None else _range("lengths", lengths)
+        self.adam_share = checks.probability("adam_share", adam_share)
+        self.window = None if window is None else checks.integer("window", window, most=self.lengths[0])
+        self.engine = checks.choice("engine", engine, ("auto", *ENGINES))
+        self.seed = checks.integer("seed", seed, 0)
+        self._chosen: dict[str, str] = {}
+        self._judged: tuple[int, dict[str, Tensor]] | None = None
+
+    def drawn(self, step: int) -> dict[str, Tensor]:
+        """Return networks [K, P] of each learner with the set's gradient; all draws are functions of seed and step."""
+        generator = torch.Generator().manual_seed(mix_seed(self.seed, step))
+        steps = int(torch.randint(self.lengths[0], self.lengths[1] + 1, (), generator=generator))
+        schedule = self._schedule(steps, generator)
+        found = {}
+        for name, learner in self.few.learners.items():
+            weights = learner.sample(self.inits, generator).to(self.few.images)
+            options = {"engine": self.engine_for(name, weights), "window": self.window, **schedule}
+            found[name] = self.few.train_networks(name, weights, steps, **options)
+        return found
+
+    def held_out(self, step: int, count: int) -> dict[str, Tensor]:
+        """Return networks [count, P] from held-out weights by the set's own schedule, trained once for each step."""
+        if self._judged is None or self._judged[0] != step:
+            found = {}
+            for name, learner in self.few.learners.items():
+                begin = learner.held_out(count) if learner.is_ready else learner.initial.sample(1)
+                found[name] = self.few.train_networks(name, begin.to(self.few.images))
+            self._judged = (step, found)
+        return self._judged[1]
+
+    def differentiate_once(self) -> None:
+        """Take the gradient of one step on the set for each learner.
+
+        Raises:
+            ConfigError: a learner's loss is not twice differentiable.
+        """
+        with torch.enable_grad():
+            for name, learner in self.few.learners.items():
+                begin = learner.initial.sample(1).to(self.few.images)
+                end = self.few.train_networks(name, begin, 1, engine=self.engine_for(name, begin))
+                torch.autograd.grad(end.sum(), self.few.images)
+
+    def engine_for(self, name: str, weights: Tensor) -> str:
+        """Return the engine for a learner; the automatic choice is made once, and says why."""
+        if self.engine != "auto":
+            return self.engine
+        if name not in self._chosen:
+            few, steps = self.few, self.window or self.lengths[1]
+            choice = choose(few.learners[name].loss, weights, few.images, few.labels, steps, few.optimizer)
+            self._chosen[name] = choice.engine
+            self.remarks[f"engine of {name}"] = choice.reason
+        return self._chosen[name]
+
+    def _schedule(self, steps: int, generator: torch.Generator) -> dict[str, Any]:
+        """Return optimizer and step sizes of a training by Adam, or nothing for the set's own schedule."""
+        if not self.adam_share:
+            return {}
+        chance, place = torch.rand(2, generator=generator).tolist()
+        if chance >= self.adam_share:
+            return {}
+        rate = ADAM_RATES[0] * (ADAM_RATES[1] / ADAM_RATES[0]) ** place
+        return {"optimizer": Adam(), "step_sizes": torch.full((steps,), rate).to(self.few.images)}
+
+
+def _range(name: str, values: Sequence[int]) -> tuple[int, int]:
+    least, most = checks.integers(name, values, length=2)
+    if least > most:
+        raise ConfigError(f"{name} must be [least, most] with least <= most, got {list(values)}")
+    return least, most

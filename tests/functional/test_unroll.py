@@ -1,0 +1,266 @@
+"""Derivatives through inner trainings: engines against full unrolling, that against a reference by hand."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.autograd import gradcheck
+
+from kdzoo.functional.unroll import ENGINES, SGD, Adam, Momentum, unroll
+from tests.functional.unroll_cases import (
+    NAMES,
+    NETWORKS,
+    OPTIMIZERS,
+    apart,
+    case,
+    cross_entropy,
+    derivatives,
+    normal,
+    unrolled,
+)
+from tests.reference import unroll as reference
+
+some = settings(max_examples=20, deadline=None, derandomize=True)
+REBUILDING = [engine for engine in ENGINES if engine != "full"]
+
+
+def regression(weights, images, labels):
+    """Softmax regression; the weights of each network are (D, C) in a row."""
+    return cross_entropy(images @ weights.view(len(weights), images.shape[1], -1), labels)
+
+
+@pytest.mark.parametrize("steps", [1, 10, 40])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_full_unrolling_agrees_with_derivatives_by_hand(name, steps) -> None:
+    weights, images, labels = 0.3 * normal(1, 12), normal(7, 4, seed=1), normal(7, 3, seed=2).exp()
+    sizes = 0.05 + 0.1 * torch.rand(steps, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    arguments = [one.requires_grad_() for one in (weights, images, labels, sizes)]
+    found, slopes = unrolled(regression, arguments, normal(1, 12, seed=4), optimizer=OPTIMIZERS[name], engine="full")
+    by_hand = {
+        "sgd": reference.SGD(),
+        "momentum": reference.Momentum(0.8),
+        "adam": reference.Adam((0.8, 0.95), 1e-2, 1e-16),
+    }[name]
+    W, X, Y, eta = (one.detach().numpy() for one in arguments)
+    end, expected = reference.unroll(W.reshape(4, 3), X, Y, eta, by_hand, normal(12, seed=4).numpy().reshape(4, 3))
+    assert apart([found], [torch.from_numpy(end).view(1, 12)]) < 1e-10
+    expected[3] = expected[3].reshape(1, 12)
+    assert apart(slopes, [torch.from_numpy(np.asarray(one)) for one in expected]) < 1e-10
+
+
+@pytest.mark.parametrize("steps", [1, 10, 40, 100])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("network", ["convnet", "mlp"])
+def test_engines_agree_with_full_unrolling(network, optimizer, steps) -> None:
+    loss, arguments = case(network, steps, adam=optimizer == "adam")
+    end, expected = unrolled(loss, arguments, optimizer=OPTIMIZERS[optimizer], engine="full")
+    assert all(float(one.abs().max()) > 1e-6 for one in expected)
+    for engine in REBUILDING:
+        found = unrolled(loss, arguments, optimizer=OPTIMIZERS[optimizer], engine=engine)
+        assert apart([found[0]], [end]) < 1e-12, engine
+        for name, one, other in zip(NAMES, found[1], expected, strict=True):
+            assert apart([one], [other]) < 1e-10, (engine, name)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_rectifiers_and_max_pooling_agree_too(optimizer) -> None:
+    loss, arguments = case("kinked", 12, adam=optimizer == "adam")
+    expected = unrolled(loss, arguments, optimizer=OPTIMIZERS[optimizer], engine="full")[1]
+    for engine in REBUILDING:
+        assert apart(unrolled(loss, arguments, optimizer=OPTIMIZERS[optimizer], engine=engine)[1], expected) < 1e-10
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("network", ["convnet", "mlp"])
+def test_central_differences(network, optimizer) -> None:
+    loss, arguments = case(network, 10, adam=optimizer == "adam")
+    options = {"loss": loss, "optimizer": OPTIMIZERS[optimizer]}
+    adjoint = normal(*arguments[0].shape, seed=5)
+    slopes = derivatives(unroll(*arguments, **options), *arguments, adjoint)
+    for place, slope in zip((1, 2, 3, 0), slopes, strict=True):
+        along = normal(*slope.shape, seed=6)
+        along *= slope.norm() / (along * slope).sum().abs().clamp_min(slope.norm() * along.norm() / 10)
+        ends = []
+        for shift in (1e-5, -1e-5):
+            moved = [one.detach() for one in arguments]
+            moved[place] = moved[place] + shift * along
+            ends.append((unroll(*moved, **options) * adjoint).sum())
+        expected = float((slope * along).sum())
+        assert float(ends[0] - ends[1]) / 2e-5 == pytest.approx(expected, rel=1e-5), NAMES[place - 1]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_gradcheck(engine) -> None:
+    weights, images, labels = 0.3 * normal(2, 6), normal(3, 2, seed=1), normal(3, 3, seed=2).softmax(1)
+    arguments = [one.requires_grad_() for one in (weights, images, labels, torch.full_like(weights[0, :5], 0.3))]
+    for optimizer in (SGD(), Momentum(0.5)):
+        assert gradcheck(lambda *a, o=optimizer: unroll(*a, loss=regression, optimizer=o, engine=engine), arguments)
+
+
+class TestWindow:
+    @pytest.mark.parametrize("engine", ENGINES)
+    @pytest.mark.parametrize("optimizer", OPTIMIZERS)
+    def test_all_steps_are_the_whole(self, engine, optimizer) -> None:
+        loss, arguments = case("mlp", 9, adam=optimizer == "adam")
+        options = {"optimizer": OPTIMIZERS[optimizer], "engine": engine}
+        assert apart(unrolled(loss, arguments, window=9, **options)[1], unrolled(loss, arguments, **options)[1]) == 0
+
+    @pytest.mark.parametrize("engine", ENGINES)
+    @pytest.mark.parametrize("optimizer", OPTIMIZERS)
+    @pytest.mark.parametrize("window", [1, 4, 8])
+    def test_the_last_steps_start_from_a_constant(self, engine, optimizer, window) -> None:
+        loss, (weights, images, labels, sizes) = case("mlp", 9, adam=optimizer == "adam")
+        method = OPTIMIZERS[optimizer]
+        state = method.start(weights)
+        for k, size in enumerate(sizes):
+            if k == 9 - window:
+                state = tuple(part.detach().requires_grad_() for part in state)
+            (gradient,) = torch.autograd.grad(loss(state[0], images, labels), state[0], create_graph=True)
+            state = method.update(state, gradient, size, k)
+        adjoint = normal(*weights.shape, seed=4)
+        expected = torch.autograd.grad(state[0], (images, labels, sizes), adjoint)
+        end = unroll(weights, images, labels, sizes, loss=loss, optimizer=method, engine=engine, window=window)
+        found = torch.autograd.grad(end, (images, labels, sizes), adjoint)
+        assert apart([end], [state[0]]) < 1e-12
+        assert apart(found, expected) < 1e-10
+        assert not found[2][: 9 - window].any()
+        assert found[2][9 - window :].all()
+
+
+engines = st.sampled_from(REBUILDING)
+optimizers = st.sampled_from(sorted(OPTIMIZERS))
+seeds = st.integers(0, 2**31)
+
+
+class TestProperties:
+    @given(engines, optimizers, seeds, st.floats(-3, 3))
+    @some
+    def test_linear_in_the_adjoint(self, engine, optimizer, seed, factor) -> None:
+        loss, arguments = case("mlp", 6, adam=optimizer == "adam")
+        end = unroll(*arguments, loss=loss, optimizer=OPTIMIZERS[optimizer], engine=engine)
+        one, other = normal(*end.shape, seed=seed), normal(*end.shape, seed=seed ^ 1)
+        parts = [torch.autograd.grad(end, arguments, a, retain_graph=True) for a in (one, other)]
+        whole = torch.autograd.grad(end, arguments, one + factor * other)
+        assert apart(whole, [a + factor * b for a, b in zip(*parts, strict=True)]) < 1e-9
+
+    @given(engines, optimizers, st.permutations(range(4)))
+    @some
+    def test_the_order_of_the_initialisations(self, engine, optimizer, order) -> None:
+        loss, (weights, *data) = case("convnet", 5, adam=optimizer == "adam", count=4)
+        options = {"optimizer": OPTIMIZERS[optimizer], "engine": engine}
+        adjoint, moved = normal(*weights.shape, seed=7), weights.detach()[order].requires_grad_()
+        end, (*shared, own) = unrolled(loss, [weights, *data], adjoint, **options)
+        end_moved, (*shared_moved, own_moved) = unrolled(loss, [moved, *data], adjoint[order], **options)
+        assert apart([end_moved, own_moved, *shared_moved], [end[order], own[order], *shared]) < 1e-9
+
+    @given(engines, optimizers, st.integers(1, 3))
+    @some
+    def test_many_initialisations_are_the_sum_of_each(self, engine, optimizer, count) -> None:
+        loss, (weights, *data) = case("mlp", 5, adam=optimizer == "adam", count=count)
+        options = {"optimizer": OPTIMIZERS[optimizer], "engine": engine}
+        adjoint = normal(*weights.shape, seed=8)
+        whole = unrolled(loss, [weights, *data], adjoint, **options)[1]
+        each = [
+            unrolled(loss, [one[None].detach().requires_grad_(), *data], row[None], **options)[1]
+            for one, row in zip(weights, adjoint, strict=True)
+        ]
+        images, labels, sizes, own = zip(*each, strict=True)
+        assert apart(whole, [sum(images), sum(labels), sum(sizes), torch.cat(own)]) < 1e-9
+
+    @given(engines, seeds)
+    @some
+    def test_two_losses_add_up(self, engine, seed) -> None:
+        loss, arguments = case("mlp", 4)
+        other, _ = case("convnet", 4)
+        weights, images, labels, sizes = arguments
+        wide = normal(2, 0, seed=seed), 0.4 * normal(2, 37, seed=seed)
+        both = (weights, wide[1].requires_grad_())
+        total = [0, 0, 0]
+        for network, own in zip((loss, other), both, strict=True):
+            end = unroll(own, images, labels, sizes, loss=network, engine=engine)
+            slopes = torch.autograd.grad(end.square().mean(), (images, labels, sizes))
+            total = [a + b for a, b in zip(total, slopes, strict=True)]
+        mean = sum(
+            unroll(own, images, labels, sizes, loss=network, engine=engine).square().mean()
+            for network, own in zip((loss, other), both, strict=True)
+        )
+        assert apart(torch.autograd.grad(mean, (images, labels, sizes)), total) < 1e-12
+
+    @given(engines, st.integers(1, 12))
+    @some
+    def test_steps_of_no_size_change_nothing(self, engine, steps) -> None:
+        loss, (weights, images, labels, sizes) = case("mlp", steps)
+        nothing = torch.zeros_like(sizes).requires_grad_()
+        end, (d_images, d_labels, d_sizes, d_weights) = unrolled(
+            loss, [weights, images, labels, nothing], normal(*weights.shape, seed=9), engine=engine
+        )
+        (gradient,) = torch.autograd.grad(loss(weights, images, labels), weights)
+        assert torch.equal(end, weights)
+        assert torch.equal(d_weights, normal(*weights.shape, seed=9))
+        assert not d_images.any()
+        assert not d_labels.any()
+        torch.testing.assert_close(d_sizes, -(gradient * d_weights).sum().expand(steps))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+class TestPlain:
+    @pytest.mark.parametrize("wanted", [(0,), (1,), (2,), (3,), (1, 3)])
+    def test_any_argument_may_be_a_constant(self, engine, wanted) -> None:
+        loss, arguments = case("mlp", 7)
+        expected = dict(zip((1, 2, 3, 0), unrolled(loss, arguments, engine="full")[1], strict=True))
+        given_ = [one.detach().requires_grad_(i in wanted) for i, one in enumerate(arguments)]
+        end = unroll(*given_, loss=loss, engine=engine)
+        found = torch.autograd.grad(end, [given_[i] for i in wanted], normal(*end.shape, seed=4))
+        assert apart(found, [expected[i] for i in wanted]) < 1e-10
+
+    def test_nothing_to_differentiate(self, engine) -> None:
+        loss, arguments = case("mlp", 7)
+        end = unroll(*arguments, loss=loss, engine=engine)
+        with torch.no_grad():
+            assert torch.equal(unroll(*arguments, loss=loss, engine=engine), end)
+        constants = unroll(*(one.detach() for one in arguments), loss=loss, engine=engine)
+        assert torch.equal(constants, end)
+        assert not constants.requires_grad
+
+    def test_in_inference_mode(self, engine) -> None:
+        loss, arguments = case("mlp", 7)
+        with torch.inference_mode():
+            copies = [one + 0 for one in arguments]
+            end = unroll(*copies, loss=loss, engine=engine)
+        assert torch.equal(end, unroll(*arguments, loss=loss, engine=engine))
+        assert torch.equal(unroll(*copies, loss=loss, engine=engine), end)
+
+    def test_float32(self, engine) -> None:
+        loss, arguments = case("convnet", 20)
+        exact = unrolled(loss, arguments, engine=engine)
+        loss, arguments = case("convnet", 20, dtype=torch.float32)
+        end, slopes = unrolled(loss, arguments, engine=engine)
+        assert {one.dtype for one in (end, *slopes)} == {torch.float32}
+        assert apart([end, *slopes], [exact[0], *exact[1]]) < 1e-4
+
+    def test_autocast_leaves_the_inner_steps_alone(self, engine) -> None:
+        loss, arguments = case("mlp", 7, dtype=torch.float32)
+        expected = unrolled(loss, arguments, engine=engine)[1]
+        with torch.autocast("cpu", torch.bfloat16):
+            found = unrolled(loss, arguments, engine=engine)[1]
+        assert apart(found, expected) == 0
+
+    def test_dead_units_give_no_nan(self, engine) -> None:
+        loss, (weights, images, labels, sizes) = case("kinked", 6, adam=True)
+        with torch.no_grad():
+            weights[:, 27:30] = -100.0  # the biases: no unit ever fires
+        slopes = unrolled(loss, [weights, images, labels, sizes], optimizer=Adam(), engine=engine)[1]
+        assert all(one.isfinite().all() for one in slopes)
+        assert not slopes[0].any()  # nothing of the images gets past the units
+        assert slopes[2].all()
+
+    def test_the_way_back_can_be_gone_twice(self, engine) -> None:
+        loss, arguments = case("mlp", 7)
+        end = unroll(*arguments, loss=loss, engine=engine)
+        once, again = (torch.autograd.grad(end.sum(), arguments, retain_graph=True) for _ in range(2))
+        assert apart(again, once) == 0
+
+
+def test_every_network_of_the_cases_is_used() -> None:
+    assert set(NETWORKS) == {"convnet", "mlp", "kinked"}
