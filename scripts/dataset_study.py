@@ -3,8 +3,8 @@
     python scripts/dataset_study.py [--folder outputs/dataset] [--only dataset_logistic ...] [--inits 20]
 
 Runs the experiments one after the other on one thread; what is finished is not done again. Then networks of several
-architectures, one of which no set was made for, are trained on the sets in five ways. The rate of plain gradient descent
-is chosen for each set on validation data, the same for all architectures; everything else is fixed.
+architectures, one of which no set was made for, are trained on the sets in five ways. The rate of plain gradient
+descent is chosen for each set on validation data, the same for all architectures; everything else is fixed.
 """
 
 import argparse

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import functional_call
 
 from kdzoo import checks
 from kdzoo.errors import ConfigError
+from kdzoo.functional.unroll import batched
 from kdzoo.synthetic.initial import INITS, initial
 
 HELD_OUT = 20
@@ -137,7 +138,7 @@ class Learner(nn.Module):
         """Return the logits [K, b, C] of K networks, weights [K, P], for inputs [b, ...]."""
         if len(weights) > 1 and self._is_batchable:
             try:
-                return vmap(self._logits, in_dims=(0, None))(weights, inputs)
+                return batched(self._logits)(weights, inputs)
             except (RuntimeError, ValueError) as error:
                 said = torch.stack([self._logits(one, inputs) for one in weights])  # an error of the model itself again
                 self._is_batchable = False

@@ -236,7 +236,8 @@ def test_labels_and_step_sizes_stay_where_they_belong(labels, tmp_path):
         assert torch.equal(few.labels, before)
     else:
         torch.testing.assert_close(few.labels.sum(1), torch.ones(10))
-        assert few.labels.min() >= 0 and not torch.equal(few.labels, before)
+        assert few.labels.min() >= 0
+        assert not torch.equal(few.labels, before)
 
 
 def test_a_diverging_inner_training_names_the_step_and_keeps_the_last_good_set(tmp_path):
@@ -247,7 +248,8 @@ def test_a_diverging_inner_training_names_the_step_and_keeps_the_last_good_set(t
     with pytest.raises(NonFiniteLossError, match=r"step \d+ of 50.*last_good.npz"):
         trained(distiller, data, tmp_path, 2)
     kept = read(tmp_path / "last_good.npz")
-    assert torch.equal(kept.images, few.images) and kept.images.isfinite().all()
+    assert torch.equal(kept.images, few.images)
+    assert kept.images.isfinite().all()
 
 
 @pytest.mark.parametrize("name", ["random", "mean", "herding"])
@@ -278,7 +280,8 @@ def test_a_pool_is_trained_once_and_its_held_out_networks_are_never_drawn():
     distiller.rehearse({key: value[:8] for key, value in next(iter(data.train_dataloader())).items()})
     distiller.transfer_set(data)
     drawn, held_out = learner.sample(100), learner.held_out()
-    assert len(drawn.unique(dim=0)) == 3 and len(held_out) == 20
+    assert len(drawn.unique(dim=0)) == 3
+    assert len(held_out) == 20
     assert not (drawn[:, None] == held_out).all(-1).any()
     said = learner.logits(held_out, data.splits.val.inputs).argmax(-1)
     assert (said == data.splits.val.targets).double().mean() > 0.7

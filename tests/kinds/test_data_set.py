@@ -93,7 +93,8 @@ def test_the_teacher_is_a_network_and_the_gap_is_to_its_accuracy():
     student, full = kind.predict(few, rows), kind.predict(teacher, rows)
     found = kind.fidelity(student, full)
     own, top = kind.metrics(student), kind.metrics(full)
-    assert top["accuracy_std"] == 0 and top["hard_label_accuracy"] == top["accuracy"]
+    assert top["accuracy_std"] == 0
+    assert top["hard_label_accuracy"] == top["accuracy"]
     assert found["hard_label_gap"] == pytest.approx(top["accuracy"] - own["hard_label_accuracy"])
 
 
@@ -125,6 +126,7 @@ def test_a_poisoned_set_is_measured_before_and_after_its_steps():
         few.images.copy_(torch.tensor([[0.0, 40.0], [0.0, 0.0], [0.0, 0.0]]))
         few.labels.copy_(torch.tensor([[0.0, 0.0, 1.0], [0.3, 0.4, 0.3], [0.3, 0.3, 0.4]]))
     measured = Poison().metrics(Poison().predict(few, rows))
-    assert measured["accuracy_before"] > 0.95 and measured["source_as_target_before"] < 0.05
+    assert measured["accuracy_before"] > 0.95
+    assert measured["source_as_target_before"] < 0.05
     assert measured["source_as_target"] > 0.9
     assert measured["modified_accuracy"] > measured["accuracy"]

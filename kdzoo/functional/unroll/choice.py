@@ -90,5 +90,11 @@ def storage(value: Tensor) -> int:
 
 
 def mebibytes(size: float) -> str:
-    """Return a size in MiB, with three digits."""
-    return f"{size / MEBIBYTE:.3g} MiB"
+    """Return a size in MiB, with three digits or whole.
+
+    Example:
+        >>> mebibytes(2**30), mebibytes(12345)
+        ('1,024 MiB', '0.0118 MiB')
+    """
+    amount = size / MEBIBYTE
+    return f"{amount:,.0f} MiB" if amount >= 100 else f"{amount:.3g} MiB"

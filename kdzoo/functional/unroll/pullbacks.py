@@ -75,15 +75,16 @@ def by_recursion(steps: Steps, adjoint: State) -> Adjoints:
     passed = [steps.state]
     for number, size in enumerate(steps.sizes[:-1], steps.first):
         passed.append(steps.descent.step(passed[-1], steps.images, steps.labels, size, number))
-    back, last = WayBack(steps, adjoint), passed[-1]
+    back = WayBack(steps, adjoint)
     while passed:
         state = passed.pop()
         weights = leaf(state[0])
         gradient = steps.descent.gradient_with_graph(weights, steps.images, steps.labels)
-        if state is last:
+        if len(passed) + 1 == len(steps.sizes):
             check_twice(gradient)
         along = back.update(len(passed), state, gradient)
         back.gradient(products([gradient], [weights, steps.images, steps.labels], [along]))
+        del gradient  # and its graph, before the next is made
     return back.adjoints()
 
 
