@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from kdzoo import config, mistakes
 from kdzoo.errors import ConfigError
 
-MANY_OF_A_GROUP = ("callbacks", "logger", "experiment", "debug")
+MANY_OF_A_GROUP = ("callbacks", "logger", "experiment", "debug", "learner")
 """Groups of which several files may be chosen, as in ``callbacks=[early_stopping,lr_monitor]``."""
 FLAGS = ("-m", "--multirun", "-r", "--run", "--resolve")
 VALUED = ("--config-dir", "-cd", "--cfg", "-c", "--package", "-p")

@@ -67,7 +67,7 @@ class Distiller(pl.LightningModule, ABC):
     teacher_optional: ClassVar[bool] = False
     """Whether the method also works without its teacher; a run builds one all the same, to compare with."""
     student_kind: ClassVar[str] = "classifier"
-    uses_teacher_output: ClassVar[bool] = True
+    uses_teacher_output: bool = True
     """Whether the teacher enters by ``teacher_output`` alone, so that its outputs can be cached."""
     exempt: ClassVar[Mapping[str, str]] = {}
     """Contract checks (``kdzoo.contracts.CHECKS``) that cannot apply to this method, each with its reason."""

@@ -21,7 +21,8 @@ def evaluate_folder(folder: Path, cfg: DictConfig, *, allow: Collection[str] = (
 
     Args:
         folder: an exported model, or the folder of a run for its student.
-        cfg: a composed configuration; its data are used, and the kind of its distiller's student.
+        cfg: a composed configuration; its data are used, and the kind of its distiller's student for models that do not
+            say theirs.
         allow: names of your own classes that the folder and the configuration may build.
 
     Returns:
@@ -36,7 +37,8 @@ def evaluate_folder(folder: Path, cfg: DictConfig, *, allow: Collection[str] = (
     model = load_student(folder, allow=allow)
     seed = cfg.seed if cfg.seed is not None else cfg.seeds[0]
     data = Job(for_seed(cfg, seed), seed, folder, allow).data()
-    kind = kinds.get(config.locate(cfg.distiller["_target_"]).student_kind)
+    chosen = kinds.get(config.locate(cfg.distiller["_target_"]).student_kind)
+    kind = next((one for one in kinds.KINDS.values() if one.owns(model)), chosen)
     batches = list(data.test_dataloader())
     sample = {key: value[:8] for key, value in as_batch(batches[0]).items()}
     kind.check("model", model, sample, data.sizes)

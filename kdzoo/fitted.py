@@ -43,7 +43,7 @@ class FittedDistiller(Distiller):
     """
 
     automatic_optimization = False
-    uses_teacher_output: ClassVar[bool] = False
+    uses_teacher_output: bool = False
     exempt: ClassVar[Mapping[str, str]] = {
         "training": "the student is computed at the end of an epoch; steps on one batch lower nothing",
         "gradients": "nothing is trained by gradients",

@@ -1,4 +1,4 @@
-"""The results of a first text on dataset distillation in Russian, measured again, and what they cost.
+"""The results of a text on dataset distillation (Markov 2020, in Russian), measured again, and what they cost.
 
     python scripts/markov2020_study.py [--folder outputs/markov2020] [--override trainer.max_epochs=2 ...]
 
@@ -13,10 +13,9 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,38 +35,23 @@ from kdzoo.synthetic.synthetic_set import LARGEST_STEP, SMALLEST_STEP
 DOCS = Path(__file__).parents[1] / "docs" / "experiments"
 
 
-@dataclass(frozen=True)
-class Row:
-    """A run of the table: what it is, how it is started, what the source prints, which of its figures it redraws."""
+class Row(NamedTuple):
+    """A run: what is printed of it, and which figures of the source are which of its own."""
 
     name: str
     experiment: str
     steps: int
     printed: str = ""
-    figures: tuple[tuple[int, str], ...] = ()
+    figures: dict[int, str] = {}
 
 
 ROWS = {
-    "sigma_1": Row(
-        "softmax regression, N(0, 0.2)",
-        "markov2020_sigma",
-        1,
-        figures=((1, "examples_student"), (2, "losses")),
-    ),
-    "sigma_10": Row(
-        "softmax regression, N(0, 0.2)",
-        "markov2020_sigma",
-        10,
-        figures=((3, "examples_student"), (4, "losses")),
-    ),
-    "xavier_1": Row("softmax regression, Xavier", "markov2020_xavier", 1),
-    "xavier_10": Row("softmax regression, Xavier", "markov2020_xavier", 10, "88.5", ((5, "losses"),)),
+    "sigma_1": Row("regression, N(0, 0.2)", "markov2020_sigma", 1, "", {1: "examples_student", 2: "losses"}),
+    "sigma_10": Row("regression, N(0, 0.2)", "markov2020_sigma", 10, "", {3: "examples_student", 4: "losses"}),
+    "xavier_1": Row("regression, Xavier", "markov2020_xavier", 1),
+    "xavier_10": Row("regression, Xavier", "markov2020_xavier", 10, "88.5", {5: "losses"}),
     "convnet_10": Row(
-        "small convnet, N(0, 0.05)",
-        "markov2020_convnet",
-        10,
-        "86 ± 1.6",
-        ((6, "examples_student"), (7, "losses")),
+        "convnet, N(0, 0.05)", "markov2020_convnet", 10, "86 ± 1.6", {6: "examples_student", 7: "losses"}
     ),
 }
 
@@ -79,48 +63,15 @@ def remembered(path: Path, compute: Callable[[], Any]) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-# ---------------------------------------------------------------- the experiments
-
-
 def run(key: str, folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
-    """Return the report of a row's run."""
+    """Return the report of a row's run, and copy its figures."""
     row = ROWS[key]
     settings = [f"experiment={row.experiment}", f"student.steps={row.steps}", *overrides]
     places = [f"output_dir={folder / key}", f"cache_dir={folder / 'cache'}"]
     report = kdzoo.run(compose(*settings, *places), command=f"kdzoo {' '.join(settings)}")
-    for number, name in row.figures:
+    for number, name in row.figures.items():
         shutil.copy(folder / key / "seed_0" / "figures" / f"{name}.png", DOCS / f"markov2020_figure_{number}.png")
     return report
-
-
-def results(reports: dict[str, dict[str, Any]], folder: Path) -> str:
-    """Return the table of accuracies."""
-    lines = []
-    for key, report in reports.items():
-        row, metrics = ROWS[key], report["student"]["metrics"]
-        accuracy, within = (100 * np.array(metrics[name]["values"]) for name in ("accuracy", "accuracy_std"))
-        sizes = [step_size(folder / key / f"seed_{seed}") for seed in report["seed"]]
-        lines.append(
-            [
-                row.name,
-                row.steps,
-                row.printed,
-                f"{accuracy.mean():.1f} ± {accuracy.std(ddof=1):.1f}",
-                f"{within.mean():.1f}",
-                f"{100 * min(metrics['accuracy_worst']['values']):.1f}",
-                f"{100 * report['teacher']['metrics']['accuracy']['mean']:.1f}",
-                f"{np.mean(sizes):.2f}",
-                f"{report['cpu_seconds']['student'] / len(sizes):.0f}",
-            ]
-        )
-    headers = ["learner", "inner steps", "printed", "accuracy", "over initial weights", "worst", "all data"]
-    return table([*headers, "step size", "CPU s a set"], lines)
-
-
-def step_size(folder: Path) -> float:
-    """Return the learned step size of a seed's set."""
-    sizes = load(folder).step_sizes
-    return float(next(iter(sizes.values()))[0].detach())
 
 
 def load(folder: Path) -> SyntheticSet:
@@ -130,10 +81,33 @@ def load(folder: Path) -> SyntheticSet:
     return few
 
 
-# ---------------------------------------------------------------- with and without the projection
+def step_size(few: SyntheticSet) -> float:
+    """Return the learned step size of a set with one learner."""
+    (sizes,) = few.step_sizes.values()
+    return float(sizes.detach()[0])
+
+
+def results(reports: dict[str, dict[str, Any]], folder: Path) -> str:
+    """Return the table of accuracies."""
+    lines = []
+    for key, report in reports.items():
+        row, metrics, seeds = ROWS[key], report["student"]["metrics"], report["seed"]
+        accuracy, within = (100 * np.array(metrics[name]["values"]) for name in ("accuracy", "accuracy_std"))
+        sizes = [step_size(load(folder / key / f"seed_{seed}")) for seed in seeds]
+        cells = [
+            f"{accuracy.mean():.1f} ± {accuracy.std(ddof=1):.1f}",
+            f"{within.mean():.1f}",
+            f"{100 * min(metrics['accuracy_worst']['values']):.1f}",
+            f"{np.mean(sizes):.2f}",
+            f"{report['cpu_seconds']['student'] / len(seeds):.0f}",
+        ]
+        lines.append([row.name, row.steps, row.printed, *cells])
+    headers = ["learner", "inner steps", "printed", "accuracy", "over initial weights", "worst"]
+    return table([*headers, "step size", "CPU s"], lines)
+
 
 STDS = (0.05, 0.2, 0.4, 1.0)
-RUNS, UPDATES, BATCH, RATE = 10, 30, 128, 0.01
+RUNS, UPDATES, BATCH, RATE = 10, 20, 128, 0.01
 
 
 class Unprojected(SyntheticSet):
@@ -151,18 +125,12 @@ def divergence(x: Tensor, y: Tensor, std: float) -> dict[str, list[dict[str, Any
 
 
 def plain_run(x: Tensor, y: Tensor, std: float, kind: type[SyntheticSet], seed: int) -> dict[str, Any]:
-    """Move a set by plain gradient descent.
-
-    Returns:
-        The number of updates before it was not finite (None for never), the last finite loss, the largest step size in
-        absolute value, and whether an update took the step size out of its range.
-    """
+    """Move a set by plain gradient descent; return when it was lost (None for never), and how it went until then."""
     torch.manual_seed(seed)
     learner = Learner(small_convnet(x), init="normal", std=std)
     options = {"steps": 10, "labels": "fixed", "step_size": 0.01, "step_sizes": "shared"}
     few = kind(in_shape=x.shape[1:], num_classes=10, learner={"convnet": learner}, **options)
     optimizer = torch.optim.SGD([one for one in few.parameters() if one.requires_grad], lr=RATE)
-    (size,) = few.step_sizes.values()
     found = {"lost": None, "loss": None, "largest": 0.0, "has_left": False}
     for update in range(UPDATES):
         rows = torch.randint(len(x), (BATCH,))
@@ -172,13 +140,11 @@ def plain_run(x: Tensor, y: Tensor, std: float, kind: type[SyntheticSet], seed: 
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        moved = float(size.detach())
-        few.project_()
         found["loss"] = float(loss.detach())
-        found["largest"] = max(found["largest"], abs(float(size.detach())))
-        found["has_left"] |= not SMALLEST_STEP <= moved <= LARGEST_STEP
-    is_finite = all(bool(one.isfinite().all()) for one in few.parameters())
-    return found if is_finite else {**found, "lost": UPDATES}
+        found["has_left"] |= not SMALLEST_STEP <= step_size(few) <= LARGEST_STEP
+        few.project_()
+        found["largest"] = max(found["largest"], abs(step_size(few)))
+    return found if few.images.isfinite().all() else {**found, "lost": UPDATES}
 
 
 def real_loss(few: SyntheticSet, learner: Learner, x: Tensor, y: Tensor) -> Tensor:
@@ -208,24 +174,19 @@ def divergences(parts: dict[float, dict[str, list[dict[str, Any]]]]) -> str:
         lines.append([std, *cells])
     cells = ["non-finite", "largest step size", "last loss"]
     headers = [f"{name}: {cell}" for name in ("free", "projected") for cell in cells]
-    return table(["sigma", "left [1e-5, 1]", *headers], lines)
+    return table(["sigma", "left the range", *headers], lines)
 
 
-# ---------------------------------------------------------------- what it saves
-
-EVERY, JUDGES = 5, 1000
-"""Steps between two looks at so many validation images."""
-EPOCHS = {"xavier_10": 10, "convnet_10": 6}
-"""Of a training on all data, at most."""
+EVERY, JUDGES, EPOCHS = 5, 1000, {"xavier_10": 10, "convnet_10": 6}
+"""Steps between two looks at so many validation images; epochs on all data at most."""
 
 
 def costs(data: MNIST, folder: Path, key: str) -> dict[str, Any]:
-    """Return bytes and CPU seconds of a training on a row's first set and on all data, from the same initial weights."""
+    """Return bytes and CPU seconds of a training on a row's first set and on all data, from the same weights."""
     few = load(folder / "seed_0")
     accuracy = json.loads((folder / "report.json").read_text())["student"]["metrics"]["accuracy"]["values"][0]
-    name, learner = next(iter(few.learners.items()))
-    begin = learner.held_out(1)
-    times = []
+    ((name, learner),) = few.learners.items()
+    begin, times = learner.held_out(1), []
     for _ in range(20):
         started = time.process_time()
         with torch.no_grad():
@@ -237,17 +198,12 @@ def costs(data: MNIST, folder: Path, key: str) -> dict[str, Any]:
 
 
 def on_all_data(data: MNIST, learner: Learner, begin: Tensor, wanted: float, epochs: int) -> dict[str, Any]:
-    """Train one network by Adam until an epoch is no better than the one before it.
-
-    Returns:
-        CPU seconds, steps, epochs and test accuracy at the end, and the same from when it was first as accurate on
-        validation images as wanted.
-    """
+    """Train one network by Adam until an epoch is no better than the one before; measure it then, and once as good."""
     network = copy.deepcopy(learner.model).requires_grad_(True)
     network.load_state_dict(learner.state(begin))
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
-    (x, y), (val_x, val_y), (test_x, test_y), _ = data.splits
-    spent, step, best, as_good, epoch = 0.0, 0, 0.0, None, 0
+    (x, y), val, test, _ = data.splits
+    spent, step, last, as_good, epoch = 0.0, 0, 0.0, None, 0
     for epoch in range(1, epochs + 1):
         for rows in torch.randperm(len(x), generator=torch.Generator().manual_seed(epoch)).split(256):
             started = time.process_time()
@@ -255,13 +211,13 @@ def on_all_data(data: MNIST, learner: Learner, begin: Tensor, wanted: float, epo
             cross_entropy(network(x[rows]), y[rows]).backward()
             optimizer.step()
             spent, step = spent + time.process_time() - started, step + 1
-            if as_good is None and step % EVERY == 0 and right(network, val_x[:JUDGES], val_y[:JUDGES]) >= wanted:
-                as_good = {"steps": step, "seconds": spent, "accuracy": right(network, test_x, test_y)}
-        before, best = best, right(network, val_x, val_y)
-        if best <= before:
+            if as_good is None and step % EVERY == 0 and right(network, val[0][:JUDGES], val[1][:JUDGES]) >= wanted:
+                as_good = {"steps": step, "seconds": spent, "accuracy": right(network, *test)}
+        before, last = last, right(network, *val)
+        if last <= before:
             break
-    found = {"seconds": spent, "steps": step, "epochs": epoch, "accuracy": right(network, test_x, test_y)}
-    return {"all": found, "as_good": as_good, "images": len(x)}
+    end = {"seconds": spent, "steps": step, "epochs": epoch, "accuracy": right(network, *test)}
+    return {"all": end, "as_good": as_good, "images": len(x)}
 
 
 def right(network: nn.Module, x: Tensor, y: Tensor) -> float:
@@ -275,27 +231,43 @@ def savings(parts: dict[str, dict[str, Any]]) -> str:
     """Return the table of bytes and CPU seconds."""
     lines = []
     for key, part in parts.items():
-        full, as_good = part["all"], part["as_good"]
-        stored = part["images"] * (28 * 28 + 1)  # a byte for a pixel and one for the label
-        name = ROWS[key].name
-        lines.append(
-            [
-                f"{name}, the set",
-                f"{part['bytes']:,}",
-                10,
-                f"{part['seconds']:.4f}",
-                f"{100 * part['accuracy']:.1f}",
-            ]
-        )
-        if as_good:
-            cells = [f"{stored:,}", as_good["steps"], f"{as_good['seconds']:.2f}", f"{100 * as_good['accuracy']:.1f}"]
-            lines.append([f"{name}, all data until it is as good as the set", *cells])
-        cells = [f"{stored:,}", f"{full['steps']:,}", f"{full['seconds']:.1f}", f"{100 * full['accuracy']:.1f}"]
-        lines.append([f"{name}, all data, {full['epochs']} epochs", *cells])
-    return table(["learner and data", "bytes", "steps", "CPU s", "accuracy"], lines)
+        name, stored = ROWS[key].name, f"{part['images'] * (28 * 28 + 1):,}"  # a byte for a pixel, one for the label
+        trained = [(f"the set, {ROWS[key].steps} steps", f"{part['bytes']:,}", part, ".4f")]
+        if part["as_good"]:
+            about = f"all data until as good, {part['as_good']['steps']} steps"
+            trained.append((about, stored, part["as_good"], ".2f"))
+        trained.append((f"all data, {part['all']['epochs']} epochs", stored, part["all"], ".1f"))
+        for about, size, one, digits in trained:
+            lines.append([name, about, size, f"{one['seconds']:{digits}}", f"{100 * one['accuracy']:.1f}"])
+    return table(["learner", "trained on", "bytes", "CPU s", "accuracy"], lines)
 
 
-# ---------------------------------------------------------------- the page
+def page(reports: dict[str, Any], folder: Path, parts: dict[float, Any], saved: dict[str, Any]) -> Iterator[str]:
+    """Yield the paragraphs of the page."""
+    first = reports["xavier_10"]
+    yield (
+        "Ten images of MNIST with fixed one-hot labels and one learned step size. Test accuracy in percent on "
+        f"{first['splits']['n_test']:,} images: mean over 20 held-out initial weights and seeds {first['seed']}, "
+        "± the deviation over the seeds; beside it the mean deviation over the initial weights and the worst of all. "
+        "CPU seconds: of learning one set, on one thread."
+    )
+    yield results(reports, folder)
+    yield (
+        f"The convnet of sigma, ten inner steps, under plain gradient descent of rate {RATE} for images and step size "
+        f"without clipping: {RUNS} runs of {UPDATES} updates, on {BATCH} real images each. How many step sizes left "
+        "[1e-5, 1]; then, without (free) and with the projection, how many runs became non-finite, the largest step "
+        "size in absolute value and the median of the last finite losses (guessing: 2.30)."
+    )
+    yield divergences(parts)
+    yield (
+        "Training one network. Bytes: of the set in float32 with labels and step size; of "
+        f"{first['splits']['n_train']:,} training images with a byte for a pixel and one for the label. All data: Adam "
+        "of rate 0.001, batches of 256, until an epoch is no better on 5,000 validation images than the one before, "
+        f"at most {' and '.join(map(str, EPOCHS.values()))} epochs; it is as good as the set when it is on {JUDGES:,} "
+        f"validation images, which is asked every {EVERY} steps and not timed. Accuracy on the test images: of the set "
+        "of seed 0 over 20 initial weights, of all data for one network."
+    )
+    yield savings(saved)
 
 
 def mnist() -> MNIST:
@@ -304,37 +276,6 @@ def mnist() -> MNIST:
     data.prepare_data()
     data.setup("fit")
     return data
-
-
-def page(
-    reports: dict[str, Any], folder: Path, parts: dict[float, Any], saved: dict[str, dict[str, Any]]
-) -> Iterator[str]:
-    """Yield the paragraphs of the page."""
-    first = reports["xavier_10"]
-    yield (
-        "Ten images of MNIST with fixed one-hot labels and one learned step size. Test accuracy in percent on "
-        f"{first['splits']['n_test']:,} images: mean over 20 held-out initial weights and seeds {first['seed']}, "
-        "± the deviation over the seeds; beside it the mean deviation over the initial weights and the worst of all. "
-        "`all data` is one network of the same architecture trained on all training images by Adam for as many steps; "
-        "CPU seconds are those of learning one set, on one thread."
-    )
-    yield results(reports, folder)
-    yield (
-        f"The convnet of sigma with ten inner steps under plain gradient descent of rate {RATE} for images and step "
-        f"size, without clipping: {RUNS} runs of {UPDATES} updates on {BATCH} real images each. How many left "
-        "[1e-5, 1] with their step size, became non-finite without and with the projection, the largest step size in "
-        "absolute value and the median of the last finite losses (guessing: 2.30)."
-    )
-    yield divergences(parts)
-    yield (
-        "Training one network. Bytes are those of a set as float32 with labels and step size, and of "
-        f"{first['splits']['n_train']:,} training images with one byte for a pixel and one for the label. All data: "
-        "Adam of rate 0.001, batches of 256, until an epoch is no better on 5,000 validation images than the one "
-        f"before, at most {' and '.join(map(str, EPOCHS.values()))} epochs; it counts as as good as the set when it is "
-        f"on {JUDGES:,} validation images, which is asked every {EVERY} steps and not timed. Accuracy on the test "
-        "images: of a set over 20 initial weights, of all data of one network."
-    )
-    yield savings(saved)
 
 
 def main() -> None:
@@ -346,8 +287,11 @@ def main() -> None:
     folder = options.folder
     reports = {key: run(key, folder, options.override) for key in ROWS}
     data = mnist()
-    parts = {
-        std: remembered(folder / f"divergence_{std}.json", partial(divergence, *data.splits.train, std)) for std in STDS
-    }
+    train = data.splits.train
+    parts = {std: remembered(folder / f"divergence_{std}.json", partial(divergence, *train, std)) for std in STDS}
     saved = {key: remembered(folder / f"costs_{key}.json", partial(costs, data, folder / key, key)) for key in EPOCHS}
     publish("markov2020", "MNIST in ten images: Markov 2020", *page(reports, folder, parts, saved))
+
+
+if __name__ == "__main__":
+    main()

@@ -62,8 +62,12 @@ class Coreset(FittedDistiller):
         self.seed = checks.integer("seed", seed, 0)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the cross entropy of a network that is trained on the set."""
-        return {"real": hard_target_ce(self.student(batch["input"])[labelled_positions(batch)], labels(batch))}
+        """Return the cross entropy of a network that is trained on the set; from a pool once this is trained."""
+        name, learner = next(iter(self.student.learners.items()))
+        begin = learner.held_out(1) if learner.is_ready else learner.initial.sample(1)
+        trained = self.student.train_networks(name, begin.to(self.student.images))
+        logits = learner.logits(trained, batch["input"])[0]
+        return {"real": hard_target_ce(logits[labelled_positions(batch)], labels(batch))}
 
     def observe(self, batch: Batch) -> None:
         """Keep the labelled samples."""

@@ -20,7 +20,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from kdzoo import checks
+from kdzoo import atomic, checks
 from kdzoo.batch import Batch, labelled_positions, labelled_samples, labels
 from kdzoo.distiller import Distiller
 from kdzoo.errors import ConfigError, NonFiniteLossError
@@ -104,6 +104,7 @@ class DatasetDistillation(Distiller):
         super().__init__(student, teacher, **options)
         if teacher is None and self.loss_weights["teacher"]:
             raise ConfigError(f"loss_weights.teacher={self.loss_weights['teacher']} needs a teacher, got teacher=None")
+        self.uses_teacher_output = bool(self.loss_weights["teacher"])
         self.start = checks.choice("start", start, STARTS)
         self.inner = InnerTraining(
             student,
@@ -121,18 +122,23 @@ class DatasetDistillation(Distiller):
         self.compared = [checks.choice("baselines", name, STARTS[1:]) for name in baselines]
         self.seed = seed
         self.epochs: list[Tensor] = []
+        self._is_set = False
         self._judging: tuple[Tensor, Tensor] | None = None
 
     # ---------------------------------------------------------------- before the training
 
     def transfer_set(self, data: pl.LightningDataModule) -> pl.LightningDataModule:
-        """Train the learners' pools and set the first images; return the data, which are learned from as they are."""
+        """Train the learners' pools and set the first images; return the data, which are learned from as they are.
+
+        A plain Lightning trainer with a data module of kdzoo does this by itself.
+        """
         inputs, targets = labelled_samples(data.train_eval_dataloader())  # type: ignore[attr-defined]
         train_pools(self.student.learners, inputs, targets, seed=self.seed)
         judges = list(data.val_dataloader())
         self._judging = labelled_samples(judges) if judges else None
         if self.start != "noise":
             set_images(self.student, self.start, inputs, targets, seed=self.seed)
+        self._is_set = True
         return data
 
     def baselines(self, data: pl.LightningDataModule) -> dict[str, nn.Module]:
@@ -141,8 +147,15 @@ class DatasetDistillation(Distiller):
         return {name: coreset(self.student, name, inputs, targets, seed=self.seed) for name in self.compared}
 
     def prepare(self, batch: Batch) -> None:  # noqa: ARG002 - the images are at hand
-        """Refuse a learner whose loss is not twice differentiable."""
+        """Refuse a learner whose loss is not twice differentiable; in a plain Lightning training, look at the data."""
         self.inner.differentiate_once()
+        if self._trainer is None or self._is_set:
+            return
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if hasattr(data, "train_eval_dataloader"):
+            self.transfer_set(data)
+        elif self.start != "noise" or any(learner.pool_size for learner in self.student.learners.values()):
+            raise ConfigError(f"start={self.start} and pools need the data first: call transfer_set(data) before fit")
 
     # ---------------------------------------------------------------- the loss
 
@@ -184,7 +197,9 @@ class DatasetDistillation(Distiller):
         validation, from held-out ones.
         """
         step = self.global_step if self._trainer else 0
-        return self.inner.drawn(step) if self.training else self.inner.held_out(step, VALIDATION_INITS)
+        if self.training:
+            return self.inner.drawn(step)
+        return self.inner.held_out(step, VALIDATION_INITS, rehearsal=self._trainer is None)
 
     # ---------------------------------------------------------------- the training
 
@@ -193,8 +208,7 @@ class DatasetDistillation(Distiller):
         try:
             return super().training_step(batch, batch_idx)
         except NonFiniteLossError as error:
-            path = files.write_npz(self.student, Path(self.trainer.default_root_dir) / "last_good.npz")
-            raise NonFiniteLossError(f"{error}; the set before this step is {path}") from error
+            raise self._with_last_good(str(error)) from error
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """Make the optimizer, with the rates of images, labels and step sizes."""
@@ -209,13 +223,22 @@ class DatasetDistillation(Distiller):
         return optimizer
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
-        """Scale a gradient down whose norm exceeds ``max_norm``."""
+        """Scale a gradient down whose norm exceeds ``max_norm``; refuse one that is not finite."""
+        norm = torch.nn.utils.get_total_norm([one.grad for one in self.trainable() if one.grad is not None])
+        if not norm.isfinite():
+            where = f"at epoch {self.current_epoch}, step {self.global_step}"
+            raise self._with_last_good(f"the gradient through the inner steps is not finite {where}; fewer may help")
         self.clip_gradients(optimizer, gradient_clip_val=self.max_norm, gradient_clip_algorithm="norm")
 
     def optimizer_step(self, *args: Any, **options: Any) -> None:
         """Move the set, then project step sizes and labels, before anything can be saved."""
         super().optimizer_step(*args, **options)
         self.student.project_()
+
+    def _with_last_good(self, message: str) -> NonFiniteLossError:
+        """Return the error, after the set that led to it, which is still whole, was written."""
+        path = files.write_npz(self.student, Path(self.trainer.default_root_dir) / "last_good.npz")
+        return NonFiniteLossError(f"{message}; the set before this step is {path}")
 
     def on_train_epoch_end(self) -> None:
         """Keep the images of this epoch, and draw them beside the checkpoint."""
@@ -239,6 +262,7 @@ class DatasetDistillation(Distiller):
             inputs, targets = (values[:JUDGES].to(self.student.images.device) for values in self._judging)
             found = protocol_matrix(self.student, self.student.learners, inputs, targets, inits=VALIDATION_INITS)
             drawn.append(drawing.matrix_heat_map(found, folder / "protocols.png"))
+            atomic.write_text(folder / "protocols.md", found.to_markdown() + "\n")
         return drawn
 
 

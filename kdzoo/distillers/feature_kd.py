@@ -49,7 +49,7 @@ class FeatureKD(Distiller):
     """
 
     terms: ClassVar[dict[str, float]] = {"feature": 1.0, "soft": 0.9, "hard": 0.1}
-    uses_teacher_output: ClassVar[bool] = False
+    uses_teacher_output: bool = False
     exempt: ClassVar[dict[str, str]] = {"compile": "hidden layers are read by hooks, which compiled code passes over"}
     contract_settings: ClassVar[dict[str, object]] = {
         "distiller.layers": {"layers.0": "layers.0"},

@@ -25,6 +25,10 @@ class Automaton(LanguageModelKind):
     needs: ClassVar[str] = "a probabilistic automaton (kdzoo.automata.PFA)"
     untaught: ClassVar[str] = "kdzoo.distillers.BaumWelch"
 
+    def owns(self, model: nn.Module) -> bool:
+        """Return whether it is an automaton."""
+        return isinstance(model, PFA)
+
     def check(self, role: str, model: nn.Module, batch: Batch, sizes: Mapping[str, Any]) -> None:
         """Refuse a student that is no automaton."""
         if role == "student" and not isinstance(model, PFA):

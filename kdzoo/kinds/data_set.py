@@ -14,7 +14,7 @@ from kdzoo.batch import Batch, labelled_samples
 from kdzoo.errors import ConfigError, NonFiniteLossError
 from kdzoo.functional import hard_target_ce
 from kdzoo.kinds.kind import Kind
-from kdzoo.synthetic import Learner, SyntheticSet, drawing, files
+from kdzoo.synthetic import Learner, PoisonSet, SyntheticSet, drawing, files
 
 TOGETHER = 5
 """Networks that are trained as one."""
@@ -47,6 +47,10 @@ class DataSet(Kind):
     needs: ClassVar[str] = "a synthetic data set (kdzoo.synthetic.SyntheticSet)"
     score: ClassVar[str] = "accuracy"
     untaught: ClassVar[str] = "kdzoo.distillers.Coreset"
+
+    def owns(self, model: nn.Module) -> bool:
+        """Return whether it is a synthetic set that attacks nothing."""
+        return isinstance(model, SyntheticSet) and not isinstance(model, PoisonSet)
 
     def check(self, role: str, model: nn.Module, batch: Batch, sizes: Mapping[str, Any]) -> None:
         """Refuse what is no synthetic set, images of another shape and learners that do not fit the data."""

@@ -25,6 +25,10 @@ class Kind(ABC):
     untaught: ClassVar[str]
     """Target of the distiller that trains a model of this kind from data alone."""
 
+    def owns(self, model: nn.Module) -> bool:  # noqa: ARG002
+        """Return whether a model can be of no other kind."""
+        return False
+
     @abstractmethod
     def check(self, role: str, model: nn.Module, batch: Batch, sizes: Mapping[str, Any]) -> None:
         """Refuse a model that does not fit the kind or the data.

@@ -32,6 +32,10 @@ class Poison(DataSet):
     name: ClassVar[str] = "poison"
     needs: ClassVar[str] = "a poisoned data set (kdzoo.synthetic.PoisonSet)"
 
+    def owns(self, model: nn.Module) -> bool:
+        """Return whether it is a poisoned set."""
+        return isinstance(model, PoisonSet)
+
     def check(self, role: str, model: nn.Module, batch: Batch, sizes: Mapping[str, Any]) -> None:
         """Refuse a student that names no classes."""
         if not isinstance(model, PoisonSet):

@@ -19,8 +19,8 @@ NETWORKS = 5
 def coreset(few: SyntheticSet, selection: str, inputs: Tensor, targets: Tensor, *, seed: int) -> SyntheticSet:
     """Return a set like ``few`` that holds a selection of real images with one-hot labels.
 
-    The constant step size of each learner is the one in ``STEPS`` after which new networks label the most of the
-    other training samples rightly.
+    The constant step size of each learner is the one in ``STEPS`` after which new networks label the most of
+    2,000 training samples rightly.
 
     Args:
         few: gives sizes, learners and the number of steps; it stays as it is.

@@ -31,7 +31,8 @@ class FullDataNetwork(nn.Module):
         super().__init__()
         first = next(iter(checked_learners(learner).values()))
         self.network = copy.deepcopy(first.model).requires_grad_(True)
-        self.network.load_state_dict(first.state(first.initial.sample(1)[0]), strict=False)
+        begin = first.initial if first.fixed is None else first
+        self.network.load_state_dict(first.state(begin.sample(1)[0]), strict=False)
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the logits [b, C]."""

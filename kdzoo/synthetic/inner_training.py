@@ -54,7 +54,7 @@ class InnerTraining:
         self.engine = checks.choice("engine", engine, ("auto", *ENGINES))
         self.seed = checks.integer("seed", seed, 0)
         self._chosen: dict[str, str] = {}
-        self._judged: tuple[int, dict[str, Tensor]] | None = None
+        self._judged: tuple[tuple[int, ...], dict[str, Tensor]] | None = None
 
     def drawn(self, step: int) -> dict[str, Tensor]:
         """Return networks [K, P] of each learner with the set's gradient; all draws are functions of seed and step."""
@@ -68,14 +68,19 @@ class InnerTraining:
             found[name] = self.few.train_networks(name, weights, steps, **options)
         return found
 
-    def held_out(self, step: int, count: int) -> dict[str, Tensor]:
-        """Return networks [count, P] from held-out weights by the set's own schedule, trained once for each step."""
-        if self._judged is None or self._judged[0] != step:
+    def held_out(self, step: int, count: int, *, rehearsal: bool = False) -> dict[str, Tensor]:
+        """Return networks [count, P] from held-out weights by the set's own schedule, trained once a state of it.
+
+        A rehearsal comes before pools are trained, and does without.
+        """
+        state = (step, *(parameter._version for parameter in self.few.parameters()))
+        if self._judged is None or self._judged[0] != state:
             found = {}
             for name, learner in self.few.learners.items():
-                begin = learner.held_out(count) if learner.is_ready else learner.initial.sample(1)
+                untrained = rehearsal and not learner.is_ready
+                begin = learner.initial.sample(1) if untrained else learner.held_out(count)
                 found[name] = self.few.train_networks(name, begin.to(self.few.images))
-            self._judged = (step, found)
+            self._judged = (state, found)
         return self._judged[1]
 
     def differentiate_once(self) -> None:

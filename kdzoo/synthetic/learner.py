@@ -4,6 +4,7 @@ The networks that are trained on a synthetic set all have one architecture. Thei
 [K, P], so that K trainings are one.
 """
 
+import copy
 import math
 import warnings
 from typing import Any
@@ -59,6 +60,7 @@ class Learner(nn.Module):
         pool_steps: int = 300,
     ) -> None:
         super().__init__()
+        model = copy.deepcopy(model)
         self._pattern = (model.eval().requires_grad_(False),)  # a tuple: its weights are no part of the learner's state
         _refuse_statistics(model)
         self._shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
@@ -139,6 +141,8 @@ class Learner(nn.Module):
         if len(weights) > 1 and self._is_batchable:
             try:
                 return batched(self._logits)(weights, inputs)
+            except torch.OutOfMemoryError:
+                raise
             except (RuntimeError, ValueError) as error:
                 said = torch.stack([self._logits(one, inputs) for one in weights])  # an error of the model itself again
                 self._is_batchable = False
@@ -164,8 +168,8 @@ class Learner(nn.Module):
 def _refuse_statistics(model: nn.Module) -> None:
     """Refuse layers that keep running statistics: these are no function of the weights."""
     for name, module in model.named_modules():
-        if getattr(module, "running_mean", None) is not None:
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) or getattr(module, "running_mean", None) is not None:
             raise ConfigError(
-                f"the learner {type(model).__name__} has {type(module).__name__} at {name!r}, whose running statistics "
-                "are no weights and make the gradient wrong; use group, layer or instance normalisation, or none"
+                f"the learner {type(model).__name__} has {type(module).__name__} at {name!r}, whose statistics of "
+                "batches make the gradient wrong; use group, layer or instance normalisation, or none"
             )

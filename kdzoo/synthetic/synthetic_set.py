@@ -65,7 +65,7 @@ class SyntheticSet(nn.Module):
         self.steps = checks.integer("steps", steps)
         self.label_kind = checks.choice("labels", labels, LABELS)
         self.step_kind = checks.choice("step_sizes", step_sizes, STEP_SIZES)
-        self.optimizer = _inner_optimizer(optimizer, checks.probability("momentum", momentum))
+        self.optimizer = inner_optimizer(optimizer, checks.probability("momentum", momentum))
         start = checks.number("step_size", step_size, SMALLEST_STEP, LARGEST_STEP)
         size = checks.integer("per_class", per_class) * num_classes
         size = size if examples is None else checks.integer("examples", examples)
@@ -189,12 +189,15 @@ def checked_learners(learner: Mapping[str, Learner] | None) -> dict[str, Learner
             f"learner must name at least one network to train on the set (learner=logistic), got {learner!r}"
         )
     for name, one in learner.items():
+        if not name.isidentifier() or hasattr(nn.ModuleDict, name):
+            raise ConfigError(f"learner.{name} must be named by another word, made of letters, digits and _")
         if not isinstance(one, Learner):
             raise ConfigError(f"learner.{name} must be a kdzoo.synthetic.Learner, got {type(one).__name__}")
     return dict(learner)
 
 
-def _inner_optimizer(name: str, momentum: float) -> Optimizer:
+def inner_optimizer(name: str, momentum: float = 0.9) -> Optimizer:
+    """Return an optimizer of networks that learn from a set: ``sgd``, ``momentum`` or ``adam``."""
     checks.choice("optimizer", name, OPTIMIZERS)
     made: dict[str, Optimizer] = {"sgd": SGD(), "momentum": Momentum(momentum), "adam": Adam()}
     return made[name]

@@ -310,3 +310,43 @@ def test_other_ways_to_train_are_drawn_from_validation_data(tmp_path):
     drawn = distiller.figures(tmp_path / "figures")
     assert [path.name for path in drawn] == ["images_by_epoch.png", "protocols.png"]
     assert all(path.stat().st_size > 1000 for path in drawn)
+
+
+def test_a_gradient_that_is_not_finite_moves_nothing_and_keeps_the_last_good_set(tmp_path):
+    data = digits(train_size=256)
+    few = logistic(data.sizes, steps=2)
+    distiller = DatasetDistillation(few, inits=1)
+    distiller.on_after_backward = lambda: few.images.grad.mul_(torch.inf)
+    with pytest.raises(NonFiniteLossError, match=r"gradient .* not finite at epoch 0, step 0.*last_good.npz"):
+        trained(distiller, data, tmp_path, 1)
+    assert torch.equal(read(tmp_path / "last_good.npz").images, few.images)
+    assert few.images.isfinite().all()
+
+
+def test_a_plain_lightning_training_starts_where_it_was_told(tmp_path):
+    data = digits(train_size=256)
+    few = logistic(data.sizes, steps=1)
+    trained(DatasetDistillation(few, start="mean", optimizer=partial(torch.optim.SGD, lr=0.0)), data, tmp_path, 1)
+    means, _ = select("mean", data.splits.train.inputs, data.splits.train.targets, 1, 10)
+    torch.testing.assert_close(few.images.detach(), means)
+
+
+def test_a_start_from_data_that_nobody_showed_is_refused(tmp_path):
+    data = digits(train_size=256)
+    distiller = DatasetDistillation(logistic(data.sizes, steps=1), start="mean")
+    trainer = pl.Trainer(
+        max_epochs=1, logger=False, enable_checkpointing=False, default_root_dir=tmp_path, accelerator="cpu"
+    )
+    with pytest.raises(ConfigError, match=r"start=mean .* transfer_set"):
+        trainer.fit(distiller, data.train_dataloader())
+
+
+def test_validation_sees_the_set_as_it_is():
+    distiller, batch = DatasetDistillation(linear_set()).eval(), rows()
+    before = distiller.losses(batch)["real"]
+    distiller.student.images.data.mul_(3)
+    distiller.student.images.data = distiller.student.images.data.clone()
+    with torch.no_grad():
+        distiller.student.labels.mul_(2)
+    after = distiller.losses(batch)["real"]
+    assert not torch.equal(before, after)
