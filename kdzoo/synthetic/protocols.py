@@ -182,8 +182,6 @@ def improvement_over_random(few: float, random: float) -> float:
 def _held_out(name: str, learner: Learner, inits: int) -> Tensor:
     """Return initial weights [inits, P], or [1, P] of a fixed start."""
     weights = learner.held_out(inits)
-    if learner.pool_size and not weights.any():
-        raise ConfigError(f"the pool of learner {name} is not trained; call kdzoo.synthetic.pool.train_pools first")
     if len(weights) not in (1, inits) or (len(weights) == 1 and learner.fixed is None and inits > 1):
         raise ConfigError(f"learner {name} has {len(weights)} held-out initial weights, inits={inits} needs as many")
     return weights

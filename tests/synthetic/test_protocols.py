@@ -105,7 +105,7 @@ def test_parts_change_nothing(few, data, monkeypatch):
 
 def test_what_diverges_guesses_and_is_counted_and_spoils_no_other(few, data):
     pooled = Learner(linear(), pool=1)
-    with pytest.raises(ConfigError, match="the pool of learner linear is not trained"):
+    with pytest.raises(ConfigError, match="pool of 1 are not trained"):
         protocol_matrix(few, {"linear": pooled}, *data, protocols=["own"], inits=6)
     pooled.set_pool(pooled.initial.sample(1 + HELD_OUT))
     whole = protocol_matrix(few, {"linear": pooled}, *data, protocols=["own"], inits=6)
