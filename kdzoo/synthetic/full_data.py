@@ -2,10 +2,10 @@
 
 import copy
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
-from kdzoo.synthetic.learner import Learner
 from kdzoo.synthetic.synthetic_set import checked_learners
 
 
@@ -22,12 +22,13 @@ class FullDataNetwork(nn.Module):
 
     Example:
         >>> import torch
+        >>> from kdzoo.synthetic import Learner
         >>> network = FullDataNetwork(learner={"linear": Learner(nn.Linear(4, 3))})
         >>> network(torch.zeros(2, 4)).shape, sum(p.requires_grad for p in network.parameters())
         (torch.Size([2, 3]), 2)
     """
 
-    def __init__(self, *, learner: Mapping[str, Learner] | None = None) -> None:
+    def __init__(self, *, learner: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         first = next(iter(checked_learners(learner).values()))
         self.network = copy.deepcopy(first.model).requires_grad_(True)

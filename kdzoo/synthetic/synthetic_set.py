@@ -49,7 +49,7 @@ class SyntheticSet(nn.Module):
         *,
         in_shape: Sequence[int],
         num_classes: int,
-        learner: Mapping[str, Learner] | None = None,
+        learner: Mapping[str, Any] | None = None,
         per_class: int = 1,
         examples: int | None = None,
         steps: int = 10,
@@ -182,7 +182,7 @@ def onto_simplex(values: Tensor) -> Tensor:
     return (values - excess.gather(1, kept - 1)).clamp_min(0)
 
 
-def checked_learners(learner: Mapping[str, Learner] | None) -> dict[str, Learner]:
+def checked_learners(learner: Mapping[str, Any] | None) -> dict[str, Learner]:
     """Return the learners by name, after a check that there are some."""
     if not learner:
         raise ConfigError(

@@ -89,7 +89,7 @@ def storage(value: Tensor) -> int:
     return value.untyped_storage().data_ptr()
 
 
-def mebibytes(size: float) -> str:
+def mebibytes(size: int | float) -> str:
     """Return a size in MiB, with three digits or whole.
 
     Example:

@@ -62,7 +62,7 @@ class PatchConvolutions(TorchFunctionMode):
 
 def convolution(
     input: Float[Tensor, "M C H W"],
-    weight: Float[Tensor, "O C h w"],
+    weight: Float[Tensor, "O c h w"],
     bias: Float[Tensor, " O"] | None = None,
     stride: int | Sequence[int] = 1,
     padding: str | int | Sequence[int] = 0,

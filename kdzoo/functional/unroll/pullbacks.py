@@ -72,17 +72,19 @@ def through_graph(steps: Steps, adjoint: State) -> Adjoints:
 
 def by_recursion(steps: Steps, adjoint: State) -> Adjoints:
     """Take the steps again without a graph, then go back one by one, the products taken in reverse mode."""
-    passed = [steps.state]
-    for number, size in enumerate(steps.sizes[:-1], steps.first):
-        passed.append(steps.descent.step(passed[-1], steps.images, steps.labels, size, number))
+    last, passed = len(steps.sizes) - 1, room(steps, len(steps.state))
+    state = steps.state
+    for i, size in enumerate(steps.sizes):
+        torch.stack(state, out=passed[i])
+        if i < last:
+            state = steps.descent.step(state, steps.images, steps.labels, size, steps.first + i)
     back = WayBack(steps, adjoint)
-    while passed:
-        state = passed.pop()
-        weights = leaf(state[0])
+    for i in reversed(range(len(steps.sizes))):
+        state, weights = passed[i].unbind(), leaf(passed[i, 0])
         gradient = steps.descent.gradient_with_graph(weights, steps.images, steps.labels)
-        if len(passed) + 1 == len(steps.sizes):
+        if i == last:
             check_twice(gradient)
-        along = back.update(len(passed), state, gradient)
+        along = back.update(i, state, gradient)
         back.gradient(products([gradient], [weights, steps.images, steps.labels], [along]))
         del gradient  # and its graph, before the next is made
     return back.adjoints()
@@ -90,17 +92,23 @@ def by_recursion(steps: Steps, adjoint: State) -> Adjoints:
 
 def by_tangent(steps: Steps, adjoint: State) -> Adjoints:
     """Take the steps again without a graph, then go back one by one, the products taken in forward mode."""
-    passed, state = [], steps.state
-    for number, size in enumerate(steps.sizes, steps.first):
+    passed = room(steps, len(steps.state) + 1)
+    state = steps.state
+    for i, size in enumerate(steps.sizes):
         gradient = steps.descent.gradient(state[0], steps.images, steps.labels)
-        passed.append((state, gradient))
-        state = steps.descent.optimizer.update(state, gradient, size, number)
+        torch.stack([*state, gradient], out=passed[i])
+        state = steps.descent.optimizer.update(state, gradient, size, steps.first + i)
     back = WayBack(steps, adjoint)
-    while passed:
-        state, gradient = passed.pop()
-        along = back.update(len(passed), state, gradient)
+    for i in reversed(range(len(steps.sizes))):
+        state, gradient = passed[i, :-1].unbind(), passed[i, -1]
+        along = back.update(i, state, gradient)
         back.gradient(tangents(steps.descent, state[0], steps.images, steps.labels, along))
     return back.adjoints()
+
+
+def room(steps: Steps, rows: int) -> Float[Tensor, "n rows K P"]:
+    """Return room for what is kept of each step; one block, since many small ones leave gaps between large ones."""
+    return steps.state[0].new_empty(len(steps.sizes), rows, *steps.state[0].shape)
 
 
 class WayBack:
