@@ -141,7 +141,7 @@ def test_the_teacher_term_is_the_divergence_from_the_teacher():
         ({"inits": 0}, "inits must be"),
         ({"engine": "magic"}, "engine must be one of"),
         ({"start": "zeros"}, "start must be one of"),
-        ({"max_norm": 0}, "max_norm must be"),
+        ({"max_norm": 0.0}, "max_norm must be"),
         ({"loss_weights": {"teacher": 1.0}}, "needs a teacher"),
         ({"baselines": ["noise"]}, "baselines must be one of"),
     ],
