@@ -35,6 +35,7 @@ SIZED = {
 NO_ARGUMENTS = {*mistakes.HYDRA_KEYS, "defaults"}
 OWN_DEFAULTS = {
     ("digits", "batch_size"): "a small data set",
+    ("digits_labelled", "labels_per_class"): "what it is there for",
     ("online_pfa", "n_samples"): "a stream is for more strings than fit into memory",
     ("poison", "steps"): "the attack of the paper is one step",
     ("digits", "labels_per_class"): "the shipped main job is distillation with few labels",

@@ -30,7 +30,7 @@ def _owner(kind):
 
 
 def test_one_file_for_each_data_set():
-    images = ["arrays", "cifar10", "digits", "fashion_mnist", "mnist"]
+    images = ["arrays", "cifar10", "digits", "digits_labelled", "fashion_mnist", "mnist"]
     strings = ["pautomac", "random_automaton", "reber", "strings", "tinyshakespeare", "tomita", "uhl"]
     assert [file.stem for file in FILES] == sorted(images + strings)
 
@@ -44,6 +44,9 @@ def test_keys_and_defaults_equal_the_signature(file):
     expected = parameters(getattr(kdzoo_data, name))
     assert expected.pop("seed") == 0
     assert node.keys() == expected.keys()
+    if file.stem == "digits_labelled":
+        assert node["labels_per_class"] is None
+        del expected["labels_per_class"]
     for key, default in expected.items():
         if default is inspect.Parameter.empty:
             assert node[key] == "???"
