@@ -90,16 +90,15 @@ def run_seed(job: Job) -> dict[str, Any]:
         seconds["control"] = train(job, untaught, data, "control").seconds
     models |= distiller.baselines(transfer)
     unseen = job.settings["data"].get("exclude_classes") or ()
-    names = getattr(data, "symbols", None)
     times = {"seconds": seconds, "cpu_seconds": {"student": history.cpu_seconds}}
     result = {**evaluate(kind, models, data, job.folder, unseen), **times}
     if run_folder.is_main_process():
         draw_history(history, job.folder)
         distiller.figures(job.folder / "figures")
-        kind.portraits(models, job.folder / "figures", names)
+        kind.portraits(models, job.folder / "figures", data)
         for role in models.keys() & {"student", "control"}:
             save_model(models[role], node, job.folder / role)
-            kind.export(models[role], job.folder / role, names)
+            kind.export(models[role], job.folder / role, data)
         atomic.write_json(job.folder / "history.json", history.state_dict())
         atomic.write_json(job.folder / "result.json", result)
     return result

@@ -23,7 +23,7 @@ ROOMS = {
         *BASE,
     },
     "kinds": {"kinds", "metrics", "plotting", "functional", "automata", "synthetic", *BASE},
-    "synthetic": {"synthetic", "functional", "data", "plotting", *BASE},
+    "synthetic": {"synthetic", "functional", "models", "data", "plotting", *BASE},
     "distiller": {*BASE},
     "fitted": {"distiller", *BASE},
     "errors": set(),

@@ -10,7 +10,7 @@ from kdzoo.checks import flag
 from kdzoo.data.download import download, unpack_members
 from kdzoo.data.files import cache_root, find_root, read_npz, search_root
 from kdzoo.data.memory import InMemoryData
-from kdzoo.data.tensors import pixels_to_floats
+from kdzoo.data.tensors import UNSCALED, Scaling, pixels_to_floats
 from kdzoo.errors import DataError
 
 _URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -54,6 +54,11 @@ class CIFAR10(InMemoryData):
         self.root = root
         self.normalise = flag("normalise", normalise)
 
+    @property
+    def pixels(self) -> Scaling:
+        """Return mean and deviation of each channel: a value is (pixel / 255 - mean) / std."""
+        return {"mean": _MEAN, "std": _STD} if self.normalise else UNSCALED
+
     def prepare_data(self) -> None:
         """Download and unpack the binary files when no root is given and nothing is found."""
         if self.root is None and self._archive_folder() is None and self._binary_folder() is None:
@@ -86,7 +91,7 @@ class CIFAR10(InMemoryData):
         return next((folder for folder in found if folder is not None), None)
 
     def _floats(self, pixels: Pixels) -> npt.NDArray[np.float32]:
-        return pixels_to_floats(pixels, _MEAN, _STD) if self.normalise else pixels_to_floats(pixels)
+        return pixels_to_floats(pixels, **self.pixels)
 
 
 def read_records(path: Path) -> tuple[Pixels, npt.NDArray[np.int64]]:

@@ -11,7 +11,7 @@ from kdzoo.data.download import download
 from kdzoo.data.files import cache_root, find_file, find_root, search_root
 from kdzoo.data.idx import read_idx
 from kdzoo.data.memory import InMemoryData
-from kdzoo.data.tensors import pixels_to_floats
+from kdzoo.data.tensors import UNSCALED, Scaling, pixels_to_floats
 from kdzoo.errors import DataError
 
 _FILES = (
@@ -51,6 +51,11 @@ class IdxImages(InMemoryData):
         self.root = root
         self.normalise = flag("normalise", normalise)
 
+    @property
+    def pixels(self) -> Scaling:
+        """Return mean and deviation of the one channel: a value is (pixel / 255 - mean) / std."""
+        return {"mean": (self.mean,), "std": (self.std,)} if self.normalise else UNSCALED
+
     def prepare_data(self) -> None:
         """Download the files when no root is given and they are nowhere."""
         if self.root is None and search_root(None, self.folder, _FILES) is None:
@@ -68,7 +73,7 @@ class IdxImages(InMemoryData):
             raise DataError(
                 f"{folder} has images {pixels.dtype} {list(pixels.shape)}; allowed: uint8 [n, height, width]"
             )
-        return pixels_to_floats(pixels[:, None], *(((self.mean,), (self.std,)) if self.normalise else ()))
+        return pixels_to_floats(pixels[:, None], **self.pixels)
 
 
 class MNIST(IdxImages):

@@ -53,6 +53,11 @@ def check_finite(inputs: Tensor, name: str) -> None:
         raise DataError(f"{name} input at index {int(wrong[0])} holds NaN or infinity; allowed: finite numbers")
 
 
+Scaling = dict[str, tuple[float, ...]]
+"""``mean`` and ``std`` of each channel, by which a pixel 0..255 becomes (pixel / 255 - mean) / std."""
+UNSCALED: Scaling = {"mean": (0.0,), "std": (1.0,)}
+
+
 def pixels_to_floats(
     pixels: npt.NDArray[np.uint8], mean: Sequence[float] = (0.0,), std: Sequence[float] = (1.0,)
 ) -> npt.NDArray[np.float32]:

@@ -31,6 +31,7 @@ from kdzoo.synthetic.inner_training import InnerTraining
 from kdzoo.synthetic.pool import train_pools
 from kdzoo.synthetic.protocols import protocol_matrix
 from kdzoo.synthetic.starts import STARTS, set_images
+from kdzoo.synthetic.stranger import stranger
 
 VALIDATION_INITS = 5
 JUDGES = 2000
@@ -55,7 +56,7 @@ class DatasetDistillation(Distiller):
         engine: how the gradient is computed: ``full``, ``reverse``, ``segments``, ``jvp``, or ``auto``
             (see :mod:`kdzoo.functional.unroll`).
         rates: learning rates of images, labels and step sizes, as multiples of the optimizer's, >= 0.
-        max_norm: of the whole gradient, > 0; greater ones are scaled down.
+        max_norm: of the whole gradient, > 0; greater ones are scaled down. The trainer's ``gradient_clip_val`` wins.
         temperature: of the term ``teacher``, > 0.
         protocols: whether to train networks on the set in other ways too and to draw how they fare on validation data.
         baselines: selections of real images that the report holds beside, each with its best step size.
@@ -222,13 +223,18 @@ class DatasetDistillation(Distiller):
             group["lr"] *= self.rates[name]
         return optimizer
 
-    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
-        """Scale a gradient down whose norm exceeds ``max_norm``; refuse one that is not finite."""
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Scale a gradient down whose norm exceeds ``max_norm``, or as the trainer says; refuse one not finite."""
         norm = torch.nn.utils.get_total_norm([one.grad for one in self.trainable() if one.grad is not None])
         if not norm.isfinite():
             where = f"at epoch {self.current_epoch}, step {self.global_step}"
             raise self._with_last_good(f"the gradient through the inner steps is not finite {where}; fewer may help")
-        self.clip_gradients(optimizer, gradient_clip_val=self.max_norm, gradient_clip_algorithm="norm")
+        most = self.max_norm if gradient_clip_val is None else gradient_clip_val
+        self.clip_gradients(
+            optimizer, gradient_clip_val=most, gradient_clip_algorithm=gradient_clip_algorithm or "norm"
+        )
 
     def optimizer_step(self, *args: Any, **options: Any) -> None:
         """Move the set, then project step sizes and labels, before anything can be saved."""
@@ -260,7 +266,8 @@ class DatasetDistillation(Distiller):
         drawn = [drawing.change(self.epochs, folder / "images_by_epoch.png")] if self.epochs else []
         if self.protocols and self._judging is not None:
             inputs, targets = (values[:JUDGES].to(self.student.images.device) for values in self._judging)
-            found = protocol_matrix(self.student, self.student.learners, inputs, targets, inits=VALIDATION_INITS)
+            networks = {**self.student.learners, **stranger(self.student)}
+            found = protocol_matrix(self.student, networks, inputs, targets, inits=VALIDATION_INITS)
             drawn.append(drawing.matrix_heat_map(found, folder / "protocols.png"))
             atomic.write_text(folder / "protocols.md", found.to_markdown() + "\n")
         return drawn

@@ -49,20 +49,23 @@ class Automaton(LanguageModelKind):
             "expected_length": float(queries.expected_length(model)),
         }
 
-    def portraits(
-        self, models: Mapping[str, nn.Module], folder: Path, names: Sequence[str] | None = None
-    ) -> list[Path]:
+    def portraits(self, models: Mapping[str, nn.Module], folder: Path, data: Any = None) -> list[Path]:
         """Draw the student, if it is small enough to be read."""
         student = models["student"]
         if not isinstance(student, PFA) or student.states > DRAWN_STATES:
             return []
-        return [drawing.draw(student, folder / "automaton.png", names)]
+        return [drawing.draw(student, folder / "automaton.png", _names(data))]
 
-    def export(self, model: nn.Module, folder: Path, names: Sequence[str] | None = None) -> list[Path]:
+    def export(self, model: nn.Module, folder: Path, data: Any = None) -> list[Path]:
         """Write the automaton for Graphviz, for OpenFst and in the format of the PAutomaC competition."""
         if not isinstance(model, PFA):
             return []
-        write_dot(model, folder / "automaton.dot", names)
+        write_dot(model, folder / "automaton.dot", _names(data))
         write_openfst(model, folder / "automaton.fst.txt")
         write_model(model, folder / "automaton.pautomac")
         return [folder / f"automaton.{kind}" for kind in ("dot", "fst.txt", "pautomac")]
+
+
+def _names(data: Any) -> Sequence[str] | None:
+    """Return the names of the tokens, where the data know them."""
+    return getattr(data, "symbols", None)

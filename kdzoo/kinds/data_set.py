@@ -1,23 +1,19 @@
 """Data sets of a few examples: judged by the networks that are trained on them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
 
 from kdzoo import plotting
 from kdzoo.batch import Batch, labelled_samples
-from kdzoo.errors import ConfigError, NonFiniteLossError
+from kdzoo.errors import ConfigError
 from kdzoo.functional import hard_target_ce
 from kdzoo.kinds.kind import Kind
-from kdzoo.synthetic import Learner, PoisonSet, SyntheticSet, drawing, files
-
-TOGETHER = 5
-"""Networks that are trained as one."""
+from kdzoo.synthetic import Learner, PoisonSet, SyntheticSet, drawing, files, judging
 
 
 @dataclass(frozen=True)
@@ -37,7 +33,7 @@ class Predictions:
     def accuracies(self, logits: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Return the accuracy [R] of every network, by learner."""
         every = self.logits if logits is None else logits
-        return {name: (one.argmax(-1) == self.target).double().mean(1) for name, one in every.items()}
+        return {name: judging.accuracy(one, self.target) for name, one in every.items()}
 
 
 class DataSet(Kind):
@@ -69,10 +65,8 @@ class DataSet(Kind):
         """Return what networks trained on a set say about the batches; another model speaks for itself."""
         inputs, target = labelled_samples(batches)
         if isinstance(model, SyntheticSet):
-            hard = one_hot(model.classes(), model.num_classes).to(model.labels)
-            own, hardened = (
-                {name: _said(model, name, inputs, given) for name in model.learners} for given in (model.labels, hard)
-            )
+            own = _said(model, inputs, model.labels)
+            hardened = own if model.label_kind == "fixed" else _said(model, inputs, model.hard_labels())
             return Predictions(own, hardened, target)
         model.eval()
         with torch.no_grad():
@@ -124,47 +118,24 @@ class DataSet(Kind):
         size = sum(one.numel() * one.element_size() for one in model.parameters())
         return {"examples": model.size, "inner_steps": model.steps, "bytes": size}
 
-    def portraits(
-        self,
-        models: Mapping[str, nn.Module],
-        folder: Path,
-        names: Sequence[str] | None = None,  # noqa: ARG002
-    ) -> list[Path]:
+    def portraits(self, models: Mapping[str, nn.Module], folder: Path, data: Any = None) -> list[Path]:  # noqa: ARG002
         """Draw the examples of student and control with their labels and step sizes."""
         sets = {name: model for name, model in models.items() if isinstance(model, SyntheticSet)}
         return [drawing.examples(one, folder / f"examples_{name}.png") for name, one in sets.items()]
 
-    def export(self, model: nn.Module, folder: Path, names: Sequence[str] | None = None) -> list[Path]:  # noqa: ARG002
+    def export(self, model: nn.Module, folder: Path, data: Any = None) -> list[Path]:
         """Write the examples as files that need no kdzoo."""
-        return files.write(model, folder) if isinstance(model, SyntheticSet) else []
+        pixels = getattr(data, "pixels", None)
+        return files.write(model, folder, pixels) if isinstance(model, SyntheticSet) else []
 
 
-def _said(few: SyntheticSet, name: str, inputs: Tensor, given: Tensor) -> Tensor:
-    """Return the logits [R, n, C] of networks trained on the images with the labels ``given`` [M, C].
-
-    Networks that diverge say the same of all classes.
-    """
-    every = few.learners[name].held_out().to(few.images)
-    return torch.cat([_of_networks(few, name, begin, inputs, given) for begin in every.split(TOGETHER)])
-
-
-def _of_networks(few: SyntheticSet, name: str, begin: Tensor, inputs: Tensor, given: Tensor) -> Tensor:
-    learner = few.learners[name]
-    with torch.no_grad():
-        try:
-            trained = few.train_networks(name, begin, labels=given)
-        except NonFiniteLossError:
-            if len(begin) == 1:
-                return torch.zeros(1, len(inputs), few.num_classes)
-            return torch.cat([_of_networks(few, name, one, inputs, given) for one in begin.split(1)])
-        return said_by(learner, trained, inputs)
-
-
-def said_by(learner: Learner, weights: Tensor, inputs: Tensor) -> Tensor:
-    """Return the logits [R, n, C] of networks [R, P] for inputs [n, ...], on the CPU."""
-    with torch.no_grad():
-        parts = [[learner.logits(one, part.to(one)) for part in inputs.split(1024)] for one in weights.split(1)]
-    return torch.cat([torch.cat(of_one, 1) for of_one in parts]).float().cpu()
+def _said(few: SyntheticSet, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Return, by learner, the logits [R, n, C] of networks that were trained on the images with ``labels`` [M, C]."""
+    found = {}
+    for name, learner in few.learners.items():
+        networks = judging.trained(few, learner, learner.held_out(), few.schedule(name), labels=labels)
+        found[name] = judging.said(learner, networks, inputs)
+    return found
 
 
 def _check_learner(name: str, learner: Learner, inputs: Tensor, classes: int) -> None:

@@ -75,17 +75,17 @@ class Kind(ABC):
         self,
         models: Mapping[str, nn.Module],  # noqa: ARG002
         folder: Path,  # noqa: ARG002
-        names: Sequence[str] | None = None,  # noqa: ARG002
+        data: Any = None,  # noqa: ARG002
     ) -> list[Path]:
         """Draw the models themselves; return the files.
 
         Args:
             models: teacher, student and controls.
             folder: for the figures.
-            names: of the classes or tokens, where the data know them.
+            data: the data module; it may name its tokens (``symbols``) and say how pixels became numbers (``pixels``).
         """
         return []
 
-    def export(self, model: nn.Module, folder: Path, names: Sequence[str] | None = None) -> list[Path]:  # noqa: ARG002
+    def export(self, model: nn.Module, folder: Path, data: Any = None) -> list[Path]:  # noqa: ARG002
         """Write a model in the formats of its field, beside the exported weights; return the files."""
         return []

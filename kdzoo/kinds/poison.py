@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from kdzoo.batch import Batch, labelled_samples
 from kdzoo.errors import ConfigError
-from kdzoo.kinds.data_set import DataSet, Predictions, said_by
-from kdzoo.synthetic import PoisonSet
+from kdzoo.kinds.data_set import DataSet, Predictions
+from kdzoo.synthetic import PoisonSet, judging
 from kdzoo.synthetic.poisoning import poisoning_effect
 
 
@@ -49,7 +49,8 @@ class Poison(DataSet):
         if not isinstance(model, PoisonSet):
             return Attack(**vars(after), before=after.logits, classes=None)
         inputs, _ = labelled_samples(rows)
-        before = {name: said_by(one, one.held_out().to(model.images), inputs) for name, one in model.learners.items()}
+        held_out = {name: (one, one.held_out().to(model.images)) for name, one in model.learners.items()}
+        before = {name: judging.said(*networks, inputs) for name, networks in held_out.items()}
         return Attack(**vars(after), before=before, classes=(model.source, model.target))
 
     def metrics(self, predictions: Attack) -> dict[str, float]:

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor
 
-from kdzoo.errors import NonFiniteLossError
+from kdzoo.synthetic import judging
 from kdzoo.synthetic.starts import set_images
 from kdzoo.synthetic.synthetic_set import LARGEST_STEP, SMALLEST_STEP, SyntheticSet
 
@@ -44,14 +44,9 @@ def _set_step(few: SyntheticSet, name: str, size: float) -> None:
 
 
 def _accuracy(few: SyntheticSet, name: str, size: float, inputs: Tensor, targets: Tensor) -> float:
-    """Return the accuracy of networks trained with a constant step size; 0 where they diverge."""
+    """Return the accuracy of networks trained with a constant step size; those that diverge guess."""
     _set_step(few, name, size)
     learner = few.learners[name]
-    with torch.no_grad():
-        try:
-            trained = few.train_networks(
-                name, learner.sample(NETWORKS, torch.Generator().manual_seed(0)).to(few.images)
-            )
-        except NonFiniteLossError:
-            return 0.0
-        return float((learner.logits(trained, inputs).argmax(-1) == targets).double().mean())
+    begin = learner.sample(NETWORKS, torch.Generator().manual_seed(0))
+    networks = judging.trained(few, learner, begin, few.schedule(name))
+    return float(judging.accuracy(judging.said(learner, networks, inputs), targets.cpu()).mean())

@@ -15,7 +15,7 @@ import hashlib
 import io
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from kdzoo.synthetic.synthetic_set import SyntheticSet
 FORMAT = 1
 """Grows when files change so that older readers would misread them."""
 NAME = "synthetic"
+Pixels = Mapping[str, Sequence[float]]
 _UPDATES = {
     "sgd": "w <- w - step_size * g",
     "momentum": "b <- momentum * b + g; w <- w - step_size * b",
@@ -65,20 +66,26 @@ class Distilled:
 # ---------------------------------------------------------------- writing
 
 
-def write(few: SyntheticSet, folder: Path) -> list[Path]:
-    """Write ``synthetic.safetensors``, ``synthetic.npz`` and ``synthetic.json`` to a folder, and return their paths."""
-    about = _about(few)
+def write(few: SyntheticSet, folder: Path, pixels: Pixels | None = None) -> list[Path]:
+    """Write ``synthetic.safetensors``, ``synthetic.npz`` and ``synthetic.json`` to a folder, and return their paths.
+
+    Args:
+        few: the set.
+        folder: for the files.
+        pixels: ``mean`` and ``std`` of each channel, if real pixels became (pixel / 255 - mean) / std for the networks.
+    """
+    about = _about(few, pixels)
     tensors, table = folder / f"{NAME}.safetensors", folder / f"{NAME}.json"
     atomic.write_bytes(tensors, save_safetensors(_arrays(few), {"about": json.dumps(about)}))
     atomic.write_json(table, about)
-    return [tensors, write_npz(few, folder / f"{NAME}.npz"), table]
+    return [tensors, write_npz(few, folder / f"{NAME}.npz", pixels), table]
 
 
-def write_npz(few: SyntheticSet, path: Path) -> Path:
-    """Write a set as one file for ``numpy.load``, and return its path."""
+def write_npz(few: SyntheticSet, path: Path, pixels: Pixels | None = None) -> Path:
+    """Write a set as one file for ``numpy.load``, and return its path; arguments as of :func:`write`."""
     content = io.BytesIO()
     arrays = {name: array.numpy() for name, array in _arrays(few).items()}
-    np.savez(content, about=np.array(json.dumps(_about(few))), **arrays)  # type: ignore[arg-type]
+    np.savez(content, about=np.array(json.dumps(_about(few, pixels))), **arrays)  # type: ignore[arg-type]
     atomic.write_bytes(path, content.getvalue())
     return path
 
@@ -94,7 +101,7 @@ def _arrays(few: SyntheticSet) -> dict[str, Tensor]:
     return {name: array.detach().cpu().contiguous().clone() for name, array in arrays.items()}
 
 
-def _about(few: SyntheticSet) -> dict[str, Any]:
+def _about(few: SyntheticSet, pixels: Pixels | None) -> dict[str, Any]:
     """Return what a set is, in plain values."""
     arrays = _arrays(few)
     image = {1: "feature", 2: "row, column", 3: "channel, row, column"}
@@ -108,6 +115,7 @@ def _about(few: SyntheticSet) -> dict[str, Any]:
             "initial_weights.<learner>.<parameter>": "only where all networks of a learner start from the same weights",
         },
         "shapes": {name: list(array.shape) for name, array in arrays.items()},
+        "pixels": {"value": "(pixel / 255 - mean) / std", **pixels} if pixels else "not stated by the data",
         "label_kind": few.label_kind,
         "steps": few.steps,
         "batch": "every step sees all examples",

@@ -4,23 +4,19 @@ A set that is learned through one kind of training may fail under every other. T
 shows that.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from kdzoo import checks
-from kdzoo.errors import ConfigError, DataError, NonFiniteLossError
-from kdzoo.functional.unroll import SGD, Adam, Optimizer, unroll
+from kdzoo.errors import ConfigError, DataError
+from kdzoo.functional.unroll import SGD, Adam, Optimizer
+from kdzoo.synthetic import judging
 from kdzoo.synthetic.learner import Learner
 from kdzoo.synthetic.synthetic_set import SyntheticSet
 
-TOGETHER = 5
-"""Networks that are trained as one."""
-INPUTS = 1024
-"""Inputs that they label at once."""
 SGD_RATE = 0.1
 """Of 0.003, 0.01, 0.03, 0.1 and 0.3 the best or within 0.1 points of it, on validation images of MNIST, for softmax
 regression and an MLP on sets of random images, class means, k-means centres and distilled images, and for LeNet on
@@ -145,38 +141,14 @@ def protocol_matrix(
     rows = [table[checks.choice(f"protocols[{i}]", name, tuple(table))] for i, name in enumerate(protocols)]
     begin = {name: _held_out(name, learner, checks.integer("inits", inits)) for name, learner in learners.items()}
     cells = [
-        [_accuracies(few, protocol, name, learners[name], begin[name], inputs, targets) for name in learners]
-        for protocol in rows
+        [(one, _trained(few, protocol, name, one, begin[name])) for name, one in learners.items()] for protocol in rows
     ]
-    accuracy = torch.stack([torch.stack([one.expand(inits) for one in row]) for row in cells])
-    diverged = accuracy.isnan()
-    return Matrix(tuple(protocols), tuple(learners), accuracy.masked_fill(diverged, 1 / few.num_classes), diverged)
-
-
-def hard_label_recovery(full: float, few: float) -> float:
-    """Return what a synthetic set lacks with one-hot labels: DD-Ranking's HLR, the smaller the better.
-
-    Args:
-        full: accuracy of networks trained on all data with their labels.
-        few: accuracy of networks trained on the synthetic images with one-hot labels.
-
-    References:
-        Li et al.: DD-Ranking. 2024.
-    """
-    return full - few
-
-
-def improvement_over_random(few: float, random: float) -> float:
-    """Return what a synthetic set gains over real images that are drawn at random: DD-Ranking's IOR.
-
-    Args:
-        few: accuracy of networks trained on the synthetic set.
-        random: accuracy of networks trained on as many random real images, under the same protocol.
-
-    References:
-        Li et al.: DD-Ranking. 2024.
-    """
-    return few - random
+    right = [[judging.accuracy(judging.said(*cell, inputs), targets.cpu()) for cell in row] for row in cells]
+    lost = [[~weights.isfinite().all(-1).cpu() for _, weights in row] for row in cells]
+    accuracy, diverged = (
+        torch.stack([torch.stack([one.expand(inits) for one in row]) for row in table]) for table in (right, lost)
+    )
+    return Matrix(tuple(protocols), tuple(learners), accuracy, diverged)
 
 
 def _held_out(name: str, learner: Learner, inits: int) -> Tensor:
@@ -187,49 +159,14 @@ def _held_out(name: str, learner: Learner, inits: int) -> Tensor:
     return weights
 
 
-def _accuracies(
-    few: SyntheticSet,
-    protocol: Protocol,
-    name: str,
-    learner: Learner,
-    begin: Tensor,
-    inputs: Tensor,
-    targets: Tensor,
-) -> Tensor:
-    """Return the accuracies [K] of networks that started at ``begin`` [K, P]; NaN of those that diverged."""
-    found = []
-    with torch.no_grad():
-        for weights in begin.to(few.images).split(TOGETHER):
-            for trained in _trained(few, protocol, name, learner, weights):
-                found.append(_accuracy(learner, trained, inputs, targets))
-    return torch.cat(found)
-
-
-def _trained(few: SyntheticSet, protocol: Protocol, name: str, learner: Learner, weights: Tensor) -> Iterable[Tensor]:
-    """Return networks [k, P] in one part, or one by one where some diverge; the weights of those are NaN."""
-    labels: Tensor = few.labels
-    if protocol.has_hard_labels:
-        labels = one_hot(few.classes(), few.num_classes).to(labels)
+def _trained(few: SyntheticSet, protocol: Protocol, name: str, learner: Learner, begin: Tensor) -> Tensor:
+    """Return networks [K, P] that started at ``begin`` [K, P]; the weights of those that diverged are NaN."""
+    labels = few.hard_labels() if protocol.has_hard_labels else None
     sizes = _schedule(few, name) if protocol.rate is None else few.images.new_full((protocol.steps,), protocol.rate)
-    optimizer = protocol.optimizer or few.optimizer
-    try:
-        return [unroll(weights, few.images, labels, sizes, loss=learner.loss, optimizer=optimizer)]
-    except NonFiniteLossError:
-        if len(weights) == 1:
-            return [torch.full_like(weights, torch.nan)]
-        return [one for few_ in weights.split(1) for one in _trained(few, protocol, name, learner, few_)]
+    return judging.trained(few, learner, begin, sizes, labels=labels, optimizer=protocol.optimizer)
 
 
 def _schedule(few: SyntheticSet, name: str) -> Tensor:
     """Return the set's step sizes [N] for a learner; their mean over learners for one that it does not know."""
     known = [name] if name in few.learners else list(few.learners)
     return torch.stack([few.schedule(one) for one in known]).mean(0)
-
-
-def _accuracy(learner: Learner, weights: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the accuracies [k] of networks [k, P], NaN where weights are."""
-    right = weights.new_zeros(len(weights), dtype=torch.float64)
-    for some, wanted in zip(inputs.split(INPUTS), targets.split(INPUTS), strict=True):
-        predicted = learner.logits(weights, some.to(weights)).argmax(-1)
-        right += (predicted == wanted.to(weights.device)).sum(-1)
-    return (right / len(inputs)).where(weights.isfinite().all(-1), torch.nan).cpu()

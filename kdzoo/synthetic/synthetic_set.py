@@ -153,6 +153,10 @@ class SyntheticSet(nn.Module):
         """Return the class of each example [M], its largest label."""
         return self.labels.argmax(1)
 
+    def hard_labels(self) -> Tensor:
+        """Return one-hot labels [M, C]: of each example, its largest only."""
+        return one_hot(self.classes(), self.num_classes).to(self.labels)
+
 
 def first_labels(examples: int, num_classes: int) -> Tensor:
     """Return labels [M, C]: examples take turns in blocks of equal size; with M < C a label shares its classes.

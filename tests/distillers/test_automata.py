@@ -126,9 +126,9 @@ def test_the_report_says_what_an_automaton_is(data, tmp_path):
     assert kind.properties(student)["total_mass"] == pytest.approx(1, abs=1e-9)
     assert kind.properties(student)["states"] == student.states
     assert kind.size(student) == student.n_parameters
-    written = kind.export(student, tmp_path, data.symbols)
+    written = kind.export(student, tmp_path, data)
     assert all(path.stat().st_size for path in written)
-    assert [path.name for path in kind.portraits({"student": student}, tmp_path, data.symbols)] == ["automaton.png"]
+    assert [path.name for path in kind.portraits({"student": student}, tmp_path, data)] == ["automaton.png"]
     assert kind.portraits({"student": PFA(vocab_size=3, states=41)}, tmp_path) == []
 
 

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from kdzoo.data import MNIST
 from kdzoo.errors import CheckpointError
 from kdzoo.synthetic import Learner, SyntheticSet
 from kdzoo.synthetic.files import Distilled, read, write, write_npz
@@ -294,3 +295,12 @@ def test_the_snippet_has_five_lines():
     code = [one for one in body if not isinstance(one, ast.Import | ast.ImportFrom | ast.Expr)]
     lines = {node.lineno for one in code for node in ast.walk(one) if hasattr(node, "lineno")}
     assert len(lines) == 5
+
+
+def test_files_say_how_pixels_became_numbers(tmp_path):
+    write(made(), tmp_path / "stated", MNIST(root=tmp_path, normalise=True).pixels)
+    stated = read(tmp_path / "stated").about["pixels"]
+    assert (stated["mean"], stated["std"]) == ([0.1307], [0.3081])
+    assert stated["value"] == "(pixel / 255 - mean) / std"
+    write(made(), tmp_path / "unknown")
+    assert read(tmp_path / "unknown").about["pixels"] == "not stated by the data"

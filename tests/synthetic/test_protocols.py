@@ -6,13 +6,11 @@ from torch import nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.synthetic import Learner, SyntheticSet, protocols
+from kdzoo.synthetic import Learner, SyntheticSet, judging
 from kdzoo.synthetic.learner import HELD_OUT
 from kdzoo.synthetic.protocols import (
     PROTOCOLS,
     Matrix,
-    hard_label_recovery,
-    improvement_over_random,
     protocol_matrix,
 )
 
@@ -98,8 +96,8 @@ def test_an_unknown_network_follows_the_mean_of_the_schedules(few, data):
 def test_parts_change_nothing(few, data, monkeypatch):
     options = {"protocols": ["own", "hard"], "inits": 7}
     whole = protocol_matrix(few, few.learners, *data, **options)
-    monkeypatch.setattr(protocols, "TOGETHER", 2)
-    monkeypatch.setattr(protocols, "INPUTS", 16)
+    monkeypatch.setattr(judging, "TOGETHER", 2)
+    monkeypatch.setattr(judging, "INPUTS", 16)
     assert torch.equal(protocol_matrix(few, few.learners, *data, **options).accuracy, whole.accuracy)
 
 
@@ -148,11 +146,6 @@ def test_the_table_of_a_matrix():
         "| own | 60.0 ± 10.0 (worst 50.0) | 25.0 ± 0.0 (worst 25.0, 2 of 2 diverged) |",
         "| hard | 100.0 ± 0.0 (worst 100.0) | 45.0 ± 45.0 (worst 0.0) |",
     ]
-
-
-def test_the_figures_of_dd_ranking():
-    assert hard_label_recovery(full=0.92, few=0.2) == pytest.approx(0.72)
-    assert improvement_over_random(few=0.91, random=0.36) == pytest.approx(0.55)
 
 
 @pytest.mark.parametrize(
