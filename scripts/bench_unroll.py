@@ -30,6 +30,7 @@ from kdzoo.synthetic import Learner
 
 IMAGES, STEPS, REAL, CLASSES, SIZE = 100, 100, 256, 10, 0.02
 LONGER = 400
+NETWORK = "Convolution 5 x 5 x 8, tanh, average pooling, 64 units, tanh, 10 outputs"
 COUNTS, SHORTER = (4, 8), 20
 PEERS = ("torchopt", "higher")
 LESS = {"segments": 8, "jvp": 20}
@@ -52,7 +53,7 @@ def made(images: int, steps: int, real: int = REAL) -> Data:
 
 
 def network() -> nn.Module:
-    """Convolution 5 x 5 x 8, tanh, average pooling, 64 units, tanh, 10 outputs: 74,650 weights."""
+    """Return the network, as NETWORK says."""
     shapes = {"in_shape": (1, 28, 28), "num_classes": CLASSES, "channels": [8], "hidden": 64}
     return ConvNet(kernel_size=5, padding="valid", activation="tanh", pooling="avg", **shapes)
 
@@ -242,8 +243,8 @@ def main() -> None:
     publish(
         "unroll",
         "Gradients through an inner training",
-        f"{network().__doc__.splitlines()[0]} Here {network_sentence()}; {IMAGES} images, {STEPS} steps of gradient "
-        f"descent, an outer loss of {REAL} images, float32. One thread, median of {options.rounds} rounds in turns; a "
+        f"{NETWORK}: {learner().n_weights:,} weights. {IMAGES} images, {STEPS} steps of gradient descent, an outer loss "
+        f"of {REAL} images, float32. One thread, median of {options.rounds} rounds in turns; a "
         f"ratio is the median of those of the same round. A peak is what a fresh process adds at its peak, the median "
         f"of {options.rounds}. The last column is the largest difference of a derivative from full unrolling. "
         f"{versions(options.peers)}; TorchOpt's step size is a number and gets no derivative.",
@@ -256,11 +257,6 @@ def main() -> None:
         verdict(faster),
     )
     return None
-
-
-def network_sentence() -> str:
-    """Return what the network is."""
-    return f"{(network.__doc__ or '').rstrip('.').lower()} ({learner().n_weights:,} in all)"
 
 
 if __name__ == "__main__":

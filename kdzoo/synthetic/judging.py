@@ -1,4 +1,4 @@
-"""Networks that are trained on a synthetic set to judge it, what they say of real inputs, and how often they are right."""
+"""Networks that are trained on a synthetic set to judge it: what they say of real inputs, how often they are right."""
 
 import torch
 from torch import Tensor
