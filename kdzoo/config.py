@@ -150,8 +150,14 @@ def construction(target: str, *others: type[Exception]) -> Iterator[None]:
     except caught as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
         if isinstance(cause, KdzooError):
-            raise cause from None
+            raise type(cause)(_inner_key(error) + str(cause)) from None
         raise ConfigError(f"cannot build {target}: {one_line(cause or error)}") from error
+
+
+def _inner_key(error: Exception) -> str:
+    """Return the key of the inner node that could not be built and a colon; nothing for the node itself."""
+    _, found, key = str(error).rpartition("\nfull_key: ")
+    return f"{key}: " if found and key and isinstance(error, InstantiationException) else ""
 
 
 def refusal(target: str, allow: Collection[str]) -> str:

@@ -243,8 +243,8 @@ def main() -> None:
     publish(
         "unroll",
         "Gradients through an inner training",
-        f"{NETWORK}: {learner().n_weights:,} weights. {IMAGES} images, {STEPS} steps of gradient descent, an outer loss "
-        f"of {REAL} images, float32. One thread, median of {options.rounds} rounds in turns; a "
+        f"{NETWORK}: {learner().n_weights:,} weights. {IMAGES} images, {STEPS} steps of gradient descent, an outer "
+        f"loss of {REAL} images, float32. One thread, median of {options.rounds} rounds in turns; a "
         f"ratio is the median of those of the same round. A peak is what a fresh process adds at its peak, the median "
         f"of {options.rounds}. The last column is the largest difference of a derivative from full unrolling. "
         f"{versions(options.peers)}; TorchOpt's step size is a number and gets no derivative.",

@@ -5,6 +5,7 @@ import torch
 import yaml
 
 from kdzoo import config
+from kdzoo.errors import ConfigError
 from kdzoo.synthetic import Learner
 
 WEIGHTS = {
@@ -31,3 +32,15 @@ def test_a_file_names_one_learner_of_the_right_size(name):
 def test_several_are_chosen_by_name():
     chosen = config.compose("learner=[logistic,convnet3]").learner
     assert list(chosen) == ["logistic", "convnet3"]
+
+
+def test_what_is_wrong_in_a_learner_is_said_with_its_key():
+    linear = {"_target_": "kdzoo.models.MLP", "in_shape": (2, 2), "num_classes": 3, "hidden": []}
+    node = {
+        "_target_": "kdzoo.synthetic.SyntheticSet",
+        "in_shape": (2, 2),
+        "num_classes": 3,
+        "learner": {"linear": {"_target_": "kdzoo.synthetic.Learner", "model": linear, "std": -1}},
+    }
+    with pytest.raises(ConfigError, match=r"^learner\.linear: std must be a finite number >= 0, got -1$"):
+        config.instantiate(node, allow=config.packaged_targets())
