@@ -1,7 +1,7 @@
 """Checks of arguments: each returns the value in its plain type, or raises one line that says what is allowed."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -47,6 +47,21 @@ def number(name: str, value: Any, least: float = -math.inf, most: float = math.i
         wanted = f">= {least:g}" if most == math.inf else f"in [{least:g}, {most:g}]"
         raise ConfigError(f"{name} must be a finite number {wanted}, got {value!r}")
     return float(value)
+
+
+def interval(name: str, values: Any, check: Callable[[str, Any], Any]) -> tuple[Any, Any]:
+    """Return [least, most] as a tuple, each of which passes another check.
+
+    Example:
+        >>> interval("lengths", [3, 25], integer)
+        (3, 25)
+    """
+    if isinstance(values, str) or not isinstance(values, Sequence) or len(values) != 2:
+        raise ConfigError(f"{name} must be [least, most], got {values!r}")
+    least, most = (check(f"{name}[{i}]", value) for i, value in enumerate(values))
+    if least > most:
+        raise ConfigError(f"{name} must be [least, most] with least <= most, got {list(values)}")
+    return least, most
 
 
 def probability(name: str, value: Any) -> float:

@@ -52,6 +52,7 @@ class DatasetDistillation(Distiller):
         lengths: [least, most]: the number of inner steps is drawn from these, inclusive; None takes the student's.
         adam_share: share of the optimizer steps, in [0, 1), in which the networks are trained by Adam at a random rate,
             whatever the set's own schedule: for sets that others will train on.
+        adam_rates: [least, most] of that rate, > 0, log-uniform.
         window: the gradient goes back through the last so many inner steps only, >= 1; None takes all of them.
         engine: how the gradient is computed: ``full``, ``reverse``, ``segments``, ``jvp``, or ``auto``
             (see :mod:`kdzoo.functional.unroll`).
@@ -91,6 +92,7 @@ class DatasetDistillation(Distiller):
         inits: int = 4,
         lengths: Sequence[int] | None = None,
         adam_share: float = 0.0,
+        adam_rates: Sequence[float] = (0.001, 0.03),
         window: int | None = None,
         engine: str = "auto",
         rates: Mapping[str, float] | None = None,
@@ -112,6 +114,7 @@ class DatasetDistillation(Distiller):
             inits=inits,
             lengths=lengths,
             adam_share=adam_share,
+            adam_rates=adam_rates,
             window=window,
             engine=engine,
             seed=seed,

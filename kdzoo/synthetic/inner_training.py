@@ -8,12 +8,8 @@ from torch import Tensor
 
 from kdzoo import checks
 from kdzoo.data.randomness import mix_seed
-from kdzoo.errors import ConfigError
 from kdzoo.functional.unroll import ENGINES, Adam, choose
 from kdzoo.synthetic.synthetic_set import SyntheticSet
-
-ADAM_RATES = (0.001, 0.03)
-"""Rates of Adam in training on a set by another schedule than its own, log-uniform."""
 
 
 class InnerTraining:
@@ -23,8 +19,9 @@ class InnerTraining:
         few: the set.
         inits: networks K of each learner, >= 1.
         lengths: [least, most]: the number of steps is drawn from these, inclusive; None takes the set's own.
-        adam_share: share of the draws, in [0, 1), in which the networks are trained by Adam with one rate drawn from
-            ``ADAM_RATES``, whatever the set's own schedule.
+        adam_share: share of the draws, in [0, 1), in which the networks are trained by Adam at one rate, whatever the
+            set's own schedule.
+        adam_rates: [least, most] of that rate, > 0, log-uniform.
         window: the gradient goes back through the last so many steps only, >= 1; None takes all of them.
         engine: one of ``ENGINES``, or ``auto``.
         seed: of initial weights and lengths, >= 0.
@@ -41,6 +38,7 @@ class InnerTraining:
         inits: int,
         lengths: Sequence[int] | None,
         adam_share: float,
+        adam_rates: Sequence[float],
         window: int | None,
         engine: str,
         seed: int,
@@ -48,8 +46,11 @@ class InnerTraining:
     ) -> None:
         self.few, self.remarks = few, remarks
         self.inits = checks.integer("inits", inits)
-        self.lengths = (few.steps, few.steps) if lengths is None else _range("lengths", lengths)
+        self.lengths = (
+            (few.steps, few.steps) if lengths is None else checks.interval("lengths", lengths, checks.integer)
+        )
         self.adam_share = checks.probability("adam_share", adam_share)
+        self.adam_rates = checks.interval("adam_rates", adam_rates, checks.positive)
         self.window = None if window is None else checks.integer("window", window, most=self.lengths[0])
         self.engine = checks.choice("engine", engine, ("auto", *ENGINES))
         self.seed = checks.integer("seed", seed, 0)
@@ -113,12 +114,6 @@ class InnerTraining:
         chance, place = torch.rand(2, generator=generator).tolist()
         if chance >= self.adam_share:
             return {}
-        rate = ADAM_RATES[0] * (ADAM_RATES[1] / ADAM_RATES[0]) ** place
+        least, most = self.adam_rates
+        rate = least * (most / least) ** place
         return {"optimizer": Adam(), "step_sizes": torch.full((steps,), rate).to(self.few.images)}
-
-
-def _range(name: str, values: Sequence[int]) -> tuple[int, int]:
-    least, most = checks.integers(name, values, length=2)
-    if least > most:
-        raise ConfigError(f"{name} must be [least, most] with least <= most, got {list(values)}")
-    return least, most

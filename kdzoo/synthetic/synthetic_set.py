@@ -27,6 +27,8 @@ class SyntheticSet(nn.Module):
         learner: the networks that learn from the set, by name.
         per_class: examples of each class, >= 1.
         examples: number of examples M instead, >= 1; fewer than C share their labels.
+        noise: deviation of the images at the start, normal noise, >= 0.
+        pixel_range: [least, most] that pixels are brought into after every update; None leaves them free.
         steps: training steps N, >= 1.
         labels: ``free`` (any numbers), ``simplex`` (probabilities), ``fixed`` (one-hot).
         step_size: at the start, in [1e-5, 1].
@@ -52,6 +54,8 @@ class SyntheticSet(nn.Module):
         learner: Mapping[str, Any] | None = None,
         per_class: int = 1,
         examples: int | None = None,
+        noise: float = 1.0,
+        pixel_range: Sequence[float] | None = None,
         steps: int = 10,
         labels: str = "free",
         step_size: float = 0.05,
@@ -63,6 +67,7 @@ class SyntheticSet(nn.Module):
         self.learner = nn.ModuleDict(checked_learners(learner))
         self.num_classes = checks.integer("num_classes", num_classes, least=2)
         self.steps = checks.integer("steps", steps)
+        self.pixel_range = None if pixel_range is None else checks.interval("pixel_range", pixel_range, checks.number)
         self.label_kind = checks.choice("labels", labels, LABELS)
         self.step_kind = checks.choice("step_sizes", step_sizes, STEP_SIZES)
         self.optimizer = inner_optimizer(optimizer, checks.probability("momentum", momentum))
@@ -71,7 +76,8 @@ class SyntheticSet(nn.Module):
         size = size if examples is None else checks.integer("examples", examples)
         if labels == "fixed" and size < num_classes:
             raise ConfigError(f"labels=fixed needs an example of each of {num_classes} classes, got examples={size}")
-        self.images = nn.Parameter(torch.randn(size, *checks.integers("in_shape", in_shape)))
+        images = torch.randn(size, *checks.integers("in_shape", in_shape))
+        self.images = nn.Parameter(checks.number("noise", noise, least=0.0) * images)
         self.labels = nn.Parameter(first_labels(size, num_classes), requires_grad=labels != "fixed")
         n_sizes = self.steps if step_sizes == "per_step" else 1
         self.step_sizes = nn.ParameterDict(
@@ -142,8 +148,10 @@ class SyntheticSet(nn.Module):
             return learner.logits(trained, input)[0]
 
     def project_(self) -> None:
-        """Bring step sizes into [1e-5, 1] and labels onto the simplex, if they belong there, in place."""
+        """Bring step sizes into [1e-5, 1], pixels into their range, labels onto the simplex, where wanted, in place."""
         with torch.no_grad():
+            if self.pixel_range is not None:
+                self.images.clamp_(*self.pixel_range)
             for sizes in self.step_sizes.values():
                 sizes.clamp_(SMALLEST_STEP, LARGEST_STEP)
             if self.label_kind == "simplex":
