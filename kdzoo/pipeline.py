@@ -93,7 +93,8 @@ def run_seed(job: Job) -> dict[str, Any]:
     times = {"seconds": seconds, "cpu_seconds": {"student": history.cpu_seconds}}
     result = {**evaluate(kind, models, data, job.folder, unseen), **times}
     if run_folder.is_main_process():
-        draw_history(history, job.folder)
+        descended = [name for name, weight in distiller.loss_weights.items() if weight]
+        draw_history(history, descended, job.folder)
         distiller.figures(job.folder / "figures")
         kind.portraits(models, job.folder / "figures", data)
         for role in models.keys() & {"student", "control"}:
@@ -209,14 +210,15 @@ def write_report(folder: Path, first: Job, result: Mapping[str, Any]) -> None:
     atomic.write_json(folder / "report.json", result)
 
 
-def draw_history(history: History, folder: Path) -> None:
-    """Draw the loss terms of the student over its steps."""
+def draw_history(history: History, descended: Sequence[str], folder: Path) -> None:
+    """Draw the loss terms that the student descended, over its steps; what was only measured has another scale."""
     terms = {
         name: (
             [step for step, value in zip(history.steps, values, strict=True) if value is not None],
             [value for value in values if value is not None],
         )
         for name, values in history.terms.items()
+        if name in descended
     }
     plotting.loss_curves(terms, folder / "figures" / "losses.png")
 
