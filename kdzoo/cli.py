@@ -174,13 +174,14 @@ def _summary_of_sweep() -> Iterator[None]:
 
 def _print_sweep(outcomes: Sequence[Mapping[str, Any]]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("job", "status", "student's score", title="Sweep")
     table.add_column("folder", overflow="fold")
     for one in outcomes:
         score = "" if one["score"] is None else f"{one['score']:.4f}"
-        table.add_row(one["job"], one["status"], score, os.path.relpath(one["folder"]))
+        table.add_row(escape(one["job"]), one["status"], score, os.path.relpath(one["folder"]))
     Console(highlight=False).print(table)
 
 

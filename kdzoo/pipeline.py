@@ -211,16 +211,12 @@ def write_report(folder: Path, first: Job, result: Mapping[str, Any]) -> None:
 
 
 def draw_history(history: History, descended: Sequence[str], folder: Path) -> None:
-    """Draw the loss terms that the student descended, over its steps; what was only measured has another scale."""
-    terms = {
-        name: (
-            [step for step, value in zip(history.steps, values, strict=True) if value is not None],
-            [value for value in values if value is not None],
-        )
-        for name, values in history.terms.items()
-        if name in descended
-    }
-    plotting.loss_curves(terms, folder / "figures" / "losses.png")
+    """Draw the loss terms that the student descended over its steps, and below them those that were only measured."""
+    terms: dict[bool, dict[str, tuple[list[int], list[float]]]] = {True: {}, False: {}}
+    for name, values in history.terms.items():
+        logged = [(step, value) for step, value in zip(history.steps, values, strict=True) if value is not None]
+        terms[name in descended][name] = ([step for step, _ in logged], [value for _, value in logged])
+    plotting.loss_curves(terms[True], terms[False], folder / "figures" / "losses.png")
 
 
 def _loaded(cfg: DictConfig | Mapping[str, Any] | str | Path) -> DictConfig:

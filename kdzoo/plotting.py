@@ -10,16 +10,21 @@ from numpy.typing import NDArray
 ROLE_COLOURS = {"teacher": "#4c4c4c", "student": "#1b7f5c", "control": "#c8553d"}
 
 
-def loss_curves(terms: Mapping[str, tuple[Sequence[int], Sequence[float]]], path: Path) -> Path:
-    """Draw loss terms over optimizer steps; ``terms`` maps a name to (steps, values)."""
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
-    for name, (steps, values) in terms.items():
-        axes.plot(steps, values, label=name, linewidth=1)
-    if any(value > 0 for _, values in terms.values() for value in values):
-        axes.set_yscale("log")
-    axes.set(xlabel="optimizer step", ylabel="loss term (mean)")
-    axes.legend()
+Curves = Mapping[str, tuple[Sequence[int], Sequence[float]]]
+"""A name to (steps, values)."""
+
+
+def loss_curves(terms: Curves, measured: Curves, path: Path) -> Path:
+    """Draw loss terms over optimizer steps, and in a panel of their own those that were only measured."""
+    panels = [one for one in (terms, measured) if one]
+    figure = Figure(figsize=(6, 1.5 + 2.5 * len(panels)), layout="constrained")
+    for axes, curves in zip(figure.subplots(max(len(panels), 1), squeeze=False)[:, 0], panels, strict=False):
+        for name, (steps, values) in curves.items():
+            axes.plot(steps, values, label=name, linewidth=1)
+        if curves is terms and any(value > 0 for _, values in terms.values() for value in values):
+            axes.set_yscale("log")
+        axes.set(xlabel="optimizer step", ylabel="loss term (mean)" if curves is terms else "measured (mean)")
+        axes.legend()
     return _save(figure, path)
 
 

@@ -66,7 +66,7 @@ class History(pl.Callback):
         """Continue an earlier history."""
         self.steps, self.terms = list(state["steps"]), dict(state["terms"])
         self.validation = list(state["validation"])
-        self.seconds, self.cpu_seconds = state["seconds"], state["cpu_seconds"]
+        self.seconds, self.cpu_seconds = state["seconds"], state.get("cpu_seconds", 0.0)
 
     @staticmethod
     def _clocks() -> tuple[float, float]:

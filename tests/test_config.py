@@ -38,6 +38,7 @@ OWN_DEFAULTS = {
     ("digits_labelled", "labels_per_class"): "what it is there for",
     ("online_pfa", "n_samples"): "a stream is for more strings than fit into memory",
     ("poison", "steps"): "the attack of the paper is one step",
+    ("dataset_poison", "protocols"): "networks that train on an attack from random weights say nothing of it",
     ("digits", "labels_per_class"): "the shipped main job is distillation with few labels",
 }
 

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from kdzoo.data.memory import InMemoryData
+from kdzoo.data.tensors import Scaling
 
 _TEST_SIZE = 600
 
@@ -32,6 +33,11 @@ class Digits(InMemoryData):
 
     def __init__(self, *, batch_size: int = 64, labels_per_class: int | None = 6, **options: Any) -> None:
         super().__init__(batch_size=batch_size, labels_per_class=labels_per_class, **options)
+
+    @property
+    def pixels(self) -> Scaling:
+        """Return how a pixel, 0 to 16, becomes a value in [0, 1], in the terms of pixels of 0 to 255."""
+        return {"mean": (0.0,), "std": (16 / 255,)}
 
     def load(self) -> tuple[Any, Any]:
         """Load from scikit-learn and divide."""

@@ -12,6 +12,7 @@ With v_N = grad L(w_N) the gradient is, for k = N-1 .. 0,
 where g_k and H_k are gradient and Hessian of l(x~, y~, .) at w_k; the same for y~.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -34,6 +35,8 @@ from kdzoo.synthetic.starts import STARTS, set_images
 from kdzoo.synthetic.stranger import stranger
 
 VALIDATION_INITS = 5
+MATRIX_INITS = 5
+"""Networks in each cell of the matrix of other protocols, which a run draws for a first look."""
 JUDGES = 2000
 """Validation samples by which other protocols are judged."""
 RATES = {"images": 50.0, "labels": 20.0, "step_sizes": 5.0}
@@ -66,7 +69,7 @@ class DatasetDistillation(Distiller):
 
     Raises:
         ConfigError: an argument is out of its range, or a learner is not twice differentiable.
-        NonFiniteLossError: an inner training diverged; the last good set is kept beside the checkpoint.
+        NonFiniteLossError: an inner training diverged; the last set on which none did is kept beside the checkpoint.
     """
 
     terms: ClassVar[dict[str, float]] = {"real": 1.0, "teacher": 0.0, "accuracy": 0.0}
@@ -126,6 +129,7 @@ class DatasetDistillation(Distiller):
         self.compared = [checks.choice("baselines", name, STARTS[1:]) for name in baselines]
         self.seed = seed
         self.epochs: list[Tensor] = []
+        self._last_good: dict[str, Tensor] = {}
         self._is_set = False
         self._judging: tuple[Tensor, Tensor] | None = None
 
@@ -198,21 +202,21 @@ class DatasetDistillation(Distiller):
         """Return networks [K, P] of each learner, trained on the set as it is.
 
         They start from weights that are a function of the seed and the step, the same for all parts of a batch; in
-        validation, from held-out ones.
+        validation, from held-out ones. Where one diverges, the last set on which none did is kept.
         """
-        step = self.global_step if self._trainer else 0
-        if self.training:
-            return self.inner.drawn(step)
-        return self.inner.held_out(step, VALIDATION_INITS, rehearsal=self._trainer is None)
-
-    # ---------------------------------------------------------------- the training
-
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
-        """Return the loss; where an inner training diverges, the set that it diverged on is kept."""
+        if self._trainer is None:
+            return self.inner.drawn(0) if self.training else self.inner.held_out(0, VALIDATION_INITS, rehearsal=True)
         try:
-            return super().training_step(batch, batch_idx)
+            if self.training:
+                found = self.inner.drawn(self.global_step)
+            else:
+                found = self.inner.held_out(self.global_step, VALIDATION_INITS)
         except NonFiniteLossError as error:
             raise self._with_last_good(str(error)) from error
+        self._last_good = {name: one.detach().clone() for name, one in self.student.named_parameters()}
+        return found
+
+    # ---------------------------------------------------------------- the training
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """Make the optimizer, with the rates of images, labels and step sizes."""
@@ -232,8 +236,7 @@ class DatasetDistillation(Distiller):
         """Scale a gradient down whose norm exceeds ``max_norm``, or as the trainer says; refuse one not finite."""
         norm = torch.nn.utils.get_total_norm([one.grad for one in self.trainable() if one.grad is not None])
         if not norm.isfinite():
-            where = f"at epoch {self.current_epoch}, step {self.global_step}"
-            raise self._with_last_good(f"the gradient through the inner steps is not finite {where}; fewer may help")
+            raise self._with_last_good("the gradient through the inner steps is not finite; fewer may help")
         most = self.max_norm if gradient_clip_val is None else gradient_clip_val
         self.clip_gradients(
             optimizer, gradient_clip_val=most, gradient_clip_algorithm=gradient_clip_algorithm or "norm"
@@ -245,9 +248,13 @@ class DatasetDistillation(Distiller):
         self.student.project_()
 
     def _with_last_good(self, message: str) -> NonFiniteLossError:
-        """Return the error, after the set that led to it, which is still whole, was written."""
-        path = files.write_npz(self.student, Path(self.trainer.default_root_dir) / "last_good.npz")
-        return NonFiniteLossError(f"{message}; the set before this step is {path}")
+        """Return the error, after the last set on which all trainings stayed finite was written."""
+        good = copy.deepcopy(self.student)
+        good.load_state_dict({**good.state_dict(), **self._last_good})
+        path = files.write_npz(good, Path(self.trainer.default_root_dir) / "last_good.npz")
+        where = f"epoch {self.current_epoch}, step {self.global_step}"
+        what = "the last set on which all stayed finite" if self._last_good else "the set, on which none has succeeded,"
+        return NonFiniteLossError(f"{where}: {message}; {what} is {path}")
 
     def on_train_epoch_end(self) -> None:
         """Keep the images of this epoch, and draw them beside the checkpoint."""
@@ -270,7 +277,7 @@ class DatasetDistillation(Distiller):
         if self.protocols and self._judging is not None:
             inputs, targets = (values[:JUDGES].to(self.student.images.device) for values in self._judging)
             networks = {**self.student.learners, **stranger(self.student)}
-            found = protocol_matrix(self.student, networks, inputs, targets, inits=VALIDATION_INITS)
+            found = protocol_matrix(self.student, networks, inputs, targets, inits=MATRIX_INITS)
             drawn.append(drawing.matrix_heat_map(found, folder / "protocols.png"))
             atomic.write_text(folder / "protocols.md", found.to_markdown() + "\n")
         return drawn

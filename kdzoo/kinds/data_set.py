@@ -76,8 +76,8 @@ class DataSet(Kind):
     def metrics(self, predictions: Any) -> dict[str, float]:
         """Return the accuracy over learners and initial weights, its deviation over the latter, and its worst.
 
-        ``hard_label_accuracy`` is that of networks trained on the images with one-hot labels. With several learners,
-        each has its own accuracy beside.
+        ``hard_label_accuracy`` is that of networks trained on the images with one-hot labels, ``diverged`` the share
+        of networks that diverged, which guess. With several learners, each has its own accuracy beside.
         """
         by_learner = predictions.accuracies()
         every = torch.stack([one.mean() for one in by_learner.values()])
@@ -88,6 +88,7 @@ class DataSet(Kind):
             "cross_entropy": float(
                 torch.stack([_loss(one, predictions.target) for one in predictions.logits.values()]).mean()
             ),
+            "diverged": float(torch.cat([_is_silent(one) for one in predictions.logits.values()]).double().mean()),
             "hard_label_accuracy": _mean(predictions.accuracies(predictions.hardened)),
         }
         if len(by_learner) > 1:
@@ -112,10 +113,10 @@ class DataSet(Kind):
         return [plotting.recall_by_class(recall, folder / "class_recall.png")]
 
     def properties(self, model: nn.Module) -> dict[str, int | float]:
-        """Return the numbers of examples and inner steps, and the bytes of a set."""
+        """Return the numbers of examples and inner steps, and the bytes of a set, with the weights of a fixed start."""
         if not isinstance(model, SyntheticSet):
             return {}
-        size = sum(one.numel() * one.element_size() for one in model.parameters())
+        size = sum(one.nbytes for one in files.arrays(model).values())
         return {"examples": model.size, "inner_steps": model.steps, "bytes": size}
 
     def portraits(self, models: Mapping[str, nn.Module], folder: Path, data: Any = None) -> list[Path]:  # noqa: ARG002
@@ -151,6 +152,11 @@ def _check_learner(name: str, learner: Learner, inputs: Tensor, classes: int) ->
 
 def _mean(accuracies: Mapping[str, Tensor]) -> float:
     return float(torch.stack([one.mean() for one in accuracies.values()]).mean())
+
+
+def _is_silent(logits: Tensor) -> Tensor:
+    """Return which networks say the same of all, as those that diverged do [R]."""
+    return (logits == 0).flatten(1).all(1)
 
 
 def _loss(logits: Tensor, target: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ def write(few: SyntheticSet, folder: Path, pixels: Pixels | None = None) -> list
     """
     about = _about(few, pixels)
     tensors, table = folder / f"{NAME}.safetensors", folder / f"{NAME}.json"
-    atomic.write_bytes(tensors, save_safetensors(_arrays(few), {"about": json.dumps(about)}))
+    atomic.write_bytes(tensors, save_safetensors(arrays(few), {"about": json.dumps(about)}))
     atomic.write_json(table, about)
     return [tensors, write_npz(few, folder / f"{NAME}.npz", pixels), table]
 
@@ -84,26 +84,26 @@ def write(few: SyntheticSet, folder: Path, pixels: Pixels | None = None) -> list
 def write_npz(few: SyntheticSet, path: Path, pixels: Pixels | None = None) -> Path:
     """Write a set as one file for ``numpy.load``, and return its path; arguments as of :func:`write`."""
     content = io.BytesIO()
-    arrays = {name: array.numpy() for name, array in _arrays(few).items()}
-    np.savez(content, about=np.array(json.dumps(_about(few, pixels))), **arrays)  # type: ignore[arg-type]
+    held = {name: array.numpy() for name, array in arrays(few).items()}
+    np.savez(content, about=np.array(json.dumps(_about(few, pixels))), **held)  # type: ignore[arg-type]
     atomic.write_bytes(path, content.getvalue())
     return path
 
 
-def _arrays(few: SyntheticSet) -> dict[str, Tensor]:
+def arrays(few: SyntheticSet) -> dict[str, Tensor]:
     """Return everything that is numbers, by name."""
-    arrays: dict[str, Tensor] = {"images": few.images, "labels": few.labels}
+    found: dict[str, Tensor] = {"images": few.images, "labels": few.labels}
     for name, learner in few.learners.items():
-        arrays[f"step_sizes.{name}"] = few.schedule(name)
+        found[f"step_sizes.{name}"] = few.schedule(name)
         if learner.fixed is not None:
             start = learner.state(learner.sample(1)[0])
-            arrays |= {f"initial_weights.{name}.{key}": value for key, value in start.items()}
-    return {name: array.detach().cpu().contiguous().clone() for name, array in arrays.items()}
+            found |= {f"initial_weights.{name}.{key}": value for key, value in start.items()}
+    return {name: array.detach().cpu().contiguous().clone() for name, array in found.items()}
 
 
 def _about(few: SyntheticSet, pixels: Pixels | None) -> dict[str, Any]:
     """Return what a set is, in plain values."""
-    arrays = _arrays(few)
+    held = arrays(few)
     image = {1: "feature", 2: "row, column", 3: "channel, row, column"}
     kind = type(few.optimizer).__name__.lower()
     about = {
@@ -114,7 +114,7 @@ def _about(few: SyntheticSet, pixels: Pixels | None) -> dict[str, Any]:
             "step_sizes.<learner>": "[step]",
             "initial_weights.<learner>.<parameter>": "only where all networks of a learner start from the same weights",
         },
-        "shapes": {name: list(array.shape) for name, array in arrays.items()},
+        "shapes": {name: list(array.shape) for name, array in held.items()},
         "pixels": {"value": "(pixel / 255 - mean) / std", **pixels} if pixels else "not stated by the data",
         "label_kind": few.label_kind,
         "steps": few.steps,
@@ -129,7 +129,7 @@ def _about(few: SyntheticSet, pixels: Pixels | None) -> dict[str, Any]:
             "python": platform.python_version(),
         },
     }
-    return {**about, "sha256": _digest(arrays, about)}
+    return {**about, "sha256": _digest(held, about)}
 
 
 def _about_learner(learner: Learner) -> dict[str, Any]:

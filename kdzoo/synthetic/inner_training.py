@@ -8,8 +8,12 @@ from torch import Tensor
 
 from kdzoo import checks
 from kdzoo.data.randomness import mix_seed
+from kdzoo.errors import ConfigError, NonFiniteLossError
 from kdzoo.functional.unroll import ENGINES, Adam, choose
 from kdzoo.synthetic.synthetic_set import SyntheticSet
+
+BUDGET = 2**30
+"""Bytes that the graphs of all learners may keep, by which the engine is chosen."""
 
 
 class InnerTraining:
@@ -51,7 +55,11 @@ class InnerTraining:
         )
         self.adam_share = checks.probability("adam_share", adam_share)
         self.adam_rates = checks.interval("adam_rates", adam_rates, checks.positive)
-        self.window = None if window is None else checks.integer("window", window, most=self.lengths[0])
+        self.window = None if window is None else checks.integer("window", window)
+        if self.window is not None and self.window > self.lengths[0]:
+            raise ConfigError(
+                f"window must be at most the least number of inner steps, {self.lengths[0]}, got {window}"
+            )
         self.engine = checks.choice("engine", engine, ("auto", *ENGINES))
         self.seed = checks.integer("seed", seed, 0)
         self._chosen: dict[str, str] = {}
@@ -66,7 +74,7 @@ class InnerTraining:
         for name, learner in self.few.learners.items():
             weights = learner.sample(self.inits, generator).to(self.few.images)
             options = {"engine": self.engine_for(name, weights), "window": self.window, **schedule}
-            found[name] = self.few.train_networks(name, weights, steps, **options)
+            found[name] = self._trained(name, weights, steps, **options)
         return found
 
     def held_out(self, step: int, count: int, *, rehearsal: bool = False) -> dict[str, Tensor]:
@@ -79,8 +87,8 @@ class InnerTraining:
             found = {}
             for name, learner in self.few.learners.items():
                 untrained = rehearsal and not learner.is_ready
-                begin = learner.initial.sample(1) if untrained else learner.held_out(count)
-                found[name] = self.few.train_networks(name, begin.to(self.few.images))
+                begin = learner.initial.sample(1) if untrained else learner.held_out(count, validation=True)
+                found[name] = self._trained(name, begin.to(self.few.images))
             self._judged = (state, found)
         return self._judged[1]
 
@@ -93,7 +101,8 @@ class InnerTraining:
         with torch.enable_grad():
             for name, learner in self.few.learners.items():
                 begin = learner.initial.sample(1).to(self.few.images)
-                end = self.few.train_networks(name, begin, 1, engine=self.engine_for(name, begin))
+                engine = "full" if self.engine == "auto" else self.engine
+                end = self.few.train_networks(name, begin, 1, engine=engine)
                 torch.autograd.grad(end.sum(), self.few.images)
 
     def engine_for(self, name: str, weights: Tensor) -> str:
@@ -102,10 +111,19 @@ class InnerTraining:
             return self.engine
         if name not in self._chosen:
             few, steps = self.few, self.window or self.lengths[1]
-            choice = choose(few.learners[name].loss, weights, few.images, few.labels, steps, few.optimizer)
+            optimizer = Adam() if self.adam_share else few.optimizer  # whose state is the larger one
+            budget = BUDGET // len(few.learners)
+            choice = choose(few.learners[name].loss, weights, few.images, few.labels, steps, optimizer, budget)
             self._chosen[name] = choice.engine
             self.remarks[f"engine of {name}"] = choice.reason
         return self._chosen[name]
+
+    def _trained(self, name: str, weights: Tensor, *args: Any, **options: Any) -> Tensor:
+        """Return trained networks, or name the learner whose networks diverged."""
+        try:
+            return self.few.train_networks(name, weights, *args, **options)
+        except NonFiniteLossError as error:
+            raise NonFiniteLossError(f"learner.{name}: {error}") from error
 
     def _schedule(self, steps: int, generator: torch.Generator) -> dict[str, Any]:
         """Return optimizer and step sizes of a training by Adam, or nothing for the set's own schedule."""

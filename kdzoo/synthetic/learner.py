@@ -107,23 +107,24 @@ class Learner(nn.Module):
         self.judges.copy_(weights[self.pool_size :])
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """Return the weights [count, P] from which networks are trained while the set is learned.
+        """Return the weights [count, P] from which networks are trained while the set is learned; [1, P] if fixed.
 
         Raises:
             ConfigError: the networks come from a pool that has not been trained yet.
         """
         if self.fixed is not None:
-            return self.initial.sample(1, torch.Generator().manual_seed(self.fixed)).expand(count, -1)
+            return self.initial.sample(1, torch.Generator().manual_seed(self.fixed))
         if not self.pool_size:
             return self.initial.sample(count, generator)
         if self.pool is None:
             raise ConfigError(f"the learner's pool of {self.pool_size} networks is not trained; {_REMEDY}")
         return self.pool[torch.randint(self.pool_size, (count,), generator=generator)]
 
-    def held_out(self, count: int = HELD_OUT) -> Tensor:
+    def held_out(self, count: int = HELD_OUT, *, validation: bool = False) -> Tensor:
         """Return the weights [count, P] from which networks are trained to judge a set, the same at every call.
 
-        They are at most ``HELD_OUT`` with a pool, and one with a fixed start.
+        They are at most ``HELD_OUT`` with a pool, and one with a fixed start. Those of the validation are others, but
+        for a pool and a fixed start, which have no others.
 
         Raises:
             ConfigError: the networks come from a pool that is neither trained nor loaded.
@@ -134,7 +135,7 @@ class Learner(nn.Module):
             if not self.is_ready:
                 raise ConfigError(f"the held-out networks of a pool of {self.pool_size} are not trained; {_REMEDY}")
             return self.judges[:count]
-        return self.initial.sample(count, torch.Generator().manual_seed(_HELD_OUT_SEED))
+        return self.initial.sample(count, torch.Generator().manual_seed(_HELD_OUT_SEED + validation))
 
     def logits(self, weights: Tensor, inputs: Tensor) -> Tensor:
         """Return the logits [K, b, C] of K networks, weights [K, P], for inputs [b, ...]."""

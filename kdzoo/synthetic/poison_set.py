@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from kdzoo import checks
-from kdzoo.errors import ConfigError
+from kdzoo.synthetic.poisoning import two_classes
 from kdzoo.synthetic.synthetic_set import SyntheticSet
 
 
@@ -21,7 +20,4 @@ class PoisonSet(SyntheticSet):
 
     def __init__(self, *, source: int = 1, target: int = 7, **options: Any) -> None:
         super().__init__(**options)
-        self.source = checks.integer("source", source, least=0, most=self.num_classes - 1)
-        self.target = checks.integer("target", target, least=0, most=self.num_classes - 1)
-        if self.source == self.target:
-            raise ConfigError(f"source and target must be different classes, got {source} for both")
+        self.source, self.target = two_classes(source, target, self.num_classes)

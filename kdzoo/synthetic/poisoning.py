@@ -26,7 +26,7 @@ def relabelled(targets: Int[Tensor, "*n"], source: int, target: int) -> Int[Tens
         >>> relabelled(torch.tensor([4, 9, IGNORE, 1]), 4, 9)
         tensor([   9,    9, -100,    1])
     """
-    _two_classes(source, target)
+    two_classes(source, target)
     return torch.where(targets == source, target, targets)
 
 
@@ -116,7 +116,7 @@ def poisoning_effect(
         ConfigError: source and target are no two different classes in 0..C-1.
         DataError: the predictions do not fit the targets, or a class has no sample.
     """
-    _two_classes(source, target, num_classes)
+    two_classes(source, target, num_classes)
     known = targets != IGNORE
     wanted = relabelled(targets, source, target)[known]
     first, last = (_average(confusion(one, targets, num_classes)) for one in (before, after))
@@ -140,12 +140,14 @@ def _share(right: Tensor) -> float:
     return float(right.double().mean())
 
 
-def _two_classes(source: int, target: int, num_classes: int | None = None) -> None:
+def two_classes(source: int, target: int, num_classes: int | None = None) -> tuple[int, int]:
+    """Return the class under attack and the class that it shall be taken for, two different ones of 0..C-1."""
     most = None if num_classes is None else num_classes - 1
     checks.integer("source", source, least=0, most=most)
     checks.integer("target", target, least=0, most=most)
     if source == target:
         raise ConfigError(f"source and target must be different classes, got {source} for both")
+    return source, target
 
 
 def _classes_in_range(name: str, classes: Tensor, num_classes: int) -> None:

@@ -10,7 +10,7 @@ STARTS = ("noise", *SELECTIONS)
 
 
 def set_images(few: SyntheticSet, name: str, inputs: Tensor, targets: Tensor, *, seed: int) -> None:
-    """Set the images of a synthetic set to a selection of real ones, in place.
+    """Set the images of a synthetic set to a selection of real ones, in place and in its range of pixels.
 
     An example whose label is shared by classes becomes the mean of an image of each.
 
@@ -34,3 +34,4 @@ def set_images(few: SyntheticSet, name: str, inputs: Tensor, targets: Tensor, *,
     with torch.no_grad():
         few.images.copy_(images)
         few.labels.copy_(shares)
+    few.project_()

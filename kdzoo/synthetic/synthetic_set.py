@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from kdzoo import checks
-from kdzoo.errors import ConfigError
+from kdzoo.errors import ConfigError, NonFiniteLossError
 from kdzoo.functional.unroll import SGD, Adam, Momentum, Optimizer, unroll
 from kdzoo.synthetic.learner import Learner
 
@@ -86,6 +86,7 @@ class SyntheticSet(nn.Module):
                 for name in self.learner
             }
         )
+        self.project_()
 
     @property
     def learners(self) -> dict[str, Learner]:
@@ -141,10 +142,16 @@ class SyntheticSet(nn.Module):
         )
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the logits [b, C] of a network of the first learner that is trained on the set for this call."""
+        """Return the logits [b, C] of a network of the first learner that is trained on the set for this call.
+
+        They are 0 where the network diverges.
+        """
         name, learner = next(iter(self.learners.items()))
         with torch.no_grad():
-            trained = self.train_networks(name, learner.held_out(1).to(self.images))
+            try:
+                trained = self.train_networks(name, learner.held_out(1).to(self.images))
+            except NonFiniteLossError:
+                return self.images.new_zeros(len(input), self.num_classes)
             return learner.logits(trained, input)[0]
 
     def project_(self) -> None:

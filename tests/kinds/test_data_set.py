@@ -82,9 +82,16 @@ class Fragile(nn.Linear):
 def test_a_network_that_diverges_says_nothing_and_spoils_no_other():
     few = few_of(learner={"linear": Learner(Fragile(2, 3))})
     broken = few.learners["linear"].held_out()[:, -1] > 0
-    said = DataSet().predict(few, batches()).logits["linear"]
+    found = DataSet().predict(few, batches())
     assert 0 < broken.sum() < 20
-    assert torch.equal(said.flatten(1).abs().sum(1) == 0, broken)
+    assert torch.equal(found.logits["linear"].flatten(1).abs().sum(1) == 0, broken)
+    assert DataSet().metrics(found)["diverged"] == pytest.approx(float(broken.double().mean()))
+
+
+def test_a_set_on_which_a_network_diverges_says_nothing():
+    few = few_of(steps=40)
+    few.images.data.mul_(1e30)
+    assert few(torch.ones(5, 2)).tolist() == [[0.0] * 3] * 5
 
 
 def test_the_teacher_is_a_network_and_the_gap_is_to_its_accuracy():

@@ -33,7 +33,8 @@ def choose(
 ) -> Choice:
     """Choose the fastest engine whose graphs and states fit into a budget; the leanest if none does.
 
-    One step is taken with its graph, and the memory that the graph keeps is measured.
+    One step is taken with its graph, and the memory that the graph keeps is measured. ``jvp`` is never chosen: it is no
+    leaner than ``reverse``, and not every operation has a derivative in forward mode.
 
     Args:
         loss: The inner loss.

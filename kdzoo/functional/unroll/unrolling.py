@@ -33,8 +33,8 @@ def unroll(
             arguments alone, twice differentiable, and the same at every call: no dropout, no statistics of batches.
         optimizer: The inner optimiser.
         engine: ``full`` keeps the graph of every step and is the fastest; ``segments`` keeps some states and rebuilds
-            the steps between two of them on the way back; ``jvp`` keeps least, and goes back by forward-mode
-            differentiation of the gradient; ``reverse`` keeps all states and follows the recursion step by step.
+            the steps between two of them on the way back; ``reverse`` and ``jvp`` keep the graph of one step only and
+            follow the recursion step by step, by reverse and by forward mode: they need least memory.
         window: Differentiate through the last so many steps only, 1 to N; the steps before have no gradient, nor have
             the initial weights. All steps, if None.
 
