@@ -23,14 +23,15 @@ from kdzoo.config import compose
 from kdzoo.job import Job, for_seed
 from kdzoo.synthetic import Learner, SyntheticSet
 from kdzoo.synthetic.protocols import Matrix, protocol_matrix
+from kdzoo.synthetic.stranger import stranger
 
 EXPERIMENTS = {
     "softmax regression": ("dataset_logistic", []),
     "softmax regression, one step": ("dataset_logistic", ["student.steps=1"]),
     "small convnet": ("dataset_convnet", []),
-    "LeNet": ("dataset_lenet", []),
+    "LeNet": ("dataset_lenet", ["seeds=[0]"]),
     "LeNet, fixed start": ("dataset_lenet_fixed", []),
-    "LeNet, fixed start, five images": ("dataset_lenet_fixed", ["student.examples=5"]),
+    "LeNet, fixed start, five images": ("dataset_lenet_fixed", ["student.examples=5", "seeds=[0]"]),
     "robust": ("dataset_robust", []),
     "robust, Fashion-MNIST": ("dataset_robust", ["data=fashion_mnist"]),
     "plain, Fashion-MNIST": ("dataset_logistic", ["data=fashion_mnist"]),
@@ -38,7 +39,7 @@ EXPERIMENTS = {
 """Experiments and what is changed in them."""
 MATRICES = ("softmax regression", "robust", "plain, Fashion-MNIST", "robust, Fashion-MNIST")
 """Sets whose protocol matrix is taken."""
-ARCHITECTURES = ("logistic", "mlp", "unseen")
+ARCHITECTURES = ("logistic", "mlp")
 SGD_RATES = (0.01, 0.03, 0.1, 0.3)
 CHOOSERS = 2000
 """Validation images by which the rate is chosen, with 5 networks."""
@@ -53,12 +54,12 @@ def run(name: str, folder: Path) -> dict[str, Any]:
     return kdzoo.run(cfg, command=f"kdzoo {' '.join(overrides)}")
 
 
-def architectures(sizes: dict[str, Any]) -> dict[str, Learner]:
-    """Return the networks that are trained on the sets; the small convnet, with torch's initialisation, is unseen."""
-    cfg = config.plain(compose("distiller=dataset", "learner=[logistic,mlp,convnet]").learner)
-    cfg["unseen"] = {**cfg.pop("convnet"), "init": "default"}
+def architectures(few: SyntheticSet, sizes: dict[str, Any]) -> dict[str, Learner]:
+    """Return the networks that are trained on the sets; the last is unseen by all of them."""
     allow = config.packaged_targets()
-    return {name: config.instantiate(config.with_sizes(cfg[name], sizes, allow), allow=allow) for name in ARCHITECTURES}
+    cfg = config.plain(compose("distiller=dataset", f"learner=[{','.join(ARCHITECTURES)}]").learner)
+    nodes = {name: config.with_sizes(cfg[name], sizes, allow) for name in ARCHITECTURES}
+    return {name: config.instantiate(node, allow=allow) for name, node in nodes.items()} | stranger(few)
 
 
 def matrix(name: str, seed: int, folder: Path, inits: int) -> tuple[Matrix, float]:
@@ -69,7 +70,7 @@ def matrix(name: str, seed: int, folder: Path, inits: int) -> tuple[Matrix, floa
     few = load_student(folder / name.replace(", ", "-").replace(" ", "_") / f"seed_{seed}" / "student")
     assert isinstance(few, SyntheticSet)
     judges = [values[:CHOOSERS] for values in labelled_samples(data.val_dataloader())]
-    learners = architectures(data.sizes)
+    learners = architectures(few, data.sizes)
     rate = max(
         SGD_RATES,
         key=lambda one: _mean(protocol_matrix(few, learners, *judges, protocols=["sgd"], inits=5, sgd_rate=one)),
