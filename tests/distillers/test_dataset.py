@@ -138,7 +138,7 @@ def test_the_teacher_term_is_the_divergence_from_the_teacher():
         ({"lengths": [0, 2]}, "lengths"),
         ({"lengths": [2]}, r"lengths must be \[least, most\]"),
         ({"adam_rates": [0.1, 0.01]}, "adam_rates must be"),
-        ({"adam_rates": [0, 0.01]}, r"adam_rates\[0\] must be"),
+        ({"adam_rates": [0.0, 0.01]}, r"adam_rates\[0\] must be"),
         ({"rates": {"pixels": 1.0}}, "rates must be one of"),
         ({"rates": {"images": -1.0}}, "rates.images must be"),
         ({"inits": 0}, "inits must be"),

@@ -40,7 +40,7 @@ def test_what_is_wrong_in_a_learner_is_said_with_its_key():
         "_target_": "kdzoo.synthetic.SyntheticSet",
         "in_shape": (2, 2),
         "num_classes": 3,
-        "learner": {"linear": {"_target_": "kdzoo.synthetic.Learner", "model": linear, "std": -1}},
+        "learner": {"linear": {"_target_": "kdzoo.synthetic.Learner", "model": linear, "std": -1.0}},
     }
-    with pytest.raises(ConfigError, match=r"^learner\.linear: std must be a finite number >= 0, got -1$"):
+    with pytest.raises(ConfigError, match=r"^learner\.linear: std must be a finite number >= 0, got -1.0$"):
         config.instantiate(node, allow=config.packaged_targets())
