@@ -251,7 +251,7 @@ def test_images_begin_as_noise_of_the_deviation_that_is_wanted():
     learner = {"linear": Learner(nn.Sequential(nn.Flatten(), nn.Linear(400, 2)))}
     few = SyntheticSet(in_shape=(20, 20), num_classes=2, learner=learner, per_class=20, noise=0.1)
     assert float(few.images.std()) == pytest.approx(0.1, rel=0.05)
-    with pytest.raises(ConfigError, match="noise must be a finite number >= 0, got -1.0"):
+    with pytest.raises(ConfigError, match=r"noise must be a finite number >= 0, got -1\.0"):
         SyntheticSet(in_shape=(20, 20), num_classes=2, learner=learner, noise=-1.0)
 
 
