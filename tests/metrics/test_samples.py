@@ -1,0 +1,112 @@
+"""Metrics of generative models as torchmetrics: batches, extractors, intervals."""
+
+import pytest
+import torch
+from torch import nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+
+from kdzoo.errors import ConfigError, DataError
+from kdzoo.functional import samples
+from kdzoo.metrics import (
+    EarthMoversDistance,
+    FrechetDistance,
+    KernelDistance,
+    MeanDiscrepancy,
+    NearestNeighbourAccuracy,
+    PrecisionRecallDensityCoverage,
+    bootstrap,
+)
+
+CLASSES = {
+    FrechetDistance: samples.frechet_distance,
+    KernelDistance: samples.kernel_distance,
+    MeanDiscrepancy: samples.mean_discrepancy,
+    EarthMoversDistance: samples.earth_movers_distance,
+    NearestNeighbourAccuracy: samples.nearest_neighbour_accuracy,
+    PrecisionRecallDensityCoverage: samples.precision_recall_density_coverage,
+}
+
+
+def images(n, seed, shift=0.0):
+    return torch.randn(n, 1, 4, 4, generator=torch.Generator().manual_seed(seed)) + shift
+
+
+def extractor(width=6):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, width), nn.Dropout(0.5), nn.Tanh())
+
+
+class OfBytes(nn.Module):
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels):
+        return self.network(pixels.float() / 255)
+
+
+def filled(metric, real, generated, batch=7):
+    for part in real.split(batch):
+        metric.update(part, real=True)
+    for part in generated.split(batch):
+        metric.update(part, real=False)
+    return metric
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_batches_and_an_extractor_give_the_function_of_the_features(kind):
+    network = extractor()
+    real, generated = images(20, 1), images(25, 2, shift=0.3)
+    with torch.no_grad():
+        features = [network.eval()(one).double() for one in (real, generated)]
+    network.train()
+    metric = filled(kind(network), real, generated)
+    assert metric.compute() == CLASSES[kind](*features)
+    assert network.training
+    metric.reset()
+    assert filled(metric, real, real).compute() != CLASSES[kind](*features)
+
+
+def test_without_an_extractor_samples_are_their_own_features():
+    real, generated = images(9, 1), images(8, 2)
+    expected = samples.earth_movers_distance(real.flatten(1), generated.flatten(1))
+    assert filled(EarthMoversDistance(), real, generated).compute() == expected
+
+
+def test_frechet_distance_is_that_of_torchmetrics_where_there_are_more_samples_than_features():
+    network = OfBytes(extractor()).eval()
+    other, ours = FrechetInceptionDistance(feature=network, input_img_size=(1, 4, 4)), FrechetDistance(network)
+    for metric in (other, ours):
+        filled(metric, *((one.sigmoid() * 255).byte() for one in (images(60, 1), images(50, 2, shift=0.3))))
+    assert float(ours.compute()) == pytest.approx(float(other.compute()), rel=1e-3)
+
+
+def test_an_interval_holds_the_truth_as_often_as_it_says():
+    truth, inside = 4.0, 0
+    for seed in range(60):
+        real, generated = (images(150, number)[:, :, :1, :1] for number in (seed, 1000 + seed))
+        metric = filled(FrechetDistance(squared=False), real, generated + truth)
+        low, high = bootstrap(metric, resamples=100, level=0.9, seed=seed)
+        inside += bool(low <= truth <= high)
+    assert 45 <= inside <= 60
+
+
+def test_pairs_are_drawn_together():
+    real = images(30, 1)
+    metric = filled(EarthMoversDistance(), real, real)
+    assert bootstrap(metric, resamples=5, paired=True) == (0, 0)
+    assert bootstrap(metric, resamples=5)[0] > 0
+    with pytest.raises(DataError, match="must be as many, got 30 and 29"):
+        bootstrap(filled(EarthMoversDistance(), real, real[:29]), paired=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        pytest.param(lambda: MeanDiscrepancy(bandwidth=0.0), "bandwidth must be finite and > 0", id="bandwidth"),
+        pytest.param(lambda: PrecisionRecallDensityCoverage(neighbours=0), "neighbours must be", id="neighbours"),
+    ],
+)
+def test_arguments_are_checked(make, message):
+    with pytest.raises(ConfigError, match=message):
+        make()
