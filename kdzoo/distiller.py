@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from kdzoo.batch import Batch, as_batch, n_samples, split
 from kdzoo.errors import ConfigError, DataError, NonFiniteLossError
+from kdzoo.inference import inference
 from kdzoo.terms import RunningMeans, over_ranks, position_counts, rows_about, total
 
 OptimizerFactory = Callable[[Iterable[Any]], torch.optim.Optimizer]
@@ -188,17 +189,14 @@ class Distiller(pl.LightningModule, ABC):
         Raises:
             ConfigError: the losses refuse what the models return, or a weight names an unknown term.
         """
-        was_training = self.training
-        self.eval()
         try:
-            with torch.no_grad():
+            with inference(self):
                 self.prepare(batch)
                 terms = self.losses(batch)
         except ConfigError:
             raise
         except ValueError as error:
             raise ConfigError(f"{type(self).__name__} does not fit these models and data: {error}") from error
-        self.train(was_training)
         _check_weights([name for name, weight in self.loss_weights.items() if weight], terms)
         return terms
 

@@ -5,7 +5,6 @@ begin. A model is in some state after each prefix; ``n`` states are kept togethe
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from kdzoo import checks
 from kdzoo.errors import ConfigError
+from kdzoo.inference import inference
 from kdzoo.strings import IGNORE, Strings
 
 TOLERANCE = 1e-2
@@ -184,20 +184,6 @@ def device_of(model: Any) -> torch.device:
     """Return where a model's weights or buffers are; the CPU for what has none."""
     tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
     return tensors[0].device if tensors else torch.device("cpu")
-
-
-@contextmanager
-def inference(model: Any) -> Iterator[None]:
-    """Put a model into eval mode and record no gradients; afterwards everything is as it was."""
-    training = [module for module in model.modules() if module.training] if isinstance(model, nn.Module) else []
-    try:
-        if training:
-            model.eval()
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _batches(

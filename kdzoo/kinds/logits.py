@@ -1,10 +1,10 @@
 """The check that kinds of models with logits have in common."""
 
-import torch
 from torch import Tensor, nn
 
 from kdzoo.batch import Batch
 from kdzoo.errors import ConfigError
+from kdzoo.inference import inference
 
 
 def check_logits(role: str, model: nn.Module, batch: Batch, *, noun: str, size: tuple[str, int]) -> None:
@@ -21,15 +21,12 @@ def check_logits(role: str, model: nn.Module, batch: Batch, *, noun: str, size: 
         ConfigError: the model cannot take the input, or returns something else than the data need.
     """
     name, shape = type(model).__name__, tuple(batch["input"].shape)
-    was_training = model.training
     try:
-        with torch.no_grad():
-            logits = model.eval()(batch["input"])
+        with inference(model):
+            logits = model(batch["input"])
     except Exception as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{role} {name} cannot take an input of shape {shape}: {reason}") from error
-    finally:
-        model.train(was_training)
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
         got = type(logits).__name__ if not isinstance(logits, Tensor) else str(logits.dtype)
         raise ConfigError(f"{role} {name} is no {noun}: it must return a tensor of logits, got {got}")

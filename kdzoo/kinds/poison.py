@@ -49,8 +49,9 @@ class Poison(DataSet):
         if not isinstance(model, PoisonSet):
             return Attack(**vars(after), before=after.logits, classes=None)
         inputs, _ = labelled_samples(rows)
-        held_out = {name: (one, one.held_out().to(model.images)) for name, one in model.learners.items()}
-        before = {name: judging.said(*networks, inputs) for name, networks in held_out.items()}
+        before = {
+            name: judging.said(one, one.held_out().to(model.images), inputs) for name, one in model.learners.items()
+        }
         return Attack(**vars(after), before=before, classes=(model.source, model.target))
 
     def metrics(self, predictions: Attack) -> dict[str, float]:

@@ -4,6 +4,7 @@ Nothing is downloaded and nothing written: tensors go in. The features are those
 without gradients; without one they are the flattened samples.
 """
 
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torchmetrics.utilities import dim_zero_cat
 from kdzoo import checks
 from kdzoo.errors import DataError
 from kdzoo.functional import samples
+from kdzoo.inference import inference
 
 
 class SampleMetric(Metric):
@@ -37,13 +39,8 @@ class SampleMetric(Metric):
 
     def update(self, inputs: Tensor, *, real: bool) -> None:
         """Add samples [n, ...] of the data, or of the model."""
-        features = inputs
-        if self.extractor is not None:
-            was_training = self.extractor.training
-            self.extractor.eval()
-            with torch.no_grad():
-                features = self.extractor(inputs)
-            self.extractor.train(was_training)
+        with inference(self.extractor):
+            features = inputs if self.extractor is None else self.extractor(inputs)
         (self.real if real else self.generated).append(features.flatten(1).detach().double())
 
     def features(self) -> tuple[Tensor, Tensor]:
@@ -54,9 +51,9 @@ class SampleMetric(Metric):
         """Return the metric of all samples so far."""
         return self.between(*self.features())
 
+    @abstractmethod
     def between(self, real: Tensor, generated: Tensor) -> Any:
         """Return the metric between features [n, d] and [m, d]."""
-        raise NotImplementedError
 
 
 class FrechetDistance(SampleMetric):

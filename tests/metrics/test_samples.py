@@ -110,3 +110,10 @@ def test_pairs_are_drawn_together():
 def test_arguments_are_checked(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+def test_an_extractor_keeps_the_modes_of_its_parts():
+    network = extractor().train()
+    network[2].eval()
+    FrechetDistance(network).update(images(3, 1), real=True)
+    assert [part.training for part in network] == [True, True, False, True]
