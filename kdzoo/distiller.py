@@ -68,6 +68,8 @@ class Distiller(pl.LightningModule, ABC):
     teacher_optional: ClassVar[bool] = False
     """Whether the method also works without its teacher; a run builds one all the same, to compare with."""
     student_kind: ClassVar[str] = "classifier"
+    controls: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Other settings of this method under which the same student is trained too, by the name it has in the report."""
     uses_teacher_output: bool = True
     """Whether the teacher enters by ``teacher_output`` alone, so that its outputs can be cached."""
     exempt: ClassVar[Mapping[str, str]] = {}

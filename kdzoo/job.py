@@ -66,9 +66,11 @@ class Job:
             raise ConfigError(f"{role} must be a torch.nn.Module, got {type(model).__name__}")
         return model
 
-    def distiller(self, student: nn.Module, teacher: nn.Module | None) -> Distiller:
-        """Build the distiller of the configuration."""
-        return self._distiller(self.settings["distiller"], student, teacher, self.settings)
+    def distiller(
+        self, student: nn.Module, teacher: nn.Module | None, changes: Mapping[str, Any] | None = None
+    ) -> Distiller:
+        """Build the distiller of the configuration, with ``changes`` to its settings."""
+        return self._distiller({**self.settings["distiller"], **(changes or {})}, student, teacher, self.settings)
 
     def untaught(self, student: nn.Module, target: str, source: Mapping[str, Any] | None = None) -> Distiller:
         """Build the distiller that trains on data alone, with the optimizer and scheduler of ``source``."""

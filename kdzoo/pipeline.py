@@ -69,7 +69,7 @@ def run_seed(job: Job) -> dict[str, Any]:
     method = config.locate(job.settings["distiller"]["_target_"])
     if job.settings["compile"] and "compile" in method.exempt:
         raise ConfigError(f"compile=true does not work with {method.__name__}: {method.exempt['compile']}")
-    kind = kinds.get(method.student_kind)
+    kind = kinds.get(method.student_kind).on(data, Path(job.settings["cache_dir"]))
     models = {"student": job.model("student", data.sizes)}
     if method.teacher_kind is not None:
         models["teacher"] = teachers.build(job, data.sizes)
@@ -84,11 +84,12 @@ def run_seed(job: Job) -> dict[str, Any]:
     history = train(job, distiller, transfer, "student")
     seconds["student"] = time.perf_counter() - started
     node = grown(job.node("student", data.sizes), models["student"])
-    if job.settings["control"] and kind.untaught != job.settings["distiller"]["_target_"]:
-        models["control"] = job.build("student", node)
-        untaught = job.untaught(models["control"], kind.untaught)
-        seconds["control"] = train(job, untaught, data, "control").seconds
+    if job.settings["control"]:
+        for role, control in controls(job, method, kind, node, models.get("teacher")).items():
+            models[role] = control.student
+            seconds[role] = train(job, control, control.transfer_set(data), role).seconds
     models |= distiller.baselines(transfer)
+    models |= kind.floors(models, data)
     unseen = job.settings["data"].get("exclude_classes") or ()
     times = {"seconds": seconds, "cpu_seconds": {"student": history.cpu_seconds}}
     result = {**evaluate(kind, models, data, job.folder, unseen), **times}
@@ -97,7 +98,7 @@ def run_seed(job: Job) -> dict[str, Any]:
         draw_history(history, descended, job.folder)
         distiller.figures(job.folder / "figures")
         kind.portraits(models, job.folder / "figures", data)
-        for role in models.keys() & {"student", "control"}:
+        for role in models.keys() & {"student", "control", *method.controls}:
             save_model(models[role], node, job.folder / role)
             kind.export(models[role], job.folder / role, data)
         atomic.write_json(job.folder / "history.json", history.state_dict())
@@ -116,6 +117,18 @@ def rehearse(job: Job, method: type[Distiller], models: Mapping[str, nn.Module],
             kinds.get(str(kind)).check(role, models[role], sample, data.sizes)
     copies = copy.deepcopy(dict(models))
     job.distiller(copies["student"], copies.get("teacher")).rehearse(sample)
+
+
+def controls(
+    job: Job, method: type[Distiller], kind: kinds.Kind, node: Mapping[str, Any], teacher: nn.Module | None
+) -> dict[str, Distiller]:
+    """Return the distillers of the student's controls by role: untaught, and taught under the method's other settings."""
+    found = {}
+    if kind.untaught != job.settings["distiller"]["_target_"]:
+        found["control"] = job.untaught(job.build("student", node), kind.untaught)
+    for role, changes in method.controls.items():
+        found[role] = job.distiller(job.build("student", node), teacher, changes)
+    return found
 
 
 def grown(node: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
@@ -173,7 +186,8 @@ def summarise(jobs: list[Job], outcomes: list[dict[str, Any]], command: str) -> 
     """Return the report over all seeds; its keys are documented in ``docs/report.md``."""
     settings = jobs[0].settings
     merged = report.over_seeds([outcome["models"] for outcome in outcomes])
-    score = kinds.get(config.locate(settings["distiller"]["_target_"]).student_kind).score
+    kind = kinds.get(config.locate(settings["distiller"]["_target_"]).student_kind)
+    score = kind.score
     by_role = {
         role: [outcome["models"][role]["metrics"][score] for outcome in outcomes] if role in merged else None
         for role in report.ROLES
@@ -188,7 +202,7 @@ def summarise(jobs: list[Job], outcomes: list[dict[str, Any]], command: str) -> 
         "control": merged.get("control"),
         "controls": {role: one for role, one in merged.items() if role not in ("teacher", "student")},
         "fidelity": report.over_seeds([outcome["fidelity"] for outcome in outcomes]),
-        "comparison": report.comparison(score, by_role),
+        "comparison": report.comparison(score, by_role, lower_is_better=kind.lower_is_better),
         "splits": outcomes[0]["splits"],
         **{
             clock: {role: sum(one[clock][role] for one in outcomes) for role in outcomes[0][clock]}

@@ -120,6 +120,19 @@ def objective_path(values: Sequence[float], path: Path) -> Path:
     return _save(figure, path)
 
 
+def picture_rows(rows: Mapping[str, NDArray[np.floating]], path: Path) -> Path:
+    """Draw pictures [n, c, h, w] with values in [0, 1], a row for each name; of two channels the first is drawn."""
+    most = max(len(pictures) for pictures in rows.values())
+    figure = Figure(figsize=(1.2 + 0.62 * most, 0.68 * len(rows)), layout="constrained")
+    for axes, (name, pictures) in zip(figure.subplots(len(rows), squeeze=False)[:, 0], rows.items(), strict=True):
+        strip = np.concatenate([np.pad(one, ((0, 0), (1, 1), (1, 1)), constant_values=1) for one in pictures], axis=2)
+        colours = strip.transpose(1, 2, 0) if len(strip) == 3 else strip[0]
+        axes.imshow(np.clip(colours, 0, 1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axes.set(xticks=[], yticks=[])
+        axes.set_ylabel(name.replace("_", " "), rotation=0, ha="right", va="center")
+    return _save(figure, path)
+
+
 def _save(figure: Figure, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)

@@ -39,7 +39,9 @@ def over_seeds(values: Sequence[Any]) -> Any:
     return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)), "values": list(values)}
 
 
-def comparison(score: str, roles: Mapping[str, Sequence[float] | None]) -> dict[str, Any] | None:
+def comparison(
+    score: str, roles: Mapping[str, Sequence[float] | None], *, lower_is_better: bool = False
+) -> dict[str, Any] | None:
     """Compare student and control over the same seeds.
 
     Returns:
@@ -60,7 +62,7 @@ def comparison(score: str, roles: Mapping[str, Sequence[float] | None]) -> dict[
         "std": spread,
         "t": None if t is None else float(t),
         "p": None if p is None else float(p),
-        "gap_closed": float(difference.mean()) / gap if gap > 0 else None,
+        "gap_closed": float(difference.mean()) / gap if (gap < 0 if lower_is_better else gap > 0) else None,
     }
 
 

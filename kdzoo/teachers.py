@@ -48,7 +48,7 @@ def train(job: Job, kind: kinds.Kind, model: nn.Module, sizes: dict[str, Any]) -
         distiller = job.untaught(model, kind.untaught, how)
         label = f"teacher, seed {how['seed']}"
         training = job.training(label, folder, max_epochs=how["max_epochs"])
-        fit(distiller, data, replace(training, seed=how["seed"]))
+        fit(distiller, distiller.transfer_set(data), replace(training, seed=how["seed"]))
         if run_folder.is_main_process():
             save_model(model, node, folder)
 

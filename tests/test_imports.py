@@ -14,15 +14,19 @@ BASE = {"errors", "checks", "batch", "terms", "hooks", "inference", "atomic", "s
 """Small modules without a room of their own, which every room may use."""
 ROOMS = {
     "functional": {"functional", "errors", "checks"},
-    "models": {"models", "functional", "language", "strings", "errors", "checks"},
+    "graphical": {"graphical", "functional", "inference", "errors", "checks"},
+    "models": {"models", "functional", "graphical", "language", "strings", "errors", "checks"},
     "metrics": {"metrics", "functional", "inference", "errors", "checks"},
     "automata": {"automata", "functional", "strings", "language", "errors", "checks", "atomic"},
     "data": {"data", "automata", "strings", "language", "errors", "checks", "atomic"},
     "distillers": {
-        *("distillers", "distiller", "fitted", "functional", "automata", "synthetic", "data", "plotting"),
+        *("distillers", "distiller", "fitted", "functional", "automata", "synthetic", "graphical", "data", "plotting"),
         *BASE,
     },
-    "kinds": {"kinds", "metrics", "plotting", "functional", "automata", "synthetic", *BASE},
+    "kinds": {
+        *("kinds", "metrics", "plotting", "functional", "automata", "synthetic", "graphical", "models", "data"),
+        *("checkpoint", *BASE),
+    },
     "synthetic": {"synthetic", "functional", "models", "data", "plotting", *BASE},
     "distiller": {*BASE},
     "fitted": {"distiller", *BASE},

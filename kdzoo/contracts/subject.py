@@ -27,6 +27,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "kdzoo.data.Digits": {"labels_per_class": 1, "augment": {"shift": 1}},
     "kdzoo.data.Reber": {"n_train": 44, "n_val": 20, "n_test": 20, "batch_size": 16},
     "kdzoo.models.MLP": {"hidden": [16, 16], "dropout": 0.2},
+    "kdzoo.models.HVAE": {"width": 8, "latents": [4, 3]},
     "kdzoo.models.RNNLM": {"hidden": 8, "embedding": 4},
     "kdzoo.automata.PFA": {"states": 3},
     "kdzoo.synthetic.SyntheticSet": {"steps": 3},
@@ -116,7 +117,6 @@ class Subject:
         student = self.job.model("student", data.sizes)
         teacher = None if self.method.teacher_kind is None else self.job.model("teacher", data.sizes)
         distiller = self.job.distiller(student, teacher)
-        distiller.transfer_set(data)  # what a method makes of the data first
         for module in distiller.modules():
             if isinstance(module, nn.Dropout) and not self.dropout:
                 module.p = 0.0
@@ -126,7 +126,7 @@ class Subject:
         """Return a new distiller that has seen the sizes of a batch, and this batch."""
         data = self.data()
         distiller = self.distiller(data)
-        batch = as_batch(next(iter(data.train_dataloader())))
+        batch = as_batch(next(iter(distiller.transfer_set(data).train_dataloader())))
         distiller.rehearse(batch)
         return distiller, batch
 
@@ -148,7 +148,7 @@ class Subject:
         how = self.job.training(name, self.folder / name)
         with _quiet():
             history = fit(
-                distiller, data, replace(how, callbacks=[*how.callbacks, *callbacks], every_n_steps=every_n_steps)
+                distiller, distiller.transfer_set(data), replace(how, callbacks=[*how.callbacks, *callbacks], every_n_steps=every_n_steps)
             )
         return Trained(distiller, data, history, read_checkpoint(how.folder / "last.ckpt"))
 

@@ -5,12 +5,14 @@ from kdzoo.distillers.coreset import Coreset
 from kdzoo.distillers.dataset import DatasetDistillation
 from kdzoo.distillers.dataset_poison import DatasetPoisoning
 from kdzoo.distillers.dkd import DKD
+from kdzoo.distillers.evidence import Evidence
 from kdzoo.distillers.feature_kd import FeatureKD
 from kdzoo.distillers.fgw_pfa import FGWPFA
 from kdzoo.distillers.logit_kd import LogitKD
 from kdzoo.distillers.logit_mse import LogitMSE
 from kdzoo.distillers.online_pfa import OnlinePFA
 from kdzoo.distillers.ot_pfa import OTPFA
+from kdzoo.distillers.semi_auxiliary import SemiAuxiliary
 from kdzoo.distillers.supervised import Supervised
 
 __all__ = [
@@ -21,9 +23,11 @@ __all__ = [
     "Coreset",
     "DatasetDistillation",
     "DatasetPoisoning",
+    "Evidence",
     "FeatureKD",
     "LogitKD",
     "LogitMSE",
     "OnlinePFA",
+    "SemiAuxiliary",
     "Supervised",
 ]

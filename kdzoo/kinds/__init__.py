@@ -4,15 +4,16 @@ from kdzoo.errors import ConfigError
 from kdzoo.kinds.automaton import Automaton
 from kdzoo.kinds.classifier import Classifier
 from kdzoo.kinds.data_set import DataSet
+from kdzoo.kinds.graphical_model import GraphicalModelKind
 from kdzoo.kinds.kind import Kind
 from kdzoo.kinds.language_model import LanguageModelKind
 from kdzoo.kinds.poison import Poison
 
 KINDS: dict[str, Kind] = {
-    kind.name: kind for kind in (Classifier(), LanguageModelKind(), Automaton(), DataSet(), Poison())
+    kind.name: kind for kind in (Classifier(), LanguageModelKind(), Automaton(), DataSet(), Poison(), GraphicalModelKind())
 }
 
-__all__ = ["KINDS", "Automaton", "Classifier", "DataSet", "Kind", "LanguageModelKind", "Poison", "get"]
+__all__ = ["KINDS", "Automaton", "Classifier", "DataSet", "GraphicalModelKind", "Kind", "LanguageModelKind", "Poison", "get"]
 
 
 def get(name: str) -> Kind:

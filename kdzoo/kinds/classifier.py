@@ -11,6 +11,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from kdzoo import plotting
 from kdzoo.batch import Batch, as_batch, labelled_positions, labels
+from kdzoo.errors import ConfigError
 from kdzoo.functional import hard_target_ce
 from kdzoo.kinds.kind import Kind
 from kdzoo.kinds.logits import check_logits
@@ -50,6 +51,8 @@ class Classifier(Kind):
 
     def check(self, role: str, model: nn.Module, batch: Batch, sizes: Mapping[str, Any]) -> None:
         """Call the model on a few samples and compare the shape of what it returns with the data."""
+        if "num_classes" not in sizes:
+            raise ConfigError(f"{role} {type(model).__name__} needs data of classes, which have num_classes")
         check_logits(role, model, batch, noun=self.name, size=("num_classes", sizes["num_classes"]))
 
     def predict(self, model: nn.Module, batches: Iterable[Any]) -> Predictions:

@@ -21,9 +21,19 @@ class Kind(ABC):
     needs: ClassVar[str]
     """What a model of this kind must do, in one phrase."""
     score: ClassVar[str]
-    """The metric by which student, teacher and control are compared; larger is better."""
+    """The metric by which student, teacher and control are compared."""
+    lower_is_better: ClassVar[bool] = False
+    """Whether a smaller score is the better one."""
     untaught: ClassVar[str]
     """Target of the distiller that trains a model of this kind from data alone."""
+
+    def on(self, data: Any, cache: Path) -> "Kind":  # noqa: ARG002
+        """Return this kind, made ready to judge models of ``data``; what it needs for that is kept in ``cache``."""
+        return self
+
+    def floors(self, models: Mapping[str, nn.Module], data: Any) -> dict[str, nn.Module]:  # noqa: ARG002
+        """Return what shows how good a score can be, by name, to be measured like models; nothing for most kinds."""
+        return {}
 
     def owns(self, model: nn.Module) -> bool:  # noqa: ARG002
         """Return whether a model can be of no other kind."""

@@ -1,5 +1,12 @@
 """Metrics of the torchmetrics kind."""
 
+from kdzoo.metrics.extractors import (
+    Extractor,
+    PenultimateFeatures,
+    PrincipalComponents,
+    RandomConvNet,
+    ScriptedExtractor,
+)
 from kdzoo.metrics.fidelity import Agreement, TeacherKL
 from kdzoo.metrics.samples import (
     EarthMoversDistance,
@@ -15,12 +22,17 @@ from kdzoo.metrics.samples import (
 __all__ = [
     "Agreement",
     "EarthMoversDistance",
+    "Extractor",
     "FrechetDistance",
     "KernelDistance",
     "MeanDiscrepancy",
     "NearestNeighbourAccuracy",
+    "PenultimateFeatures",
     "PrecisionRecallDensityCoverage",
+    "PrincipalComponents",
+    "RandomConvNet",
     "SampleMetric",
+    "ScriptedExtractor",
     "TeacherKL",
     "bootstrap",
 ]

@@ -6,27 +6,35 @@ the data; everything else has a default that its file in `conf/student/` repeats
 
 from kdzoo.models.causal_lm import CausalLM
 from kdzoo.models.committee import Committee
+from kdzoo.models.conv_hvae import ConvHVAE
 from kdzoo.models.convnet import ConvNet
 from kdzoo.models.ensemble import Ensemble
 from kdzoo.models.hf import HFClassifier
+from kdzoo.models.hvae import HVAE
 from kdzoo.models.lenet import LeNet
 from kdzoo.models.mlp import MLP
 from kdzoo.models.pretrained import load_weights, read_weights
 from kdzoo.models.resnet import ResNet
 from kdzoo.models.rnn_lm import RNNLM
 from kdzoo.models.transformer_lm import TransformerLM
+from kdzoo.models.vrnn import VRNN, StrokeVRNN, VectorVRNN
 
 __all__ = [
+    "HVAE",
     "MLP",
     "RNNLM",
+    "VRNN",
     "CausalLM",
     "Committee",
+    "ConvHVAE",
     "ConvNet",
     "Ensemble",
     "HFClassifier",
     "LeNet",
     "ResNet",
+    "StrokeVRNN",
     "TransformerLM",
+    "VectorVRNN",
     "load_weights",
     "read_weights",
 ]

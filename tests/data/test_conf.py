@@ -30,9 +30,10 @@ def _owner(kind):
 
 
 def test_one_file_for_each_data_set():
-    images = ["arrays", "cifar10", "digits", "digits_labelled", "fashion_mnist", "mnist"]
+    images = ["arrays", "celeba", "cifar10", "digits", "digits_labelled", "fashion_mnist", "mnist", "svhn"]
     strings = ["pautomac", "random_automaton", "reber", "strings", "tinyshakespeare", "tomita", "uhl"]
-    assert [file.stem for file in FILES] == sorted(images + strings)
+    real = ["iam_ondb", "kanji_strokes", "old_faithful", "polymusic"]
+    assert [file.stem for file in FILES] == sorted(images + strings + real)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

@@ -10,7 +10,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.metrics import accuracy_score, log_loss, recall_score
 from torch import Tensor, nn
 
-from kdzoo import pipeline
+from kdzoo import config, pipeline
 from kdzoo.data import IGNORE, Digits
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.kinds import Classifier, get
@@ -233,6 +233,17 @@ class TestCheck:
     def test_wrong_number_of_classes(self) -> None:
         line = self.refusal(nn.Linear(4, 5))
         assert re.search(r"student Linear does not fit the data.*\(2, 5\).*\(2, 3\).*num_classes=3", line)
+
+    def test_data_without_classes(self) -> None:
+        with pytest.raises(ConfigError, match=r"^teacher Linear needs data of classes, which have num_classes$"):
+            KIND.check("teacher", nn.Linear(4, 3), {"input": torch.zeros(2, 4)}, {"in_shape": (4,)})
+
+    def test_a_run_on_data_without_classes_ends_in_one_line(self, tmp_path) -> None:
+        (tmp_path / "OF.txt").write_text("".join(f"{row} {2 + row % 3} {50 + row % 40}\n" for row in range(272)))
+        choices = ["distiller=supervised", "data=old_faithful", "student=mlp", "student.num_classes=3"]
+        cfg = config.compose(*choices, f"data.root={tmp_path}", f"output_dir={tmp_path / 'run'}")
+        with pytest.raises(ConfigError, match=r"^student MLP needs data of classes, which have num_classes$"):
+            pipeline.run(cfg)
 
     def test_one_row_for_a_whole_sequence(self) -> None:
         batch = {"input": torch.zeros(2, 7, 4), "target": torch.zeros(2, 7, dtype=torch.long)}

@@ -1,0 +1,183 @@
+"""Distillation of deep directed graphical models in their semi-auxiliary form.
+
+Chen, Liang, Zeng, Yao & Shao 2023, "A unified knowledge distillation framework for deep directed graphical models". Every
+latent z_i is a function of its parents and of noise eps_i without parameters. Teacher and student are rolled out on the
+same noise, the student on its own latents; wherever a target feeds a later node, it is the teacher's sample. With the distributions
+p_i of teacher and q_i of student for node i given its parents,
+
+    surrogate loss    L_sd  = sum over targets i of E d(p_i, q_i)
+    latent losses     L_z,i = E d_z(p_i, q_i)
+    L                 = L_sd + sum over latents i of lambda_i L_z,i
+
+For d = KL the surrogate bounds the divergence of the targets' marginals, and the gap is that of the noise given the
+targets. Every node is a term of its own, named like the node.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from kdzoo import checks
+from kdzoo.batch import Batch, n_samples
+from kdzoo.data.noise import NoisyData, with_lengths
+from kdzoo.data.randomness import mix_seed
+from kdzoo.distiller import Distiller
+from kdzoo.distillers.roll_outs import inputs_in, named, named_inputs, noise_in
+from kdzoo.graphical import DIVERGENCES, Graph
+from kdzoo.graphical.calibration import latent_weights
+from kdzoo.graphical.paired import Pair, check_partners, follow, imitated, node_divergence
+
+PARENTS = ("student", "teacher", "mixed")
+CALIBRATION_SAMPLES = 256
+
+
+class SemiAuxiliary(Distiller):
+    """Match the distributions of all nodes on the same noise.
+
+    Args:
+        student: a graphical model with the teacher's targets and latents.
+        teacher: a graphical model.
+        parents: whose latents the student's nodes are given: ``student`` (the method), ``teacher`` (local distillation,
+            every node by itself), or ``mixed``: the teacher's for a share of the samples that falls from 1 to 0.
+        mixing: share of the training after which no sample takes the teacher's latents, in (0, 1]; of ``mixed`` only.
+        divergence: of targets: ``kl``, ``w2`` or ``mmd`` (:mod:`kdzoo.graphical.divergences`).
+        latent_divergence: of latents; ``auto`` takes w2 for continuous and kl for discrete ones.
+        reduction: of a latent's divergence over its elements, ``sum`` or ``mean``; that of targets is a sum.
+        latent_weight: lambda of all latents that ``loss_weights`` does not name, finite and >= 0.
+        calibrated: whether the loss of a latent is also multiplied by what an error in it costs in the targets, so that
+            lambda = 1 counts it in nats of the targets (:mod:`kdzoo.graphical.calibration`).
+        inputs: where conditions come from: ``noise`` draws them, ``data`` takes those of the training data.
+        seed: of the noise, >= 0.
+        **options: see :class:`kdzoo.Distiller`; the terms are named like the nodes.
+
+    Raises:
+        ConfigError: an argument is out of its range, or the models do not fit each other.
+    """
+
+    teacher_kind: ClassVar[str | None] = "graphical_model"
+    student_kind: ClassVar[str] = "graphical_model"
+    uses_teacher_output: bool = False
+    controls: ClassVar[Mapping[str, Mapping[str, Any]]] = {"local": {"parents": "teacher"}}
+    paper: ClassVar[str] = (
+        "Chen, Liang, Zeng, Yao & Shao 2023, A unified knowledge distillation framework for deep directed graphical models"
+    )
+    bibtex: ClassVar[str] = """@inproceedings{chen2023unified,
+  title     = {A Unified Knowledge Distillation Framework for Deep Directed Graphical Models},
+  author    = {Chen, Yizhuo and Liang, Kaizhao and Zeng, Zhe and Yao, Shuochao and Shao, Huajie},
+  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition},
+  year      = {2023},
+}"""
+    exempt: ClassVar[Mapping[str, str]] = {"compile": "the models are rolled out with noise, not called"}
+    student: Graph
+    teacher: Graph
+
+    def __init__(
+        self,
+        student: Graph,
+        teacher: Graph,
+        *,
+        parents: str = "student",
+        mixing: float = 0.5,
+        divergence: str = "kl",
+        latent_divergence: str = "auto",
+        reduction: str = "sum",
+        latent_weight: float = 1.0,
+        calibrated: bool = False,
+        inputs: str = "noise",
+        seed: int = 0,
+        **options: Any,
+    ) -> None:
+        super().__init__(student, teacher, **options)
+        self.parents = checks.choice("parents", parents, PARENTS)
+        self.mixing = checks.number("mixing", mixing, 0.0, 1.0)
+        self.divergence = checks.choice("divergence", divergence, tuple(DIVERGENCES))
+        self.latent_divergence = checks.choice("latent_divergence", latent_divergence, ("auto", *DIVERGENCES))
+        self.reduction = checks.choice("reduction", reduction, ("sum", "mean"))
+        self.calibrated = checks.flag("calibrated", calibrated)
+        self.inputs = checks.choice("inputs", inputs, ("noise", "data"))
+        self.seed = checks.integer("seed", seed, 0)
+        self.paired = check_partners(teacher, student)
+        self.compared = [name for name in self.paired if student.latents()[name].is_learned]
+        default = checks.number("latent_weight", latent_weight, 0.0)
+        self.loss_weights = {**dict.fromkeys(self.compared, default), **self.loss_weights}
+        for parameter in student.inference_parameters():
+            parameter.requires_grad_(False)  # samples do not depend on them
+        self.register_buffer("calibration", torch.ones(len(self.compared)))
+
+    # ---------------------------------------------------------------- the transfer set
+
+    def transfer_set(self, data: pl.LightningDataModule) -> pl.LightningDataModule:
+        """Return noise, with conditions that are drawn or those of the data."""
+        lengths = getattr(data, "lengths", None)
+
+        def draw(n: int, generator: torch.Generator) -> dict[str, Tensor]:
+            drawn = named(self.teacher.noise(n, generator=generator))
+            drawn["share"] = torch.rand(n, generator=generator)
+            if self.inputs == "noise":
+                drawn |= named_inputs(self.teacher.draw_inputs(n, generator=generator))
+            if lengths is not None:
+                drawn["length"] = lengths[torch.randint(len(lengths), (n,), generator=generator)]
+            return drawn
+
+        return NoisyData(data, draw, alone=self.inputs == "noise", seed=self.seed)  # type: ignore[arg-type]
+
+    def prepare(self, batch: Batch) -> None:  # noqa: ARG002
+        """Measure what an error in each latent costs in the targets."""
+        if not self.calibrated:
+            return
+        generator = torch.Generator().manual_seed(mix_seed(self.seed, 2))
+        like: Any = self.teacher.like
+        noise = self.teacher.noise(CALIBRATION_SAMPLES, generator=generator, leaves=True)
+        given = self.teacher.draw_inputs(CALIBRATION_SAMPLES, generator=generator)
+        costs = latent_weights(
+            self.teacher, {k: v.to(like) for k, v in noise.items()}, {k: v.to(like) for k, v in given.items()}
+        )
+        self.calibration = torch.stack([costs.get(name, torch.ones(())).to(like) for name in self.compared])
+        self.remarks["calibration"] = ", ".join(
+            f"{name} {float(cost):.3g}" for name, cost in zip(self.compared, self.calibration, strict=True)
+        )
+
+    # ---------------------------------------------------------------- the losses
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the divergence of every node's distributions, for each sample."""
+        batch = with_lengths(batch)
+        n, lengths = n_samples(batch), batch.get("length")
+        noise = noise_in(batch) or self.teacher.noise(n)
+        inputs = inputs_in(batch) or self.teacher.observed(batch, self.teacher.inputs())
+        trace = imitated(self.teacher, noise, inputs)
+        pair = Pair(trace, follow(self.student, trace, noise, inputs, teachers=self._teachers(batch)))
+        terms = {}
+        for name in self.student.targets():
+            terms[name] = node_divergence(pair, name, self.divergence, "sum", self._valid(name, lengths))
+        for name, cost in zip(self.compared, self.calibration, strict=True):
+            kind = self._latent_divergence(name)
+            terms[name] = cost * node_divergence(pair, name, kind, self.reduction, self._valid(name, lengths))
+        return terms
+
+    def _teachers(self, batch: Batch) -> dict[str, Tensor | bool]:
+        """Return by latent whether, or for which samples, the student is given the teacher's value."""
+        if self.parents == "student":
+            return {}
+        if self.parents == "teacher":
+            return dict.fromkeys(self.paired, True)
+        chance = batch.get("share", torch.rand(n_samples(batch)).to(batch["input"].device))
+        return dict.fromkeys(self.paired, chance < self._share())
+
+    def _share(self) -> float:
+        """Return the share of samples that take the teacher's latents at this step; 0 where nothing is trained."""
+        if not self.training or self._trainer is None:
+            return 0.0
+        steps = float(self.trainer.estimated_stepping_batches)
+        return max(0.0, 1 - self.trainer.global_step / (self.mixing * steps))
+
+    def _latent_divergence(self, name: str) -> str:
+        if self.latent_divergence != "auto":
+            return self.latent_divergence
+        return "kl" if self.student.latents()[name].family.is_discrete else "w2"
+
+    def _valid(self, name: str, lengths: Tensor | None) -> Tensor | None:
+        return lengths if self.student.in_sequence(name) else None

@@ -1,0 +1,33 @@
+"""Directed graphical models: nodes, roll-outs from noise without parameters, and what two such models differ in."""
+
+from kdzoo.graphical.divergences import DIVERGENCES, divergence, per_sample
+from kdzoo.graphical.families import Bernoulli, Categorical, Delta, DiscretizedLogistic, Family, Normal
+from kdzoo.graphical.graph import Graph, Trace
+from kdzoo.graphical.nodes import STATE, Constant, Hidden, Input, Latent, Node, Random, Target
+from kdzoo.graphical.scan import LSTM, Drive, Recurrence, Scan
+
+__all__ = [
+    "DIVERGENCES",
+    "LSTM",
+    "STATE",
+    "Bernoulli",
+    "Categorical",
+    "Constant",
+    "Delta",
+    "DiscretizedLogistic",
+    "Drive",
+    "Family",
+    "Graph",
+    "Hidden",
+    "Input",
+    "Latent",
+    "Node",
+    "Normal",
+    "Random",
+    "Recurrence",
+    "Scan",
+    "Target",
+    "Trace",
+    "divergence",
+    "per_sample",
+]

@@ -1,0 +1,245 @@
+"""Directed graphical models: judged by their samples, beside those of the data and of the teacher."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from kdzoo import plotting
+from kdzoo.batch import Batch, as_batch
+from kdzoo.errors import ConfigError
+from kdzoo.functional import samples as distances
+from kdzoo.graphical import Graph
+from kdzoo.inference import inference
+from kdzoo.kinds.judges import Judges
+from kdzoo.kinds.kind import Kind
+
+MOST = 1024
+"""Samples of a model, and of the data, that are compared."""
+SHOWN = 16
+"""Samples of each model in a picture."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model generates, and what is observed.
+
+    Attributes:
+        model: that generates; None for samples that are kept.
+        data: observations, features by extractor [n, d].
+        shared: features of samples under the noise that all models share.
+        other: features of samples under noise of the model's own.
+        pictures: of the first samples under the shared noise, [m, c, h, w]; None where they cannot be drawn.
+        bound: mean negative evidence bound of the observations, nats; None for a model that does not infer.
+    """
+
+    model: Graph | None
+    data: dict[str, Tensor]
+    shared: dict[str, Tensor]
+    other: dict[str, Tensor]
+    pictures: Tensor | None
+    bound: float | None
+
+
+class Samples(nn.Module):
+    """Samples that are kept, in the place of a model: how good a score can be.
+
+    Args:
+        shared: compared where models share their noise, [n, ...].
+        other: another set, [n, ...].
+    """
+
+    def __init__(self, shared: Tensor, other: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("shared", shared)
+        self.register_buffer("other", other)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return as many samples as there are inputs, at most all."""
+        shared: Any = self.shared
+        return shared[: len(inputs)]
+
+
+class GraphicalModelKind(Kind):
+    """Measured by distances between features of generated and observed samples.
+
+    Args:
+        judges: the networks by whose features samples are compared; None: the samples themselves.
+    """
+
+    name: ClassVar[str] = "graphical_model"
+    needs: ClassVar[str] = "a directed graphical model (kdzoo.graphical.Graph)"
+    score: ClassVar[str] = "frechet"
+    lower_is_better: ClassVar[bool] = True
+    untaught: ClassVar[str] = "kdzoo.distillers.Evidence"
+
+    def __init__(self, judges: Judges | None = None) -> None:
+        self.judges = judges or Judges()
+
+    def on(self, data: Any, cache: Path) -> "GraphicalModelKind":
+        """Return this kind with networks that judge samples of these data."""
+        return GraphicalModelKind(Judges.of(data, cache))
+
+    def owns(self, model: nn.Module) -> bool:
+        """Return whether it is a graph."""
+        return isinstance(model, Graph)
+
+    def check(self, role: str, model: nn.Module, batch: Batch, sizes: Mapping[str, Any]) -> None:  # noqa: ARG002
+        """Refuse what is no graph, and a graph whose samples are unlike the data."""
+        if not isinstance(model, Graph):
+            raise ConfigError(f"{role} {type(model).__name__} is not {self.needs}; choose for example student=hvae")
+        try:
+            with inference(model):
+                shape = tuple(model(batch["input"]).shape[1:])
+        except ConfigError:
+            raise
+        except Exception as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"{role} {type(model).__name__} cannot be rolled out: {reason}") from error
+        expected = tuple(batch["input"].shape[1:])
+        if shape != expected:
+            raise ConfigError(f"{role} does not fit the data: its samples have shape {shape}, the data {expected}")
+
+    # ---------------------------------------------------------------- samples
+
+    def predict(self, model: nn.Module, batches: Iterable[Any]) -> Predictions:
+        """Return features of observations and of as many samples, twice."""
+        rows = [as_batch(batch) for batch in batches]
+        data = torch.cat([batch["input"] for batch in rows])[:MOST]
+        sets = [self._generated(model, len(data), number) for number in (0, 1)]
+        lengths = torch.cat([batch["mask"].sum(1) for batch in rows])[:MOST] if "mask" in rows[0] else None
+        drawn = [self.judges.lengths(len(data), number) for number in (0, 1)]
+        return Predictions(
+            model if isinstance(model, Graph) else None,
+            self.judges.features(data, lengths),
+            self.judges.features(sets[0], drawn[0]),
+            self.judges.features(sets[1], drawn[1]),
+            self.judges.pictures(sets[0][:SHOWN], None if drawn[0] is None else drawn[0][:SHOWN]),
+            _bound(model, rows) if isinstance(model, Graph) and bool(model.infers) else None,
+        )
+
+    def _generated(self, model: nn.Module, n: int, number: int) -> Tensor:
+        """Return n samples; the noise of a number is the same for all models with the same nodes."""
+        if isinstance(model, Samples):
+            return (model.shared, model.other)[number][:n]  # type: ignore[index]
+        assert isinstance(model, Graph)
+        with inference(model):
+            return _draw(model, n, number)
+
+    def floors(self, models: Mapping[str, nn.Module], data: Any) -> dict[str, nn.Module]:
+        """Return training samples (data against data), and the teacher under other noise (teacher against teacher)."""
+        seen, rows = 0, []
+        for batch in data.train_eval_dataloader():
+            rows.append(batch["input"])
+            seen += len(batch["input"])
+            if seen >= 2 * MOST:
+                break
+        train = torch.cat(rows)
+        found: dict[str, nn.Module] = {"data": Samples(train[:MOST], train[-MOST:])}
+        teacher = models.get("teacher")
+        if isinstance(teacher, Graph):
+            with inference(teacher):
+                found["teacher_again"] = Samples(_draw(teacher, MOST, 2), _draw(teacher, MOST, 3))
+        return found
+
+    # ---------------------------------------------------------------- measurements
+
+    def metrics(self, predictions: Predictions) -> dict[str, float]:
+        """Return the distances between data and samples, in the features of the first judge.
+
+        ``frechet`` is the root of the squared Frechet distance, with a bootstrap interval; those by the other judges
+        have their names.
+        """
+        first, *others = predictions.data
+        found = _distances(predictions.data[first], predictions.shared[first])
+        found |= _interval(predictions.data[first], predictions.shared[first])
+        found |= _more_distances(predictions.data[first], predictions.shared[first])
+        for name in others:
+            found[f"frechet_{name}"] = _frechet(predictions.data[name], predictions.shared[name])
+        if predictions.bound is not None:
+            found["negative_bound"] = predictions.bound
+        return found
+
+    def fidelity(self, student: Predictions, teacher: Predictions) -> dict[str, float]:
+        """Return the distances to the teacher's samples: under the same noise, and under other noise."""
+        first, *others = teacher.shared
+        paired = _distances(teacher.shared[first], student.shared[first])
+        independent = _distances(teacher.shared[first], student.other[first])
+        found = {f"{name}_paired": value for name, value in paired.items()}
+        found |= {f"{name}_independent": value for name, value in independent.items()}
+        for name in others:
+            found[f"frechet_{name}_paired"] = _frechet(teacher.shared[name], student.shared[name])
+        return found
+
+    def size(self, model: nn.Module) -> int:
+        """Return the number of a model's parameters, with those that only infer."""
+        return super().size(model)
+
+    def properties(self, model: nn.Module) -> dict[str, int | float]:
+        """Return the number of parameters that samples depend on."""
+        if not isinstance(model, Graph):
+            return {}
+        inferring = sum(parameter.numel() for parameter in model.inference_parameters())
+        return {"generative_parameters": self.size(model) - inferring}
+
+    def figures(self, predictions: Mapping[str, Predictions], folder: Path) -> list[Path]:
+        """Draw samples of all models, a row each, a column for each noise."""
+        rows = {name: one.pictures.numpy() for name, one in predictions.items() if one.pictures is not None}
+        return [plotting.picture_rows(rows, folder / "samples.png")] if rows else []
+
+
+def _draw(model: Graph, n: int, number: int) -> Tensor:
+    """Return n samples by noise that is a function of the number and of the nodes' order and shapes."""
+    generator = torch.Generator().manual_seed(number)
+    like: Any = model.like
+    given = {name: value.to(like) for name, value in model.draw_inputs(n, generator=generator).items()}
+    return model.samples(model.noise(n, generator=generator), given).float().cpu()
+
+
+def _bound(model: Graph, rows: Iterable[Batch]) -> float:
+    total, seen = 0.0, 0
+    generator = torch.Generator().manual_seed(0)
+    like: Any = model.like
+    with inference(model):
+        for batch in rows:
+            here = {key: value.to(like.device) for key, value in batch.items()}
+            lengths = here.pop("mask").sum(1) if "mask" in here else None
+            noise = model.evidence_noise(len(batch["input"]), generator=generator)
+            total += float(torch.stack(list(model.evidence(here, noise, lengths).values())).sum())
+            seen += len(batch["input"])
+    return total / seen
+
+
+def _frechet(real: Tensor, generated: Tensor) -> float:
+    return float(distances.frechet_distance(real, generated, squared=False))
+
+
+def _distances(real: Tensor, generated: Tensor) -> dict[str, float]:
+    """Return the four distances of Xu et al. 2018 that Chen et al. 2023 print."""
+    return {
+        "frechet": _frechet(real, generated),
+        "emd": float(distances.earth_movers_distance(real, generated)),
+        "mmd": float(distances.mean_discrepancy(real, generated)),
+        "one_nn": float(distances.nearest_neighbour_accuracy(real, generated)),
+    }
+
+
+def _more_distances(real: Tensor, generated: Tensor) -> dict[str, float]:
+    found = {"frechet_squared": float(distances.frechet_distance(real, generated))}
+    found["kid"] = float(distances.kernel_distance(real, generated))
+    around = distances.precision_recall_density_coverage(real, generated)
+    return found | {name: float(value) for name, value in around.items()}
+
+
+def _interval(real: Tensor, generated: Tensor, resamples: int = 100) -> dict[str, float]:
+    """Return the ends of the 95 % bootstrap interval of the Frechet distance."""
+    generator = torch.Generator().manual_seed(0)
+    values = []
+    for _ in range(resamples):
+        rows = [torch.randint(len(one), (len(one),), generator=generator) for one in (real, generated)]
+        values.append(_frechet(real[rows[0]], generated[rows[1]]))
+    low, high = torch.tensor(values, dtype=torch.float64).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64))
+    return {"frechet_low": float(low), "frechet_high": float(high)}
