@@ -26,6 +26,8 @@ from kdzoo.terms import RunningMeans, over_ranks, position_counts, rows_about, t
 
 OptimizerFactory = Callable[[Iterable[Any]], torch.optim.Optimizer]
 SchedulerFactory = Callable[[torch.optim.Optimizer], Any]
+Measure = Callable[[nn.Module, Iterable[Any]], dict[str, float]]
+"""Returns the metrics of a model on batches."""
 DEFAULT_OPTIMIZER: OptimizerFactory = partial(torch.optim.Adam, lr=1e-3)
 
 
@@ -68,8 +70,6 @@ class Distiller(pl.LightningModule, ABC):
     teacher_optional: ClassVar[bool] = False
     """Whether the method also works without its teacher; a run builds one all the same, to compare with."""
     student_kind: ClassVar[str] = "classifier"
-    controls: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Other settings of this method under which the same student is trained too, by the name it has in the report."""
     uses_teacher_output: bool = True
     """Whether the teacher enters by ``teacher_output`` alone, so that its outputs can be cached."""
     exempt: ClassVar[Mapping[str, str]] = {}
@@ -123,8 +123,23 @@ class Distiller(pl.LightningModule, ABC):
         """
         return data
 
+    @property
+    def controls(self) -> Mapping[str, Mapping[str, Any]]:
+        """Other settings of this method under which the same student is trained too, by its name in the report."""
+        return {}
+
     def baselines(self, data: pl.LightningDataModule) -> dict[str, nn.Module]:  # noqa: ARG002
         """Return other students of the same transfer set, by name, that the report holds beside this one."""
+        return {}
+
+    def measurements(self, model: nn.Module, batches: Iterable[Any], measure: Measure) -> dict[str, float]:  # noqa: ARG002
+        """Return metrics that only this method can measure after the training, by name, beside those of the kind.
+
+        Args:
+            model: the student, or a control that nobody taught.
+            batches: the test part.
+            measure: returns the metrics of the kind.
+        """
         return {}
 
     def figures(self, folder: Path) -> list[Path]:  # noqa: ARG002

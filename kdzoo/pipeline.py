@@ -84,21 +84,27 @@ def run_seed(job: Job) -> dict[str, Any]:
     history = train(job, distiller, transfer, "student")
     seconds["student"] = time.perf_counter() - started
     node = grown(job.node("student", data.sizes), models["student"])
+    methods = {"student": distiller}
     if job.settings["control"]:
-        for role, control in controls(job, method, kind, node, models.get("teacher")).items():
-            models[role] = control.student
-            seconds[role] = train(job, control, control.transfer_set(data), role).seconds
+        methods |= controls(job, distiller, kind, node)
+    for role, control in list(methods.items())[1:]:
+        models[role] = control.student
+        seconds[role] = train(job, control, control.transfer_set(data), role).seconds
     models |= distiller.baselines(transfer)
     models |= kind.floors(models, data)
     unseen = job.settings["data"].get("exclude_classes") or ()
     times = {"seconds": seconds, "cpu_seconds": {"student": history.cpu_seconds}}
     result = {**evaluate(kind, models, data, job.folder, unseen), **times}
+    for role, one in methods.items():
+        result["models"][role]["metrics"] |= measurements(
+            kind, one if isinstance(one, method) else distiller, one.student, data
+        )
     if run_folder.is_main_process():
         descended = [name for name, weight in distiller.loss_weights.items() if weight]
         draw_history(history, descended, job.folder)
         distiller.figures(job.folder / "figures")
         kind.portraits(models, job.folder / "figures", data)
-        for role in models.keys() & {"student", "control", *method.controls}:
+        for role in models.keys() & {"student", "control", *distiller.controls}:
             save_model(models[role], node, job.folder / role)
             kind.export(models[role], job.folder / role, data)
         atomic.write_json(job.folder / "history.json", history.state_dict())
@@ -119,15 +125,13 @@ def rehearse(job: Job, method: type[Distiller], models: Mapping[str, nn.Module],
     job.distiller(copies["student"], copies.get("teacher")).rehearse(sample)
 
 
-def controls(
-    job: Job, method: type[Distiller], kind: kinds.Kind, node: Mapping[str, Any], teacher: nn.Module | None
-) -> dict[str, Distiller]:
-    """Return the distillers of the student's controls by role: untaught, and taught under the method's other settings."""
+def controls(job: Job, distiller: Distiller, kind: kinds.Kind, node: Mapping[str, Any]) -> dict[str, Distiller]:
+    """Return the distillers of the student's controls by role: untaught, and under the method's other settings."""
     found = {}
     if kind.untaught != job.settings["distiller"]["_target_"]:
         found["control"] = job.untaught(job.build("student", node), kind.untaught)
-    for role, changes in method.controls.items():
-        found[role] = job.distiller(job.build("student", node), teacher, changes)
+    for role, changes in distiller.controls.items():
+        found[role] = job.distiller(job.build("student", node), distiller.teacher, changes)
     return found
 
 
@@ -180,6 +184,12 @@ def evaluate(
         "fidelity": {role: kind.fidelity(predictions[role], predictions["teacher"]) for role in taught},
         "splits": data.summary(),
     }
+
+
+def measurements(kind: kinds.Kind, distiller: Distiller, model: nn.Module, data: Any) -> dict[str, float]:
+    """Return what only the method can measure of a student or control on the test part."""
+    batches = list(data.test_dataloader())
+    return distiller.measurements(model, batches, lambda one, some: kind.metrics(kind.predict(one, some)))
 
 
 def summarise(jobs: list[Job], outcomes: list[dict[str, Any]], command: str) -> dict[str, Any]:

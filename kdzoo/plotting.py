@@ -2,12 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 ROLE_COLOURS = {"teacher": "#4c4c4c", "student": "#1b7f5c", "control": "#c8553d"}
+_DPI = 120
+_SIDE = 64
+"""Pixels of the file that the longer side of a small picture takes, about."""
+_MASSES = (0.25, 0.5, 0.75, 0.95)
+_NEAREST: dict[str, Any] = {"interpolation": "nearest"}
 
 
 Curves = Mapping[str, tuple[Sequence[int], Sequence[float]]]
@@ -121,19 +127,154 @@ def objective_path(values: Sequence[float], path: Path) -> Path:
 
 
 def picture_rows(rows: Mapping[str, NDArray[np.floating]], path: Path) -> Path:
-    """Draw pictures [n, c, h, w] with values in [0, 1], a row for each name; of two channels the first is drawn."""
-    most = max(len(pictures) for pictures in rows.values())
-    figure = Figure(figsize=(1.2 + 0.62 * most, 0.68 * len(rows)), layout="constrained")
-    for axes, (name, pictures) in zip(figure.subplots(len(rows), squeeze=False)[:, 0], rows.items(), strict=True):
-        strip = np.concatenate([np.pad(one, ((0, 0), (1, 1), (1, 1)), constant_values=1) for one in pictures], axis=2)
-        colours = strip.transpose(1, 2, 0) if len(strip) == 3 else strip[0]
-        axes.imshow(np.clip(colours, 0, 1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        axes.set(xticks=[], yticks=[])
-        axes.set_ylabel(name.replace("_", " "), rotation=0, ha="right", va="center")
+    """Draw pictures with values in [0, 1], a row for each name; each pixel is a square of whole pixels of the file.
+
+    Args:
+        rows: name -> pictures [n, c, h, w], all of one height and width; with less than three channels the first is
+            drawn, in grey. NaN is drawn as 0.
+        path: of the file.
+    """
+    height, width = next(iter(rows.values())).shape[2:]
+    zoom = max(1, round(_SIDE / max(height, width)))
+    canvas = _canvas(list(rows.values()), zoom, gap=4)
+    figure, axes = _framed(canvas, left=16 + 10 * max(map(len, rows)), below=8, above=8)
+    middles = [y * (height * zoom + 4) + (height * zoom - 1) / 2 for y in range(len(rows))]
+    axes.set_yticks(middles, [name.replace("_", " ") for name in rows])
     return _save(figure, path)
+
+
+def picture_panels(panels: Mapping[str, NDArray[np.floating]], path: Path, *, xlabel: str, ylabel: str) -> Path:
+    """Draw one large picture for each name, side by side; each pixel is a square of whole pixels of the file.
+
+    Args:
+        panels: name -> picture [c, h, w] with values in [0, 1], all of one height and width; see :func:`picture_rows`.
+        path: of the file.
+        xlabel: below all.
+        ylabel: on the left.
+    """
+    height, width = next(iter(panels.values())).shape[1:]
+    zoom = max(1, round(5 * _SIDE / max(height, width)))
+    canvas = _canvas([list(panels.values())], zoom, gap=24)
+    figure, axes = _framed(canvas, left=40, below=32, above=32)
+    middles = [x * (width * zoom + 24) + (width * zoom - 1) / 2 for x in range(len(panels))]
+    axes.set_xticks(middles, [name.replace("_", " ") for name in panels])
+    axes.xaxis.tick_top()
+    axes.set_xlabel(xlabel, fontsize=9)
+    axes.xaxis.set_label_position("bottom")
+    axes.set_ylabel(ylabel, fontsize=9)
+    return _save(figure, path)
+
+
+def roll_rows(rows: Mapping[str, NDArray[np.floating]], path: Path, *, ylabel: str) -> Path:
+    """Draw sequences of vectors with values in [0, 1] as dark cells, time to the right, a row for each name.
+
+    Args:
+        rows: name -> sequences [n, T, d], n and T the same for all. Elements below the lowest and above the highest one
+            that is not always 0 are left out. NaN is drawn as 0.
+        path: of the file.
+        ylabel: what the elements are.
+    """
+    shown = {name: np.nan_to_num(one) for name, one in rows.items()}
+    used = np.flatnonzero(np.any([one.any((0, 1)) for one in shown.values()], axis=0))
+    low, high = (int(used[0]), int(used[-1])) if len(used) else (0, next(iter(shown.values())).shape[2] - 1)
+    columns, steps = next(iter(shown.values())).shape[:2]
+    figure = Figure(figsize=(1 + 3 * columns, 0.6 + 1.6 * len(rows)), layout="constrained")
+    grid = figure.subplots(len(rows), columns, squeeze=False, sharex=True, sharey=True)
+    box = (-0.5, steps - 0.5, low - 0.5, high + 0.5)
+    for line, (name, sequences) in zip(grid, shown.items(), strict=True):
+        for axes, one in zip(line, sequences, strict=True):
+            cells = one[:, low : high + 1].T
+            axes.imshow(cells, cmap="Greys", vmin=0, vmax=1, origin="lower", extent=box, aspect="auto", **_NEAREST)
+        line[0].set_ylabel(f"{name.replace('_', ' ')}\n{ylabel}")
+    for axes in grid[-1]:
+        axes.set_xlabel("step")
+    return _save(figure, path)
+
+
+def density_panels(
+    densities: Mapping[str, NDArray[np.floating]],
+    x: NDArray[np.floating],
+    y: NDArray[np.floating],
+    points: NDArray[np.floating],
+    path: Path,
+) -> Path:
+    """Draw densities in the plane over observed points, a panel for each name.
+
+    The lines go around the smallest regions that hold 25, 50, 75 and 95 % of the mass on the grid.
+
+    Args:
+        densities: name -> density on the grid [len(y), len(x)], not normalised; NaN is no density.
+        x: of the grid, increasing.
+        y: of the grid, increasing.
+        points: [n, 2].
+        path: of the file.
+    """
+    figure = Figure(figsize=(3.6 * len(densities), 3.8), layout="constrained")
+    for axes, (name, density) in zip(_side_by_side(figure, len(densities)), densities.items(), strict=True):
+        axes.scatter(*points.T, s=5, linewidths=0, color="#999999", alpha=0.7)
+        levels = mass_levels(density, _MASSES)
+        if len(levels):
+            axes.contour(x, y, np.nan_to_num(density), levels, colors=ROLE_COLOURS.get(name, "#33587a"), linewidths=1.2)
+        title = f"{name.replace('_', ' ')}{'' if len(levels) else ': no density here'}"
+        axes.set(xlabel="first value", title=title, xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
+    figure.axes[0].set_ylabel("second value")
+    return _save(figure, path)
+
+
+def mass_levels(density: NDArray[np.floating], masses: Sequence[float]) -> NDArray[np.floating]:
+    """Return the densities above which shares of the mass on a grid lie, increasing; none where there is no mass.
+
+    Args:
+        density: on cells of one size, any shape, not normalised; NaN is no density.
+        masses: shares, in (0, 1).
+
+    Example:
+        >>> mass_levels(np.array([4.0, 1.0, 3.0, 2.0]), [0.5, 0.9]).tolist()
+        [2.0, 3.0]
+    """
+    falling = np.sort(np.nan_to_num(density).ravel())[::-1]
+    reached = falling.cumsum()
+    if not reached[-1] > 0:
+        return np.empty(0)
+    return np.unique(falling[np.searchsorted(reached, np.asarray(masses) * reached[-1])])
+
+
+def _canvas(grid: Sequence[Sequence[NDArray[np.floating]]], zoom: int, gap: int) -> NDArray[np.floating]:
+    """Return pictures [c, h, w] of one size in rows as one large one [H, W, 3], each pixel ``zoom`` pixels wide."""
+    height, width = (side * zoom for side in grid[0][0].shape[1:])
+    down, across = height + gap, width + gap
+    canvas = np.ones((len(grid) * down - gap, max(map(len, grid)) * across - gap, 3))
+    for y, line in enumerate(grid):
+        for x, picture in enumerate(line):
+            large = _colours(picture).repeat(zoom, 0).repeat(zoom, 1)
+            canvas[y * down : y * down + height, x * across : x * across + width] = large
+    return canvas
+
+
+def _framed(canvas: NDArray[np.floating], *, left: int, below: int, above: int) -> tuple[Figure, Any]:
+    """Return a figure and axes in which a pixel of the canvas is one of the file, with margins in pixels."""
+    tall, wide = canvas.shape[:2]
+    whole = left + wide + 8, below + tall + above
+    figure = Figure(figsize=(whole[0] / _DPI, whole[1] / _DPI))
+    axes = figure.add_axes((left / whole[0], below / whole[1], wide / whole[0], tall / whole[1]))
+    axes.imshow(canvas, interpolation="nearest", aspect="auto")
+    axes.spines[:].set_visible(False)
+    axes.set(xticks=[], yticks=[])
+    axes.tick_params(length=0, labelsize=9)
+    return figure, axes
+
+
+def _side_by_side(figure: Figure, count: int) -> list[Any]:
+    return list(figure.subplots(1, count, squeeze=False)[0])
+
+
+def _colours(picture: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return a picture [c, h, w] as red, green and blue in [0, 1], [h, w, 3]."""
+    three = picture if len(picture) == 3 else picture[:1].repeat(3, 0)
+    return np.clip(np.nan_to_num(three), 0, 1).transpose(1, 2, 0)
 
 
 def _save(figure: Figure, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=_DPI)
     return path

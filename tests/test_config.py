@@ -36,6 +36,7 @@ NO_ARGUMENTS = {*mistakes.HYDRA_KEYS, "defaults"}
 OWN_DEFAULTS = {
     ("digits", "batch_size"): "a small data set",
     ("digits_labelled", "labels_per_class"): "what it is there for",
+    ("hvae_conditional", "conditional"): "what it is there for",
     ("online_pfa", "n_samples"): "a stream is for more strings than fit into memory",
     ("poison", "steps"): "the attack of the paper is one step",
     ("dataset_poison", "protocols"): "networks that train on an attack from random weights say nothing of it",

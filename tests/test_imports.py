@@ -14,7 +14,7 @@ BASE = {"errors", "checks", "batch", "terms", "hooks", "inference", "atomic", "s
 """Small modules without a room of their own, which every room may use."""
 ROOMS = {
     "functional": {"functional", "errors", "checks"},
-    "graphical": {"graphical", "functional", "inference", "errors", "checks"},
+    "graphical": {"graphical", "functional", "inference", "plotting", "errors", "checks"},
     "models": {"models", "functional", "graphical", "language", "strings", "errors", "checks"},
     "metrics": {"metrics", "functional", "inference", "errors", "checks"},
     "automata": {"automata", "functional", "strings", "language", "errors", "checks", "atomic"},
@@ -140,7 +140,7 @@ def no_torch(tmp_path_factory):
     ("arguments", "line", "expected"),
     [
         (["--help"], "", "kdzoo evaluate FOLDER"),
-        (["--help"], "", "distiller: baum_welch, coreset, dataset"),
+        (["--help"], "", "distiller: baum_welch, continual, coreset"),
         (["-sc", "install=bash"], "", "complete -o nospace"),
         (["-sc", "query=bash"], "kdzoo ", "list cite evaluate check doctor"),
         (["-sc", "query=bash"], "kdzoo distiller=logit", "distiller=logit_kd distiller=logit_mse"),

@@ -12,7 +12,7 @@ from torch import Tensor
 from kdzoo.data.files import roots
 from kdzoo.data.real_sequences import RealSequences, SequenceData
 from kdzoo.data.shares import share, share_rows
-from kdzoo.data.strokes import stroke_steps
+from kdzoo.data.strokes import stroke_images, stroke_steps, unstandardised
 from kdzoo.data.tensors import Scaling
 from kdzoo.errors import DataError
 
@@ -59,6 +59,11 @@ class IAMOnDB(SequenceData):
     def offsets(self) -> Scaling:
         """Mean and deviation of (dx, dy): an offset of the drawing is step * std + mean."""
         return {"mean": (8.18, -0.11), "std": (41.95, 37.12)}
+
+    def pictures(self, samples: Tensor, lengths: Tensor | None = None, size: int = 28) -> Tensor:
+        """Return steps [n, T, 3] as images [n, 1, size, 8 size], see :func:`kdzoo.data.strokes.stroke_images`."""
+        downwards = unstandardised(samples, self.offsets) * samples.new_tensor([1, 1, -1])
+        return stroke_images(downwards, lengths, (size, 8 * size))
 
     def read(self) -> tuple[RealSequences, RealSequences, RealSequences]:
         """Read all lines, and divide the forms."""

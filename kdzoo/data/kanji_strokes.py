@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from kdzoo.data.files import find_root, read_npz
 from kdzoo.data.real_sequences import RealSequences, SequenceData
-from kdzoo.data.strokes import offset_scaling, stroke_steps
+from kdzoo.data.strokes import offset_scaling, stroke_images, stroke_steps, unstandardised
 from kdzoo.data.tensors import Scaling
 from kdzoo.errors import DataError
 
@@ -47,6 +48,10 @@ class KanjiStrokes(SequenceData):
         if self._offsets is None:
             raise RuntimeError(f"call {type(self).__name__}.setup() first")
         return self._offsets
+
+    def pictures(self, samples: Tensor, lengths: Tensor | None = None, size: int = 28) -> Tensor:
+        """Return steps [n, T, 3] as square images [n, 1, size, size], see :func:`kdzoo.data.strokes.stroke_images`."""
+        return stroke_images(unstandardised(samples, self.offsets), lengths, size)
 
     def read(self) -> tuple[RealSequences, RealSequences, RealSequences]:
         """Read the file and standardise the offsets."""

@@ -127,7 +127,7 @@ class _Noisy(Dataset[Batch]):
         epoch, index = key
         if self.samples is None:
             return self.data.only_noise(epoch, index)
-        return {**with_lengths(self.samples[key]), **self.data.noise(epoch, index)}  # type: ignore[index]
+        return {**with_lengths(self.samples[key]), **self.data.noise(epoch, index)}
 
 
 class _WithNoise:

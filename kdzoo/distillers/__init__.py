@@ -1,6 +1,7 @@
 """The methods: one file each, wiring and no mathematics."""
 
 from kdzoo.distillers.baum_welch import BaumWelch
+from kdzoo.distillers.continual import Continual
 from kdzoo.distillers.coreset import Coreset
 from kdzoo.distillers.dataset import DatasetDistillation
 from kdzoo.distillers.dataset_poison import DatasetPoisoning
@@ -20,6 +21,7 @@ __all__ = [
     "FGWPFA",
     "OTPFA",
     "BaumWelch",
+    "Continual",
     "Coreset",
     "DatasetDistillation",
     "DatasetPoisoning",

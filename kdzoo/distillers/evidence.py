@@ -68,7 +68,7 @@ class Evidence(Distiller):
 
     def on_train_start(self) -> None:
         """Note in the model that its posteriors are trained."""
-        self.student.infers.fill_(True)  # type: ignore[operator]
+        self.student.infers.fill_(True)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the terms of the negative bound, nats for each sample."""

@@ -26,11 +26,14 @@ from kdzoo.data.noise import NoisyData, with_lengths
 from kdzoo.data.randomness import mix_seed
 from kdzoo.distiller import Distiller
 from kdzoo.distillers.roll_outs import inputs_in, named, named_inputs, noise_in
+from kdzoo.errors import ConfigError
 from kdzoo.graphical import DIVERGENCES, Graph
 from kdzoo.graphical.calibration import latent_weights
+from kdzoo.graphical.noise_map import NoiseMap
 from kdzoo.graphical.paired import Pair, check_partners, follow, imitated, node_divergence
 
 PARENTS = ("student", "teacher", "mixed")
+NOISE_MAPS = ("none", "learned", "first")
 CALIBRATION_SAMPLES = 256
 
 
@@ -49,6 +52,9 @@ class SemiAuxiliary(Distiller):
         latent_weight: lambda of all latents that ``loss_weights`` does not name, finite and >= 0.
         calibrated: whether the loss of a latent is also multiplied by what an error in it costs in the targets, so that
             lambda = 1 counts it in nats of the targets (:mod:`kdzoo.graphical.calibration`).
+        noise_map: how latents without a partner of their shape get their noise: ``none`` refuses them, ``learned`` maps
+            the noise of the teacher's unpaired latents by a trained semi-orthogonal matrix, ``first`` takes its first
+            values (:mod:`kdzoo.graphical.noise_map`).
         inputs: where conditions come from: ``noise`` draws them, ``data`` takes those of the training data.
         seed: of the noise, >= 0.
         **options: see :class:`kdzoo.Distiller`; the terms are named like the nodes.
@@ -60,7 +66,6 @@ class SemiAuxiliary(Distiller):
     teacher_kind: ClassVar[str | None] = "graphical_model"
     student_kind: ClassVar[str] = "graphical_model"
     uses_teacher_output: bool = False
-    controls: ClassVar[Mapping[str, Mapping[str, Any]]] = {"local": {"parents": "teacher"}}
     paper: ClassVar[str] = (
         "Chen, Liang, Zeng, Yao & Shao 2023, A unified knowledge distillation framework for deep directed graphical models"
     )
@@ -85,7 +90,8 @@ class SemiAuxiliary(Distiller):
         latent_divergence: str = "auto",
         reduction: str = "sum",
         latent_weight: float = 1.0,
-        calibrated: bool = False,
+        calibrated: bool = True,
+        noise_map: str = "none",
         inputs: str = "noise",
         seed: int = 0,
         **options: Any,
@@ -99,13 +105,24 @@ class SemiAuxiliary(Distiller):
         self.calibrated = checks.flag("calibrated", calibrated)
         self.inputs = checks.choice("inputs", inputs, ("noise", "data"))
         self.seed = checks.integer("seed", seed, 0)
-        self.paired = check_partners(teacher, student)
+        noise_map = checks.choice("noise_map", noise_map, NOISE_MAPS)
+        self.paired = check_partners(teacher, student, unpaired=noise_map != "none")
+        self.noise_map = None
+        if noise_map != "none":
+            self.noise_map = NoiseMap(teacher, student, self.paired, learned=noise_map == "learned")
+            if parents != "student":
+                raise ConfigError(f"parents must be student where noise is mapped, got {parents!r}")
         self.compared = [name for name in self.paired if student.latents()[name].is_learned]
         default = checks.number("latent_weight", latent_weight, 0.0)
         self.loss_weights = {**dict.fromkeys(self.compared, default), **self.loss_weights}
         for parameter in student.inference_parameters():
             parameter.requires_grad_(False)  # samples do not depend on them
         self.register_buffer("calibration", torch.ones(len(self.compared)))
+
+    @property
+    def controls(self) -> Mapping[str, Mapping[str, Any]]:
+        """Local distillation, where every latent has a partner."""
+        return {} if self.noise_map is not None or self.parents == "teacher" else {"local": {"parents": "teacher"}}
 
     # ---------------------------------------------------------------- the transfer set
 
@@ -129,7 +146,7 @@ class SemiAuxiliary(Distiller):
         if not self.calibrated:
             return
         generator = torch.Generator().manual_seed(mix_seed(self.seed, 2))
-        like: Any = self.teacher.like
+        like = self.teacher.like
         noise = self.teacher.noise(CALIBRATION_SAMPLES, generator=generator, leaves=True)
         given = self.teacher.draw_inputs(CALIBRATION_SAMPLES, generator=generator)
         costs = latent_weights(
@@ -149,7 +166,8 @@ class SemiAuxiliary(Distiller):
         noise = noise_in(batch) or self.teacher.noise(n)
         inputs = inputs_in(batch) or self.teacher.observed(batch, self.teacher.inputs())
         trace = imitated(self.teacher, noise, inputs)
-        pair = Pair(trace, follow(self.student, trace, noise, inputs, teachers=self._teachers(batch)))
+        own = noise if self.noise_map is None else self.noise_map(noise)
+        pair = Pair(trace, follow(self.student, trace, own, inputs, teachers=self._teachers(batch)))
         terms = {}
         for name in self.student.targets():
             terms[name] = node_divergence(pair, name, self.divergence, "sum", self._valid(name, lengths))

@@ -1,6 +1,8 @@
 """Directed graphical models: nodes, roll-outs from noise without parameters, and what two such models differ in."""
 
+from kdzoo.graphical.discrete import gumbel_softmax, reinforce, straight_through
 from kdzoo.graphical.divergences import DIVERGENCES, divergence, per_sample
+from kdzoo.graphical.enumeration import enumerated
 from kdzoo.graphical.families import Bernoulli, Categorical, Delta, DiscretizedLogistic, Family, Normal
 from kdzoo.graphical.graph import Graph, Trace
 from kdzoo.graphical.nodes import STATE, Constant, Hidden, Input, Latent, Node, Random, Target
@@ -29,5 +31,9 @@ __all__ = [
     "Target",
     "Trace",
     "divergence",
+    "enumerated",
+    "gumbel_softmax",
     "per_sample",
+    "reinforce",
+    "straight_through",
 ]

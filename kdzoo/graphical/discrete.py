@@ -74,8 +74,9 @@ def reinforce(
     P(1 | 1) = min(p, q) / p and P(1 | 0) = max(q - p, 0) / (1 - p); of classes the intervals of the uniform number that
     lead to both are intersected. The surrogate adds, for every node, (its divergence - the mean of those of the
     input's other samples) times the gradient of the log of these chances, of the discrete latents that it depends on
-    (Williams 1992, Simple statistical gradient-following algorithms; the baseline of Kool, van Hoof & Welling 2019, Buy 4
-    REINFORCE samples, get a baseline for free). The gradients of the nodes' own nets and of continuous latents are kept.
+    (Williams 1992, Simple statistical gradient-following algorithms; the baseline of Kool, van Hoof & Welling 2019,
+    Buy 4 REINFORCE samples, get a baseline for free). The gradients of the nodes' own nets and of continuous latents
+    are kept.
 
     The divergences may be those of targets and of latents. For the latter the gradient without this function leaves out
     that a latent's distribution depends on the latents before it: it fits each net to the parents that it is given.

@@ -15,6 +15,7 @@ marginals; the plain W2 distance is not (Jensen, with equal probabilities of (0,
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,13 +25,19 @@ from torch.nn.functional import softplus
 from kdzoo.errors import ConfigError
 from kdzoo.graphical.distributions import Delta, DiscretizedLogistic
 
-Divergence = Callable[[Distribution, Distribution], Tensor]
+Divergence = Callable[[Any, Any], Tensor]
 
 
 def kl_normal(p: Normal, q: Normal) -> Tensor:
     """Return KL(p || q) of normal distributions, exactly 0 where they are equal."""
-    ratio = (p.scale / q.scale).square()
-    return 0.5 * ((p.loc - q.loc).div(q.scale).square() + (ratio - 1 - ratio.log()))
+    scale = _compact(q.scale)
+    ratio = (_compact(p.scale) / scale).square()
+    return 0.5 * ((p.loc - q.loc).div(scale).square() + (ratio - 1 - ratio.log()))
+
+
+def _compact(expanded: Tensor) -> Tensor:
+    """Return a tensor with one entry along the dimensions in which it repeats itself, which broadcasts to the same."""
+    return expanded[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in expanded.stride())]
 
 
 def kl_bernoulli(p: Bernoulli, q: Bernoulli) -> Tensor:
@@ -101,7 +108,7 @@ def mmd_categorical(p: OneHotCategorical, q: OneHotCategorical) -> Tensor:
     return (p.logits.softmax(-1) - q.logits.softmax(-1)).square().sum(-1)
 
 
-DIVERGENCES: dict[str, dict[type[Distribution], Divergence]] = {
+DIVERGENCES: dict[str, dict[type[Any], Divergence]] = {
     "kl": {
         Normal: kl_normal,
         Bernoulli: kl_bernoulli,

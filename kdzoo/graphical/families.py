@@ -299,10 +299,14 @@ def check_same(name: str, teacher: Family, student: Family) -> None:
     """Refuse two nodes whose values are not of the same kind.
 
     Raises:
-        ConfigError: the families or shapes differ.
+        ConfigError: the families, shapes or grids differ.
     """
-    if type(teacher) is not type(student) or teacher.shape != student.shape:
+    theirs, own = (
+        f"{type(family).__name__} {family.shape}"
+        + (f" of {family.bins} bins" if isinstance(family, DiscretizedLogistic) else "")
+        for family in (teacher, student)
+    )
+    if theirs != own:
         raise ConfigError(
-            f"node {name!r}: the teacher has {type(teacher).__name__} {teacher.shape}, the student "
-            f"{type(student).__name__} {student.shape}; allowed: the same family and shape"
+            f"node {name!r}: the teacher has {theirs}, the student {own}; allowed: the same family and shape"
         )

@@ -52,6 +52,9 @@ class Graph(nn.Module):
         torch.Size([5, 3])
     """
 
+    like: Tensor
+    infers: Tensor
+
     def __init__(self, nodes: Iterable[Node | Scan], recognition: Iterable[Hidden] = ()) -> None:
         super().__init__()
         self.entries, self.recognition = nn.ModuleList(nodes), nn.ModuleList(recognition)
@@ -183,14 +186,16 @@ class Graph(nn.Module):
             sampler: makes a value of a net's output and noise.
 
         Raises:
-            ConfigError: a value that is needed has no noise and is not given.
+            ConfigError: a value that is needed has no noise and is not given, or there is nothing to count samples by.
         """
         inputs, forced, mixed = inputs or {}, forced or {}, mixed or {}
         rules = Rules(frozenset(forced), frozenset(mixed), frozenset(noise), infer, sampler)
-        like: Tensor = self.like  # type: ignore[assignment]
+        like = self.like
         store = {**inputs, **forced, **{f"{name}|noise": value.to(like) for name, value in noise.items()}}
         for name, (other, is_other) in mixed.items():
             store |= {f"{name}|other": other, f"{name}|is_other": is_other}
+        if not store:
+            raise ConfigError("a roll-out needs noise, inputs or given values, which say how many samples there are")
         rows = len(next(iter(store.values())))
         for entry in [*(self.recognition if infer else ()), *self.entries]:
             if isinstance(entry, Scan):

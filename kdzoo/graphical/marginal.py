@@ -24,7 +24,7 @@ from kdzoo.graphical.divergences import divergence, kl_normal, per_sample
 from kdzoo.graphical.families import Bernoulli, Categorical, Family, Normal
 from kdzoo.graphical.graph import Graph, Values
 from kdzoo.graphical.nodes import Target
-from kdzoo.graphical.paired import Pair, check_partners, imitated, node_divergence, paired_rollout
+from kdzoo.graphical.paired import Pair, check_partners, node_divergence, paired_rollout
 from kdzoo.inference import inference
 
 LIMIT = 2**16
@@ -138,7 +138,8 @@ def marginal_divergence(teacher: Graph, student: Graph, noise: Values, inputs: V
     both = (teacher, student)
     if all(_is_listable(graph) for graph in both) or not any(_lists_latents(graph) for graph in both):
         return marginal_kl(teacher, student, inputs).expand(_rows({**(inputs or {}), **noise}))
-    values = imitated(teacher, noise, inputs).values
+    with inference(teacher):
+        values = teacher.rollout(noise, inputs).values
     silent = [name for name in teacher.targets() if name not in values]
     if silent:
         raise ConfigError(f"noise must hold that of target {silent[0]!r}: draw it with leaves=True")
@@ -176,9 +177,7 @@ def expected_divergences(
 
 def _mean_over_normal_noise(teacher: Graph, student: Graph, inputs: Values, parents: str) -> dict[str, Tensor]:
     """Use that the means differ by an affine function c + B eps of the noise, whose mean square is |c|^2 + |B|^2."""
-    with inference(teacher):
-        _affine_values(teacher, inputs)
-    _affine_values(student, inputs)
+    _check_normal(teacher)
     scales = {}
 
     def differences(noise: Values, repeated: Values) -> dict[str, Tensor]:
@@ -187,12 +186,15 @@ def _mean_over_normal_noise(teacher: Graph, student: Graph, inputs: Values, pare
         for name in _families(student):
             p, q = pair.teacher.distributions[name], pair.student.distributions[name]
             found[name] = p.mean - q.mean
-            scales[name] = (p.stddev, q.stddev)
+            scales[name] = torch.stack([p.stddev.flatten(1), q.stddev.flatten(1)])
         return found
 
     means = {}
     for name, (offset, matrix) in _affine(differences, teacher, inputs).items():
-        scale, own = (one.reshape(len(offset), -1, offset.shape[1])[:, 0] for one in scales[name])
+        deviations = scales[name].unflatten(1, (len(offset), -1))
+        if not torch.allclose(deviations, deviations[:, :, :1]):
+            raise ConfigError(f"node {name!r} must have a deviation that depends on nothing random")
+        scale, own = deviations[:, :, 0]
         of_scales = kl_normal(*(NormalDistribution(torch.zeros_like(one), one) for one in (scale, own)))
         square = offset.square() + matrix.square().sum(-1)
         means[name] = (of_scales + 0.5 * square / own.square()).sum(1)
@@ -221,7 +223,7 @@ def _mean_over_cells(teacher: Graph, student: Graph, inputs: Values, parents: st
             family = student.random_nodes()[name].family
             least, most = noise_interval(name, family, pair.student.raw[name], taken[name])
             lower, upper = torch.maximum(lower, least), torch.minimum(upper, most)
-        mass = mass * (upper - lower).clamp_min(0).flatten(1).prod(1)
+        mass = mass * (upper - lower).clamp_min(0).reshape(len(mass), -1).prod(1)
     return {
         name: (mass * node_divergence(pair, name, "kl", "sum")).reshape(_rows(inputs), -1).sum(1)
         for name in _families(student)
@@ -329,9 +331,7 @@ def _rows(values: Mapping[str, Tensor]) -> int:
 
 def _affine_values(graph: Graph, inputs: Values | None) -> dict[str, tuple[Tensor, Tensor]]:
     """Return the values of random nodes as affine functions of all noise."""
-    for name, family in _families(graph).items():
-        if not isinstance(family, Normal):
-            raise ConfigError(f"node {name!r}: a linear normal graph has only Normal nodes, got {family}")
+    _check_normal(graph)
 
     def values(noise: Values, repeated: Values) -> dict[str, Tensor]:
         trace = graph.rollout(noise, repeated)
@@ -371,8 +371,8 @@ def _affine(
         value = value.reshape(_rows(inputs), len(points), -1)
         offset = value[:, 0]
         matrix = (value[:, 1 : k + 1] - offset[:, None]).mT
-        error = float((offset[:, None] + points[k + 1 :] @ matrix.mT - value[:, k + 1 :]).abs().max())
-        if not error <= tolerance * (1 + float(value.abs().max())):
+        error = float((offset[:, None] + points[k + 1 :] @ matrix.mT - value[:, k + 1 :]).detach().abs().max())
+        if not error <= tolerance * (1 + float(value.detach().abs().max())):
             raise ConfigError(f"node {name!r} must be an affine function of the noise, but is off by {error:.2g}")
         found[name] = (offset, matrix)
     return found
@@ -400,6 +400,12 @@ def _is_listable(graph: Graph) -> bool:
     """Return whether the states of all random nodes can be listed."""
     families = _families(graph)
     return all(family.is_discrete for family in families.values()) and _count(graph, families) <= LIMIT
+
+
+def _check_normal(graph: Graph) -> None:
+    for name, family in _families(graph).items():
+        if not isinstance(family, Normal):
+            raise ConfigError(f"node {name!r}: a linear normal graph has only Normal nodes, got {family}")
 
 
 def _check_densities(graph: Graph) -> None:

@@ -40,8 +40,8 @@ def check_partners(teacher: Graph, student: Graph, *, unpaired: bool = False) ->
     theirs, own = teacher.targets(), student.targets()
     if theirs.keys() != own.keys():
         raise ConfigError(f"the teacher's targets are {list(theirs)}, the student's {list(own)}; allowed: the same")
-    for name, node in own.items():
-        check_same(name, theirs[name].family, node.family)
+    for name, target in own.items():
+        check_same(name, theirs[name].family, target.family)
     paired = []
     for name, node in student.latents().items():
         partner = teacher.latents().get(name)
@@ -58,8 +58,8 @@ def check_partners(teacher: Graph, student: Graph, *, unpaired: bool = False) ->
 
 
 def imitated(teacher: Graph, noise: Values, inputs: Values | None = None) -> Trace:
-    """Roll the teacher out, in eval mode and without gradients; several students may follow one roll-out."""
-    with inference(teacher):
+    """Roll the teacher out, as it is, without gradients; several students may follow one roll-out."""
+    with torch.no_grad():
         return teacher.rollout(noise, inputs)
 
 
@@ -84,8 +84,9 @@ def follow(
     """
     taken = teachers or {}
     forced = {name: teacher.values[name] for name in student.targets() if name in teacher.values}
-    forced |= {name: teacher.values[name] for name, which in taken.items() if which is True}
-    mixed = {name: (teacher.values[name], which) for name, which in taken.items() if isinstance(which, Tensor)}
+    needed = {name: which for name, which in taken.items() if name in teacher.values}
+    forced |= {name: teacher.values[name] for name, which in needed.items() if which is True}
+    mixed = {name: (teacher.values[name], which) for name, which in needed.items() if isinstance(which, Tensor)}
     own = {name: value for name, value in noise.items() if name not in forced}
     return student.rollout(own, inputs, forced=forced, mixed=mixed, sampler=sampler)
 
@@ -133,7 +134,8 @@ def paired_rollout(
         ConfigError: the models do not fit each other.
     """
     latents = check_partners(teacher, student)
-    trace = imitated(teacher, noise, inputs)
+    with inference(teacher):
+        trace = imitated(teacher, noise, inputs)
     taken: dict[str, Tensor | bool] = dict.fromkeys(latents, True) if parents == "teacher" else {}
     return Pair(trace, follow(student, trace, noise, inputs, teachers=taken, sampler=sampler))
 

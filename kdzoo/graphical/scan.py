@@ -82,7 +82,7 @@ class LSTM(Recurrence):
     def __init__(self, hidden: int, parents: str | Sequence[str], size: int = 0, *, driven: bool = False) -> None:
         super().__init__(parents)
         self.hidden, self.driven = checks.integer("hidden", hidden), driven
-        self.size = checks.integer("size", size, 0)
+        self.size = checks.integer("size", size, 0 if driven else 1)
         self.inputs = nn.Linear(size, 4 * hidden, bias=False) if size else None
         self.recurrent = nn.Linear(hidden, 4 * hidden)
         bound = hidden**-0.5
@@ -96,15 +96,26 @@ class LSTM(Recurrence):
 
     def forward(self, state: tuple[Tensor, Tensor], *values: Tensor) -> tuple[Tensor, Tensor]:
         """Return the next output and cell."""
-        output, cell = state
-        gates = self.recurrent(output) + self._driven(values)
-        i, f, o, g = gates.split([self.hidden] * 4, -1)
-        cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
-        return o.sigmoid() * cell.tanh(), cell
+        return self._next(state, self._driven(values))
 
     def read(self, state: tuple[Tensor, Tensor]) -> Tensor:
         """Return the output."""
         return state[0]
+
+    def read_all(self, state: tuple[Tensor, Tensor], *values: Tensor) -> Tensor:
+        """Return the outputs before each step; what does not depend on them is computed at once."""
+        seen = [state[0]]
+        for driven in self._driven(values)[:, :-1].unbind(1):
+            state = self._next(state, driven)
+            seen.append(state[0])
+        return torch.stack(seen, 1)
+
+    def _next(self, state: tuple[Tensor, Tensor], driven: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the next output and cell for the part of the gates that is known, [n, 4 hidden]."""
+        output, cell = state
+        i, f, o, g = (self.recurrent(output) + driven).split([self.hidden] * 4, -1)
+        cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
+        return o.sigmoid() * cell.tanh(), cell
 
     def _driven(self, values: Sequence[Tensor]) -> Tensor:
         drives, rest = values[: self.driven], values[self.driven :]
@@ -165,7 +176,7 @@ class Scan(nn.Module):
     ) -> set[str]:
         """Go through the steps; return the names of what was added to the store."""
         state = self.carry.initial(rows, like)
-        if not tasks:
+        if not tasks and timed.issuperset(self.carry.parents):
             states = self.carry.read_all(state, *(store[name] for name in self.carry.parents))
             if states is not None:
                 store[STATE] = states

@@ -12,7 +12,7 @@ from kdzoo import plotting
 from kdzoo.batch import Batch, as_batch
 from kdzoo.errors import ConfigError
 from kdzoo.functional import samples as distances
-from kdzoo.graphical import Graph
+from kdzoo.graphical import Graph, drawing
 from kdzoo.inference import inference
 from kdzoo.kinds.judges import Judges
 from kdzoo.kinds.kind import Kind
@@ -106,10 +106,11 @@ class GraphicalModelKind(Kind):
     # ---------------------------------------------------------------- samples
 
     def predict(self, model: nn.Module, batches: Iterable[Any]) -> Predictions:
-        """Return features of observations and of as many samples, twice."""
+        """Return features of observations and of as many samples, twice; they have the inputs of the observations."""
         rows = [as_batch(batch) for batch in batches]
         data = torch.cat([batch["input"] for batch in rows])[:MOST]
-        sets = [self._generated(model, len(data), number) for number in (0, 1)]
+        given = _observed_inputs(model, rows) if isinstance(model, Graph) else {}
+        sets = [self._generated(model, len(data), number, given) for number in (0, 1)]
         lengths = torch.cat([batch["mask"].sum(1) for batch in rows])[:MOST] if "mask" in rows[0] else None
         drawn = [self.judges.lengths(len(data), number) for number in (0, 1)]
         return Predictions(
@@ -121,13 +122,13 @@ class GraphicalModelKind(Kind):
             _bound(model, rows) if isinstance(model, Graph) and bool(model.infers) else None,
         )
 
-    def _generated(self, model: nn.Module, n: int, number: int) -> Tensor:
+    def _generated(self, model: nn.Module, n: int, number: int, given: Mapping[str, Tensor]) -> Tensor:
         """Return n samples; the noise of a number is the same for all models with the same nodes."""
         if isinstance(model, Samples):
             return (model.shared, model.other)[number][:n]  # type: ignore[index]
         assert isinstance(model, Graph)
         with inference(model):
-            return _draw(model, n, number)
+            return _draw(model, n, number, given)
 
     def floors(self, models: Mapping[str, nn.Module], data: Any) -> dict[str, nn.Module]:
         """Return training samples (data against data), and the teacher under other noise (teacher against teacher)."""
@@ -190,19 +191,32 @@ class GraphicalModelKind(Kind):
         rows = {name: one.pictures.numpy() for name, one in predictions.items() if one.pictures is not None}
         return [plotting.picture_rows(rows, folder / "samples.png")] if rows else []
 
+    def portraits(self, models: Mapping[str, nn.Module], folder: Path, data: Any = None) -> list[Path]:
+        """Draw what models make of observations, of their latents and of noise, as far as it fits them and the data."""
+        return drawing.portraits(models, folder, data)
 
-def _draw(model: Graph, n: int, number: int) -> Tensor:
-    """Return n samples by noise that is a function of the number and of the nodes' order and shapes."""
+
+def _observed_inputs(model: Graph, rows: Iterable[Batch]) -> dict[str, Tensor]:
+    """Return the values of a model's inputs in the first ``MOST`` observations."""
+    seen = [model.observed(batch, model.inputs()) for batch in rows]
+    return {name: torch.cat([values[name] for values in seen])[:MOST] for name in model.inputs()}
+
+
+def _draw(model: Graph, n: int, number: int, given: Mapping[str, Tensor] | None = None) -> Tensor:
+    """Return n samples by noise that is a function of the number and of the nodes' order and shapes.
+
+    Inputs that are not given are drawn.
+    """
     generator = torch.Generator().manual_seed(number)
-    like: Any = model.like
-    given = {name: value.to(like) for name, value in model.draw_inputs(n, generator=generator).items()}
+    like = model.like
+    given = given or {name: value.to(like) for name, value in model.draw_inputs(n, generator=generator).items()}
     return model.samples(model.noise(n, generator=generator), given).float().cpu()
 
 
 def _bound(model: Graph, rows: Iterable[Batch]) -> float:
     total, seen = 0.0, 0
     generator = torch.Generator().manual_seed(0)
-    like: Any = model.like
+    like = model.like
     with inference(model):
         for batch in rows:
             here = {key: value.to(like.device) for key, value in batch.items()}
@@ -235,11 +249,13 @@ def _more_distances(real: Tensor, generated: Tensor) -> dict[str, float]:
 
 
 def _interval(real: Tensor, generated: Tensor, resamples: int = 100) -> dict[str, float]:
-    """Return the ends of the 95 % bootstrap interval of the Frechet distance."""
+    """Return the ends of the 95 % bootstrap interval of the Frechet distance, moved to its value."""
     generator = torch.Generator().manual_seed(0)
     values = []
     for _ in range(resamples):
         rows = [torch.randint(len(one), (len(one),), generator=generator) for one in (real, generated)]
         values.append(_frechet(real[rows[0]], generated[rows[1]]))
-    low, high = torch.tensor(values, dtype=torch.float64).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64))
+    spread = torch.tensor(values, dtype=torch.float64)
+    spread += _frechet(real, generated) - spread.mean()  # samples that are drawn again are farther apart
+    low, high = spread.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64))
     return {"frechet_low": float(low), "frechet_high": float(high)}

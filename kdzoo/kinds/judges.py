@@ -50,10 +50,11 @@ class Judges:
     def of(data: Any, cache: Path) -> "Judges":
         """Return the judges of a data set; its classifier is trained if it is not in ``cache``."""
         counts = getattr(data, "lengths", None)
-        view = getattr(data, "pictures", None) or _unscaled(data)
         batches = list(_some_batches(data))
         masks = [batch["mask"].sum(1) for batch in batches if "mask" in batch]
-        seen = view(torch.cat([batch["input"] for batch in batches]), torch.cat(masks) if masks else None)
+        some = torch.cat([batch["input"] for batch in batches])
+        view = getattr(data, "pictures", None) or _unscaled(data, some)
+        seen = view(some, torch.cat(masks) if masks else None)
         if seen.ndim != 4:
             return Judges(view, {}, counts)
         extractors: dict[str, nn.Module] = {
@@ -88,15 +89,19 @@ class Judges:
         return self.view(samples, lengths) if self.are_pictures else None
 
 
-def _unscaled(data: Any) -> Callable[[Tensor, Tensor | None], Tensor]:
-    """Return what turns the numbers of a data set back into pixels in [0, 1]; samples that are no images stay."""
+def _unscaled(data: Any, seen: Tensor) -> Callable[[Tensor, Tensor | None], Tensor]:
+    """Return what turns the numbers of a data set back into pixels in [0, 1]; samples that are no images stay.
+
+    The brightest pixel of the samples that were seen becomes 1.
+    """
     pixels = getattr(data, "pixels", None)
     if pixels is None:
         return _as_they_are
     mean, std = (torch.tensor(pixels[key]).reshape(-1, 1, 1) for key in ("mean", "std"))
+    brightest = (seen * std + mean).max()
 
     def view(samples: Tensor, lengths: Tensor | None) -> Tensor:  # noqa: ARG001
-        return (samples * std + mean).clamp(0, 1)
+        return ((samples * std + mean) / brightest).clamp(0, 1)
 
     return view
 

@@ -1,4 +1,4 @@
-"""Teachers and students: plain modules with `logits = model(input)`, each usable as either.
+"""Teachers and students: plain modules with `logits = model(input)`, or graphical models; each usable as either.
 
 The sizes `in_shape` (one input without the batch), `num_classes` and, of language models, `vocab_size` come from
 the data; everything else has a default that its file in `conf/student/` repeats.
@@ -9,6 +9,7 @@ from kdzoo.models.committee import Committee
 from kdzoo.models.conv_hvae import ConvHVAE
 from kdzoo.models.convnet import ConvNet
 from kdzoo.models.ensemble import Ensemble
+from kdzoo.models.helmholtz import HelmholtzMachine, kl_by_quadrature
 from kdzoo.models.hf import HFClassifier
 from kdzoo.models.hvae import HVAE
 from kdzoo.models.lenet import LeNet
@@ -30,11 +31,13 @@ __all__ = [
     "ConvNet",
     "Ensemble",
     "HFClassifier",
+    "HelmholtzMachine",
     "LeNet",
     "ResNet",
     "StrokeVRNN",
     "TransformerLM",
     "VectorVRNN",
+    "kl_by_quadrature",
     "load_weights",
     "read_weights",
 ]

@@ -6,7 +6,6 @@ more halvings between the two topmost. How the latents depend on each other is t
 
 import copy
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -101,7 +100,8 @@ class ConvHVAE(Graph):
 
     The paper's image head also returns deviations, which it does not use but counts: its numbers of parameters (width
     128: 5.386 million for 3 x 32 x 32 and 6.601 million for 3 x 64 x 64 images) are those with `scale=None`; with a
-    fixed `scale` there are channels * width fewer.
+    fixed `scale` there are channels * width fewer. Training on data needs two images in a batch, since `u5` normalises
+    single pixels.
 
     Args:
         in_shape: Shape (channels, side, side) of one image; the side is 32, 64, 128, ... pixels.
@@ -172,7 +172,7 @@ class ConvHVAE(Graph):
             [recognition(level) for level in levels],
         )
 
-    def folded(self) -> Self:
+    def folded(self) -> "ConvHVAE":
         """Return a faster copy in eval mode, its norms moved into the convolutions; it is for roll-outs only.
 
         Its state does not fit a model that is built anew, and in training mode it does not normalise.

@@ -9,8 +9,8 @@ layers of ``width`` rectified units:
     state      h_t = LSTM(phi_x(x_t), phi_z(z_t))       equation 7
     posterior  z_t ~ N(mlp(h_{t-1}, phi_x(x_t)))        equation 9
 
-A deviation is softplus(raw) / ln 2 + 1e-6. Where all x are given, phi_x, its part of the LSTM's gates, the decoder and
-(of posteriors) the prior are computed for all steps at once.
+A deviation is softplus(raw) / ln 2 + 1e-6. Where all x are given, phi_x, its part of the LSTM's gates and the
+decoder are computed for all steps at once, and so is the prior where latents are inferred.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,19 +20,7 @@ from torch import Tensor, nn
 
 from kdzoo import checks
 from kdzoo.errors import ConfigError
-from kdzoo.graphical import (
-    LSTM,
-    STATE,
-    Bernoulli,
-    Drive,
-    Family,
-    Graph,
-    Hidden,
-    Latent,
-    Normal,
-    Scan,
-    Target,
-)
+from kdzoo.graphical import LSTM, STATE, Bernoulli, Drive, Family, Graph, Hidden, Latent, Normal, Scan, Target
 from kdzoo.graphical.nodes import Source
 
 
@@ -102,8 +90,8 @@ class StrokeVRNN(VRNN):
 
     A step of ``input`` [b, T, 3] is (pen, dx, dy): the target ``pen``, 1 where the pen is lifted, is Bernoulli (1,),
     and ``offset`` is Normal (2,) with a fixed deviation. Both come from one decoder, so that they are independent
-    given the latent and the past. With width 512 and 1200 units it is the teacher of Chen et al. 2023, "A unified
-    knowledge distillation framework for deep directed graphical models", with the defaults the student.
+    given the latent and the past. Width 512 and 1200 units are the sizes of the teacher in Chen et al. 2023, "A
+    unified knowledge distillation framework for deep directed graphical models", the defaults those of the student.
 
     Args:
         in_shape: (T, 3), T >= 1.
@@ -117,9 +105,8 @@ class StrokeVRNN(VRNN):
 
     Example:
         >>> model = StrokeVRNN(in_shape=(5, 3), width=8, hidden=16)
-        >>> strokes = model(torch.empty(2, 5, 3))  # as many new ones as there are inputs
-        >>> {name: tuple(value.shape) for name, value in strokes.items()}
-        {'pen': (2, 5, 1), 'offset': (2, 5, 2)}
+        >>> model(torch.empty(2, 5, 3)).shape  # as many new strokes as there are inputs
+        torch.Size([2, 5, 3])
     """
 
     def __init__(
@@ -150,7 +137,7 @@ class VectorVRNN(VRNN):
 
     Example:
         >>> model = VectorVRNN(in_shape=(5, 88), width=8, hidden=16)
-        >>> model(torch.empty(2, 5, 88))["frame"].unique()
+        >>> model(torch.empty(2, 5, 88)).unique()
         tensor([0., 1.])
     """
 

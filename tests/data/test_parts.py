@@ -163,3 +163,7 @@ def test_shares_are_disjoint_cover_all_and_have_their_sizes(n, val_size, test_si
     assert (len(val), len(test)) == (expected(val_size), expected(test_size))
     assert all(torch.equal(part, part.sort().values) for part in (train, val, test))
     assert torch.equal(share_rows(n, 0, test_size)[2], test)
+
+
+def test_the_division_of_rows_is_fixed_for_good():
+    assert [rows.tolist() for rows in share_rows(8, 2, 2)] == [[0, 1, 4, 6], [2, 7], [3, 5]]

@@ -66,7 +66,10 @@ def used(model):
         (32, 8, "0.030", "0.016"),
         (32, 4, "0.010", "0.006"),
     ],
-    ids=lambda value: str(value),
+    ids=[
+        *("celeba_teacher", "celeba_wide", "celeba_middle", "celeba_narrow"),
+        *("teacher", "wide", "middle", "narrow"),
+    ],
 )
 def test_parameter_counts_are_those_of_the_paper(side, width, millions, generative):
     model = ConvHVAE(in_shape=(3, side, side), width=width, scale=None)
@@ -84,7 +87,9 @@ def test_parameter_count_of_the_conditional_model_for_continual_learning():
 
 
 @pytest.mark.parametrize(
-    ("side", "sides"), [(32, [1, 2, 4, 8, 16]), (64, [1, 4, 8, 16, 32]), (128, [1, 8, 16, 32, 64])], ids=str
+    ("side", "sides"),
+    [(32, [1, 2, 4, 8, 16]), (64, [1, 4, 8, 16, 32]), (128, [1, 8, 16, 32, 64])],
+    ids=["small", "celeba", "large"],
 )
 def test_noise_has_the_shapes_of_the_latents(side, sides):
     model = ConvHVAE(in_shape=(1, side, side), width=2)
@@ -161,9 +166,8 @@ def test_the_bound_reaches_every_parameter(options):
     assert all(p.grad.abs().sum() > 0 for p in model.parameters())
 
 
-@BOTH
-def test_fifty_steps_lower_the_bound(options):
-    model, data = ConvHVAE(**{**options, "width": 2}), batch(4)
+def test_fifty_steps_lower_the_bound():
+    model, data = ConvHVAE(in_shape=(3, 32, 32), width=2), batch(4)
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     bounds = []
     for _ in range(50):
@@ -230,7 +234,7 @@ def test_an_exported_model_is_the_same_model(options, tmp_path):
 # ---------------------------------------------------------------- configuration
 
 
-@pytest.mark.parametrize(("group", "width"), [("student", 16), ("teacher", 128)])
+@pytest.mark.parametrize(("group", "width"), [("student", 16), ("teacher", 128)], ids=["student", "teacher"])
 def test_the_files_give_the_models_of_the_counts(group, width):
     node = yaml.safe_load((CONF / group / "conv_hvae.yaml").read_text())
     assert node.pop("_target_") == "kdzoo.models.ConvHVAE"

@@ -240,7 +240,7 @@ def test_an_exported_model_is_the_same_model(options, tmp_path):
 # ---------------------------------------------------------------- configuration
 
 
-@pytest.mark.parametrize(("group", "width"), [("student", 32), ("teacher", 256)])
+@pytest.mark.parametrize(("group", "width"), [("student", 32), ("teacher", 256)], ids=["student", "teacher"])
 def test_the_files_give_the_models_of_the_counts(group, width):
     node = yaml.safe_load((CONF / group / "hvae.yaml").read_text())
     assert node.pop("_target_") == "kdzoo.models.HVAE"

@@ -1,0 +1,24 @@
+"""A classifier: a graph without latents, whose distillation is that of Hinton, Vinyals & Dean (2015)."""
+
+from examples.graphs.nets import mlp
+from kdzoo.graphical import Categorical, Delta, Graph, Input, Latent, Normal, Target
+
+
+def classifier(*, features: int = 16, classes: int = 10, hint: int = 12, width: int = 32) -> Graph:
+    """Return x -> hint -> label.
+
+    The hint is a hidden layer that is named so that it can be compared too, by w2 (Romero et al. 2015, FitNets).
+
+    Args:
+        features: of x.
+        classes: number of labels, the key ``target`` of a batch.
+        hint: size of the named layer, the same in teacher and student.
+        width: of the other hidden layers.
+    """
+    return Graph(
+        [
+            Input("x", Normal((features,), scale=1.0), source="input"),
+            Latent("hint", Delta((hint,)), mlp(features, width, hint), "x"),
+            Target("label", Categorical((classes,)), mlp(hint, width, classes), "hint", source="target"),
+        ]
+    )

@@ -1,0 +1,20 @@
+"""The generator of a generative adversarial network (Goodfellow et al. 2014)."""
+
+from examples.graphs.nets import mlp
+from kdzoo.graphical import Delta, Graph, Latent, Normal, Target
+
+
+def gan(*, pixels: int = 64, latent: int = 8, width: int = 32) -> Graph:
+    """Return z -> y, where y is a function of z: compare it by w2, since kl is infinite.
+
+    Args:
+        pixels: of y.
+        latent: size of z, whose prior is fixed.
+        width: of the hidden layer.
+    """
+    return Graph(
+        [
+            Latent("z", Normal((latent,), scale=1.0)),
+            Target("y", Delta((pixels,)), mlp(latent, width, pixels), "z", source="input"),
+        ]
+    )

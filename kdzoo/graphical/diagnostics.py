@@ -1,0 +1,106 @@
+"""Which way of distillation suits a pair of models: what the surrogate bound leaves open, and what local errors cost.
+
+The surrogate loss is a regression on shared noise: what the student cannot explain it leaves out, and its samples
+are dispersed too little. Local distillation puts it into the deviations instead, but cannot let one layer repair the
+errors of another. Three numbers tell the cases apart.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kdzoo.graphical.graph import Graph, Values
+from kdzoo.graphical.paired import Pair, follow, imitated, node_divergence
+from kdzoo.inference import inference
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """How a student fares on shared noise and as a whole.
+
+    Attributes:
+        paired_error: mean squared difference of the targets' means on the same noise, in parts of the teacher's variance.
+        dispersion: total variance of the student's targets in parts of the teacher's.
+        surrogate: L_sd, nats.
+        marginal: KL of the normal distributions with the moments of teacher and student, nats: an estimate of the
+            divergence of the marginals.
+    """
+
+    paired_error: float
+    dispersion: float
+    surrogate: float
+    marginal: float
+
+    @property
+    def gap(self) -> float:
+        """What the bound exceeds the marginal divergence by, nats."""
+        return self.surrogate - self.marginal
+
+
+def diagnose(teacher: Graph, student: Graph, noise: Values, inputs: Values | None = None) -> Diagnosis:
+    """Measure a student on n samples of noise.
+
+    Args:
+        teacher: the model that was imitated.
+        student: the model that imitates, with the same latents.
+        noise: of n samples; n should be several times the number of values of all targets.
+        inputs: values of the inputs.
+    """
+    with inference(student):
+        trace = imitated(teacher, noise, inputs)
+        pair = Pair(trace, follow(student, trace, noise, inputs))
+        free = student.rollout(noise, inputs)
+    names = list(teacher.targets())
+    one, other = (_flat([of.distributions[name].mean for name in names]) for of in (pair.teacher, pair.student))
+    within, within_student = (
+        _flat([of.distributions[name].variance for name in names]).mean(0) for of in (pair.teacher, free)
+    )
+    alone = _flat([free.distributions[name].mean for name in names])
+    moments = [
+        (means.mean(0), torch.cov(means.T).reshape(means.shape[1], -1) + torch.diag(inside))
+        for means, inside in ((one, within), (alone, within_student))
+    ]
+    total = float(moments[0][1].trace())
+    surrogate = torch.stack([node_divergence(pair, name, "kl", "sum").mean() for name in names]).sum()
+    return Diagnosis(
+        paired_error=float((one - other).square().sum(1).mean()) / total,
+        dispersion=float(moments[1][1].trace()) / total,
+        surrogate=float(surrogate),
+        marginal=float(normal_kl(*moments[0], *moments[1])),
+    )
+
+
+def advise(ours: Diagnosis, local: Diagnosis) -> str:
+    """Return one line: which of two students to keep, and why.
+
+    Args:
+        ours: of the student that was given its own latents.
+        local: of the one that was given the teacher's.
+    """
+    better = "surrogate" if ours.marginal <= local.marginal else "local"
+    return (
+        f"{better} here: divergence of the marginals {ours.marginal:.3g} (surrogate) and {local.marginal:.3g} (local) "
+        f"nats, paired error {ours.paired_error:.2g} and {local.paired_error:.2g}, "
+        f"dispersion {ours.dispersion:.2f} and {local.dispersion:.2f}"
+    )
+
+
+def normal_kl(mean: Tensor, covariance: Tensor, other_mean: Tensor, other_covariance: Tensor) -> Tensor:
+    """Return KL(N(mean, covariance) || N(other_mean, other_covariance)), nats.
+
+    Args:
+        mean: [d].
+        covariance: [d, d], positive definite, as is the other one.
+        other_mean: [d].
+        other_covariance: [d, d].
+    """
+    root = torch.linalg.cholesky(other_covariance)
+    whitened = torch.linalg.solve_triangular(root, torch.linalg.cholesky(covariance), upper=False)
+    shift = torch.linalg.solve_triangular(root, (other_mean - mean)[:, None], upper=False)
+    log_ratio = whitened.diagonal().log().sum()
+    return 0.5 * (whitened.square().sum() + shift.square().sum() - len(mean)) - log_ratio
+
+
+def _flat(values: list[Tensor]) -> Tensor:
+    return torch.cat([value.flatten(1).double() for value in values], 1)
