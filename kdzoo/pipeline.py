@@ -198,6 +198,7 @@ def summarise(jobs: list[Job], outcomes: list[dict[str, Any]], command: str) -> 
     merged = report.over_seeds([outcome["models"] for outcome in outcomes])
     kind = kinds.get(config.locate(settings["distiller"]["_target_"]).student_kind)
     score = kind.score
+    fidelity = report.over_seeds([outcome["fidelity"] for outcome in outcomes])
     by_role = {
         role: [outcome["models"][role]["metrics"][score] for outcome in outcomes] if role in merged else None
         for role in report.ROLES
@@ -211,7 +212,8 @@ def summarise(jobs: list[Job], outcomes: list[dict[str, Any]], command: str) -> 
         "student": merged["student"],
         "control": merged.get("control"),
         "controls": {role: one for role, one in merged.items() if role not in ("teacher", "student")},
-        "fidelity": report.over_seeds([outcome["fidelity"] for outcome in outcomes]),
+        "fidelity": fidelity,
+        "advice": kind.advice(report.means(fidelity)),
         "comparison": report.comparison(score, by_role, lower_is_better=kind.lower_is_better),
         "splits": outcomes[0]["splits"],
         **{

@@ -136,7 +136,7 @@ def picture_rows(rows: Mapping[str, NDArray[np.floating]], path: Path) -> Path:
     """
     height, width = next(iter(rows.values())).shape[2:]
     zoom = max(1, round(_SIDE / max(height, width)))
-    canvas = _canvas(list(rows.values()), zoom, gap=4)
+    canvas = _canvas([list(one) for one in rows.values()], zoom, gap=4)
     figure, axes = _framed(canvas, left=16 + 10 * max(map(len, rows)), below=8, above=8)
     middles = [y * (height * zoom + 4) + (height * zoom - 1) / 2 for y in range(len(rows))]
     axes.set_yticks(middles, [name.replace("_", " ") for name in rows])
@@ -178,8 +178,11 @@ def roll_rows(rows: Mapping[str, NDArray[np.floating]], path: Path, *, ylabel: s
     used = np.flatnonzero(np.any([one.any((0, 1)) for one in shown.values()], axis=0))
     low, high = (int(used[0]), int(used[-1])) if len(used) else (0, next(iter(shown.values())).shape[2] - 1)
     columns, steps = next(iter(shown.values())).shape[:2]
-    figure = Figure(figsize=(1 + 3 * columns, 0.6 + 1.6 * len(rows)), layout="constrained")
-    grid = figure.subplots(len(rows), columns, squeeze=False, sharex=True, sharey=True)
+    size = 0.9 + 3 * columns, 0.6 + 1.6 * len(rows)
+    figure = Figure(figsize=size)
+    room = {"left": 0.8 / size[0], "right": 1 - 0.1 / size[0], "bottom": 0.5 / size[1], "top": 1 - 0.1 / size[1]}
+    spaces = {**room, "wspace": 0.05, "hspace": 0.1}
+    grid = figure.subplots(len(rows), columns, squeeze=False, sharex=True, sharey=True, gridspec_kw=spaces)
     box = (-0.5, steps - 0.5, low - 0.5, high + 0.5)
     for line, (name, sequences) in zip(grid, shown.items(), strict=True):
         for axes, one in zip(line, sequences, strict=True):

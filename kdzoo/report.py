@@ -39,6 +39,18 @@ def over_seeds(values: Sequence[Any]) -> Any:
     return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)), "values": list(values)}
 
 
+def means(merged: Any) -> Any:
+    """Return what :func:`over_seeds` returns with means in the place of ``{mean, std, values}``.
+
+    Example:
+        >>> means({"student": {"kl": over_seeds([0.5, 1.5])}})
+        {'student': {'kl': 1.0}}
+    """
+    if not isinstance(merged, Mapping):
+        return merged
+    return merged["mean"] if "values" in merged else {key: means(value) for key, value in merged.items()}
+
+
 def comparison(
     score: str, roles: Mapping[str, Sequence[float] | None], *, lower_is_better: bool = False
 ) -> dict[str, Any] | None:
@@ -178,6 +190,7 @@ def _sentences(report: Mapping[str, Any]) -> list[str]:
         lines.append(line + ".")
         if compared["gap_closed"] is not None:
             lines.append(f"{compared['gap_closed']:.0%} of the gap between control and teacher is closed.")
+    lines += [report["advice"]] if report.get("advice") else []
     for row in report["expected"]:
         verdict = "reproduced" if row["reached"] else "not reproduced"
         lines.append(

@@ -10,7 +10,8 @@ p_i of teacher and q_i of student for node i given its parents,
     L                 = L_sd + sum over latents i of lambda_i L_z,i
 
 For d = KL the surrogate bounds the divergence of the targets' marginals, and the gap is that of the noise given the
-targets. Every node is a term of its own, named like the node.
+targets. Every node is a term of its own, named like the node. Where the marginals can be computed exactly, their
+divergence can be descended itself, as the one term ``marginal``.
 """
 
 from collections.abc import Mapping
@@ -29,11 +30,16 @@ from kdzoo.distillers.roll_outs import inputs_in, named, named_inputs, noise_in
 from kdzoo.errors import ConfigError
 from kdzoo.graphical import DIVERGENCES, Graph
 from kdzoo.graphical.calibration import latent_weights
+from kdzoo.graphical.discrete import gumbel_softmax, reinforce, straight_through
+from kdzoo.graphical.enumeration import enumerated
+from kdzoo.graphical.marginal import marginal_divergence
 from kdzoo.graphical.noise_map import NoiseMap
 from kdzoo.graphical.paired import Pair, check_partners, follow, imitated, node_divergence
+from kdzoo.graphical.tasks import hard
 
 PARENTS = ("student", "teacher", "mixed")
 NOISE_MAPS = ("none", "learned", "first")
+ESTIMATORS = ("none", "straight_through", "gumbel", "reinforce", "enumerate")
 CALIBRATION_SAMPLES = 256
 
 
@@ -52,6 +58,12 @@ class SemiAuxiliary(Distiller):
         latent_weight: lambda of all latents that ``loss_weights`` does not name, finite and >= 0.
         calibrated: whether the loss of a latent is also multiplied by what an error in it costs in the targets, so that
             lambda = 1 counts it in nats of the targets (:mod:`kdzoo.graphical.calibration`).
+        estimator: of the gradient of targets through the student's discrete latents (:mod:`kdzoo.graphical.discrete`):
+            ``none`` leaves these to their own losses, ``straight_through``, ``gumbel``, ``reinforce``, ``enumerate``.
+        temperature: of ``gumbel``, > 0.
+        samples: noises for each sample of a batch, >= 2; of ``reinforce`` only.
+        marginal: whether to descend the exact divergence of the targets' marginals instead, for models that are linear
+            and normal or whose latents are few bits or classes (:mod:`kdzoo.graphical.marginal`).
         noise_map: how latents without a partner of their shape get their noise: ``none`` refuses them, ``learned`` maps
             the noise of the teacher's unpaired latents by a trained semi-orthogonal matrix, ``first`` takes its first
             values (:mod:`kdzoo.graphical.noise_map`).
@@ -91,6 +103,10 @@ class SemiAuxiliary(Distiller):
         reduction: str = "sum",
         latent_weight: float = 1.0,
         calibrated: bool = True,
+        estimator: str = "straight_through",
+        temperature: float = 1.0,
+        samples: int = 8,
+        marginal: bool = False,
         noise_map: str = "none",
         inputs: str = "noise",
         seed: int = 0,
@@ -103,6 +119,11 @@ class SemiAuxiliary(Distiller):
         self.latent_divergence = checks.choice("latent_divergence", latent_divergence, ("auto", *DIVERGENCES))
         self.reduction = checks.choice("reduction", reduction, ("sum", "mean"))
         self.calibrated = checks.flag("calibrated", calibrated)
+        self.estimator = checks.choice("estimator", estimator, ESTIMATORS)
+        self.samples = checks.integer("samples", samples, 2) if estimator == "reinforce" else 1
+        samplers = {"straight_through": straight_through, "gumbel": gumbel_softmax(temperature)}
+        self.sampler = samplers.get(estimator, hard)
+        self.marginal = checks.flag("marginal", marginal)
         self.inputs = checks.choice("inputs", inputs, ("noise", "data"))
         self.seed = checks.integer("seed", seed, 0)
         noise_map = checks.choice("noise_map", noise_map, NOISE_MAPS)
@@ -131,7 +152,7 @@ class SemiAuxiliary(Distiller):
         lengths = getattr(data, "lengths", None)
 
         def draw(n: int, generator: torch.Generator) -> dict[str, Tensor]:
-            drawn = named(self.teacher.noise(n, generator=generator))
+            drawn = named(self._noise(n, generator))
             drawn["share"] = torch.rand(n, generator=generator)
             if self.inputs == "noise":
                 drawn |= named_inputs(self.teacher.draw_inputs(n, generator=generator))
@@ -157,24 +178,59 @@ class SemiAuxiliary(Distiller):
             f"{name} {float(cost):.3g}" for name, cost in zip(self.compared, self.calibration, strict=True)
         )
 
+    def _noise(self, n: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Draw the noise of a batch of n samples, [n, ...], or [n, samples, ...] where each has several."""
+        noise = self.teacher.noise(n * self.samples, generator=generator, leaves=self.marginal)
+        if self.samples == 1:
+            return noise
+        return {name: value.unflatten(0, (n, self.samples)) for name, value in noise.items()}
+
     # ---------------------------------------------------------------- the losses
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the divergence of every node's distributions, for each sample."""
         batch = with_lengths(batch)
-        n, lengths = n_samples(batch), batch.get("length")
-        noise = noise_in(batch) or self.teacher.noise(n)
+        noise = noise_in(batch) or self._noise(n_samples(batch))
         inputs = inputs_in(batch) or self.teacher.observed(batch, self.teacher.inputs())
+        lengths, teachers = batch.get("length"), self._teachers(batch)
+        if self.samples > 1:
+            noise = {name: value.flatten(0, 1) for name, value in noise.items()}
+            inputs, teachers = self._repeated(inputs), self._repeated(teachers)
+        if self.marginal:
+            return {"marginal": marginal_divergence(self.teacher, self.student, noise, inputs)}
         trace = imitated(self.teacher, noise, inputs)
         own = noise if self.noise_map is None else self.noise_map(noise)
-        pair = Pair(trace, follow(self.student, trace, own, inputs, teachers=self._teachers(batch)))
-        terms = {}
-        for name in self.student.targets():
-            terms[name] = node_divergence(pair, name, self.divergence, "sum", self._valid(name, lengths))
-        for name, cost in zip(self.compared, self.calibration, strict=True):
-            kind = self._latent_divergence(name)
-            terms[name] = cost * node_divergence(pair, name, kind, self.reduction, self._valid(name, lengths))
+        pair = Pair(trace, follow(self.student, trace, own, inputs, teachers=teachers, sampler=self.sampler))
+        return {**self._surrogate(pair, noise, inputs, lengths), **self._latent_losses(pair, lengths)}
+
+    def _surrogate(
+        self, pair: Pair, noise: Mapping[str, Tensor], inputs: Mapping[str, Tensor], lengths: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Return the surrogate loss of every target, with the gradient of the estimator."""
+        if self.estimator == "enumerate" and self.parents == "student":
+            return enumerated(self.teacher, self.student, pair.teacher, noise, inputs, kind=self.divergence)
+        terms = {
+            name: node_divergence(pair, name, self.divergence, "sum", self._valid(name, lengths))
+            for name in self.student.targets()
+        }
+        if self.estimator == "reinforce":
+            return reinforce(terms, pair, self.teacher, self.student, samples=self.samples)
         return terms
+
+    def _latent_losses(self, pair: Pair, lengths: Tensor | None) -> dict[str, Tensor]:
+        terms = {}
+        for name, cost in zip(self.compared, self.calibration, strict=True):
+            valid = self._valid(name, lengths)
+            value = node_divergence(pair, name, self._latent_divergence(name), self.reduction, valid)
+            terms[name] = cost * value.reshape(-1, self.samples).mean(1)
+        return terms
+
+    def _repeated(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return values [b, ...] once for each noise of a sample; those that are no tensors stay."""
+        return {
+            name: value.repeat_interleave(self.samples, 0) if isinstance(value, Tensor) else value
+            for name, value in values.items()
+        }
 
     def _teachers(self, batch: Batch) -> dict[str, Tensor | bool]:
         """Return by latent whether, or for which samples, the student is given the teacher's value."""

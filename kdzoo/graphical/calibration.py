@@ -27,6 +27,8 @@ def latent_weights(teacher: Graph, noise: Values, inputs: Values | None = None) 
         followed = {name: value.detach().requires_grad_() for name, value in noise.items()}
         trace = teacher.rollout(followed, inputs)
         names = [name for name in teacher.latents() if name in trace.values and trace.values[name].requires_grad]
+        if not names:
+            return {}
         targets = teacher.targets()
         drawn = {name: trace.values[name].detach() for name in targets}
         again = teacher.rollout(followed, inputs, forced=drawn)

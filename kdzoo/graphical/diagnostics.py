@@ -5,7 +5,8 @@ are dispersed too little. Local distillation puts it into the deviations instead
 errors of another. Three numbers tell the cases apart.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
@@ -33,9 +34,13 @@ class Diagnosis:
     marginal: float
 
     @property
-    def gap(self) -> float:
+    def bound_gap(self) -> float:
         """What the bound exceeds the marginal divergence by, nats."""
         return self.surrogate - self.marginal
+
+    def as_dict(self) -> dict[str, float]:
+        """Return all numbers by name."""
+        return {**asdict(self), "bound_gap": self.bound_gap}
 
 
 def diagnose(teacher: Graph, student: Graph, noise: Values, inputs: Values | None = None) -> Diagnosis:
@@ -71,18 +76,18 @@ def diagnose(teacher: Graph, student: Graph, noise: Values, inputs: Values | Non
     )
 
 
-def advise(ours: Diagnosis, local: Diagnosis) -> str:
+def advice(ours: Mapping[str, float], local: Mapping[str, float]) -> str:
     """Return one line: which of two students to keep, and why.
 
     Args:
-        ours: of the student that was given its own latents.
+        ours: numbers of :class:`Diagnosis` of the student that was given its own latents.
         local: of the one that was given the teacher's.
     """
-    better = "surrogate" if ours.marginal <= local.marginal else "local"
+    better = "the surrogate loss" if ours["marginal"] <= local["marginal"] else "local distillation"
     return (
-        f"{better} here: divergence of the marginals {ours.marginal:.3g} (surrogate) and {local.marginal:.3g} (local) "
-        f"nats, paired error {ours.paired_error:.2g} and {local.paired_error:.2g}, "
-        f"dispersion {ours.dispersion:.2f} and {local.dispersion:.2f}"
+        f"Advice: {better} here; divergence of the marginals {ours['marginal']:.3g} nats by the surrogate loss, "
+        f"{local['marginal']:.3g} locally, paired error {ours['paired_error']:.2g} and {local['paired_error']:.2g}, "
+        f"dispersion {ours['dispersion']:.2f} and {local['dispersion']:.2f}."
     )
 
 

@@ -102,8 +102,8 @@ def interpolations(models: Models, path: Path, view: View) -> Path | None:
         if top is not None:
             generator = _generator()
             ends = model.noise(2, generator=generator)
-            noise = _repeated(ends, COLUMNS)
-            noise[top] = between(*ends[top], torch.linspace(0, 1, COLUMNS))
+            first, second = ends[top]
+            noise = {**_repeated(ends, COLUMNS), top: between(first, second, torch.linspace(0, 1, COLUMNS))}
             rows[name] = _images(model, noise, _repeated(_inputs(model, 1, generator), COLUMNS), view)
     return _rows(rows, path)
 

@@ -108,7 +108,7 @@ def _telling(name: str, latents: Collection[str], teacher: Graph, student: Graph
 
 def _raw(graph: Graph, names: Collection[str], values: Values, noise: Values, rows: int) -> dict[str, Tensor]:
     """Return what the nets of some nodes return, by random node, where the given values are forced."""
-    like: Tensor = graph.like  # type: ignore[assignment]
+    like: Tensor = graph.like
     rules = Rules(forced=frozenset(values), noisy=frozenset(noise))
     store = {**values, **{f"{name}|noise": value for name, value in noise.items()}}
     for node in graph.nodes():
@@ -139,7 +139,7 @@ def _masses(
     latents: Sequence[str], teacher: tuple[Graph, Values], student: tuple[Graph, Values], rows: Values, n: int
 ) -> Tensor:
     """Return the mass of the noise of each pair of states, [n, S, S], the teacher's first; S is 1 without latents."""
-    like: Tensor = student[0].like  # type: ignore[assignment]
+    like: Tensor = student[0].like
     masses = like.new_ones(n, 1, 1)
     for latent in latents:
         (starts, ends), (first, last) = (

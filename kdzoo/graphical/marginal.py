@@ -88,7 +88,9 @@ def gaussian_marginal(graph: Graph, inputs: Values | None = None) -> Multivariat
     values = _affine_values(graph, inputs)
     parts = [values[name] for name in graph.targets()]
     offset, matrix = (torch.cat(part, 1) for part in zip(*parts, strict=True))
-    return MultivariateNormal(offset, matrix @ matrix.mT, validate_args=False)
+    root = torch.linalg.qr(matrix.mT).R.mT  # of the covariance, without squaring its condition
+    signs = root.diagonal(dim1=-2, dim2=-1).sign()[:, None]
+    return MultivariateNormal(offset, scale_tril=root * signs, validate_args=False)
 
 
 # ---------------------------------------------------------------- two models
@@ -284,7 +286,7 @@ def _states(graph: Graph, name: str) -> Tensor:
     digits = digits.reshape(-1, *positions)
     if isinstance(family, Categorical):
         digits = torch.nn.functional.one_hot(digits, base)
-    return digits.to(graph.like)  # type: ignore[arg-type]
+    return digits.to(graph.like)
 
 
 def _base(name: str, family: Family) -> int:
@@ -356,7 +358,7 @@ def _affine(
     Raises:
         ConfigError: a value is no affine function of the noise.
     """
-    like: Tensor = graph.like  # type: ignore[assignment]
+    like: Tensor = graph.like
     shapes = {name: one.shape[1:] for name, one in graph.noise(1, leaves=True).items()}
     k = sum(prod(shape) for shape in shapes.values())
     others = 2 * torch.randn(POINTS, k, generator=torch.Generator().manual_seed(0))

@@ -117,7 +117,7 @@ class LSTM(Recurrence):
         cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
         return o.sigmoid() * cell.tanh(), cell
 
-    def _driven(self, values: Sequence[Tensor]) -> Tensor:
+    def _driven(self, values: tuple[Tensor, ...]) -> Tensor:
         drives, rest = values[: self.driven], values[self.driven :]
         if self.inputs is None:
             return drives[0]

@@ -1,5 +1,6 @@
 """Directed graphical models: judged by their samples, beside those of the data and of the teacher."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from kdzoo.batch import Batch, as_batch
 from kdzoo.errors import ConfigError
 from kdzoo.functional import samples as distances
 from kdzoo.graphical import Graph, drawing
+from kdzoo.graphical.diagnostics import advice, diagnose
+from kdzoo.graphical.paired import check_partners
 from kdzoo.inference import inference
 from kdzoo.kinds.judges import Judges
 from kdzoo.kinds.kind import Kind
@@ -33,7 +36,8 @@ class Predictions:
         shared: features of samples under the noise that all models share.
         other: features of samples under noise of the model's own.
         pictures: of the first samples under the shared noise, [m, c, h, w]; None where they cannot be drawn.
-        bound: mean negative evidence bound of the observations, nats; None for a model that does not infer.
+        likelihood: of the observations, mean nats: ``negative_bound`` of a model that was trained to infer,
+            ``negative_log_density`` of one that has an exact ``log_density``.
     """
 
     model: Graph | None
@@ -41,7 +45,7 @@ class Predictions:
     shared: dict[str, Tensor]
     other: dict[str, Tensor]
     pictures: Tensor | None
-    bound: float | None
+    likelihood: dict[str, float]
 
 
 class Samples(nn.Module):
@@ -119,7 +123,7 @@ class GraphicalModelKind(Kind):
             self.judges.features(sets[0], drawn[0]),
             self.judges.features(sets[1], drawn[1]),
             self.judges.pictures(sets[0][:SHOWN], None if drawn[0] is None else drawn[0][:SHOWN]),
-            _bound(model, rows) if isinstance(model, Graph) and bool(model.infers) else None,
+            _likelihood(model, rows) if isinstance(model, Graph) else {},
         )
 
     def _generated(self, model: nn.Module, n: int, number: int, given: Mapping[str, Tensor]) -> Tensor:
@@ -160,9 +164,7 @@ class GraphicalModelKind(Kind):
         found |= _more_distances(predictions.data[first], predictions.shared[first])
         for name in others:
             found[f"frechet_{name}"] = _frechet(predictions.data[name], predictions.shared[name])
-        if predictions.bound is not None:
-            found["negative_bound"] = predictions.bound
-        return found
+        return found | predictions.likelihood
 
     def fidelity(self, student: Predictions, teacher: Predictions) -> dict[str, float]:
         """Return the distances to the teacher's samples: under the same noise, and under other noise."""
@@ -173,7 +175,14 @@ class GraphicalModelKind(Kind):
         found |= {f"{name}_independent": value for name, value in independent.items()}
         for name in others:
             found[f"frechet_{name}_paired"] = _frechet(teacher.shared[name], student.shared[name])
-        return found
+        if student.model is None or teacher.model is None:
+            return found
+        return found | _diagnosis(teacher.model, student.model)
+
+    def advice(self, fidelity: Mapping[str, Mapping[str, float]]) -> str | None:
+        """Return whether the surrogate loss or local distillation suits these models."""
+        both = [fidelity.get(role, {}) for role in ("student", "local")]
+        return advice(*both) if all("marginal" in one for one in both) else None
 
     def size(self, model: nn.Module) -> int:
         """Return the number of a model's parameters, with those that only infer."""
@@ -213,6 +222,14 @@ def _draw(model: Graph, n: int, number: int, given: Mapping[str, Tensor] | None 
     return model.samples(model.noise(n, generator=generator), given).float().cpu()
 
 
+def _likelihood(model: Graph, rows: Iterable[Batch]) -> dict[str, float]:
+    if hasattr(model, "log_density"):
+        with inference(model):
+            density = model.log_density(torch.cat([batch["input"] for batch in rows]).to(model.like))
+        return {"negative_log_density": -float(density.mean())}
+    return {"negative_bound": _bound(model, rows)} if bool(model.infers) else {}
+
+
 def _bound(model: Graph, rows: Iterable[Batch]) -> float:
     total, seen = 0.0, 0
     generator = torch.Generator().manual_seed(0)
@@ -225,6 +242,24 @@ def _bound(model: Graph, rows: Iterable[Batch]) -> float:
             total += float(torch.stack(list(model.evidence(here, noise, lengths).values())).sum())
             seen += len(batch["input"])
     return total / seen
+
+
+def _diagnosis(teacher: Graph, student: Graph) -> dict[str, float]:
+    """Return what a student makes of shared noise; nothing where noise or targets are not shared, or too many."""
+    try:
+        check_partners(teacher, student)
+    except ConfigError:
+        return {}
+    size = sum(math.prod(node.family.shape) for node in teacher.targets().values())
+    steps = teacher.scan.steps if teacher.scan is not None else 1
+    if size * steps > MOST:
+        return {}
+    generator = torch.Generator().manual_seed(4)
+    given = {name: value.to(teacher.like) for name, value in teacher.draw_inputs(4 * MOST, generator=generator).items()}
+    found = diagnose(teacher, student, teacher.noise(4 * MOST, generator=generator), given).as_dict()
+    if hasattr(teacher, "divergence_from"):
+        found["kl"] = teacher.divergence_from(student)
+    return found
 
 
 def _frechet(real: Tensor, generated: Tensor) -> float:

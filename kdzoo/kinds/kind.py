@@ -69,6 +69,10 @@ class Kind(ABC):
     def fidelity(self, student: Any, teacher: Any) -> dict[str, float]:
         """Return how closely a student follows its teacher."""
 
+    def advice(self, fidelity: Mapping[str, Mapping[str, float]]) -> str | None:  # noqa: ARG002
+        """Return one line on which of the taught models to keep, from their fidelity by role; None for most kinds."""
+        return None
+
     @abstractmethod
     def figures(self, predictions: Mapping[str, Any], folder: Path) -> list[Path]:
         """Draw teacher, student and controls side by side; return the files."""

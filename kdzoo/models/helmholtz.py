@@ -150,9 +150,13 @@ class HelmholtzMachine(Graph):
             total = total + (latent + given).logsumexp(1)
         return total
 
+    def divergence_from(self, student: "HelmholtzMachine") -> float:
+        """Return the exact KL of this model's density from a student's, nats; see :func:`kl_by_quadrature`."""
+        return kl_by_quadrature(self, student)
+
     def _states(self) -> Tensor:
         """Return the values of a latent, [4, 2]."""
-        return torch.tensor(list(itertools.product((0, 1), repeat=BITS))).to(self.like)  # type: ignore[arg-type]
+        return torch.tensor(list(itertools.product((0, 1), repeat=BITS))).to(self.like)
 
     def _log_table(self, name: str, parents: Tensor) -> Tensor:
         """Return the log-probability of every value of a latent given each value of its parent, [m, 4]."""
@@ -168,7 +172,7 @@ class HelmholtzMachine(Graph):
     def _kinks(self) -> list[float]:
         """Return the values of `y2` where a unit of `z2`'s net begins to act: there the density has no derivative."""
         layer = self.latents()["z2"].conditional.net.layers[0]  # type: ignore[union-attr, index]
-        places = -layer.bias / layer.weight[:, 0]  # type: ignore[union-attr, operator, index]
+        places = -layer.bias / layer.weight[:, 0]  # type: ignore[union-attr]
         return places[places.isfinite()].tolist()
 
 

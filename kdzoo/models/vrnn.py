@@ -68,15 +68,15 @@ class VRNN(Graph):
             Latent(
                 "z",
                 z,
-                Layers(hidden, width, *z.raw_shape),
+                Layers(hidden, width, z.raw_shape[0]),
                 STATE,
-                posterior=Layers(hidden + width, width, *z.raw_shape),
+                posterior=Layers(hidden + width, width, z.raw_shape[0]),
                 given=(STATE, "x_features"),
             ),
             Hidden("z_features", Layers(latents, width), "z"),
             Hidden("decoder", Layers(width + hidden, width), ("z_features", STATE)),
             *(
-                Target(name, family, nn.Linear(width, *family.raw_shape), "decoder", source)
+                Target(name, family, nn.Linear(width, family.raw_shape[0]), "decoder", source)
                 for name, (family, source) in observed.items()
             ),
             Hidden("x_features", Layers(sum(sizes.values()), width), tuple(observed)),

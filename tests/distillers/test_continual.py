@@ -13,7 +13,7 @@ from kdzoo.distillers import Continual, SemiAuxiliary
 from kdzoo.distillers.roll_outs import named, noise_in
 from kdzoo.errors import ConfigError
 from kdzoo.graphical.families import positive_scale
-from kdzoo.kinds import get
+from kdzoo.kinds.graphical_model import GraphicalModelKind
 from kdzoo.models import HVAE
 from kdzoo.pipeline import measurements
 
@@ -94,7 +94,7 @@ def test_distilled_old_classes_by_hand(task):
     torch.testing.assert_close(terms["old_image"], rest * difference / (2 * 0.05))
     for name in ("z2", "z1"):
         gaps = [(one - other).square().sum(1) for one, other in zip(theirs[name], own[name], strict=True)]
-        assert float(gaps[0].min()) > 0
+        assert float(gaps[0].detach().min()) > 0
         torch.testing.assert_close(terms[f"old_{name}"], rest * sum(gaps))
 
 
@@ -172,7 +172,7 @@ PROTOTYPES = torch.rand(6, 7, generator=torch.Generator().manual_seed(1))
 
 def data():
     targets = torch.arange(120) % 6
-    found = ArrayData((PROTOTYPES[targets], targets), (PROTOTYPES, torch.arange(6)), val_size=0, batch_size=40)
+    found = ArrayData((PROTOTYPES[targets], targets), (PROTOTYPES, torch.arange(6)), val_size=0, batch_size=60)
     found.setup()
     return found
 
@@ -192,9 +192,9 @@ class Follow(pl.Callback):
         self.ends.append(copy.deepcopy(module.student.state_dict()))
 
 
-def learned(folder, epochs, old="distil", tasks=TASKS, lr=3e-3):
+def learned(folder, epochs, old="distil", tasks=TASKS):
     torch.manual_seed(0)
-    distiller = Continual(model(), tasks=tasks, old=old, optimizer=partial(torch.optim.Adam, lr=lr))
+    distiller = Continual(model(width=16), tasks=tasks, old=old, optimizer=partial(torch.optim.Adam, lr=2e-2))
     follow = Follow()
     trainer = pl.Trainer(
         max_epochs=epochs,
@@ -217,7 +217,7 @@ def test_where_a_task_begins_the_student_is_kept_and_the_optimizer_forgets(tmp_p
     for kept, end in zip(distiller.kept, (1, 3), strict=True):
         state = kept.state_dict()
         assert all(torch.equal(state[name], value) for name, value in follow.ends[end].items())
-    assert follow.remembered == [1, 4, 1, 4, 1, 4]
+    assert follow.remembered == [1, 3, 1, 3, 1, 3]
     assert {name for name in distiller.state_dict() if name.startswith("kept.1.")} == {
         f"kept.1.{name}" for name in distiller.student.state_dict()
     }
@@ -237,24 +237,25 @@ def test_what_is_saved_continues_with_the_models_that_were_kept():
 def test_old_classes_are_remembered_where_something_is_done_for_them(tmp_path):
     errors = {}
     for old in WAYS:
-        distiller, _ = learned(tmp_path, 60, old, tasks=[[0, 1, 2], [3, 4, 5]], lr=1e-2)
+        distiller, _ = learned(tmp_path, 40, old, tasks=[[0, 1, 2], [3, 4, 5]])
         drawn = distiller.student.eval()
         given = {"label": torch.eye(6).repeat_interleave(50, 0)}
         samples = drawn.samples(drawn.noise(300), given).unflatten(0, (6, 50)).mean(1)
         errors[old] = (samples - PROTOTYPES).square().mean(1).sqrt().unflatten(0, (2, 3)).mean(1)
-    assert all(float(error[1]) < 0.1 for error in errors.values())
+    assert all(float(error[1]) < 0.05 for error in errors.values())
     assert float(errors["nothing"][0]) > 0.2
     assert float(errors["distil"][0]) < 0.1
-    assert float(errors["replay"][0]) < 0.15
+    assert float(errors["replay"][0]) < 0.1
 
 
 # ---------------------------------------------------------------- measurements
 
 
-class Numbered:
+class Numbered(GraphicalModelKind):
     """A kind whose metric says which model was measured, and on which classes."""
 
     def __init__(self, distiller, control):
+        super().__init__()
         self.models = [*distiller.kept, distiller.student, control]
 
     def predict(self, model, batches):
@@ -294,7 +295,7 @@ def test_samples_of_a_conditional_model_have_the_classes_of_the_observations():
     one = model().eval()
     targets = torch.tensor([4] * 30 + [5] * 10)
     batches = [{"input": PROTOTYPES[some], "target": some} for some in targets.split(16)]
-    found = get("graphical_model").predict(one, batches).shared["values"]
+    found = GraphicalModelKind().predict(one, batches).shared["values"]
     noise = one.noise(40, generator=torch.Generator().manual_seed(0))
     expected = one.samples(noise, {"label": torch.eye(6)[targets]})
     torch.testing.assert_close(found, expected.detach().double())

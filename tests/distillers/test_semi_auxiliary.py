@@ -13,7 +13,8 @@ from kdzoo.data import Digits
 from kdzoo.distillers import Evidence, SemiAuxiliary
 from kdzoo.distillers.roll_outs import inputs_in, named, named_inputs, noise_in
 from kdzoo.errors import ConfigError
-from kdzoo.graphical import Bernoulli, Categorical, Graph, Input, Latent, Normal, Target
+from kdzoo.graphical import Bernoulli, Categorical, Constant, Graph, Input, Latent, Normal, Target
+from kdzoo.graphical.marginal import expected_divergences, marginal_kl
 from kdzoo.graphical.paired import node_divergence, paired_rollout
 from kdzoo.models import HVAE
 
@@ -231,3 +232,54 @@ def test_evidence_is_the_bound_with_the_latents_warmed_up(digits):
 def test_evidence_of_a_model_that_infers_nothing_is_refused():
     with pytest.raises(ConfigError, match="latent 'z2' has no posterior"):
         Evidence(graph()).losses({"input": torch.zeros(2, 5)})
+
+
+# ---------------------------------------------------------------- discrete latents and exact marginals
+
+
+def binary(seed):
+    torch.manual_seed(seed)
+    top = Constant(2)
+    top.value.data = torch.randn(2)  # at equal chances the expectation has a kink
+    return Graph(
+        [
+            Latent("z2", Bernoulli((2,)), top),
+            Latent("z1", Bernoulli((2,)), nn.Linear(2, 2), "z2"),
+            Target("y", Bernoulli((3,)), nn.Linear(2, 3), "z1", source="input"),
+        ]
+    )
+
+
+@pytest.mark.parametrize("estimator", ["none", "straight_through", "gumbel", "reinforce", "enumerate"])
+def test_estimators_agree_on_the_loss_and_differ_in_what_they_reach(estimator):
+    torch.manual_seed(0)
+    teacher, student = binary(0), binary(1)
+    distiller = SemiAuxiliary(student, teacher, estimator=estimator, temperature=0.01, latent_weight=0.0)
+    terms = distiller.losses({"input": torch.zeros(4000, 0), **named(distiller._noise(4000))})
+    assert all(value.shape == (4000,) for value in terms.values())
+    exact = expected_divergences(teacher, student)["y"]
+    assert float(terms["y"].detach().mean()) == pytest.approx(float(exact), rel=0.05)
+    terms["y"].mean().backward()
+    reached = student.entries[0].conditional.net.value.grad
+    assert (reached is None or not reached.any()) == (estimator == "none")
+
+
+def test_reinforce_and_enumeration_have_the_exact_gradient():
+    teacher, student = binary(0), binary(1)
+
+    def gradient(loss):
+        return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(student.parameters()))])
+
+    exact = gradient(expected_divergences(teacher, student)["y"].sum())
+    torch.manual_seed(0)
+    for estimator, tolerance in (("enumerate", 1e-3), ("reinforce", 0.05)):
+        distiller = SemiAuxiliary(student, teacher, estimator=estimator)
+        found = gradient(distiller.losses({"input": torch.zeros(20_000, 0)})["y"].mean())
+        assert float((found - exact).norm() / exact.norm()) < tolerance
+
+
+def test_the_exact_marginal_is_one_term():
+    teacher, student = binary(0), binary(1)
+    terms = SemiAuxiliary(student, teacher, marginal=True).losses({"input": torch.zeros(5, 0)})
+    assert list(terms) == ["marginal"]
+    assert float(terms["marginal"].detach().mean()) == pytest.approx(float(marginal_kl(teacher, student).detach()))

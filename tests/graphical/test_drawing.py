@@ -124,19 +124,16 @@ def test_what_fits_is_drawn_and_differs_between_models(case, tmp_path):
     [
         (lambda: nn.Linear(2, 2), images),
         (point_model, images),
-        (image_model, lambda: sequences(pictures=stroke_images)),
+        (point_model, sequences),
         (lambda: sequence_model(StrokeVRNN), sequences),  # offsets are no bits
+        (lambda: sequence_model(VectorVRNN), lambda: points(3)),
+        (lambda: sequence_model(VectorVRNN), lambda: None),
     ],
-    ids=["no_graph", "points", "images", "offsets"],
+    ids=["no_graph", "points_of_images", "points_of_sequences", "offsets", "bits_of_points", "no_data"],
 )
 def test_nothing_is_drawn_of_what_does_not_fit(build, data, tmp_path):
-    drawing.strokes({}, next(iter(sequences().test_dataloader())), stroke_images, tmp_path / "none.png")
-    models = {"student": build()}
-    found = drawing.portraits(models, tmp_path / "figures", data())
-    assert {path.stem for path in found} <= {"interpolations", "latent_maps"}  # these need no data
-    assert bool(found) == isinstance(models["student"], HVAE)
-    assert not (tmp_path / "none.png").exists()
-    assert (tmp_path / "figures").exists() == bool(found)
+    assert drawing.portraits({"student": build()}, tmp_path / "figures", data()) == []
+    assert not (tmp_path / "figures").exists()
 
 
 @pytest.mark.parametrize("case", ["images", "strokes", "points"])
@@ -199,7 +196,7 @@ def test_an_interpolation_leads_from_one_image_to_another(drawn, tmp_path):
         ends = model.samples(noise)
     torch.testing.assert_close(rows["student"][[0, -1]], ends)
     steps = rows["student"].diff(dim=0).flatten(1).norm(dim=1)
-    assert steps.max() < 0.5 * (ends[1] - ends[0]).norm()
+    assert 0 < steps.min() <= steps.max() < steps.sum() / 4  # nowhere a leap
 
 
 def test_only_the_first_latent_moves(drawn, tmp_path):
@@ -329,7 +326,7 @@ def test_densities_of_all_points(drawn, tmp_path):
 
 
 def test_a_model_that_diverged_is_drawn_too(tmp_path):
-    for case in ("images", "strokes", "bits", "points"):
+    for case in ("images", "strokes", "bits"):
         build, data, names = CASES[case]
         broken = build()
         with torch.no_grad():

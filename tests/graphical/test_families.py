@@ -236,10 +236,6 @@ def test_a_family_that_cannot_be_is_refused(make, message):
         make()
 
 
-def test_a_whole_number_is_a_shape():
-    assert Normal(3) == Normal((3,))
-
-
 def test_two_models_must_agree_on_a_family():
     check_same("z", Normal((2,)), Normal((2,), scale=1.0))
     with pytest.raises(ConfigError, match=r"^node 'z': the teacher has Normal \(2,\), the student Bernoulli \(2,\);"):

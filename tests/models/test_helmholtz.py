@@ -212,6 +212,7 @@ def test_the_divergence_agrees_with_a_finer_grid_and_with_samples(seed):
 def test_the_divergence_of_equal_machines_is_zero():
     teacher = machine()
     assert kl_by_quadrature(teacher, copy.deepcopy(teacher)) == 0
+    assert teacher.divergence_from(copy.deepcopy(teacher)) == 0
 
 
 def test_the_divergence_of_a_shift_is_known():
