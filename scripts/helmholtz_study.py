@@ -115,8 +115,8 @@ def main():
     lines = [
         "# The Helmholtz machine on Old Faithful",
         "",
-        f"`python scripts/helmholtz_study.py --seeds {options.seeds} --steps {options.steps}`, {datetime.date.today()}, "
-        f"Python {platform.python_version()}, torch {torch.__version__}, "
+        f"`python scripts/helmholtz_study.py --seeds {options.seeds} --steps {options.steps}`, "
+        f"{datetime.date.today()}, Python {platform.python_version()}, torch {torch.__version__}, "
         f"{time.process_time() - started:.0f} CPU s, one thread.",
         "",
         f"Exact KL(teacher || student), nats, {options.seeds} teachers and students; the teachers' mean log density of "

@@ -19,9 +19,10 @@ from kdzoo.fitted import FittedDistiller
 from kdzoo.functional import hard_target_ce, soft_target_kl
 
 REGISTERED = registry.targets("distiller")
+ROLLED_OUT = "the models are rolled out with noise, not called"
 EXEMPTIONS: dict[str, dict[str, str]] = {
     **{name: dict(FittedDistiller.exempt) for name in ("baum_welch", "coreset", "fgw_pfa", "online_pfa", "ot_pfa")},
-    **dict.fromkeys(("continual", "evidence", "semi_auxiliary"), {"compile": "the models are rolled out with noise, not called"}),
+    **{name: {"compile": ROLLED_OUT} for name in ("continual", "evidence", "semi_auxiliary")},
     "feature_kd": {"compile": "hidden layers are read by hooks, which compiled code passes over"},
 }
 """Every exemption of every registered distiller, with its reason; an addition here is a decision."""

@@ -148,7 +148,9 @@ class Subject:
         how = self.job.training(name, self.folder / name)
         with _quiet():
             history = fit(
-                distiller, distiller.transfer_set(data), replace(how, callbacks=[*how.callbacks, *callbacks], every_n_steps=every_n_steps)
+                distiller,
+                distiller.transfer_set(data),
+                replace(how, callbacks=[*how.callbacks, *callbacks], every_n_steps=every_n_steps),
             )
         return Trained(distiller, data, history, read_checkpoint(how.folder / "last.ckpt"))
 

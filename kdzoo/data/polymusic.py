@@ -49,6 +49,10 @@ class PolyphonicMusic(SequenceData):
         self.collection = choice("name", name, tuple(_FILES))
         self.root = root
 
+    def summaries(self, samples: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Return what pieces [n, T, 88] are compared by, [n, 178]; see :func:`summaries`."""
+        return summaries(samples, lengths)
+
     def read(self) -> tuple[RealSequences, RealSequences, RealSequences]:
         """Read the file."""
         file = _FILES[self.collection]
@@ -58,6 +62,28 @@ class PolyphonicMusic(SequenceData):
             for part, cells in zip(_PARTS, read_mat(path, _PARTS), strict=True)
         )
         return train, val, test
+
+
+def summaries(rolls: Tensor, lengths: Tensor | None = None) -> Tensor:
+    """Return what can be compared of pieces of any length, [n, 178].
+
+    The share of steps at which each of 88 keys sounds, that at which it begins to sound, and mean and deviation of the
+    number of keys that sound together.
+
+    Args:
+        rolls: [n, T, 88] of 0 and 1.
+        lengths: int64 [n], valid steps, >= 1; None: all.
+    """
+    n, steps, _ = rolls.shape
+    counts = torch.full((n,), steps, device=rolls.device) if lengths is None else lengths
+    valid = (torch.arange(steps, device=rolls.device) < counts[:, None]).to(rolls)
+    sounding = rolls * valid[..., None]
+    begins = sounding * (1 - torch.cat([torch.zeros_like(rolls[:, :1]), rolls[:, :-1]], 1))
+    together = sounding.sum(2)
+    mean = together.sum(1) / counts
+    spread = (((together - mean[:, None]).square() * valid).sum(1) / counts).sqrt()
+    shares = [one.sum(1) / counts[:, None] for one in (sounding, begins)]
+    return torch.cat([*shares, mean[:, None], spread[:, None]], 1)
 
 
 def _roll(cell: npt.NDArray[Any], name: str) -> Tensor:

@@ -1,9 +1,9 @@
 """Distillation of deep directed graphical models in their semi-auxiliary form.
 
-Chen, Liang, Zeng, Yao & Shao 2023, "A unified knowledge distillation framework for deep directed graphical models". Every
-latent z_i is a function of its parents and of noise eps_i without parameters. Teacher and student are rolled out on the
-same noise, the student on its own latents; wherever a target feeds a later node, it is the teacher's sample. With the distributions
-p_i of teacher and q_i of student for node i given its parents,
+Chen, Liang, Zeng, Yao & Shao 2023, "A unified knowledge distillation framework for deep directed graphical models".
+Every latent z_i is a function of its parents and of noise eps_i without parameters. Teacher and student are rolled out
+on the same noise, the student on its own latents; wherever a target feeds a later node, it is the teacher's sample.
+With the distributions p_i of teacher and q_i of student for node i given its parents,
 
     surrogate loss    L_sd  = sum over targets i of E d(p_i, q_i)
     latent losses     L_z,i = E d_z(p_i, q_i)
@@ -79,7 +79,8 @@ class SemiAuxiliary(Distiller):
     student_kind: ClassVar[str] = "graphical_model"
     uses_teacher_output: bool = False
     paper: ClassVar[str] = (
-        "Chen, Liang, Zeng, Yao & Shao 2023, A unified knowledge distillation framework for deep directed graphical models"
+        "Chen, Liang, Zeng, Yao & Shao 2023, "
+        "A unified knowledge distillation framework for deep directed graphical models"
     )
     bibtex: ClassVar[str] = """@inproceedings{chen2023unified,
   title     = {A Unified Knowledge Distillation Framework for Deep Directed Graphical Models},

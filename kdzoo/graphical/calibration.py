@@ -1,8 +1,8 @@
 """How much an error in a latent costs in the targets: the natural weight of its loss.
 
 A small error d of latent z changes the targets' distribution by the divergence KL = d^T F d / 2, where F is the Fisher
-information that the targets have about z. With F_k its diagonal entries, the weight of a squared error of an element of z
-is therefore the mean of F_k / 2: then the latent's loss is measured in nats of the targets, whatever the sizes of
+information that the targets have about z. With F_k its diagonal entries, the weight of a squared error of an element of
+z is therefore the mean of F_k / 2: then the latent's loss is measured in nats of the targets, whatever the sizes of
 both.
 """
 

@@ -5,6 +5,7 @@ are dispersed too little. Local distillation puts it into the deviations instead
 errors of another. Three numbers tell the cases apart.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
@@ -21,11 +22,12 @@ class Diagnosis:
     """How a student fares on shared noise and as a whole.
 
     Attributes:
-        paired_error: mean squared difference of the targets' means on the same noise, in parts of the teacher's variance.
+        paired_error: mean squared difference of the targets' means on the same noise, in parts of the teacher's
+            variance.
         dispersion: total variance of the student's targets in parts of the teacher's.
         surrogate: L_sd, nats.
         marginal: KL of the normal distributions with the moments of teacher and student, nats: an estimate of the
-            divergence of the marginals.
+            divergence of the marginals; NaN where there are more values than half the samples.
     """
 
     paired_error: float
@@ -39,8 +41,9 @@ class Diagnosis:
         return self.surrogate - self.marginal
 
     def as_dict(self) -> dict[str, float]:
-        """Return all numbers by name."""
-        return {**asdict(self), "bound_gap": self.bound_gap}
+        """Return all numbers by name, without those that are not known."""
+        every = {**asdict(self), "bound_gap": self.bound_gap}
+        return {name: value for name, value in every.items() if not math.isnan(value)}
 
 
 def diagnose(teacher: Graph, student: Graph, noise: Values, inputs: Values | None = None) -> Diagnosis:
@@ -62,18 +65,25 @@ def diagnose(teacher: Graph, student: Graph, noise: Values, inputs: Values | Non
         _flat([of.distributions[name].variance for name in names]).mean(0) for of in (pair.teacher, free)
     )
     alone = _flat([free.distributions[name].mean for name in names])
-    moments = [
-        (means.mean(0), torch.cov(means.T).reshape(means.shape[1], -1) + torch.diag(inside))
-        for means, inside in ((one, within), (alone, within_student))
-    ]
-    total = float(moments[0][1].trace())
+    variances = [float(means.var(0).sum() + inside.sum()) for means, inside in ((one, within), (alone, within_student))]
     surrogate = torch.stack([node_divergence(pair, name, "kl", "sum").mean() for name in names]).sum()
     return Diagnosis(
-        paired_error=float((one - other).square().sum(1).mean()) / total,
-        dispersion=float(moments[1][1].trace()) / total,
+        paired_error=float((one - other).square().sum(1).mean()) / variances[0],
+        dispersion=variances[1] / variances[0],
         surrogate=float(surrogate),
-        marginal=float(normal_kl(*moments[0], *moments[1])),
+        marginal=_moment_kl((one, within), (alone, within_student)),
     )
+
+
+def _moment_kl(teacher: tuple[Tensor, Tensor], student: tuple[Tensor, Tensor]) -> float:
+    """Return the KL of normal distributions with the moments of means [n, d] and variances [d] within."""
+    n, size = teacher[0].shape
+    if 2 * size > n:
+        return math.nan
+    moments = []
+    for means, within in (teacher, student):
+        moments += [means.mean(0), torch.cov(means.T).reshape(size, size) + torch.diag(within)]
+    return float(normal_kl(*moments))
 
 
 def advice(ours: Mapping[str, float], local: Mapping[str, float]) -> str:

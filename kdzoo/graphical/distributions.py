@@ -15,7 +15,7 @@ class Delta(Distribution):
         value: [...], the value.
     """
 
-    arg_constraints = {"value": constraints.real}  # noqa: RUF012 - torch's own form
+    arg_constraints = {"value": constraints.real}
     support = constraints.real
 
     def __init__(self, value: Tensor) -> None:
@@ -52,7 +52,7 @@ class DiscretizedLogistic(Distribution):
         bins: number of values, >= 2.
     """
 
-    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012 - torch's own form
+    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
     support = constraints.unit_interval
 
     def __init__(self, loc: Tensor, scale: Tensor, bins: int = 256) -> None:

@@ -61,7 +61,7 @@ class Family(ABC):
 
     @abstractmethod
     def noise(self, leading: Sequence[int], generator: torch.Generator | None = None) -> Tensor:
-        """Draw noise [*leading, *noise_shape] that has no parameters."""
+        """Draw noise ``[*leading, *noise_shape]`` that has no parameters."""
 
     @abstractmethod
     def sample(self, raw: Tensor, noise: Tensor) -> Tensor:

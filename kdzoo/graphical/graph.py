@@ -201,7 +201,7 @@ class Graph(nn.Module):
             if isinstance(entry, Scan):
                 entry.run(store, rules, rows, like)
                 continue
-            for task in tasks_of(entry, rules):  # type: ignore[arg-type]
+            for task in tasks_of(entry, rules):
                 store[task.provides] = task.run(_needed(task, store), rows, like)
         return self._trace(store)
 

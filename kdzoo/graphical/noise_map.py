@@ -1,8 +1,8 @@
 """Noise of a student that has fewer or smaller latents than its teacher.
 
 The noise of all of the teacher's latents without a partner is mapped to that of the student's by one matrix with
-orthonormal rows: what N(0, I) becomes is N(0, I) again, so the surrogate loss stays a bound for any such matrix, and the
-best one can be learned.
+orthonormal rows: what N(0, I) becomes is N(0, I) again, so the surrogate loss stays a bound for any such matrix, and
+the best one can be learned.
 """
 
 from math import prod

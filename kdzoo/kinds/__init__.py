@@ -10,10 +10,21 @@ from kdzoo.kinds.language_model import LanguageModelKind
 from kdzoo.kinds.poison import Poison
 
 KINDS: dict[str, Kind] = {
-    kind.name: kind for kind in (Classifier(), LanguageModelKind(), Automaton(), DataSet(), Poison(), GraphicalModelKind())
+    kind.name: kind
+    for kind in (Classifier(), LanguageModelKind(), Automaton(), DataSet(), Poison(), GraphicalModelKind())
 }
 
-__all__ = ["KINDS", "Automaton", "Classifier", "DataSet", "GraphicalModelKind", "Kind", "LanguageModelKind", "Poison", "get"]
+__all__ = [
+    "KINDS",
+    "Automaton",
+    "Classifier",
+    "DataSet",
+    "GraphicalModelKind",
+    "Kind",
+    "LanguageModelKind",
+    "Poison",
+    "get",
+]
 
 
 def get(name: str) -> Kind:

@@ -1,10 +1,9 @@
 """Directed graphical models: judged by their samples, beside those of the data and of the teacher."""
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -17,13 +16,24 @@ from kdzoo.graphical import Graph, drawing
 from kdzoo.graphical.diagnostics import advice, diagnose
 from kdzoo.graphical.paired import check_partners
 from kdzoo.inference import inference
-from kdzoo.kinds.judges import Judges
+from kdzoo.kinds.judges import Judges, some_batches, steps_of
 from kdzoo.kinds.kind import Kind
 
 MOST = 1024
 """Samples of a model, and of the data, that are compared."""
 SHOWN = 16
 """Samples of each model in a picture."""
+
+
+@runtime_checkable
+class HasDensity(Protocol):
+    """A model whose density is known exactly."""
+
+    def log_density(self, points: Tensor) -> Tensor:
+        """Return the log density of points [n, d], nats, [n]."""
+
+    def divergence_from(self, student: Any) -> float:
+        """Return KL(this model || a student of the same class), nats."""
 
 
 @dataclass(frozen=True)
@@ -54,17 +64,21 @@ class Samples(nn.Module):
     Args:
         shared: compared where models share their noise, [n, ...].
         other: another set, [n, ...].
+        lengths: int64 [n] of both, valid steps of sequences; None: those that models' sequences are given.
     """
 
-    def __init__(self, shared: Tensor, other: Tensor) -> None:
+    shared: Tensor
+    other: Tensor
+
+    def __init__(self, shared: Tensor, other: Tensor, lengths: tuple[Tensor, Tensor] | None = None) -> None:
         super().__init__()
         self.register_buffer("shared", shared)
         self.register_buffer("other", other)
+        self.lengths = lengths
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return as many samples as there are inputs, at most all."""
-        shared: Any = self.shared
-        return shared[: len(inputs)]
+        return self.shared[: len(inputs)]
 
 
 class GraphicalModelKind(Kind):
@@ -115,11 +129,11 @@ class GraphicalModelKind(Kind):
         data = torch.cat([batch["input"] for batch in rows])[:MOST]
         given = _observed_inputs(model, rows) if isinstance(model, Graph) else {}
         sets = [self._generated(model, len(data), number, given) for number in (0, 1)]
-        lengths = torch.cat([batch["mask"].sum(1) for batch in rows])[:MOST] if "mask" in rows[0] else None
-        drawn = [self.judges.lengths(len(data), number) for number in (0, 1)]
+        lengths = steps_of(rows)
+        drawn = [self._lengths(model, len(data), number) for number in (0, 1)]
         return Predictions(
             model if isinstance(model, Graph) else None,
-            self.judges.features(data, lengths),
+            self.judges.features(data, None if lengths is None else lengths[:MOST]),
             self.judges.features(sets[0], drawn[0]),
             self.judges.features(sets[1], drawn[1]),
             self.judges.pictures(sets[0][:SHOWN], None if drawn[0] is None else drawn[0][:SHOWN]),
@@ -129,21 +143,23 @@ class GraphicalModelKind(Kind):
     def _generated(self, model: nn.Module, n: int, number: int, given: Mapping[str, Tensor]) -> Tensor:
         """Return n samples; the noise of a number is the same for all models with the same nodes."""
         if isinstance(model, Samples):
-            return (model.shared, model.other)[number][:n]  # type: ignore[index]
+            return (model.shared, model.other)[number][:n]
         assert isinstance(model, Graph)
         with inference(model):
             return _draw(model, n, number, given)
 
+    def _lengths(self, model: nn.Module, n: int, number: int) -> Tensor | None:
+        if isinstance(model, Samples) and model.lengths is not None:
+            return model.lengths[number][:n]
+        return self.judges.lengths(n, number)
+
     def floors(self, models: Mapping[str, nn.Module], data: Any) -> dict[str, nn.Module]:
         """Return training samples (data against data), and the teacher under other noise (teacher against teacher)."""
-        seen, rows = 0, []
-        for batch in data.train_eval_dataloader():
-            rows.append(batch["input"])
-            seen += len(batch["input"])
-            if seen >= 2 * MOST:
-                break
-        train = torch.cat(rows)
-        found: dict[str, nn.Module] = {"data": Samples(train[:MOST], train[-MOST:])}
+        rows = list(some_batches(data, 2 * MOST))
+        train, lengths = torch.cat([batch["input"] for batch in rows]), steps_of(rows)
+        ends = slice(None, MOST), slice(-MOST, None)
+        own = None if lengths is None else (lengths[ends[0]], lengths[ends[1]])
+        found: dict[str, nn.Module] = {"data": Samples(train[ends[0]], train[ends[1]], own)}
         teacher = models.get("teacher")
         if isinstance(teacher, Graph):
             with inference(teacher):
@@ -223,7 +239,7 @@ def _draw(model: Graph, n: int, number: int, given: Mapping[str, Tensor] | None 
 
 
 def _likelihood(model: Graph, rows: Iterable[Batch]) -> dict[str, float]:
-    if hasattr(model, "log_density"):
+    if isinstance(model, HasDensity):
         with inference(model):
             density = model.log_density(torch.cat([batch["input"] for batch in rows]).to(model.like))
         return {"negative_log_density": -float(density.mean())}
@@ -250,14 +266,11 @@ def _diagnosis(teacher: Graph, student: Graph) -> dict[str, float]:
         check_partners(teacher, student)
     except ConfigError:
         return {}
-    size = sum(math.prod(node.family.shape) for node in teacher.targets().values())
-    steps = teacher.scan.steps if teacher.scan is not None else 1
-    if size * steps > MOST:
-        return {}
+    n = MOST // 4 if teacher.scan is not None else 4 * MOST
     generator = torch.Generator().manual_seed(4)
-    given = {name: value.to(teacher.like) for name, value in teacher.draw_inputs(4 * MOST, generator=generator).items()}
-    found = diagnose(teacher, student, teacher.noise(4 * MOST, generator=generator), given).as_dict()
-    if hasattr(teacher, "divergence_from"):
+    given = {name: value.to(teacher.like) for name, value in teacher.draw_inputs(n, generator=generator).items()}
+    found = diagnose(teacher, student, teacher.noise(n, generator=generator), given).as_dict()
+    if isinstance(teacher, HasDensity):
         found["kl"] = teacher.divergence_from(student)
     return found
 

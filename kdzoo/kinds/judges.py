@@ -1,10 +1,11 @@
 """The networks by whose features samples of generative models are compared.
 
 For images with labels the first judge is a classifier that is trained on the data, once for each data set; for other
-images it is a fixed random network. Pixels in principal components judge too. Vectors are compared as they are.
+images it is a fixed random network. Pixels in principal components judge too. Vectors are compared as they are, and
+sequences as the pictures or summaries that their data make of them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kdzoo import checkpoint
-from kdzoo.data.contract import IGNORE
+from kdzoo.data.contract import IGNORE, Batch
 from kdzoo.data.randomness import mix_seed
 from kdzoo.inference import inference
 from kdzoo.metrics.extractors import PenultimateFeatures, PrincipalComponents, RandomConvNet
@@ -50,11 +51,10 @@ class Judges:
     def of(data: Any, cache: Path) -> "Judges":
         """Return the judges of a data set; its classifier is trained if it is not in ``cache``."""
         counts = getattr(data, "lengths", None)
-        batches = list(_some_batches(data))
-        masks = [batch["mask"].sum(1) for batch in batches if "mask" in batch]
+        batches = list(some_batches(data, FITTED))
         some = torch.cat([batch["input"] for batch in batches])
-        view = getattr(data, "pictures", None) or _unscaled(data, some)
-        seen = view(some, torch.cat(masks) if masks else None)
+        view = getattr(data, "pictures", None) or getattr(data, "summaries", None) or _unscaled(data, some)
+        seen = view(some, steps_of(batches))
         if seen.ndim != 4:
             return Judges(view, {}, counts)
         extractors: dict[str, nn.Module] = {
@@ -106,14 +106,19 @@ def _unscaled(data: Any, seen: Tensor) -> Callable[[Tensor, Tensor | None], Tens
     return view
 
 
-def _some_batches(data: Any) -> Any:
-    """Yield training batches in order, until they hold enough samples to fit components to."""
+def some_batches(data: Any, least: int) -> Iterator[Batch]:
+    """Yield training batches in order, until they hold ``least`` samples."""
     seen = 0
     for batch in data.train_eval_dataloader():
         yield batch
         seen += len(batch["input"])
-        if seen >= FITTED:
+        if seen >= least:
             return
+
+
+def steps_of(batches: Sequence[Batch]) -> Tensor | None:
+    """Return the valid steps of all sequences of several batches, int64 [n]; None for samples without steps."""
+    return torch.cat([batch["mask"].sum(1) for batch in batches]) if "mask" in batches[0] else None
 
 
 def _classifier(data: Any, view: Callable[[Tensor, Tensor | None], Tensor], cache: Path) -> nn.Module:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.io import savemat
 
-from kdzoo.data import PolyphonicMusic
+from kdzoo.data import PolyphonicMusic, polymusic
 from kdzoo.data.mat import read_mat
 from kdzoo.errors import ConfigError, DataError
 
@@ -114,3 +114,18 @@ def test_real_music(real_root, name):
     cut = ready(PolyphonicMusic(name=name, root=real_root, max_steps=50, batch_size=4))
     batch = next(iter(cut.train_dataloader()))
     assert batch["input"].shape == (4, 50, 88)
+
+
+def test_summaries_of_a_small_piece():
+    roll = torch.zeros(2, 4, 88)
+    roll[0, :, 5] = 1
+    roll[0, 2:, 7] = 1
+    roll[1, 0, 5] = 1  # the steps after this one are padding
+    found = polymusic.summaries(roll, torch.tensor([4, 1]))
+    assert found.shape == (2, 178)
+    assert found[0, [5, 7]].tolist() == [1.0, 0.5]
+    assert found[0, [88 + 5, 88 + 7]].tolist() == [0.25, 0.25]
+    assert found[0, 176:].tolist() == [1.5, 0.5]
+    assert found[1, [5, 88 + 5, 176, 177]].tolist() == [1.0, 1.0, 1.0, 0.0]
+    assert found.sum(1).tolist() == pytest.approx([1.5 + 0.5 + 1.5 + 0.5, 3.0])
+    assert torch.equal(polymusic.summaries(roll)[0], found[0])

@@ -86,5 +86,5 @@ def test_what_cannot_be_mapped_is_refused():
     with pytest.raises(ConfigError, match="have 4 values without a partner, the teacher's"):
         NoiseMap(small, large, [], learned=True)
     bits = Graph([Latent("z", Bernoulli((2,))), Target("y", Normal((3,), 1.0), nn.Linear(2, 3), "z")])
-    with pytest.raises(ConfigError, match="latent 'z' has no partner .* it is Bernoulli"):
+    with pytest.raises(ConfigError, match=r"latent .z. has no partner .* it is Bernoulli"):
         NoiseMap(large, bits, [], learned=True)
