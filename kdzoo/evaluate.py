@@ -39,7 +39,7 @@ def evaluate_folder(folder: Path, cfg: DictConfig, *, allow: Collection[str] = (
     data = Job(for_seed(cfg, seed), seed, folder, allow).data()
     chosen = kinds.get(config.locate(cfg.distiller["_target_"]).student_kind)
     kind = next((one for one in kinds.KINDS.values() if one.owns(model)), chosen)
-    kind = kind.on(data, Path(cfg.cache_dir))
+    kind = kind.on(data, Path(cfg.cache_dir), cfg.judge)
     batches = list(data.test_dataloader())
     sample = {key: value[:8] for key, value in as_batch(batches[0]).items()}
     kind.check("model", model, sample, data.sizes)

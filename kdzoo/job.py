@@ -74,7 +74,8 @@ class Job:
 
     def untaught(self, student: nn.Module, target: str, source: Mapping[str, Any] | None = None) -> Distiller:
         """Build the distiller that trains on data alone, with the optimizer and scheduler of ``source``."""
-        node = {"_target_": target, "micro_batch_size": self.settings["distiller"].get("micro_batch_size")}
+        pieces = self.settings["distiller"].get("micro_batch_size")
+        node = {"_target_": target, "micro_batch_size": pieces, **self.settings["untaught"]}
         return self._distiller(node, student, None, source or self.settings)
 
     def _distiller(

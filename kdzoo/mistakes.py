@@ -41,6 +41,8 @@ RUN_TYPES: dict[str, Any] = {
     "seed": int | None,
     "seeds": list[int],
     "control": bool,
+    "untaught": dict[str, Any],
+    "judge": str | None,
     "teacher_cache": bool,
     "checkpoint_every_n_steps": int | None,
     "compile": bool,

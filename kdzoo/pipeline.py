@@ -69,7 +69,7 @@ def run_seed(job: Job) -> dict[str, Any]:
     method = config.locate(job.settings["distiller"]["_target_"])
     if job.settings["compile"] and "compile" in method.exempt:
         raise ConfigError(f"compile=true does not work with {method.__name__}: {method.exempt['compile']}")
-    kind = kinds.get(method.student_kind).on(data, Path(job.settings["cache_dir"]))
+    kind = kinds.get(method.student_kind).on(data, Path(job.settings["cache_dir"]), job.settings["judge"])
     models = {"student": job.model("student", data.sizes)}
     if method.teacher_kind is not None:
         models["teacher"] = teachers.build(job, data.sizes)

@@ -62,6 +62,7 @@ def _determinants(job: Job, node: dict[str, Any], changes: dict[str, Any], data:
         "content": data.fingerprint(),
         "training": {name: value for name, value in how.items() if name != "checkpoint"},
         "trainer": {**job.settings["trainer"], "max_epochs": how["max_epochs"]},
+        "untaught": job.settings["untaught"],
         "micro_batch_size": job.settings["distiller"].get("micro_batch_size"),
         "versions": versions(),
     }

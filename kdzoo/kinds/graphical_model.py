@@ -97,9 +97,9 @@ class GraphicalModelKind(Kind):
     def __init__(self, judges: Judges | None = None) -> None:
         self.judges = judges or Judges()
 
-    def on(self, data: Any, cache: Path) -> "GraphicalModelKind":
-        """Return this kind with networks that judge samples of these data."""
-        return GraphicalModelKind(Judges.of(data, cache))
+    def on(self, data: Any, cache: Path, judge: str | None = None) -> "GraphicalModelKind":
+        """Return this kind with networks that judge samples of these data, the user's own first."""
+        return GraphicalModelKind(Judges.of(data, cache, judge))
 
     def owns(self, model: nn.Module) -> bool:
         """Return whether it is a graph."""

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from kdzoo import checkpoint
 from kdzoo.data.contract import IGNORE, Batch
 from kdzoo.data.randomness import mix_seed
+from kdzoo.errors import ConfigError
 from kdzoo.inference import inference
-from kdzoo.metrics.extractors import PenultimateFeatures, PrincipalComponents, RandomConvNet
+from kdzoo.metrics.extractors import PenultimateFeatures, PrincipalComponents, RandomConvNet, ScriptedExtractor
 from kdzoo.models import ConvNet
 
 STEPS, BATCH, RATE = 400, 128, 1e-3
@@ -48,13 +49,25 @@ class Judges:
     are_pictures: bool = False
 
     @staticmethod
-    def of(data: Any, cache: Path) -> "Judges":
-        """Return the judges of a data set; its classifier is trained if it is not in ``cache``."""
+    def of(data: Any, cache: Path, file: str | None = None) -> "Judges":
+        """Return the judges of a data set.
+
+        Args:
+            data: the data module.
+            cache: where the classifier of the data is, or is put when it is trained.
+            file: TorchScript file of a network for images, which then judges first.
+
+        Raises:
+            DataError: the file is missing or no such network.
+            ConfigError: the data are no images.
+        """
         counts = getattr(data, "lengths", None)
         batches = list(some_batches(data, FITTED))
         some = torch.cat([batch["input"] for batch in batches])
         view = getattr(data, "pictures", None) or getattr(data, "summaries", None) or _unscaled(data, some)
         seen = view(some, steps_of(batches))
+        if file is not None and seen.ndim != 4:
+            raise ConfigError(f"judge is for images; samples of {type(data).__name__} are none, got {file!r}")
         if seen.ndim != 4:
             return Judges(view, {}, counts)
         extractors: dict[str, nn.Module] = {
@@ -64,6 +77,8 @@ class Judges:
         classes = data.sizes.get("num_classes", 0)
         if classes > 1 and "target" in batches[0]:
             extractors = {"classifier": PenultimateFeatures(_classifier(data, view, cache)), **extractors}
+        if file is not None:
+            extractors = {"file": ScriptedExtractor(file), **extractors}
         return Judges(view, extractors, counts, True)
 
     def features(self, samples: Tensor, lengths: Tensor | None) -> dict[str, Tensor]:

@@ -27,8 +27,14 @@ class Kind(ABC):
     untaught: ClassVar[str]
     """Target of the distiller that trains a model of this kind from data alone."""
 
-    def on(self, data: Any, cache: Path) -> "Kind":  # noqa: ARG002
-        """Return this kind, made ready to judge models of ``data``; what it needs for that is kept in ``cache``."""
+    def on(self, data: Any, cache: Path, judge: str | None = None) -> "Kind":  # noqa: ARG002
+        """Return this kind, made ready to judge models of some data.
+
+        Args:
+            data: the data module.
+            cache: folder for what is needed for that.
+            judge: file of a network that the user wants to judge; of use for few kinds.
+        """
         return self
 
     def floors(self, models: Mapping[str, nn.Module], data: Any) -> dict[str, nn.Module]:  # noqa: ARG002

@@ -8,7 +8,7 @@ from torch import nn
 
 from kdzoo import kinds
 from kdzoo.data import Digits
-from kdzoo.errors import ConfigError
+from kdzoo.errors import ConfigError, DataError
 from kdzoo.kinds.graphical_model import GraphicalModelKind, Samples
 from kdzoo.kinds.judges import Judges
 from kdzoo.metrics.extractors import PenultimateFeatures, PrincipalComponents, RandomConvNet
@@ -25,6 +25,25 @@ def digits():
 @pytest.fixture(scope="module")
 def kind(digits, tmp_path_factory):
     return GraphicalModelKind().on(digits, tmp_path_factory.mktemp("cache"))
+
+
+class Halved(nn.Module):
+    """What a file of Inception looks like from outside."""
+
+    def forward(self, images: torch.Tensor, return_features: bool = False) -> torch.Tensor:
+        small = images[:, :, ::2, ::2].flatten(1).float()
+        return small if return_features else small[:, :2]
+
+
+def test_a_network_in_a_file_judges_first(digits, tmp_path):
+    path = tmp_path / "halved.pt"
+    torch.jit.save(torch.jit.script(Halved()), path)
+    kind = GraphicalModelKind().on(digits, tmp_path, str(path))
+    predictions = kind.predict(model(), digits.test_dataloader())
+    assert list(predictions.data) == ["file", "classifier", "random", "pixels"]
+    assert predictions.data["file"].shape[1] == 3 * 16
+    with pytest.raises(DataError, match="missing"):
+        GraphicalModelKind().on(digits, tmp_path, str(tmp_path / "missing.pt"))
 
 
 def model(seed=0, width=6):
