@@ -279,8 +279,8 @@ class ScriptedExtractor(Extractor):
         DataError: If the file is missing, damaged, no TorchScript, or takes no ``return_features``.
 
     References:
-        Karras et al.: Training generative adversarial networks with limited data. NeurIPS 2020, arXiv:2006.06676 (whose
-            code defines such files).
+        Karras et al.: Training generative adversarial networks with limited data. NeurIPS 2020, arXiv:2006.06676. Its
+        code defines such files.
         Szegedy et al.: Rethinking the Inception architecture for computer vision. CVPR 2016, arXiv:1512.00567.
     """
 
