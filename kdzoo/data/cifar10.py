@@ -19,6 +19,7 @@ _TRAIN_FILES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
 _FILES = (*_TRAIN_FILES, "test_batch.bin")
 _ARCHIVE = "cifar10_subset.npz"
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+_HELD_OUT = ("x_holdout", "y_holdout")
 _PIXELS = 3 * 32 * 32
 _MEAN = (0.4914, 0.4822, 0.4465)
 _STD = (0.2470, 0.2435, 0.2616)
@@ -38,21 +39,25 @@ class CIFAR10(InMemoryData):
         root: folder of the data; None for the usual places.
         normalise: subtract each channel's published mean and divide by its standard deviation; otherwise
             pixels are in [0, 1].
+        held_out: add the archive's second held-out set (arrays x_holdout, y_holdout) to the test part.
         options: see :class:`kdzoo.data.memory.InMemoryData`.
 
     Raises:
         ConfigError: an option is out of range.
-        DataError: a file is missing or damaged, or cannot be downloaded.
+        DataError: a file or array is missing or damaged, or cannot be downloaded.
 
     Example:
         >>> CIFAR10(augment={"crop": 4, "flip": True}).is_augmented
         True
     """
 
-    def __init__(self, *, root: str | Path | None = None, normalise: bool = True, **options: Any) -> None:
+    def __init__(
+        self, *, root: str | Path | None = None, normalise: bool = True, held_out: bool = False, **options: Any
+    ) -> None:
         super().__init__(**options)
         self.root = root
         self.normalise = flag("normalise", normalise)
+        self.held_out = flag("held_out", held_out)
 
     @property
     def pixels(self) -> Scaling:
@@ -72,10 +77,15 @@ class CIFAR10(InMemoryData):
         """Read the archive or the binary files."""
         if (folder := self._archive_folder()) is not None:
             train_x, train_y, test_x, test_y = read_npz(folder / _ARCHIVE, _ARRAYS)
+            if self.held_out:
+                more_x, more_y = read_npz(folder / _ARCHIVE, _HELD_OUT)
+                test_x, test_y = np.concatenate([test_x, more_x]), np.concatenate([test_y, more_y])
             train, test = (
                 (_channels_first(train_x, "x_train"), train_y),
                 (_channels_first(test_x, "x_test"), test_y),
             )
+        elif self.held_out:
+            raise DataError(f"held_out=true needs {_ARCHIVE} with {' and '.join(_HELD_OUT)}")
         else:
             folder = self._binary_folder() or find_root(self.root, "cifar10", _FILES)
             *parts, test = (read_records(folder / file) for file in _FILES)

@@ -14,6 +14,7 @@ targets. Every node is a term of its own, named like the node. Where the margina
 divergence can be descended itself, as the one term ``marginal``.
 """
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -31,6 +32,7 @@ from kdzoo.errors import ConfigError
 from kdzoo.graphical import DIVERGENCES, Graph
 from kdzoo.graphical.calibration import latent_weights
 from kdzoo.graphical.discrete import gumbel_softmax, reinforce, straight_through
+from kdzoo.graphical.divergences import BOUNDING
 from kdzoo.graphical.enumeration import enumerated
 from kdzoo.graphical.marginal import marginal_divergence
 from kdzoo.graphical.noise_map import NoiseMap
@@ -52,7 +54,8 @@ class SemiAuxiliary(Distiller):
         parents: whose latents the student's nodes are given: ``student`` (the method), ``teacher`` (local distillation,
             every node by itself), or ``mixed``: the teacher's for a share of the samples that falls from 1 to 0.
         mixing: share of the training after which no sample takes the teacher's latents, in (0, 1]; of ``mixed`` only.
-        divergence: of targets: ``kl``, ``w2`` or ``mmd`` (:mod:`kdzoo.graphical.divergences`).
+        divergence: of targets: ``kl``, ``w2``, ``mmd`` or ``logits`` (:mod:`kdzoo.graphical.divergences`); the last has
+            no bound, of which a warning tells.
         latent_divergence: of latents; ``auto`` takes w2 for continuous and kl for discrete ones.
         reduction: of a latent's divergence over its elements, ``sum`` or ``mean``; that of targets is a sum.
         latent_weight: lambda of all latents that ``loss_weights`` does not name, finite and >= 0.
@@ -139,12 +142,26 @@ class SemiAuxiliary(Distiller):
         self.loss_weights = {**dict.fromkeys(self.compared, default), **self.loss_weights}
         for parameter in student.inference_parameters():
             parameter.requires_grad_(False)  # samples do not depend on them
+        self._warn_of_bounds()
         self.register_buffer("calibration", torch.ones(len(self.compared)))
 
     @property
     def controls(self) -> Mapping[str, Mapping[str, Any]]:
         """Local distillation, where every latent has a partner."""
         return {} if self.noise_map is not None or self.parents == "teacher" else {"local": {"parents": "teacher"}}
+
+    def _warn_of_bounds(self) -> None:
+        """Say which choice takes from the surrogate loss that it bounds the divergence of the marginals."""
+        reasons = []
+        if self.divergence not in BOUNDING:
+            reasons.append(f"divergence={self.divergence} of targets {', '.join(self.student.targets())}")
+        if self.parents == "mixed":
+            reasons.append("parents=mixed while some samples take the teacher's latents")
+        if self.estimator == "gumbel" and any(node.family.is_discrete for node in self.student.latents().values()):
+            reasons.append("estimator=gumbel, whose latents are relaxed")
+        if reasons:
+            self.remarks["bound"] = f"none on the divergence of the marginals: {'; '.join(reasons)}"
+            warnings.warn(f"the surrogate loss is no bound: {'; '.join(reasons)}", stacklevel=3)
 
     # ---------------------------------------------------------------- the transfer set
 

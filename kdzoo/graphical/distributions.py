@@ -1,4 +1,4 @@
-"""Distributions that torch lacks: a point, and the logistic distribution of a value on a grid."""
+"""Distributions that torch lacks: a point, and the logistic distribution of a value on a grid; values that repeat."""
 
 import math
 from typing import Any
@@ -6,6 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
+
+
+def compact(expanded: Tensor) -> Tensor:
+    """Return a tensor with one entry along the dimensions in which it repeats itself, which broadcasts to the same."""
+    return expanded[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in expanded.stride())]
 
 
 class Delta(Distribution):

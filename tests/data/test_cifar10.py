@@ -62,6 +62,25 @@ def test_archive_comes_first_and_is_normalised(tmp_path, folder):
     torch.testing.assert_close(data.splits.train.inputs, (torch.from_numpy(x) / 255 - MEAN) / STD)
 
 
+def test_the_second_held_out_set_is_added_to_the_test_part(tmp_path):
+    parts = {"train": made(30, 0), "test": made(5, 1), "holdout": made(7, 2)}
+    arrays = {f"x_{part}": x.transpose(0, 2, 3, 1) for part, (x, _) in parts.items()}
+    arrays |= {f"y_{part}": y for part, (_, y) in parts.items()}
+    np.savez(tmp_path / "cifar10_subset.npz", **arrays)
+    both, official = (CIFAR10(root=tmp_path, val_size=0, batch_size=8, held_out=held_out) for held_out in (True, False))
+    for data, count in ((both, 12), (official, 5)):
+        data.setup()
+        assert data.summary()["n_test"] == count
+    assert both.splits.test.targets[5:].tolist() == parts["holdout"][1].tolist()
+    assert torch.equal(both.splits.test.inputs[:5], official.splits.test.inputs)
+
+
+def test_the_binary_files_have_no_second_held_out_set(tmp_path):
+    write(tmp_path, binary_files())
+    with pytest.raises(DataError, match=r"held_out=true needs cifar10_subset.npz"):
+        CIFAR10(root=tmp_path, val_size=0, batch_size=8, held_out=True).setup()
+
+
 def test_download_unpacks_and_removes_the_archive(lonely, monkeypatch):
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:

@@ -177,7 +177,7 @@ def test_fewer_latents_learn_through_a_map_of_the_noise():
     ("option", "words"),
     [
         ({"parents": "both"}, "parents must be one of student, teacher, mixed"),
-        ({"divergence": "js"}, "divergence must be one of kl, w2, mmd"),
+        ({"divergence": "js"}, "divergence must be one of kl, w2, mmd, logits"),
         ({"reduction": "max"}, "reduction must be one of sum, mean"),
         ({"latent_weight": -1.0}, "latent_weight must be a finite number >= 0"),
         ({"mixing": 2.0}, r"mixing must be a finite number in \[0, 1\]"),
@@ -276,6 +276,27 @@ def test_reinforce_and_enumeration_have_the_exact_gradient():
         distiller = SemiAuxiliary(student, teacher, estimator=estimator)
         found = gradient(distiller.losses({"input": torch.zeros(20_000, 0)})["y"].mean())
         assert float((found - exact).norm() / exact.norm()) < tolerance
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"divergence": "logits"}, "divergence=logits of targets y"),
+        ({"parents": "mixed"}, "parents=mixed"),
+        ({"estimator": "gumbel"}, "estimator=gumbel"),
+    ],
+    ids=["logits", "mixed", "gumbel"],
+)
+def test_a_choice_without_a_bound_is_told(options, words):
+    with pytest.warns(UserWarning, match=f"the surrogate loss is no bound: {words}"):
+        distiller = SemiAuxiliary(binary(1), binary(0), **options)
+    assert words in distiller.remarks["bound"]
+
+
+def test_bounds_are_not_warned_of(recwarn):
+    distiller = SemiAuxiliary(binary(1), binary(0), divergence="w2")
+    assert not recwarn
+    assert "bound" not in distiller.remarks
 
 
 def test_the_exact_marginal_is_one_term():
