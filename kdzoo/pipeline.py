@@ -188,8 +188,7 @@ def evaluate(
 
 def measurements(kind: kinds.Kind, distiller: Distiller, model: nn.Module, data: Any) -> dict[str, float]:
     """Return what only the method can measure of a student or control on the test part."""
-    batches = list(data.test_dataloader())
-    return distiller.measurements(model, batches, lambda one, some: kind.metrics(kind.predict(one, some)))
+    return distiller.measurements(model, list(data.test_dataloader()), kind.scores)
 
 
 def summarise(jobs: list[Job], outcomes: list[dict[str, Any]], command: str) -> dict[str, Any]:

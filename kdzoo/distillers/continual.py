@@ -30,8 +30,6 @@ from kdzoo.graphical.paired import Pair, follow, imitated
 from kdzoo.inference import inference
 
 OLD = ("distil", "replay", "nothing")
-SUMMARISED = ("frechet", "frechet_random", "frechet_pixels", "one_nn")
-"""Metrics that are also reported as means over the old tasks, where the kind has them."""
 _ROLLED_OUT, _REPLAYED = "old_", "replayed_"
 
 
@@ -188,15 +186,15 @@ class Continual(Distiller):
         """Return Frechet distances on the classes of every task, after every step that had seen them.
 
         ``frechet_step<i>_task<j>`` counts tasks from 0. ``frechet_old`` is the mean over all tasks but the last, after
-        the last step, and so are ``frechet_random_old`` and others; ``forgetting`` is the mean growth of these tasks'
-        distances since their own step. A control that nobody taught has no steps, and is measured at its end.
+        the last step, and so is ``one_nn_old``; ``forgetting`` is the mean growth of these tasks' distances since their
+        own step. A control that nobody taught has no steps, and is measured at its end.
         """
         rows, last = [as_batch(batch) for batch in batches], len(self.tasks) - 1
         parts = [[part for batch in rows for part in of_classes(batch, classes)] for classes in self.tasks]
         steps = {**dict(enumerate(self.kept)), last: model} if model is self.student else {last: model}
         table = {(i, j): measure(one, parts[j]) for i, one in steps.items() for j in range(i + 1)}
         found = {f"frechet_step{i}_task{j}": metrics["frechet"] for (i, j), metrics in table.items()}
-        for name in [name for name in SUMMARISED if name in table[last, 0]]:
+        for name in ("frechet", "one_nn"):
             found[f"{name}_old"] = sum(table[last, j][name] for j in range(last)) / last
         if model is self.student:
             found["forgetting"] = sum(table[last, j]["frechet"] - table[j, j]["frechet"] for j in range(last)) / last

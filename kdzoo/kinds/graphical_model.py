@@ -1,7 +1,7 @@
 """Directed graphical models: judged by their samples, beside those of the data and of the teacher."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -126,14 +126,13 @@ class GraphicalModelKind(Kind):
     def predict(self, model: nn.Module, batches: Iterable[Any]) -> Predictions:
         """Return features of observations and of as many samples, twice; they have the inputs of the observations."""
         rows = [as_batch(batch) for batch in batches]
-        data = torch.cat([batch["input"] for batch in rows])[:MOST]
-        given = _observed_inputs(model, rows) if isinstance(model, Graph) else {}
+        data, lengths = _observations(rows)
+        given = _observed_inputs(model, rows)
         sets = [self._generated(model, len(data), number, given) for number in (0, 1)]
-        lengths = steps_of(rows)
         drawn = [self._lengths(model, len(data), number) for number in (0, 1)]
         return Predictions(
             model if isinstance(model, Graph) else None,
-            self.judges.features(data, None if lengths is None else lengths[:MOST]),
+            self.judges.features(data, lengths),
             self.judges.features(sets[0], drawn[0]),
             self.judges.features(sets[1], drawn[1]),
             self.judges.pictures(sets[0][:SHOWN], None if drawn[0] is None else drawn[0][:SHOWN]),
@@ -152,6 +151,16 @@ class GraphicalModelKind(Kind):
         if isinstance(model, Samples) and model.lengths is not None:
             return model.lengths[number][:n]
         return self.judges.lengths(n, number)
+
+    def scores(self, model: nn.Module, batches: Iterable[Any]) -> dict[str, float]:
+        """Return the Frechet distance and the nearest-neighbour accuracy of data and samples by the first judge."""
+        rows = [as_batch(batch) for batch in batches]
+        data, lengths = _observations(rows)
+        samples = self._generated(model, len(data), 0, _observed_inputs(model, rows))
+        judges = replace(self.judges, extractors=dict(list(self.judges.extractors.items())[:1]))
+        (real,) = judges.features(data, lengths).values()
+        (drawn,) = judges.features(samples, self._lengths(model, len(data), 0)).values()
+        return {"frechet": _frechet(real, drawn), "one_nn": float(distances.nearest_neighbour_accuracy(real, drawn))}
 
     def floors(self, models: Mapping[str, nn.Module], data: Any) -> dict[str, nn.Module]:
         """Return training samples (data against data), and the teacher under other noise (teacher against teacher)."""
@@ -221,8 +230,16 @@ class GraphicalModelKind(Kind):
         return drawing.portraits(models, folder, data)
 
 
-def _observed_inputs(model: Graph, rows: Iterable[Batch]) -> dict[str, Tensor]:
-    """Return the values of a model's inputs in the first ``MOST`` observations."""
+def _observations(rows: Sequence[Batch]) -> tuple[Tensor, Tensor | None]:
+    """Return the first ``MOST`` observations, and their numbers of valid steps if they are sequences."""
+    lengths = steps_of(rows)
+    return torch.cat([batch["input"] for batch in rows])[:MOST], None if lengths is None else lengths[:MOST]
+
+
+def _observed_inputs(model: nn.Module, rows: Iterable[Batch]) -> dict[str, Tensor]:
+    """Return the values of a model's inputs in the first ``MOST`` observations; nothing of what is no model."""
+    if not isinstance(model, Graph):
+        return {}
     seen = [model.observed(batch, model.inputs()) for batch in rows]
     return {name: torch.cat([values[name] for values in seen])[:MOST] for name in model.inputs()}
 

@@ -61,6 +61,10 @@ class Kind(ABC):
     def metrics(self, predictions: Any) -> dict[str, float]:
         """Return the quality of predictions against the data."""
 
+    def scores(self, model: nn.Module, batches: Iterable[Any]) -> dict[str, float]:
+        """Return what is quickly measured of a model, at least the score, for methods that measure many models."""
+        return self.metrics(self.predict(model, batches))
+
     def unseen(self, predictions: Any, validation: Any, classes: Sequence[int]) -> dict[str, float]:  # noqa: ARG002
         """Return what a model makes of classes that its training left out; nothing for kinds without classes.
 
