@@ -234,7 +234,8 @@ def _compose(typed: Sequence[Override], groups: Groups, folder: Path | None, res
         text = override.input_line or ""
         if _chooses(override, groups) and override.value() is None:
             text = f"~{override.key_or_group}"
-        is_new = not all(_has(cfg, override.key_or_group) for cfg in plain)
+        # A mapping may bring keys that the one in the file lacks, as loss_weights={z1: 0.5} does.
+        is_new = isinstance(override.value(), dict) or not all(_has(cfg, override.key_or_group) for cfg in plain)
         result.overrides.append(config.with_new_key(text, groups) if is_new else text)
 
 

@@ -84,10 +84,8 @@ def run_seed(job: Job) -> dict[str, Any]:
     history = train(job, distiller, transfer, "student")
     seconds["student"] = time.perf_counter() - started
     node = grown(job.node("student", data.sizes), models["student"])
-    methods = {"student": distiller}
-    if job.settings["control"]:
-        methods |= controls(job, distiller, kind, node)
-    for role, control in list(methods.items())[1:]:
+    beside = controls(job, distiller, kind, node) if job.settings["control"] else {}
+    for role, control in beside.items():
         models[role] = control.student
         seconds[role] = train(job, control, control.transfer_set(data), role).seconds
     models |= distiller.baselines(transfer)
@@ -95,7 +93,7 @@ def run_seed(job: Job) -> dict[str, Any]:
     unseen = job.settings["data"].get("exclude_classes") or ()
     times = {"seconds": seconds, "cpu_seconds": {"student": history.cpu_seconds}}
     result = {**evaluate(kind, models, data, job.folder, unseen), **times}
-    for role, one in methods.items():
+    for role, one in {"student": distiller, **beside}.items():
         result["models"][role]["metrics"] |= measurements(
             kind, one if isinstance(one, method) else distiller, one.student, data
         )
@@ -121,6 +119,8 @@ def rehearse(job: Job, method: type[Distiller], models: Mapping[str, nn.Module],
     for role, kind in (("student", method.student_kind), ("teacher", method.teacher_kind)):
         if role in models:
             kinds.get(str(kind)).check(role, models[role], sample, data.sizes)
+    if job.settings["control"] and kinds.get(method.student_kind).untaught != job.settings["distiller"]["_target_"]:
+        kinds.get(method.student_kind).check_untaught(models["student"])
     copies = copy.deepcopy(dict(models))
     job.distiller(copies["student"], copies.get("teacher")).rehearse(sample)
 

@@ -165,7 +165,7 @@ def _rows(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     models = {role: report[role] for role in ROLES if report[role]}
     models |= {name: one for name, one in report["controls"].items() if name not in models}
     rows = [["parameters", *(f"{model['parameters']:,}" for model in models.values())]]
-    for metric in report["student"]["metrics"]:
+    for metric in dict.fromkeys(metric for model in models.values() for metric in model["metrics"]):
         rows.append([metric, *(_number(model["metrics"].get(metric)) for model in models.values())])
     for key in report["fidelity"].get("student", ()):
         rows.append([f"{key} (teacher)", *(_number(report["fidelity"].get(name, {}).get(key)) for name in models)])

@@ -22,20 +22,29 @@ from bench_common import in_turns, publish, ratio, table
 from bench_unroll import high_water, seconds, verdict
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, cosine_similarity
 
+from kdzoo.distillers import SemiAuxiliary
+from kdzoo.distillers.roll_outs import named, pair_losses
+from kdzoo.graphical import Graph, Trace
 from kdzoo.graphical.families import positive_scale
-from kdzoo.graphical.paired import node_divergence, paired_rollout
-from kdzoo.models import StrokeVRNN
+from kdzoo.graphical.faster import faster, gains_from_bfloat16
+from kdzoo.graphical.paired import Pair, follow, imitated, node_divergence, paired_rollout
+from kdzoo.models import HVAE, ConvHVAE, StrokeVRNN
+from kdzoo.models.hvae import SCALE
 
 Noise = dict[str, Tensor]
 Way = Callable[[], Tensor]
 """Sets the student's gradients and returns the loss, up to what does not depend on the student."""
 
 LOOP, FROZEN, KDZOO = "loop", "loop, frozen teacher", "kdzoo"
+LEAST, BY_HAND = "the least", "by hand"
+PLAIN, FOLDED, LOWERED = "plain", "folded", "folded, bfloat16"
+APART_STEPS, TOGETHER = "four steps", "one roll-out"
 NETS = ("z", "z_features", "decoder", "pen", "offset", "x_features")
 LATENT_WEIGHT = 1e-3
-FASTER, APART = 2.5, 1e-6
+FASTER, APART, RELATIVE = 2.5, 1e-6, 1e-5
+OVERHEAD, TWICE, ALIGNED, NEAR, STUDENTS = 1.25, 2, 0.999, 0.01, 4
 
 
 # ---------------------------------------------------------------- a variational recurrent network
@@ -208,12 +217,231 @@ def sequences(rounds: int) -> list[str]:
     ]
 
 
+# ---------------------------------------------------------------- hierarchical variational autoencoders
+
+
+@dataclass(frozen=True)
+class Images:
+    """A comparison of image models: what builds both, widths of teacher and student, images, runs of one timing."""
+
+    build: Callable[..., Graph]
+    teacher: int
+    student: int
+    batch: int
+    repeats: int = 1
+
+    def model(self, width: int, seed: int = 0) -> Graph:
+        """Return a model whose norms have seen data, always the same."""
+        torch.manual_seed(seed)
+        model = self.build(width=width)
+        with torch.no_grad():
+            for _ in range(3):
+                model.rollout(model.noise(16))
+        return model
+
+    def noise(self, model: Graph) -> Noise:
+        """Return the noise of a batch, always the same."""
+        return model.noise(self.batch, generator=torch.Generator().manual_seed(1))
+
+    def seconds(self, run: Callable[[], object]) -> float:
+        """Return the CPU seconds of a run, a mean where one is short."""
+        return seconds(lambda: [run() for _ in range(self.repeats)]) / self.repeats
+
+
+MLP = functools.partial(HVAE, in_shape=(1, 28, 28))
+CONV = functools.partial(ConvHVAE, in_shape=(3, 32, 32))
+HIERARCHIES = {
+    "layers, 256 to 12, B 128": Images(MLP, 256, 12, 128, repeats=8),
+    "convolutions, 32 to 8, B 32": Images(CONV, 32, 8, 32),
+}
+TEACHERS = {"width 128, B 8": Images(CONV, 128, 8, 8), "width 32, B 32": Images(CONV, 32, 8, 32)}
+SHARED = {
+    "layers, 256 to 12, B 128": Images(MLP, 256, 12, 128, repeats=4),
+    "convolutions, 128 to 8, B 8": Images(CONV, 128, 8, 8),
+}
+
+
+def plain_raws(model: Graph, noise: Noise) -> Noise:
+    """Return what the nets of learned nodes return, by a loop from the topmost latent, N(0, (1 + 1e-6)^2), down."""
+    (top, _), *rest = model.random_nodes().items()
+    value, raws = (1 + 1e-6) * noise[top], {}
+    for name, node in rest:
+        raws[name] = raw = node.conditional.net(value)
+        if name in noise:
+            mean, raw_scale = raw.chunk(2, 1)
+            value = mean + positive_scale(raw_scale) * noise[name]
+    return raws
+
+
+def least(teacher: Graph, student: Graph, noise: Noise) -> None:
+    """Do what every step must: both nets there, the student's back from a plain sum."""
+    student.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        plain_raws(teacher, noise)
+    torch.stack([raw.sum() for raw in plain_raws(student, noise).values()]).sum().backward()
+
+
+def by_hand(teacher: Graph, student: Graph, noise: Noise) -> None:
+    """Go there and back in plain torch."""
+    student.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        taught = plain_raws(teacher, noise)
+    terms = []
+    for name, raw in plain_raws(student, noise).items():
+        if name in noise:
+            (mean, scale), (own, own_scale) = (one.chunk(2, 1) for one in (taught[name], raw))
+            gap = (mean - own).square() + (positive_scale(scale) - positive_scale(own_scale)).square()
+        else:
+            gap = kl_divergence(Normal(taught[name], SCALE), Normal(raw, SCALE))
+        terms.append(gap.flatten(1).sum(1).mean())
+    torch.stack(terms).sum().backward()
+
+
+def distilled(distiller: SemiAuxiliary, noise: Noise) -> None:
+    """Go there and back as a training step does."""
+    distiller.student.zero_grad(set_to_none=True)
+    batch = {"input": torch.zeros(len(next(iter(noise.values()))), 0), **named(noise)}
+    torch.stack([values.mean() for values in distiller.losses(batch).values()]).sum().backward()
+
+
+def hierarchies(rounds: int) -> list[str]:
+    """Return the paragraphs about the step of hierarchical variational autoencoders."""
+    rows, reached = [], {}
+    for name, size in HIERARCHIES.items():
+        teacher, student = size.model(size.teacher), size.model(size.student, 1)
+        distiller, noise = SemiAuxiliary(student, teacher, calibrated=False), size.noise(teacher)
+        distiller.train()
+        ways: dict[str, Callable[[], None]] = {
+            LEAST: functools.partial(least, teacher, student, noise),
+            BY_HAND: functools.partial(by_hand, teacher, student, noise),
+            KDZOO: functools.partial(distilled, distiller, noise),
+        }
+        found = {}
+        for way, run in ways.items():
+            run()
+            found[way] = {key: value.clone() for key, value in gradients(student).items()}
+        largest, apart = compared(found[KDZOO], found[BY_HAND])
+        times = in_turns({way: functools.partial(size.seconds, run) for way, run in ways.items()}, rounds)
+        rows += [[f"{name}: {way}", spread(times[way]), f"{ratio(times, way, LEAST):.2f}"] for way in ways]
+        overhead = ratio(times, KDZOO, LEAST)
+        reached[f"{name}: at most {OVERHEAD} times the least ({overhead:.2f})"] = overhead <= OVERHEAD
+        reached[f"derivatives within {RELATIVE:.0e} of the largest ({apart / largest:.0e})"] = (
+            apart <= RELATIVE * largest
+        )
+    return [
+        "## Hierarchical variational autoencoders",
+        "Losses and gradients of one step of `HVAE` (28 x 28 pixels) and `ConvHVAE` (3 x 32 x 32), KL of the image and "
+        "W2 of the latents. The least that any step does is the teacher's nets without gradient, and the student's "
+        "there and back from a plain sum. By hand is the same loss in plain torch.",
+        table(["", "CPU ms (range)", "/ least"], rows),
+        verdict(reached),
+    ]
+
+
+def matched(student: Graph, trace: Trace, noise: Noise) -> None:
+    """Set the gradients of a student on a teacher's roll-out."""
+    student.zero_grad(set_to_none=True)
+    terms = pair_losses(Pair(trace, follow(student, trace, noise)), student)
+    torch.stack([values.mean() for values in terms.values()]).sum().backward()
+
+
+def beside(teacher: Graph) -> Graph:
+    """Return a copy with weights that are a little off."""
+    near = copy.deepcopy(teacher)
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for parameter in near.parameters():
+            parameter.mul_(1 + NEAR * torch.randn_like(parameter))
+    return near
+
+
+def fast_teachers(rounds: int) -> list[str]:
+    """Return the paragraphs about the teacher's roll-out by a fast copy."""
+    gains, rows, reached = gains_from_bfloat16(torch.device("cpu")), [], {}
+    for name, size in TEACHERS.items():
+        teacher, student = size.model(size.teacher).eval(), size.model(size.student, 1)
+        noise = size.noise(teacher)
+        ways = {PLAIN: teacher, FOLDED: faster(teacher, bfloat16=False), LOWERED: faster(teacher, bfloat16=True)}
+        timed = {way: functools.partial(imitated, model, noise) for way, model in ways.items()}
+        near = beside(teacher)
+        found: dict[str, list[Tensor]] = {}
+        first = {}
+        for way, run in timed.items():
+            traces: list[Trace] = []
+            first[way] = seconds(lambda run=run, traces=traces: traces.append(run()))  # also what is done once
+            found[way] = []
+            for one in (student, near):
+                matched(one, traces[0], noise)
+                found[way].append(torch.cat([value.flatten() for value in gradients(one).values()]).double())
+        often = {way: functools.partial(seconds, run) for way, run in timed.items() if gains or way != LOWERED}
+        times = in_turns(often, rounds)
+        for way in ways:
+            once = way not in times
+            spent = f"{1e3 * first[way]:.0f} (once)" if once else spread(times[way])
+            speed = statistics.median(times[PLAIN]) / first[way] if once else ratio(times, PLAIN, way)
+            cosines = [float(cosine_similarity(*both, dim=0)) for both in zip(found[way], found[PLAIN], strict=True)]
+            rows.append([f"{name}: {way}", spent, f"{speed:.2f}", *(f"{cosine:.7f}" for cosine in cosines)])
+            if way == LOWERED:
+                reached[f"{name}: bfloat16 {TWICE} times as fast ({speed:.2f})"] = speed >= TWICE
+                reached[f"both cosines at least {ALIGNED} ({min(cosines):.5f})"] = min(cosines) >= ALIGNED
+    have = "has" if gains else "has no"
+    return [
+        "## A fast teacher",
+        "The teacher's roll-out of `ConvHVAE`, 3 x 32 x 32 pixels: in eval mode; a copy with its norms folded into the "
+        "convolutions; the copy with its nets in bfloat16. Cosines of a student's gradient with that by the plain "
+        f"teacher: of a new student of width 8, and of a near one: the teacher with weights that are off by {NEAR:.0%}. "
+        f"No model is trained. This processor {have} instructions for bfloat16"
+        + ("." if gains else ", so that `fast_teacher=true` takes the folded copy in float32."),
+        table(["", "CPU ms (range)", "plain /", "cosine, new", "cosine, near"], rows),
+        verdict(reached),
+    ]
+
+
+def several(rounds: int) -> list[str]:
+    """Return the paragraphs about students that share a roll-out of their teacher."""
+    rows, reached = [], {}
+    for name, size in SHARED.items():
+        teacher = size.model(size.teacher).eval()
+        students = [size.model(size.student, 1 + seed) for seed in range(STUDENTS)]
+        noise = size.noise(teacher)
+
+        def apart(teacher: Graph = teacher, students: list[Graph] = students, noise: Noise = noise) -> None:
+            for student in students:
+                matched(student, imitated(teacher, noise), noise)
+
+        def together(teacher: Graph = teacher, students: list[Graph] = students, noise: Noise = noise) -> None:
+            trace = imitated(teacher, noise)
+            for student in students:
+                matched(student, trace, noise)
+
+        ways: dict[str, Callable[[], None]] = {APART_STEPS: apart, TOGETHER: together}
+        found = {}
+        for way, run in ways.items():
+            run()
+            found[way] = [{key: value.clone() for key, value in gradients(student).items()} for student in students]
+        times = in_turns({way: functools.partial(size.seconds, run) for way, run in ways.items()}, rounds)
+        rows += [[f"{name}: {way}", spread(times[way]), f"{ratio(times, APART_STEPS, way):.2f}"] for way in ways]
+        speed = ratio(times, APART_STEPS, TOGETHER)
+        largest = max(compared(*pair)[1] for pair in zip(*found.values(), strict=True))
+        if size.build is CONV:
+            reached[f"{name}: {FASTER} times as fast ({speed:.2f})"] = speed >= FASTER
+        reached[f"{name}: equal gradients ({largest:.0e})"] = largest == 0
+    return [
+        "## Several students of one roll-out",
+        f"Gradients of {STUDENTS} students on the same noise: a roll-out of the teacher for each, or one for all "
+        "(`imitated` once, `follow` for each).",
+        table(["", "CPU ms (range)", "apart /"], rows),
+        verdict(reached),
+    ]
+
+
 # ---------------------------------------------------------------- what all parts use
 
 
 def spread(times: list[float]) -> str:
     """Return the median of seconds with their range, in ms."""
-    return f"{1e3 * statistics.median(times):.0f} ({1e3 * min(times):.0f} to {1e3 * max(times):.0f})"
+    middle, digits = statistics.median(times), 0 if min(times) > 0.1 else 1
+    return f"{1e3 * middle:.{digits}f} ({1e3 * min(times):.{digits}f} to {1e3 * max(times):.{digits}f})"
 
 
 def compared(found: Noise, expected: Noise) -> tuple[float, float]:
@@ -241,7 +469,7 @@ def print_peak(size: str, way: str) -> None:
     print((high_water() - before) / 1024)
 
 
-PARTS: list[Callable[[int], list[str]]] = [sequences]
+PARTS: list[Callable[[int], list[str]]] = [sequences, hierarchies, fast_teachers, several]
 
 
 def main() -> None:

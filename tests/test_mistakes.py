@@ -176,6 +176,14 @@ def test_a_key_that_is_only_in_the_signature_may_be_set(monkeypatch):
     assert "did you mean 'temperature'?" in bad[0]
 
 
+def test_a_mapping_may_bring_keys_that_the_file_lacks():
+    for key in ("distiller.loss_weights={z1:0.5}", "untaught={warmup:0.5}", "teacher_training.data={train_size:100}"):
+        result = check(f"distiller=semi_auxiliary {key}")
+        assert result.mistakes == []
+        assert result.overrides == ["distiller=semi_auxiliary", f"++{key}"]
+        config.compose_all(result.overrides, None)
+
+
 def test_a_hidden_file_and_a_broken_file_are_named(tmp_path):
     (tmp_path / "distiller").mkdir()
     (tmp_path / "distiller" / "dkd.yaml").write_text("_target_: a.B\n")

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from kdzoo.checks import integer
 from kdzoo.data.contract import Batch, BatchData, batch_loader
+from kdzoo.data.derived import DerivedData
 from kdzoo.data.randomness import mix_seed
 from kdzoo.data.samplers import EpochBatches
 
@@ -39,7 +40,7 @@ def noise_of(draw: Draw, seed: int, epoch: int, index: Tensor) -> dict[str, Tens
     return {name: torch.cat([one[name] for one in drawn]).index_select(0, rows) for name in drawn[0]}
 
 
-class NoisyData(BatchData):
+class NoisyData(DerivedData):
     """Other data with the noise of a model, or the noise alone; its test part is that of the other data.
 
     Sequences come with their number of valid steps, ``length`` int64 [b], instead of a mask.
@@ -52,17 +53,13 @@ class NoisyData(BatchData):
     """
 
     def __init__(self, source: BatchData, draw: Draw, *, alone: bool, seed: int = 0) -> None:
-        super().__init__()
-        self.source, self.draw, self.alone = source, draw, alone
+        super().__init__(source)
+        self.draw, self.alone = draw, alone
         self.seed = integer("seed", seed, 0)
         theirs = source.train_sampler
         self.train_sampler = theirs
         if alone:
             self.train_sampler = EpochBatches(theirs.n, theirs.batch_size, theirs.seed, False, theirs.drop_last)
-
-    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - the source is set up
-        """Take this process's share of the batches."""
-        self.train_sampler.set_share(*self._share())
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the training batches of this process."""
@@ -83,27 +80,9 @@ class NoisyData(BatchData):
         part = self.source.val_dataloader()
         return [] if isinstance(part, list) and not part else _WithNoise(part, self)
 
-    def test_dataloader(self) -> Iterable[Batch]:
-        """Return the test part of the other data."""
-        return self.source.test_dataloader()
-
-    @property
-    def sizes(self) -> dict[str, Any]:
-        """Those of the other data."""
-        return self.source.sizes
-
-    @property
-    def is_augmented(self) -> bool:
-        """True: every epoch has other noise."""
-        return True
-
     def fingerprint(self) -> str:
         """Return the SHA-256 (hex) of the source's fingerprint, the seed and whether the noise is alone."""
         return hashlib.sha256(f"{self.source.fingerprint()} {self.seed} {self.alone}".encode()).hexdigest()
-
-    def summary(self) -> dict[str, int]:
-        """Return that of the other data."""
-        return self.source.summary()
 
     def noise(self, epoch: int, index: Tensor) -> dict[str, Tensor]:
         """Return the noise of samples of an epoch."""

@@ -1,7 +1,7 @@
 """A transfer set that language models write: every training batch is sampled when it is asked for."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,14 +9,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from kdzoo.checks import integer
-from kdzoo.data.contract import IGNORE, Batch, BatchData, batch_loader
+from kdzoo.data.contract import IGNORE, Batch, batch_loader
+from kdzoo.data.derived import DerivedData
 from kdzoo.data.randomness import mix_seed
 from kdzoo.data.samplers import EpochBatches
 from kdzoo.language import LanguageModel, sample
 from kdzoo.strings import Strings
 
 
-class SampledStrings(BatchData):
+class SampledStrings(DerivedData):
     """Strings that language models write for training; all other parts are those of other data.
 
     Nothing is kept: an epoch of any length takes the memory of one batch. A batch of an epoch is the same
@@ -47,18 +48,14 @@ class SampledStrings(BatchData):
         batch_size: int = 1000,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        self.source, self.models = data, list(models)
+        super().__init__(data)
+        self.models = list(models)
         self.n = integer("n", n, 1)
         self.seed = integer("seed", seed, 0)
         self.max_length = integer("max_length", max_length, 1)
         self.shares = list(shares) if shares is not None else [1 / len(self.models)] * len(self.models)
         self.batch_size = min(integer("batch_size", batch_size, 1), n)
         self.train_sampler = EpochBatches(n, self.batch_size, self.seed, shuffle=False)
-
-    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - the source is set up
-        """Take this process's share of the batches."""
-        self.train_sampler.set_share(*self._share())
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the training batches of this process."""
@@ -67,24 +64,6 @@ class SampledStrings(BatchData):
     def train_eval_dataloader(self) -> DataLoader[Batch]:
         """Return the strings of epoch 0 in order."""
         return batch_loader(_Written(self), EpochBatches(self.n, self.batch_size, self.seed, shuffle=False))
-
-    def val_dataloader(self) -> Iterable[Batch]:
-        """Return the val part of the other data."""
-        return self.source.val_dataloader()
-
-    def test_dataloader(self) -> Iterable[Batch]:
-        """Return the test part of the other data."""
-        return self.source.test_dataloader()
-
-    @property
-    def sizes(self) -> dict[str, Any]:
-        """Those of the other data."""
-        return self.source.sizes
-
-    @property
-    def is_augmented(self) -> bool:
-        """True: every epoch has other strings."""
-        return True
 
     def fingerprint(self) -> str:
         """Return the SHA-256 (hex) of the strings of epoch 0."""

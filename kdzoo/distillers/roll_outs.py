@@ -1,6 +1,6 @@
 """What the distillers of graphical models share: what comes with a batch, and the losses of a paired roll-out."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from torch import Tensor
 
@@ -43,6 +43,7 @@ def pair_losses(
     divergence: str = "kl",
     latent_divergence: str = "auto",
     reduction: str = "sum",
+    latents: Collection[str] | None = None,
     lengths: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Return the surrogate loss of targets and the losses of latents that have parameters, by node, [b] each.
@@ -50,11 +51,12 @@ def pair_losses(
     Chen et al. 2023, A unified knowledge distillation framework for deep directed graphical models.
 
     Args:
-        pair: roll-outs of teacher and student, in which each of the student's learned latents has a partner.
+        pair: roll-outs of teacher and student.
         student: the model that imitates.
         divergence: of targets, summed over their elements.
         latent_divergence: of latents; ``auto`` takes w2 for continuous and kl for discrete ones.
         reduction: of a latent's divergence over its elements, ``sum`` or ``mean``.
+        latents: names of those that are compared; None: all that have parameters.
         lengths: int64 [b], valid steps of sequences.
     """
 
@@ -66,7 +68,7 @@ def pair_losses(
         kind = latent_divergence
         if kind == "auto":
             kind = "kl" if latent.family.is_discrete else "w2"
-        if latent.is_learned:
+        if latent.is_learned if latents is None else name in latents:
             terms[name] = loss(name, kind, reduction)
     return terms
 

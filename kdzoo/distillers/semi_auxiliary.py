@@ -27,16 +27,17 @@ from kdzoo.batch import Batch, n_samples
 from kdzoo.data.noise import NoisyData, with_lengths
 from kdzoo.data.randomness import mix_seed
 from kdzoo.distiller import Distiller
-from kdzoo.distillers.roll_outs import inputs_in, named, named_inputs, noise_in
+from kdzoo.distillers.roll_outs import inputs_in, named, named_inputs, noise_in, pair_losses
 from kdzoo.errors import ConfigError
 from kdzoo.graphical import DIVERGENCES, Graph
 from kdzoo.graphical.calibration import latent_weights
 from kdzoo.graphical.discrete import gumbel_softmax, reinforce, straight_through
 from kdzoo.graphical.divergences import BOUNDING
 from kdzoo.graphical.enumeration import enumerated
+from kdzoo.graphical.faster import faster, gains_from_bfloat16
 from kdzoo.graphical.marginal import marginal_divergence
 from kdzoo.graphical.noise_map import NoiseMap
-from kdzoo.graphical.paired import Pair, check_partners, follow, imitated, node_divergence
+from kdzoo.graphical.paired import Pair, check_partners, follow, imitated
 from kdzoo.graphical.tasks import hard
 
 PARENTS = ("student", "teacher", "mixed")
@@ -63,6 +64,7 @@ class SemiAuxiliary(Distiller):
             lambda = 1 counts it in nats of the targets (:mod:`kdzoo.graphical.calibration`).
         estimator: of the gradient of targets through the student's discrete latents (:mod:`kdzoo.graphical.discrete`):
             ``none`` leaves these to their own losses, ``straight_through``, ``gumbel``, ``reinforce``, ``enumerate``.
+            Models without them, and with the teacher's latents, have no use for it: it is then ``none``.
         temperature: of ``gumbel``, > 0.
         samples: noises for each sample of a batch, >= 2; of ``reinforce`` only.
         marginal: whether to descend the exact divergence of the targets' marginals instead, for models that are linear
@@ -71,6 +73,9 @@ class SemiAuxiliary(Distiller):
             the noise of the teacher's unpaired latents by a trained semi-orthogonal matrix, ``first`` takes its first
             values (:mod:`kdzoo.graphical.noise_map`).
         inputs: where conditions come from: ``noise`` draws them, ``data`` takes those of the training data.
+        fast_teacher: whether a copy of the teacher is rolled out, its norms folded into its convolutions (models that
+            have ``folded()``), its nets in bfloat16 on devices that are faster with it (CUDA, CPUs with AMX or AVX512
+            for it): about the same values (:mod:`kdzoo.graphical.faster`).
         seed: of the noise, >= 0.
         **options: see :class:`kdzoo.Distiller`; the terms are named like the nodes.
 
@@ -113,22 +118,30 @@ class SemiAuxiliary(Distiller):
         marginal: bool = False,
         noise_map: str = "none",
         inputs: str = "noise",
+        fast_teacher: bool = False,
         seed: int = 0,
         **options: Any,
     ) -> None:
         super().__init__(student, teacher, **options)
         self.parents = checks.choice("parents", parents, PARENTS)
-        self.mixing = checks.number("mixing", mixing, 0.0, 1.0)
+        self.mixing = checks.number("mixing", checks.positive("mixing", mixing), 0.0, 1.0)
         self.divergence = checks.choice("divergence", divergence, tuple(DIVERGENCES))
         self.latent_divergence = checks.choice("latent_divergence", latent_divergence, ("auto", *DIVERGENCES))
         self.reduction = checks.choice("reduction", reduction, ("sum", "mean"))
         self.calibrated = checks.flag("calibrated", calibrated)
         self.estimator = checks.choice("estimator", estimator, ESTIMATORS)
-        self.samples = checks.integer("samples", samples, 2) if estimator == "reinforce" else 1
+        if parents == "teacher" or not any(node.family.is_discrete for node in student.latents().values()):
+            self.estimator = "none"  # there is nothing whose gradient it would estimate
+        self.samples = checks.integer("samples", samples, 2) if self.estimator == "reinforce" else 1
         samplers = {"straight_through": straight_through, "gumbel": gumbel_softmax(temperature)}
-        self.sampler = samplers.get(estimator, hard)
+        self.sampler = samplers.get(self.estimator, hard)
         self.marginal = checks.flag("marginal", marginal)
+        if parents == "mixed" and (marginal or self.estimator in ("reinforce", "enumerate")):
+            other = "marginal=true" if marginal else f"estimator={estimator}"
+            raise ConfigError(f"parents must be student or teacher with {other}, got 'mixed'")
         self.inputs = checks.choice("inputs", inputs, ("noise", "data"))
+        self.fast_teacher = checks.flag("fast_teacher", fast_teacher)
+        self._fast: list[Graph] = []  # a list, so that it is no submodule and in no checkpoint
         self.seed = checks.integer("seed", seed, 0)
         noise_map = checks.choice("noise_map", noise_map, NOISE_MAPS)
         self.paired = check_partners(teacher, student, unpaired=noise_map != "none")
@@ -137,7 +150,8 @@ class SemiAuxiliary(Distiller):
             self.noise_map = NoiseMap(teacher, student, self.paired, learned=noise_map == "learned")
             if parents != "student":
                 raise ConfigError(f"parents must be student where noise is mapped, got {parents!r}")
-        self.compared = [name for name in self.paired if student.latents()[name].is_learned]
+        learned = [name for name in self.paired if student.latents()[name].is_learned]
+        self.compared = [] if marginal else learned
         default = checks.number("latent_weight", latent_weight, 0.0)
         self.loss_weights = {**dict.fromkeys(self.compared, default), **self.loss_weights}
         for parameter in student.inference_parameters():
@@ -147,8 +161,11 @@ class SemiAuxiliary(Distiller):
 
     @property
     def controls(self) -> Mapping[str, Mapping[str, Any]]:
-        """Local distillation, where every latent has a partner."""
-        return {} if self.noise_map is not None or self.parents == "teacher" else {"local": {"parents": "teacher"}}
+        """Local distillation, where every latent has a partner and it is another method."""
+        learned = any(node.is_learned for node in self.student.latents().values())
+        if self.noise_map is not None or self.parents == "teacher" or not learned:
+            return {}
+        return {"local": {"parents": "teacher", "marginal": False}}
 
     def _warn_of_bounds(self) -> None:
         """Say which choice takes from the surrogate loss that it bounds the divergence of the marginals."""
@@ -157,7 +174,7 @@ class SemiAuxiliary(Distiller):
             reasons.append(f"divergence={self.divergence} of targets {', '.join(self.student.targets())}")
         if self.parents == "mixed":
             reasons.append("parents=mixed while some samples take the teacher's latents")
-        if self.estimator == "gumbel" and any(node.family.is_discrete for node in self.student.latents().values()):
+        if self.estimator == "gumbel":
             reasons.append("estimator=gumbel, whose latents are relaxed")
         if reasons:
             self.remarks["bound"] = f"none on the divergence of the marginals: {'; '.join(reasons)}"
@@ -174,15 +191,16 @@ class SemiAuxiliary(Distiller):
             drawn["share"] = torch.rand(n, generator=generator)
             if self.inputs == "noise":
                 drawn |= named_inputs(self.teacher.draw_inputs(n, generator=generator))
-            if lengths is not None:
+            if lengths is not None and self.inputs == "noise":
                 drawn["length"] = lengths[torch.randint(len(lengths), (n,), generator=generator)]
             return drawn
 
         return NoisyData(data, draw, alone=self.inputs == "noise", seed=self.seed)  # type: ignore[arg-type]
 
     def prepare(self, batch: Batch) -> None:  # noqa: ARG002
-        """Measure what an error in each latent costs in the targets."""
-        if not self.calibrated:
+        """Forget the copy of the teacher, and measure what an error in each latent costs in the targets."""
+        self._fast = []
+        if not (self.calibrated and self.compared):
             return
         generator = torch.Generator().manual_seed(mix_seed(self.seed, 2))
         like = self.teacher.like
@@ -216,32 +234,40 @@ class SemiAuxiliary(Distiller):
             inputs, teachers = self._repeated(inputs), self._repeated(teachers)
         if self.marginal:
             return {"marginal": marginal_divergence(self.teacher, self.student, noise, inputs)}
-        trace = imitated(self.teacher, noise, inputs)
+        trace = imitated(self._rolled_out(), noise, inputs)
         own = noise if self.noise_map is None else self.noise_map(noise)
         pair = Pair(trace, follow(self.student, trace, own, inputs, teachers=teachers, sampler=self.sampler))
-        return {**self._surrogate(pair, noise, inputs, lengths), **self._latent_losses(pair, lengths)}
-
-    def _surrogate(
-        self, pair: Pair, noise: Mapping[str, Tensor], inputs: Mapping[str, Tensor], lengths: Tensor | None
-    ) -> dict[str, Tensor]:
-        """Return the surrogate loss of every target, with the gradient of the estimator."""
-        if self.estimator == "enumerate" and self.parents == "student":
-            return enumerated(self.teacher, self.student, pair.teacher, noise, inputs, kind=self.divergence)
-        terms = {
-            name: node_divergence(pair, name, self.divergence, "sum", self._valid(name, lengths))
-            for name in self.student.targets()
-        }
+        terms = pair_losses(
+            pair,
+            self.student,
+            divergence=self.divergence,
+            latent_divergence=self.latent_divergence,
+            reduction=self.reduction,
+            latents=self.compared,
+            lengths=lengths,
+        )
         if self.estimator == "reinforce":
-            return reinforce(terms, pair, self.teacher, self.student, samples=self.samples)
+            targets = {name: terms.pop(name) for name in self.student.targets()}
+            terms = {name: value.reshape(-1, self.samples).mean(1) for name, value in terms.items()}
+            terms = {**reinforce(targets, pair, self.teacher, self.student, samples=self.samples), **terms}
+        elif self.estimator == "enumerate":
+            terms |= enumerated(self.teacher, self.student, trace, noise, inputs, kind=self.divergence)
+        for name, cost in zip(self.compared, self.calibration, strict=True):
+            terms[name] = cost * terms[name]
         return terms
 
-    def _latent_losses(self, pair: Pair, lengths: Tensor | None) -> dict[str, Tensor]:
-        terms = {}
-        for name, cost in zip(self.compared, self.calibration, strict=True):
-            valid = self._valid(name, lengths)
-            value = node_divergence(pair, name, self._latent_divergence(name), self.reduction, valid)
-            terms[name] = cost * value.reshape(-1, self.samples).mean(1)
-        return terms
+    def _rolled_out(self) -> Graph:
+        """Return the model that the student imitates: the teacher, or its fast copy on the same device."""
+        like = self.teacher.like
+        if not self.fast_teacher:
+            return self.teacher
+        if not self._fast or (self._fast[0].like.device, self._fast[0].like.dtype) != (like.device, like.dtype):
+            lowered = gains_from_bfloat16(like.device)
+            self._fast = [faster(self.teacher, bfloat16=lowered)]
+            norms = "norms folded" if hasattr(self.teacher, "folded") else "no norms to fold"
+            dtype = torch.bfloat16 if lowered else like.dtype
+            self.remarks["fast_teacher"] = f"{norms}, {dtype} on {like.device.type}"
+        return self._fast[0]
 
     def _repeated(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return values [b, ...] once for each noise of a sample; those that are no tensors stay."""
@@ -265,11 +291,3 @@ class SemiAuxiliary(Distiller):
             return 0.0
         steps = float(self.trainer.estimated_stepping_batches)
         return max(0.0, 1 - self.trainer.global_step / (self.mixing * steps))
-
-    def _latent_divergence(self, name: str) -> str:
-        if self.latent_divergence != "auto":
-            return self.latent_divergence
-        return "kl" if self.student.latents()[name].family.is_discrete else "w2"
-
-    def _valid(self, name: str, lengths: Tensor | None) -> Tensor | None:
-        return lengths if self.student.in_sequence(name) else None

@@ -8,35 +8,50 @@ both.
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
+from kdzoo.graphical.distributions import Delta
+from kdzoo.graphical.families import Normal
 from kdzoo.graphical.graph import Graph, Values
 from kdzoo.inference import inference
 
 
 def latent_weights(teacher: Graph, noise: Values, inputs: Values | None = None) -> dict[str, Tensor]:
-    """Return half the mean diagonal of the Fisher information about each latent that has a gradient, nats.
+    """Return half the mean diagonal of the Fisher information about each normal latent, nats.
 
-    The information is the mean squared score of targets that the teacher draws.
+    The information is the mean squared score of targets that the teacher draws. A score of z = mu + sigma eps is one of
+    eps divided by sigma, with all that follows from z. For a target that is a point, the information of a normal
+    variable of variance 1/2 around it is taken, whose divergence is the squared difference.
 
     Args:
         teacher: stays as it is.
         noise: of n samples; also of targets, so that all of them have values (``noise(n, leaves=True)``).
         inputs: values of the inputs.
+
+    Returns:
+        By latent; other families are left out.
     """
+    names = [name for name, node in teacher.latents().items() if isinstance(node.family, Normal) and name in noise]
     with inference(teacher), torch.enable_grad():
-        followed = {name: value.detach().requires_grad_() for name, value in noise.items()}
-        trace = teacher.rollout(followed, inputs)
-        names = [name for name in teacher.latents() if name in trace.values and trace.values[name].requires_grad]
-        if not names:
-            return {}
-        targets = teacher.targets()
-        drawn = {name: trace.values[name].detach() for name in targets}
-        again = teacher.rollout(followed, inputs, forced=drawn)
-        scored = [again.distributions[name].log_prob(drawn[name]).sum() for name in targets]
-        scores = torch.autograd.grad(
-            torch.stack(scored).sum(), [again.values[name] for name in names], allow_unused=True
-        )
-    return {
-        name: torch.zeros(()) if score is None else score.square().mean() / 2
-        for name, score in zip(names, scores, strict=True)
-    }
+        followed = {name: value.detach().requires_grad_(name in names) for name, value in noise.items()}
+        drawn = {name: teacher.rollout(noise, inputs).values[name].detach() for name in teacher.targets()}
+        trace = teacher.rollout(followed, inputs, forced=drawn)
+        generator = torch.Generator().manual_seed(0)
+        scored = torch.stack(
+            [_score(trace.distributions[name], drawn[name], generator) for name in teacher.targets()]
+        ).sum()
+        if not (names and scored.requires_grad):
+            return dict.fromkeys(names, torch.zeros(()))
+        scores = torch.autograd.grad(scored, [followed[name] for name in names], allow_unused=True)
+    found = {}
+    for name, score in zip(names, scores, strict=True):
+        scale = trace.distributions[name].stddev.detach()
+        found[name] = torch.zeros(()) if score is None else (score / scale).square().mean() / 2
+    return found
+
+
+def _score(distribution: Distribution, drawn: Tensor, generator: torch.Generator) -> Tensor:
+    """Return the sum of log-probabilities, or what has the gradient of that of a normal variable around a point."""
+    if isinstance(distribution, Delta):
+        return (2**0.5 * torch.randn(drawn.shape, generator=generator).to(drawn) * distribution.value).sum()
+    return distribution.log_prob(drawn).sum()

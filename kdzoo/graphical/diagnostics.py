@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from kdzoo.graphical.families import Normal
 from kdzoo.graphical.graph import Graph, Values
 from kdzoo.graphical.paired import Pair, follow, imitated, node_divergence
 from kdzoo.inference import inference
@@ -27,7 +28,8 @@ class Diagnosis:
         dispersion: total variance of the student's targets in parts of the teacher's.
         surrogate: L_sd, nats.
         marginal: KL of the normal distributions with the moments of teacher and student, nats: an estimate of the
-            divergence of the marginals; NaN where there are more values than half the samples.
+            divergence of the marginals. NaN where it is none: with inputs, targets that are not normal or that others
+            depend on, and more values than half the samples.
     """
 
     paired_error: float
@@ -71,8 +73,16 @@ def diagnose(teacher: Graph, student: Graph, noise: Values, inputs: Values | Non
         paired_error=float((one - other).square().sum(1).mean()) / variances[0],
         dispersion=variances[1] / variances[0],
         surrogate=float(surrogate),
-        marginal=_moment_kl((one, within), (alone, within_student)),
+        marginal=_moment_kl((one, within), (alone, within_student)) if _has_moments(teacher) else math.nan,
     )
+
+
+def _has_moments(graph: Graph) -> bool:
+    """Return whether means and variances given the latents tell those of the targets."""
+    targets = graph.targets()
+    leaves = graph.leaves()
+    are_normal = all(isinstance(node.family, Normal) for node in targets.values())
+    return are_normal and not graph.inputs() and leaves.issuperset(targets)
 
 
 def _moment_kl(teacher: tuple[Tensor, Tensor], student: tuple[Tensor, Tensor]) -> float:
@@ -86,17 +96,22 @@ def _moment_kl(teacher: tuple[Tensor, Tensor], student: tuple[Tensor, Tensor]) -
     return float(normal_kl(*moments))
 
 
-def advice(ours: Mapping[str, float], local: Mapping[str, float]) -> str:
-    """Return one line: which of two students to keep, and why.
+def advice(ours: Mapping[str, float], local: Mapping[str, float]) -> str | None:
+    """Return one line: which of two students to keep, and why; None where that cannot be told.
+
+    The divergence of the marginals decides: ``kl`` where it is known exactly, otherwise ``marginal``.
 
     Args:
-        ours: numbers of :class:`Diagnosis` of the student that was given its own latents.
+        ours: numbers of :class:`Diagnosis` of the student that was given its own latents, by name.
         local: of the one that was given the teacher's.
     """
-    better = "the surrogate loss" if ours["marginal"] <= local["marginal"] else "local distillation"
+    known = next((key for key in ("kl", "marginal") if key in ours and key in local), None)
+    if known is None or math.isclose(ours[known], local[known], rel_tol=1e-6):
+        return None
+    better = "the surrogate loss" if ours[known] < local[known] else "local distillation"
     return (
-        f"Advice: {better} here; divergence of the marginals {ours['marginal']:.3g} nats by the surrogate loss, "
-        f"{local['marginal']:.3g} locally, paired error {ours['paired_error']:.2g} and {local['paired_error']:.2g}, "
+        f"Advice: {better} here; divergence of the marginals {ours[known]:.3g} nats by the surrogate loss, "
+        f"{local[known]:.3g} locally, paired error {ours['paired_error']:.2g} and {local['paired_error']:.2g}, "
         f"dispersion {ours['dispersion']:.2f} and {local['dispersion']:.2f}."
     )
 

@@ -39,7 +39,8 @@ def kl_normal(p: Normal, q: Normal) -> Tensor:
 
 def _squared(one: Tensor, other: Tensor) -> Tensor:
     """Return the squared difference by one kernel there and one back."""
-    return mse_loss(*torch.broadcast_tensors(one, other), reduction="none")
+    one, other = torch.broadcast_tensors(one, other)
+    return mse_loss(one, other, reduction="none")
 
 
 def kl_bernoulli(p: Bernoulli, q: Bernoulli) -> Tensor:

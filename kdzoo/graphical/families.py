@@ -40,6 +40,8 @@ class Family(ABC):
     shape: tuple[int, ...]
     is_discrete: ClassVar[bool] = False
     is_random: ClassVar[bool] = True
+    support: ClassVar[tuple[float, float] | None] = None
+    """Least and greatest value that may be observed; None for all numbers."""
 
     def __post_init__(self) -> None:
         shape = (self.shape,) if isinstance(self.shape, int) else self.shape
@@ -59,9 +61,9 @@ class Family(ABC):
     def distribution(self, raw: Tensor) -> Distribution:
         """Return the distribution with batch shape [..., *shape] (without the classes of one-hot values)."""
 
-    @abstractmethod
     def noise(self, leading: Sequence[int], generator: torch.Generator | None = None) -> Tensor:
-        """Draw noise ``[*leading, *noise_shape]`` that has no parameters."""
+        """Draw noise ``[*leading, *noise_shape]`` without parameters: uniform, unless a family says otherwise."""
+        return torch.rand(*leading, *self.noise_shape, generator=generator)
 
     @abstractmethod
     def sample(self, raw: Tensor, noise: Tensor) -> Tensor:
@@ -71,8 +73,14 @@ class Family(ABC):
         """Return observations [b, ...] as values.
 
         Raises:
-            DataError: they have another shape.
+            DataError: they have another shape, or lie outside of the family's support.
         """
+        if self.support is not None and observed.numel():
+            least, most = float(observed.min()), float(observed.max())
+            if not self.support[0] <= least <= most <= self.support[1]:
+                raise DataError(
+                    f"{type(self).__name__} takes values in {list(self.support)}, the data are in [{least:g}, {most:g}]"
+                )
         if math.prod(observed.shape[1:]) == math.prod(self.shape):
             return observed.reshape(len(observed), *self.shape)
         return self._same_shape(observed)
@@ -139,7 +147,7 @@ class Normal(Halves, Family):
 
 
 @dataclass(frozen=True)
-class MergedNormal(Halves, Family):
+class MergedNormal(Normal):
     """The normalised product of two normal densities; the raw value holds the raw values of both, one after the other.
 
     Sonderby et al. 2016, Ladder variational autoencoders, equations 17 to 19.
@@ -157,33 +165,20 @@ class MergedNormal(Halves, Family):
         total = scale.square() + other.square()
         return (loc * other.square() + other_loc * scale.square()) / total, scale * other * total.rsqrt()
 
-    def distribution(self, raw: Tensor) -> NormalDistribution:
-        """Return the normal distribution."""
-        return NormalDistribution(*self.parameters(raw), validate_args=False)
-
-    def noise(self, leading: Sequence[int], generator: torch.Generator | None = None) -> Tensor:
-        """Draw from N(0, 1)."""
-        return torch.randn(*leading, *self.shape, generator=generator)
-
-    def sample(self, raw: Tensor, noise: Tensor) -> Tensor:
-        """Return loc + scale * noise."""
-        loc, scale = self.parameters(raw)
-        return loc + scale * noise
-
 
 @dataclass(frozen=True)
 class Bernoulli(Family):
-    """Independent bits 1[u < p], u uniform; the net returns logits of p."""
+    """Independent bits 1[u < p], u uniform; the net returns logits of p.
+
+    Observations may be anything from 0 to 1, such as grey values; their log-probability is then the cross entropy.
+    """
 
     is_discrete: ClassVar[bool] = True
+    support: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
 
     def distribution(self, raw: Tensor) -> BernoulliDistribution:
         """Return the Bernoulli distribution."""
         return BernoulliDistribution(logits=raw, validate_args=False)
-
-    def noise(self, leading: Sequence[int], generator: torch.Generator | None = None) -> Tensor:
-        """Draw uniform numbers."""
-        return torch.rand(*leading, *self.shape, generator=generator)
 
     def sample(self, raw: Tensor, noise: Tensor) -> Tensor:
         """Return the bits, without gradient."""
@@ -208,10 +203,6 @@ class Categorical(Family):
     def distribution(self, raw: Tensor) -> OneHotCategorical:
         """Return the categorical distribution of one-hot vectors."""
         return OneHotCategorical(logits=raw, validate_args=False)
-
-    def noise(self, leading: Sequence[int], generator: torch.Generator | None = None) -> Tensor:
-        """Draw uniform numbers."""
-        return torch.rand(*leading, *self.shape, generator=generator)
 
     def sample(self, raw: Tensor, noise: Tensor) -> Tensor:
         """Return one-hot vectors, without gradient."""
@@ -246,6 +237,7 @@ class DiscretizedLogistic(Halves, Family):
         bins: number of values of the grid, >= 2.
     """
 
+    support: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
     bins: int = 256
 
     def __post_init__(self) -> None:
@@ -261,10 +253,6 @@ class DiscretizedLogistic(Halves, Family):
         """Return the distribution on the grid."""
         loc, scale = self._halves(raw)
         return DiscretizedLogisticDistribution(loc, positive_scale(scale), self.bins)
-
-    def noise(self, leading: Sequence[int], generator: torch.Generator | None = None) -> Tensor:
-        """Draw uniform numbers."""
-        return torch.rand(*leading, *self.shape, generator=generator)
 
     def sample(self, raw: Tensor, noise: Tensor) -> Tensor:
         """Return the quantiles of the noise, without gradient."""
@@ -286,10 +274,6 @@ class Delta(Family):
         """Return the point mass."""
         return DeltaDistribution(raw)
 
-    def noise(self, leading: Sequence[int], generator: torch.Generator | None = None) -> Tensor:  # noqa: ARG002
-        """Return an empty tensor."""
-        return torch.empty(*leading, 0)
-
     def sample(self, raw: Tensor, noise: Tensor) -> Tensor:  # noqa: ARG002
         """Return the value."""
         return raw
@@ -299,11 +283,12 @@ def check_same(name: str, teacher: Family, student: Family) -> None:
     """Refuse two nodes whose values are not of the same kind.
 
     Raises:
-        ConfigError: the families, shapes or grids differ.
+        ConfigError: the families, shapes, grids or uses of the noise differ.
     """
     theirs, own = (
         f"{type(family).__name__} {family.shape}"
         + (f" of {family.bins} bins" if isinstance(family, DiscretizedLogistic) else "")
+        + (" by Gumbel noise" if isinstance(family, Categorical) and family.gumbel else "")
         for family in (teacher, student)
     )
     if theirs != own:

@@ -1,6 +1,7 @@
 """A copy of a teacher whose roll-outs cost less: norms inside of the convolutions, products of matrices in bfloat16."""
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,11 +40,11 @@ def faster(teacher: Graph, *, bfloat16: bool) -> Graph:
     """
     with torch.inference_mode(False):  # the copy outlives a validation, in which new tensors would be of inference
         folded = getattr(teacher, "folded", None)
-        twin: Graph = copy.deepcopy(teacher).eval() if folded is None else folded()
+        twin: Graph = copy.deepcopy(teacher) if folded is None else folded()
     for module in list(twin.modules()) if bfloat16 else []:
         if isinstance(module, Conditional) and module.net is not None and module.parents:
             module.net = Bfloat16(module.net)
-    return twin
+    return twin.eval()
 
 
 def gains_from_bfloat16(device: torch.device) -> bool:
@@ -51,6 +52,8 @@ def gains_from_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        able = torch.cpu.get_capabilities()
+        able: dict[str, Any] = getattr(
+            torch.cpu, "get_capabilities", dict
+        )()  # younger than the oldest torch that is allowed
         return bool(able.get("amx_bf16") or able.get("avx512_bf16"))
     return False

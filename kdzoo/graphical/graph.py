@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from kdzoo.errors import ConfigError
+from kdzoo.errors import ConfigError, DataError
 from kdzoo.graphical.divergences import divergence, per_sample
 from kdzoo.graphical.nodes import STATE, Conditional, Hidden, Input, Latent, Node, Random, Target
 from kdzoo.graphical.scan import Scan
@@ -156,9 +156,12 @@ class Graph(nn.Module):
         if isinstance(source, str) and source not in batch:
             raise ConfigError(f"node {node.name!r} reads {source!r}, which the batch lacks; it has {sorted(batch)}")
         observed = batch[source] if isinstance(source, str) else source(dict(batch))
-        if self.in_sequence(node.name):
-            return node.family.encode(observed.flatten(0, 1)).unflatten(0, observed.shape[:2]).to(self.like)
-        return node.family.encode(observed).to(self.like)
+        try:
+            if self.in_sequence(node.name):
+                return node.family.encode(observed.flatten(0, 1)).unflatten(0, observed.shape[:2]).to(self.like)
+            return node.family.encode(observed).to(self.like)
+        except DataError as error:
+            raise DataError(f"node {node.name!r}: {error}") from None
 
     def _leading(self, name: str, n: int, steps: int | None) -> tuple[int, ...]:
         return (n, steps or self.scan.steps) if self.scan is not None and self.in_sequence(name) else (n,)
@@ -270,7 +273,7 @@ class Graph(nn.Module):
             if name in targets:
                 values = -trace.distributions[name].log_prob(targets[name])
             else:
-                values = divergence("kl", trace.posteriors[name], trace.distributions[name])
+                values = _kl(name, trace.posteriors[name], trace.distributions[name])
             terms[name] = per_sample(values, "sum", lengths=lengths if self.in_sequence(name) else None)
         return terms
 
@@ -300,6 +303,13 @@ class Graph(nn.Module):
                 seen.add(node.name)
         if sum(isinstance(entry, Scan) for entry in self.entries) > 1:
             raise ConfigError("a graph may have one sequence, got several")
+
+
+def _kl(name: str, posterior: Distribution, prior: Distribution) -> Tensor:
+    try:
+        return divergence("kl", posterior, prior)
+    except ConfigError as error:
+        raise ConfigError(f"node {name!r}: {error}") from None
 
 
 def _needed(task: Task, store: Values) -> list[Tensor]:

@@ -121,6 +121,16 @@ class GraphicalModelKind(Kind):
         if shape != expected:
             raise ConfigError(f"{role} does not fit the data: its samples have shape {shape}, the data {expected}")
 
+    def check_untaught(self, model: nn.Module) -> None:
+        """Refuse a control that could not be trained on data."""
+        assert isinstance(model, Graph)
+        lacking = [name for name, node in model.latents().items() if node.posterior is None]
+        if lacking and type(model).evidence is Graph.evidence:
+            raise ConfigError(
+                f"the student cannot be trained on data, as a control: latent {lacking[0]!r} has no posterior; "
+                "set control=false"
+            )
+
     # ---------------------------------------------------------------- samples
 
     def predict(self, model: nn.Module, batches: Iterable[Any]) -> Predictions:
@@ -171,8 +181,10 @@ class GraphicalModelKind(Kind):
         found: dict[str, nn.Module] = {"data": Samples(train[ends[0]], train[ends[1]], own)}
         teacher = models.get("teacher")
         if isinstance(teacher, Graph):
+            given = _observed_inputs(teacher, [as_batch(batch) for batch in data.test_dataloader()])
+            n = len(next(iter(given.values()))) if given else MOST
             with inference(teacher):
-                found["teacher_again"] = Samples(_draw(teacher, MOST, 2), _draw(teacher, MOST, 3))
+                found["teacher_again"] = Samples(_draw(teacher, n, 2, given), _draw(teacher, n, 3, given))
         return found
 
     # ---------------------------------------------------------------- measurements
@@ -192,14 +204,19 @@ class GraphicalModelKind(Kind):
         return found | predictions.likelihood
 
     def fidelity(self, student: Predictions, teacher: Predictions) -> dict[str, float]:
-        """Return the distances to the teacher's samples: under the same noise, and under other noise."""
+        """Return the distances to the teacher's samples: under other noise, and under shared noise where there is such.
+
+        What is no model, such as the floors, is compared as if its samples were paired.
+        """
         first, *others = teacher.shared
-        paired = _distances(teacher.shared[first], student.shared[first])
+        found: dict[str, float] = {}
+        if student.model is None or teacher.model is None or _share_noise(teacher.model, student.model):
+            paired = _distances(teacher.shared[first], student.shared[first])
+            found |= {f"{name}_paired": value for name, value in paired.items()}
+            for name in others:
+                found[f"frechet_{name}_paired"] = _frechet(teacher.shared[name], student.shared[name])
         independent = _distances(teacher.shared[first], student.other[first])
-        found = {f"{name}_paired": value for name, value in paired.items()}
         found |= {f"{name}_independent": value for name, value in independent.items()}
-        for name in others:
-            found[f"frechet_{name}_paired"] = _frechet(teacher.shared[name], student.shared[name])
         if student.model is None or teacher.model is None:
             return found
         return found | _diagnosis(teacher.model, student.model)
@@ -207,11 +224,7 @@ class GraphicalModelKind(Kind):
     def advice(self, fidelity: Mapping[str, Mapping[str, float]]) -> str | None:
         """Return whether the surrogate loss or local distillation suits these models."""
         both = [fidelity.get(role, {}) for role in ("student", "local")]
-        return advice(*both) if all("marginal" in one for one in both) else None
-
-    def size(self, model: nn.Module) -> int:
-        """Return the number of a model's parameters, with those that only infer."""
-        return super().size(model)
+        return advice(*both) if all(both) else None
 
     def properties(self, model: nn.Module) -> dict[str, int | float]:
         """Return the number of parameters that samples depend on."""
@@ -277,11 +290,19 @@ def _bound(model: Graph, rows: Iterable[Batch]) -> float:
     return total / seen
 
 
+def _share_noise(teacher: Graph, student: Graph) -> bool:
+    """Return whether the noise of a sample is the same for both."""
+    own, theirs = ({name: value.shape for name, value in one.noise(1).items()} for one in (student, teacher))
+    return own == theirs
+
+
 def _diagnosis(teacher: Graph, student: Graph) -> dict[str, float]:
-    """Return what a student makes of shared noise; nothing where noise or targets are not shared, or too many."""
+    """Return what a student makes of shared noise; nothing where latents are not shared or a target is a point."""
     try:
         check_partners(teacher, student)
     except ConfigError:
+        return {}
+    if not all(node.family.is_random for node in teacher.targets().values()):
         return {}
     n = MOST // 4 if teacher.scan is not None else 4 * MOST
     generator = torch.Generator().manual_seed(4)

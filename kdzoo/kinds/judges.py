@@ -5,6 +5,7 @@ images it is a fixed random network. Pixels in principal components judge too. V
 sequences as the pictures or summaries that their data make of them.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ from kdzoo.models import ConvNet
 
 STEPS, BATCH, RATE = 400, 128, 1e-3
 """Training of the classifier: optimizer steps, images of each, Adam's learning rate."""
+OPTIONS: dict[str, Any] = {"channels": [16, 32], "hidden": 64}
+"""Of the classifier."""
 COMPONENTS, FITTED = 64, 2048
 """Principal components, and training samples that they are fitted to."""
 _INPUTS = 512
@@ -137,21 +140,21 @@ def steps_of(batches: Sequence[Batch]) -> Tensor | None:
 
 
 def _classifier(data: Any, view: Callable[[Tensor, Tensor | None], Tensor], cache: Path) -> nn.Module:
-    """Return a small convolutional classifier of the training part; a function of the data alone."""
-    folder = cache / "judges" / data.fingerprint()[:16]
+    """Return a small convolutional classifier of the training part; a function of the training part alone."""
+    batches = list(data.train_eval_dataloader())
+    targets = torch.cat([batch["target"] for batch in batches])
+    recipe = f"{data.fingerprint()} {STEPS} {BATCH} {RATE} {OPTIONS} {torch.__version__} {targets.tolist()}"
+    folder = cache / "judges" / hashlib.sha256(recipe.encode()).hexdigest()[:16]
     if (folder / "config.json").exists():
         return checkpoint.load_student(folder)
-    batches = list(data.train_eval_dataloader())
     inputs = view(torch.cat([batch["input"] for batch in batches]), None)
-    targets = torch.cat([batch["target"] for batch in batches])
     inputs, targets = inputs[targets != IGNORE], targets[targets != IGNORE]
     size = {"in_shape": tuple(inputs.shape[1:]), "num_classes": data.sizes["num_classes"]}
-    options = {"channels": [16, 32], "hidden": 64}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = ConvNet(**size, **options)  # type: ignore[arg-type]
+        model = ConvNet(**size, **OPTIONS)
         _train(model, inputs, targets)
-    config = {"_target_": "kdzoo.models.ConvNet", **size, "in_shape": list(size["in_shape"]), **options}
+    config = {"_target_": "kdzoo.models.ConvNet", **size, "in_shape": list(size["in_shape"]), **OPTIONS}
     checkpoint.save_model(model, config, folder)
     return model
 

@@ -53,6 +53,13 @@ class Kind(ABC):
             ConfigError: names the role, what the kind needs and what the model did.
         """
 
+    def check_untaught(self, model: nn.Module) -> None:  # noqa: B027 - most kinds have nothing to refuse
+        """Refuse a student of which there can be no control that is trained on data alone.
+
+        Raises:
+            ConfigError: says why.
+        """
+
     @abstractmethod
     def predict(self, model: nn.Module, batches: Iterable[Any]) -> Any:
         """Return what the model says about the batches, in eval mode and without gradients."""

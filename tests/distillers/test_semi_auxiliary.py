@@ -12,8 +12,8 @@ from torch import nn
 from kdzoo.data import Digits
 from kdzoo.distillers import Evidence, SemiAuxiliary
 from kdzoo.distillers.roll_outs import inputs_in, named, named_inputs, noise_in
-from kdzoo.errors import ConfigError
-from kdzoo.graphical import Bernoulli, Categorical, Constant, Graph, Input, Latent, Normal, Target
+from kdzoo.errors import ConfigError, DataError
+from kdzoo.graphical import Bernoulli, Categorical, Constant, Delta, Graph, Input, Latent, Normal, Target
 from kdzoo.graphical.marginal import expected_divergences, marginal_kl
 from kdzoo.graphical.paired import node_divergence, paired_rollout
 from kdzoo.models import HVAE
@@ -304,3 +304,63 @@ def test_the_exact_marginal_is_one_term():
     terms = SemiAuxiliary(student, teacher, marginal=True).losses({"input": torch.zeros(5, 0)})
     assert list(terms) == ["marginal"]
     assert float(terms["marginal"].detach().mean()) == pytest.approx(float(marginal_kl(teacher, student).detach()))
+
+
+# ---------------------------------------------------------------- what has no learned latents, and local controls
+
+
+def generator(seed):
+    torch.manual_seed(seed)
+    return Graph([Latent("z", Normal((2,), scale=1.0)), Target("y", Delta((3,)), nn.Linear(2, 3), "z", source="input")])
+
+
+def test_a_generator_of_points_is_distilled_by_w2():
+    teacher, student = generator(0), generator(1)
+    distiller = SemiAuxiliary(student, teacher, divergence="w2")
+    distiller.prepare({})
+    noise = teacher.noise(4)
+    expected = (
+        teacher.entries[1].conditional.net(noise["z"]) - student.entries[1].conditional.net(noise["z"])
+    ).square()
+    assert torch.allclose(distiller.losses(batch_of(noise, 4))["y"], expected.sum(1))
+    assert distiller.controls == {}
+    with pytest.raises(ConfigError, match="node 'y': kl between deltas is infinite"):
+        SemiAuxiliary(generator(1), teacher).rehearse(batch_of(noise, 4))
+
+
+@pytest.mark.parametrize("estimator", ["reinforce", "enumerate", "gumbel"])
+def test_local_distillation_has_no_use_for_an_estimator(estimator):
+    teacher, student = binary(0), binary(1)
+    batch = batch_of(teacher.noise(6), 6)
+    local = SemiAuxiliary(student, teacher, parents="teacher", estimator=estimator).losses(batch)
+    plain = SemiAuxiliary(student, teacher, parents="teacher", estimator="none").losses(batch)
+    assert all(torch.equal(local[name], plain[name]) for name in plain)
+    (reached,) = torch.autograd.grad(local["y"].sum(), student.entries[0].conditional.net.value, allow_unused=True)
+    assert reached is None
+
+
+def test_the_exact_marginal_rehearses_and_has_a_local_control_of_its_own():
+    distiller = SemiAuxiliary(binary(1), binary(0), marginal=True)
+    distiller.rehearse({"input": torch.zeros(4, 0)})
+    assert distiller.controls == {"local": {"parents": "teacher", "marginal": False}}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"marginal": True}, {"estimator": "reinforce"}, {"estimator": "enumerate"}],
+    ids=["marginal", "reinforce", "enumerate"],
+)
+def test_what_cannot_be_mixed_is_refused(options):
+    with pytest.raises(ConfigError, match="parents must be student or teacher with"):
+        SemiAuxiliary(binary(1), binary(0), parents="mixed", **options)
+
+
+def test_mixing_must_take_some_time():
+    with pytest.raises(ConfigError, match="mixing must be finite and > 0"):
+        SemiAuxiliary(graph(1), graph(0), parents="mixed", mixing=0.0)
+
+
+def test_observations_outside_of_a_support_are_refused_by_name():
+    model = binary(0)
+    with pytest.raises(DataError, match=r"node 'y': Bernoulli takes values in \[0.0, 1.0\], the data are in \[-2, 7\]"):
+        model.observed({"input": torch.tensor([[-2.0, 0.0, 7.0]])}, model.targets())
