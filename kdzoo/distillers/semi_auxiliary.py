@@ -132,7 +132,8 @@ class SemiAuxiliary(Distiller):
         self.estimator = checks.choice("estimator", estimator, ESTIMATORS)
         if parents == "teacher" or not any(node.family.is_discrete for node in student.latents().values()):
             self.estimator = "none"  # there is nothing whose gradient it would estimate
-        self.samples = checks.integer("samples", samples, 2) if self.estimator == "reinforce" else 1
+        samples = checks.integer("samples", samples, 2)
+        self.samples = samples if self.estimator == "reinforce" else 1
         samplers = {"straight_through": straight_through, "gumbel": gumbel_softmax(temperature)}
         self.sampler = samplers.get(self.estimator, hard)
         self.marginal = checks.flag("marginal", marginal)
