@@ -389,8 +389,8 @@ def fast_teachers(rounds: int) -> list[str]:
         "## A fast teacher",
         "The teacher's roll-out of `ConvHVAE`, 3 x 32 x 32 pixels: in eval mode; a copy with its norms folded into the "
         "convolutions; the copy with its nets in bfloat16. Cosines of a student's gradient with that by the plain "
-        f"teacher: of a new student of width 8, and of a near one: the teacher with weights that are off by {NEAR:.0%}. "
-        f"No model is trained. This processor {have} instructions for bfloat16"
+        "teacher: of a new student of width 8, and of a near one: the teacher with weights that are off by "
+        f"{NEAR:.0%}. No model is trained. This processor {have} instructions for bfloat16"
         + ("." if gains else ", so that `fast_teacher=true` takes the folded copy in float32."),
         table(["", "CPU ms (range)", "plain /", "cosine, new", "cosine, near"], rows),
         verdict(reached),

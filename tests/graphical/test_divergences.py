@@ -198,7 +198,7 @@ def test_only_valid_steps_are_summed():
 
 def test_a_divergence_that_there_is_not_is_refused():
     p, q = pair("normal", 0)
-    with pytest.raises(ConfigError, match=r"^divergence must be one of kl, w2, mmd, got 'js'$"):
+    with pytest.raises(ConfigError, match=r"^divergence must be one of kl, w2, mmd, logits, got 'js'$"):
         divergence("js", p, q)
     with pytest.raises(ConfigError, match=r"^there is no kl between Normal and Bernoulli$"):
         divergence("kl", p, pair("bits", 0)[0])
