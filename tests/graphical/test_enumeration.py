@@ -314,7 +314,7 @@ def sequence():
         (of_one(Bernoulli((7,))), {}, r"^node 'y': z have 16384 pairs of states; limit is 4096$"),
         (of_one(Bernoulli((2,))), {"limit": 15}, r"^node 'y': z have 16 pairs of states; limit is 15$"),
         (of_one(BIT), {"limit": 0}, r"^limit must be an integer >= 1, got 0$"),
-        (of_one(BIT), {"kind": "tv"}, r"^node 'y': divergence must be one of kl, w2, mmd, got 'tv'$"),
+        (of_one(BIT), {"kind": "tv"}, r"^node 'y': divergence must be one of kl, w2, mmd, logits, got 'tv'$"),
         (of_one(Categorical((3,), gumbel=True)), {}, r"^node 'z': its values must be Bernoulli or Categorical without"),
         (of_one(DiscretizedLogistic((2,))), {}, r"^node 'z': its states cannot be listed"),
         (sequence(), {}, r"before 'y' cannot be followed in a sequence \(Scan\)"),
