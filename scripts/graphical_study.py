@@ -49,7 +49,8 @@ def shown(values: list[float]) -> str:
     if not values:
         return "-"
     found = torch.tensor(values, dtype=torch.float64)
-    return f"{found.mean():.4g}" if float(found.std()) == 0 else f"{found.mean():.4g} ± {found.std():.2g}"
+    same = float(found.std()) <= 1e-12 * float(found.abs().max())
+    return f"{found.mean():.4g}" if same else f"{found.mean():.4g} ± {found.std():.2g}"
 
 
 def against(report: dict[str, Any], other: str, key: str) -> str:
@@ -58,6 +59,9 @@ def against(report: dict[str, Any], other: str, key: str) -> str:
     if not ours or not theirs:
         return "-"
     difference = sum(ours) / len(ours) - sum(theirs) / len(theirs)
+    spread = torch.tensor(ours) - torch.tensor(theirs)
+    if float(spread.std()) <= 1e-12:  # no test of differences that are all equal
+        return f"{difference:+.3g}"
     return f"{difference:+.3g} (p = {stats.ttest_rel(ours, theirs).pvalue:.2g})"
 
 
