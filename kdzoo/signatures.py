@@ -93,6 +93,7 @@ def _lineage(module: str, name: str) -> Iterator[tuple[str, ast.ClassDef]]:
         module, owner = found
         yield found
         base = owner.bases[0] if owner.bases else None
+        base = base.value if isinstance(base, ast.Subscript) else base  # Base[T] is Base
         if not isinstance(base, ast.Name):
             return
         found = _class(module, base.id)
