@@ -44,12 +44,12 @@ def portraits(models: Mapping[str, nn.Module], folder: Path, data: Any = None) -
             drawn (``pictures`` of sequences, lengths and a height). None: only what needs no observations is drawn.
     """
     graphs = {name: model for name, model in models.items() if isinstance(model, Graph)}
-    view = _pixels(data)
+    batch = next(iter(data.test_dataloader() or ()), None) if data is not None else None
+    view = pixel_view(data, batch["input"] if isinstance(batch, Mapping) else None)
     found = [
         interpolations(graphs, folder / "interpolations.png", view),
         latent_maps(graphs, folder / "latent_maps.png", view),
     ]
-    batch = next(iter(data.test_dataloader() or ()), None) if data is not None else None
     if isinstance(batch, Mapping):
         found += [
             reconstructions(graphs, batch, folder / "reconstructions.png", view),
@@ -307,8 +307,16 @@ def _rows(rows: Values, path: Path) -> Path | None:
     return plotting.picture_rows({name: one.numpy() for name, one in rows.items()}, path) if rows else None
 
 
-def _pixels(data: Any) -> View:
-    """Return what turns the numbers of a data set into pixels in [0, 1]."""
-    scaling = getattr(data, "pixels", None) or {"mean": (0.0,), "std": (1.0,)}
+def pixel_view(data: Any, seen: Tensor | None = None) -> View:
+    """Return what turns the numbers of a data set into pixels in [0, 1].
+
+    Args:
+        data: may say how pixels became numbers (``pixels``); otherwise the numbers are pixels.
+        seen: observed images, whose brightest pixel becomes 1: that of some data sets is 16 of 255.
+    """
+    scaling = getattr(data, "pixels", None)
+    if scaling is None:
+        return lambda images: images.clamp(0, 1)
     mean, std = (torch.tensor(scaling[key]).reshape(-1, 1, 1) for key in ("mean", "std"))
-    return lambda images: (images * std + mean).clamp(0, 1)
+    brightest = 1.0 if seen is None else float((seen * std + mean).max())
+    return lambda images: ((images * std + mean) / brightest).clamp(0, 1)

@@ -1,5 +1,6 @@
 """Directed graphical models: judged by their samples, beside those of the data and of the teacher."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -304,7 +305,8 @@ def _diagnosis(teacher: Graph, student: Graph) -> dict[str, float]:
         return {}
     if not all(node.family.is_random for node in teacher.targets().values()):
         return {}
-    n = MOST // 4 if teacher.scan is not None else 4 * MOST
+    size = sum(math.prod(node.family.shape) for node in teacher.targets().values())
+    n = MOST // 4 if teacher.scan is not None or size > 2 * MOST else 4 * MOST  # moments need twice as many as values
     generator = torch.Generator().manual_seed(4)
     given = {name: value.to(teacher.like) for name, value in teacher.draw_inputs(n, generator=generator).items()}
     found = diagnose(teacher, student, teacher.noise(n, generator=generator), given).as_dict()

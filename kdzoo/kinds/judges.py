@@ -18,6 +18,7 @@ from kdzoo import checkpoint
 from kdzoo.data.contract import IGNORE, Batch
 from kdzoo.data.randomness import mix_seed
 from kdzoo.errors import ConfigError
+from kdzoo.graphical.drawing import pixel_view
 from kdzoo.inference import inference
 from kdzoo.metrics.extractors import PenultimateFeatures, PrincipalComponents, RandomConvNet, ScriptedExtractor
 from kdzoo.models import ConvNet
@@ -108,20 +109,11 @@ class Judges:
 
 
 def _unscaled(data: Any, seen: Tensor) -> Callable[[Tensor, Tensor | None], Tensor]:
-    """Return what turns the numbers of a data set back into pixels in [0, 1]; samples that are no images stay.
-
-    The brightest pixel of the samples that were seen becomes 1.
-    """
-    pixels = getattr(data, "pixels", None)
-    if pixels is None:
+    """Return what turns the numbers of a data set back into pixels in [0, 1]; samples that are no images stay."""
+    if getattr(data, "pixels", None) is None:
         return _as_they_are
-    mean, std = (torch.tensor(pixels[key]).reshape(-1, 1, 1) for key in ("mean", "std"))
-    brightest = (seen * std + mean).max()
-
-    def view(samples: Tensor, lengths: Tensor | None) -> Tensor:  # noqa: ARG001
-        return ((samples * std + mean) / brightest).clamp(0, 1)
-
-    return view
+    view = pixel_view(data, seen)
+    return lambda samples, lengths: view(samples)  # noqa: ARG005 - images have no lengths
 
 
 def some_batches(data: Any, least: int) -> Iterator[Batch]:
