@@ -15,16 +15,19 @@ BASE = {"errors", "checks", "batch", "terms", "hooks", "inference", "atomic", "s
 ROOMS = {
     "functional": {"functional", "errors", "checks"},
     "graphical": {"graphical", "functional", "inference", "plotting", "errors", "checks"},
-    "models": {"models", "functional", "graphical", "language", "strings", "errors", "checks"},
+    "tensor_networks": {"tensor_networks", "functional", "plotting", "atomic", "errors", "checks"},
+    "models": {"models", "functional", "graphical", "tensor_networks", "language", "strings", "errors", "checks"},
     "metrics": {"metrics", "functional", "inference", "errors", "checks"},
     "automata": {"automata", "functional", "strings", "language", "errors", "checks", "atomic"},
     "data": {"data", "automata", "strings", "language", "errors", "checks", "atomic"},
     "distillers": {
-        *("distillers", "distiller", "fitted", "functional", "automata", "synthetic", "graphical", "data", "plotting"),
+        *("distillers", "distiller", "fitted", "functional", "automata", "synthetic", "graphical", "tensor_networks"),
+        *("data", "plotting"),
         *BASE,
     },
     "kinds": {
         *("kinds", "metrics", "plotting", "functional", "automata", "synthetic", "graphical", "models", "data"),
+        *("tensor_networks",),
         *("checkpoint", *BASE),
     },
     "synthetic": {"synthetic", "functional", "models", "data", "plotting", *BASE},

@@ -14,6 +14,7 @@ from kdzoo.models.hf import HFClassifier
 from kdzoo.models.hvae import HVAE
 from kdzoo.models.lenet import LeNet
 from kdzoo.models.mlp import MLP
+from kdzoo.models.mps import MPS, MPSClassifier
 from kdzoo.models.pretrained import load_weights, read_weights
 from kdzoo.models.resnet import ResNet
 from kdzoo.models.rnn_lm import RNNLM
@@ -23,6 +24,7 @@ from kdzoo.models.vrnn import VRNN, StrokeVRNN, VectorVRNN
 __all__ = [
     "HVAE",
     "MLP",
+    "MPS",
     "RNNLM",
     "VRNN",
     "CausalLM",
@@ -33,6 +35,7 @@ __all__ = [
     "HFClassifier",
     "HelmholtzMachine",
     "LeNet",
+    "MPSClassifier",
     "ResNet",
     "StrokeVRNN",
     "TransformerLM",

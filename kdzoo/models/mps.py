@@ -1,0 +1,297 @@
+"""Matrix product states (tensor trains) as classifiers: a chain of small tensors, linear in the features of every input.
+
+    f_o(x) = sum over bonds of  A1[phi(x1)] ... Am[phi(xm)] C_o  A(m+1)[phi(x(m+1))] ... AN[phi(xN)]
+    A[phi] = sum_k phi_k A_k
+
+Stoudenmire & Schwab 2016, "Supervised learning with tensor networks", equations 2 and 6, with the output's index on
+a core C of its own between two sites. The chain starts as A[phi] = 1 + noise, so that the first output is finite at any
+length.
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdzoo import checks
+from kdzoo.errors import ConfigError, DataError
+from kdzoo.tensor_networks import features, orders
+from kdzoo.tensor_networks.contraction import ENGINES, contract
+from kdzoo.tensor_networks.features import FeatureMap
+from kdzoo.tensor_networks.layout import Layout, layout
+
+BOUNDARIES = ("open", "periodic")
+
+
+class MPS(nn.Module):
+    """Matrix product state with one output core.
+
+    Modules to hook: `left` and `right` give the states (batch, bond) of both sides beside the output, `bonds.<b>` the
+    state at bond b (between sites b - 1 and b) for each b of `probes`.
+
+    Args:
+        n_sites: Number of sites, >= 1; an input has so many numbers.
+        n_outputs: Number of outputs, >= 1.
+        bond_dim: Bond dimension, >= 1, or that of every bond: n_sites + 1 numbers and one more, as the output core
+            has a bond on both sides. A bond that could not use its dimension gets a smaller one.
+        feature_map: A name in `kdzoo.tensor_networks.MAPS` or a feature map of one's own.
+        degree: Degree of a feature map that is given by name; the local dimension is one more.
+        domain: Least and largest input of a feature map that is given by name; None for its own.
+        order: Position in the flat input of each site; None: as they come.
+        out_site: The output core is before this site, 0 <= out_site <= n_sites; None: in the middle, where it costs
+            least.
+        boundary: `open`, or `periodic`: the ends share a bond, at `bond_dim` times the cost.
+        noise: Deviation of the noise at the start, in units of 1 / sqrt(n_sites * bond_dim).
+        probes: Bonds whose states can be hooked, 1 <= b <= n_sites - 1.
+        engine: `auto`, `compiled`, `sweep` or `autograd`; see `kdzoo.tensor_networks.contract`.
+
+    Raises:
+        ConfigError: If an argument is outside its range.
+
+    Example:
+        >>> model = MPS(n_sites=784, n_outputs=10, bond_dim=8)
+        >>> model(torch.rand(2, 784)).shape
+        torch.Size([2, 10])
+
+    References:
+        Stoudenmire, Schwab: Supervised learning with tensor networks. NeurIPS 2016, arXiv:1605.05775.
+        Novikov, Trofimov, Oseledets: Exponential machines. ICLR workshop 2017, arXiv:1605.03795.
+    """
+
+    cores: nn.Parameter
+    centre: nn.Parameter
+    order: Tensor
+    dims: Tensor
+
+    def __init__(
+        self,
+        n_sites: int,
+        n_outputs: int,
+        bond_dim: int | Sequence[int] = 16,
+        *,
+        feature_map: str | FeatureMap = "polynomial",
+        degree: int = 1,
+        domain: Sequence[float] | None = None,
+        order: Sequence[int] | Tensor | None = None,
+        out_site: int | None = None,
+        boundary: str = "open",
+        noise: float = 0.5,
+        probes: Sequence[int] = (),
+        engine: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.n_sites = checks.integer("n_sites", n_sites)
+        self.n_outputs = checks.integer("n_outputs", n_outputs)
+        self.out_site = (
+            self.n_sites // 2 if out_site is None else checks.integer("out_site", out_site, least=0, most=n_sites)
+        )
+        self.boundary = checks.choice("boundary", boundary, BOUNDARIES)
+        self.engine = checks.choice("engine", engine, ENGINES)
+        self.noise = checks.number("noise", noise, least=0)
+        self.feature_map = (
+            feature_map
+            if isinstance(feature_map, FeatureMap)
+            else features.feature_map(feature_map, n_sites, degree, domain)
+        )
+        self.probes = checks.integers("probes", probes, empty=True)
+        for bond in self.probes:
+            checks.integer("a bond of probes", bond, most=n_sites - 1)
+        if self.probes and self.boundary == "periodic":
+            raise ConfigError("probes need boundary='open', got boundary='periodic'")
+        self.bonds = nn.ModuleDict({str(bond): nn.Identity() for bond in self.probes})
+        self.left, self.right = nn.Identity(), nn.Identity()
+        self.register_buffer("order", _order(order, n_sites))
+        self._allocate(self._carried(bond_dim))
+        self._start()
+
+    # ---------------------------------------------------------------- calling it
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Outputs (batch, n_outputs) of inputs (batch, ...) of n_sites numbers each.
+
+        Raises:
+            DataError: The inputs have another number of values, or one is outside the feature map's domain.
+            NonFiniteLossError: A contraction is not finite; the message names the site.
+        """
+        phi = self.features(input)
+        samples, turns = phi.shape[2], self.layout.left[0]  # periodic: one sweep for each value of the joined bond
+        if turns > 1:
+            phi = phi.repeat_interleave(turns, 2)
+        starts = torch.eye(turns, dtype=phi.dtype, device=phi.device).repeat(1, samples)
+        stops = {(0, b) if b <= self.out_site else (1, self.n_sites - b): self.bonds[str(b)] for b in self.probes}
+        left, right, log2 = contract(phi, self.cores, (starts, starts), self.layout, self.engine, stops)
+        left, right = self.left(left.T) * log2.exp2()[:, None], self.right(right.T)
+        products = torch.einsum("bl,lor,br->bo", left, self.centre, right)
+        return products.unflatten(0, (samples, turns)).sum(1)
+
+    def features(self, input: Tensor) -> Tensor:
+        """Return the features (sites, d, batch) of inputs (batch, ...), in the order of the layout."""
+        x = input.flatten(1)
+        if x.shape[1] != self.n_sites:
+            raise DataError(f"the chain has n_sites={self.n_sites}, got inputs of {x.shape[1]} numbers")
+        phi: Tensor = self.feature_map(x[:, self.order].T)
+        return phi[self.layout.order]
+
+    def see(self, inputs: Tensor) -> None:
+        """Look at training inputs (samples, ...) before the training: feature maps that need data, and their scale."""
+        x = inputs.flatten(1)[:, self.order]
+        self.feature_map.see(x)
+        with torch.no_grad():
+            about_one = self.feature_map.unit @ self.feature_map.double_features(x.T)  # (sites, samples)
+            scale = about_one.abs().clamp_min(1e-12).log().mean(1).neg().exp()
+            self.load_tensors([core * factor for core, factor in zip(self.sites(), scale, strict=True)], self.centre)
+
+    # ---------------------------------------------------------------- its tensors
+
+    @property
+    def layout(self) -> Layout:
+        """Where the cores lie in the vector ``cores``."""
+        return self._layout
+
+    def sites(self) -> list[Tensor]:
+        """Return a copy of the core (n_left, d, n_right) of every site, from the left end, in float64."""
+        cores, plan, m = self.cores.detach().double(), self.layout, self.out_site
+        left = [plan.core(cores, 0, step).transpose(0, 1).clone() for step in range(m)]
+        return left + [
+            plan.core(cores, 1, self.n_sites - 1 - i).permute(2, 0, 1).clone() for i in range(m, self.n_sites)
+        ]
+
+    def load_tensors(self, sites: Sequence[Tensor], centre: Tensor) -> None:
+        """Take other tensors: cores (n_left, d, n_right) from the left end, and the output core (left, output, right).
+
+        The bonds become those of the tensors; ``cores`` and ``centre`` are new parameters if a bond changes.
+
+        Raises:
+            ConfigError: The bonds of neighbours differ, or there is another number of sites, features or outputs.
+        """
+        chain = [*sites[: self.out_site], centre, *sites[self.out_site :]]
+        legs = [self.feature_map.d] * self.n_sites
+        legs.insert(self.out_site, self.n_outputs)
+        joined = all(one.shape[2] == other.shape[0] for one, other in zip(chain, chain[1:], strict=False))
+        if [one.shape[1] for one in chain] != legs or not joined or chain[0].shape[0] != chain[-1].shape[2]:
+            raise ConfigError(
+                f"tensors of shapes {[tuple(one.shape) for one in chain][:4]}... are no chain of {self.n_sites} sites "
+                f"with {self.feature_map.d} features and {self.n_outputs} outputs before site {self.out_site}"
+            )
+        dims = (chain[0].shape[0], *(one.shape[2] for one in chain))
+        if dims != tuple(self.dims.tolist()):
+            self._allocate(dims)
+        with torch.no_grad():
+            for i, site in enumerate(sites):
+                inner = i < self.out_site
+                core = self.layout.core(self.cores, 1 - inner, i if inner else self.n_sites - 1 - i)
+                core.copy_(site.transpose(0, 1) if inner else site.permute(1, 2, 0))
+            self.centre.copy_(centre)
+
+    @property
+    def learned_sizes(self) -> dict[str, Any]:
+        """Arguments that build a chain of these bonds."""
+        return {"bond_dim": self.dims.tolist()}
+
+    def extra_repr(self) -> str:
+        """Return sites, outputs and the largest bond."""
+        return f"n_sites={self.n_sites}, n_outputs={self.n_outputs}, bond_dim={int(self.dims.max())}"
+
+    # ---------------------------------------------------------------- making it
+
+    def _allocate(self, dims: Sequence[int]) -> None:
+        """Make room for bonds ``dims``: those left of the output core from the left end, then those right of it."""
+        m, like = self.out_site, getattr(self, "cores", torch.empty(0))
+        self.register_buffer("dims", torch.tensor(dims))
+        self._layout = layout(self.feature_map.d, tuple(dims[: m + 1]), tuple(reversed(dims[m + 1 :])))
+        self.cores = nn.Parameter(like.new_zeros(self._layout.n_cores))
+        self.centre = nn.Parameter(like.new_zeros(dims[m], self.n_outputs, dims[m + 1]))
+
+    def _start(self) -> None:
+        """Set A[phi] to 1 + noise where the features allow it, and the output core to noise."""
+        unit, bonds = self.feature_map.unit, self.dims.tolist()
+        spread = self.noise / (self.n_sites * max(bonds)) ** 0.5
+        with torch.no_grad():
+            for side in (0, 1):
+                for step in range(len(self.layout.sides[side]) - 1):
+                    core = self.layout.core(self.cores, side, step)
+                    one = torch.eye(*core.shape[1:], dtype=core.dtype)
+                    core.copy_(unit.to(core.dtype)[:, None, None] * one + spread * torch.randn_like(core))
+            self.centre.copy_(torch.randn_like(self.centre) / max(bonds) ** 0.5)
+
+    def _carried(self, bond_dim: int | Sequence[int]) -> list[int]:
+        """Return the bonds with ``bond_dim``, none larger than what the tensors on either side of it could use."""
+        n, m = self.n_sites + 2, self.out_site
+        if isinstance(bond_dim, int):
+            asked = [checks.integer("bond_dim", bond_dim)] * n
+        else:
+            asked = list(checks.integers("bond_dim", bond_dim, length=n))
+        if self.boundary == "periodic":
+            if asked[0] != asked[-1]:
+                raise ConfigError(f"bond_dim must begin and end with the same number, got {asked[0]} and {asked[-1]}")
+            return asked
+        legs = [self.feature_map.d] * self.n_sites
+        legs.insert(m, self.n_outputs)
+        dims = [1, *asked[1:-1], 1]
+        for i in range(1, n):
+            dims[i] = min(dims[i], dims[i - 1] * legs[i - 1])
+        for i in reversed(range(n - 1)):
+            dims[i] = min(dims[i], dims[i + 1] * legs[i])
+        if max(dims) < max(asked):
+            warnings.warn(
+                f"bond_dim={max(asked)} is more than a chain of {self.n_sites} sites with {self.feature_map.d} features "
+                f"and {self.n_outputs} outputs can carry; reduced to {max(dims)}",
+                stacklevel=4,
+            )
+        return dims
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        """Take the bonds of the weights that are loaded."""
+        dims = state_dict.get(f"{prefix}dims")
+        if dims is not None and len(dims) == len(self.dims) and dims.tolist() != self.dims.tolist():
+            self._allocate(dims.tolist())
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+class MPSClassifier(MPS):
+    """Matrix product state of images or vectors, one site for each number.
+
+    Args:
+        in_shape: Shape of one input without the batch, such as (1, 28, 28) or (64,).
+        num_classes: Number of logits, >= 1.
+        bond_dim: As of `MPS`.
+        order: `raster`, `snake`, `hilbert`, or `mutual_information`, by the training data.
+        **options: As of `MPS`, without `order`.
+
+    Raises:
+        ConfigError: If an argument is outside its range.
+
+    Example:
+        >>> model = MPSClassifier(in_shape=(1, 28, 28), num_classes=10, bond_dim=8, order="hilbert")
+        >>> model(torch.rand(2, 1, 28, 28)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(
+        self,
+        *,
+        in_shape: Sequence[int],
+        num_classes: int,
+        bond_dim: int | Sequence[int] = 16,
+        order: str = "snake",
+        **options: Any,
+    ) -> None:
+        walk = orders.site_order(order, checks.integers("in_shape", in_shape))
+        super().__init__(len(walk), num_classes, bond_dim, order=walk, **options)
+        self.order_name = order
+
+    def see(self, inputs: Tensor) -> None:
+        """Look at training inputs (samples, ...) before the training: their order, feature maps, scale."""
+        if self.order_name == "mutual_information":
+            self.order.copy_(orders.by_mutual_information(inputs.flatten(1)))
+        super().see(inputs)
+
+
+def _order(order: Sequence[int] | Tensor | None, n_sites: int) -> Tensor:
+    """Return a checked permutation of the inputs."""
+    found = torch.arange(n_sites) if order is None else torch.as_tensor(order)
+    if sorted(found.tolist()) != list(range(n_sites)):
+        raise ConfigError(f"order must hold each of 0..{n_sites - 1} once, got {found.tolist()[:8]}...")
+    return found

@@ -1,0 +1,1 @@
+"""Matrix product states: their contraction, canonical form, compression, construction and what is in them."""

@@ -1,0 +1,290 @@
+"""Contraction of a chain with the features of a batch, as one differentiable operator.
+
+Three engines give the same numbers: ``compiled`` (C, on the CPU), ``sweep`` (torch, any device) and ``autograd`` (plain
+torch, which can be differentiated any number of times and is slow). The first two are operators of torch with their own
+backward pass, which compiled code and vmap treat like any other.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from functools import cache
+from itertools import pairwise
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdzoo.checks import choice
+from kdzoo.errors import ConfigError, NonFiniteLossError
+from kdzoo.tensor_networks import kernel, torch_sweep
+from kdzoo.tensor_networks.layout import Layout, layout
+
+Ends = tuple[Tensor, Tensor, Tensor]
+Stop = Callable[[Tensor], Tensor]
+ENGINES = ("auto", "compiled", "sweep", "autograd")
+_SWEEPS: dict[str, ModuleType] = {"compiled": kernel, "sweep": torch_sweep}
+
+
+def contract(
+    phi: Tensor,
+    cores: Tensor,
+    starts: tuple[Tensor, Tensor],
+    plan: Layout,
+    engine: str = "auto",
+    stops: Mapping[tuple[int, int], Stop] | None = None,
+) -> Ends:
+    """Return the states of both sides beside the output.
+
+    Args:
+        phi: features (sites, d, samples) in the order of the layout.
+        cores: all cores in one vector.
+        starts: state (bond, samples) at the left and at the right end of the chain.
+        plan: where the cores lie.
+        engine: ``compiled``, ``sweep``, ``autograd``, or ``auto`` for the fastest that takes these tensors.
+        stops: modules by (side, step), 0 for the left side, through which the state (samples, bond) before the core of
+            that step passes on its way.
+
+    Returns:
+        States (bond, samples) of the left and of the right side and the exponents (samples): the true product of both
+        is 2 to the power of the exponent times what these give. Gradients do not go through the exponents, which
+        cancel.
+
+    Raises:
+        ConfigError: the engine is asked for and does not take these tensors.
+        NonFiniteLossError: a state is not finite; the message names the site.
+    """
+    if stops:
+        return _with_stops(phi, cores, starts, plan, engine, stops)
+    if engine == "autograd":
+        return (*_plainly(phi, cores, starts, plan), phi.new_zeros(phi.shape[2]))
+    sweep = _sweep if torch.compiler.is_compiling() else _Sweep.apply
+    found = sweep(phi, cores, *starts, list(plan.left), list(plan.right), engine)
+    left, right, log2 = found[:3]
+    return left, right, log2.sum(0)
+
+
+def _with_stops(
+    phi: Tensor,
+    cores: Tensor,
+    starts: tuple[Tensor, Tensor],
+    plan: Layout,
+    engine: str,
+    stops: Mapping[tuple[int, int], Stop],
+) -> Ends:
+    """Contract each side by itself, in pieces between its stops."""
+    ends, exponents = [], phi.new_zeros(phi.shape[2])
+    for side, current in enumerate(starts):
+        bonds, last = plan.sides[side], len(plan.sides[side]) - 1
+        cuts = sorted({0, last, *(step for one, step in stops if one == side)})
+        for first, end in pairwise(cuts):
+            piece = layout(plan.d, bonds[first : end + 1], (1,))
+            own = torch.cat([plan.core(cores, side, step).flatten() for step in range(first, end)])
+            ones = phi.new_ones(1, phi.shape[2])
+            at = list(plan.sites[side][first:end])
+            current, _, log2 = contract(phi[at], own, (current, ones), piece, engine)
+            if (side, end) in stops:
+                current = stops[side, end]((current * log2.exp2()).T).T
+            else:
+                exponents = exponents + log2
+        ends.append(current)
+    return ends[0], ends[1], exponents
+
+
+def chosen_engine(like: Tensor, engine: str) -> str:
+    """Return the engine for tensors such as ``like``.
+
+    Raises:
+        ConfigError: the engine is unknown or does not take such tensors.
+    """
+    if choice("engine", engine, ENGINES) not in ("auto", "compiled"):
+        return engine
+    reason = kernel.available(like)
+    if reason is None:
+        return "compiled"
+    if engine == "compiled":
+        raise ConfigError(f"engine='compiled' cannot be used: {reason}; allowed here: 'sweep', 'autograd', 'auto'")
+    if like.device.type == "cpu":
+        _announce(reason)
+    return "sweep"
+
+
+@cache
+def _announce(reason: str) -> None:
+    warnings.warn(f"matrix product states use the slower engine 'sweep': {reason}", stacklevel=2)
+
+
+def _plainly(phi: Tensor, cores: Tensor, starts: tuple[Tensor, Tensor], plan: Layout) -> tuple[Tensor, Tensor]:
+    ends = []
+    for side, current in enumerate(starts):
+        for step, position in enumerate(plan.sites[side]):
+            current = torch.einsum("kb,lb,klr->rb", phi[position], current, plan.core(cores, side, step))
+        ends.append(current)
+    return ends[0], ends[1]
+
+
+@torch.library.custom_op("kdzoo::sweep", mutates_args=())
+def _sweep(
+    phi: Tensor,
+    cores: Tensor,
+    left: Tensor,
+    right: Tensor,
+    left_bonds: list[int],
+    right_bonds: list[int],
+    engine: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return both ends, the sums of exponents (2, samples), and what the backward pass needs."""
+    plan = layout(phi.shape[1], tuple(left_bonds), tuple(right_bonds))
+    states, scales, log2 = _SWEEPS[chosen_engine(phi, engine)].forward(phi, cores, (left, right), plan)
+    ends = [
+        torch_sweep.state(states, plan, side, len(plan.sides[side]) - 1)[:, : phi.shape[2]].clone() for side in (0, 1)
+    ]
+    if not all(bool(torch.isfinite(end).all()) for end in ends):
+        raise NonFiniteLossError(_where(states[:, : phi.shape[2]], plan))
+    exponents = log2[:, : phi.shape[2]].sum(0)
+    if phi.shape[2] and float(exponents.max()) > (most := math.log2(torch.finfo(phi.dtype).max)):
+        raise NonFiniteLossError(
+            f"the contraction of {plan.n_sites} sites is about 2^{int(exponents.max())} for sample "
+            f"{int(exponents.argmax())}, beyond 2^{most:.0f}, the largest {phi.dtype}"
+        )
+    return ends[0], ends[1], log2.clone(), states, scales
+
+
+@_sweep.register_fake
+def _(phi, cores, left, right, left_bonds, right_bonds, engine):  # type: ignore[no-untyped-def]
+    del cores, left, right
+    samples = phi.shape[2]
+    whole = kernel.padded_samples(samples, phi.dtype) if chosen_engine(phi, engine) == "compiled" else samples
+    rescalings = (max(len(left_bonds), len(right_bonds)) - 1) // torch_sweep.EVERY
+    return (
+        phi.new_empty(left_bonds[-1], samples),
+        phi.new_empty(right_bonds[-1], samples),
+        phi.new_empty(2, samples),
+        phi.new_empty(sum(left_bonds) + sum(right_bonds), whole),
+        phi.new_empty(2, rescalings, whole),
+    )
+
+
+@torch.library.custom_op("kdzoo::sweep_backward", mutates_args=())
+def _sweep_backward(
+    phi: Tensor,
+    cores: Tensor,
+    states: Tensor,
+    scales: Tensor,
+    left: Tensor,
+    right: Tensor,
+    left_bonds: list[int],
+    right_bonds: list[int],
+    engine: str,
+    of_phi: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the gradients of features (empty unless asked for), cores and starts from those of the ends."""
+    plan = layout(phi.shape[1], tuple(left_bonds), tuple(right_bonds))
+    of_features, of_cores, starts = _SWEEPS[chosen_engine(phi, engine)].backward(
+        phi, cores, (states, scales), (left, right), plan, of_phi=of_phi
+    )
+    of_features = phi.new_empty(0) if of_features is None else of_features.contiguous()
+    return of_features, of_cores, starts[0].clone(), starts[1].clone()
+
+
+@_sweep_backward.register_fake
+def _(phi, cores, states, scales, left, right, left_bonds, right_bonds, engine, of_phi):  # type: ignore[no-untyped-def]
+    del states, scales, left, right, engine
+    samples = phi.shape[2]
+    starts = phi.new_empty(left_bonds[0], samples), phi.new_empty(right_bonds[0], samples)
+    return torch.empty_like(phi) if of_phi else phi.new_empty(0), torch.empty_like(cores), *starts
+
+
+def _remember(ctx: Any, inputs: Any, output: Any) -> None:
+    """Keep features, cores, states and scales."""
+    phi, cores, _, _, *ctx.settings = inputs
+    ctx.save_for_backward(phi, cores, output[3], output[4])
+
+
+def _differentiate(ctx: Any, operator: Any, left: Tensor, right: Tensor) -> Any:
+    """Return the gradients of features, cores and starts, and None for every setting."""
+    of_phi = ctx.needs_input_grad[0]
+    found = operator(*ctx.saved_tensors, left, right, *ctx.settings, of_phi)
+    return found[0] if of_phi else None, *found[1:], None, None, None
+
+
+_sweep.register_autograd(  # for compiled code, which does not see into functions; functorch does not see into operators
+    lambda ctx, left, right, *_: _differentiate(ctx, _sweep_backward, left, right), setup_context=_remember
+)
+
+
+class _Sweep(torch.autograd.Function):
+    """The operator with its derivative, for everything but compiled code."""
+
+    @staticmethod
+    def forward(*arguments: Any) -> Any:
+        """Return what the operator returns."""
+        return _sweep(*arguments)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Keep what the backward pass needs."""
+        _remember(ctx, inputs, output)
+        ctx.mark_non_differentiable(*output[2:])
+
+    @staticmethod
+    def backward(ctx: Any, left: Tensor, right: Tensor, *_: Any) -> Any:
+        """Return the gradients of features, cores and starts."""
+        return _differentiate(ctx, _SweepBackward.apply, left, right)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:
+        """Contract one element after the other."""
+        return _one_by_one(_Sweep.apply, info, in_dims, arguments)
+
+
+class _SweepBackward(torch.autograd.Function):
+    """The backward operator, which has no derivative of its own."""
+
+    @staticmethod
+    def forward(*arguments: Any) -> Any:
+        """Return what the operator returns."""
+        return _sweep_backward(*arguments)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Keep nothing."""
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        """Refuse.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError("second derivatives of a chain need engine='autograd', got engine='compiled' or 'sweep'")
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:
+        """Differentiate one element after the other."""
+        return _one_by_one(_SweepBackward.apply, info, in_dims, arguments)
+
+
+def _one_by_one(function: Any, info: Any, in_dims: Any, arguments: Any) -> Any:
+    """Call ``function`` for every element of the mapped dimension; return stacked results and their dimensions."""
+    elements = (
+        [one.select(dim, i) if isinstance(dim, int) else one for one, dim in zip(arguments, in_dims, strict=True)]
+        for i in range(info.batch_size)
+    )
+    results = tuple(map(torch.stack, zip(*(function(*element) for element in elements), strict=True)))
+    return results, (0,) * len(results)
+
+
+def _where(states: Tensor, plan: Layout) -> str:
+    """Return the line that names the first state that is not finite."""
+    for side, (bonds, end, step_of) in enumerate(zip(plan.sides, ("left", "right"), (1, -1), strict=True)):
+        for step in range(len(bonds)):
+            bad = ~torch.isfinite(torch_sweep.state(states, plan, side, step)).all(0)
+            if bad.any():
+                first = step - 1 if step_of > 0 else plan.n_sites - step
+                return (
+                    f"the contraction from the {end} end is not finite after site {first} of {plan.n_sites} "
+                    f"(in the chain's order), sample {int(bad.nonzero()[0])}"
+                )
+    return "the contraction is not finite"

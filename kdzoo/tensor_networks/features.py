@@ -1,0 +1,261 @@
+"""Local feature maps: what a site of a chain makes of its number.
+
+A feature map turns x into d numbers. The chain is then linear in the features of every site. For a chain of identity
+matrices to be about 1, some combination of the features must be about 1: ``unit`` holds its weights.
+"""
+
+from collections.abc import Callable, Sequence
+from math import comb
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from kdzoo import checks
+from kdzoo.errors import DataError
+
+TOLERANCE = 1e-4
+"""How far outside of its domain an input may lie, relative to the domain's length; then it is rounding."""
+GRID = 1001
+
+
+class FeatureMap(nn.Module):
+    """Base of all feature maps.
+
+    A map of one's own sets ``d`` and writes ``features``; ``unit`` is found on a grid over the domain if the first
+    feature is not 1.
+
+    Attributes:
+        d: number of features, the local dimension.
+        domain: least and largest input; None for any number.
+        unit: weights (d) or (sites, d) whose combination of the features is about 1.
+    """
+
+    d: int
+    domain: tuple[float, float] | None = None
+
+    def __init__(self, d: int, domain: Sequence[float] | None = None) -> None:
+        super().__init__()
+        self.d = checks.integer("local dimension", d)
+        if domain is not None:
+            self.domain = checks.interval("domain", domain, checks.number)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the features (sites, d, samples) of numbers (sites, samples)."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the features (sites, d, samples) of numbers (sites, samples).
+
+        Raises:
+            DataError: a number is outside of the domain.
+        """
+        if self.domain is not None and not torch.compiler.is_compiling():
+            _check_domain(x, self.domain, type(self).__name__)
+        return self.features(x)
+
+    def see(self, x: Tensor) -> None:
+        """Look at training inputs (samples, sites) before the training; nothing for most maps."""
+
+    @property
+    def unit(self) -> Tensor:
+        """Weights (d) with which the features give about 1: exactly where one of them is 1, else over the domain."""
+        first = torch.zeros(self.d, dtype=torch.float64)
+        first[0] = 1
+        if self.domain is None:
+            return first
+        with torch.no_grad():
+            grid = torch.linspace(*self.domain, GRID, dtype=torch.float64)
+            phi = self.double_features(grid[None])[0]  # (d, points)
+        if bool(((phi[0] - 1).abs() < 1e-9).all()):
+            return first
+        weights = torch.linalg.lstsq(phi.T, torch.ones(GRID, 1, dtype=torch.float64)).solution[:, 0]
+        return weights / (weights @ phi).abs().log().mean().exp()
+
+    def double_features(self, x: Tensor) -> Tensor:
+        """Return ``features`` in float64 without a gradient."""
+        numbers = {f"map.{name}": value.double() for name, value in self.state_dict().items()}
+        with torch.no_grad():
+            return cast(Tensor, torch.func.functional_call(_Features(self), numbers, x.double()))
+
+
+class _Features(nn.Module):
+    """A map whose call is ``features`` alone."""
+
+    def __init__(self, feature_map: FeatureMap) -> None:
+        super().__init__()
+        self.map = feature_map
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.map.features(x)
+
+
+class Polynomial(FeatureMap):
+    """Powers 1, x, ..., x^degree; of degree 1 the map [1, x], by which a chain is multilinear in its inputs.
+
+    Args:
+        degree: highest power, >= 1.
+        domain: least and largest input; None for any number.
+    """
+
+    def __init__(self, degree: int = 1, domain: Sequence[float] | None = None) -> None:
+        super().__init__(checks.integer("degree", degree) + 1, domain)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the powers (sites, d, samples)."""
+        powers = [torch.ones_like(x), x]
+        for _ in range(self.d - 2):
+            powers.append(powers[-1] * x)
+        return torch.stack(powers, 1)
+
+
+class CosSin(FeatureMap):
+    """Products of cosine and sine: sqrt(binomial(degree, j)) cos^(degree - j) sin^j of pi/2 times x in [0, 1].
+
+    Args:
+        degree: number of factors, >= 1; the local dimension is one more.
+        domain: least and largest input, which become 0 and pi/2.
+
+    References:
+        Stoudenmire, Schwab: Supervised learning with tensor networks. NeurIPS 2016, arXiv:1605.05775, eq. 3 and app. B.
+    """
+
+    domain: tuple[float, float]
+
+    def __init__(self, degree: int = 1, domain: Sequence[float] = (0.0, 1.0)) -> None:
+        super().__init__(checks.integer("degree", degree) + 1, domain)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the products (sites, d, samples), whose squares sum to 1."""
+        angle = (x - self.domain[0]) / (self.domain[1] - self.domain[0]) * (torch.pi / 2)
+        cos, sin, n = angle.cos(), angle.sin(), self.d - 1
+        return torch.stack([comb(n, j) ** 0.5 * cos ** (n - j) * sin**j for j in range(self.d)], 1)
+
+
+class Legendre(FeatureMap):
+    """Legendre polynomials, orthonormal under the uniform distribution of the domain.
+
+    Args:
+        degree: highest degree, >= 1; the local dimension is one more.
+        domain: least and largest input, which become -1 and 1.
+    """
+
+    domain: tuple[float, float]
+
+    def __init__(self, degree: int = 1, domain: Sequence[float] = (0.0, 1.0)) -> None:
+        super().__init__(checks.integer("degree", degree) + 1, domain)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return sqrt(2k + 1) P_k (sites, d, samples), by Bonnet's recursion."""
+        low, high = self.domain
+        z = (2 * x - (low + high)) / (high - low)
+        values = [torch.ones_like(z), z]
+        for k in range(1, self.d - 1):
+            values.append(((2 * k + 1) * z * values[-1] - k * values[-2]) / (k + 1))
+        return torch.stack([(2 * k + 1) ** 0.5 * value for k, value in enumerate(values)], 1)
+
+
+class Whitened(FeatureMap):
+    """Another map whose features are made orthonormal under the training data, at every site by itself.
+
+    Before it has seen data it is the map itself. Afterwards the features of a site have mean square 1 and are
+    uncorrelated; of [1, x] it makes [1, (x - mean) / deviation]. A pixel that never changes keeps its unscaled feature.
+
+    Args:
+        base: the map, whose first feature is 1.
+        n_sites: number of sites, >= 1.
+    """
+
+    turn: Tensor
+
+    def __init__(self, base: FeatureMap, n_sites: int) -> None:
+        super().__init__(base.d, base.domain)
+        self.base = base
+        self.register_buffer("turn", torch.eye(self.d).repeat(checks.integer("n_sites", n_sites), 1, 1))
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the whitened features (sites, d, samples)."""
+        return self.turn.to(x.dtype) @ self.base.features(x)
+
+    def see(self, x: Tensor) -> None:
+        """Whiten by inputs (samples, sites)."""
+        self.turn.copy_(whitening(gram(self.base.double_features(x.T))))
+
+
+class Trainable(FeatureMap):
+    """Learned combinations, the same for all sites, of Legendre polynomials; the first stays 1.
+
+    Args:
+        d: local dimension, >= 2.
+        degree: highest degree, >= d - 1.
+        domain: least and largest input.
+    """
+
+    def __init__(self, d: int = 2, degree: int = 4, domain: Sequence[float] = (0.0, 1.0)) -> None:
+        super().__init__(checks.integer("d", d, least=2), domain)
+        self.base = Legendre(checks.integer("degree", degree, least=d - 1), domain)
+        self.weight = nn.Parameter(torch.eye(d - 1, self.base.d - 1))
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the combinations (sites, d, samples)."""
+        basis = self.base.features(x)
+        return torch.cat([basis[:, :1], self.weight @ basis[:, 1:]], 1)
+
+
+MAPS: dict[str, Callable[[int, int, tuple[float, float] | None], FeatureMap]] = {
+    "polynomial": lambda n_sites, degree, domain: Polynomial(degree, domain),  # noqa: ARG005
+    "cos_sin": lambda n_sites, degree, domain: CosSin(degree, domain or (0.0, 1.0)),  # noqa: ARG005
+    "legendre": lambda n_sites, degree, domain: Legendre(degree, domain or (0.0, 1.0)),  # noqa: ARG005
+    "whitened": lambda n_sites, degree, domain: Whitened(Polynomial(degree, domain), n_sites),
+    "trainable": lambda n_sites, degree, domain: Trainable(degree + 1, degree + 3, domain or (0.0, 1.0)),  # noqa: ARG005
+}
+"""Feature maps by name, made from the number of sites, a degree and a domain."""
+
+
+def feature_map(name: str, n_sites: int, degree: int = 1, domain: Sequence[float] | None = None) -> FeatureMap:
+    """Return a feature map by its name in ``MAPS``.
+
+    Raises:
+        ConfigError: the name is unknown, or degree or domain is out of range.
+    """
+    interval = None if domain is None else checks.interval("domain", domain, checks.number)
+    return MAPS[checks.choice("feature_map", name, tuple(MAPS))](n_sites, checks.integer("degree", degree), interval)
+
+
+def gram(phi: Tensor) -> Tensor:
+    """Return the mean products (sites, d, d) of features (sites, d, samples)."""
+    return phi @ phi.mT / phi.shape[2]
+
+
+def whitening(grams: Tensor, least: float = 1e-10) -> Tensor:
+    """Return triangular matrices T (sites, d, d) with T G T' = 1.
+
+    A direction without variance (less than ``least`` of its mean square) is left unscaled.
+
+    Args:
+        grams: mean products G of features, symmetric and not negative (sites, d, d).
+        least: share of a feature's mean square that counts as variance.
+    """
+    d = grams.shape[-1]
+    turn = torch.zeros_like(grams)
+    for k in range(d):  # Gram-Schmidt: feature k minus its projection on those before
+        row = torch.zeros_like(grams[:, 0])
+        row[:, k] = 1
+        before = turn[:, :k]
+        row = row - ((before @ grams[:, k, :, None]).mT @ before)[:, 0]
+        variance = torch.einsum("nk,nkl,nl->n", row, grams, row)
+        constant = variance <= least * grams[:, k, k].clamp_min(torch.finfo(grams.dtype).tiny)
+        turn[:, k] = row / torch.where(constant, 1.0, variance.clamp_min(0).sqrt().clamp_min(1e-300))[:, None]
+    return turn
+
+
+def _check_domain(x: Tensor, domain: tuple[float, float], name: str) -> None:
+    if x.numel() == 0 or torch._C._functorch.is_batchedtensor(x):
+        return
+    slack = TOLERANCE * (domain[1] - domain[0])
+    low, high = x.aminmax()
+    if low < domain[0] - slack or high > domain[1] + slack:
+        raise DataError(
+            f"feature map {name} takes inputs in [{domain[0]:g}, {domain[1]:g}] (domain), "
+            f"got values from {float(low):.4g} to {float(high):.4g}"
+        )

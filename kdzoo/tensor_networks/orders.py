@@ -1,0 +1,92 @@
+"""Orders of the sites: which input stands where in the chain.
+
+What is far apart in the chain must be remembered by every bond between, so neighbours in the image should be neighbours
+in the chain.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kdzoo.checks import choice
+from kdzoo.errors import ConfigError
+
+ORDERS = ("raster", "snake", "hilbert", "mutual_information")
+
+
+def site_order(name: str, in_shape: Sequence[int]) -> Tensor:
+    """Return the input's flat position for each site of the chain.
+
+    Args:
+        name: ``raster`` (row by row), ``snake`` (every second row backwards) or ``hilbert`` (Hilbert's curve).
+            ``mutual_information`` needs data and starts as a snake; see :func:`by_mutual_information`.
+        in_shape: shape of one input, (n), (height, width) or (channels, height, width); the channels of a pixel
+            follow each other.
+
+    Raises:
+        ConfigError: the name is unknown, or the input is no image and the order needs one.
+    """
+    choice("order", name, ORDERS)
+    if len(in_shape) == 1:
+        if name == "hilbert":
+            raise ConfigError(f"order='hilbert' needs images, got inputs of shape {tuple(in_shape)}")
+        return torch.arange(in_shape[0])
+    *channels, height, width = in_shape
+    if len(channels) > 1:
+        raise ConfigError(f"order={name!r} needs inputs of one to three dimensions, got {tuple(in_shape)}")
+    pixels = torch.arange(height * width).view(height, width)
+    if name == "hilbert":
+        walk = torch.tensor([y * width + x for x, y in _hilbert(max(height, width)) if x < width and y < height])
+    elif name == "raster":
+        walk = pixels.flatten()
+    else:
+        walk = torch.cat([row.flip(0) if i % 2 else row for i, row in enumerate(pixels)])
+    n_channels = channels[0] if channels else 1
+    return (walk[:, None] + height * width * torch.arange(n_channels)).flatten()
+
+
+def by_mutual_information(x: Tensor) -> Tensor:
+    """Return an order in which inputs that tell much about each other are near.
+
+    Inputs are placed by the second eigenvector of the Laplacian of their mutual information, as if they were normal:
+    -log(1 - r^2) / 2 for a correlation r. Inputs that never change go to the ends.
+
+    Args:
+        x: training inputs (samples, sites).
+
+    References:
+        Atkins, Boman, Hendrickson: A spectral algorithm for seriation and the consecutive ones problem. SIAM J. Comput.
+        28, 1998.
+    """
+    x = x.double()
+    deviation = x.std(0)
+    alive = (deviation > 1e-8 * deviation.max()).nonzero().flatten()
+    if len(alive) < 3:
+        return torch.arange(x.shape[1])
+    correlation = torch.corrcoef(x[:, alive].T).clamp(-0.999, 0.999).fill_diagonal_(0)
+    weight = -0.5 * torch.log1p(-correlation.square())
+    degree = weight.sum(1)
+    scale = degree.clamp_min(1e-12).rsqrt()
+    laplacian = torch.eye(len(alive), dtype=torch.float64) - scale[:, None] * weight * scale
+    place = torch.linalg.eigh(laplacian).eigenvectors[:, 1] * scale
+    still = torch.ones(x.shape[1], dtype=torch.bool)
+    still[alive] = False
+    rest = still.nonzero().flatten()
+    half = len(rest) // 2
+    return torch.cat([rest[:half], alive[place.argsort(stable=True)], rest[half:]])
+
+
+def _hilbert(side: int) -> list[tuple[int, int]]:
+    """Return the cells of Hilbert's curve through the smallest grid of 2^k that holds ``side`` cells each way."""
+    size = 1
+    cells = [(0, 0)]
+    while size < side:
+        cells = [
+            *((y, x) for x, y in cells),
+            *((x, y + size) for x, y in cells),
+            *((x + size, y + size) for x, y in cells),
+            *((2 * size - 1 - y, size - 1 - x) for x, y in cells),
+        ]
+        size *= 2
+    return cells
