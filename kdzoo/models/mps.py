@@ -1,4 +1,4 @@
-"""Matrix product states (tensor trains) as classifiers: a chain of small tensors, linear in the features of every input.
+"""Matrix product states (tensor trains): a chain of small tensors, linear in the features of every input.
 
     f_o(x) = sum over bonds of  A1[phi(x1)] ... Am[phi(xm)] C_o  A(m+1)[phi(x(m+1))] ... AN[phi(xN)]
     A[phi] = sum_k phi_k A_k
@@ -10,6 +10,7 @@ length.
 
 import warnings
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -169,7 +170,7 @@ class MPS(nn.Module):
         chain = [*sites[: self.out_site], centre, *sites[self.out_site :]]
         legs = [self.feature_map.d] * self.n_sites
         legs.insert(self.out_site, self.n_outputs)
-        joined = all(one.shape[2] == other.shape[0] for one, other in zip(chain, chain[1:], strict=False))
+        joined = all(one.shape[2] == other.shape[0] for one, other in pairwise(chain))
         if [one.shape[1] for one in chain] != legs or not joined or chain[0].shape[0] != chain[-1].shape[2]:
             raise ConfigError(
                 f"tensors of shapes {[tuple(one.shape) for one in chain][:4]}... are no chain of {self.n_sites} sites "
@@ -236,8 +237,8 @@ class MPS(nn.Module):
             dims[i] = min(dims[i], dims[i + 1] * legs[i])
         if max(dims) < max(asked):
             warnings.warn(
-                f"bond_dim={max(asked)} is more than a chain of {self.n_sites} sites with {self.feature_map.d} features "
-                f"and {self.n_outputs} outputs can carry; reduced to {max(dims)}",
+                f"bond_dim={max(asked)} is more than a chain of {self.n_sites} sites with {self.feature_map.d} "
+                f"features and {self.n_outputs} outputs can carry; reduced to {max(dims)}",
                 stacklevel=4,
             )
         return dims

@@ -252,7 +252,7 @@ class _SweepBackward(torch.autograd.Function):
         """Keep nothing."""
 
     @staticmethod
-    def backward(ctx: Any, *_: Any) -> Any:
+    def backward(*_: Any) -> Any:
         """Refuse.
 
         Raises:

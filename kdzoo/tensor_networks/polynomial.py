@@ -1,0 +1,161 @@
+"""Polynomials as chains with the features [1, x], and the polynomial that a chain is.
+
+A chain with the features [1, x] is multilinear in its inputs. Two of them, one after the other, are every polynomial:
+the first gives each input z times (:func:`copying_layer`), and a product of powers x_i^k_i, k_i <= z, is a product of
+different copies, which the second multiplies and sums (:func:`polynomial_layer`). Piché 2023, section 5.2, says so of
+polynomials of total degree <= z; z copies of each input give more, namely every polynomial of degree <= z in each
+input, whose total degree is up to z times the number of inputs.
+
+Every tensor here holds 0, 1 and the coefficients, so that whole numbers stay exact in float64 up to 2^53.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from math import prod
+
+import torch
+from torch import Tensor
+
+from kdzoo.checks import integer
+from kdzoo.errors import ConfigError
+
+Exponents = tuple[int, ...]
+Chain = tuple[list[Tensor], Tensor, int]
+"""Cores (n_left, d, n_right) from the left end, the output core (left, outputs, right), the site before which it is."""
+
+MOST_MONOMIALS = 2**16
+"""Largest number of monomials that a chain is expanded into."""
+
+
+def copying_layer(n_inputs: int, times: int) -> Chain:
+    """Return the chain with the features [1, x] that gives every input ``times`` times, those of one input together.
+
+    The state beside the output is (1, inputs of its side), so no bond is larger than n_inputs / 2 + 3 / 2. The output
+    core has about n_inputs^3 times / 4 numbers.
+
+    Args:
+        n_inputs: number of sites n, >= 1.
+        times: outputs of each input z, >= 1; output i z + r is input i.
+
+    References:
+        Piché: Neural network knowledge distillation in tensor networks. 2023, eq. 9.
+    """
+    n, z = integer("n_inputs", n_inputs), integer("times", times)
+    m = n // 2
+    left = [_append(i + 1) for i in range(m)]
+    right = [_append(n - i).permute(2, 1, 0) for i in range(m, n)]
+    centre = torch.zeros(m + 1, n * z, n - m + 1, dtype=torch.float64)
+    for i in range(n):  # the left state is (1, x_0, ..., x_m-1), the right one (1, x_n-1, ..., x_m)
+        at = (i + 1, 0) if i < m else (0, n - i)
+        centre[at[0], i * z : (i + 1) * z, at[1]] = 1
+    return [*left, *right], centre, m
+
+
+def polynomial_layer(
+    coefficients: Mapping[Exponents, float | Sequence[float] | Tensor], n_inputs: int, degree: int
+) -> Chain:
+    """Return the chain with the features [1, x] on ``degree`` copies of every input that is a polynomial.
+
+    A monomial is a product of as many copies of an input as its exponent. A bond counts the different parts that the
+    monomials have on its outer side, so that none is larger than the number of monomials.
+
+    Args:
+        coefficients: exponents of the inputs -> coefficient, or those of all outputs; at least one monomial. No
+            exponent is larger than ``degree``; the total degree is free.
+        n_inputs: number of inputs, >= 1.
+        degree: copies z of each input, >= 1, in the order of :func:`copying_layer`.
+
+    Raises:
+        ConfigError: a monomial has another number of exponents or one outside 0..degree, or the numbers of outputs
+            differ.
+
+    References:
+        Piché: Neural network knowledge distillation in tensor networks. 2023, eqs. 11 to 13.
+    """
+    n, z = integer("n_inputs", n_inputs), integer("degree", degree)
+    values = _outputs(coefficients)
+    factors = [_factors(exponents, n, z) for exponents in coefficients]
+    m = n * z // 2
+    left, firsts = _products([one[:m] for one in factors])
+    right, lasts = _products([one[m:][::-1] for one in factors])
+    centre = torch.zeros(max(firsts) + 1, values.shape[1], max(lasts) + 1, dtype=torch.float64)
+    for first, value, last in zip(firsts, values, lasts, strict=True):
+        centre[first, :, last] = value
+    return [*left, *(core.permute(2, 1, 0) for core in reversed(right))], centre, m
+
+
+def to_polynomial(sites: Sequence[Tensor], centre: Tensor, out_site: int) -> dict[Exponents, Tensor]:
+    """Return the coefficients of a chain whose features are the powers 1, x, ..., x^(d-1).
+
+    Args:
+        sites: cores (n_left, d, n_right) from the left end; open boundaries.
+        centre: output core (left, outputs, right).
+        out_site: site before which it is.
+
+    Returns:
+        Exponents of the sites' inputs -> coefficients of all outputs in float64; monomials whose coefficients are
+        all 0 are left out.
+
+    Raises:
+        ConfigError: there would be more than 65,536 monomials.
+    """
+    powers = [core.shape[1] for core in sites]
+    if prod(powers) > MOST_MONOMIALS:
+        raise ConfigError(
+            f"a chain of {len(sites)} sites with {max(powers)} features is a polynomial of {float(prod(powers)):.3g} "
+            f"monomials; to_polynomial allows {MOST_MONOMIALS}"
+        )
+    left = right = torch.ones(1, 1, dtype=torch.float64)  # (monomials, bond), (bond, monomials)
+    for core in sites[:out_site]:
+        left = torch.einsum("ml,ldr->mdr", left, core.double()).flatten(0, 1)
+    for core in reversed(sites[out_site:]):
+        right = torch.einsum("ldr,rm->ldm", core.double(), right).flatten(1)
+    values = torch.einsum("al,lor,rb->abo", left, centre.double(), right).flatten(0, 1)
+    exponents = product(*map(range, powers))
+    return {one: value for one, value in zip(exponents, values, strict=True) if value.any()}
+
+
+def _append(n: int) -> Tensor:
+    """Return the core (n, 2, n + 1) that puts its input behind a state whose first number is 1."""
+    core = torch.zeros(n, 2, n + 1, dtype=torch.float64)
+    core[:, 0, :n] = torch.eye(n)
+    core[0, 1, n] = 1
+    return core
+
+
+def _outputs(coefficients: Mapping[Exponents, float | Sequence[float] | Tensor]) -> Tensor:
+    """Return the coefficients (monomials, outputs)."""
+    values = [torch.as_tensor(value, dtype=torch.float64).flatten() for value in coefficients.values()]
+    lengths = {len(value) for value in values}
+    if len(lengths) != 1 or 0 in lengths:
+        raise ConfigError(
+            f"coefficients must hold at least one monomial, each with the same number of outputs, "
+            f"got {len(values)} with {sorted(lengths)} outputs"
+        )
+    return torch.stack(values)
+
+
+def _factors(exponents: Exponents, n: int, z: int) -> tuple[bool, ...]:
+    """Return of every copy of every input whether it is a factor of the monomial."""
+    if len(exponents) != n or not all(0 <= one <= z for one in exponents):
+        raise ConfigError(f"a monomial of coefficients must have {n} exponents in 0..{z}, got {tuple(exponents)}")
+    return tuple(copy < exponent for exponent in exponents for copy in range(z))
+
+
+def _products(factors: Sequence[Sequence[bool]]) -> tuple[list[Tensor], list[int]]:
+    """Return cores whose last state holds every different product, and which of its numbers is that of each monomial.
+
+    Args:
+        factors: of each monomial, of each site from the outer end: whether its input is a factor.
+    """
+    cores = []
+    before, names = [0] * len(factors), 1
+    for site in range(len(factors[0])):
+        table: dict[tuple[int, bool], int] = {}
+        after = [table.setdefault((state, one[site]), len(table)) for state, one in zip(before, factors, strict=True)]
+        core = torch.zeros(names, 2, len(table), dtype=torch.float64)
+        for (state, factor), number in table.items():
+            core[state, int(factor), number] = 1
+        cores.append(core)
+        before, names = after, len(table)
+    return cores, before

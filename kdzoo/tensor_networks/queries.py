@@ -1,0 +1,129 @@
+"""Asking a black box: in batches, no question twice, counted, within a budget.
+
+Methods that build a chain from queries ask for all combinations of beginnings and ends of samples, most of which they
+have asked before: the neighbouring bond's differ in one site alone, and often in none, as where a pixel is 0 in all of
+them. The key of a sample is a sum over its sites, so those of all combinations cost one addition each.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from kdzoo import checks
+from kdzoo.errors import ConfigError, DataError
+
+Function = Callable[[Tensor], Tensor]
+"""Returns outputs (samples, outputs) of samples (samples, sites)."""
+Keys = npt.NDArray[np.uint64]
+
+
+class BudgetError(ConfigError):
+    """The next evaluations would exceed the budget; none of them was made."""
+
+
+class Oracle:
+    """A function that is asked in batches, once for each sample, and whose evaluations are counted.
+
+    Samples are told apart by a 64-bit key of their numbers; among four million samples two have the same key with a
+    probability below 1e-6.
+
+    Args:
+        function: returns outputs (samples, outputs) of samples (samples, sites); it is called without gradients.
+        batch_size: samples of a call, >= 1.
+        budget: greatest number of evaluations, >= 1; None for any number.
+
+    Attributes:
+        evaluations: samples that the function was given so far.
+        asked: samples that the oracle was asked for so far.
+
+    Raises:
+        ConfigError: an argument is outside its range.
+
+    Example:
+        >>> oracle = Oracle(lambda x: x.sum(1, keepdim=True))
+        >>> oracle(torch.tensor([[1.0, 2.0], [1.0, 2.0]])).flatten().tolist(), oracle.evaluations
+        ([3.0, 3.0], 1)
+    """
+
+    def __init__(self, function: Function, *, batch_size: int = 2048, budget: int | None = None) -> None:
+        self.function = function
+        self.batch_size = checks.integer("batch_size", batch_size)
+        self.budget = None if budget is None else checks.integer("budget", budget)
+        self.evaluations = self.asked = 0
+        self._places: dict[int, int] = {}
+        self._answers = torch.empty(0, 0, dtype=torch.float64)
+
+    def __call__(self, samples: Tensor) -> Tensor:
+        """Return the outputs (samples, outputs) in float64 of samples (samples, sites)."""
+        return self.pairs(samples, samples.new_empty(1, 0))[:, 0]
+
+    def pairs(self, left: Tensor, right: Tensor) -> Tensor:
+        """Return the outputs (n, m, outputs) in float64 of each of n beginnings with each of m ends.
+
+        Args:
+            left: first numbers of samples (n, any).
+            right: the other numbers (m, any).
+
+        Raises:
+            BudgetError: the samples that were not asked before are more than the budget has left; none is evaluated.
+            DataError: an output is not finite, or the outputs are no matrix.
+        """
+        keys = _keys(left, 0)[:, None] + _keys(right, left.shape[1])
+        self.asked += keys.size
+        unique, first, back = np.unique(keys, return_index=True, return_inverse=True)
+        names = unique.tolist()
+        places = np.array([self._places.get(name, -1) for name in names])
+        new = np.flatnonzero(places < 0)
+        if self.budget is not None and self.evaluations + len(new) > self.budget:
+            raise BudgetError(
+                f"budget={self.budget} evaluations are not enough: {self.evaluations} are spent, "
+                f"the next {len(new)} would exceed it"
+            )
+        for piece in np.split(new, range(self.batch_size, len(new), self.batch_size)):
+            if len(piece) == 0:
+                continue
+            row, column = (torch.from_numpy(index) for index in np.divmod(first[piece], len(right)))
+            self._keep(self._evaluate(torch.cat([left[row], right[column]], 1)))
+            places[piece] = range(self.evaluations - len(piece), self.evaluations)
+            self._places.update((names[i], int(places[i])) for i in piece)
+        return self._answers[torch.from_numpy(places[back.reshape(-1)])].unflatten(0, keys.shape)
+
+    def _evaluate(self, samples: Tensor) -> Tensor:
+        with torch.no_grad():
+            outputs = self.function(samples)
+        if outputs.ndim != 2 or len(outputs) != len(samples):
+            raise DataError(f"the function must return (samples, outputs) of {len(samples)} samples, got {tuple(outputs.shape)}")
+        if not bool(outputs.isfinite().all()):
+            raise DataError(f"the function's output for sample {samples[~outputs.isfinite().all(1)][0].tolist()[:8]}... is not finite")
+        return outputs.double().cpu()
+
+    def _keep(self, outputs: Tensor) -> None:
+        """Append outputs to the answers, whose room doubles when it is full."""
+        known = self.evaluations
+        self.evaluations += len(outputs)
+        if self.evaluations > len(self._answers):
+            room = outputs.new_empty(max(2 * len(self._answers), self.evaluations), outputs.shape[1])
+            if known:
+                room[:known] = self._answers[:known]
+            self._answers = room
+        self._answers[known : self.evaluations] = outputs
+
+
+def _keys(parts: Tensor, start: int) -> Keys:
+    """Return a key of each row of numbers (n, sites), which are those from site ``start`` on.
+
+    The key of a whole is the sum of those of its parts. The mixing is that of SplitMix64 (Steele, Lea, Flood 2014).
+    """
+    bits = (parts.detach().cpu().double().numpy() + 0.0).view(np.uint64)  # + 0.0: -0 and 0 are the same number
+    sites = np.arange(start + 1, start + 1 + parts.shape[1], dtype=np.uint64)
+    return _mixed(bits + _mixed(sites)).sum(1, dtype=np.uint64)
+
+
+def _mixed(bits: Keys) -> Keys:
+    bits = bits + np.uint64(0x9E3779B97F4A7C15)
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))
