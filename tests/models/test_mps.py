@@ -1,0 +1,138 @@
+"""Matrix product states as modules: what they compute, their tensors, bonds, weights and mistakes."""
+
+import copy
+
+import pytest
+import torch
+
+from kdzoo.errors import ConfigError, DataError
+from kdzoo.models import MPS, MPSClassifier
+from kdzoo.tensor_networks import MAPS
+
+
+def dense(model, x):
+    """Sum over all bonds, site after site from the left end; a chain's ends are joined by a trace."""
+    sites, phi = model.sites(), model.feature_map(x[:, model.order].T).double()
+    centre = model.centre.detach().double()
+    first = sites[0].shape[0] if model.out_site else centre.shape[0]
+    state = torch.eye(first, dtype=torch.float64).expand(len(x), 1, first, first)  # (batch, outputs, end, bond)
+    for i in range(model.n_sites + 1):
+        if i == model.out_site:
+            state = torch.einsum("bael,lor->boer", state, centre)
+        if i < model.n_sites:
+            state = torch.einsum("boel,lkr,kb->boer", state, sites[i], phi[i])
+    return state.diagonal(dim1=2, dim2=3).sum(-1)
+
+
+@pytest.mark.parametrize("feature_map", MAPS)
+@pytest.mark.parametrize("out_site", [0, 1, 4, 7])
+@pytest.mark.parametrize("boundary", ["open", "periodic"])
+def test_outputs_are_the_sum_over_all_bonds(feature_map, out_site, boundary):
+    torch.manual_seed(0)
+    options = {"feature_map": feature_map, "degree": 2, "out_site": out_site, "boundary": boundary, "noise": 3.0}
+    model = MPS(7, 3, 4, order=torch.randperm(7), **options).double()
+    x = torch.rand(5, 7, dtype=torch.float64)
+    assert torch.allclose(model(x), dense(model, x), rtol=1e-12)
+
+
+def test_uneven_bonds():
+    with pytest.warns(UserWarning, match="reduced to 2"):
+        model = MPS(6, 2, [1, 2, 3, 1, 4, 2, 3, 1], out_site=2).double()
+    assert model.dims.tolist() == [1, 2, 2, 1, 2, 2, 2, 1]  # none larger than its neighbours can use
+    x = torch.rand(5, 6, dtype=torch.float64)
+    assert torch.allclose(model(x), dense(model, x), rtol=1e-12)
+
+
+def test_states_of_chosen_bonds_pass_through_modules():
+    torch.manual_seed(0)
+    model = MPS(9, 2, 3, probes=[2, 4, 7]).double()
+    plain = MPS(9, 2, 3).double()
+    plain.load_state_dict(model.state_dict())
+    x = torch.rand(5, 9, dtype=torch.float64)
+    seen = {}
+    for name in ("left", "right", "bonds.2", "bonds.7"):
+        model.get_submodule(name).register_forward_hook(lambda m, i, out, name=name: seen.update({name: out}))  # noqa: ARG005
+    assert torch.allclose(model(x), plain(x), rtol=1e-12)
+    sites, phi = model.sites(), model.feature_map(x.T)
+    state = torch.ones(5, 1, dtype=torch.float64)
+    for i in range(2):
+        state = torch.einsum("bl,lkr,kb->br", state, sites[i], phi[i])
+    assert torch.allclose(seen["bonds.2"], state)
+    assert seen["left"].shape == (5, 3)
+    assert seen["bonds.7"].shape == (5, 3)
+    seen["bonds.7"].sum().backward()
+    assert model.cores.grad.abs().sum() > 0
+
+
+def test_tensors_come_out_as_they_went_in():
+    torch.manual_seed(0)
+    model = MPS(8, 3, 4).double()
+    before, x = copy.deepcopy(model), torch.rand(5, 8, dtype=torch.float64)
+    model.load_tensors(model.sites(), model.centre.detach())
+    assert torch.equal(model(x), before(x))
+    halved = [site[: max(1, site.shape[0] // 2), :, : max(1, site.shape[2] // 2)] for site in model.sites()]
+    centre = model.centre.detach()[:2, :, :2]
+    model.load_tensors(halved, centre)
+    assert model.cores.numel() < before.cores.numel()
+    assert torch.allclose(model(x), dense(model, x), rtol=1e-12)
+
+
+def test_wrong_tensors_are_refused_and_change_nothing():
+    model = MPS(6, 3, 4)
+    before = copy.deepcopy(model.state_dict())
+    sites = model.sites()
+    sites[2] = sites[2][:, :1]
+    with pytest.raises(ConfigError, match="no chain of 6 sites with 2 features"):
+        model.load_tensors(sites, model.centre)
+    assert all(torch.equal(one, before[name]) for name, one in model.state_dict().items())
+
+
+def test_weights_bring_their_bonds():
+    model = MPS(8, 3, 4)
+    other = MPS(8, 3, 2)
+    other.load_state_dict(model.state_dict())
+    x = torch.rand(5, 8)
+    assert torch.equal(other(x), model(x))
+    assert MPS(8, 3, **model.learned_sizes).dims.tolist() == model.dims.tolist()
+
+
+def test_bonds_that_a_chain_cannot_carry_are_reduced_and_said():
+    with pytest.warns(UserWarning, match="bond_dim=64 is more than a chain of 8 sites.*reduced to 16"):
+        model = MPS(8, 2, 64)
+    assert model.dims.tolist() == [1, 2, 4, 8, 16, 16, 8, 4, 2, 1]
+
+
+@pytest.mark.parametrize("order", ["raster", "snake", "hilbert", "mutual_information"])
+def test_images_in_any_order(order):
+    torch.manual_seed(0)
+    model = MPSClassifier(in_shape=(1, 4, 4), num_classes=3, bond_dim=4, order=order).double()
+    x = torch.rand(50, 1, 4, 4, dtype=torch.float64)
+    model.see(x)
+    assert torch.allclose(model(x), dense(model, x.flatten(1)), rtol=1e-12)
+
+
+def test_a_chain_that_has_seen_its_data_starts_at_one():
+    """Cosine and sine at x = 1/2 add up to 1.41: without a look at the data a long chain would explode."""
+    x = 0.5 + 0.01 * torch.rand(50, 2000)
+    model = MPS(2000, 2, 4, feature_map="cos_sin", noise=0.0)
+    model.see(x)
+    with torch.no_grad():
+        model.centre.fill_(1.0)
+    assert torch.allclose(model(x), torch.ones(50, 2), rtol=0.05)
+
+
+def test_bad_arguments_are_refused():
+    for options, message in (
+        ({"bond_dim": 0}, "bond_dim"),
+        ({"out_site": 9}, "out_site"),
+        ({"boundary": "closed"}, "boundary"),
+        ({"order": [0, 1, 1, 2]}, "order must hold each of 0..3 once"),
+        ({"probes": [4]}, "probes"),
+        ({"probes": [1], "boundary": "periodic"}, "probes need boundary='open'"),
+        ({"engine": "gpu"}, "engine"),
+        ({"noise": -1.0}, "noise"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            MPS(4, 2, **{"bond_dim": 2, **options})
+    with pytest.raises(DataError, match="n_sites=4, got inputs of 5 numbers"):
+        MPS(4, 2, 2)(torch.rand(3, 5))

@@ -1,0 +1,236 @@
+"""Contractions of chains: every engine against the definition, in values and gradients."""
+
+import warnings
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdzoo.errors import ConfigError, NonFiniteLossError
+from kdzoo.models import MPS
+from kdzoo.tensor_networks import MAPS, contract, contraction, kernel, layout, torch_sweep
+
+ENGINES = ["compiled", "sweep", "autograd"]
+CHAINS = {
+    "even": ((1, 2, 4, 4), (1, 2, 4, 4), 2, 5),
+    "uneven": ((1, 3, 2, 5, 7), (1, 2), 3, 37),
+    "wide": ((4, 4, 4, 4, 4, 4), (4, 4, 4, 4), 2, 16),
+    "one_sided": ((1,), (1, 3, 3, 3, 2), 2, 3),
+    "long": ((1, 2, *(3,) * 40), (1, 2, *(3,) * 35), 2, 7),
+    "tiles": ((1, 9, 17, 8), (1, *(11,) * 20), 4, 33),
+    "one_feature": ((1, 2, 2), (1, 2), 1, 2),
+}
+
+
+def chain(name, dtype=torch.float64, scale=0.5):
+    left, right, d, samples = CHAINS[name]
+    plan = layout(d, left, right)
+    generator = torch.Generator().manual_seed(len(name))
+    shapes = [(plan.n_sites, d, samples), (plan.n_cores,), (left[0], samples), (right[0], samples)]
+    factors = [1, scale, 1, 1]
+    made = [f * torch.randn(*s, generator=generator, dtype=torch.float64) for s, f in zip(shapes, factors, strict=True)]
+    return plan, [one.to(dtype).requires_grad_() for one in made]
+
+
+def definition(plan, phi, cores, left, right):
+    """Multiply the matrices of every sample one after the other, core by core as the layout's text says."""
+    ends = []
+    for side, start in enumerate((left, right)):
+        states = []
+        for b in range(phi.shape[2]):
+            state = start[:, b]
+            for step in range(len(plan.sides[side]) - 1):
+                at = plan.cores[side][step]
+                d, n_in, n_out = plan.d, plan.sides[side][step], plan.sides[side][step + 1]
+                core = cores[at : at + d * n_in * n_out].reshape(d, n_in, n_out)
+                matrix = sum(phi[plan.sites[side][step], k, b] * core[k] for k in range(d))
+                state = state @ matrix
+            states.append(state)
+        ends.append(torch.stack(states, 1))
+    return ends
+
+
+def results(ends, arguments):
+    """Return a scalar of both ends, the ends' product and all gradients."""
+    left, right = ends
+    weights = [torch.linspace(1, 2, one.numel(), dtype=one.dtype).view_as(one) for one in ends]
+    values = (left * weights[0]).sum(0) * (right * weights[1]).sum(0)
+    gradients = torch.autograd.grad(values.sum(), arguments, allow_unused=True)
+    return [values.detach(), *(torch.zeros(1) if one is None else one for one in gradients)]
+
+
+def scaled(found):
+    left, right, log2 = found
+    return left * log2.exp2(), right
+
+
+@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_engines_are_the_definition(name, engine, dtype, tolerance):
+    plan, exact = chain(name)
+    expected = results(definition(plan, *exact), exact)
+    plan, arguments = chain(name, dtype)
+    phi, cores, *starts = arguments
+    found = results(scaled(contract(phi, cores, tuple(starts), plan, engine)), arguments)
+    for one, other in zip(found, expected, strict=True):
+        assert float((one.double() - other).abs().max()) <= tolerance * float(other.abs().max() + 1e-300)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_gradients_are_those_of_differences(engine):
+    plan, arguments = chain("uneven")
+    small = [one[..., :3].detach().requires_grad_() if one.ndim > 1 else one for one in arguments]
+    assert torch.autograd.gradcheck(lambda phi, cores, a, b: contract(phi, cores, (a, b), plan, engine)[:2], small)
+
+
+def test_second_derivatives_need_the_plain_engine():
+    plan, (phi, cores, a, b) = chain("even")
+    for engine in ENGINES:
+        left = contract(phi, cores, (a, b), plan, engine)[0].square().sum()
+        (first,) = torch.autograd.grad(left, cores, create_graph=True)
+        if engine == "autograd":
+            assert torch.autograd.grad(first.sum(), cores)[0].abs().sum() > 0
+        else:
+            with pytest.raises(ConfigError, match="engine='autograd'"):
+                first.sum().backward()
+
+
+@given(st.integers(0, 60), st.integers(1, 12), st.sampled_from(["compiled", "sweep"]))
+def test_scales_cancel(exponent, sites, engine):
+    """Cores a power of two larger make outputs larger by exactly the product of these powers."""
+    sites = 16 * sites
+    plan = layout(2, (1, *(3,) * sites), (1,))
+    generator = torch.Generator().manual_seed(sites)
+    phi = torch.rand(sites, 2, 4, generator=generator, dtype=torch.float64)
+    cores = torch.randn(plan.n_cores, generator=generator, dtype=torch.float64) / 2
+    ones = torch.ones(1, 4, dtype=torch.float64)
+    left, _, log2 = contract(phi, cores, (ones, ones), plan, engine)
+    larger, _, log2_larger = contract(phi, cores * 2.0 ** (exponent % 5), (ones, ones), plan, engine)
+    assert torch.equal(left, larger)
+    assert torch.equal(log2_larger - log2, torch.full((4,), float(exponent % 5 * sites), dtype=torch.float64))
+
+
+@pytest.mark.parametrize("engine", ["compiled", "sweep"])
+def test_what_vanishes_and_explodes_on_the_way_is_exact(engine):
+    """The left half is about 2^-600 and the right one 2^600: single precision holds the product."""
+    n = 300
+    plan = layout(1, (1, *(1,) * n), (1, *(1,) * n))
+    cores = torch.empty(2 * n)
+    cores[list(plan.cores[0])] = 0.25
+    cores[list(plan.cores[1])] = 4.0
+    cores.requires_grad_()
+    phi, ones = torch.ones(2 * n, 1, 2), torch.ones(1, 2)
+    left, right, log2 = contract(phi, cores, (ones, ones), plan, engine)
+    value = left * log2.exp2() * right
+    assert torch.equal(value, torch.ones(1, 2))
+    value.sum().backward()
+    assert torch.allclose(cores.grad, 2 / cores.detach(), rtol=1e-5)
+
+
+def test_the_site_that_is_not_finite_is_named():
+    plan, (phi, cores, a, b) = chain("even")
+    with torch.no_grad():
+        plan.core(cores, 1, 1)[:] = torch.nan
+    for engine in ("compiled", "sweep"):
+        with pytest.raises(NonFiniteLossError, match="right end is not finite after site 4 of 6"):
+            contract(phi, cores, (a, b), plan, engine)
+
+
+def test_outputs_beyond_the_largest_number_are_refused():
+    model = MPS(200, 2, 3)
+    with torch.no_grad():
+        model.cores *= 4.0
+    with pytest.raises(NonFiniteLossError, match="beyond 2"):
+        model(torch.rand(3, 200))
+
+
+def test_ten_thousand_sites_are_finite():
+    for name in MAPS:
+        model = MPS(10_000, 3, 8, feature_map=name)
+        model(torch.rand(4, 10_000)).logsumexp(1).sum().backward()
+        assert torch.isfinite(model.cores.grad).all()
+
+
+def test_single_precision_gradients_are_those_of_double_precision():
+    torch.manual_seed(0)
+    model = MPS(784, 10, 16)
+    x = torch.rand(8, 784)
+    gradients = []
+    for number in (torch.float32, torch.float64):
+        model.to(number).zero_grad()
+        model(x.to(number)).logsumexp(1).sum().backward()
+        gradients.append(model.cores.grad.double().clone())
+    assert float((gradients[0] - gradients[1]).norm() / gradients[1].norm()) < 1e-5
+
+
+@pytest.mark.parametrize("engine", ["compiled", "sweep"])
+def test_vmap_over_weights_is_a_loop(engine):
+    models = [MPS(12, 3, 4, engine=engine) for _ in range(3)]
+    weights, buffers = torch.func.stack_module_state(models)
+    x = torch.rand(5, 12)
+
+    def loss(weights, buffers):
+        return torch.func.functional_call(models[0], (weights, buffers), (x,)).square().sum()
+
+    values, gradients = torch.func.vmap(lambda w, b: torch.func.grad_and_value(loss)(w, b)[::-1])(weights, buffers)
+    for i, model in enumerate(models):
+        model(x).square().sum().backward()
+        assert torch.allclose(gradients["cores"][i], model.cores.grad, rtol=1e-5)
+        assert torch.allclose(values[i], model(x).square().sum())
+
+
+def test_compiled_code_holds_the_operator():
+    model = MPS(12, 3, 4)
+    x = torch.rand(5, 12)
+    model(x).square().sum().backward()
+    expected, model.cores.grad = model.cores.grad.clone(), None
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    compiled(x).square().sum().backward()
+    assert torch.equal(model.cores.grad, expected)
+
+
+def test_without_a_compiler_the_torch_engine_is_announced_once(monkeypatch):
+    monkeypatch.setattr(kernel, "available", lambda like: "there is no C compiler")  # noqa: ARG005
+    contraction._announce.cache_clear()
+    with pytest.warns(UserWarning, match="slower engine 'sweep': there is no C compiler"):
+        assert contraction.chosen_engine(torch.ones(1), "auto") == "sweep"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert contraction.chosen_engine(torch.ones(1), "auto") == "sweep"
+    with pytest.raises(ConfigError, match="there is no C compiler"):
+        contraction.chosen_engine(torch.ones(1), "compiled")
+
+
+def test_numbers_that_the_kernel_does_not_take_are_swept_by_torch():
+    assert "float16" in kernel.available(torch.ones(1, dtype=torch.float16))
+    with pytest.raises(ConfigError, match="got 'fast'"):
+        contraction.chosen_engine(torch.ones(1), "fast")
+
+
+def test_the_kernel_needs_a_compiler(monkeypatch, tmp_path):
+    kernel._compiler.cache_clear()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    with pytest.raises(kernel.NoKernelError, match="no C compiler"):
+        kernel._compiler()
+    kernel._compiler.cache_clear()
+
+
+def test_two_threads_give_the_numbers_of_one():
+    plan, (phi, cores, a, b) = chain("long")
+    before = torch.get_num_threads()
+    found = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        left, right, _ = contract(phi, cores, (a, b), plan, "compiled")
+        found.append([left, right, *torch.autograd.grad(left.sum() + right.sum(), [phi, cores])])
+    torch.set_num_threads(before)
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_gradients_are_products_of_stacks_where_cores_lie_in_a_row():
+    plan = layout(2, (1, 2, *(4,) * 70), (1, 2, *(4,) * 70))
+    runs = list(torch_sweep._runs(plan))
+    assert runs == [(0, 1, (0, 1)), (1, 2, (0, 1)), (2, 66, (0, 1)), (66, 71, (0, 1))]

@@ -1,0 +1,106 @@
+"""Feature maps of a site: values by their definitions, whitening, units and domains."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdzoo.errors import ConfigError, DataError
+from kdzoo.models import MPS
+from kdzoo.tensor_networks import MAPS, CosSin, FeatureMap, Legendre, Polynomial, Trainable, Whitened, feature_map
+from kdzoo.tensor_networks.features import gram, whitening
+
+X = torch.linspace(0, 1, 7, dtype=torch.float64)[None]
+
+
+def test_powers():
+    assert torch.equal(Polynomial(3)(X)[0], torch.stack([X[0] ** k for k in range(4)]))
+
+
+def test_cosine_and_sine():
+    phi = CosSin(2)(X)[0]
+    cos, sin = (math.pi / 2 * X[0]).cos(), (math.pi / 2 * X[0]).sin()
+    assert torch.allclose(phi, torch.stack([cos**2, math.sqrt(2) * cos * sin, sin**2]), atol=1e-15)
+    assert torch.allclose(phi.square().sum(0), torch.ones(7, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("domain", [(0.0, 1.0), (-2.0, 3.0)], ids=["unit", "other"])
+def test_legendre_polynomials_are_orthonormal(domain):
+    points = torch.linspace(*domain, 20_001, dtype=torch.float64)[None]
+    phi = Legendre(4, domain)(points)
+    weights = torch.full((20_001,), 1 / 20_000, dtype=torch.float64)
+    weights[[0, -1]] /= 2
+    products = (phi[0] * weights) @ phi[0].T
+    assert torch.allclose(products, torch.eye(5, dtype=torch.float64), atol=1e-6)
+
+
+def test_whitening_makes_features_orthonormal_and_leaves_what_is_constant():
+    x = torch.rand(500, 3, dtype=torch.float64)
+    x[:, 1] = 0.25
+    phi = Whitened(Polynomial(2), 3).double()
+    phi.see(x)
+    found = gram(phi(x.T))
+    assert torch.allclose(found[[0, 2]], torch.eye(3, dtype=torch.float64).expand(2, 3, 3), atol=1e-9)
+    assert torch.allclose(phi(x.T)[1, 1:], torch.zeros(2, 500, dtype=torch.float64), atol=1e-12)
+
+
+def test_a_whitened_line_is_the_standardised_number():
+    x = torch.rand(50, 2, dtype=torch.float64)
+    phi = Whitened(Polynomial(1), 2).double()
+    phi.see(x)
+    expected = ((x - x.mean(0)) / x.std(0, correction=0)).T
+    assert torch.allclose(phi(x.T)[:, 1], expected)
+
+
+@given(st.integers(1, 5), st.integers(0, 1000))
+def test_whitening_of_any_gram_matrix(d, seed):
+    generator = torch.Generator().manual_seed(seed)
+    root = torch.randn(3, d, d, generator=generator, dtype=torch.float64)
+    grams = root @ root.mT + 1e-3 * torch.eye(d, dtype=torch.float64)
+    turn = whitening(grams)
+    assert torch.allclose(turn @ grams @ turn.mT, torch.eye(d, dtype=torch.float64).expand(3, d, d), atol=1e-7)
+    assert torch.equal(turn, turn.tril())
+
+
+@pytest.mark.parametrize("name", MAPS)
+@pytest.mark.parametrize("degree", [1, 3])
+def test_some_combination_is_about_one(name, degree):
+    phi = feature_map(name, 4, degree)
+    about = phi.unit @ phi.double_features(X.float().expand(4, 7))
+    exact = name != "cos_sin"
+    assert torch.allclose(about, torch.ones_like(about), atol=1e-12 if exact else 0.35)
+
+
+def test_trainable_maps_learn_and_start_as_legendre():
+    phi = Trainable(3, 5).double()
+    assert torch.allclose(phi(X), Legendre(2)(X))
+    phi(X).square().sum().backward()
+    assert phi.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", ["cos_sin", "legendre", "trainable"])
+def test_inputs_outside_of_the_domain_are_refused(name):
+    with pytest.raises(DataError, match=r"inputs in \[0, 1\] \(domain\), got values from 0.5 to 1.5"):
+        feature_map(name, 2)(torch.tensor([[0.5, 1.5]]))
+    feature_map(name, 2)(torch.tensor([[0.0, 1.00001]]))  # rounding
+
+
+def test_other_bad_arguments_are_refused():
+    with pytest.raises(ConfigError, match="feature_map must be one of"):
+        feature_map("fourier", 2)
+    with pytest.raises(ConfigError, match="degree"):
+        feature_map("polynomial", 2, 0)
+    with pytest.raises(ConfigError, match="domain"):
+        feature_map("legendre", 2, domain=(1.0, 0.0))
+
+
+def test_a_map_of_ones_own_is_taken():
+    class Half(FeatureMap):
+        def features(self, x):
+            return torch.stack([torch.full_like(x, 0.5), x.sin()], 1)
+
+    model = MPS(6, 2, 3, feature_map=Half(2, (0.0, 1.0)))
+    assert model(torch.rand(4, 6)).shape == (4, 2)
+    assert Half(2, (0.0, 1.0)).unit @ Half(2, (0.0, 1.0)).double_features(X)[0] == pytest.approx([1.0] * 7, abs=1e-9)
