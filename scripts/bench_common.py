@@ -8,12 +8,15 @@ import contextlib
 import datetime
 import functools
 import io
+import os
 import platform
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -120,6 +123,47 @@ def in_turns(variants: Mapping[str, Steps], rounds: int) -> dict[str, list[float
         for name, steps in variants.items():
             times[name].append(steps())
     return times
+
+
+def cpu_seconds(run: Callable[[], object]) -> float:
+    """Return the CPU seconds of a call."""
+    begin = time.process_time()
+    run()
+    return time.process_time() - begin
+
+
+def added_memory(run: Callable[[], object]) -> float:
+    """Return by how many MiB a call raises the memory of this process at its peak; Linux."""
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before = high_water()
+    run()
+    return (high_water() - before) / 1024
+
+
+def high_water() -> int:
+    """Return the largest resident memory of this process in KiB."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split("VmHWM:")[1].split()[0])
+
+
+def in_fresh_process(arguments: Sequence[str], rounds: int) -> float:
+    """Return the median of the numbers that runs of this script with other arguments print, on one thread."""
+    settings = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(Path(sys.argv[0]).resolve()), *arguments]
+    runs = (subprocess.run(command, env=settings, check=True, capture_output=True, text=True) for _ in range(rounds))
+    return statistics.median(float(run.stdout.split()[-1]) for run in runs)
+
+
+def installed(folder: str, names: Iterable[str]) -> str:
+    """Return the versions of the peers in a folder."""
+    found = {one.name: one.version for one in distributions(path=[folder])} if folder else {}
+    known = [f"{name} {found[name]}" for name in names if name in found]
+    return ", ".join(known) or "No peer was found: see the script"
+
+
+def verdict(reached: Mapping[str, bool]) -> str:
+    """Return a sentence for the targets."""
+    return "Targets: " + "; ".join(f"{name}: {'reached' if is_ else 'MISSED'}" for name, is_ in reached.items()) + "."
 
 
 def ratio(times: Mapping[str, Sequence[float]], of: str, to: str) -> float:

@@ -9,17 +9,22 @@ The peers are no dependency of kdzoo: they go to a folder of their own, and are 
 import argparse
 import functools
 import importlib
-import os
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable
-from importlib.metadata import distributions
-from pathlib import Path
 
 import torch
-from bench_common import in_turns, publish, ratio, table
+from bench_common import (
+    added_memory,
+    cpu_seconds,
+    in_fresh_process,
+    in_turns,
+    installed,
+    publish,
+    ratio,
+    table,
+    verdict,
+)
 from torch import Tensor, nn
 from torch.func import vmap
 from torch.nn.functional import cross_entropy
@@ -125,13 +130,6 @@ def ways() -> dict[str, Way]:
     return found | {name: functools.partial(ours, engine=name) for name in ENGINES}
 
 
-def seconds(run: Callable[[], object]) -> float:
-    """Return the CPU seconds of a call."""
-    begin = time.process_time()
-    run()
-    return time.process_time() - begin
-
-
 def apart(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> float:
     """Return the largest difference, each as a part of the largest number of its tensor."""
     return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, expected, strict=False))
@@ -139,27 +137,15 @@ def apart(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> float:
 
 def peak(way: str, steps: int, rounds: int, peers: str) -> float:
     """Return by how many MiB one way raises the memory of a fresh process at its peak, the median of some."""
-    command = [sys.executable, __file__, "--peak", way, str(steps), "--peers", peers]
-    settings = {**os.environ, "OMP_NUM_THREADS": "1"}
-    runs = (subprocess.run(command, env=settings, check=True, capture_output=True, text=True) for _ in range(rounds))
-    return statistics.median(float(run.stdout.split()[-1]) for run in runs)
+    return in_fresh_process(["--peak", way, str(steps), "--peers", peers], rounds)
 
 
 def print_peak(way: str, steps: str) -> None:
-    """Print what `peak` asks for; Linux."""
+    """Print what `peak` asks for."""
     run = ways()[way]
     run(made(3, 2, real=4))  # what is loaded on first use, on so little data that none of its memory can serve again
     data = made(IMAGES, int(steps))
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-    before = high_water()
-    run(data)
-    print((high_water() - before) / 1024)
-
-
-def high_water() -> int:
-    """Return the largest resident memory of this process in KiB."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(status.split("VmHWM:")[1].split()[0])
+    print(added_memory(lambda: run(data)))
 
 
 def engines(rounds: int, peers: str) -> tuple[str, dict[str, bool]]:
@@ -168,7 +154,7 @@ def engines(rounds: int, peers: str) -> tuple[str, dict[str, bool]]:
     exact = ours(data, "full")
     differences = {name: apart(run(data), exact) for name, run in runs.items()}
     times = in_turns(
-        {name: functools.partial(seconds, lambda run=run: run(data)) for name, run in runs.items()}, rounds
+        {name: functools.partial(cpu_seconds, lambda run=run: run(data)) for name, run in runs.items()}, rounds
     )
     peaks = {name: peak(name, STEPS, rounds, peers) for name in runs}
     others = [name for name in PEERS if name in runs]
@@ -207,25 +193,13 @@ def batches(rounds: int) -> tuple[str, dict[str, bool]]:
                 "vmap": functools.partial(ours, data, "segments", weights, vmapped=True),
             }
             difference = apart(at_once["batched"](), loop())
-            times = in_turns({name: functools.partial(seconds, run) for name, run in at_once.items()}, rounds)
+            times = in_turns({name: functools.partial(cpu_seconds, run) for name, run in at_once.items()}, rounds)
             medians = [f"{statistics.median(times[name]):.2f}" for name in at_once]
             faster = [ratio(times, "loop", name) for name in ("batched", "vmap")]
             rows.append([images, count, *medians, *(f"{one:.2f}" for one in faster), f"{difference:.0e}"])
             reached[f"{count} at once on {images} images {FASTER} times faster"] = faster[0] >= FASTER
     heads = ["images", "K", "loop, CPU s", "batched", "vmap", "loop / batched", "loop / vmap", "apart"]
     return table(heads, rows), reached
-
-
-def verdict(reached: dict[str, bool]) -> str:
-    """Return a sentence for the targets."""
-    return "Targets: " + "; ".join(f"{name}: {'reached' if is_ else 'MISSED'}" for name, is_ in reached.items()) + "."
-
-
-def versions(folder: str) -> str:
-    """Return the versions of the peers in a folder."""
-    found = {one.name: one.version for one in distributions(path=[folder])} if folder else {}
-    known = [f"{name} {found[name]}" for name in PEERS if name in found]
-    return ", ".join(known) or "No peer was found: see the script"
 
 
 def main() -> None:
@@ -247,7 +221,7 @@ def main() -> None:
         f"loss of {REAL} images, float32. One thread, median of {options.rounds} rounds in turns; a "
         f"ratio is the median of those of the same round. A peak is what a fresh process adds at its peak, the median "
         f"of {options.rounds}. The last column is the largest difference of a derivative from full unrolling. "
-        f"{versions(options.peers)}; TorchOpt's step size is a number and gets no derivative.",
+        f"{installed(options.peers, PEERS)}; TorchOpt's step size is a number and gets no derivative.",
         first,
         verdict(reached),
         f"K initialisations at once, {SHORTER} steps by segments, against a loop of K single ones without "
