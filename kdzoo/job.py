@@ -9,15 +9,18 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import Tensor, nn
 
 from kdzoo import config
+from kdzoo.batch import as_batch
 from kdzoo.data import AdaptedData, BatchData
 from kdzoo.data.randomness import mix_seed
 from kdzoo.distiller import Distiller
 from kdzoo.errors import ConfigError
 from kdzoo.training import Training
 
+SEEN = 4096
+"""Training inputs that a model may look at before it is trained."""
 STREAMS = {"teacher": 1, "student": 2}
 """Teacher and student of the same architecture start from different weights."""
 
@@ -114,6 +117,18 @@ class Job:
 
     def _build(self, node: Mapping[str, Any]) -> Any:
         return config.instantiate(node, allow=self.allow)
+
+
+def show(model: nn.Module, data: Any) -> nn.Module:
+    """Let a model that wants to look at training inputs before its training (``see``) do so; return it."""
+    if callable(see := getattr(model, "see", None)):
+        found: list[Tensor] = []
+        for batch in data.train_eval_dataloader():
+            found.append(as_batch(batch)["input"])
+            if sum(map(len, found)) >= SEEN:
+                break
+        see(torch.cat(found)[:SEEN])
+    return model
 
 
 def for_seed(cfg: DictConfig, seed: int) -> dict[str, Any]:

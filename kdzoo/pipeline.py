@@ -17,7 +17,7 @@ from kdzoo.checkpoint import save_model
 from kdzoo.distiller import Distiller
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.evaluate import cpu_ms_per_1000
-from kdzoo.job import Job, for_seed
+from kdzoo.job import Job, for_seed, show
 from kdzoo.resume import stop_between_steps
 from kdzoo.training import History, fit
 
@@ -70,7 +70,7 @@ def run_seed(job: Job) -> dict[str, Any]:
     if job.settings["compile"] and "compile" in method.exempt:
         raise ConfigError(f"compile=true does not work with {method.__name__}: {method.exempt['compile']}")
     kind = kinds.get(method.student_kind).on(data, Path(job.settings["cache_dir"]), job.settings["judge"])
-    models = {"student": job.model("student", data.sizes)}
+    models = {"student": show(job.model("student", data.sizes), data)}
     if method.teacher_kind is not None:
         models["teacher"] = teachers.build(job, data.sizes)
     rehearse(job, method, models, data)
@@ -86,7 +86,7 @@ def run_seed(job: Job) -> dict[str, Any]:
     node = grown(job.node("student", data.sizes), models["student"])
     beside = controls(job, distiller, kind, node) if job.settings["control"] else {}
     for role, control in beside.items():
-        models[role] = control.student
+        models[role] = show(control.student, data)
         seconds[role] = train(job, control, control.transfer_set(data), role).seconds
     models |= distiller.baselines(transfer)
     models |= kind.floors(models, data)

@@ -11,7 +11,7 @@ from torch import nn
 from kdzoo import kinds, run_folder, teacher_cache
 from kdzoo.checkpoint import load_student, save_model
 from kdzoo.distiller import Distiller
-from kdzoo.job import Job
+from kdzoo.job import Job, show
 from kdzoo.models import load_weights
 from kdzoo.report import versions
 from kdzoo.training import fit
@@ -45,7 +45,7 @@ def train(job: Job, kind: kinds.Kind, model: nn.Module, sizes: dict[str, Any]) -
         if (folder / "config.json").exists():
             model.load_state_dict(load_student(folder, allow=job.allow).state_dict())
             return
-        distiller = job.untaught(model, kind.untaught, how)
+        distiller = job.untaught(show(model, data), kind.untaught, how)
         label = f"teacher, seed {how['seed']}"
         training = job.training(label, folder, max_epochs=how["max_epochs"])
         fit(distiller, distiller.transfer_set(data), replace(training, seed=how["seed"]))
