@@ -15,6 +15,7 @@ from kdzoo.models.hvae import HVAE
 from kdzoo.models.lenet import LeNet
 from kdzoo.models.mlp import MLP
 from kdzoo.models.mps import MPS, MPSClassifier
+from kdzoo.models.patch_mps import PatchMPS
 from kdzoo.models.pretrained import load_weights, read_weights
 from kdzoo.models.resnet import ResNet
 from kdzoo.models.rnn_lm import RNNLM
@@ -36,6 +37,7 @@ __all__ = [
     "HelmholtzMachine",
     "LeNet",
     "MPSClassifier",
+    "PatchMPS",
     "ResNet",
     "StrokeVRNN",
     "TransformerLM",

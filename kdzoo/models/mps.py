@@ -11,17 +11,21 @@ length.
 import warnings
 from collections.abc import Sequence
 from itertools import pairwise
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kdzoo import checks
-from kdzoo.errors import ConfigError, DataError
+from kdzoo.errors import ConfigError, DataError, NonFiniteLossError
 from kdzoo.tensor_networks import features, orders
 from kdzoo.tensor_networks.contraction import ENGINES, contract
 from kdzoo.tensor_networks.features import FeatureMap
 from kdzoo.tensor_networks.layout import Layout, layout
+from kdzoo.tensor_networks.measure import Train, inner
+from kdzoo.tensor_networks.network import canonical, nodes
+from kdzoo.tensor_networks.truncation import truncate
 
 BOUNDARIES = ("open", "periodic")
 
@@ -250,6 +254,107 @@ class MPS(nn.Module):
             self._allocate(dims.tolist())
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
+    # ---------------------------------------------------------------- the chain as a function
+
+    def chain(self) -> Train:
+        """Return its tensors in float64, in the chain's order; gradients go through."""
+        plan, n = self.layout, self.n_sites
+        places = sorted((at, side, step) for side in (0, 1) for step, at in enumerate(plan.cores[side]))
+        shapes = [plan.shape(side, step) for _, side, step in places]
+        pieces = self.cores.double().split([prod(shape) for shape in shapes])
+        sites = {}
+        for (_, side, step), shape, piece in zip(places, shapes, pieces, strict=True):
+            core = piece.view(shape)
+            sites[n - 1 - step if side else step] = core.permute(2, 0, 1) if side else core.transpose(0, 1)
+        return Train([sites[i] for i in range(n)], self.centre.double(), self.out_site)
+
+    def grams(self, inputs: Tensor, other: "MPS | None" = None) -> Tensor:
+        """Return the mean products (sites, d, d) of the features of inputs (samples, ...), in float64.
+
+        They are all that the product of the inputs' marginals is to a chain. With another chain of the same order, the
+        products are of the features of this one with those of the other.
+        """
+        total = torch.zeros((), dtype=torch.float64, device=self.cores.device)
+        for part in inputs.split(4096):
+            mine = self._in_order(part)
+            theirs = mine if other is None else other._in_order(part)
+            total = total + mine @ theirs.mT
+        return total / len(inputs)
+
+    def inner(self, other: "MPS", inputs: Tensor | None = None) -> Tensor:
+        """Return the inner product with another chain, summed over outputs; differentiable in both.
+
+        Args:
+            other: A chain of as many sites, in the same order, and outputs.
+            inputs: Samples (samples, ...): the inner product is E[f . g] for inputs whose numbers are independent, each
+                distributed as here. None: that of the coefficients of products of features.
+
+        Raises:
+            ConfigError: The chains do not fit each other, or are periodic.
+        """
+        if not torch.equal(self.order, other.order):
+            raise ConfigError("an inner product needs chains with one order of sites, got two")
+        if inputs is None:
+            grams = torch.eye(self.feature_map.d).to(self.chain().centre).repeat(self.n_sites, 1, 1)
+        else:
+            grams = self.grams(inputs, other)
+        return inner(self.chain(), other.chain(), grams).sum()
+
+    def canonicalize(self) -> None:
+        """Make every core an isometry towards the output core, in place; the outputs stay.
+
+        Raises:
+            ConfigError: The chain is periodic.
+            NonFiniteLossError: A decomposition fails; the chain is as it was.
+        """
+        self._take(*canonical(self.sites(), self.centre.detach().double(), self.out_site))
+
+    def truncate(
+        self, bond_dim: int | None = None, max_error: float | None = None, inputs: Tensor | None = None
+    ) -> float:
+        """Make the bonds smaller, in place, and return the error ||g - f|| / ||f|| of what it is to what it was.
+
+        Args:
+            bond_dim: Largest bond, >= 1; None: as large as needed.
+            max_error: Largest error, in [0, 1); None: any. A bond_dim that is too small for it counts more.
+            inputs: Samples (samples, ...), such as the training data: the error is the root mean square for inputs
+                whose numbers are independent, each distributed as here. None: the error is that of the coefficients
+                of products of features, which may cost far more accuracy.
+
+        Raises:
+            ConfigError: An argument is out of its range, both limits are None, or the chain is periodic.
+            NonFiniteLossError: A decomposition fails; the chain is as it was.
+        """
+        grams = None if inputs is None else self.grams(inputs)
+        sites, centre, error = truncate(
+            self.sites(),
+            self.centre.detach().double(),
+            self.out_site,
+            grams=grams,
+            bond_dim=bond_dim,
+            max_error=max_error,
+        )
+        self._take(sites, centre)
+        return error
+
+    def to_tensornetwork(self) -> list[Any]:
+        """Return connected nodes of the library `tensornetwork`, one for each site and the output."""
+        return nodes(self.sites(), self.centre.detach().double(), self.out_site)
+
+    def _in_order(self, inputs: Tensor) -> Tensor:
+        """Return the features (sites, d, samples) in the chain's order and in float64."""
+        order = torch.tensor(self.layout.order).argsort()
+        return self.features(inputs.to(self.cores)).double()[order]
+
+    def _take(self, sites: Sequence[Tensor], centre: Tensor) -> None:
+        """Load tensors that are computed, unless one is too large for the dtype of the parameters."""
+        largest = max(float(one.abs().max()) for one in (*sites, centre))
+        if not largest <= torch.finfo(self.cores.dtype).max:
+            raise NonFiniteLossError(
+                f"the chain was not changed: a tensor would hold {largest:.3g}, beyond the largest {self.cores.dtype}"
+            )
+        self.load_tensors(sites, centre)
+
 
 class MPSClassifier(MPS):
     """Matrix product state of images or vectors, one site for each number.
@@ -257,9 +362,16 @@ class MPSClassifier(MPS):
     Args:
         in_shape: Shape of one input without the batch, such as (1, 28, 28) or (64,).
         num_classes: Number of logits, >= 1.
-        bond_dim: As of `MPS`.
+        bond_dim: As of `MPS`, like all that is not named here.
+        feature_map: As of `MPS`.
+        degree: As of `MPS`.
+        domain: As of `MPS`.
         order: `raster`, `snake`, `hilbert`, or `mutual_information`, by the training data.
-        **options: As of `MPS`, without `order`.
+        out_site: As of `MPS`.
+        boundary: As of `MPS`.
+        noise: As of `MPS`.
+        probes: As of `MPS`.
+        engine: As of `MPS`.
 
     Raises:
         ConfigError: If an argument is outside its range.
@@ -276,11 +388,31 @@ class MPSClassifier(MPS):
         in_shape: Sequence[int],
         num_classes: int,
         bond_dim: int | Sequence[int] = 16,
+        feature_map: str | FeatureMap = "polynomial",
+        degree: int = 1,
+        domain: Sequence[float] | None = None,
         order: str = "snake",
-        **options: Any,
+        out_site: int | None = None,
+        boundary: str = "open",
+        noise: float = 0.5,
+        probes: Sequence[int] = (),
+        engine: str = "auto",
     ) -> None:
         walk = orders.site_order(order, checks.integers("in_shape", in_shape))
-        super().__init__(len(walk), num_classes, bond_dim, order=walk, **options)
+        super().__init__(
+            len(walk),
+            num_classes,
+            bond_dim,
+            feature_map=feature_map,
+            degree=degree,
+            domain=domain,
+            order=walk,
+            out_site=out_site,
+            boundary=boundary,
+            noise=noise,
+            probes=probes,
+            engine=engine,
+        )
         self.order_name = order
 
     def see(self, inputs: Tensor) -> None:

@@ -1,25 +1,34 @@
 """Variance of a chain under a product measure, divided among its inputs, exactly and without samples of inputs.
 
 If the inputs are independent, a function is a sum of one part for each set of inputs, and the parts are uncorrelated
-(Sobol 1993). A chain needs only two moments of the features of each site for the variance of every part: in
+(Sobol 1993). Of a chain the variance of every part follows from two moments of the features of each site,
 
-    E[phi phi'] = covariance + mean mean'
+    E[phi phi'] = mean mean' + covariance
 
-a site at which the chain is squared with the covariance is one that the part depends on, one at which it is contracted
-with the mean is one that it does not depend on. All variances are sums of squares, so that nothing cancels.
+A part depends on the sites where the chain is squared with the covariance, and not on those where it is contracted with
+the mean. In legs whose first feature is 1 and whose others are orthonormal, the former are all features but the first.
+Every variance is a sum of squares: nothing cancels.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import frexp
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from kdzoo.checks import integer
 from kdzoo.errors import ConfigError
 
-NEGLIGIBLE = 1e-13
+NEGLIGIBLE = 1e-14
 """Share of the largest variance of a feature that counts as none."""
+
+Steps = list[tuple[Tensor, Tensor]]
+"""Matrices of the sites of one side, from its outer end: the mean (n_in, n_out) and, for each independent direction of
+variance 1, the deviation (directions, n_in, n_out)."""
+State = tuple[Tensor, Tensor]
+"""Mean and covariance of a vector."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +37,7 @@ class Moments:
 
     Attributes:
         mean: (sites, d).
-        covariance: (sites, d, d).
+        covariance: symmetric and not negative (sites, d, d).
     """
 
     mean: Tensor
@@ -40,11 +49,12 @@ class Sobol:
     """How the variance of each output is divided among the inputs.
 
     Attributes:
-        mean: of every output (outputs).
-        variance: of every output (outputs).
+        mean: (outputs).
+        variance: (outputs).
         first: share of the variance that an input explains by itself (outputs, sites).
-        total: share that it has a part in, which is lost if it is fixed (outputs, sites). Shares of an output without
-            variance are 0.
+        total: share of the variance in which an input has a part, by itself or together with others (outputs, sites).
+
+    The shares of an output without variance are 0.
 
     References:
         Sobol: Sensitivity estimates for nonlinear mathematical models. Math. Model. Comput. Exp. 1, 1993.
@@ -57,18 +67,17 @@ class Sobol:
     total: Tensor
 
 
-def moments(phi: Tensor) -> Moments:
-    """Return the moments of features (sites, d, samples): the product of the sites' observed distributions."""
+def feature_moments(phi: Tensor) -> Moments:
+    """Return the moments of features (sites, d, samples): the product measure of the sites' observed distributions."""
     phi = phi.double()
-    mean = phi.mean(2)
-    centred = phi - mean[..., None]
-    return Moments(mean, centred @ centred.mT / phi.shape[2])
+    shifted = phi - phi[..., :1]  # so that what never changes has no variance at all
+    mean = shifted.mean(2)
+    centred = shifted - mean[..., None]
+    return Moments(phi[..., 0] + mean, centred @ centred.mT / phi.shape[2])
 
 
 def sobol_indices(sites: Sequence[Tensor], centre: Tensor, out_site: int, measure: Moments) -> Sobol:
-    """Return mean, variance, first-order and total Sobol index of every site for every output.
-
-    It takes O(sites d D^3 outputs) operations for bonds D.
+    """Return mean, variance, first-order and total Sobol indices of every output; O(sites d D^3 outputs) for bonds D.
 
     Args:
         sites: cores (n_left, d, n_right) from the left end; open boundaries.
@@ -79,25 +88,18 @@ def sobol_indices(sites: Sequence[Tensor], centre: Tensor, out_site: int, measur
     Raises:
         ConfigError: the measure has another number of sites or features.
     """
-    sites, centre, exponent = balanced(sites, centre, out_site, measure)
-    spreads = _spreads(measure)
-    left = _sweep(sites[:out_site], measure.mean[:out_site], spreads[:out_site])
-    mirrored = _mirrored(sites[out_site:])
-    right = _sweep(mirrored, measure.mean[out_site:].flip(0), spreads[out_site:].flip(0))
-    (l_mean, l_cov), (r_mean, r_cov) = left[-1], right[-1]
-    seen_left = torch.einsum("l,lor->or", l_mean, centre)  # the left side replaced by its mean
-    seen_right = torch.einsum("lor,r->ol", centre, r_mean)
-    mean = seen_left @ r_mean
-    variance = _form(seen_left, r_cov) + _form(seen_right, l_cov) + _both(centre, l_cov, r_cov)
-    second_right = torch.einsum("lor,rs,kos->olk", centre, r_cov, centre) + _outer(seen_right)
-    second_left = torch.einsum("lor,lk,kos->ors", centre, l_cov, centre) + _outer(seen_left)
-    parts = [
-        _parts(sites[:out_site], left, measure.mean[:out_site], spreads[:out_site], (seen_right, second_right)),
-        _parts(mirrored, right, measure.mean[out_site:].flip(0), spreads[out_site:].flip(0), (seen_left, second_left)),
+    left, right, exponent = _sides(sites, out_site, measure)
+    before, beyond = _state_moments(left), _state_moments(right)
+    centre = centre.double()
+    from_left, from_right = _seen(centre, before[-1], beyond[-1])
+    variance = _variance(before[-1], beyond[-1], from_left, from_right)
+    on_left, on_right = _parts(left, before, from_left), _parts(right, beyond, from_right)
+    shares = [
+        torch.cat([ours, theirs.flip(1)], 1) / variance.where(variance > 0, torch.inf)[:, None]
+        for ours, theirs in zip(on_left, on_right, strict=True)
     ]
-    alone, involved = (torch.cat([parts[0][i], parts[1][i].flip(1)], 1) for i in (0, 1))
-    shares = variance.where(variance > 0, torch.inf)[:, None]
-    return Sobol(_power(mean, exponent), _power(variance, 2 * exponent), alone / shares, involved / shares)
+    mean = from_left[0] @ before[-1][0]
+    return Sobol(scaled(mean, exponent), scaled(variance, 2 * exponent), *shares)
 
 
 def pairwise_indices(
@@ -105,7 +107,7 @@ def pairwise_indices(
 ) -> Tensor:
     """Return the share of the variance that two inputs explain together beyond what each explains by itself.
 
-    It takes O(sites k d D^2 outputs) operations for k sites.
+    It takes O(sites k d D^2 outputs) operations for k sites, besides those of :func:`sobol_indices`.
 
     Args:
         sites: cores (n_left, d, n_right) from the left end; open boundaries.
@@ -115,22 +117,169 @@ def pairwise_indices(
         among: sites of which all pairs are taken; None for all.
 
     Returns:
-        Second-order Sobol indices (outputs, k, k), symmetric with a diagonal of 0, in the order of ``among``.
+        Second-order Sobol indices (outputs, k, k), symmetric, in the order of ``among``; 0 on the diagonal.
 
     Raises:
-        ConfigError: the measure has another number of sites or features, or a site is not in the chain or named twice.
+        ConfigError: the measure has another number of sites or features, or a site of ``among`` is not in the chain or
+            is there twice.
     """
-    n = len(sites)
-    chosen = range(n) if among is None else [integer("a site of among", one, least=0, most=n - 1) for one in among]
-    if len(set(chosen)) != len(chosen):
-        raise ConfigError(f"among must name a site once, got {list(chosen)}")
-    variance = sobol_indices(sites, centre, out_site, measure).variance
-    exponent_free, centre, exponent = balanced(sites, centre, out_site, measure)
-    del sites
-    spreads, mean = _spreads(measure), measure.mean
-    at = [sorted(one for one in chosen if one < out_site), sorted((one for one in chosen if one >= out_site))[::-1]]
-    left_cores, right_cores = exponent_free[:out_site], _mirrored(exponent_free[out_site:])
-    left = _deviations(left_cores, mean[:out_site], spreads[:out_site], at[0])
-    right_at = [n - 1 - one for one in at[1]]
-    right = _deviations(right_cores, mean[out_site:].flip(0), spreads[out_site:].flip(0), right_at)
-    return _assembled(chosen, at, left, right, centre, variance, exponent)
+    last = len(sites) - 1
+    chosen = [*range(last + 1)] if among is None else [integer("a site of among", i, least=0, most=last) for i in among]
+    if len(set(chosen)) < len(chosen):
+        raise ConfigError(f"among must hold every site once, got {chosen}")
+    left, right, _ = _sides(sites, out_site, measure)
+    centre, l_state, r_state = centre.double(), _state_moments(left)[-1], _state_moments(right)[-1]
+    from_left, from_right = _seen(centre, l_state, r_state)
+    variance = _variance(l_state, r_state, from_left, from_right)
+    ours, theirs = sorted(i for i in chosen if i < out_site), sorted(last - i for i in chosen if i >= out_site)
+    l_rows, within_left = _pairs_of_side(left, ours, from_left[0])
+    r_rows, within_right = _pairs_of_side(right, theirs, from_right[0])
+    across = [
+        torch.einsum("kil,lr,mjr->kimj", l_rows, centre[:, o], r_rows).square().sum((1, 3))
+        for o in range(centre.shape[1])
+    ]
+    n = len(ours)
+    found = torch.zeros(centre.shape[1], len(chosen), len(chosen), dtype=torch.float64)
+    found[:, :n, :n], found[:, :n, n:], found[:, n:, n:] = within_left, torch.stack(across), within_right
+    found = found + found.mT
+    place = {site: i for i, site in enumerate([*ours, *(last - i for i in theirs)])}
+    at = torch.tensor([place[site] for site in chosen], dtype=torch.long)
+    return found[:, at][:, :, at] / variance.where(variance > 0, torch.inf)[:, None, None]
+
+
+def rescaled(sites: Sequence[Tensor], out_site: int, grams: Tensor) -> tuple[list[Tensor], int]:
+    """Return cores times powers of two, which make the states at every bond about 1, and the exponent that they lack.
+
+    Args:
+        sites: cores (n_left, d, n_right) from the left end.
+        out_site: site before which the output core is.
+        grams: mean products of the features (sites, d, d).
+    """
+    cores, exponent = [core.double() for core in sites], 0
+    for side in (range(out_site), range(len(cores) - 1, out_site - 1, -1)):
+        second = torch.ones(1, 1, dtype=torch.float64)
+        for i in side:
+            inwards = cores[i] if i < out_site else cores[i].permute(2, 1, 0)
+            weighted = torch.einsum("ldr,de->ler", inwards, grams[i])
+            second = torch.einsum("ler,les->rs", weighted, torch.einsum("lk,kes->les", second, inwards))
+            power = frexp(float(second.diagonal().max()) ** 0.5)[1]
+            second, cores[i], exponent = second * 4.0**-power, cores[i] * 2.0**-power, exponent + power
+    return cores, exponent
+
+
+def scaled(values: Tensor, exponent: int) -> Tensor:
+    """Return values times a power of two, in float64; 0 or infinite where that is too small or too large."""
+    with np.errstate(over="ignore", under="ignore"):
+        return torch.from_numpy(np.ldexp(values.double().numpy(), exponent))
+
+
+def _sides(sites: Sequence[Tensor], out_site: int, measure: Moments) -> tuple[Steps, Steps, int]:
+    """Return the rescaled matrices of both sides, and the exponent that they lack."""
+    mean, covariance = measure.mean.double(), measure.covariance.double()
+    if mean.shape != (len(sites), sites[0].shape[1]):
+        raise ConfigError(
+            f"the measure has moments of {mean.shape[0]} sites with {mean.shape[1]} features, "
+            f"the chain has {len(sites)} with {sites[0].shape[1]}"
+        )
+    cores, exponent = rescaled(sites, out_site, covariance + mean[:, :, None] * mean[:, None])
+    values, directions = torch.linalg.eigh(covariance)
+    kept = (values > NEGLIGIBLE * values.max()).any(0)
+    spread = directions[:, :, kept] * values[:, None, kept].clamp_min(0).sqrt()
+    steps = [
+        (torch.einsum("ldr,d->lr", core, mean[i]), torch.einsum("ldr,dj->jlr", core, spread[i]))
+        for i, core in enumerate(cores)
+    ]
+    return steps[:out_site], [(one.mT, other.mT) for one, other in reversed(steps[out_site:])], exponent
+
+
+def _means(steps: Steps) -> list[Tensor]:
+    """Return the mean state (bond) before every site of a side and beside the output."""
+    states = [torch.ones(1, dtype=torch.float64)]
+    for mean, _ in steps:
+        states.append(states[-1] @ mean)
+    return states
+
+
+def _state_moments(steps: Steps) -> list[State]:
+    """Return mean and covariance of the state before every site of a side and beside the output."""
+    covariance = torch.zeros(1, 1, dtype=torch.float64)
+    states = _means(steps)
+    found = [(states[0], covariance)]
+    for (mean, spread), state, after in zip(steps, states, states[1:], strict=False):
+        second = covariance + torch.outer(state, state)
+        covariance = mean.T @ covariance @ mean + (spread.mT @ second @ spread).sum(0)
+        found.append((after, covariance))
+    return found
+
+
+def _seen(centre: Tensor, left: State, right: State) -> tuple[State, State]:
+    """Return mean (outputs, bond) and covariance (outputs, bond, bond) of what each side meets at the output core.
+
+    It is linear in the state of the other side, of which ``left`` and ``right`` are mean and covariance.
+    """
+    by_output = centre.transpose(0, 1)  # (outputs, left, right)
+    return (
+        (by_output @ right[0], by_output @ right[1] @ by_output.mT),
+        (left[0] @ by_output, by_output.mT @ left[1] @ by_output),
+    )
+
+
+def _variance(left: State, right: State, from_left: State, from_right: State) -> Tensor:
+    """Return the variance of every output: that of the left side alone, of the right side alone, and of both."""
+    return (
+        torch.einsum("ol,lk,ok->o", from_left[0], left[1], from_left[0])
+        + torch.einsum("or,rs,os->o", from_right[0], right[1], from_right[0])
+        + torch.einsum("olk,lk->o", from_left[1], left[1])
+    )
+
+
+def _parts(steps: Steps, states: list[State], seen: State) -> tuple[Tensor, Tensor]:
+    """Return the variances that each site of a side explains alone, and has a part in: (outputs, steps) both.
+
+    Args:
+        steps: of the side.
+        states: of :func:`_state_moments`.
+        seen: what the side meets at the output core.
+    """
+    alone, involved = [], []
+    beyond, covariance = seen
+    second = covariance + beyond[:, :, None] * beyond[:, None]
+    for (mean, spread), (state, own) in zip(reversed(steps), reversed(states[:-1]), strict=True):
+        alone.append((beyond @ (state @ spread).T).square().sum(1))
+        part = (spread @ second[:, None] @ spread.mT).sum(1)
+        involved.append((part * (own + torch.outer(state, state))).sum((1, 2)))
+        second = mean @ second @ mean.T + part
+        beyond = beyond @ mean.T
+    empty = beyond.new_zeros(len(beyond), 0)
+    return (
+        torch.stack(alone[::-1], 1) if alone else empty,
+        torch.stack(involved[::-1], 1) if involved else empty,
+    )
+
+
+def _pairs_of_side(steps: Steps, chosen: list[int], beyond: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the deviations beside the output that each chosen site makes, and what pairs of them explain together.
+
+    Args:
+        steps: of the side.
+        chosen: numbers of steps, increasing.
+        beyond: mean of what the side meets at the output core (outputs, bond).
+
+    Returns:
+        (chosen, directions, bond) and (outputs, chosen, chosen), the first site of a pair farther out.
+    """
+    seen = [beyond]
+    for mean, _ in reversed(steps):
+        seen.append(seen[-1] @ mean.T)
+    after, states = seen[-2::-1], _means(steps)
+    pairs = beyond.new_zeros(len(beyond), len(chosen), len(chosen))
+    rows = beyond.new_zeros(0, steps[0][1].shape[0] if steps else 1, 1)
+    for step, (mean, spread) in enumerate(steps):
+        if step in chosen:
+            now = torch.einsum("jlr,or->ojl", spread, after[step])
+            made = torch.einsum("kil,ojl->okij", rows, now).square().sum((2, 3))
+            pairs[:, : len(rows), len(rows)] = made
+            rows = torch.cat([rows @ mean, (states[step] @ spread)[None]])
+        else:
+            rows = rows @ mean
+    return rows, pairs

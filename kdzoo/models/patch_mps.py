@@ -1,0 +1,104 @@
+"""Matrix product state of patches: a site sees a square of the image, so that near pixels are never far in the chain.
+
+The local features of a patch are 1 and its pixels, or 1 and learned combinations of them. Within a patch the outputs
+are linear in the pixels, across patches multilinear; with patches of one pixel it is the chain of pixels.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdzoo import checks
+from kdzoo.errors import ConfigError, DataError
+from kdzoo.models.mps import MPS
+from kdzoo.tensor_networks import FeatureMap, site_order
+
+ORDERS = ("raster", "snake", "hilbert")
+
+
+class Pixels(FeatureMap):
+    """Feature map [1, the pixels of a patch], or [1, learned combinations of them], the same for all patches.
+
+    Args:
+        pixels: Numbers in a patch, >= 1.
+        learned: Number of combinations, >= 1; None for the pixels themselves.
+    """
+
+    def __init__(self, pixels: int, learned: int | None = None) -> None:
+        n = checks.integer("pixels", pixels)
+        super().__init__(1 + (n if learned is None else checks.integer("learned", learned)))
+        self.weight = None if learned is None else nn.Parameter(torch.randn(learned, n) / n**0.5)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the features (sites, d, samples) of patches (sites, pixels, samples)."""
+        numbers = x if self.weight is None else self.weight @ x
+        return torch.cat([torch.ones_like(numbers[:, :1]), numbers], 1)
+
+
+class PatchMPS(MPS):
+    """Matrix product state whose sites are the patches of an image.
+
+    Modules to hook are those of `MPS`; a bond is between two patches.
+
+    Args:
+        in_shape: Shape of one image without the batch, (height, width) or (channels, height, width).
+        num_classes: Number of logits, >= 1.
+        patch: Side of the square patches, which do not overlap, >= 1; it divides height and width.
+        learned: Number of learned combinations of a patch's pixels, >= 1; None for the pixels themselves.
+        bond_dim: As of `MPS`.
+        order: `raster`, `snake` or `hilbert`, of the patches.
+        noise: Deviation of the noise at the start, in units of 1 / sqrt(pixels of the image * bond_dim).
+        **options: `out_site`, `boundary`, `probes` and `engine` of `MPS`.
+
+    Raises:
+        ConfigError: If an argument is outside its range.
+
+    Example:
+        >>> model = PatchMPS(in_shape=(1, 28, 28), num_classes=10, patch=4, bond_dim=8)
+        >>> model.n_sites, model(torch.rand(2, 1, 28, 28)).shape
+        (49, torch.Size([2, 10]))
+    """
+
+    def __init__(
+        self,
+        *,
+        in_shape: Sequence[int],
+        num_classes: int,
+        patch: int = 4,
+        learned: int | None = None,
+        bond_dim: int | Sequence[int] = 16,
+        order: str = "snake",
+        noise: float = 0.5,
+        **options: Any,
+    ) -> None:
+        if {"feature_map", "degree", "domain"} & options.keys():
+            raise ConfigError("feature_map, degree and domain are set by patch and learned; leave them out")
+        shape, side = checks.integers("in_shape", in_shape), checks.integer("patch", patch)
+        channels, height, width = (1, *shape) if len(shape) == 2 else shape if len(shape) == 3 else (0, 1, 1)
+        if not channels or height % side or width % side:
+            raise ConfigError(
+                f"patch={patch} must divide height and width of images of shape (height, width) or (channels, height, "
+                f"width), got in_shape={shape}"
+            )
+        walk = site_order(checks.choice("order", order, ORDERS), (height // side, width // side))
+        pixels = channels * side**2
+        spread = checks.number("noise", noise, least=0) / pixels**0.5
+        chain = {**options, "feature_map": Pixels(pixels, learned), "noise": spread}
+        super().__init__(len(walk), num_classes, bond_dim, order=walk, **chain)
+        self.in_shape, self.patch = shape, side
+
+    def features(self, input: Tensor) -> Tensor:
+        """Return the features (sites, d, batch) of images (batch, ...), in the order of the layout."""
+        if tuple(input.shape[1:]) != self.in_shape:
+            raise DataError(f"the chain has in_shape={self.in_shape}, got inputs of shape {tuple(input.shape[1:])}")
+        side = self.patch
+        image = input if len(self.in_shape) == 3 else input[:, None]
+        blocks = image.unflatten(3, (-1, side)).unflatten(2, (-1, side))  # (batch, channels, rows, side, columns, side)
+        patches = blocks.permute(2, 4, 1, 3, 5, 0).flatten(2, 4).flatten(0, 1)  # (patches, pixels, batch)
+        phi: Tensor = self.feature_map(patches[self.order])
+        return phi[self.layout.order]
+
+    def see(self, inputs: Tensor) -> None:
+        """Look at training inputs (samples, ...) before the training: nothing depends on them."""

@@ -1,0 +1,50 @@
+"""How much the two sides of a bond share: entropies of its singular values.
+
+If the legs are orthonormal under a measure of the inputs (:func:`orthonormal_legs`), the squared singular values of a
+bond are the shares of the function's mean square that each product of a function of the left inputs and one of the
+right inputs has. One value alone, an entropy of 0, is a product of two functions; e^entropy is about the number of
+products that matter.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def normalised(values: Tensor) -> Tensor:
+    """Return the shares s^2 / sum s^2 of singular values (bond), falling and in float64; zeros if all values are 0."""
+    values = values.double().abs().sort(descending=True).values
+    largest = values.max() if len(values) else values.new_ones(())
+    squares = (values / largest.where(largest > 0, 1.0)).square()
+    return squares / squares.sum().clamp_min(torch.finfo(squares.dtype).tiny)
+
+
+def entropy(values: Tensor) -> float:
+    """Return the entropy of singular values (bond) in nats, between 0 and the logarithm of their number.
+
+    References:
+        Schollwöck: The density-matrix renormalization group in the age of matrix product states. Ann. Phys. 326, 2011,
+        eq. 26, with the natural logarithm.
+    """
+    return float(torch.special.entr(normalised(values)).sum())
+
+
+def entropies(spectra: Sequence[Tensor]) -> Tensor:
+    """Return the entropy of every bond in nats (bonds), in float64, from the singular values of each."""
+    return torch.tensor([entropy(values) for values in spectra], dtype=torch.float64)
+
+
+def orthonormal_legs(sites: Sequence[Tensor], grams: Tensor) -> list[Tensor]:
+    """Return the same function as cores on features that are orthonormal under a product measure.
+
+    With a root G = R R' of the mean products of a site's features, the new features are R^-1 phi and the new core A R,
+    which is 0 where the measure sees nothing, such as in the weight of a pixel that never changes.
+
+    Args:
+        sites: cores (n_left, d, n_right).
+        grams: mean products of the features (sites, d, d).
+    """
+    values, turns = torch.linalg.eigh(grams.double())
+    roots = turns * values.clamp_min(0).sqrt()[:, None]
+    return [torch.einsum("ldr,de->ler", core.double(), root) for core, root in zip(sites, roots, strict=True)]

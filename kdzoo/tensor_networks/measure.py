@@ -1,0 +1,108 @@
+"""Chains as functions under a product measure: inner products, norms and distances without a sample.
+
+When the inputs of all sites are independent, the expectation of a product of two chains factorises over the sites. All
+that is needed of the measure is the Gram matrix G = E[phi phi'] of each site's features. From an end of the chains f
+(cores A) and g (cores B), their transfer matrix E grows by one site with
+
+    E <- sum_kl G_kl A_k' E B_l,    at a cost of O(d D^3) per site.
+
+Gram matrices are those of data (:func:`kdzoo.tensor_networks.features.gram`; the measure is then the product of the
+marginals) or of any other distribution; unit matrices give the inner product of the coefficients.
+
+References:
+    Oseledets: Tensor-train decomposition. SIAM J. Sci. Comput. 33, 2011, section 4.2.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from kdzoo.errors import ConfigError
+from kdzoo.tensor_networks.network import refuse_periodic
+from kdzoo.tensor_networks.torch_sweep import EVERY
+
+
+class Train(NamedTuple):
+    """A chain: cores (n_left, d, n_right), the output core (left, outputs, right), and the site that it is before."""
+
+    sites: Sequence[Tensor]
+    centre: Tensor
+    out_site: int
+
+
+def inner(a: Train, b: Train, grams: Tensor) -> Tensor:
+    """Return E[f_o g_o] of each output (outputs); their sum is the inner product. Differentiable in both chains.
+
+    Args:
+        a: open chain f.
+        b: open chain g with as many sites and outputs; its output core may be elsewhere.
+        grams: mean products (sites, d of a, d of b) of the features of every site.
+
+    Raises:
+        ConfigError: the chains do not fit each other or the measure.
+    """
+    _check(a, b, grams)
+    first, last = sorted((a.out_site, b.out_site))
+    left, log2 = _transfer(a.sites[:first], b.sites[:first], grams[:first])
+    mirrored = [[core.transpose(0, 2) for core in reversed(one.sites[last:])] for one in (a, b)]
+    right, more = _transfer(mirrored[0], mirrored[1], grams[last:].flip(0))
+    current = left.expand(a.centre.shape[1], -1, -1)  # (outputs, bond of a, bond of b)
+    for site in range(first, last + 1):
+        if site == a.out_site:
+            current = torch.einsum("olm,lor->orm", current, a.centre)
+        if site == b.out_site:
+            current = torch.einsum("olm,mor->olr", current, b.centre)
+        if site < last:
+            current = _step(current, a.sites[site], b.sites[site], grams[site])
+    return (current * right).sum((1, 2)) * (log2 + more).exp2()
+
+
+def norm(a: Train, grams: Tensor) -> Tensor:
+    """Return the square root of E ||f||^2, the sum over all outputs."""
+    return inner(a, a, grams).sum().clamp_min(0).sqrt()
+
+
+def distance(a: Train, b: Train, grams: Tensor) -> Tensor:
+    """Return E ||f - g||^2, the sum over all outputs; differentiable in both chains.
+
+    It is exact to rounding of the squared norms, about 1e-14 of them, and not negative.
+    """
+    return (inner(a, a, grams) - 2 * inner(a, b, grams) + inner(b, b, grams)).sum().clamp_min(0)
+
+
+def _transfer(a: Sequence[Tensor], b: Sequence[Tensor], grams: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the transfer matrix (bond of a, bond of b) from the left end, and the exponent by which it is too small.
+
+    It is divided every 16 sites by a power of two, which gradients do not go through: the power cancels.
+    """
+    current, log2 = grams.new_ones(1, 1), grams.new_zeros(())
+    for i, (one, other, gram) in enumerate(zip(a, b, grams, strict=True)):
+        current = _step(current, one, other, gram)
+        if (i + 1) % EVERY == 0:
+            exponent = torch.frexp(current.detach().abs().amax()).exponent
+            current = current * torch.ldexp(grams.new_ones(()), -exponent)
+            log2 = log2 + exponent
+    return current, log2
+
+
+def _step(current: Tensor, one: Tensor, other: Tensor, gram: Tensor) -> Tensor:
+    """Return transfer matrices (..., bond of a, bond of b) after one more site."""
+    mixed = torch.tensordot(gram, other, ([1], [1]))  # (k, left, right): sum_l G_kl B_l
+    products = (current.unsqueeze(-3) @ mixed).flatten(-3, -2)  # (..., k left of a, right of b)
+    return one.permute(2, 1, 0).flatten(1) @ products
+
+
+def _check(a: Train, b: Train, grams: Tensor) -> None:
+    """Refuse chains and a measure that do not fit each other."""
+    for one in (a, b):
+        refuse_periodic(*one, "an inner product")
+    if len(a.sites) != len(b.sites) or a.centre.shape[1] != b.centre.shape[1]:
+        raise ConfigError(
+            f"an inner product needs chains of equal size, got {len(a.sites)} sites with {a.centre.shape[1]} outputs "
+            f"and {len(b.sites)} sites with {b.centre.shape[1]} outputs"
+        )
+    expected = (len(a.sites), a.sites[0].shape[1], b.sites[0].shape[1])
+    if tuple(grams.shape) != expected:
+        raise ConfigError(f"grams must be of shape {expected}, got {tuple(grams.shape)}")

@@ -1,0 +1,108 @@
+"""Which inputs an output depends on at a given input: conditional means of a chain, and the gradient of any model.
+
+A chain is linear in the features of each site. With the derivative with respect to them, and the mean features of the
+site under a product measure, an input's part is known exactly, without samples: taken alone, all others being averaged
+(:func:`alone`), or as what the output would lose in the mean if only this input were drawn again (:func:`given_rest`).
+Both are signed and in the output's own unit.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from kdzoo.tensor_networks.features import gram
+from kdzoo.tensor_networks.sobol import Moments, rescaled, scaled
+
+
+def alone(sites: Sequence[Tensor], centre: Tensor, out_site: int, measure: Moments, phi: Tensor) -> Tensor:
+    """Return E[f | x_i] - E[f] for every site of given inputs (samples, outputs, sites), in float64.
+
+    Args:
+        sites: cores (n_left, d, n_right) from the left end; open boundaries.
+        centre: output core (left, outputs, right).
+        out_site: site before which it is.
+        measure: of the inputs, with independent sites.
+        phi: features of the inputs (sites, d, samples).
+    """
+    mean = measure.mean.double()[..., None]
+    effects = derivatives(sites, centre, out_site, mean)[0]
+    return torch.einsum("oid,ids->soi", effects, phi.double() - mean)
+
+
+def given_rest(sites: Sequence[Tensor], centre: Tensor, out_site: int, measure: Moments, phi: Tensor) -> Tensor:
+    """Return f(x) - E[f | all inputs but x_i] for every site of given inputs; as :func:`alone`."""
+    effects = derivatives(sites, centre, out_site, phi)
+    return torch.einsum("soid,ids->soi", effects, phi.double() - measure.mean.double()[..., None])
+
+
+def derivatives(sites: Sequence[Tensor], centre: Tensor, out_site: int, phi: Tensor) -> Tensor:
+    """Return the derivatives of a chain with respect to its features (samples, outputs, sites, d), in float64.
+
+    Args:
+        sites: cores (n_left, d, n_right) from the left end; open boundaries.
+        centre: output core (left, outputs, right).
+        out_site: site before which it is.
+        phi: features (sites, d, samples) at which.
+    """
+    phi, centre = phi.double(), centre.double()
+    cores, exponent = rescaled(sites, out_site, gram(phi))
+    inner, outer = cores[:out_site], [core.permute(2, 1, 0) for core in reversed(cores[out_site:])]
+    left, right = _states(inner, phi[:out_site]), _states(outer, phi[out_site:].flip(0))
+    from_left = torch.einsum("lor,sr->sol", centre, right[-1])
+    from_right = torch.einsum("lor,sl->sor", centre, left[-1])
+    found = [
+        *_derivatives(inner, phi[:out_site], left, from_left),
+        *reversed(_derivatives(outer, phi[out_site:].flip(0), right, from_right)),
+    ]
+    return scaled(torch.stack(found, 2), exponent)
+
+
+def saliency(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Return the absolute derivative of every output with respect to every input (samples, outputs, ...).
+
+    Args:
+        model: returns outputs (samples, outputs), each row from one input alone. It is asked in eval mode and stays as
+            it was.
+        inputs: (samples, ...).
+
+    References:
+        Simonyan, Vedaldi, Zisserman: Deep inside convolutional networks. arXiv:1312.6034, 2013, section 3.
+    """
+    device = next(iter(model.parameters()), inputs).device
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.enable_grad():
+            x = inputs.detach().to(device).clone().requires_grad_()
+            outputs = model(x).sum(0)
+            slopes = [torch.autograd.grad(one, x, retain_graph=True)[0] for one in outputs]
+    finally:
+        for module in training:
+            module.training = True
+    return torch.stack(slopes, 1).abs().to(inputs.device)
+
+
+def _states(cores: Sequence[Tensor], phi: Tensor) -> list[Tensor]:
+    """Return the states (samples, bond) before every site of a side, from its outer end, and beside the output."""
+    states = [phi.new_ones(phi.shape[2], 1)]
+    for core, features in zip(cores, phi, strict=True):
+        states.append(torch.einsum("sl,ldr,ds->sr", states[-1], core, features))
+    return states
+
+
+def _derivatives(cores: Sequence[Tensor], phi: Tensor, states: list[Tensor], beyond: Tensor) -> list[Tensor]:
+    """Return the derivatives (samples, outputs, d) of every site of a side, from its outer end.
+
+    Args:
+        cores: of the side (n_in, d, n_out).
+        phi: their features (steps, d, samples).
+        states: of :func:`_states`.
+        beyond: what the side meets at the output core (samples, outputs, bond).
+    """
+    found = []
+    for core, features, state in zip(reversed(cores), phi.flip(0), reversed(states[:-1]), strict=True):
+        by_feature = torch.einsum("ldr,sor->sold", core, beyond)
+        found.append(torch.einsum("sl,sold->sod", state, by_feature))
+        beyond = torch.einsum("sold,ds->sol", by_feature, features)
+    return found[::-1]

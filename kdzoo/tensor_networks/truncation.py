@@ -1,0 +1,204 @@
+"""Smaller bonds: truncation that cuts what matters least under a product measure, or under data.
+
+The singular values of a chain's coefficients say little about the function when the features are no orthonormal basis:
+for [1, x] a pixel's weight and the constant are far from orthogonal. Written in features psi = T phi with E[psi psi'] =
+1, the norm of the coefficients is the norm of the function, so the decomposition cuts the least of the function.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kdzoo import checks
+from kdzoo.errors import ConfigError
+from kdzoo.tensor_networks.features import whitening
+from kdzoo.tensor_networks.network import canonical, refuse_periodic, row, spectra, split
+
+RANK = 1e-7
+"""Singular values of roots of second moments below this share of the largest are rounding."""
+
+
+def truncate(
+    sites: Sequence[Tensor],
+    centre: Tensor,
+    out_site: int,
+    *,
+    grams: Tensor | None = None,
+    bond_dim: int | None = None,
+    max_error: float | None = None,
+) -> tuple[list[Tensor], Tensor, float]:
+    """Return a chain g with smaller bonds, and its error ||g - f|| / ||f|| under the product measure.
+
+    From each end towards the output, every bond is cut by a singular value decomposition of the canonical form. On
+    either side these are orthogonal projections, each onto a part of what the one before has left, so that the squared
+    error is exactly the sum of the squares of the singular values that were cut. For ``max_error`` the smallest of all
+    bonds are cut first, and again while one more can be.
+
+    Args:
+        sites: cores (n_left, d, n_right) of an open chain, float64.
+        centre: output core (left, outputs, right).
+        out_site: the output core is before this site.
+        grams: mean products (sites, d, d) of the features under the measure; None: unit matrices, by which the error
+            is that of the coefficients. What the measure does not see, such as the weight of a pixel that never
+            changes, is taken out.
+        bond_dim: largest bond, >= 1; None: as large as needed.
+        max_error: largest error, in [0, 1); None: any. A bond_dim that is too small for it counts more.
+
+    Raises:
+        ConfigError: an argument is out of its range, both limits are None, or the chain is periodic.
+        NonFiniteLossError: a decomposition fails or overflows.
+
+    References:
+        Oseledets: Tensor-train decomposition. SIAM J. Sci. Comput. 33, 2011, theorem 2.2 and algorithm 2.
+    """
+    if bond_dim is None and max_error is None:
+        raise ConfigError("truncate needs a limit: bond_dim, max_error or both; got None for both")
+    most = None if bond_dim is None else checks.integer("bond_dim", bond_dim)
+    share = 0.0 if max_error is None else checks.probability("max_error", max_error) ** 2
+    refuse_periodic(sites, centre, out_site, "a truncation")
+    if grams is not None:
+        turn, back = _whitening(grams)
+        sites = [torch.einsum("lkr,kj->ljr", core, one) for core, one in zip(sites, back, strict=True)]
+    values = spectra(sites, centre, out_site)
+    whole, spent = float(values[0].square().sum()), 0.0
+    ranks = _ranks(values, share * whole, most)
+    chain = row(sites, centre, out_site)
+    while any(rank < core.shape[2] for rank, core in zip(ranks, chain, strict=False)):
+        chain, first = _cut(chain, ranks[:out_site])
+        chain, second = _cut(_mirrored(chain), ranks[out_site:][::-1])
+        chain, spent = _mirrored(chain), spent + first + second
+        sites, centre = _parted(chain, out_site)
+        ranks = _ranks(spectra(sites, centre, out_site), share * whole - spent, most)
+    if grams is not None:
+        sites = [torch.einsum("ljr,jk->lkr", core, one) for core, one in zip(sites, turn, strict=True)]
+    return list(sites), centre, (spent / whole) ** 0.5 if whole else 0.0
+
+
+def balanced(
+    sites: Sequence[Tensor],
+    centre: Tensor,
+    out_site: int,
+    left: Sequence[Tensor],
+    right: Sequence[Tensor],
+    bond_dim: int,
+) -> tuple[list[Tensor], Tensor]:
+    """Return a chain with smaller bonds that keeps the directions which matter for given data.
+
+    At a bond, f = l . r with a state on either side. With the second moments C_l = L L' and C_r = R R' and L'R = U S V'
+    the bond is projected onto R V_k S_k^-1 U_k' L' (of the k largest singular values), as in the balanced truncation of
+    linear systems. Unlike the truncation under a product measure it sees correlations, and it has no bound.
+
+    Args:
+        sites: cores (n_left, d, n_right) of an open chain, float64.
+        centre: output core (left, outputs, right).
+        out_site: the output core is before this site.
+        left: second moment (bond, bond) of the state to the left of every bond; see :func:`moments`.
+        right: the same of the state to its right.
+        bond_dim: largest bond, >= 1.
+
+    Raises:
+        ConfigError: bond_dim is out of its range, or the chain is periodic.
+
+    References:
+        Moore: Principal component analysis in linear systems. IEEE Trans. Automatic Control 26, 1981.
+    """
+    most = checks.integer("bond_dim", bond_dim)
+    refuse_periodic(sites, centre, out_site, "a truncation")
+    chain = row(sites, centre, out_site)
+    for i, (ours, theirs) in enumerate(zip(left, right, strict=True)):
+        one, other = _root(ours), _root(theirs)
+        u, values, v = torch.linalg.svd(one.T @ other, full_matrices=False)
+        kept = min(most, int((values > RANK * values[0]).sum())) or 1
+        scale = values[:kept].clamp_min(torch.finfo(values.dtype).tiny).rsqrt()
+        chain[i] = chain[i] @ (other @ v[:kept].T * scale)
+        chain[i + 1] = torch.tensordot((one @ u[:, :kept] * scale).T, chain[i + 1], 1)
+    return _parted(chain, out_site)
+
+
+def moments(sites: Sequence[Tensor], centre: Tensor, out_site: int, phi: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the second moments (bond, bond) of the states to the left and to the right of every bond over samples.
+
+    On the side where the output is, the moments are summed over outputs. Each is known up to a factor, which does not
+    matter for :func:`balanced`: states are rescaled, all samples alike, so that long chains do not overflow.
+
+    Args:
+        sites: cores (n_left, d, n_right) of an open chain, float64.
+        centre: output core (left, outputs, right).
+        out_site: the output core is before this site.
+        phi: features (sites, d, samples) in the chain's order, float64.
+    """
+    refuse_periodic(sites, centre, out_site, "a truncation")
+    chain = row(sites, centre, out_site)
+    legs: list[Tensor | None] = [*phi[:out_site], None, *phi[out_site:]]
+    left = _moments(chain, legs)
+    return left, _moments(_mirrored(chain), legs[::-1])[::-1]
+
+
+def _ranks(values: Sequence[Tensor], budget: float, most: int | None) -> list[int]:
+    """Return the ranks of all bonds, none above ``most``, if the smallest singular values of any bond are cut.
+
+    Args:
+        values: singular values of each bond; the largest is never cut.
+        budget: largest sum of squares of those that are cut.
+        most: largest rank.
+    """
+    weights = torch.cat([one[1:].square() for one in values])
+    bonds = torch.cat([torch.full((len(one) - 1,), i) for i, one in enumerate(values)])
+    order = weights.argsort()
+    cut = bonds[order[weights[order].cumsum(0) <= budget].cpu()]
+    left_over = [len(one) - int(count) for one, count in zip(values, cut.bincount(minlength=len(values)), strict=True)]
+    return [rank if most is None else min(rank, most) for rank in left_over]
+
+
+def _cut(chain: Sequence[Tensor], ranks: Sequence[int]) -> tuple[list[Tensor], float]:
+    """Cut the first bonds of a row of tensors to ``ranks``, from its left end; return it and the sum of squares cut."""
+    rest, current = canonical(chain[1:], chain[0], 0)
+    done: list[Tensor] = []
+    spent = 0.0
+    for rank, core in zip(ranks, rest, strict=False):
+        left, right, values, weight = split(current, rank)
+        done.append(left)
+        spent += weight
+        current = torch.tensordot(values[:, None] * right, core, 1)
+    return [*done, current, *rest[len(ranks) :]], spent
+
+
+def _parted(chain: Sequence[Tensor], out_site: int) -> tuple[list[Tensor], Tensor]:
+    """Return the sites of a row of tensors, and its output core."""
+    return [*chain[:out_site], *chain[out_site + 1 :]], chain[out_site]
+
+
+def _mirrored(chain: Sequence[Tensor]) -> list[Tensor]:
+    """Return the row of tensors read from its right end."""
+    return [core.transpose(0, 2) for core in reversed(chain)]
+
+
+def _whitening(grams: Tensor) -> tuple[Tensor, Tensor]:
+    """Return T (sites, d, d) with T G T' = 1 and its inverse, both 0 for what the measure does not see."""
+    turn = whitening(grams)
+    back = torch.linalg.solve_triangular(turn, torch.eye(grams.shape[-1]).to(grams), upper=False)
+    seen = (turn @ grams @ turn.mT).diagonal(dim1=1, dim2=2) > 0.5
+    return turn * seen[:, :, None], back * seen[:, None, :]
+
+
+def _root(moment: Tensor) -> Tensor:
+    """Return L with L L' = the moment."""
+    values, vectors = torch.linalg.eigh(moment)
+    return vectors * values.clamp_min(0).sqrt()
+
+
+def _moments(chain: Sequence[Tensor], legs: Sequence[Tensor | None]) -> list[Tensor]:
+    """Return the second moments of the states to the left of every bond; a leg without features is the output."""
+    samples = next(one.shape[1] for one in legs if one is not None)
+    state = chain[0].new_ones(samples, 1, 1)  # (samples, 1 or outputs, bond)
+    found = []
+    for core, phi in zip(chain[:-1], legs, strict=False):
+        if phi is None:
+            state = torch.einsum("sxl,lor->sor", state, core)
+        else:
+            state = torch.einsum("sol,ks,lkr->sor", state, phi, core)
+        state = state / state.abs().amax().clamp_min(torch.finfo(state.dtype).tiny)
+        flat = state.flatten(0, 1)
+        found.append(flat.T @ flat / samples)
+    return found
