@@ -8,6 +8,7 @@ positions, wherever they are: in this micro-batch, in another one or on another 
 have different numbers of positions (60 labels among 1200 samples); each is divided by its own.
 """
 
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,7 +26,7 @@ from kdzoo.inference import inference
 from kdzoo.terms import RunningMeans, over_ranks, position_counts, rows_about, total
 
 OptimizerFactory = Callable[[Iterable[Any]], torch.optim.Optimizer]
-SchedulerFactory = Callable[[torch.optim.Optimizer], Any]
+SchedulerFactory = Callable[..., Any]
 Measure = Callable[[nn.Module, Iterable[Any]], dict[str, float]]
 """Returns metrics of a model on batches, as :meth:`kdzoo.kinds.Kind.scores` does."""
 DEFAULT_OPTIMIZER: OptimizerFactory = partial(torch.optim.Adam, lr=1e-3)
@@ -39,7 +40,8 @@ class Distiller(pl.LightningModule, ABC):
         teacher: the module that is imitated. It is frozen, always in eval mode, moves with the device
             and is absent from every checkpoint. None for methods without one.
         optimizer: called with the trainable parameters; default Adam with learning rate 1e-3.
-        scheduler: called with the optimizer; stepped after every epoch. It may return Lightning's
+        scheduler: called with the optimizer; stepped after every epoch. One that needs ``total_steps`` gets the
+            number of steps of the training and is stepped after each of them; any other may return Lightning's
             dictionary form to say otherwise.
         loss_weights: weight of each named term, at least 0; terms that are left out keep their default.
         micro_batch_size: samples to hold in memory at once, at least 1. A batch is processed in pieces of
@@ -318,7 +320,12 @@ class Distiller(pl.LightningModule, ABC):
         optimizer = self.make_optimizer()
         if self._scheduler is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": self._scheduler(optimizer)}
+        needed = inspect.signature(self._scheduler).parameters.get("total_steps")
+        if needed is None or needed.default is not inspect.Parameter.empty:
+            return {"optimizer": optimizer, "lr_scheduler": self._scheduler(optimizer)}
+        steps = 1 if self._trainer is None else self.trainer.estimated_stepping_batches
+        schedule = self._scheduler(optimizer, total_steps=max(int(steps), 1))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def _merge_weights(defaults: Mapping[str, float], given: Mapping[str, float]) -> dict[str, float]:

@@ -33,6 +33,7 @@ ROOMS = {
     "synthetic": {"synthetic", "functional", "models", "data", "plotting", *BASE},
     "distiller": {*BASE},
     "fitted": {"distiller", *BASE},
+    "schedules": set(),
     "errors": set(),
     "config": {"errors"},
     "signatures": {"config"},

@@ -1,0 +1,20 @@
+"""Learning rates that change with every step."""
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import OneCycleLR
+
+
+def one_cycle(optimizer: Optimizer, *, total_steps: int, warmup: float = 0.3) -> OneCycleLR:
+    """Return a schedule that rises to each group's learning rate and falls to almost nothing, both by a cosine.
+
+    Args:
+        optimizer: its learning rates are the largest.
+        total_steps: steps of the training, >= 1; a distiller fills it in.
+        warmup: part of the steps, in [0, 1], in which the rate rises, from 1/25 of the largest.
+
+    References:
+        Smith, Topin: Super-convergence, very fast training of neural networks using large learning rates.
+        arXiv:1708.07120, 2018.
+    """
+    rates = [group["lr"] for group in optimizer.param_groups]
+    return OneCycleLR(optimizer, rates, total_steps=total_steps, pct_start=warmup, cycle_momentum=False)
