@@ -1,6 +1,7 @@
 """Classifiers: modules that turn an input into one logit per class."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -10,14 +11,19 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from kdzoo import plotting
-from kdzoo.batch import Batch, as_batch, labelled_positions, labels
+from kdzoo.batch import Batch, as_batch, labelled_positions, labelled_samples, labels
 from kdzoo.errors import ConfigError
 from kdzoo.functional import hard_target_ce
 from kdzoo.kinds.kind import Kind
 from kdzoo.kinds.logits import check_logits
 from kdzoo.metrics import Agreement, TeacherKL
+from kdzoo.models import MPS, PatchMPS
+from kdzoo.tensor_networks import drawing
+from kdzoo.tensor_networks.relevance import saliency
 
 CALIBRATION_BINS = 15
+MEASURED_INPUTS, EXPLAINED_CLASSES = 300, 10
+"""Training inputs whose marginal distributions portraits are drawn under, and most classes with an example."""
 
 
 @runtime_checkable
@@ -115,6 +121,61 @@ class Classifier(Kind):
             plotting.reliability_diagram(confidence, folder / "reliability.png", bins=CALIBRATION_BINS),
             plotting.recall_by_class(recall, folder / "class_recall.png"),
         ]
+
+    def portraits(self, models: Mapping[str, nn.Module], folder: Path, data: Any = None) -> list[Path]:
+        """Draw what is in models that are matrix product states, beside the teacher's saliency."""
+        chains = {role: one for role, one in models.items() if isinstance(one, MPS) and one.boundary == "open"}
+        if data is None or not chains:
+            return []
+        measured = inputs_of(data.train_eval_dataloader(), MEASURED_INPUTS)
+        images, classes = one_of_each_class(data.test_dataloader())
+        drawn = {role: as_chain(model, measured, images) for role, model in chains.items()}
+        if images.ndim != 4 or not classes:
+            return drawing.portraits(drawn, folder)
+        of_own_class = torch.arange(len(classes)), torch.tensor(classes)
+        slopes = {}
+        if "teacher" in models:
+            with suppress(ConfigError):  # it has no gradients
+                slopes["teacher"] = saliency(models["teacher"], images)[of_own_class]
+        return drawing.portraits(drawn, folder, drawing.Examples(images, classes, slopes))
+
+
+def inputs_of(batches: Iterable[Any], count: int) -> Tensor:
+    """Return the first inputs of some batches, at most ``count`` [n, ...]."""
+    found: list[Tensor] = []
+    for batch in batches:
+        found.append(as_batch(batch)["input"])
+        if sum(map(len, found)) >= count:
+            break
+    return torch.cat(found)[:count]
+
+
+def one_of_each_class(batches: Iterable[Any]) -> tuple[Tensor, list[int]]:
+    """Return the first labelled input of each of the first ten classes in a batch [n, ...], and these classes."""
+    inputs, target = labelled_samples([next(iter(batches))])
+    classes = target.unique().tolist()[:EXPLAINED_CLASSES]
+    return inputs[[int((target == one).nonzero()[0]) for one in classes]], classes
+
+
+def as_chain(model: MPS, measured: Tensor, shown: Tensor) -> drawing.Chain:
+    """Return a matrix product state as it is drawn, with the features of inputs [n, ...] in the order of its sites."""
+    from_left = torch.tensor(model.layout.order).argsort()
+
+    def features(inputs: Tensor) -> Tensor:
+        with torch.no_grad():
+            return model.features(inputs.to(model.cores)).double().cpu()[from_left]
+
+    return drawing.Chain(
+        sites=[core.cpu() for core in model.sites()],
+        centre=model.centre.detach().double().cpu(),
+        out_site=model.out_site,
+        order=model.order.cpu(),
+        grid=(1, *(side // model.patch for side in shown.shape[-2:]))
+        if isinstance(model, PatchMPS)
+        else shown.shape[1:],
+        phi=features(measured),
+        shown=features(shown),
+    )
 
 
 def class_recall(predictions: Predictions) -> Tensor:

@@ -19,6 +19,7 @@ from kdzoo.models.patch_mps import PatchMPS
 from kdzoo.models.pretrained import load_weights, read_weights
 from kdzoo.models.resnet import ResNet
 from kdzoo.models.rnn_lm import RNNLM
+from kdzoo.models.stacked_mps import StackedMPS
 from kdzoo.models.transformer_lm import TransformerLM
 from kdzoo.models.vrnn import VRNN, StrokeVRNN, VectorVRNN
 
@@ -39,6 +40,7 @@ __all__ = [
     "MPSClassifier",
     "PatchMPS",
     "ResNet",
+    "StackedMPS",
     "StrokeVRNN",
     "TransformerLM",
     "VectorVRNN",

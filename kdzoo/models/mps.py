@@ -24,7 +24,8 @@ from kdzoo.tensor_networks.contraction import ENGINES, contract
 from kdzoo.tensor_networks.features import FeatureMap
 from kdzoo.tensor_networks.layout import Layout, layout
 from kdzoo.tensor_networks.measure import Train, inner
-from kdzoo.tensor_networks.network import canonical, nodes
+from kdzoo.tensor_networks.network import canonical, nodes, refuse_periodic
+from kdzoo.tensor_networks.polynomial import to_polynomial
 from kdzoo.tensor_networks.truncation import truncate
 
 BOUNDARIES = ("open", "periodic")
@@ -354,6 +355,23 @@ class MPS(nn.Module):
                 f"the chain was not changed: a tensor would hold {largest:.3g}, beyond the largest {self.cores.dtype}"
             )
         self.load_tensors(sites, centre)
+
+    # ---------------------------------------------------------------- as a polynomial
+
+    def to_polynomial(self) -> dict[tuple[int, ...], Tensor]:
+        """Return exponents of the flat input's numbers -> coefficients of all outputs, of a small chain, in float64.
+
+        Raises:
+            ConfigError: The feature map is no `Polynomial`, the chain is periodic, or it has more than 65,536
+                monomials.
+        """
+        if not isinstance(self.feature_map, features.Polynomial):
+            raise ConfigError(f"to_polynomial needs feature_map='polynomial', got {type(self.feature_map).__name__}")
+        sites, centre = self.sites(), self.centre.detach().double()
+        refuse_periodic(sites, centre, self.out_site, "a polynomial")
+        place = self.order.argsort().tolist()
+        found = to_polynomial(sites, centre, self.out_site)
+        return {tuple(one[site] for site in place): value for one, value in found.items()}
 
 
 class MPSClassifier(MPS):

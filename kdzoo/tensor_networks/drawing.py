@@ -3,6 +3,7 @@
 Every function writes one PNG and returns its path. Models are named, and stand side by side in one figure.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from torch import Tensor
 
 from kdzoo.errors import ConfigError
@@ -38,6 +38,7 @@ class Chain:
         centre: output core (left, outputs, right).
         out_site: site before which it is.
         order: position in the flat input of each site.
+        grid: shape of that input as images, (channels, height, width) or those of its patches; unused if it is none.
         phi: features (sites, d, samples) of the inputs whose marginal distributions are the measure.
         shown: features (sites, d, examples) of the inputs that are explained.
     """
@@ -46,6 +47,7 @@ class Chain:
     centre: Tensor
     out_site: int
     order: Tensor
+    grid: Sequence[int]
     phi: Tensor
     shown: Tensor
 
@@ -130,8 +132,9 @@ def bond_spectra(spectra: Mapping[str, Sequence[Tensor]], out_sites: Mapping[str
         box = (-0.5, len(bonds) - 0.5, 0.5, len(table) + 0.5)
         scale: dict[str, Any] = {"vmin": np.log10(LEAST_SHARE), "vmax": 0, "cmap": "viridis"}
         drawn = axes.imshow(table, origin="lower", aspect="auto", interpolation="nearest", extent=box, **scale)
-        _mark_output(axes, out_sites[name])
+        _mark_output(axes, out_sites[name], "white")
         axes.set(title=_words(name), ylabel="singular value, by size")
+        axes.yaxis.get_major_locator().set_params(integer=True)
     panels[-1].set_xlabel("bond, from the left end of the chain (dotted line: where the output is)")
     figure.colorbar(drawn, ax=list(panels), label="share of the mean square, log10")
     return _save(figure, path)
@@ -153,7 +156,7 @@ def bond_entropies(spectra: Mapping[str, Sequence[Tensor]], out_sites: Mapping[s
         most = np.log([len(values) for values in bonds])
         axes.plot(most, linewidth=0.8, linestyle="--", color=line.get_color(), alpha=0.5)
     for out_site in set(out_sites.values()):
-        _mark_output(axes, out_site)
+        _mark_output(axes, out_site, "#777777")
     axes.plot([], [], linewidth=0.8, linestyle="--", color="#777777", label="log of the bond dimension")
     axes.plot([], [], linewidth=0.8, linestyle=":", color="#777777", label="output")
     axes.set(xlabel="bond, from the left end of the chain", ylabel="entropy (nats)", ylim=(0, None))
@@ -173,9 +176,10 @@ def sobol_maps(chains: Mapping[str, Chain], examples: Examples, path: Path) -> P
     for name, one in chains.items():
         found = sobol_indices(one.sites, one.centre, one.out_site, feature_moments(one.phi))
         for label, indices in (("alone", found.first), ("total", found.total)):
-            shares = to_input(indices[list(examples.classes)], one.order).view_as(examples.images).sum(1)
-            rows[f"{_words(name)}\n{label}"] = Row(shares, label="share of variance")
-    return maps(rows, [f"class {i}" for i in examples.classes], path)
+            shares = to_image(indices[list(examples.classes)], one)
+            rows[f"{_words(name)}\n{label}"] = Row(shares, label="share")
+    title = "Share of the variance of a class's logit that a pixel explains alone, and in which it has a part (total)"
+    return maps(rows, [f"class {i}" for i in examples.classes], title, path)
 
 
 def relevance_maps(chains: Mapping[str, Chain], examples: Examples, path: Path) -> Path:
@@ -187,24 +191,26 @@ def relevance_maps(chains: Mapping[str, Chain], examples: Examples, path: Path) 
     at = torch.arange(len(examples.classes))
     for name, one in chains.items():
         found = alone(one.sites, one.centre, one.out_site, feature_moments(one.phi), one.shown)
-        own = to_input(found[at, list(examples.classes)], one.order).view_as(examples.images).sum(1)
+        own = to_image(found[at, list(examples.classes)], one)
         rows[f"{_words(name)}\nrelevance"] = Row(own, "RdBu_r", signed=True, label="logit")
     for name, gradient in examples.saliency.items():
         rows[f"{_words(name)}\nsaliency"] = Row(gradient.sum(1), label="|slope|")
-    return maps(rows, [f"class {i}" for i in examples.classes], path)
+    title = "Relevance: mean logit of the image's class given the pixel, less the mean; saliency: slope of that logit"
+    return maps(rows, [f"class {i}" for i in examples.classes], title, path)
 
 
-def to_input(values: Tensor, order: Tensor) -> Tensor:
-    """Return values of sites (..., sites) in the order of the flat input."""
+def to_image(values: Tensor, chain: Chain) -> Tensor:
+    """Return values of a chain's sites (n, sites) where these are in the image, summed over channels (n, h, w)."""
     found = torch.empty_like(values)
-    found[..., order] = values
-    return found
+    found[:, chain.order] = values
+    return found.unflatten(1, tuple(chain.grid)).sum(1)
 
 
-def maps(rows: Mapping[str, Row], columns: Sequence[str], path: Path) -> Path:
-    """Draw rows of maps, each row on one scale, below the names of the columns."""
+def maps(rows: Mapping[str, Row], columns: Sequence[str], title: str, path: Path) -> Path:
+    """Draw rows of maps, each row on one scale, below a title and the names of the columns."""
     count = len(columns)
-    figure = Figure(figsize=(2.0 + 0.85 * count, 0.4 + 0.95 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(2.0 + 0.85 * count, 0.7 + 0.95 * len(rows)), layout="constrained")
+    figure.suptitle(textwrap.fill(title, 12 + 12 * count), fontsize=10)
     grid = figure.subplots(len(rows), count, squeeze=False)
     for line, (name, row) in zip(grid, rows.items(), strict=True):
         values = row.maps.double().numpy()
@@ -256,8 +262,8 @@ def graph(sites: Sequence[Tensor], centre: Tensor, out_site: int, path: Path) ->
         colour = ROLE_COLOURS["control" if is_output else "student"]
         axes.scatter([x], [0], s=260, color=colour, zorder=2)
         label = "outputs" if is_output else node.name.removeprefix("site ")
-        place = (x, 1.1) if is_output else (x, 0)
-        axes.text(*place, label, ha="center", va="center", fontsize=8, color="#333333" if is_output else "white")
+        height, ink = (1.1, "#333333") if is_output else (0, "white")
+        axes.text(x, height, label, ha="center", va="center", fontsize=8, color=ink)
     axes.text(len(nodes) / 2 - 0.5, -1.15, "features of each site's input", ha="center", fontsize=8, color="#333333")
     axes.set(xlim=(-0.6, len(nodes) - 0.4), ylim=(-1.3, 1.3))
     axes.set_axis_off()
@@ -267,9 +273,9 @@ def graph(sites: Sequence[Tensor], centre: Tensor, out_site: int, path: Path) ->
 # ---------------------------------------------------------------- parts
 
 
-def _mark_output(axes: Any, out_site: int) -> None:
+def _mark_output(axes: Any, out_site: int, colour: str) -> None:
     """Draw a line between the two bonds of the output core."""
-    axes.axvline(out_site - 0.5, color="#777777", linewidth=0.8, linestyle=":")
+    axes.axvline(out_site - 0.5, color=colour, linewidth=0.8, linestyle=":")
 
 
 def _words(name: str) -> str:

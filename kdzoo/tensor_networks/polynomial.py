@@ -20,6 +20,8 @@ from kdzoo.checks import integer
 from kdzoo.errors import ConfigError
 
 Exponents = tuple[int, ...]
+Coefficients = Mapping[Exponents, int | float | Sequence[int | float] | Tensor]
+"""Exponents of the inputs -> coefficient, or those of all outputs."""
 Chain = tuple[list[Tensor], Tensor, int]
 """Cores (n_left, d, n_right) from the left end, the output core (left, outputs, right), the site before which it is."""
 
@@ -51,9 +53,7 @@ def copying_layer(n_inputs: int, times: int) -> Chain:
     return [*left, *right], centre, m
 
 
-def polynomial_layer(
-    coefficients: Mapping[Exponents, float | Sequence[float] | Tensor], n_inputs: int, degree: int
-) -> Chain:
+def polynomial_layer(coefficients: Coefficients, n_inputs: int, degree: int) -> Chain:
     """Return the chain with the features [1, x] on ``degree`` copies of every input that is a polynomial.
 
     A monomial is a product of as many copies of an input as its exponent. A bond counts the different parts that the
@@ -123,7 +123,7 @@ def _append(n: int) -> Tensor:
     return core
 
 
-def _outputs(coefficients: Mapping[Exponents, float | Sequence[float] | Tensor]) -> Tensor:
+def _outputs(coefficients: Coefficients) -> Tensor:
     """Return the coefficients (monomials, outputs)."""
     values = [torch.as_tensor(value, dtype=torch.float64).flatten() for value in coefficients.values()]
     lengths = {len(value) for value in values}

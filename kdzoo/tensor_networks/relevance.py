@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from kdzoo.errors import ConfigError
 from kdzoo.tensor_networks.features import gram
 from kdzoo.tensor_networks.sobol import Moments, rescaled, scaled
 
@@ -66,6 +67,9 @@ def saliency(model: nn.Module, inputs: Tensor) -> Tensor:
             it was.
         inputs: (samples, ...).
 
+    Raises:
+        ConfigError: the outputs have no gradient, as those of a model that is asked over a network.
+
     References:
         Simonyan, Vedaldi, Zisserman: Deep inside convolutional networks. arXiv:1312.6034, 2013, section 3.
     """
@@ -76,6 +80,8 @@ def saliency(model: nn.Module, inputs: Tensor) -> Tensor:
         with torch.enable_grad():
             x = inputs.detach().to(device).clone().requires_grad_()
             outputs = model(x).sum(0)
+            if not outputs.requires_grad:
+                raise ConfigError(f"saliency needs a model with gradients, got {type(model).__name__} without")
             slopes = [torch.autograd.grad(one, x, retain_graph=True)[0] for one in outputs]
     finally:
         for module in training:

@@ -5,6 +5,7 @@ for [1, x] a pixel's weight and the constant are far from orthogonal. Written in
 1, the norm of the coefficients is the norm of the function, so the decomposition cuts the least of the function.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -32,8 +33,8 @@ def truncate(
 
     From each end towards the output, every bond is cut by a singular value decomposition of the canonical form. On
     either side these are orthogonal projections, each onto a part of what the one before has left, so that the squared
-    error is exactly the sum of the squares of the singular values that were cut. For ``max_error`` the smallest of all
-    bonds are cut first, and again while one more can be.
+    error is exactly the sum of the squares of the singular values that were cut. For ``max_error`` those that are
+    the smallest of all bonds are cut, and more where that has left something over.
 
     Args:
         sites: cores (n_left, d, n_right) of an open chain, float64.
@@ -55,24 +56,22 @@ def truncate(
     if bond_dim is None and max_error is None:
         raise ConfigError("truncate needs a limit: bond_dim, max_error or both; got None for both")
     most = None if bond_dim is None else checks.integer("bond_dim", bond_dim)
-    share = 0.0 if max_error is None else checks.probability("max_error", max_error) ** 2
+    share = math.inf if max_error is None else checks.probability("max_error", max_error) ** 2
     refuse_periodic(sites, centre, out_site, "a truncation")
     if grams is not None:
         turn, back = _whitening(grams)
         sites = [torch.einsum("lkr,kj->ljr", core, one) for core, one in zip(sites, back, strict=True)]
-    values = spectra(sites, centre, out_site)
-    whole, spent = float(values[0].square().sum()), 0.0
-    ranks = _ranks(values, share * whole, most)
+    sites, centre = canonical(sites, centre, out_site)
+    whole = float(centre.square().sum())
+    budget = share * whole if whole else 0.0
     chain = row(sites, centre, out_site)
-    while any(rank < core.shape[2] for rank, core in zip(ranks, chain, strict=False)):
-        chain, first = _cut(chain, ranks[:out_site])
-        chain, second = _cut(_mirrored(chain), ranks[out_site:][::-1])
-        chain, spent = _mirrored(chain), spent + first + second
-        sites, centre = _parted(chain, out_site)
-        ranks = _ranks(spectra(sites, centre, out_site), share * whole - spent, most)
+    planned = _planned(chain, out_site, budget)
+    chain, left = _cut(chain, planned[:out_site], budget - sum(planned[out_site:]), most)
+    chain, right = _cut(_mirrored(chain), planned[out_site:][::-1], budget - left, most)
+    sites, centre = _parted(_mirrored(chain), out_site)
     if grams is not None:
         sites = [torch.einsum("ljr,jk->lkr", core, one) for core, one in zip(sites, turn, strict=True)]
-    return list(sites), centre, (spent / whole) ** 0.5 if whole else 0.0
+    return sites, centre, ((left + right) / whole) ** 0.5 if whole else 0.0
 
 
 def balanced(
@@ -135,33 +134,47 @@ def moments(sites: Sequence[Tensor], centre: Tensor, out_site: int, phi: Tensor)
     return left, _moments(_mirrored(chain), legs[::-1])[::-1]
 
 
-def _ranks(values: Sequence[Tensor], budget: float, most: int | None) -> list[int]:
-    """Return the ranks of all bonds, none above ``most``, if the smallest singular values of any bond are cut.
+def _planned(chain: Sequence[Tensor], out_site: int, budget: float) -> list[float]:
+    """Return for each bond the sum of squares that is cut if the smallest singular values of all bonds are.
 
     Args:
-        values: singular values of each bond; the largest is never cut.
-        budget: largest sum of squares of those that are cut.
-        most: largest rank.
+        chain: all tensors.
+        out_site: which of them is the output core.
+        budget: largest sum of squares of all that is cut; infinite: nothing is planned.
     """
-    weights = torch.cat([one[1:].square() for one in values])
-    bonds = torch.cat([torch.full((len(one) - 1,), i) for i, one in enumerate(values)])
-    order = weights.argsort()
-    cut = bonds[order[weights[order].cumsum(0) <= budget].cpu()]
-    left_over = [len(one) - int(count) for one, count in zip(values, cut.bincount(minlength=len(values)), strict=True)]
-    return [rank if most is None else min(rank, most) for rank in left_over]
+    if not math.isfinite(budget):
+        return [0.0] * (len(chain) - 1)
+    spare = [one[1:].square() for one in spectra(*_parted(chain, out_site), out_site)]  # the largest stays
+    bonds = torch.cat([torch.full((len(one),), i) for i, one in enumerate(spare)]).to(chain[0].device)
+    weights, order = torch.cat(spare).sort()
+    cut = weights.cumsum(0) <= budget
+    sums: list[float] = weights.new_zeros(len(spare)).index_add(0, bonds[order[cut]], weights[cut]).tolist()
+    return sums
 
 
-def _cut(chain: Sequence[Tensor], ranks: Sequence[int]) -> tuple[list[Tensor], float]:
-    """Cut the first bonds of a row of tensors to ``ranks``, from its left end; return it and the sum of squares cut."""
+def _cut(
+    chain: Sequence[Tensor], planned: Sequence[float], budget: float, most: int | None
+) -> tuple[list[Tensor], float]:
+    """Cut the first bonds of a row of tensors, from its left end; return it and the sum of squares that was cut.
+
+    Args:
+        chain: all tensors.
+        planned: sum of squares to cut at each of the bonds. What was planned for the bonds before and not needed, since
+            they share what they cut, may be cut too.
+        budget: largest sum of squares of all that is cut.
+        most: largest bond.
+    """
     rest, current = canonical(chain[1:], chain[0], 0)
     done: list[Tensor] = []
     spent = 0.0
-    for rank, core in zip(ranks, rest, strict=False):
-        left, right, values, weight = split(current, rank)
+    for i, core in enumerate(rest[: len(planned)]):
+        size, share = float(current.square().sum()), max(budget - spent - sum(planned[i + 1 :]), 0.0)
+        limit = (share / size) ** 0.5 if math.isfinite(share) and size else None
+        left, right, values, weight = split(current, most, limit)
         done.append(left)
         spent += weight
         current = torch.tensordot(values[:, None] * right, core, 1)
-    return [*done, current, *rest[len(ranks) :]], spent
+    return [*done, current, *rest[len(planned) :]], spent
 
 
 def _parted(chain: Sequence[Tensor], out_site: int) -> tuple[list[Tensor], Tensor]:

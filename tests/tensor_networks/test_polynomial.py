@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from kdzoo.errors import ConfigError
 from kdzoo.models import MPS
 from kdzoo.tensor_networks.polynomial import MOST_MONOMIALS, copying_layer, polynomial_layer, to_polynomial
+from kdzoo.tensor_networks.truncation import truncate
 
 SIZES = [(d, z) for d in range(1, 60) for z in range(1, 60) if comb(d + z, z) <= 60]
 
@@ -96,6 +97,28 @@ def test_every_degree_in_each_variable_is_more_than_the_total_degree():
     assert found[:, 0].tolist() == [value(coefficients, point) for point in points.tolist()]
 
 
+@pytest.mark.parametrize(("d", "z"), [(2, 2), (3, 2), (3, 3), (2, 4), (4, 3), (3, 5)])
+def test_truncation_finds_the_ranks_of_the_coefficients(d, z):
+    """Bonds become the ranks of the coefficients on the copies, divided between the sites on either side."""
+    generator = torch.Generator().manual_seed(0)
+    exponents = monomials(d, z)
+    numbers = torch.randint(1, 10, (len(exponents),), generator=generator)
+    sites, centre, m = polynomial_layer(dict(zip(exponents, numbers, strict=True)), d, z)
+    smaller, core, error = truncate(sites, centre, m, max_error=1e-12)
+    assert error < 1e-12
+    points = torch.randn(20, d, dtype=torch.float64, generator=generator).repeat_interleave(z, 1)
+    expected = evaluate((sites, centre, m), points)
+    torch.testing.assert_close(evaluate((smaller, core, m), points), expected, rtol=1e-10, atol=1e-10)
+    for i in range(1, m + 1):
+        unfolded: dict[tuple[tuple[bool, ...], tuple[bool, ...]], int] = {}
+        for one, number in zip(exponents, numbers.tolist(), strict=True):
+            factors = tuple(copy < k for k in one for copy in range(z))
+            unfolded[factors[:i], factors[i:]] = number
+        rows, columns = ({key[side] for key in unfolded} for side in (0, 1))
+        matrix = torch.tensor([[unfolded.get((a, b), 0) for b in columns] for a in rows], dtype=torch.float64)
+        assert smaller[i - 1].shape[2] == int(torch.linalg.matrix_rank(matrix))
+
+
 def test_a_single_layer_cannot_square():
     """What [1, x] spans, fitted to x^2 by least squares, leaves the standard deviation of x^2 less its line."""
     x = torch.randn(4000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -155,6 +178,31 @@ def test_the_polynomial_of_a_chain_is_the_chain(out_site):
     )
     with torch.no_grad():
         torch.testing.assert_close(model(x), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_the_polynomial_of_a_model_is_in_the_order_of_its_input():
+    torch.manual_seed(0)
+    model = MPS(4, 2, 3, degree=2, order=[2, 0, 3, 1], noise=3.0, engine="sweep").double()
+    x = torch.randn(5, 4, dtype=torch.float64)
+    expected = sum(
+        c * torch.stack([x[:, i] ** k for i, k in enumerate(one)]).prod(0)[:, None]
+        for one, c in model.to_polynomial().items()
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"feature_map": "cos_sin"}, "to_polynomial needs feature_map='polynomial', got CosSin"),
+        ({"boundary": "periodic"}, "a polynomial needs boundary='open', got ends that share a bond of dimension 2"),
+    ],
+    ids=["features", "periodic"],
+)
+def test_a_model_that_is_no_polynomial_is_refused(options, line):
+    with pytest.raises(ConfigError, match=f"^{re.escape(line)}$"):
+        MPS(4, 2, 2, **options).to_polynomial()
 
 
 def test_a_large_chain_is_refused():

@@ -1,0 +1,127 @@
+"""Two matrix product states, one after the other: the first makes several numbers of each input, the second reads them.
+
+A single one with the features [1, x] is multilinear and cannot square an input. The first of two can give z copies of
+each input; the second, multilinear in the copies, is then every polynomial of degree <= z in each input (Piché 2023,
+section 5.2; see `kdzoo.tensor_networks.polynomial`).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdzoo import checks
+from kdzoo.errors import ConfigError
+from kdzoo.models.mps import MPS
+from kdzoo.tensor_networks import orders
+from kdzoo.tensor_networks.polynomial import Coefficients, polynomial_layer
+
+ORDERS = ("raster", "snake", "hilbert")
+MOST_NUMBERS = 2**26
+"""Largest number of parameters of the first layer's output core."""
+
+
+class StackedMPS(nn.Module):
+    """Two matrix product states with the features [1, x]: n inputs, `copies` numbers of each, the classes.
+
+    The numbers between the layers are copies of the inputs plus what `first`, a chain with n * copies outputs, adds. It
+    starts small, so that training starts near the copies. The sum is one chain as well, with bonds larger by about
+    n / 2: the cores that copy hold only 0 and 1, and nothing is multiplied by them. Numbers of the two layers, and
+    multiplications for each input:
+
+        first   (2 + copies) n hidden_bond_dim^2
+        second  (2 n copies + num_classes) bond_dim^2
+
+    Modules to hook: `first` gives what is added to the copies (batch, n * copies), `copied` the numbers between the
+    layers, `second` the logits.
+
+    Args:
+        in_shape: Shape of one input without the batch, such as (1, 8, 8) or (64,).
+        num_classes: Number of logits, >= 1.
+        copies: Numbers that the second layer gets for each input, >= 1.
+        bond_dim: Bond dimension of the second layer, >= 1, or that of every bond.
+        hidden_bond_dim: The same of the first layer.
+        order: `raster`, `snake` or `hilbert`, of both layers.
+        noise: Deviation of the noise at the start, as of `MPS`.
+        engine: As of `MPS`.
+
+    Raises:
+        ConfigError: If an argument is outside its range, or the output core of the first layer would have more than
+            67,108,864 numbers.
+
+    Example:
+        >>> model = StackedMPS(in_shape=(1, 8, 8), num_classes=10)
+        >>> model(torch.rand(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
+
+    References:
+        Piché: Neural network knowledge distillation in tensor networks. 2023, section 5.2.
+    """
+
+    order: Tensor
+
+    def __init__(
+        self,
+        *,
+        in_shape: Sequence[int],
+        num_classes: int,
+        copies: int = 2,
+        bond_dim: int | Sequence[int] = 8,
+        hidden_bond_dim: int | Sequence[int] = 4,
+        order: str = "snake",
+        noise: float = 0.5,
+        engine: str = "auto",
+    ) -> None:
+        super().__init__()
+        walk = orders.site_order(checks.choice("order", order, ORDERS), checks.integers("in_shape", in_shape))
+        n, self.copies = len(walk), checks.integer("copies", copies)
+        largest = hidden_bond_dim if isinstance(hidden_bond_dim, int) else max(hidden_bond_dim)
+        if largest**2 * n * self.copies > MOST_NUMBERS:
+            raise ConfigError(
+                f"copies={copies} of {n} inputs with hidden_bond_dim={largest} need an output core of "
+                f"{largest**2 * n * self.copies} numbers; allowed are {MOST_NUMBERS}"
+            )
+        options: dict[str, Any] = {"noise": noise, "engine": engine}
+        self.register_buffer("order", walk)
+        self.first = MPS(n, n * self.copies, hidden_bond_dim, **options)
+        self.copied = nn.Identity()
+        self.second = MPS(n * self.copies, checks.integer("num_classes", num_classes), bond_dim, **options)
+        with torch.no_grad():
+            self.first.centre.mul_(noise / n**0.5)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Logits (batch, num_classes) of inputs (batch, *in_shape)."""
+        x = input.flatten(1)[:, self.order]
+        return self.second(self.copied(x.repeat_interleave(self.copies, 1) + self.first(x)))
+
+    @property
+    def learned_sizes(self) -> dict[str, Any]:
+        """Arguments that build layers of these bonds."""
+        return {"bond_dim": self.second.dims.tolist(), "hidden_bond_dim": self.first.dims.tolist()}
+
+    @classmethod
+    def from_polynomial(cls, coefficients: Coefficients, **options: Any) -> "StackedMPS":
+        """Return the model that is a polynomial: exactly, on inputs and coefficients of whole numbers, in float64.
+
+        Args:
+            coefficients: exponents of the inputs -> coefficient, or those of all outputs; at least one monomial.
+            **options: of the class, without what follows from the polynomial.
+
+        Raises:
+            ConfigError: the coefficients are unfit; see :func:`kdzoo.tensor_networks.polynomial.polynomial_layer`.
+
+        Example:
+            >>> model = StackedMPS.from_polynomial({(2, 0): 1.0, (1, 1): -3.0})
+            >>> model(torch.tensor([[5.0, 2.0]], dtype=torch.float64)).item()
+            -5.0
+        """
+        n = len(next(iter(coefficients), ()))
+        copies = max((exponent for one in coefficients for exponent in one), default=1) or 1
+        sites, centre, _ = polynomial_layer(coefficients, n, copies)
+        settings = {"bond_dim": 1, "hidden_bond_dim": 1, **options, "copies": copies, "order": "raster"}
+        model = cls(in_shape=(n,), num_classes=centre.shape[1], **settings).double()
+        with torch.no_grad():
+            model.first.centre.zero_()
+        model.second.load_tensors(sites, centre)
+        return model
