@@ -158,11 +158,7 @@ class MPS(nn.Module):
 
     def sites(self) -> list[Tensor]:
         """Return a copy of the core (n_left, d, n_right) of every site, from the left end, in float64."""
-        cores, plan, m = self.cores.detach().double(), self.layout, self.out_site
-        left = [plan.core(cores, 0, step).transpose(0, 1).clone() for step in range(m)]
-        return left + [
-            plan.core(cores, 1, self.n_sites - 1 - i).permute(2, 0, 1).clone() for i in range(m, self.n_sites)
-        ]
+        return [core.detach().clone() for core in self.chain().sites]
 
     def load_tensors(self, sites: Sequence[Tensor], centre: Tensor) -> None:
         """Take other tensors: cores (n_left, d, n_right) from the left end, and the output core (left, output, right).
@@ -207,8 +203,9 @@ class MPS(nn.Module):
         m, like = self.out_site, getattr(self, "cores", torch.empty(0))
         self.register_buffer("dims", torch.tensor(dims))
         self._layout = layout(self.feature_map.d, tuple(dims[: m + 1]), tuple(reversed(dims[m + 1 :])))
-        self.cores = nn.Parameter(like.new_zeros(self._layout.n_cores))
-        self.centre = nn.Parameter(like.new_zeros(dims[m], self.n_outputs, dims[m + 1]))
+        learned = like.requires_grad or not isinstance(like, nn.Parameter)
+        self.cores = nn.Parameter(like.new_zeros(self._layout.n_cores), learned)
+        self.centre = nn.Parameter(like.new_zeros(dims[m], self.n_outputs, dims[m + 1]), learned)
 
     def _start(self) -> None:
         """Set A[phi] to 1 + noise where the features allow it, and the output core to noise."""

@@ -77,6 +77,13 @@ def test_tensors_come_out_as_they_went_in():
     assert torch.allclose(model(x), dense(model, x), rtol=1e-12)
 
 
+def test_a_frozen_chain_stays_frozen():
+    model = MPS(8, 3, 4).requires_grad_(False)
+    model.truncate(bond_dim=2)
+    assert int(model.dims.max()) == 2
+    assert not any(one.requires_grad for one in model.parameters())
+
+
 def test_wrong_tensors_are_refused_and_change_nothing():
     model = MPS(6, 3, 4)
     before = copy.deepcopy(model.state_dict())
