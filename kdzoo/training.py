@@ -139,8 +139,9 @@ def fit(distiller: Distiller, data: pl.LightningDataModule, training: Training) 
 
 def _check_fits(checkpoint: Path, distiller: Distiller) -> None:
     saved = read_checkpoint(checkpoint)["state_dict"]
+    learns_sizes = hasattr(distiller.student, "learned_sizes")  # it takes the sizes of the weights
     for name, value in distiller.student.state_dict(prefix="student.").items():
-        if name not in saved or saved[name].shape != value.shape:
+        if name not in saved or (saved[name].shape != value.shape and not learns_sizes):
             found = tuple(saved[name].shape) if name in saved else "nothing"
             raise CheckpointError(
                 f"{checkpoint} is of another model: {name} is {found} there, {tuple(value.shape)} here"

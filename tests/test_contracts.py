@@ -20,10 +20,16 @@ from kdzoo.functional import hard_target_ce, soft_target_kl
 
 REGISTERED = registry.targets("distiller")
 ROLLED_OUT = "the models are rolled out with noise, not called"
+HOOKED = "hidden layers are read by hooks, which compiled code passes over"
+IN_PIECES = "a relation is between the samples of a batch; of two that lie in different pieces it is not known"
 EXEMPTIONS: dict[str, dict[str, str]] = {
-    **{name: dict(FittedDistiller.exempt) for name in ("baum_welch", "coreset", "fgw_pfa", "online_pfa", "ot_pfa")},
+    **{
+        name: dict(FittedDistiller.exempt)
+        for name in ("baum_welch", "coreset", "fgw_pfa", "mps_queries", "online_pfa", "ot_pfa", "sweep_mps")
+    },
     **{name: {"compile": ROLLED_OUT} for name in ("continual", "evidence", "semi_auxiliary")},
-    "feature_kd": {"compile": "hidden layers are read by hooks, which compiled code passes over"},
+    "feature_kd": {"compile": HOOKED},
+    "relational_kd": {"compile": HOOKED, "micro_batches": IN_PIECES, "data_parallel": IN_PIECES},
 }
 """Every exemption of every registered distiller, with its reason; an addition here is a decision."""
 

@@ -27,6 +27,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "kdzoo.data.Digits": {"labels_per_class": 1, "augment": {"shift": 1}},
     "kdzoo.data.Reber": {"n_train": 44, "n_val": 20, "n_test": 20, "batch_size": 16},
     "kdzoo.models.MLP": {"hidden": [16, 16], "dropout": 0.2},
+    "kdzoo.models.ConvNet": {"channels": [4], "hidden": 8, "dropout": 0.2},
+    "kdzoo.models.MPSClassifier": {"bond_dim": 4},
     "kdzoo.models.HVAE": {"width": 8, "latents": [4, 3]},
     "kdzoo.models.RNNLM": {"hidden": 8, "embedding": 4},
     "kdzoo.automata.PFA": {"states": 3},

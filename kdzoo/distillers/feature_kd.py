@@ -10,23 +10,21 @@ difference of the normalised maps of where the activations are large; needs no m
 """
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from kdzoo.batch import Batch, labelled_positions, labels, valid_positions
-from kdzoo.checks import choice, positive
-from kdzoo.distiller import Distiller
+from kdzoo.batch import Batch
+from kdzoo.checks import choice
+from kdzoo.distillers.layers import LayerKD
 from kdzoo.errors import ConfigError
-from kdzoo.functional import attention_transfer, hard_target_ce, hint_mse, soft_target_kl
-from kdzoo.hooks import capture
+from kdzoo.functional import attention_transfer, hint_mse
 
 MATCHES = {"hint": hint_mse, "attention": attention_transfer}
 
 
-class FeatureKD(Distiller):
+class FeatureKD(LayerKD):
     """Match hidden layers of the student with hidden layers of the teacher, and the logits.
 
     Args:
@@ -49,12 +47,6 @@ class FeatureKD(Distiller):
     """
 
     terms: ClassVar[dict[str, float]] = {"feature": 1.0, "soft": 0.9, "hard": 0.1}
-    uses_teacher_output: bool = False
-    exempt: ClassVar[dict[str, str]] = {"compile": "hidden layers are read by hooks, which compiled code passes over"}
-    contract_settings: ClassVar[dict[str, object]] = {
-        "distiller.layers": {"layers.0": "layers.0"},
-        "teacher.hidden": [24, 16],
-    }
     paper: ClassVar[str] = (
         "Romero et al. 2015, FitNets, equation 3; Zagoruyko & Komodakis 2017, Paying More Attention to Attention, "
         "equation 2"
@@ -84,48 +76,24 @@ class FeatureKD(Distiller):
         temperature: float = 4.0,
         **options: Any,
     ) -> None:
-        super().__init__(student, teacher, **options)
-        if not layers:
-            raise ConfigError("layers must name at least one pair {student path: teacher path}, got none")
-        for role, model, paths in (("student", student, layers), ("teacher", teacher, layers.values())):
-            known = [name for name, _ in model.named_modules() if name]
-            for path in paths:
-                choice(f"{role} module path in layers", path, tuple(known))
-        self.layers = dict(layers)
+        super().__init__(student, teacher, layers=layers, temperature=temperature, **options)
         self.match = choice("match", match, tuple(MATCHES))
-        self.temperature = positive("temperature", temperature)
         self.projections = nn.ModuleList()
 
     def prepare(self, batch: Batch) -> None:
         """Make a linear map for every pair of layers whose widths differ."""
-        _, hidden, _, hints = self._run(batch)
+        _, hidden, _, hints = self.run_both(batch)
         if self.match == "hint" and not self.projections:
             maps = [projection(mine, theirs) for mine, theirs in zip(hidden, hints, strict=True)]
             self.projections.extend(maps)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the difference of the hidden layers, the softened divergence and the cross entropy."""
-        student, hidden, teacher, hints = self._run(batch)
-        valid, labelled = valid_positions(batch), labelled_positions(batch)
+        student, hidden, teacher, hints = self.run_both(batch)
         if self.match == "hint":
             hidden = [map_(mine) for map_, mine in zip(self.projections, hidden, strict=True)]
         gaps = [MATCHES[self.match](mine, theirs) for mine, theirs in zip(hidden, hints, strict=True)]
-        return {
-            "feature": torch.stack(gaps).mean(0),
-            "soft": soft_target_kl(student[valid], teacher[valid], temperature=self.temperature),
-            "hard": hard_target_ce(student[labelled], labels(batch)),
-        }
-
-    def _run(self, batch: Batch) -> tuple[Tensor, list[Tensor], Tensor, list[Tensor]]:
-        """Return logits and hidden layers of the student, then those of the teacher."""
-        assert self.teacher is not None
-        with ExitStack() as stack:
-            hidden = stack.enter_context(capture(self.student, list(self.layers)))
-            hints = stack.enter_context(capture(self.teacher, list(self.layers.values())))
-            student = self.student(batch["input"])
-            with torch.no_grad():
-                teacher = self.teacher(batch["input"])
-        return student, hidden(), teacher, hints()
+        return {"feature": torch.stack(gaps).mean(0), **self.logit_terms(batch, student, teacher)}
 
 
 def projection(student: Tensor, teacher: Tensor) -> nn.Module:

@@ -52,7 +52,10 @@ class LogitKD(Distiller):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the softened divergence and the cross entropy, per position."""
-        student, teacher = self.student(batch["input"]), self.teacher_output(batch)
+        return self.logit_terms(batch, self.student(batch["input"]), self.teacher_output(batch))
+
+    def logit_terms(self, batch: Batch, student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
+        """Return the softened divergence and the cross entropy of given logits, per position."""
         valid, labelled = valid_positions(batch), labelled_positions(batch)
         return {
             "soft": soft_target_kl(student[valid], teacher[valid], temperature=self.temperature),

@@ -4,14 +4,17 @@ from kdzoo.functional.features import attention_map, attention_transfer, hint_ms
 from kdzoo.functional.fgw.barycenter import Barycenter, fgw_barycenter
 from kdzoo.functional.fgw.graph import Edges
 from kdzoo.functional.logits import centred_mse, decoupled_kl, hard_target_ce, soft_target_kl
+from kdzoo.functional.relations import angle_relation, distance_relation
 
 __all__ = [
     "Barycenter",
     "Edges",
+    "angle_relation",
     "attention_map",
     "attention_transfer",
     "centred_mse",
     "decoupled_kl",
+    "distance_relation",
     "fgw_barycenter",
     "hard_target_ce",
     "hint_mse",

@@ -4,6 +4,7 @@ A chain is a list of tensors `sites`, each (left bond, d, right bond), and one t
 right bond) that stands before the site `out_site`; `kdzoo.models.MPS` holds one as parameters.
 """
 
+from kdzoo.tensor_networks.black_box import from_queries
 from kdzoo.tensor_networks.contraction import contract
 from kdzoo.tensor_networks.features import (
     MAPS,
@@ -30,6 +31,7 @@ __all__ = [
     "by_mutual_information",
     "contract",
     "feature_map",
+    "from_queries",
     "layout",
     "site_order",
 ]

@@ -95,9 +95,12 @@ class Oracle:
         with torch.no_grad():
             outputs = self.function(samples)
         if outputs.ndim != 2 or len(outputs) != len(samples):
-            raise DataError(f"the function must return (samples, outputs) of {len(samples)} samples, got {tuple(outputs.shape)}")
-        if not bool(outputs.isfinite().all()):
-            raise DataError(f"the function's output for sample {samples[~outputs.isfinite().all(1)][0].tolist()[:8]}... is not finite")
+            raise DataError(
+                f"the function must return (samples, outputs) of {len(samples)} samples, got {tuple(outputs.shape)}"
+            )
+        bad = ~outputs.isfinite().all(1)
+        if bool(bad.any()):
+            raise DataError(f"the function's outputs for sample {samples[bad][0].tolist()[:8]}... are not finite")
         return outputs.double().cpu()
 
     def _keep(self, outputs: Tensor) -> None:

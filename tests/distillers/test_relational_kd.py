@@ -1,0 +1,104 @@
+"""Relational distillation: which layers it compares, of matrix product states among others, and what it refuses."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kdzoo.distillers import FeatureKD, LogitKD, RelationalKD
+from kdzoo.errors import ConfigError
+from kdzoo.models import MLP, MPS
+from tests.reference import relations as reference
+
+CLASSES, SITES = 3, 6
+
+
+def teacher(width: int = 9) -> nn.Module:
+    torch.manual_seed(1)
+    return MLP(in_shape=(SITES,), num_classes=CLASSES, hidden=[width, width])
+
+
+def chain(**options) -> MPS:
+    torch.manual_seed(0)
+    return MPS(SITES, CLASSES, 4, **options)
+
+
+def batch(n: int = 5) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    return {"input": torch.rand(n, SITES, generator=generator), "target": torch.arange(n) % CLASSES}
+
+
+def state(model: MPS, x: Tensor, path: str) -> np.ndarray:
+    """What the module at ``path`` gives (samples, bond): `left` and `right` are beside the output."""
+    bond = int(path.removeprefix("bonds.")) if "." in path else model.out_site
+    from_left = path == "left" or ("." in path and bond <= model.out_site)
+    found = torch.ones(len(x), 1, dtype=torch.float64)
+    for i in range(bond) if from_left else reversed(range(bond, SITES)):
+        phi = torch.stack([torch.ones_like(x[:, i]), x[:, i]], 1).double()
+        found = torch.einsum("bl,bk,lkr->br" if from_left else "br,bk,lkr->bl", found, phi, model.sites()[i])
+    return found.numpy()
+
+
+def close(value: Tensor, wanted: np.ndarray) -> None:
+    np.testing.assert_allclose(value.detach().numpy(), wanted, rtol=2e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize("path", ["left", "right", "bonds.2", "bonds.5"])
+def test_states_of_a_chain_are_compared(path):
+    student, known, data = chain(probes=[2, 5]), teacher(), batch()
+    terms = RelationalKD(student, known, layers={path: "layers.1"}).rehearse(data)
+    with torch.no_grad():
+        hint = nn.Sequential(*known.layers)(data["input"]).double().numpy()
+    mine = state(student, data["input"], path)
+    close(terms["distance"], reference.distance_relation(mine, hint))
+    close(terms["angle"], reference.angle_relation(mine, hint))
+
+
+def test_features_of_a_chain_are_compared_after_a_projection():
+    student, known, data = chain(probes=[2]), teacher(), batch()
+    distiller = FeatureKD(student, known, layers={"left": "layers.1", "bonds.2": "layers.0"})
+    terms = distiller.rehearse(data)
+    assert [tuple(one.weight.shape) for one in distiller.projections] == [(9, 4), (9, 4)]
+    with torch.no_grad():
+        hints = [nn.Sequential(*known.layers[:n])(data["input"]) for n in (2, 1)]
+        mine = [torch.from_numpy(state(student, data["input"], path)).float() for path in ("left", "bonds.2")]
+        gaps = [(p(m) - h).square().mean(1) for p, m, h in zip(distiller.projections, mine, hints, strict=True)]
+    close(terms["feature"], torch.stack(gaps).mean(0).numpy())
+
+
+def test_several_layers_are_averaged_and_the_rest_is_logit_distillation():
+    student, known, data = chain(), teacher(), batch()
+    both = RelationalKD(student, known, layers={"left": "layers.1", "right": "layers.0"}, temperature=3.0)
+    each = [RelationalKD(student, known, layers={a: b}) for a, b in both.layers.items()]
+    terms, parts = both.rehearse(data), [one.rehearse(data) for one in each]
+    plain = LogitKD(student, known, temperature=3.0).rehearse(data)
+    for name in ("distance", "angle"):
+        torch.testing.assert_close(terms[name], (parts[0][name] + parts[1][name]) / 2)
+    for name in ("soft", "hard"):
+        torch.testing.assert_close(terms[name], plain[name])
+
+
+def test_a_term_of_weight_zero_is_not_computed():
+    distiller = RelationalKD(chain(), teacher(), layers={"left": "layers.1"}, loss_weights={"angle": 0.0})
+    assert set(distiller.rehearse(batch())) == {"distance", "soft", "hard"}
+
+
+def test_gradients_reach_what_lies_before_the_layer():
+    student, data = chain(probes=[2]), batch()
+    distiller = RelationalKD(student, teacher(), layers={"bonds.2": "layers.0"})
+    distiller.losses(data)["angle"].sum().backward()
+    own = student.layout.core(student.cores.grad, 0, 1)
+    beyond = student.layout.core(student.cores.grad, 0, 2)
+    assert own.abs().sum() > 0
+    assert beyond.abs().sum() == 0
+    assert all(parameter.grad is None for parameter in distiller.teacher.parameters())
+
+
+def test_pieces_of_a_batch_are_refused():
+    with pytest.raises(ConfigError, match="micro_batch_size must be None, got 8: a relation is between"):
+        RelationalKD(chain(), teacher(), layers={"left": "layers.0"}, micro_batch_size=8)
+
+
+def test_wrong_paths_are_refused():
+    with pytest.raises(ConfigError, match=r"student module path in layers must be one of .*left.*got 'bonds\.3'"):
+        RelationalKD(chain(), teacher(), layers={"bonds.3": "layers.0"})
