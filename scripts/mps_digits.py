@@ -2,10 +2,10 @@
 
     python scripts/mps_digits.py [--folder outputs/mps_digits]
 
-Runs the experiment ``mps_digits`` with bonds of 8 and 16 (ten paired seeds), cuts the distilled chains of 16 of the first
-three seeds to smaller bonds in four ways without training them again (the last, ``mps_distance``, descends the exact
-distance to the chain of 16, without data), and compares Sobol indices with Monte Carlo. Takes about half an hour of
-CPU time; what is finished is not done again. The table goes to scripts/results/mps_digits.md.
+Runs the experiment ``mps_digits`` with bonds of 8 and 16 (ten paired seeds), cuts the distilled chains of 16 of the
+first three seeds to smaller bonds in four ways without training them again (the last, ``mps_distance``, descends the
+exact distance to the chain of 16, without data), and compares Sobol indices with Monte Carlo. Takes about half an hour
+of CPU time; what is finished is not done again. The table goes to scripts/results/mps_digits.md.
 """
 
 import argparse
@@ -167,7 +167,7 @@ def main() -> None:
         "Matrix product states on the digits",
         "Accuracy in percent of 600 test images, ten seeds; the gain of the teacher is paired, with its 95 % interval.",
         table(["bond", "parameters", "teacher", "control", "student", "gain"], gains),
-        "Points of accuracy that the distilled chain of 16 loses when its bonds are cut, without training; three seeds:",
+        "Points of accuracy that the distilled chain of 16 loses when its bonds are cut; no training, three seeds:",
         table(["bond", *CUTS, "no samples"], cut(options.folder)),
         indices(options.folder),
     )

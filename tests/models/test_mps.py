@@ -51,7 +51,7 @@ def test_states_of_chosen_bonds_pass_through_modules():
     x = torch.rand(5, 9, dtype=torch.float64)
     seen = {}
     for name in ("left", "right", "bonds.2", "bonds.7"):
-        model.get_submodule(name).register_forward_hook(lambda m, i, out, name=name: seen.update({name: out}))  # noqa: ARG005
+        model.get_submodule(name).register_forward_hook(lambda m, i, out, name=name: seen.update({name: out}))
     assert torch.allclose(model(x), plain(x), rtol=1e-12)
     sites, phi = model.sites(), model.feature_map(x.T)
     state = torch.ones(5, 1, dtype=torch.float64)

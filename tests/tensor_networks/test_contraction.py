@@ -192,7 +192,7 @@ def test_compiled_code_holds_the_operator():
 
 
 def test_without_a_compiler_the_torch_engine_is_announced_once(monkeypatch):
-    monkeypatch.setattr(kernel, "available", lambda like: "there is no C compiler")  # noqa: ARG005
+    monkeypatch.setattr(kernel, "available", lambda like: "there is no C compiler")
     contraction._announce.cache_clear()
     with pytest.warns(UserWarning, match="slower engine 'sweep': there is no C compiler"):
         assert contraction.chosen_engine(torch.ones(1), "auto") == "sweep"
