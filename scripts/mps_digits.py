@@ -72,7 +72,7 @@ def whitened(model: MPS, bond: int, train: Tensor) -> None:
 
 def balanced_cut(model: MPS, bond: int, train: Tensor) -> None:
     """Keep what matters for the states of the data."""
-    phi = model.features(train).double()[torch.tensor(model.layout.order).argsort()]
+    phi = model.features(train).double()
     chain = (model.sites(), model.centre.detach().double(), model.out_site)
     model.load_tensors(*balanced(*chain, *moments(*chain, phi), bond))
 
@@ -127,10 +127,7 @@ def indices(folder: Path) -> str:
     """Return a sentence on Sobol indices of one chain, exact and by Monte Carlo (Saltelli's estimators)."""
     model, (train, _, _) = kdzoo.load_student(folder / "bond_16" / "seed_0" / "student").double(), parts(0)
     x = train.flatten(1).double()
-    order = torch.tensor(model.layout.order).argsort()
-    exact = sobol_indices(
-        model.sites(), model.centre.detach(), model.out_site, feature_moments(model.features(x)[order])
-    )
+    exact = sobol_indices(model.sites(), model.centre.detach(), model.out_site, feature_moments(model.features(x)))
     generator = torch.Generator().manual_seed(0)
     rows = torch.randint(len(x), (2, SAMPLES, x.shape[1]), generator=generator)
     a, b = (x.gather(0, one) for one in rows)

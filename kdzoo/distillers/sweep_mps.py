@@ -98,12 +98,11 @@ class SweepMPS(FittedDistiller, LogitKD):
             return newton_step(features, weights, objective, damping=self.damping, iterations=self.iterations)
 
         student = self.student
-        in_order = torch.tensor(student.layout.order).argsort()
         sites, centre = sweep(
             student.sites(),
             student.centre.detach().double(),
             student.out_site,
-            student.features(seen["input"])[in_order].double(),
+            student.features(seen["input"]).double(),
             update,
             bond_dim=self.bond_dim,
             max_error=self.max_error,

@@ -159,11 +159,10 @@ def one_of_each_class(batches: Iterable[Any]) -> tuple[Tensor, list[int]]:
 
 def as_chain(model: MPS, measured: Tensor, shown: Tensor) -> drawing.Chain:
     """Return a matrix product state as it is drawn, with the features of inputs [n, ...] in the order of its sites."""
-    from_left = torch.tensor(model.layout.order).argsort()
 
     def features(inputs: Tensor) -> Tensor:
         with torch.no_grad():
-            return model.features(inputs.to(model.cores)).double().cpu()[from_left]
+            return model.features(inputs.to(model.cores)).double().cpu()
 
     return drawing.Chain(
         sites=[core.cpu() for core in model.sites()],

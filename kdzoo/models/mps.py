@@ -133,12 +133,12 @@ class MPS(nn.Module):
         return products.unflatten(0, (samples, turns)).sum(1)
 
     def features(self, input: Tensor) -> Tensor:
-        """Return the features (sites, d, batch) of inputs (batch, ...), in the order of the layout."""
+        """Return the features (sites, d, batch) of inputs (batch, ...), in the chain's order."""
         x = input.flatten(1)
         if x.shape[1] != self.n_sites:
             raise DataError(f"the chain has n_sites={self.n_sites}, got inputs of {x.shape[1]} numbers")
-        phi: Tensor = self.feature_map(x[:, self.order].T)
-        return phi[self.layout.order]
+        phi: Tensor = self.feature_map(x.T.index_select(0, self.order))
+        return phi
 
     def see(self, inputs: Tensor) -> None:
         """Look at training inputs (samples, ...) before the training: feature maps that need data, and their scale."""
@@ -274,8 +274,8 @@ class MPS(nn.Module):
         """
         total = torch.zeros((), dtype=torch.float64, device=self.cores.device)
         for part in inputs.split(4096):
-            mine = self._in_order(part)
-            theirs = mine if other is None else other._in_order(part)
+            mine = self.features(part.to(self.cores)).double()
+            theirs = mine if other is None else other.features(part.to(other.cores)).double()
             total = total + mine @ theirs.mT
         return total / len(inputs)
 
@@ -338,11 +338,6 @@ class MPS(nn.Module):
     def to_tensornetwork(self) -> list[Any]:
         """Return connected nodes of the library `tensornetwork`, one for each site and the output."""
         return nodes(self.sites(), self.centre.detach().double(), self.out_site)
-
-    def _in_order(self, inputs: Tensor) -> Tensor:
-        """Return the features (sites, d, samples) in the chain's order and in float64."""
-        order = torch.tensor(self.layout.order).argsort()
-        return self.features(inputs.to(self.cores)).double()[order]
 
     def _take(self, sites: Sequence[Tensor], centre: Tensor) -> None:
         """Load tensors that are computed, unless one is too large for the dtype of the parameters."""

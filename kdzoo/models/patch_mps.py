@@ -90,15 +90,15 @@ class PatchMPS(MPS):
         self.in_shape, self.patch = shape, side
 
     def features(self, input: Tensor) -> Tensor:
-        """Return the features (sites, d, batch) of images (batch, ...), in the order of the layout."""
+        """Return the features (sites, d, batch) of images (batch, ...), in the chain's order."""
         if tuple(input.shape[1:]) != self.in_shape:
             raise DataError(f"the chain has in_shape={self.in_shape}, got inputs of shape {tuple(input.shape[1:])}")
         side = self.patch
         image = input if len(self.in_shape) == 3 else input[:, None]
         blocks = image.unflatten(3, (-1, side)).unflatten(2, (-1, side))  # (batch, channels, rows, side, columns, side)
         patches = blocks.permute(2, 4, 1, 3, 5, 0).flatten(2, 4).flatten(0, 1)  # (patches, pixels, batch)
-        phi: Tensor = self.feature_map(patches[self.order])
-        return phi[self.layout.order]
+        phi: Tensor = self.feature_map(patches.index_select(0, self.order))
+        return phi
 
     def see(self, inputs: Tensor) -> None:
         """Look at training inputs (samples, ...) before the training: nothing depends on them."""

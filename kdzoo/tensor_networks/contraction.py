@@ -38,7 +38,7 @@ def contract(
     """Return the states of both sides beside the output.
 
     Args:
-        phi: features (sites, d, samples) in the order of the layout.
+        phi: features (sites, d, samples) in the chain's order.
         cores: all cores in one vector.
         starts: state (bond, samples) at the left and at the right end of the chain.
         plan: where the cores lie.
@@ -82,8 +82,7 @@ def _with_stops(
             piece = layout(plan.d, bonds[first : end + 1], (1,))
             own = torch.cat([plan.core(cores, side, step).flatten() for step in range(first, end)])
             ones = phi.new_ones(1, phi.shape[2])
-            at = list(plan.sites[side][first:end])
-            current, _, log2 = contract(phi[at], own, (current, ones), piece, engine)
+            current, _, log2 = contract(phi[list(plan.sites[side][first:end])], own, (current, ones), piece, engine)
             if (side, end) in stops:
                 current = stops[side, end]((current * log2.exp2()).T).T
             else:

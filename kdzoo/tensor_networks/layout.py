@@ -3,7 +3,7 @@
 A matrix product state has a chain of cores to the left of its output and one to its right. Both are oriented towards
 the output: a core is (d, n_in, n_out), where n_in is the bond on the outer side. The vector holds the first core from
 the left end, the first from the right end, the second from the left, and so on, so that the cores of a step that both
-sides take at once lie beside each other. States and the features of sites are kept in the same order.
+sides take at once lie beside each other. States lie in the same way.
 """
 
 from dataclasses import dataclass
@@ -16,13 +16,14 @@ Sizes = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Layout:
-    """Offsets of sites, of cores and of states, which are the vectors (bond) of one sample between the cores.
+    """Offsets of cores and of states, which are the vectors (bond) of one sample between the cores.
 
     Attributes:
         d: number of features of a site.
         left: bond dimensions from the left end to the output; one more than sites.
         right: the same from the right end.
-        sites: position of each site of the left and of the right side.
+        sites: number of each site of the left and of the right side, counted from the left end of the chain.
+        slots: position of each of these sites in the order of the cores.
         cores: offset of each core of the left and of the right side.
         states: offset of each state of both sides, in numbers of one sample.
         n_cores: length of the vector of cores.
@@ -33,6 +34,7 @@ class Layout:
     left: Sizes
     right: Sizes
     sites: tuple[Sizes, Sizes]
+    slots: tuple[Sizes, Sizes]
     cores: tuple[Sizes, Sizes]
     states: tuple[Sizes, Sizes]
     n_cores: int
@@ -50,10 +52,9 @@ class Layout:
 
     @property
     def order(self) -> list[int]:
-        """Number of the site, counted from the left end of the chain, at each position."""
-        chain = dict(zip(self.sites[0], range(self.n_sites), strict=False))
-        chain |= dict(zip(self.sites[1], reversed(range(self.n_sites)), strict=False))
-        return [chain[position] for position in range(self.n_sites)]
+        """Number of the site at each position in the order of the cores."""
+        pairs = ((slot, site) for side in (0, 1) for slot, site in zip(self.slots[side], self.sites[side], strict=True))
+        return [site for _, site in sorted(pairs)]
 
     def shape(self, side: int, step: int) -> tuple[int, int, int]:
         """Return (d, n_in, n_out) of the core of ``side`` (0 left, 1 right) that is ``step`` sites from its end."""
@@ -69,7 +70,7 @@ class Layout:
 @lru_cache(maxsize=256)
 def layout(d: int, left: Sizes, right: Sizes) -> Layout:
     """Return the layout of a chain with ``d`` features per site and the bonds ``left`` and ``right``."""
-    sites: tuple[list[int], list[int]] = ([], [])
+    slots: tuple[list[int], list[int]] = ([], [])
     cores: tuple[list[int], list[int]] = ([], [])
     states: tuple[list[int], list[int]] = ([], [])
     n_sites = n_cores = n_states = 0
@@ -79,11 +80,12 @@ def layout(d: int, left: Sizes, right: Sizes) -> Layout:
                 states[side].append(n_states)
                 n_states += bonds[step]
             if step + 1 < len(bonds):
-                sites[side].append(n_sites)
+                slots[side].append(n_sites)
                 n_sites += 1
                 cores[side].append(n_cores)
                 n_cores += d * bonds[step] * bonds[step + 1]
-    return Layout(d, left, right, _pair(sites), _pair(cores), _pair(states), n_cores, n_states)
+    sites = tuple(range(len(left) - 1)), tuple(reversed(range(len(left) - 1, n_sites)))
+    return Layout(d, left, right, sites, _pair(slots), _pair(cores), _pair(states), n_cores, n_states)
 
 
 def _pair(lists: tuple[list[int], list[int]]) -> tuple[Sizes, Sizes]:

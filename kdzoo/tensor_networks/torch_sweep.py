@@ -23,7 +23,7 @@ def forward(phi: Tensor, cores: Tensor, starts: tuple[Tensor, Tensor], plan: Lay
     """Sweep from both ends towards the output.
 
     Args:
-        phi: features (sites, d, samples) in the order of the layout.
+        phi: features (sites, d, samples) in the chain's order.
         cores: all cores in one vector.
         starts: state (bond, samples) at the left and at the right end.
         plan: where the cores lie.
@@ -32,7 +32,7 @@ def forward(phi: Tensor, cores: Tensor, starts: tuple[Tensor, Tensor], plan: Lay
         All states (numbers, samples), each divided every 16 sites by a power of two per sample; these inverse powers
         (2, rescalings, samples); and the sums of their exponents, by which the ends are too small (2, samples).
     """
-    samples = phi.shape[2]
+    phi, samples = phi[plan.order], phi.shape[2]
     states = phi.new_empty(plan.n_states, samples)
     scales = phi.new_ones(2, max(len(bonds) - 1 for bonds in plan.sides) // EVERY, samples)
     log2 = phi.new_zeros(2, samples)
@@ -43,7 +43,7 @@ def forward(phi: Tensor, cores: Tensor, starts: tuple[Tensor, Tensor], plan: Lay
         before = _stack(states, plan.states[side][step], (n, 1, n_in, samples))
         after = _stack(states, plan.states[side][step + 1], (n, n_out, samples))
         matrices = _stack(cores, plan.cores[side][step], (n, d * n_in, n_out))
-        features = _stack(phi, plan.sites[side][step], (n, d, 1, samples))
+        features = _stack(phi, plan.slots[side][step], (n, d, 1, samples))
         torch.bmm(matrices.transpose(1, 2), (features * before).flatten(1, 2), out=after)
         if (step + 1) % EVERY == 0:
             exponents = torch.frexp(after.abs().amax(1)).exponent  # 0 of what is 0, infinite or NaN
@@ -67,7 +67,7 @@ def backward(
     """Return the gradients of the features (if asked for), the cores and the starts.
 
     Args:
-        phi: features (sites, d, samples) in the order of the layout.
+        phi: features (sites, d, samples) in the chain's order.
         cores: all cores in one vector.
         saved: states and inverse powers of ``forward``.
         ends: gradient (bond, samples) of the last state of each side.
@@ -75,7 +75,7 @@ def backward(
         of_phi: whether the gradient of the features is wanted.
     """
     states, scales = saved
-    samples = phi.shape[2]
+    phi, samples = phi[plan.order], phi.shape[2]
     gradients = torch.empty_like(states)  # of every state before it was rescaled
     core_gradients = torch.empty_like(cores)
     phi_gradients = torch.empty_like(phi) if of_phi else None
@@ -88,18 +88,20 @@ def backward(
             after *= torch.stack([scales[one, step // EVERY] for one in sides])[:, None]
         matrices = _stack(cores, plan.cores[side][step], (n, d * n_in, n_out))
         product = torch.bmm(matrices, after).view(n, d, n_in, samples)
-        features = _stack(phi, plan.sites[side][step], (n, d, 1, samples))
+        features = _stack(phi, plan.slots[side][step], (n, d, 1, samples))
         torch.sum(features * product, 1, out=_stack(gradients, plan.states[side][step], (n, n_in, samples)))
         if phi_gradients is not None:
             before = _stack(states, plan.states[side][step], (n, 1, n_in, samples))
-            _stack(phi_gradients, plan.sites[side][step], (n, d, samples)).copy_((before * product).sum(2))
+            _stack(phi_gradients, plan.slots[side][step], (n, d, samples)).copy_((before * product).sum(2))
     for first, last, sides in _runs(plan):
         n, side, (d, n_in, n_out) = (last - first) * len(sides), sides[0], plan.shape(sides[0], first)
         before = _stack(states, plan.states[side][first], (n, 1, n_in, samples))
         after = _stack(gradients, plan.states[side][first + 1], (n, n_out, samples))
-        features = _stack(phi, plan.sites[side][first], (n, d, 1, samples))
+        features = _stack(phi, plan.slots[side][first], (n, d, 1, samples))
         place = _stack(core_gradients, plan.cores[side][first], (n, d * n_in, n_out))
         torch.bmm((features * before).flatten(1, 2), after.transpose(1, 2), out=place)
+    if phi_gradients is not None:
+        phi_gradients = torch.empty_like(phi).index_copy_(0, torch.tensor(plan.order, device=phi.device), phi_gradients)
     starts = (state(gradients, plan, 0, 0), state(gradients, plan, 1, 0))
     return phi_gradients, core_gradients, starts
 
