@@ -32,6 +32,7 @@ class Sketch(FittedDistiller):
         method: ``sketching`` or ``cross``.
         samples: training inputs, without their labels, around which it is asked, >= 2; the first of the epoch.
         rank: greatest bond dimension; None: that of the student.
+        cutoff: directions, or pivots, below this share of the greatest are left out, in [0, 1].
         domain: [least, most] of the numbers that are tried at a site; None: those of the samples.
         ends: of sketching: samples whose ends are combined with the beginnings of all; None: as many as the rank,
             at least 20.
@@ -70,6 +71,7 @@ class Sketch(FittedDistiller):
         method: str = "sketching",
         samples: int = 100,
         rank: int | None = None,
+        cutoff: float = 1e-3,
         domain: Sequence[float] | None = None,
         ends: int | None = None,
         budget: int | None = None,
@@ -81,6 +83,7 @@ class Sketch(FittedDistiller):
         self.how: dict[str, Any] = {
             "method": choice("method", method, METHODS),
             "rank": None if rank is None else integer("rank", rank),
+            "cutoff": number("cutoff", cutoff, 0, 1),
             "domain": None if domain is None else interval("domain", domain, number),
             "ends": None if ends is None else integer("ends", ends),
             "budget": None if budget is None else integer("budget", budget),

@@ -1,7 +1,7 @@
 """A student that is built from queries to its teacher alone: sketching or cross interpolation, into a given chain."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from kdzoo.tensor_networks import growth
 from kdzoo.tensor_networks.cross import cross
 from kdzoo.tensor_networks.features import FeatureMap
 from kdzoo.tensor_networks.queries import Function, Oracle
-from kdzoo.tensor_networks.sketching import Queried, sketch
+from kdzoo.tensor_networks.sketching import CUTOFF, Queried, sketch
 
 METHODS = ("sketching", "cross")
 
@@ -31,6 +31,7 @@ def from_queries(
     *,
     method: str = "sketching",
     rank: int | None = None,
+    cutoff: float = CUTOFF,
     domain: Sequence[float] | None = None,
     ends: int | None = None,
     budget: int | None = None,
@@ -45,6 +46,7 @@ def from_queries(
         samples: inputs (samples, ...) without labels, more than `rank`; a hundred are often enough.
         method: `sketching` (subspaces fitted to recombined samples), or `cross` (exact at chosen points of a grid).
         rank: greatest bond dimension; None: that of the chain.
+        cutoff: directions, or pivots, below this share of the greatest are left out, in [0, 1].
         domain: least and largest number that is tried at a site; None: those of the samples.
         ends: of sketching, see :func:`kdzoo.tensor_networks.sketching.sketch`.
         budget: greatest number of evaluations of the teacher; None for any number.
@@ -72,12 +74,16 @@ def from_queries(
     def features(numbers: Tensor) -> Tensor:
         return model.feature_map.double_features(numbers.to(device)).cpu()
 
-    oracle, m = Oracle(function, budget=budget), model.out_site
-    rank = most if rank is None else rank
+    oracle = Oracle(function, budget=budget)
+    limits: dict[str, Any] = {
+        "rank": most if rank is None else rank,
+        "cutoff": cutoff,
+        "out_site": model.out_site,
+    }
     if method == "cross":
-        sites, centre, found = cross(oracle, points, features, rank=rank, out_site=m, domain=(low, high))
+        sites, centre, found = cross(oracle, points, features, domain=(low, high), **limits)
     else:
         tried = torch.linspace(low, high, model.feature_map.d).tolist()
-        sites, centre, found = sketch(oracle, points, features, rank=rank, out_site=m, domain=tried, ends=ends)
+        sites, centre, found = sketch(oracle, points, features, domain=tried, ends=ends, **limits)
     model.load_tensors(sites, centre)
     return found

@@ -24,7 +24,7 @@ from torch import Tensor
 from kdzoo import checks
 from kdzoo.errors import ConfigError
 from kdzoo.tensor_networks.queries import BudgetError, Oracle
-from kdzoo.tensor_networks.sketching import Features, Found, Queried, as_set, bonds_of, spread
+from kdzoo.tensor_networks.sketching import CUTOFF, Features, Found, Queried, as_set, bonds_of, spread
 
 
 def cross(
@@ -33,7 +33,7 @@ def cross(
     features: Features,
     *,
     rank: int | None = None,
-    cutoff: float = 1e-10,
+    cutoff: float = CUTOFF,
     out_site: int | None = None,
     domain: Sequence[float] = (0.0, 1.0),
     sweeps: int = 4,
@@ -49,7 +49,7 @@ def cross(
         features: the local feature maps, such as `model.feature_map.double_features`; d linearly independent ones on
             the grid.
         rank: greatest bond dimension; None leaves it to `cutoff` alone.
-        cutoff: pivots below this share of the greatest are left out, in [0, 1).
+        cutoff: pivots below this share of the greatest are left out, in [0, 1].
         out_site: the output is before this site; None: in the middle.
         domain: least and largest number of the grid of d numbers.
         sweeps: greatest number of sweeps, from left to right and back in turns, >= 1.

@@ -28,6 +28,9 @@ from kdzoo.tensor_networks.queries import Oracle
 
 Features = Callable[[Tensor], Tensor]
 """Returns features (sites, d, samples) of numbers (sites, samples)."""
+CUTOFF = 1e-3
+"""Share of the greatest singular value below which a direction is left out. Directions in which the samples hardly differ
+are noise that other inputs enlarge: of 200 images of 400 pixels at bond 32, 1e-10 leaves no imitation at all."""
 LEAST_ENDS = 20
 """Ends by which a bond's subspace is found, where none are asked for and the rank is smaller."""
 
@@ -62,7 +65,7 @@ def sketch(
     features: Features,
     *,
     rank: int | None = None,
-    cutoff: float = 1e-10,
+    cutoff: float = CUTOFF,
     out_site: int | None = None,
     domain: Sequence[float] | None = None,
     ends: int | None = None,
@@ -77,7 +80,8 @@ def sketch(
         samples: n points (n, sites) where the function matters; more than `rank` of them.
         features: the local feature maps, such as `model.feature_map.double_features`.
         rank: greatest bond dimension; None leaves it to `cutoff` alone.
-        cutoff: singular values below this share of the greatest are left out, in [0, 1).
+        cutoff: singular values below this share of the greatest are left out, in [0, 1]; 1e-10 for functions that are
+            chains of the rank, whose samples hide nothing.
         out_site: the output is before this site; None: in the middle.
         domain: numbers that a site is tried at for every beginning, beside the sample's own; None for none. With them
             few samples are enough, without them each beginning is asked for once.

@@ -97,11 +97,12 @@ def test_without_samples_it_starts_as_ever(data, teacher):
         ({"method": "guessing"}, "method"),
         ({"samples": 1}, "samples"),
         ({"rank": 0}, "rank"),
+        ({"cutoff": 2.0}, "cutoff"),
         ({"domain": [2.0, 1.0]}, "domain"),
         ({"ends": 0}, "ends"),
         ({"budget": 0}, "budget"),
     ],
-    ids=["method", "samples", "rank", "domain", "ends", "budget"],
+    ids=["method", "samples", "rank", "cutoff", "domain", "ends", "budget"],
 )
 def test_arguments(changes, match, teacher):
     with pytest.raises(ConfigError, match=match):
@@ -114,6 +115,7 @@ def test_another_student_is_refused(method, teacher):
         method(MLP(**SIZES), teacher)
 
 
+@pytest.mark.slow
 def test_a_run_reports_agreement_and_queries(tmp_path):
     settings = ["distiller=mps_queries", "student.bond_dim=4", "distiller.samples=30", "seed=0", "control=false"]
     small = ["teacher.hidden=[16]", "trainer.max_epochs=2", f"output_dir={tmp_path / 'run'}"]

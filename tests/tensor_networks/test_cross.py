@@ -50,7 +50,7 @@ def test_a_chain_of_the_rank_is_found(out_site, n_outputs, feature_map):
     def function(x):
         return evaluate(given, out_site, features(x.T))
 
-    sites, centre, info = cross(Oracle(function), points(20, 7), features, rank=3, out_site=out_site)
+    sites, centre, info = cross(Oracle(function), points(20, 7), features, rank=3, cutoff=1e-10, out_site=out_site)
     x = points(15, 7, seed=9)
     found = evaluate([*sites[:out_site], centre, *sites[out_site:]], out_site, features(x.T))
     assert (found - function(x)).norm() / function(x).norm() < 1e-8
@@ -99,8 +99,8 @@ def test_a_sample_shows_what_no_two_legs_show():
     x = torch.zeros(2, 8, dtype=torch.float64)
     x[1] = 1
     features = Polynomial(1).double_features
-    *_, blind = cross(Oracle(spike), x[:1], features, rank=2)
-    sites, centre, info = cross(Oracle(spike), x, features, rank=2)
+    *_, blind = cross(Oracle(spike), x[:1], features, rank=2, cutoff=1e-10)
+    sites, centre, info = cross(Oracle(spike), x, features, rank=2, cutoff=1e-10)
     assert max(blind.bonds) == 1
     found = evaluate([*sites[:4], centre, *sites[4:]], 4, features(x.T))
     assert torch.allclose(found, spike(x), atol=1e-10)

@@ -62,7 +62,9 @@ def test_a_chain_of_the_rank_is_found(out_site, domain, n_outputs, degree):
     def function(x):
         return evaluate(given, out_site, features(x.T))
 
-    found = sketch(Oracle(function), points(14, 5), features, rank=3, ends=6, out_site=out_site, domain=domain)
+    found = sketch(
+        Oracle(function), points(14, 5), features, rank=3, cutoff=1e-10, ends=6, out_site=out_site, domain=domain
+    )
     assert gap(function, found, out_site, features, 5) < 1e-8
     assert found[2].error < 1e-8
     assert max(found[2].bonds) == 3
