@@ -44,9 +44,12 @@ SCHEMES = {
     "fixed, D = 8": [*RESPONSE, "student.bond_dim=8"],
     "response": RESPONSE,
     "growing from D = 4": ["distiller=growing_mps", SMALL, "distiller.grow=[[5,8],[10,16]]"],
-    "growing from D = 4, cut to 0.1": [
-        *("distiller=growing_mps", SMALL, "distiller.grow=[[5,8],[10,16]]", "distiller.cut=[[24,0.1]]"),
-    ],
+    **{
+        f"growing from D = 4, cut to {error}": [
+            *("distiller=growing_mps", SMALL, "distiller.grow=[[5,8],[10,16]]", f"distiller.cut=[[24,{error}]]"),
+        ]
+        for error in (0.05, 0.1)
+    },
     "two-site sweeps from D = 4": [
         *("distiller=sweep_mps", SMALL, "trainer.max_epochs=6", "distiller.damping=0.1", "distiller.max_error=0.04"),
     ],

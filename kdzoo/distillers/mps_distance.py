@@ -81,10 +81,12 @@ class MPSDistance(Distiller):
         self.grams = total / samples
         return data
 
-    def prepare(self, batch: Batch) -> None:  # noqa: ARG002
+    def prepare(self, batch: Batch) -> None:
         """Set the student to the truncated teacher."""
         if not len(self.grams):
-            raise ConfigError("mps_distance measures the training inputs first: call transfer_set(data) before fit")
+            if self._trainer is not None:
+                raise ConfigError("mps_distance measures the training inputs first: call transfer_set(data) before fit")
+            self.grams = self.teacher.grams(batch["input"])  # a rehearsal: any inputs will do
         self.student.order.copy_(self.teacher.order)
         self.student.feature_map.load_state_dict(self.teacher.feature_map.state_dict())
         if self.start == "truncated":

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import nn
 
@@ -84,10 +85,16 @@ def test_order_and_features_become_the_teachers(data):
     assert torch.equal(student.feature_map.turn, teacher.feature_map.turn)
 
 
-def test_it_needs_the_marginals_first():
-    distiller = MPSDistance(*models())
+def test_a_training_needs_the_marginals_first(data):
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    trainer = pl.Trainer(max_epochs=1, enable_model_summary=False, **quiet)
     with pytest.raises(ConfigError, match=r"call transfer_set\(data\) before fit"):
-        distiller.rehearse({})
+        trainer.fit(MPSDistance(*models()), data)
+
+
+def test_a_rehearsal_takes_the_inputs_that_it_is_shown(data):
+    terms = MPSDistance(*models()).rehearse({"input": inputs(data)[:8]})
+    assert 0 < float(terms["distance"]) < 1
 
 
 BAD = {
