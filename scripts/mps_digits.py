@@ -112,7 +112,7 @@ def cut(folder: Path) -> list[list[object]]:
                     f"cache_dir={folder / 'cache'}",
                 )
             )
-            found.setdefault(("no samples", bond), []).append(100 * report["student"]["metrics"]["accuracy"]["mean"])
+            found.setdefault(("no samples", bond), []).append(100 * report["student"]["metrics"]["accuracy"])
     rows = []
     for bond in TRUNCATED:
         cells = []
