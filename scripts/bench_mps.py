@@ -163,9 +163,9 @@ def main() -> None:
         "A step of a matrix product state",
         f"Forward and backward of the cross entropy, {SITES} sites, [1, x], {CLASSES} outputs in the middle, batch "
         f"{BATCH}, float32. Median of {options.rounds} rounds in turns; a ratio is the median of those of the same "
-        "round. CPU time with one thread, time on the clock with two. Of the peak: operations per CPU second (6 for each "
-        f"sample, site, feature and pair of bond values) against those of products of {SIDE} x {SIDE} matrices in the "
-        "same rounds. Memory is what a fresh process adds at its peak. "
+        "round. CPU time with one thread, time on the clock with two. Of the peak: operations per CPU second (6 for "
+        f"each sample, site, feature and pair of bond values) against those of products of {SIDE} x {SIDE} matrices in "
+        "the same rounds. Memory is what a fresh process adds at its peak. "
         f"{installed(options.peers, [PEER])}, by its fastest flags, its features made before; ours makes them in the "
         "step.",
         table(

@@ -80,7 +80,7 @@ class GrowingMPS(LogitKD):
         teacher: nn.Module,
         *,
         grow: Sequence[Sequence[int]] = (),
-        cut: Sequence[Sequence[float]] = (),
+        cut: Sequence[Sequence[int | float]] = (),
         noise: float = 0.5,
         temperature: float = 4.0,
         **options: Any,

@@ -109,6 +109,7 @@ class MPS(nn.Module):
         self.bonds = nn.ModuleDict({str(bond): nn.Identity() for bond in self.probes})
         self.left, self.right = nn.Identity(), nn.Identity()
         self.register_buffer("order", _order(order, n_sites))
+        self.register_buffer("before_output", torch.tensor(self.out_site))  # weights of another place do not fit
         self._allocate(self._carried(bond_dim))
         self._start()
 
@@ -137,8 +138,11 @@ class MPS(nn.Module):
         x = input.flatten(1)
         if x.shape[1] != self.n_sites:
             raise DataError(f"the chain has n_sites={self.n_sites}, got inputs of {x.shape[1]} numbers")
-        phi: Tensor = self.feature_map(x.T.index_select(0, self.order))
-        return phi
+        return self._in_chain(self.feature_map(x.T.index_select(0, self.order)))
+
+    def _in_chain(self, phi: Tensor) -> Tensor:
+        """Return features in the dtype of the cores: inputs may be of another, and autocast changes products."""
+        return phi.to(self.cores.dtype)
 
     def see(self, inputs: Tensor) -> None:
         """Look at training inputs (samples, ...) before the training: feature maps that need data, and their scale."""
@@ -247,7 +251,11 @@ class MPS(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         """Take the bonds of the weights that are loaded."""
-        dims = state_dict.get(f"{prefix}dims")
+        dims, before = state_dict.get(f"{prefix}dims"), state_dict.get(f"{prefix}before_output")
+        if before is not None and int(before) != self.out_site:
+            raise ConfigError(
+                f"out_site is {self.out_site}, but the weights are those of a chain of out_site={int(before)}"
+            )
         if dims is not None and len(dims) == len(self.dims) and dims.tolist() != self.dims.tolist():
             self._allocate(dims.tolist())
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

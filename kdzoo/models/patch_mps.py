@@ -5,7 +5,6 @@ are linear in the pixels, across patches multilinear; with patches of one pixel 
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,8 +48,11 @@ class PatchMPS(MPS):
         learned: Number of learned combinations of a patch's pixels, >= 1; None for the pixels themselves.
         bond_dim: As of `MPS`.
         order: `raster`, `snake` or `hilbert`, of the patches.
+        out_site: As of `MPS`, among the patches.
+        boundary: As of `MPS`.
         noise: Deviation of the noise at the start, in units of 1 / sqrt(pixels of the image * bond_dim).
-        **options: `out_site`, `boundary`, `probes` and `engine` of `MPS`.
+        probes: As of `MPS`.
+        engine: As of `MPS`.
 
     Raises:
         ConfigError: If an argument is outside its range.
@@ -70,11 +72,12 @@ class PatchMPS(MPS):
         learned: int | None = None,
         bond_dim: int | Sequence[int] = 16,
         order: str = "snake",
+        out_site: int | None = None,
+        boundary: str = "open",
         noise: float = 0.5,
-        **options: Any,
+        probes: Sequence[int] = (),
+        engine: str = "auto",
     ) -> None:
-        if {"feature_map", "degree", "domain"} & options.keys():
-            raise ConfigError("feature_map, degree and domain are set by patch and learned; leave them out")
         shape, side = checks.integers("in_shape", in_shape), checks.integer("patch", patch)
         channels, height, width = (1, *shape) if len(shape) == 2 else shape if len(shape) == 3 else (0, 1, 1)
         if not channels or height % side or width % side:
@@ -85,8 +88,18 @@ class PatchMPS(MPS):
         walk = site_order(checks.choice("order", order, ORDERS), (height // side, width // side))
         pixels = channels * side**2
         spread = checks.number("noise", noise, least=0) / pixels**0.5
-        chain = {**options, "feature_map": Pixels(pixels, learned), "noise": spread}
-        super().__init__(len(walk), num_classes, bond_dim, order=walk, **chain)
+        super().__init__(
+            len(walk),
+            num_classes,
+            bond_dim,
+            feature_map=Pixels(pixels, learned),
+            order=walk,
+            out_site=out_site,
+            boundary=boundary,
+            noise=spread,
+            probes=probes,
+            engine=engine,
+        )
         self.in_shape, self.patch = shape, side
 
     def features(self, input: Tensor) -> Tensor:
@@ -97,8 +110,7 @@ class PatchMPS(MPS):
         image = input if len(self.in_shape) == 3 else input[:, None]
         blocks = image.unflatten(3, (-1, side)).unflatten(2, (-1, side))  # (batch, channels, rows, side, columns, side)
         patches = blocks.permute(2, 4, 1, 3, 5, 0).flatten(2, 4).flatten(0, 1)  # (patches, pixels, batch)
-        phi: Tensor = self.feature_map(patches.index_select(0, self.order))
-        return phi
+        return self._in_chain(self.feature_map(patches.index_select(0, self.order)))
 
     def see(self, inputs: Tensor) -> None:
         """Look at training inputs (samples, ...) before the training: nothing depends on them."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kdzoo import checks
-from kdzoo.errors import ConfigError
+from kdzoo.errors import ConfigError, DataError
 from kdzoo.models.mps import MPS
 from kdzoo.tensor_networks import orders
 from kdzoo.tensor_networks.polynomial import Coefficients, polynomial_layer
@@ -92,7 +92,10 @@ class StackedMPS(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Logits (batch, num_classes) of inputs (batch, *in_shape)."""
-        x = input.flatten(1)[:, self.order]
+        x = input.flatten(1)
+        if x.shape[1] != len(self.order):
+            raise DataError(f"the chain has {len(self.order)} inputs, got inputs of {x.shape[1]} numbers")
+        x = x[:, self.order]
         return self.second(self.copied(x.repeat_interleave(self.copies, 1) + self.first(x)))
 
     @property

@@ -1,7 +1,7 @@
 """A student that is built from queries to its teacher alone: sketching or cross interpolation, into a given chain."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from kdzoo.tensor_networks.sketching import CUTOFF, Queried, sketch
 METHODS = ("sketching", "cross")
 
 
+@runtime_checkable
 class Student(growth.Chain, Protocol):
     """A module that holds a chain, as `kdzoo.models.MPS` does."""
 
@@ -62,6 +63,10 @@ def from_queries(
     if len(samples) == 0:
         raise DataError("queries need at least one sample, got none")
     order, shape = model.order.to(samples.device), samples.shape[1:]
+    if shape.numel() != len(order):
+        raise DataError(
+            f"queries need one number for each of the chain's {len(order)} sites, got inputs of {tuple(shape)}"
+        )
     back = order.argsort()
     points = samples.detach().flatten(1)[:, order].cpu()
     seen = [float(number) for number in points.aminmax()]

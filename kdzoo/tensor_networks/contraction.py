@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from kdzoo.checks import choice
-from kdzoo.errors import ConfigError, NonFiniteLossError
+from kdzoo.errors import ConfigError, DataError, NonFiniteLossError
 from kdzoo.tensor_networks import kernel, torch_sweep
 from kdzoo.tensor_networks.layout import Layout, layout
 
@@ -53,12 +53,14 @@ def contract(
 
     Raises:
         ConfigError: the engine is asked for and does not take these tensors.
-        NonFiniteLossError: a state is not finite; the message names the site.
+        DataError: the tensors do not fit each other in shape, dtype or device.
+        NonFiniteLossError: a state is not finite; the message names the site. The engine ``autograd`` does not look.
     """
+    _check_fit(phi, cores, starts, plan)
     if stops:
         return _with_stops(phi, cores, starts, plan, engine, stops)
-    if engine == "autograd":
-        return (*_plainly(phi, cores, starts, plan), phi.new_zeros(phi.shape[2]))
+    if engine == "autograd" or phi.shape[2] == 0:
+        return _plainly(phi, cores, starts, plan)
     sweep = _sweep if torch.compiler.is_compiling() else _Sweep.apply
     found = sweep(phi, cores, *starts, list(plan.left), list(plan.right), engine)
     left, right, log2 = found[:3]
@@ -114,13 +116,36 @@ def _announce(reason: str) -> None:
     warnings.warn(f"matrix product states use the slower engine 'sweep': {reason}", stacklevel=2)
 
 
-def _plainly(phi: Tensor, cores: Tensor, starts: tuple[Tensor, Tensor], plan: Layout) -> tuple[Tensor, Tensor]:
-    ends = []
+def _check_fit(phi: Tensor, cores: Tensor, starts: tuple[Tensor, Tensor], plan: Layout) -> None:
+    """Refuse tensors that do not fit: the compiled engine reads memory by what the layout says."""
+    samples = phi.shape[-1]
+    expected = {
+        "features": (plan.n_sites, plan.d, samples),
+        "cores": (plan.n_cores,),
+        "left start": (plan.left[0], samples),
+        "right start": (plan.right[0], samples),
+    }
+    for (name, shape), found in zip(expected.items(), (phi, cores, *starts), strict=True):
+        if tuple(found.shape) != shape:
+            raise DataError(f"{name} of the chain must be of shape {shape}, got {tuple(found.shape)}")
+        if found.dtype != cores.dtype or found.device != cores.device:
+            raise DataError(
+                f"{name} must have the dtype and device of the cores, {cores.dtype} on {cores.device}, "
+                f"got {found.dtype} on {found.device}"
+            )
+
+
+def _plainly(phi: Tensor, cores: Tensor, starts: tuple[Tensor, Tensor], plan: Layout) -> Ends:
+    ends, exponents = [], phi.new_zeros(phi.shape[2])
     for side, current in enumerate(starts):
         for step, position in enumerate(plan.sites[side]):
             current = torch.einsum("kb,lb,klr->rb", phi[position], current, plan.core(cores, side, step))
+            if (step + 1) % torch_sweep.EVERY == 0:
+                exponent = torch.frexp(current.detach().abs().amax(0)).exponent
+                current = current * torch.ldexp(torch.ones_like(exponents), -exponent)
+                exponents = exponents + exponent
         ends.append(current)
-    return ends[0], ends[1]
+    return ends[0], ends[1], exponents
 
 
 @torch.library.custom_op("kdzoo::sweep", mutates_args=())

@@ -74,7 +74,10 @@ class FeatureMap(nn.Module):
 
     def double_features(self, x: Tensor) -> Tensor:
         """Return ``features`` in float64 without a gradient."""
-        numbers = {f"map.{name}": value.double() for name, value in self.state_dict().items()}
+        numbers = {
+            f"map.{name}": value.double() if value.is_floating_point() else value
+            for name, value in self.state_dict().items()
+        }
         with torch.no_grad():
             return cast(Tensor, torch.func.functional_call(_Features(self), numbers, x.double()))
 

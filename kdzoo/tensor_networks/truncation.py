@@ -59,7 +59,7 @@ def truncate(
     share = math.inf if max_error is None else checks.probability("max_error", max_error) ** 2
     refuse_periodic(sites, centre, out_site, "a truncation")
     if grams is not None:
-        turn, back = _whitening(grams)
+        turn, back = white_legs(grams)
         sites = [torch.einsum("lkr,kj->ljr", core, one) for core, one in zip(sites, back, strict=True)]
     sites, centre = canonical(sites, centre, out_site)
     whole = float(centre.square().sum())
@@ -187,7 +187,7 @@ def _mirrored(chain: Sequence[Tensor]) -> list[Tensor]:
     return [core.transpose(0, 2) for core in reversed(chain)]
 
 
-def _whitening(grams: Tensor) -> tuple[Tensor, Tensor]:
+def white_legs(grams: Tensor) -> tuple[Tensor, Tensor]:
     """Return T (sites, d, d) with T G T' = 1 and its inverse, both 0 for what the measure does not see."""
     turn = whitening(grams)
     back = torch.linalg.solve_triangular(turn, torch.eye(grams.shape[-1]).to(grams), upper=False)

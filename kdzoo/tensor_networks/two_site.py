@@ -19,7 +19,7 @@ from kdzoo import checks
 from kdzoo.errors import ConfigError, NonFiniteLossError
 from kdzoo.tensor_networks.features import gram
 from kdzoo.tensor_networks.network import canonical, refuse_periodic, split
-from kdzoo.tensor_networks.truncation import _whitening
+from kdzoo.tensor_networks.truncation import white_legs
 
 Update = Callable[[Tensor, Tensor], Tensor]
 """Returns better weights (features, outputs) from features (samples, features) and weights."""
@@ -65,7 +65,7 @@ def sweep(
     refuse_periodic(sites, centre, out_site, "a sweep")
     if n < 2:
         raise ConfigError(f"a sweep over two sites at a time needs a chain of two sites or more, got {n}")
-    turn, back = _whitening(gram(phi))
+    turn, back = white_legs(gram(phi))
     white = (turn @ phi).mT  # (sites, samples, d)
     cores, centre = canonical(
         [torch.einsum("lkr,kj->ljr", core, one) for core, one in zip(sites, back, strict=True)], centre, out_site

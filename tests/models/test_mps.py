@@ -103,6 +103,11 @@ def test_weights_bring_their_bonds():
     assert MPS(8, 3, **model.learned_sizes).dims.tolist() == model.dims.tolist()
 
 
+def test_weights_of_another_place_of_the_output_are_refused():
+    with pytest.raises(ConfigError, match="out_site is 2, but the weights are those of a chain of out_site=4"):
+        MPS(8, 3, 4, out_site=2).load_state_dict(MPS(8, 3, 4).state_dict())
+
+
 def test_bonds_that_a_chain_cannot_carry_are_reduced_and_said():
     with pytest.warns(UserWarning, match="bond_dim=64 is more than a chain of 8 sites.*reduced to 16"):
         model = MPS(8, 2, 64)

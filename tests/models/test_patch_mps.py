@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from kdzoo import config, mistakes
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.models import MPSClassifier, PatchMPS
 from kdzoo.tensor_networks import site_order
@@ -81,9 +82,8 @@ def test_probes_are_bonds_between_patches():
         ({"patch": 0}, "patch must be an integer >= 1, got 0"),
         ({"learned": 0}, "learned must be an integer >= 1, got 0"),
         ({"order": "mutual_information"}, "order must be one of raster, snake, hilbert, got 'mutual_information'"),
-        ({"feature_map": "legendre"}, "feature_map, degree and domain are set by patch and learned"),
     ],
-    ids=["indivisible", "vector", "patch", "learned", "order", "map"],
+    ids=["indivisible", "vector", "patch", "learned", "order"],
 )
 def test_wrong_arguments_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
@@ -93,3 +93,7 @@ def test_wrong_arguments_are_refused(options, message):
 def test_images_of_another_shape_are_refused():
     with pytest.raises(DataError, match=r"in_shape=\(1, 8, 12\), got inputs of shape \(1, 12, 8\)"):
         build()(torch.rand(2, 1, 12, 8, dtype=torch.float64))
+
+
+def test_a_configuration_needs_only_the_sizes_of_the_data():
+    assert not mistakes.in_settings(config.compose("student=patch_mps"), config.packaged_targets())

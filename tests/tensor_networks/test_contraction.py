@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdzoo.errors import ConfigError, NonFiniteLossError
+from kdzoo.errors import ConfigError, DataError, NonFiniteLossError
 from kdzoo.models import MPS
 from kdzoo.tensor_networks import MAPS, contract, contraction, kernel, layout, torch_sweep
 
@@ -112,7 +112,7 @@ def test_scales_cancel(exponent, sites, engine):
     assert torch.equal(log2_larger - log2, torch.full((4,), float(exponent % 5 * sites), dtype=torch.float64))
 
 
-@pytest.mark.parametrize("engine", ["compiled", "sweep"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_what_vanishes_and_explodes_on_the_way_is_exact(engine):
     """The left half is about 2^-600 and the right one 2^600: single precision holds the product."""
     n = 300
@@ -234,3 +234,39 @@ def test_gradients_are_products_of_stacks_where_cores_lie_in_a_row():
     plan = layout(2, (1, 2, *(4,) * 70), (1, 2, *(4,) * 70))
     runs = list(torch_sweep._runs(plan))
     assert runs == [(0, 1, (0, 1)), (1, 2, (0, 1)), (2, 66, (0, 1)), (66, 71, (0, 1))]
+
+
+BAD = {
+    "sites": (lambda phi, cores, a, b: (phi[1:], cores, a, b), "features of the chain must be of shape"),
+    "order": (lambda phi, cores, a, b: (phi.transpose(1, 2), cores, a, b), "features of the chain must be of shape"),
+    "cores": (lambda phi, cores, a, b: (phi, cores[1:], a, b), "cores of the chain must be of shape"),
+    "starts": (lambda phi, cores, a, b: (phi, cores, a[:, 1:], b), "left start of the chain must be of shape"),
+    "dtype": (
+        lambda phi, cores, a, b: (phi.float(), cores, a, b),
+        "features must have the dtype and device of the cores",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_tensors_that_do_not_fit_are_refused(name, engine):
+    plan, arguments = chain("even")
+    change, message = BAD[name]
+    phi, cores, a, b = change(*arguments)
+    with pytest.raises(DataError, match=message):
+        contract(phi, cores, (a, b), plan, engine)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_batch_of_none(engine):
+    model = MPS(20, 3, 4, engine=engine)
+    out = model(torch.rand(0, 20))
+    assert out.shape == (0, 3)
+    out.sum().backward()
+
+
+def test_inputs_of_another_dtype_become_that_of_the_chain():
+    model, x = MPS(40, 3, 4), torch.rand(5, 40)
+    assert torch.allclose(model(x.double()), model(x), rtol=1e-5)
+    assert model.double()(x).dtype == torch.float64
