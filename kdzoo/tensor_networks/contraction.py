@@ -226,10 +226,14 @@ def _remember(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.save_for_backward(phi, cores, output[3], output[4])
 
 
-def _differentiate(ctx: Any, operator: Any, left: Tensor, right: Tensor) -> Any:
-    """Return the gradients of features, cores and starts, and None for every setting."""
-    of_phi = ctx.needs_input_grad[0]
-    found = operator(*ctx.saved_tensors, left, right, *ctx.settings, of_phi)
+def _differentiate(ctx: Any, operator: Any, left: Tensor | None, right: Tensor | None) -> Any:
+    """Return the gradients of features, cores and starts, and None for every setting; an end's None stands for 0."""
+    of_phi, (phi, *_) = ctx.needs_input_grad[0], ctx.saved_tensors
+    ends = [
+        phi.new_zeros(bonds[-1], phi.shape[2]) if end is None else end
+        for end, bonds in zip((left, right), ctx.settings[:2], strict=True)
+    ]
+    found = operator(*ctx.saved_tensors, *ends, *ctx.settings, of_phi)
     return found[0] if of_phi else None, *found[1:], None, None, None
 
 
@@ -250,10 +254,11 @@ class _Sweep(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         """Keep what the backward pass needs."""
         _remember(ctx, inputs, output)
+        ctx.set_materialize_grads(False)  # else the states, which nobody differentiates, get zeros as large as they
         ctx.mark_non_differentiable(*output[2:])
 
     @staticmethod
-    def backward(ctx: Any, left: Tensor, right: Tensor, *_: Any) -> Any:
+    def backward(ctx: Any, left: Tensor | None, right: Tensor | None, *_: Any) -> Any:
         """Return the gradients of features, cores and starts."""
         return _differentiate(ctx, _SweepBackward.apply, left, right)
 
