@@ -47,6 +47,7 @@ class SweepMPS(FittedDistiller, LogitKD):
     """
 
     student: Any
+    terms: ClassVar[dict[str, float]] = {"soft": 0.9, "hard": 0.1}
     contract_settings: ClassVar[dict[str, object]] = {"distiller.bond_dim": 6, "distiller.iterations": 2}
     paper: ClassVar[str] = "Stoudenmire & Schwab 2016, Supervised Learning with Tensor Networks, section 4"
     bibtex: ClassVar[str] = """@inproceedings{stoudenmire2016supervised,
