@@ -4,8 +4,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
 
 
-def one_cycle(optimizer: Optimizer, *, total_steps: int, warmup: float = 0.3) -> OneCycleLR:
-    """Return a schedule that rises to each group's learning rate and falls to almost nothing, both by a cosine.
+class OneCycle(OneCycleLR):
+    """A schedule that rises to each group's learning rate and falls to almost nothing, both by a cosine.
 
     Args:
         optimizer: its learning rates are the largest.
@@ -16,5 +16,7 @@ def one_cycle(optimizer: Optimizer, *, total_steps: int, warmup: float = 0.3) ->
         Smith, Topin: Super-convergence, very fast training of neural networks using large learning rates.
         arXiv:1708.07120, 2018.
     """
-    rates = [group["lr"] for group in optimizer.param_groups]
-    return OneCycleLR(optimizer, rates, total_steps=total_steps, pct_start=warmup, cycle_momentum=False)
+
+    def __init__(self, optimizer: Optimizer, *, total_steps: int, warmup: float = 0.3) -> None:
+        rates = [group["lr"] for group in optimizer.param_groups]
+        super().__init__(optimizer, rates, total_steps=total_steps, pct_start=warmup, cycle_momentum=False)

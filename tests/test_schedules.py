@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from kdzoo.distillers import Supervised
-from kdzoo.schedules import one_cycle
+from kdzoo.schedules import OneCycle
 
 
 class Rates(pl.Callback):
@@ -25,7 +25,7 @@ class Rates(pl.Callback):
 def test_a_cycle_spans_the_steps_of_the_training():
     data = DataLoader(TensorDataset(torch.rand(40, 4), torch.arange(40) % 3), batch_size=4)
     distiller = Supervised(
-        nn.Linear(4, 3), optimizer=partial(torch.optim.Adam, lr=0.1), scheduler=partial(one_cycle, warmup=0.25)
+        nn.Linear(4, 3), optimizer=partial(torch.optim.Adam, lr=0.1), scheduler=partial(OneCycle, warmup=0.25)
     )
     seen = Rates()
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
@@ -39,5 +39,5 @@ def test_a_cycle_spans_the_steps_of_the_training():
 
 
 def test_without_a_trainer_the_schedule_can_be_made():
-    distiller = Supervised(nn.Linear(4, 3), scheduler=one_cycle)
+    distiller = Supervised(nn.Linear(4, 3), scheduler=OneCycle)
     assert distiller.configure_optimizers()["lr_scheduler"]["interval"] == "step"
