@@ -89,7 +89,7 @@ class GrowingMPS(LogitKD):
         check_chain(student)
         self.grow = _schedule("grow", grow, checks.integer)
         self.cut = _schedule("cut", cut, checks.probability)
-        self.noise = checks.number("noise", noise, least=0)
+        self.noise = checks.number("noise", noise, least=0.0)
         self.noise_seed = int(torch.randint(2**31, ()))  # the same on every rank, and after a resume
         self.products: tuple[Tensor, int] | None = None
         """Sum over the samples of this epoch of the products of their features, and their number."""

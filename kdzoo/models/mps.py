@@ -95,7 +95,7 @@ class MPS(nn.Module):
         )
         self.boundary = checks.choice("boundary", boundary, BOUNDARIES)
         self.engine = checks.choice("engine", engine, ENGINES)
-        self.noise = checks.number("noise", noise, least=0)
+        self.noise = checks.number("noise", noise, least=0.0)
         self.feature_map = (
             feature_map
             if isinstance(feature_map, FeatureMap)

@@ -87,7 +87,7 @@ class PatchMPS(MPS):
             )
         walk = site_order(checks.choice("order", order, ORDERS), (height // side, width // side))
         pixels = channels * side**2
-        spread = checks.number("noise", noise, least=0) / pixels**0.5
+        spread = checks.number("noise", noise, least=0.0) / pixels**0.5
         super().__init__(
             len(walk),
             num_classes,

@@ -63,7 +63,7 @@ def cross(
     samples = as_set(samples)
     n_sites = samples.shape[1]
     rank = None if rank is None else checks.integer("rank", rank)
-    cutoff = checks.number("cutoff", cutoff, least=0, most=1)
+    cutoff = checks.number("cutoff", cutoff, least=0.0, most=1.0)
     m = n_sites // 2 if out_site is None else checks.integer("out_site", out_site, least=0, most=n_sites)
     low, high = checks.interval("domain", domain, checks.number)
     d = features(samples[:1].T).shape[1]

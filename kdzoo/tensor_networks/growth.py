@@ -103,7 +103,7 @@ def grow(
     d, n = sites[0].shape[1], len(sites)
     first = torch.eye(d, dtype=centre.dtype)[0] if unit is None else unit.to(centre)
     units = first.expand(n, d)
-    spread = checks.number("noise", noise, least=0)
+    spread = checks.number("noise", noise, least=0.0)
 
     def padded(core: Tensor, place: int, deviation: float) -> Tensor:
         shape = (wanted[place], core.shape[1], wanted[place + 1])

@@ -101,7 +101,7 @@ def sketch(
     samples = as_set(samples)
     n, n_sites = samples.shape
     rank = None if rank is None else checks.integer("rank", rank)
-    cutoff = checks.number("cutoff", cutoff, least=0, most=1)
+    cutoff = checks.number("cutoff", cutoff, least=0.0, most=1.0)
     m = n_sites // 2 if out_site is None else checks.integer("out_site", out_site, least=0, most=n_sites)
     if rank is not None and n <= rank:
         raise DataError(f"rank={rank} needs more than {rank} different samples, got {n}")
