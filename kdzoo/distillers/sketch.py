@@ -83,7 +83,7 @@ class Sketch(FittedDistiller):
         self.how: dict[str, Any] = {
             "method": choice("method", method, METHODS),
             "rank": None if rank is None else integer("rank", rank),
-            "cutoff": number("cutoff", cutoff, 0, 1),
+            "cutoff": number("cutoff", cutoff, 0.0, 1.0),
             "domain": None if domain is None else interval("domain", domain, number),
             "ends": None if ends is None else integer("ends", ends),
             "budget": None if budget is None else integer("budget", budget),
