@@ -108,7 +108,8 @@ class Sketch(FittedDistiller):
         assert self.teacher is not None
         inputs = torch.cat(self.observed["inputs"]).to(self.device)
         found = from_queries(self.student, self.teacher, inputs, **self.how)  # type: ignore[arg-type]
-        self.cost = {"queries": found.evaluations, "queries_asked": found.asked, "query_error": found.error}
+        counts = {"queries": found.evaluations, "queries_asked": found.asked}
+        self.cost = {**{name: float(count) for name, count in counts.items()}, "query_error": found.error}
         self.observed = {}
         return True
 
