@@ -14,7 +14,8 @@ from kdzoo.models.hf import HFClassifier
 from kdzoo.models.hvae import HVAE
 from kdzoo.models.lenet import LeNet
 from kdzoo.models.mlp import MLP
-from kdzoo.models.mps import MPS, MPSClassifier
+from kdzoo.models.mps import MPS
+from kdzoo.models.mps_classifier import MPSClassifier
 from kdzoo.models.patch_mps import PatchMPS
 from kdzoo.models.pretrained import load_weights, read_weights
 from kdzoo.models.resnet import ResNet

@@ -4,6 +4,7 @@ A feature map turns x into d numbers. The chain is then linear in the features o
 matrices to be about 1, some combination of the features must be about 1: ``unit`` holds its weights.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from math import comb
 from typing import cast
@@ -19,7 +20,7 @@ TOLERANCE = 1e-4
 GRID = 1001
 
 
-class FeatureMap(nn.Module):
+class FeatureMap(nn.Module, ABC):
     """Base of all feature maps.
 
     A map of one's own sets ``d`` and writes ``features``; ``unit`` is found on a grid over the domain if the first
@@ -40,9 +41,9 @@ class FeatureMap(nn.Module):
         if domain is not None:
             self.domain = checks.interval("domain", domain, checks.number)
 
+    @abstractmethod
     def features(self, x: Tensor) -> Tensor:
         """Return the features (sites, d, samples) of numbers (sites, samples)."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the features (sites, d, samples) of numbers (sites, samples).
