@@ -31,6 +31,7 @@ class MPSClassifier(MPS):
         ConfigError: If an argument is outside its range.
 
     Example:
+        >>> import torch
         >>> model = MPSClassifier(in_shape=(1, 28, 28), num_classes=10, bond_dim=8, order="hilbert")
         >>> model(torch.rand(2, 1, 28, 28)).shape
         torch.Size([2, 10])
