@@ -155,7 +155,7 @@ def _run(cfg: DictConfig, allow: Collection[str], line: str) -> float | None:
         sys.exit(stop.exit_code)
     report.show(result)
     print(f"Run folder: {cfg.output_dir}")
-    kind = kinds.get(config.locate(cfg.distiller["_target_"]).student_kind)
+    kind = kinds.of_student(cfg.distiller)
     value = result["student"]["metrics"].get(kind.score)
     return value["mean"] if isinstance(value, Mapping) else value
 

@@ -30,7 +30,7 @@ from kdzoo.errors import ConfigError, KdzooError
 
 _TARGET_LINE = re.compile(r"""^\s*-?\s*_target_:\s*["']?([\w.]+)""", re.MULTILINE)
 _PLAIN_VALUE = re.compile(r"[\w./-]+=")
-SIZES = {"in_shape", "num_classes", "vocab_size"}
+SIZES = {"in_shape", "num_classes", "vocab_size", "pad_id", "tokenizer", "teacher_architecture"}
 """Arguments of teacher and student that the data fix."""
 FREE_KEYS = ("output_dir", "cache_dir", "logger", "expected", "hydra")
 """Settings that change no result, and so may differ when a run is continued."""

@@ -61,7 +61,7 @@ class Distiller(pl.LightningModule, ABC):
 
     terms: ClassVar[Mapping[str, float]] = {}
     """Names of the loss terms and their default weights. Left empty, every term weighs 1."""
-    label_terms: ClassVar[frozenset[str]] = frozenset({"hard"})
+    label_terms: frozenset[str] = frozenset({"hard"})
     """Terms with one value per labelled position; the others have one per valid position."""
     paper: ClassVar[str] = ""
     """Authors, year, title and equation."""
@@ -105,6 +105,11 @@ class Distiller(pl.LightningModule, ABC):
         self._optimizer, self._scheduler = optimizer, scheduler
         self._validation = RunningMeans()
         self._freeze_teacher()
+
+    @classmethod
+    def kinds(cls, settings: Mapping[str, Any]) -> tuple[str | None, str]:  # noqa: ARG003
+        """Return the kinds of teacher and student, which may depend on the method's settings."""
+        return cls.teacher_kind, cls.student_kind
 
     # ---------------------------------------------------------------- what a method writes
 

@@ -131,6 +131,13 @@ def show(model: nn.Module, data: Any) -> nn.Module:
     return model
 
 
+def start(student: nn.Module, teacher: nn.Module | None, data: Any) -> nn.Module:
+    """Let a student that begins with weights of its trained teacher (``start_from``) take them; return it."""
+    if teacher is not None and callable(start_from := getattr(student, "start_from", None)):
+        start_from(teacher, data)
+    return student
+
+
 def for_seed(cfg: DictConfig, seed: int) -> dict[str, Any]:
     """Return the settings of one seed: ``${seed}`` resolved, accumulation turned into micro-batches."""
     one = OmegaConf.merge(cfg, {"seed": seed, "seeds": None})

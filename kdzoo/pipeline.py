@@ -17,7 +17,7 @@ from kdzoo.checkpoint import save_model
 from kdzoo.distiller import Distiller
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.evaluate import cpu_ms_per_1000
-from kdzoo.job import Job, for_seed, show
+from kdzoo.job import Job, for_seed, show, start
 from kdzoo.resume import stop_between_steps
 from kdzoo.training import History, fit
 
@@ -69,22 +69,24 @@ def run_seed(job: Job) -> dict[str, Any]:
     method = config.locate(job.settings["distiller"]["_target_"])
     if job.settings["compile"] and "compile" in method.exempt:
         raise ConfigError(f"compile=true does not work with {method.__name__}: {method.exempt['compile']}")
-    kind = kinds.get(method.student_kind).on(data, Path(job.settings["cache_dir"]), job.settings["judge"])
-    models = {"student": show(job.model("student", data.sizes), data)}
-    if method.teacher_kind is not None:
-        models["teacher"] = teachers.build(job, data.sizes)
+    teacher_kind, student_kind = method.kinds(job.settings["distiller"])
+    kind = kinds.get(student_kind).on(data, Path(job.settings["cache_dir"]), job.settings["judge"])
+    models = {} if teacher_kind is None else {"teacher": teachers.build(job, data.sizes)}
+    sizes = {**data.sizes, **teachers.sizes(models.get("teacher"))}
+    models["student"] = show(job.model("student", sizes), data)
     rehearse(job, method, models, data)
-    if "teacher" in models:
-        teachers.train(job, kinds.get(method.teacher_kind), models["teacher"], data.sizes)
+    if teacher_kind is not None:
+        teachers.train(job, kinds.get(teacher_kind), models["teacher"], data.sizes)
     seconds = {"teacher": time.perf_counter() - started}
+    start(models["student"], models.get("teacher"), data)
     distiller = job.distiller(models["student"], models.get("teacher"))
     started = time.perf_counter()
     transfer = distiller.transfer_set(data)
     teachers.remember_outputs(job, distiller, transfer)
     history = train(job, distiller, transfer, "student")
     seconds["student"] = time.perf_counter() - started
-    node = grown(job.node("student", data.sizes), models["student"])
-    beside = controls(job, distiller, kind, node) if job.settings["control"] else {}
+    node = grown(job.node("student", sizes), models["student"])
+    beside = controls(job, distiller, kind, node, data) if job.settings["control"] else {}
     for role, control in beside.items():
         models[role] = show(control.student, data)
         seconds[role] = train(job, control, control.transfer_set(data), role).seconds
@@ -116,22 +118,26 @@ def rehearse(job: Job, method: type[Distiller], models: Mapping[str, nn.Module],
     sample = {key: value[:8] for key, value in rows.items()}
     if next(iter(data.test_dataloader() or ()), None) is None:
         raise DataError(f"{type(data).__name__} has no test part; a report needs at least one labelled test sample")
-    for role, kind in (("student", method.student_kind), ("teacher", method.teacher_kind)):
+    teacher_kind, student_kind = method.kinds(job.settings["distiller"])
+    for role, name in (("student", student_kind), ("teacher", teacher_kind)):
         if role in models:
-            kinds.get(str(kind)).check(role, models[role], sample, data.sizes)
-    if job.settings["control"] and kinds.get(method.student_kind).untaught != job.settings["distiller"]["_target_"]:
-        kinds.get(method.student_kind).check_untaught(models["student"])
+            kinds.get(str(name)).check(role, models[role], sample, data.sizes)
+    kind = kinds.get(student_kind)
+    if job.settings["control"] and kind.untaught not in (None, job.settings["distiller"]["_target_"]):
+        kind.check_untaught(models["student"])
     copies = copy.deepcopy(dict(models))
     job.distiller(copies["student"], copies.get("teacher")).rehearse(sample)
 
 
-def controls(job: Job, distiller: Distiller, kind: kinds.Kind, node: Mapping[str, Any]) -> dict[str, Distiller]:
+def controls(
+    job: Job, distiller: Distiller, kind: kinds.Kind, node: Mapping[str, Any], data: Any
+) -> dict[str, Distiller]:
     """Return the distillers of the student's controls by role: untaught, and under the method's other settings."""
     found = {}
-    if kind.untaught != job.settings["distiller"]["_target_"]:
-        found["control"] = job.untaught(job.build("student", node), kind.untaught)
+    if kind.untaught not in (None, job.settings["distiller"]["_target_"]):
+        found["control"] = job.untaught(job.build("student", node), str(kind.untaught))
     for role, changes in distiller.controls.items():
-        found[role] = job.distiller(job.build("student", node), distiller.teacher, changes)
+        found[role] = job.distiller(start(job.build("student", node), distiller.teacher, data), distiller.teacher, changes)
     return found
 
 
@@ -195,7 +201,7 @@ def summarise(jobs: list[Job], outcomes: list[dict[str, Any]], command: str) -> 
     """Return the report over all seeds; its keys are documented in ``docs/report.md``."""
     settings = jobs[0].settings
     merged = report.over_seeds([outcome["models"] for outcome in outcomes])
-    kind = kinds.get(config.locate(settings["distiller"]["_target_"]).student_kind)
+    kind = kinds.of_student(settings["distiller"])
     score = kind.score
     fidelity = report.over_seeds([outcome["fidelity"] for outcome in outcomes])
     by_role = {
@@ -232,6 +238,7 @@ def write_report(folder: Path, first: Job, result: Mapping[str, Any]) -> None:
     atomic.write_text(folder / "report.md", report.to_markdown(result, figures))
     atomic.write_text(folder / "citations.bib", registry.citations(*config.targets(first.settings)))
     shutil.copytree(first.folder / "student", folder / "student", dirs_exist_ok=True)
+    kinds.of_student(first.settings["distiller"]).describe(folder / "student", result)
     atomic.write_json(folder / "report.json", result)
 
 

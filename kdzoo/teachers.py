@@ -26,6 +26,12 @@ def build(job: Job, sizes: dict[str, Any]) -> nn.Module:
     return model if how["checkpoint"] is None else load_weights(model, how["checkpoint"])
 
 
+def sizes(teacher: nn.Module | None) -> dict[str, Any]:
+    """Return what a student may need to know of its teacher's architecture."""
+    architecture = getattr(teacher, "architecture", None)
+    return {} if architecture is None else {"teacher_architecture": architecture}
+
+
 def train(job: Job, kind: kinds.Kind, model: nn.Module, sizes: dict[str, Any]) -> None:
     """Train the teacher in place, unless it has weights or was trained before in the same way.
 
@@ -45,7 +51,7 @@ def train(job: Job, kind: kinds.Kind, model: nn.Module, sizes: dict[str, Any]) -
         if (folder / "config.json").exists():
             model.load_state_dict(load_student(folder, allow=job.allow).state_dict())
             return
-        distiller = job.untaught(show(model, data), kind.untaught, how)
+        distiller = job.untaught(show(model, data), str(kind.untaught), how)
         label = f"teacher, seed {how['seed']}"
         training = job.training(label, folder, max_epochs=how["max_epochs"])
         fit(distiller, distiller.transfer_set(data), replace(training, seed=how["seed"]))

@@ -5,6 +5,7 @@ from kdzoo.distillers.continual import Continual
 from kdzoo.distillers.coreset import Coreset
 from kdzoo.distillers.dataset import DatasetDistillation
 from kdzoo.distillers.dataset_poison import DatasetPoisoning
+from kdzoo.distillers.distilbert import DistilBERT
 from kdzoo.distillers.dkd import DKD
 from kdzoo.distillers.evidence import Evidence
 from kdzoo.distillers.feature_kd import FeatureKD
@@ -31,6 +32,7 @@ __all__ = [
     "Coreset",
     "DatasetDistillation",
     "DatasetPoisoning",
+    "DistilBERT",
     "Evidence",
     "FeatureKD",
     "GrowingMPS",

@@ -1,5 +1,6 @@
 """Pure functions on tensors: the losses and algorithms from which distillers are wired."""
 
+from kdzoo.functional.encoders import attention_kl, cosine_distance, mean_by_text
 from kdzoo.functional.features import attention_map, attention_transfer, hint_mse
 from kdzoo.functional.fgw.barycenter import Barycenter, fgw_barycenter
 from kdzoo.functional.fgw.graph import Edges
@@ -10,13 +11,16 @@ __all__ = [
     "Barycenter",
     "Edges",
     "angle_relation",
+    "attention_kl",
     "attention_map",
     "attention_transfer",
     "centred_mse",
+    "cosine_distance",
     "decoupled_kl",
     "distance_relation",
     "fgw_barycenter",
     "hard_target_ce",
     "hint_mse",
+    "mean_by_text",
     "soft_target_kl",
 ]

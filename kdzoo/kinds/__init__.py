@@ -1,17 +1,32 @@
 """Kinds of models: what every model of a kind gets, whatever the method."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from kdzoo import config
 from kdzoo.errors import ConfigError
 from kdzoo.kinds.automaton import Automaton
 from kdzoo.kinds.classifier import Classifier
 from kdzoo.kinds.data_set import DataSet
+from kdzoo.kinds.encoder import Encoder
 from kdzoo.kinds.graphical_model import GraphicalModelKind
 from kdzoo.kinds.kind import Kind
 from kdzoo.kinds.language_model import LanguageModelKind
+from kdzoo.kinds.masked_lm import MaskedLM
 from kdzoo.kinds.poison import Poison
 
 KINDS: dict[str, Kind] = {
     kind.name: kind
-    for kind in (Classifier(), LanguageModelKind(), Automaton(), DataSet(), Poison(), GraphicalModelKind())
+    for kind in (
+        Classifier(),
+        LanguageModelKind(),
+        MaskedLM(),
+        Encoder(),
+        Automaton(),
+        DataSet(),
+        Poison(),
+        GraphicalModelKind(),
+    )
 }
 
 __all__ = [
@@ -19,12 +34,19 @@ __all__ = [
     "Automaton",
     "Classifier",
     "DataSet",
+    "Encoder",
     "GraphicalModelKind",
     "Kind",
     "LanguageModelKind",
+    "MaskedLM",
     "Poison",
     "get",
 ]
+
+
+def of_student(distiller: Mapping[str, Any]) -> Kind:
+    """Return the kind of the students of a distiller's configuration."""
+    return get(config.locate(distiller["_target_"]).kinds(distiller)[1])
 
 
 def get(name: str) -> Kind:

@@ -24,8 +24,8 @@ class Kind(ABC):
     """The metric by which student, teacher and control are compared."""
     lower_is_better: ClassVar[bool] = False
     """Whether a smaller score is the better one."""
-    untaught: ClassVar[str]
-    """Target of the distiller that trains a model of this kind from data alone."""
+    untaught: ClassVar[str | None]
+    """Target of the distiller that trains a model of this kind from data alone; None where nothing can."""
 
     def on(self, data: Any, cache: Path, judge: str | None = None) -> "Kind":  # noqa: ARG002
         """Return this kind, made ready to judge models of some data.
@@ -120,3 +120,6 @@ class Kind(ABC):
     def export(self, model: nn.Module, folder: Path, data: Any = None) -> list[Path]:  # noqa: ARG002
         """Write a model in the formats of its field, beside the exported weights; return the files."""
         return []
+
+    def describe(self, folder: Path, result: Mapping[str, Any]) -> None:  # noqa: B027 - most kinds have nothing to add
+        """Write into the folder of an exported student what its field says of a model, from the report of the run."""

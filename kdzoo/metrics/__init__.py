@@ -8,6 +8,7 @@ from kdzoo.metrics.extractors import (
     ScriptedExtractor,
 )
 from kdzoo.metrics.fidelity import Agreement, TeacherKL
+from kdzoo.metrics.probe import probe_accuracy, similarity_correlation
 from kdzoo.metrics.samples import (
     EarthMoversDistance,
     FrechetDistance,
@@ -35,4 +36,6 @@ __all__ = [
     "ScriptedExtractor",
     "TeacherKL",
     "bootstrap",
+    "probe_accuracy",
+    "similarity_correlation",
 ]

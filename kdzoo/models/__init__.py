@@ -4,14 +4,16 @@ The sizes `in_shape` (one input without the batch), `num_classes` and, of langua
 the data; everything else has a default that its file in `conf/student/` repeats.
 """
 
+from kdzoo.models.bert import Bert
 from kdzoo.models.causal_lm import CausalLM
 from kdzoo.models.committee import Committee
 from kdzoo.models.conv_hvae import ConvHVAE
 from kdzoo.models.convnet import ConvNet
 from kdzoo.models.ensemble import Ensemble
 from kdzoo.models.helmholtz import HelmholtzMachine, kl_by_quadrature
-from kdzoo.models.hf import HFClassifier
+from kdzoo.models.hf import HFModel
 from kdzoo.models.hvae import HVAE
+from kdzoo.models.layers import Layers
 from kdzoo.models.lenet import LeNet
 from kdzoo.models.mlp import MLP
 from kdzoo.models.mps import MPS
@@ -21,6 +23,7 @@ from kdzoo.models.pretrained import load_weights, read_weights
 from kdzoo.models.resnet import ResNet
 from kdzoo.models.rnn_lm import RNNLM
 from kdzoo.models.stacked_mps import StackedMPS
+from kdzoo.models.transformer import Transformer
 from kdzoo.models.transformer_lm import TransformerLM
 from kdzoo.models.vrnn import VRNN, StrokeVRNN, VectorVRNN
 
@@ -30,19 +33,22 @@ __all__ = [
     "MPS",
     "RNNLM",
     "VRNN",
+    "Bert",
     "CausalLM",
     "Committee",
     "ConvHVAE",
     "ConvNet",
     "Ensemble",
-    "HFClassifier",
+    "HFModel",
     "HelmholtzMachine",
+    "Layers",
     "LeNet",
     "MPSClassifier",
     "PatchMPS",
     "ResNet",
     "StackedMPS",
     "StrokeVRNN",
+    "Transformer",
     "TransformerLM",
     "VectorVRNN",
     "kl_by_quadrature",

@@ -1,6 +1,6 @@
-"""Text and image classifiers in the Hugging Face format, from a local folder or the local cache.
+"""Transformers in the Hugging Face format, from a local folder or the local cache: classifiers, masked models, encoders.
 
-Needs the optional extra `kdzoo[text]`; nothing is imported from it until a classifier is built.
+Needs the optional extra `kdzoo[text]`; nothing is imported from it until a model is built.
 """
 
 import inspect
@@ -10,24 +10,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdzoo import checks
 from kdzoo.errors import CheckpointError, ConfigError
+from kdzoo.models.transformer import TASKS, Transformer
+from kdzoo.vocabulary import fingerprint, load_tokenizer
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
+AUTO = {"mlm": "AutoModelForMaskedLM", "classification": "AutoModelForSequenceClassification", "embedding": "AutoModel"}
 
 
-class HFClassifier(nn.Module):
-    """A transformers sequence or image classifier whose forward gives plain logits.
+class HFModel(Transformer):
+    """A transformers model of text, or an image classifier, whose forward gives one plain tensor.
 
-    Nothing is downloaded and no code from the folder is run. Which of the two it is follows from the folder's
-    configuration. The wrapped model is `model`, so all of its submodules can be hooked below that name.
+    Nothing is downloaded and no code from the folder is run. Whether a classifier is one of text or images follows
+    from the folder's configuration.
 
     Args:
         path: A local folder with config.json and weights, or the name of a model in the local cache.
-        num_classes: Number of logits, >= 1; None for the folder's own. Without a head in
+        task: `classification`; `mlm` for the logits of every token; `embedding` for one vector of norm 1 per text.
+        num_classes: Of a classifier, the number of logits, >= 1; None for the folder's own. Without a head in
             the folder there is a new one.
+        vocab_size: Number of tokens that the data have; refused if it is not the folder's. None for any.
+        tokenizer: Fingerprint of the tokenizer that makes the data's ids (`kdzoo.vocabulary.fingerprint`); refused if
+            the folder has another one. None for any.
         dtype: float32, float16 or bfloat16.
 
     Attributes:
@@ -36,12 +44,12 @@ class HFClassifier(nn.Module):
             finished teacher.
 
     Raises:
-        ConfigError: If the extra is not installed, an argument is outside its range, `path` is a URL, or the
-            folder's head has another number of classes.
-        CheckpointError: If the folder is missing, damaged, or of no model that classifies text or images.
+        ConfigError: If the extra is not installed, an argument is outside its range, `path` is a URL, the
+            folder's head has another number of classes, or data and folder have different tokens.
+        CheckpointError: If the folder is missing, damaged, or of no model that does the task.
 
     Example:
-        >>> model = HFClassifier("models/my-bert", num_classes=2)  # doctest: +SKIP
+        >>> model = HFModel("models/my-bert", num_classes=2)  # doctest: +SKIP
         >>> model({"input_ids": ids, "attention_mask": mask}).shape  # doctest: +SKIP
         torch.Size([8, 2])
 
@@ -49,45 +57,45 @@ class HFClassifier(nn.Module):
         Wolf et al.: Transformers, state-of-the-art natural language processing. EMNLP 2020, arXiv:1910.03771.
     """
 
-    def __init__(self, path: str, num_classes: int | None = None, dtype: str = "float32") -> None:
-        super().__init__()
+    def __init__(
+        self,
+        path: str,
+        task: str = "classification",
+        num_classes: int | None = None,
+        vocab_size: int | None = None,
+        tokenizer: str | None = None,
+        dtype: str = "float32",
+    ) -> None:
         refuse_url(path, "a local folder or a cached name")
+        checks.choice("task", task, TASKS)
         if num_classes is not None:
             num_classes = checks.integer("num_classes", num_classes)
         torch_dtype = DTYPES[checks.choice("dtype", dtype, tuple(DTYPES))]
         transformers = import_transformers(type(self).__name__)
         try:
-            config, self._takes_images = _configuration(transformers, path, num_classes)
-            model, loading = _model(transformers, path, config, self._takes_images, torch_dtype)
+            config, takes_images = _configuration(transformers, path, task, num_classes)
+            model, loading = _model(transformers, path, config, task, takes_images, torch_dtype)
         except Exception as error:  # the readers behind transformers share no base error
             reason = " ".join(str(error).split())[:200]
-            raise CheckpointError(f"{path} cannot be loaded as a classifier: {reason}") from error
+            raise CheckpointError(f"{path} cannot be loaded for task {task!r}: {reason}") from error
         _refuse_mismatch(path, loading["mismatched_keys"])
-        self.model: Any = model
+        super().__init__(model, task)
+        self._takes_images = takes_images
         self.new_parameters = tuple(sorted(loading["missing_keys"]))
-        self.model.train()  # like any new module; transformers hands it over in eval mode
-        self._takes_mask = "attention_mask" in inspect.signature(self.model.forward).parameters
+        if not takes_images:
+            _refuse_tokens(path, int(config.vocab_size), vocab_size, tokenizer)
 
-    def forward(self, input: Tensor | Mapping[str, Tensor]) -> Tensor:
-        """Logits (batch, num_classes).
+    def named(self, input: Tensor) -> dict[str, Tensor]:
+        """Return the wrapped model's arguments for token ids (batch, length) or images (batch, channels, h, w).
 
-        Args:
-            input: Arguments of the wrapped model by name; or token ids (batch, length), where the padding
-                token, if the model has one, is masked; or images (batch, channels, height, width).
+        Raises:
+            ConfigError: The input is neither, or too long.
         """
-        named = input if isinstance(input, Mapping) else self._named(input)
-        return self.model(**named, return_dict=True).logits
-
-    def _named(self, input: Tensor) -> dict[str, Tensor]:
-        if self._takes_images:
-            if input.dim() != 4 or not input.is_floating_point():
-                raise ConfigError(f"input must be 4-D float images, got {input.dtype} {list(input.shape)}")
-            return {"pixel_values": input.to(self.model.dtype)}
-        if input.dim() != 2 or input.dtype not in (torch.int64, torch.int32):
-            raise ConfigError(f"input must be 2-D int token ids, got {input.dtype} {list(input.shape)}")
-        padding = getattr(self.model.config, "pad_token_id", None)
-        mask = {"attention_mask": input.ne(padding).long()} if self._takes_mask and padding is not None else {}
-        return {"input_ids": input, **mask}
+        if not self._takes_images:
+            return super().named(input)
+        if input.dim() != 4 or not input.is_floating_point():
+            raise ConfigError(f"input must be 4-D float images, got {input.dtype} {list(input.shape)}")
+        return {"pixel_values": input.to(self.model.dtype)}
 
 
 def refuse_url(path: str, allowed: str) -> None:
@@ -112,11 +120,17 @@ def import_transformers(who: str) -> Any:
         raise ConfigError(f"{who} needs transformers: pip install 'kdzoo[text]'") from error
 
 
-def _configuration(transformers: Any, path: str, num_classes: int | None) -> tuple[Any, bool]:
+def _configuration(transformers: Any, path: str, task: str, num_classes: int | None) -> tuple[Any, bool]:
+    """Return the folder's configuration and whether it is that of an image classifier."""
     if Path(path).is_dir() and not Path(path, "config.json").is_file():
         raise FileNotFoundError("the folder has no config.json")
-    labels = {} if num_classes is None else {"num_labels": num_classes}
+    labels = {} if num_classes is None or task != "classification" else {"num_labels": num_classes}
     config = transformers.AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False, **labels)
+    if task != "classification":
+        mapping = {"mlm": "MODEL_FOR_MASKED_LM_MAPPING", "embedding": "MODEL_MAPPING"}[task]
+        if type(config) not in getattr(transformers, mapping):
+            raise ValueError(f"model type {config.model_type!r} has no model for it")
+        return config, False
     named = (config.architectures or [""])[0]
     takes_images = type(config) in transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
     takes_text = type(config) in transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
@@ -125,8 +139,14 @@ def _configuration(transformers: Any, path: str, num_classes: int | None) -> tup
     return config, takes_images and not (takes_text and named.endswith("ForSequenceClassification"))
 
 
-def _model(transformers: Any, path: str, config: Any, takes_images: bool, dtype: torch.dtype) -> tuple[Any, Any]:
-    auto = "AutoModelForImageClassification" if takes_images else "AutoModelForSequenceClassification"
+def _model(
+    transformers: Any, path: str, config: Any, task: str, takes_images: bool, dtype: torch.dtype
+) -> tuple[Any, Mapping[str, Any]]:
+    auto = "AutoModelForImageClassification" if takes_images else AUTO[task]
+    options: dict[str, Any] = {}
+    if task == "embedding":  # what pools the first token alone is of no use, and often missing
+        wrapped = inspect.signature(transformers.MODEL_MAPPING[type(config)].__init__).parameters
+        options = {"add_pooling_layer": False} if "add_pooling_layer" in wrapped else {}
     return getattr(transformers, auto).from_pretrained(
         path,
         config=config,
@@ -135,7 +155,20 @@ def _model(transformers: Any, path: str, config: Any, takes_images: bool, dtype:
         trust_remote_code=False,
         ignore_mismatched_sizes=True,  # so that the error below can name both shapes
         output_loading_info=True,
+        **options,
     )
+
+
+def _refuse_tokens(path: str, own: int, vocab_size: int | None, tokenizer: str | None) -> None:
+    if vocab_size is not None and vocab_size > own:
+        raise ConfigError(f"vocab_size does not fit {path}: it has {own} tokens, the data have {vocab_size}")
+    if tokenizer is None or not any(Path(path, name).is_file() for name in TOKENIZER_FILES):
+        return
+    if (found := fingerprint(load_tokenizer(path))) != tokenizer:
+        raise ConfigError(
+            f"tokenizer of {path} ({found}) is not the one that makes the data's ids ({tokenizer}); "
+            "set data.tokenizer to this folder"
+        )
 
 
 def _refuse_mismatch(path: str, mismatched: Any) -> None:

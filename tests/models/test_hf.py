@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from kdzoo.errors import CheckpointError, ConfigError
-from kdzoo.models import HFClassifier, load_weights
+from kdzoo.models import HFModel, load_weights
 
 
 def test_without_the_extra_the_error_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(ConfigError, match=r"^HFClassifier needs transformers: pip install 'kdzoo\[text\]'$"):
-        HFClassifier("anything")
+    with pytest.raises(ConfigError, match=r"^HFModel needs transformers: pip install 'kdzoo\[text\]'$"):
+        HFModel("anything")
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def test_without_the_extra_the_error_names_it(monkeypatch):
 )
 def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(ConfigError, match=f"^{message}"):
-        HFClassifier(**arguments)
+        HFModel(**arguments)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ IDS = torch.tensor([[2, 5, 6, 3], [2, 7, 3, 0]])  # 0 is the padding token
 
 
 def test_text_by_ids_and_by_mapping(folders):
-    model = HFClassifier(str(folders / "text"), num_classes=3).eval()
+    model = HFModel(str(folders / "text"), num_classes=3).eval()
     named = {"input_ids": IDS, "attention_mask": (IDS != 0).long()}
     assert model(IDS).shape == (2, 3)
     assert torch.equal(model(IDS), model(named))
@@ -59,15 +59,15 @@ def test_text_by_ids_and_by_mapping(folders):
 
 
 def test_images(folders):
-    model = HFClassifier(str(folders / "image"))
+    model = HFModel(str(folders / "image"))
     assert model(torch.randn(2, 1, 8, 8)).shape == (2, 3)
     assert model.eval()({"pixel_values": torch.randn(2, 1, 8, 8)}).shape == (2, 3)
     assert model(torch.randn(2, 1, 8, 8, dtype=torch.float64)).dtype == torch.float32
 
 
 def test_dtype_mode_and_gradients(folders):
-    assert HFClassifier(str(folders / "text"), dtype="bfloat16")(IDS).dtype == torch.bfloat16
-    model = HFClassifier(str(folders / "text"))
+    assert HFModel(str(folders / "text"), dtype="bfloat16")(IDS).dtype == torch.bfloat16
+    model = HFModel(str(folders / "text"))
     assert all(module.training for module in model.modules())
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     model(IDS).square().sum().backward()
@@ -75,7 +75,7 @@ def test_dtype_mode_and_gradients(folders):
 
 
 def test_a_folder_without_a_head_gets_a_new_one(folders):
-    model = HFClassifier(str(folders / "base"), num_classes=5)
+    model = HFModel(str(folders / "base"), num_classes=5)
     assert model(IDS).shape == (2, 5)
     assert model.new_parameters == ("classifier.bias", "classifier.weight")
 
@@ -84,11 +84,11 @@ def test_another_number_of_classes_is_refused(folders):
     with pytest.raises(
         ConfigError, match=r"^num_classes does not fit .*: classifier.bias is \[3\] there, wanted \[5\]$"
     ):
-        HFClassifier(str(folders / "text"), num_classes=5)
+        HFModel(str(folders / "text"), num_classes=5)
 
 
 def test_its_own_weights_load_again(folders, tmp_path):
-    source, target = (HFClassifier(str(folders / "base"), num_classes=2).eval() for _ in range(2))
+    source, target = (HFModel(str(folders / "base"), num_classes=2).eval() for _ in range(2))
     path = tmp_path / "weights.pt"
     torch.save(source.state_dict(), path)
     assert torch.equal(load_weights(target, path)(IDS), source(IDS))
@@ -96,9 +96,9 @@ def test_its_own_weights_load_again(folders, tmp_path):
 
 def test_the_wrong_kind_of_tensor_is_refused(folders):
     with pytest.raises(ConfigError, match=r"^input must be 2-D int token ids, got torch.float32 \[2, 1, 8, 8\]$"):
-        HFClassifier(str(folders / "text"))(torch.randn(2, 1, 8, 8))
+        HFModel(str(folders / "text"))(torch.randn(2, 1, 8, 8))
     with pytest.raises(ConfigError, match=r"^input must be 4-D float images, got torch.int64 \[2, 4\]$"):
-        HFClassifier(str(folders / "image"))(IDS)
+        HFModel(str(folders / "image"))(IDS)
 
 
 def test_damaged_folders_are_refused_in_one_line(folders, tmp_path):
@@ -120,6 +120,6 @@ def test_damaged_folders_are_refused_in_one_line(folders, tmp_path):
         for file, content in files.items():
             (tmp_path / name / file).write_bytes(content)
     for folder in [*(tmp_path / name for name in cases), tmp_path / "missing", folders / "neither"]:
-        with pytest.raises(CheckpointError, match=r"^.* cannot be loaded as a classifier: ") as caught:
-            HFClassifier(str(folder))
+        with pytest.raises(CheckpointError, match=r"^.* cannot be loaded for task ") as caught:
+            HFModel(str(folder))
         assert "\n" not in str(caught.value)

@@ -1,0 +1,185 @@
+"""DistilBERT: a shallow transformer that starts from its teacher's layers and follows its outputs and hidden states.
+
+Sanh, Debut, Chaumond & Wolf 2019, "DistilBERT, a distilled version of BERT: smaller, faster, cheaper and lighter",
+section 3. With the temperature T, logits z of the student and v of the teacher at a token, last hidden states s and t:
+
+    soft      = T^2 KL(softmax(v / T) || softmax(z / T))    at every token, or at those that were masked
+    hard      = -log softmax(z)_y                           at the tokens that were masked
+    cosine    = 1 - cos(s, t)                               at every token
+
+A classifier has logits for each text instead, an encoder a vector of each text:
+
+    sentence  = 1 - cos(mean of s, mean of t)
+
+Further terms weigh 0 unless asked for: ``hidden`` (squared distance of every layer from the teacher's that it began as),
+``attention`` (divergence of its heads, whose dropout is switched off) and ``embedding`` (squared distance of the first hidden states). Terms of the
+layers of a text are means over its tokens where outputs are those of texts.
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from kdzoo.batch import Batch, labelled_positions, labels
+from kdzoo.checks import choice, flag, positive
+from kdzoo.distiller import Distiller
+from kdzoo.errors import ConfigError
+from kdzoo.functional import attention_kl, cosine_distance, hard_target_ce, hint_mse, mean_by_text, soft_target_kl
+from kdzoo.layer_init import chosen_layers
+from kdzoo.reading import Reader, Reading
+
+KINDS = {"mlm": "masked_lm", "classification": "classifier", "embedding": "encoder"}
+OUTPUT_TERMS = {"mlm": ("soft", "hard"), "classification": ("soft", "hard"), "embedding": ("sentence",)}
+LAYER_TERMS = ("cosine", "hidden", "attention", "embedding")
+
+
+class DistilBERT(Distiller):
+    """The triple loss, and further terms on hidden layers, between two transformers of text.
+
+    Args:
+        student: a :class:`kdzoo.reading.Reader`, such as :class:`kdzoo.models.Layers`.
+        teacher: another one of the same task; its hidden states may be wider, then the student's pass through a learned
+            linear map before they are compared.
+        task: ``mlm``, ``classification`` or ``embedding``.
+        temperature: T, finite and greater than 0.
+        only_masked: whether ``soft`` compares the masked tokens only; of a masked language model.
+        **options: see :class:`kdzoo.Distiller`; ``soft`` and ``hard`` are no terms of an encoder, ``sentence`` is one of
+            an encoder only.
+
+    Raises:
+        ConfigError: an argument is out of its range, or a model is no such transformer.
+    """
+
+    terms: ClassVar[dict[str, float]] = {
+        "soft": 5.0,
+        "hard": 2.0,
+        "cosine": 1.0,
+        "sentence": 1.0,
+        "hidden": 0.0,
+        "attention": 0.0,
+        "embedding": 0.0,
+    }
+    paper: ClassVar[str] = "Sanh, Debut, Chaumond & Wolf 2019, DistilBERT, a distilled version of BERT, section 3"
+    bibtex: ClassVar[str] = """@article{sanh2019distilbert,
+  title   = {DistilBERT, a distilled version of {BERT}: smaller, faster, cheaper and lighter},
+  author  = {Sanh, Victor and Debut, Lysandre and Chaumond, Julien and Wolf, Thomas},
+  journal = {arXiv:1910.01108},
+  year    = {2019},
+}"""
+    teacher_kind: ClassVar[str | None] = "masked_lm"
+    student_kind: ClassVar[str] = "masked_lm"
+    uses_teacher_output: bool = False
+    exempt: ClassVar[Mapping[str, str]] = {
+        "compile": "hidden states are read beside the output, which the compiled call of the student does not return"
+    }
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module,
+        *,
+        task: str = "mlm",
+        temperature: float = 2.0,
+        only_masked: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(student, teacher, **options)
+        self.task = choice("task", task, tuple(KINDS))
+        known = (*OUTPUT_TERMS[self.task], *LAYER_TERMS)
+        self.loss_weights = {name: weight * (name in known) for name, weight in self.loss_weights.items()}
+        self.temperature = positive("temperature", temperature)
+        self.only_masked = flag("only_masked", only_masked)
+        if self.only_masked:
+            self.label_terms = self.label_terms | {"soft"}
+        for role, model in (("student", student), ("teacher", teacher)):
+            if not isinstance(model, Reader) or model.task != self.task:
+                found = f"task={model.task!r}" if isinstance(model, Reader) else type(model).__name__
+                raise ConfigError(f"{role} must be a transformer of text of task {task!r}, got {found}")
+            if self.loss_weights["attention"]:
+                model.show_attentions()
+        self.project = projection(student, teacher)
+        if isinstance(remark := getattr(student, "remark", None), str) and remark:
+            self.remarks["start"] = remark
+        self.start = copy.deepcopy(student) if self.task == "embedding" else None
+
+    @classmethod
+    def kinds(cls, settings: Mapping[str, Any]) -> tuple[str | None, str]:
+        """Teacher and student are masked language models, classifiers or encoders, by the task."""
+        kind = KINDS[choice("distiller.task", settings.get("task", "mlm"), tuple(KINDS))]
+        return kind, kind
+
+    def baselines(self, data: pl.LightningDataModule) -> dict[str, nn.Module]:  # noqa: ARG002
+        """The student of an encoder as it began: no labels could train a control of it."""
+        return {} if self.start is None else {"start": self.start}
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the terms that weigh anything, per token or per text."""
+        assert isinstance(self.student, Reader)
+        assert isinstance(self.teacher, Reader)
+        batch = without_padding(batch, self.student.pad_id)
+        attentions = self.loss_weights["attention"] > 0
+        ours = self.student.read(batch["input"], attentions=attentions)
+        with torch.no_grad():
+            theirs = self.teacher.read(batch["input"], attentions=attentions)
+        terms = {**self.output_terms(batch, ours, theirs), **self.layer_terms(batch, ours, theirs)}
+        return {name: value for name, value in terms.items() if value is not None}
+
+    def output_terms(self, batch: Batch, ours: Reading, theirs: Reading) -> dict[str, Tensor | None]:
+        """Return the terms of logits, or of the vectors of texts."""
+        if self.task == "embedding":
+            return {"sentence": cosine_distance(self.project(ours.output), theirs.output)}
+        labelled = labelled_positions(batch)
+        where = labelled if self.only_masked else batch.get("mask", ...)
+        soft = None
+        if self.loss_weights["soft"]:
+            soft = soft_target_kl(ours.output[where], theirs.output[where], temperature=self.temperature)
+        return {"soft": soft, "hard": hard_target_ce(ours.output[labelled], labels(batch))}
+
+    def layer_terms(self, batch: Batch, ours: Reading, theirs: Reading) -> dict[str, Tensor | None]:
+        """Return the terms of hidden states and attentions."""
+        valid = batch.get("mask", ours.valid)
+        weigh = {name for name, weight in self.loss_weights.items() if weight}
+        found: dict[str, Tensor] = {}
+        if "cosine" in weigh:
+            found["cosine"] = cosine_distance(self.project(ours.hidden[-1][valid]), theirs.hidden[-1][valid])
+        if "embedding" in weigh:
+            found["embedding"] = hint_mse(self.project(ours.hidden[0][valid]), theirs.hidden[0][valid])
+        partners = self.partners(len(ours.hidden) - 1, len(theirs.hidden) - 1)
+        if "hidden" in weigh:
+            each = [
+                hint_mse(self.project(ours.hidden[i + 1][valid]), theirs.hidden[j + 1][valid])
+                for i, j in enumerate(partners)
+            ]
+            found["hidden"] = torch.stack(each).mean(0)
+        if "attention" in weigh:
+            each = [attention_kl(ours.attentions[i], theirs.attentions[j], valid) for i, j in enumerate(partners)]
+            found["attention"] = torch.stack(each).mean(0)
+        if self.task == "mlm":
+            return {**found}
+        return {name: mean_by_text(values, valid) for name, values in found.items()}
+
+    def partners(self, shallow: int, deep: int) -> tuple[int, ...]:
+        """Return the teacher's layer that each layer of the student is compared with: the one that it began as."""
+        return getattr(self.student, "chosen", None) or chosen_layers("every_other", deep, shallow)
+
+
+def projection(student: nn.Module, teacher: nn.Module) -> nn.Module:
+    """Return a learned map from the student's width to the teacher's; nothing where they are equal."""
+    assert isinstance(student, Reader)
+    assert isinstance(teacher, Reader)
+    ours, theirs = student.hidden_size, teacher.hidden_size
+    return nn.Identity() if ours == theirs else nn.Linear(ours, theirs, bias=False)
+
+
+def without_padding(batch: Batch, pad_id: int | None) -> Batch:
+    """Return a batch without the last columns that only pad; a micro-batch of short texts then costs what it holds."""
+    tokens = batch["mask"] if "mask" in batch else None if pad_id is None else batch["input"] != pad_id
+    if tokens is None:
+        return batch
+    length = max(int(tokens.any(0).nonzero().max()) + 1 if tokens.any() else 1, 1)
+    wide = batch["input"].shape
+    return {key: value[:, :length] if value.shape == wide else value for key, value in batch.items()}

@@ -1,0 +1,139 @@
+"""Encoders: modules that turn a text into a vector."""
+
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from kdzoo import plotting
+from kdzoo.batch import Batch, as_batch
+from kdzoo.data.contract import IGNORE
+from kdzoo.errors import ConfigError
+from kdzoo.inference import inference
+from kdzoo.kinds import transformers_export
+from kdzoo.kinds.kind import Kind
+from kdzoo.language import device_of
+from kdzoo.metrics.probe import probe_accuracy, similarity_correlation
+
+PROBED = 5000
+"""Training texts that the linear probe learns from."""
+COMPARED = 500
+"""Texts whose similarities are compared, each with each."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Vectors of the texts of a part and of training texts, and their labels; ``IGNORE`` where there is none.
+
+    Attributes:
+        vectors: [n, H].
+        target: [n].
+        train_vectors: [m, H].
+        train_target: [m].
+    """
+
+    vectors: Tensor
+    target: Tensor
+    train_vectors: Tensor
+    train_target: Tensor
+
+
+class Encoder(Kind):
+    """Measured by a linear probe of its vectors on the labels, and against its teacher by directions and similarities."""
+
+    name: ClassVar[str] = "encoder"
+    needs: ClassVar[str] = "a module that returns a vector [b, H] of each text"
+    score: ClassVar[str] = "probe_accuracy"
+    untaught: ClassVar[str | None] = None
+
+    def __init__(self) -> None:
+        self.train_batches: list[Batch] = []
+
+    def on(self, data: Any, cache: Path, judge: str | None = None) -> "Encoder":  # noqa: ARG002
+        """Return this kind with the training texts that the probe learns from."""
+        made = copy.copy(self)
+        made.train_batches, seen = [], 0
+        for raw in data.train_eval_dataloader():
+            batch = as_batch(raw)
+            made.train_batches.append({key: value[: PROBED - seen] for key, value in batch.items()})
+            seen += len(batch["input"])
+            if seen >= PROBED:
+                break
+        return made
+
+    def check(self, role: str, model: nn.Module, batch: Batch, sizes: Mapping[str, Any]) -> None:  # noqa: ARG002
+        """Call the model on a few texts and look at the shape of what it returns."""
+        name = type(model).__name__
+        try:
+            with inference(model):
+                vectors = model(batch["input"])
+        except Exception as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"{role} {name} cannot take an input of shape {tuple(batch['input'].shape)}: {reason}") from error
+        if getattr(model, "task", "embedding") != "embedding" or vectors.ndim != 2:
+            raise ConfigError(f"{role} {name} is no encoder: it must return vectors [b, H], got {tuple(vectors.shape)}")
+        if batch["target"].ndim != 1:
+            raise ConfigError(f"{role} {name} needs data with one label per text, such as data=text_classes")
+
+    def predict(self, model: nn.Module, batches: Iterable[Any]) -> Predictions:
+        """Return the vectors of these texts and of the probe's training texts."""
+        return Predictions(*vectors_of(model, batches), *vectors_of(model, self.train_batches))
+
+    def metrics(self, predictions: Predictions) -> dict[str, float]:
+        """Return the accuracy of logistic regression on the vectors."""
+        labelled, known = predictions.target != IGNORE, predictions.train_target != IGNORE
+        return {
+            "probe_accuracy": probe_accuracy(
+                predictions.train_vectors[known],
+                predictions.train_target[known],
+                predictions.vectors[labelled],
+                predictions.target[labelled],
+            )
+        }
+
+    def fidelity(self, student: Predictions, teacher: Predictions) -> dict[str, float]:
+        """Return the mean cosine with the teacher's vectors, if as wide, and the rank correlation of similarities."""
+        ours, theirs = student.vectors[:COMPARED], teacher.vectors[:COMPARED]
+        same = ours.shape == theirs.shape
+        cosine = {"cosine": float(torch.cosine_similarity(student.vectors, teacher.vectors).mean())} if same else {}
+        return {**cosine, "similarity_correlation": similarity_correlation(ours, theirs)}
+
+    def figures(self, predictions: Mapping[str, Predictions], folder: Path) -> list[Path]:
+        """Draw the similarities of pairs of texts, the others' against the teacher's."""
+        if "teacher" not in predictions:
+            return []
+        similar: dict[str, Any] = {}
+        for role, one in predictions.items():
+            vectors = one.vectors[:64]
+            rows, columns = torch.triu_indices(len(vectors), len(vectors), 1)
+            similar[role] = (vectors @ vectors.T)[rows, columns].numpy()
+        taught = {role: one for role, one in similar.items() if role != "teacher"}
+        return [plotting.similarity_scatter(similar["teacher"], taught, folder / "similarities.png")]
+
+    def properties(self, model: nn.Module) -> dict[str, int | float]:
+        """Return the number of parameters without embeddings and head."""
+        return transformers_export.sizes(model)
+
+    def export(self, model: nn.Module, folder: Path, data: Any = None) -> list[Path]:
+        """Write a transformer as a folder that the library transformers opens, and as a program of torch.export."""
+        return transformers_export.export(model, folder, data)
+
+    def describe(self, folder: Path, result: Mapping[str, Any]) -> None:
+        """Write the model card."""
+        transformers_export.model_card(folder, result)
+
+
+def vectors_of(model: nn.Module, batches: Iterable[Any]) -> tuple[Tensor, Tensor]:
+    """Return vectors [n, H] and targets [n] of all texts."""
+    model.eval()
+    vectors, targets = [], []
+    for raw in batches:
+        batch = as_batch(raw)
+        with torch.no_grad():
+            vectors.append(model(batch["input"].to(device_of(model))).cpu().float())
+        targets.append(batch["target"])
+    return torch.cat(vectors), torch.cat(targets)

@@ -1,0 +1,117 @@
+"""Masked language models: modules that give the distribution of every token of a text with gaps."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from kdzoo import plotting
+from kdzoo.batch import Batch, as_batch, labelled_positions, labels
+from kdzoo.errors import ConfigError
+from kdzoo.functional import soft_target_kl
+from kdzoo.kinds import transformers_export
+from kdzoo.kinds.kind import Kind
+from kdzoo.kinds.logits import check_logits
+from kdzoo.language import device_of
+from kdzoo.reading import Reader
+
+COMPARED = 4096
+"""Masked tokens whose whole distributions are kept, to compare them with the teacher's."""
+DRAWN = 2000
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of all n masked tokens, in the order of the data.
+
+    Attributes:
+        log_prob: of the token that was there, in nats, float64 [n].
+        predicted: the most likely token [n].
+        target: the token that was there [n].
+        first: log-probabilities of all tokens at the first masked tokens [m, V].
+    """
+
+    log_prob: Tensor
+    predicted: Tensor
+    target: Tensor
+    first: Tensor
+
+
+class MaskedLM(Kind):
+    """Measured in nats per masked token, always the same tokens."""
+
+    name: ClassVar[str] = "masked_lm"
+    needs: ClassVar[str] = "a module that returns logits [b, T, vocab_size] of every token"
+    score: ClassVar[str] = "masked_loss"
+    lower_is_better: ClassVar[bool] = True
+    untaught: ClassVar[str | None] = "kdzoo.distillers.Supervised"
+
+    def check(self, role: str, model: nn.Module, batch: Batch, sizes: Mapping[str, Any]) -> None:
+        """Call the model on a few texts and compare the shape of its logits with the data."""
+        if isinstance(model, Reader) and model.task != "mlm":
+            raise ConfigError(f"{role} {type(model).__name__} has no masked-language head (task={model.task!r})")
+        if lacking := [name for name in getattr(model, "new_parameters", ()) if role == "teacher"]:
+            raise ConfigError(
+                f"teacher {type(model).__name__} has no masked-language head: its folder lacks {lacking[0]}; "
+                "choose distiller.task=embedding, or a teacher with a head"
+            )
+        if "vocab_size" not in sizes or batch["input"].shape != batch.get("target", batch["index"]).shape:
+            raise ConfigError(f"{role} {type(model).__name__} needs data of masked texts, such as data=text")
+        check_logits(role, model, batch, noun="masked language model", size=("vocab_size", sizes["vocab_size"]))
+
+    def predict(self, model: nn.Module, batches: Iterable[Any]) -> Predictions:
+        """Return what the model says at all masked tokens."""
+        model.eval()
+        log_prob, predicted, target, first = [], [], [], []
+        kept = 0
+        for raw in batches:
+            batch = as_batch(raw)
+            with torch.no_grad():
+                logits = model(batch["input"].to(device_of(model))).cpu()[labelled_positions(batch)]
+            log_probs = logits.float().log_softmax(1)
+            target.append(labels(batch))
+            log_prob.append(log_probs.gather(1, target[-1][:, None])[:, 0].double())
+            predicted.append(log_probs.argmax(1))
+            first.append(log_probs[: COMPARED - kept].clone())
+            kept += len(first[-1])
+        return Predictions(torch.cat(log_prob), torch.cat(predicted), torch.cat(target), torch.cat(first))
+
+    def metrics(self, predictions: Predictions) -> dict[str, float]:
+        """Return the mean masked-token loss in nats, its exponential, and the share of tokens that were most likely."""
+        loss = -predictions.log_prob.mean()
+        return {
+            "masked_loss": float(loss),
+            "perplexity": float(loss.exp()),
+            "masked_accuracy": float((predictions.predicted == predictions.target).double().mean()),
+        }
+
+    def fidelity(self, student: Predictions, teacher: Predictions) -> dict[str, float]:
+        """Return the share of equal most likely tokens, and the mean KL(teacher || student) in nats of the first ones."""
+        return {
+            "agreement": float((student.predicted == teacher.predicted).double().mean()),
+            "kl": float(soft_target_kl(student.first, teacher.first, temperature=1.0).mean()),
+        }
+
+    def figures(self, predictions: Mapping[str, Predictions], folder: Path) -> list[Path]:
+        """Draw the log-probability of masked tokens, student and control against the teacher."""
+        if "teacher" not in predictions:
+            return []
+        values: dict[str, Any] = {role: one.log_prob[:DRAWN].numpy() for role, one in predictions.items()}
+        taught = {role: values[role] for role in ("student", "control") if role in values}
+        path = folder / "log_probabilities.png"
+        return [plotting.log_prob_scatter(values["teacher"], taught, path, reference="teacher")]
+
+    def properties(self, model: nn.Module) -> dict[str, int | float]:
+        """Return the number of parameters without embeddings and head."""
+        return transformers_export.sizes(model)
+
+    def export(self, model: nn.Module, folder: Path, data: Any = None) -> list[Path]:
+        """Write a transformer as a folder that the library transformers opens, and as a program of torch.export."""
+        return transformers_export.export(model, folder, data)
+
+    def describe(self, folder: Path, result: Mapping[str, Any]) -> None:
+        """Write the model card."""
+        transformers_export.model_card(folder, result)

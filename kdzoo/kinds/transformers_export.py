@@ -1,0 +1,112 @@
+"""Transformers of text in the formats of their field: a Hugging Face folder, and a program of torch.export."""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdzoo import atomic
+from kdzoo.batch import as_batch
+from kdzoo.errors import CheckpointError
+from kdzoo.inference import inference
+from kdzoo.models.transformer import Transformer
+
+FOLDER, PROGRAM = "hf", "program.pt2"
+TOLERANCE = 1e-5
+"""Largest difference of outputs, relative to 1 + their size, between a model and what was exported of it."""
+PIPELINES = {"mlm": "fill-mask", "classification": "text-classification", "embedding": "feature-extraction"}
+
+
+def sizes(model: nn.Module) -> dict[str, int | float]:
+    """Return the number of parameters of a transformer's layers, without embeddings and head."""
+    if not isinstance(model, Transformer):
+        return {}
+    return {"layer_parameters": sum(parameter.numel() for parameter in model.layers.parameters())}
+
+
+def export(model: nn.Module, folder: Path, data: Any = None) -> list[Path]:
+    """Write a transformer as ``hf/``, which ``AutoModel.from_pretrained`` opens, and as ``program.pt2``.
+
+    Both are read again and asked a few texts.
+
+    Args:
+        model: nothing is written of one that is no transformer of text.
+        folder: for both.
+        data: whose ``tokenizer`` goes into the folder, and whose test part has the texts.
+
+    Raises:
+        CheckpointError: what was read again gives other outputs.
+    """
+    if not isinstance(model, Transformer) or data is None:
+        return []
+    texts = as_batch(next(iter(data.test_dataloader())))["input"][:4]
+    with inference(model):
+        expected = model.cpu()(texts)
+        found = [_hugging_face(model, folder / FOLDER, getattr(data, "tokenizer", None))]
+        again = type(model.model).from_pretrained(folder / FOLDER, dtype=torch.float32, local_files_only=True)
+        _compare(folder / FOLDER, Transformer(again, model.task).eval()(texts), expected)
+        found.append(_program(model, texts, folder / PROGRAM))
+        _compare(folder / PROGRAM, torch.export.load(folder / PROGRAM).module()(texts), expected)
+    return found
+
+
+def model_card(folder: Path, result: Mapping[str, Any]) -> None:
+    """Write the model card of an exported folder from the report of its run."""
+    if not (folder / FOLDER).is_dir():
+        return
+    rows = [
+        f"| {role} | {name} | {_number(value)} |"
+        for role in ("student", "teacher", "control")
+        for name, value in ((result.get(role) or {}).get("metrics") or {}).items()
+    ]
+    fidelity = [f"| {name} | {_number(value)} |" for name, value in (result["fidelity"].get("student") or {}).items()]
+    lines = [
+        "---",
+        "library_name: transformers",
+        "tags: [knowledge-distillation, kdzoo]",
+        "---",
+        f"# Distilled by `{result['distiller']}` on `{result['data']}`",
+        "",
+        f"Made by `{result['command']}`, seed {result['seed']}.",
+        "",
+        "| model | measure on the test part | value |",
+        "|---|---|---:|",
+        *rows,
+        "",
+        *(["| student against teacher | value |", "|---|---:|", *fidelity, ""] if fidelity else []),
+        f"Parameters: {_number((result['student'] or {}).get('parameters'))}. "
+        f"Versions: {', '.join(f'{name} {version}' for name, version in result['versions'].items())}.",
+    ]
+    atomic.write_text(folder / FOLDER / "README.md", "\n".join(lines) + "\n")
+
+
+def _hugging_face(model: Transformer, folder: Path, tokenizer: Any) -> Path:
+    model.model.save_pretrained(folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _program(model: Transformer, texts: Tensor, path: Path) -> Path:
+    longest = model.max_length or 2**16
+    texts = texts if texts.shape[0] > 1 else texts.repeat(2, 1)
+    shapes = {"input": {0: torch.export.Dim("batch", max=2**16), 1: torch.export.Dim("length", min=2, max=longest)}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.export.save(torch.export.export(model, (texts,), dynamic_shapes=shapes, strict=False), path)
+    return path
+
+
+def _compare(path: Path, found: Tensor, expected: Tensor) -> None:
+    gap = float(((found - expected).abs() / (1 + expected.abs())).max())
+    if not gap <= TOLERANCE:
+        raise CheckpointError(f"{path} does not give the outputs of the model it was exported from (difference {gap:.2g})")
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{_number(value.get('mean'))} (mean over seeds)"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

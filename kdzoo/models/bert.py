@@ -1,0 +1,72 @@
+"""A new BERT of any size, to be trained here; its configuration is that of the library transformers."""
+
+from typing import Any
+
+from kdzoo import checks
+from kdzoo.errors import ConfigError
+from kdzoo.layer_init import build
+from kdzoo.models.hf import import_transformers
+from kdzoo.models.transformer import HEADS, TASKS, Transformer
+
+
+class Bert(Transformer):
+    """Bidirectional transformer encoder with random weights.
+
+    Needs the optional extra `kdzoo[text]`.
+
+    Args:
+        vocab_size: Number of tokens, >= 2.
+        pad_id: Token that pads, in 0..vocab_size-1.
+        task: `mlm`, `classification` or `embedding`; the default class sizes the head by it.
+        num_classes: Logits of a classifier, >= 1; of no use for other tasks.
+        hidden_size: Width, a multiple of `heads`.
+        layers: Number of layers, >= 1.
+        heads: Attention heads of each layer, >= 1.
+        intermediate_size: Width between the two maps of a layer, >= 1; None for 4 times `hidden_size`.
+        max_length: Tokens of the longest text, >= 1.
+        dropout: Probability of dropping a unit or an attention weight, in [0, 1).
+
+    Raises:
+        ConfigError: If the extra is not installed, or an argument is outside its range.
+
+    References:
+        Devlin et al.: BERT, pre-training of deep bidirectional transformers. NAACL 2019, arXiv:1810.04805.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        pad_id: int = 0,
+        task: str = "mlm",
+        num_classes: int | None = None,
+        hidden_size: int = 256,
+        layers: int = 6,
+        heads: int = 4,
+        intermediate_size: int | None = None,
+        max_length: int = 512,
+        dropout: float = 0.1,
+    ) -> None:
+        import_transformers(type(self).__name__)
+        width, n_heads = checks.integer("hidden_size", hidden_size), checks.integer("heads", heads)
+        if width % n_heads:
+            raise ConfigError(f"hidden_size={width} must be a multiple of heads={n_heads}")
+        tokens = checks.integer("vocab_size", vocab_size, least=2)
+        rate = checks.probability("dropout", dropout)
+        config: dict[str, Any] = {
+            "model_type": "bert",
+            "vocab_size": tokens,
+            "pad_token_id": checks.integer("pad_id", pad_id, 0, tokens - 1),
+            "hidden_size": width,
+            "num_hidden_layers": checks.integer("layers", layers),
+            "num_attention_heads": n_heads,
+            "intermediate_size": 4 * width if intermediate_size is None else checks.integer("intermediate_size", intermediate_size),
+            "max_position_embeddings": checks.integer("max_length", max_length),
+            "hidden_dropout_prob": rate,
+            "attention_probs_dropout_prob": rate,
+        }
+        if checks.choice("task", task, TASKS) == "classification":
+            if num_classes is None:
+                raise ConfigError("num_classes is needed for task='classification'; allowed: an integer >= 1")
+            config["num_labels"] = checks.integer("num_classes", num_classes)
+        super().__init__(build({"model_class": f"Bert{HEADS[task]}", "config": config}), task)

@@ -1,0 +1,159 @@
+"""A student that is its teacher with fewer layers: the same architecture, the chosen layers' weights."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from kdzoo import checks
+from kdzoo.batch import as_batch
+from kdzoo.errors import ConfigError
+from kdzoo.layer_init import (
+    as_distilbert,
+    best_layers,
+    build,
+    chosen_layers,
+    copy_layers,
+    fidelity,
+    layers_of,
+    loss,
+    probe,
+    shorter,
+)
+from kdzoo.models.hf import import_transformers
+from kdzoo.models.transformer import HEADS, Transformer
+
+OBJECTIVES: Mapping[str, Callable[..., Any]] = {"fidelity": fidelity, "probe": probe, "loss": loss}
+STARTS = ("teacher", "random")
+FAMILIES = ("same", "distilbert")
+
+
+class Layers(Transformer):
+    """A shallow copy of a transformer, which starts from some of its layers, its embeddings and its head.
+
+    The architecture comes from the teacher; weights are copied by `start_from`, which a run calls when the
+    teacher is trained. Layers and what may be `auto` are numbered from 0.
+
+    Args:
+        teacher_architecture: Class and configuration of the teacher (`Transformer.architecture`); a run knows it.
+        layers: Which of the teacher's layers: `every_other`, `first`, `last`, a list of their numbers, or `auto` for
+            the best by `objective`.
+        depth: Number of layers, >= 1; None for half of the teacher's, or as many as are listed.
+        family: `same` class as the teacher, or `distilbert`: a BERT without token types and pooler, the token-type
+            vector folded into the positions.
+        start: `teacher`, or `random` to copy nothing.
+        objective: By what `auto` chooses, on validation texts: `fidelity` to the teacher's last hidden states,
+            accuracy of a linear `probe`, or `loss` of the task.
+        search_size: Validation texts that `auto` looks at, >= 8.
+        gradient_checkpointing: Whether layers are computed again in the backward pass, which saves memory.
+
+    Attributes:
+        chosen: The layers that it starts from; None before `start_from` where they are searched, or without a start.
+
+    Raises:
+        ConfigError: If the extra is not installed, an argument is outside its range, or the architecture has no
+            such layers.
+
+    References:
+        Sanh et al.: DistilBERT, a distilled version of BERT. arXiv:1910.01108, section 3.
+    """
+
+    def __init__(
+        self,
+        *,
+        teacher_architecture: Mapping[str, Any],
+        layers: str | Sequence[int] = "every_other",
+        depth: int | None = None,
+        family: str = "same",
+        start: str = "teacher",
+        objective: str = "fidelity",
+        search_size: int = 96,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        import_transformers(type(self).__name__)
+        checks.choice("family", family, FAMILIES)
+        self_start = checks.choice("start", start, STARTS)
+        checks.choice("objective", objective, tuple(OBJECTIVES))
+        size = checks.integer("search_size", search_size, least=8)
+        checkpointing = checks.flag("gradient_checkpointing", gradient_checkpointing)
+        deep = number_of_layers(teacher_architecture)
+        searched = isinstance(layers, str) and layers == "auto"
+        if depth is not None:
+            checks.integer("depth", depth, 1, deep)
+        chosen = chosen_layers("every_other" if searched else layers, deep, depth)
+        if family == "distilbert":
+            architecture = as_distilbert(teacher_architecture, len(chosen))
+        else:
+            architecture = shorter(teacher_architecture, chosen)
+        super().__init__(build(architecture), task_of(str(architecture["model_class"])))
+        self.chosen: tuple[int, ...] | None = None if searched else chosen
+        self.start, self.objective, self.search_size, self.depth = self_start, objective, size, len(chosen)
+        self.remark = ""
+        if checkpointing:
+            self.model.activation_checkpointing_enable()
+
+    @property
+    def learned_sizes(self) -> dict[str, Any]:
+        """The layers that were found, so that an exported student need not be searched for again."""
+        return {} if self.chosen is None else {"layers": list(self.chosen)}
+
+    def start_from(self, teacher: nn.Module, data: Any) -> None:
+        """Take the teacher's weights: once, when it is trained.
+
+        Args:
+            teacher: Of the architecture that this student was made for.
+            data: The data module, whose validation texts decide if `layers` is `auto`.
+
+        Raises:
+            ConfigError: The teacher is of another architecture, or there are no validation texts to decide by.
+        """
+        if self.start == "random":
+            return
+        if not isinstance(teacher, Transformer):
+            raise ConfigError(f"student.layers needs a teacher of text from transformers, got {type(teacher).__name__}")
+        if self.chosen is None:
+            self.chosen = self._search(teacher, data)
+        alone = copy_layers(self.model, teacher.model, self.chosen)
+        self.remark = f"layers {list(self.chosen)} of {len(layers_of(teacher.model)[1])}" + (
+            f"; at random: {', '.join(alone)}" if alone else ""
+        )
+
+    def _search(self, teacher: Transformer, data: Any) -> tuple[int, ...]:
+        batches = validation_texts(data, self.search_size)
+        score = OBJECTIVES[self.objective](batches, teacher.model, pad_id=teacher.pad_id)
+        return best_layers(teacher.model, self.depth, score).chosen
+
+
+def task_of(model_class: str) -> str:
+    """Return the task of a class of transformers by its name."""
+    return next(task for task, ending in HEADS.items() if model_class.endswith(ending))
+
+
+def number_of_layers(architecture: Mapping[str, Any]) -> int:
+    """Return how many layers an architecture has, whatever its configuration calls them.
+
+    Raises:
+        ConfigError: It has none.
+    """
+    for name in ("num_hidden_layers", "n_layers", "n_layer", "num_layers"):
+        if isinstance(found := architecture.get("config", {}).get(name), int):
+            return found
+    raise ConfigError(f"teacher_architecture of {architecture.get('model_class')!r} has no number of layers")
+
+
+def validation_texts(data: Any, count: int) -> list[dict[str, Tensor]]:
+    """Return the first validation texts as batches.
+
+    Raises:
+        ConfigError: There are none.
+    """
+    found: list[dict[str, Tensor]] = []
+    for raw in data.val_dataloader() or ():
+        batch = as_batch(raw)
+        left = count - sum(len(one["input"]) for one in found)
+        if left <= 0:
+            break
+        found.append({key: value[:left] for key, value in batch.items()})
+    if not found:
+        raise ConfigError("student.layers='auto' chooses on validation texts, and data has none; set data.val_size")
+    return found
