@@ -143,7 +143,8 @@ def _task(cfg: DictConfig) -> float | None:
 
 
 def _run(cfg: DictConfig, allow: Collection[str], line: str) -> float | None:
-    from kdzoo import kinds, report
+    from kdzoo import report
+    from kdzoo.job import kind_of_student
     from kdzoo.pipeline import run
     from kdzoo.resume import Interrupted
 
@@ -155,7 +156,7 @@ def _run(cfg: DictConfig, allow: Collection[str], line: str) -> float | None:
         sys.exit(stop.exit_code)
     report.show(result)
     print(f"Run folder: {cfg.output_dir}")
-    kind = kinds.of_student(cfg.distiller)
+    kind = kind_of_student(cfg.distiller)
     value = result["student"]["metrics"].get(kind.score)
     return value["mean"] if isinstance(value, Mapping) else value
 

@@ -13,7 +13,7 @@ from torch import nn
 from kdzoo import config, kinds
 from kdzoo.batch import as_batch
 from kdzoo.checkpoint import load_student
-from kdzoo.job import Job, for_seed
+from kdzoo.job import Job, for_seed, kind_of_student
 
 
 def evaluate_folder(folder: Path, cfg: DictConfig, *, allow: Collection[str] = ()) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def evaluate_folder(folder: Path, cfg: DictConfig, *, allow: Collection[str] = (
     model = load_student(folder, allow=allow)
     seed = cfg.seed if cfg.seed is not None else cfg.seeds[0]
     data = Job(for_seed(cfg, seed), seed, folder, allow).data()
-    chosen = kinds.of_student(cfg.distiller)
+    chosen = kind_of_student(cfg.distiller)
     kind = next((one for one in kinds.KINDS.values() if one.owns(model)), chosen)
     kind = kind.on(data, Path(cfg.cache_dir), cfg.judge)
     batches = list(data.test_dataloader())

@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from kdzoo import config
+from kdzoo import config, kinds
 from kdzoo.batch import as_batch
 from kdzoo.data import AdaptedData, BatchData
 from kdzoo.data.randomness import mix_seed
@@ -129,6 +129,11 @@ def show(model: nn.Module, data: Any) -> nn.Module:
                 break
         see(torch.cat(found)[:SEEN])
     return model
+
+
+def kind_of_student(distiller: Mapping[str, Any]) -> kinds.Kind:
+    """Return the kind of the students of a distiller's configuration."""
+    return kinds.get(config.locate(distiller["_target_"]).kinds(distiller)[1])
 
 
 def start(student: nn.Module, teacher: nn.Module | None, data: Any) -> nn.Module:

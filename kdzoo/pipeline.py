@@ -17,7 +17,7 @@ from kdzoo.checkpoint import save_model
 from kdzoo.distiller import Distiller
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.evaluate import cpu_ms_per_1000
-from kdzoo.job import Job, for_seed, show, start
+from kdzoo.job import Job, for_seed, kind_of_student, show, start
 from kdzoo.resume import stop_between_steps
 from kdzoo.training import History, fit
 
@@ -137,7 +137,9 @@ def controls(
     if kind.untaught not in (None, job.settings["distiller"]["_target_"]):
         found["control"] = job.untaught(job.build("student", node), str(kind.untaught))
     for role, changes in distiller.controls.items():
-        found[role] = job.distiller(start(job.build("student", node), distiller.teacher, data), distiller.teacher, changes)
+        found[role] = job.distiller(
+            start(job.build("student", node), distiller.teacher, data), distiller.teacher, changes
+        )
     return found
 
 
@@ -201,7 +203,7 @@ def summarise(jobs: list[Job], outcomes: list[dict[str, Any]], command: str) -> 
     """Return the report over all seeds; its keys are documented in ``docs/report.md``."""
     settings = jobs[0].settings
     merged = report.over_seeds([outcome["models"] for outcome in outcomes])
-    kind = kinds.of_student(settings["distiller"])
+    kind = kind_of_student(settings["distiller"])
     score = kind.score
     fidelity = report.over_seeds([outcome["fidelity"] for outcome in outcomes])
     by_role = {
@@ -238,7 +240,7 @@ def write_report(folder: Path, first: Job, result: Mapping[str, Any]) -> None:
     atomic.write_text(folder / "report.md", report.to_markdown(result, figures))
     atomic.write_text(folder / "citations.bib", registry.citations(*config.targets(first.settings)))
     shutil.copytree(first.folder / "student", folder / "student", dirs_exist_ok=True)
-    kinds.of_student(first.settings["distiller"]).describe(folder / "student", result)
+    kind_of_student(first.settings["distiller"]).describe(folder / "student", result)
     atomic.write_json(folder / "report.json", result)
 
 

@@ -34,7 +34,7 @@ class Coreset(FittedDistiller):
     """
 
     terms: ClassVar[dict[str, float]] = {"real": 1.0}
-    label_terms: ClassVar[frozenset[str]] = frozenset({"real"})
+    label_terms: frozenset[str] = frozenset({"real"})
     teacher_kind: ClassVar[str | None] = None
     student_kind: ClassVar[str] = "data_set"
     contract_settings: ClassVar[dict[str, Any]] = {

@@ -73,7 +73,7 @@ class DatasetDistillation(Distiller):
     """
 
     terms: ClassVar[dict[str, float]] = {"real": 1.0, "teacher": 0.0, "accuracy": 0.0}
-    label_terms: ClassVar[frozenset[str]] = frozenset({"real", "accuracy"})
+    label_terms: frozenset[str] = frozenset({"real", "accuracy"})
     teacher_optional: ClassVar[bool] = True
     student_kind: ClassVar[str] = "data_set"
     contract_settings: ClassVar[dict[str, Any]] = {"data.labels_per_class": None, "distiller.baselines": []}

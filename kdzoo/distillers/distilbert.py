@@ -11,9 +11,9 @@ A classifier has logits for each text instead, an encoder a vector of each text:
 
     sentence  = 1 - cos(mean of s, mean of t)
 
-Further terms weigh 0 unless asked for: ``hidden`` (squared distance of every layer from the teacher's that it began as),
-``attention`` (divergence of its heads, whose dropout is switched off) and ``embedding`` (squared distance of the first hidden states). Terms of the
-layers of a text are means over its tokens where outputs are those of texts.
+Further terms weigh 0 unless asked for: ``hidden`` (squared distance of every layer from the teacher's that it began
+as), ``attention`` (divergence of its heads, whose dropout is switched off) and ``embedding`` (squared distance of the
+first hidden states). Where outputs are those of texts, terms of hidden layers are means over the tokens of each.
 """
 
 import copy
@@ -47,8 +47,8 @@ class DistilBERT(Distiller):
         task: ``mlm``, ``classification`` or ``embedding``.
         temperature: T, finite and greater than 0.
         only_masked: whether ``soft`` compares the masked tokens only; of a masked language model.
-        **options: see :class:`kdzoo.Distiller`; ``soft`` and ``hard`` are no terms of an encoder, ``sentence`` is one of
-            an encoder only.
+        **options: see :class:`kdzoo.Distiller`; ``soft`` and ``hard`` are no terms of an encoder, ``sentence`` is one
+            of an encoder only.
 
     Raises:
         ConfigError: an argument is out of its range, or a model is no such transformer.

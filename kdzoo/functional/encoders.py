@@ -1,7 +1,7 @@
 """Losses on what is inside transformers: directions of hidden states, attention distributions.
 
-Every loss returns one value per row, unreduced, computed and returned in float64. The teacher is a constant: no gradient
-reaches it.
+Every loss returns one value per row, unreduced, computed and returned in float64. The teacher is a constant: no
+gradient reaches it.
 """
 
 import torch

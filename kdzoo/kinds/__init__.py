@@ -1,9 +1,5 @@
 """Kinds of models: what every model of a kind gets, whatever the method."""
 
-from collections.abc import Mapping
-from typing import Any
-
-from kdzoo import config
 from kdzoo.errors import ConfigError
 from kdzoo.kinds.automaton import Automaton
 from kdzoo.kinds.classifier import Classifier
@@ -42,11 +38,6 @@ __all__ = [
     "Poison",
     "get",
 ]
-
-
-def of_student(distiller: Mapping[str, Any]) -> Kind:
-    """Return the kind of the students of a distiller's configuration."""
-    return get(config.locate(distiller["_target_"]).kinds(distiller)[1])
 
 
 def get(name: str) -> Kind:

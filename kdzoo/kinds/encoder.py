@@ -43,7 +43,7 @@ class Predictions:
 
 
 class Encoder(Kind):
-    """Measured by a linear probe of its vectors on the labels, and against its teacher by directions and similarities."""
+    """Measured by a linear probe of its vectors on the labels; against its teacher by directions and similarities."""
 
     name: ClassVar[str] = "encoder"
     needs: ClassVar[str] = "a module that returns a vector [b, H] of each text"
@@ -73,7 +73,9 @@ class Encoder(Kind):
                 vectors = model(batch["input"])
         except Exception as error:
             reason = str(error).splitlines()[0]
-            raise ConfigError(f"{role} {name} cannot take an input of shape {tuple(batch['input'].shape)}: {reason}") from error
+            raise ConfigError(
+                f"{role} {name} cannot take an input of shape {tuple(batch['input'].shape)}: {reason}"
+            ) from error
         if getattr(model, "task", "embedding") != "embedding" or vectors.ndim != 2:
             raise ConfigError(f"{role} {name} is no encoder: it must return vectors [b, H], got {tuple(vectors.shape)}")
         if batch["target"].ndim != 1:
@@ -111,7 +113,7 @@ class Encoder(Kind):
             vectors = one.vectors[:64]
             rows, columns = torch.triu_indices(len(vectors), len(vectors), 1)
             similar[role] = (vectors @ vectors.T)[rows, columns].numpy()
-        taught = {role: one for role, one in similar.items() if role != "teacher"}
+        taught: dict[str, Any] = {role: one for role, one in similar.items() if role != "teacher"}
         return [plotting.similarity_scatter(similar["teacher"], taught, folder / "similarities.png")]
 
     def properties(self, model: nn.Module) -> dict[str, int | float]:

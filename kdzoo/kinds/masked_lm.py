@@ -89,7 +89,7 @@ class MaskedLM(Kind):
         }
 
     def fidelity(self, student: Predictions, teacher: Predictions) -> dict[str, float]:
-        """Return the share of equal most likely tokens, and the mean KL(teacher || student) in nats of the first ones."""
+        """Return the share of equal most likely tokens, and the mean KL(teacher || student) of the first ones in nats."""
         return {
             "agreement": float((student.predicted == teacher.predicted).double().mean()),
             "kl": float(soft_target_kl(student.first, teacher.first, temperature=1.0).mean()),
@@ -100,7 +100,7 @@ class MaskedLM(Kind):
         if "teacher" not in predictions:
             return []
         values: dict[str, Any] = {role: one.log_prob[:DRAWN].numpy() for role, one in predictions.items()}
-        taught = {role: values[role] for role in ("student", "control") if role in values}
+        taught: dict[str, Any] = {role: values[role] for role in ("student", "control") if role in values}
         path = folder / "log_probabilities.png"
         return [plotting.log_prob_scatter(values["teacher"], taught, path, reference="teacher")]
 

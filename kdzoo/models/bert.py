@@ -60,7 +60,9 @@ class Bert(Transformer):
             "hidden_size": width,
             "num_hidden_layers": checks.integer("layers", layers),
             "num_attention_heads": n_heads,
-            "intermediate_size": 4 * width if intermediate_size is None else checks.integer("intermediate_size", intermediate_size),
+            "intermediate_size": 4 * width
+            if intermediate_size is None
+            else checks.integer("intermediate_size", intermediate_size),
             "max_position_embeddings": checks.integer("max_length", max_length),
             "hidden_dropout_prob": rate,
             "attention_probs_dropout_prob": rate,

@@ -115,9 +115,11 @@ def import_transformers(who: str) -> Any:
         ConfigError: it is not installed.
     """
     try:
-        return import_module("transformers")
+        transformers = import_module("transformers")
     except ImportError as error:
         raise ConfigError(f"{who} needs transformers: pip install 'kdzoo[text]'") from error
+    transformers.utils.logging.disable_progress_bar()  # reading a folder takes no time, and tears the lines of a run
+    return transformers
 
 
 def _configuration(transformers: Any, path: str, task: str, num_classes: int | None) -> tuple[Any, bool]:

@@ -6,7 +6,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from kdzoo import checks
-from kdzoo.batch import as_batch
 from kdzoo.errors import ConfigError
 from kdzoo.layer_init import (
     as_distilbert,
@@ -148,8 +147,7 @@ def validation_texts(data: Any, count: int) -> list[dict[str, Tensor]]:
         ConfigError: There are none.
     """
     found: list[dict[str, Tensor]] = []
-    for raw in data.val_dataloader() or ():
-        batch = as_batch(raw)
+    for batch in data.val_dataloader() or ():
         left = count - sum(len(one["input"]) for one in found)
         if left <= 0:
             break

@@ -21,14 +21,16 @@ from kdzoo import checks
 from kdzoo.errors import ConfigError, DataError, NonFiniteLossError
 from kdzoo.tensor_networks import features
 from kdzoo.tensor_networks.contraction import ENGINES, contract
-from kdzoo.tensor_networks.features import FeatureMap
+from kdzoo.tensor_networks.features import FeatureMap, in_words, readable, same
+from kdzoo.tensor_networks.growth import usable_bonds
 from kdzoo.tensor_networks.layout import Layout, layout
-from kdzoo.tensor_networks.measure import Train, inner
-from kdzoo.tensor_networks.network import canonical, nodes, refuse_periodic
+from kdzoo.tensor_networks.measure import Train, check_pair, inner
+from kdzoo.tensor_networks.network import canonical, nodes, reference, refuse_periodic
 from kdzoo.tensor_networks.polynomial import to_polynomial
-from kdzoo.tensor_networks.truncation import truncate
+from kdzoo.tensor_networks.truncation import balanced, moments, truncate
 
 BOUNDARIES = ("open", "periodic")
+METHODS = ("product", "balanced")
 
 
 class MPS(nn.Module):
@@ -109,7 +111,8 @@ class MPS(nn.Module):
         self.bonds = nn.ModuleDict({str(bond): nn.Identity() for bond in self.probes})
         self.left, self.right = nn.Identity(), nn.Identity()
         self.register_buffer("order", _order(order, n_sites))
-        self.register_buffer("before_output", torch.tensor(self.out_site))  # weights of another place do not fit
+        self.register_buffer("before_output", torch.tensor(self.out_site))  # weights of another place do not fit,
+        self.register_buffer("closed", torch.tensor(self.boundary == "periodic"))  # nor those of other ends
         self._allocate(self._carried(bond_dim))
         self._start()
 
@@ -120,7 +123,7 @@ class MPS(nn.Module):
 
         Raises:
             DataError: The inputs have another number of values, or one is outside the feature map's domain.
-            NonFiniteLossError: A contraction is not finite; the message names the site.
+            NonFiniteLossError: A contraction is not finite; the message names the site, or the output core.
         """
         phi = self.features(input)
         samples, turns = phi.shape[2], self.layout.left[0]  # periodic: one sweep for each value of the joined bond
@@ -131,7 +134,19 @@ class MPS(nn.Module):
         left, right, log2 = contract(phi, self.cores, (starts, starts), self.layout, self.engine, stops)
         left, right = self.left(left.T) * log2.exp2()[:, None], self.right(right.T)
         products = torch.einsum("bl,lor,br->bo", left, self.centre, right)
-        return products.unflatten(0, (samples, turns)).sum(1)
+        outputs = products.unflatten(0, (samples, turns)).sum(1)
+        if readable(outputs):
+            self._check_outputs(outputs, left, right)
+        return outputs
+
+    def _check_outputs(self, outputs: Tensor, left: Tensor, right: Tensor) -> None:
+        """Refuse outputs that are not finite though the states are: the output core is not, or they are too large."""
+        bad = ~outputs.isfinite().all(1)
+        if bool(bad.any()) and bool(left.isfinite().all()) and bool(right.isfinite().all()):
+            raise NonFiniteLossError(
+                f"the contraction with the output core, before site {self.out_site} of {self.n_sites} (in the chain's "
+                f"order), is not finite, sample {int(bad.nonzero()[0])}"
+            )
 
     def features(self, input: Tensor) -> Tensor:
         """Return the features (sites, d, batch) of inputs (batch, ...), in the chain's order."""
@@ -146,10 +161,10 @@ class MPS(nn.Module):
 
     def see(self, inputs: Tensor) -> None:
         """Look at training inputs (samples, ...) before the training: feature maps that need data, and their scale."""
-        x = inputs.flatten(1)[:, self.order]
+        x = inputs.to(self.cores.device).flatten(1)[:, self.order]
         self.feature_map.see(x)
         with torch.no_grad():
-            about_one = self.feature_map.unit @ self.feature_map.double_features(x.T)  # (sites, samples)
+            about_one = torch.einsum("nd,nds->ns", self._units(), self.feature_map.double_features(x.T))
             scale = about_one.abs().clamp_min(1e-12).log().mean(1).neg().exp()
             self.load_tensors([core * factor for core, factor in zip(self.sites(), scale, strict=True)], self.centre)
 
@@ -170,16 +185,20 @@ class MPS(nn.Module):
         The bonds become those of the tensors; ``cores`` and ``centre`` are new parameters if a bond changes.
 
         Raises:
-            ConfigError: The bonds of neighbours differ, or there is another number of sites, features or outputs.
+            ConfigError: The bonds of neighbours differ, there is another number of sites, features or outputs, or the
+                ends of an open chain would share a bond.
         """
         chain = [*sites[: self.out_site], centre, *sites[self.out_site :]]
         legs = [self.feature_map.d] * self.n_sites
         legs.insert(self.out_site, self.n_outputs)
         joined = all(one.shape[2] == other.shape[0] for one, other in pairwise(chain))
-        if [one.shape[1] for one in chain] != legs or not joined or chain[0].shape[0] != chain[-1].shape[2]:
+        ends = chain[0].shape[0], chain[-1].shape[2]
+        closed = ends[0] == ends[1] and (ends[0] == 1 or self.boundary == "periodic")
+        if [one.shape[1] for one in chain] != legs or not joined or not closed:
             raise ConfigError(
                 f"tensors of shapes {[tuple(one.shape) for one in chain][:4]}... are no chain of {self.n_sites} sites "
-                f"with {self.feature_map.d} features and {self.n_outputs} outputs before site {self.out_site}"
+                f"with {self.feature_map.d} features and {self.n_outputs} outputs before site {self.out_site}, "
+                f"boundary={self.boundary!r}"
             )
         dims = (chain[0].shape[0], *(one.shape[2] for one in chain))
         if dims != tuple(self.dims.tolist()):
@@ -205,7 +224,7 @@ class MPS(nn.Module):
     def _allocate(self, dims: Sequence[int]) -> None:
         """Make room for bonds ``dims``: those left of the output core from the left end, then those right of it."""
         m, like = self.out_site, getattr(self, "cores", torch.empty(0))
-        self.register_buffer("dims", torch.tensor(dims))
+        self.register_buffer("dims", torch.tensor(dims, device=like.device))
         self._layout = layout(self.feature_map.d, tuple(dims[: m + 1]), tuple(reversed(dims[m + 1 :])))
         learned = like.requires_grad or not isinstance(like, nn.Parameter)
         self.cores = nn.Parameter(like.new_zeros(self._layout.n_cores), learned)
@@ -213,15 +232,19 @@ class MPS(nn.Module):
 
     def _start(self) -> None:
         """Set A[phi] to 1 + noise where the features allow it, and the output core to noise."""
-        unit, bonds = self.feature_map.unit, self.dims.tolist()
+        units, bonds = self._units().to(self.cores), self.dims.tolist()
         spread = self.noise / (self.n_sites * max(bonds)) ** 0.5
         with torch.no_grad():
             for side in (0, 1):
-                for step in range(len(self.layout.sides[side]) - 1):
+                for step, site in enumerate(self.layout.sites[side]):
                     core = self.layout.core(self.cores, side, step)
-                    one = torch.eye(*core.shape[1:], dtype=core.dtype)
-                    core.copy_(unit.to(core.dtype)[:, None, None] * one + spread * torch.randn_like(core))
+                    one = torch.eye(*core.shape[1:]).to(core)
+                    core.copy_(units[site, :, None, None] * one + spread * torch.randn_like(core))
             self.centre.copy_(torch.randn_like(self.centre) / max(bonds) ** 0.5)
+
+    def _units(self) -> Tensor:
+        """Return the weights (sites, d) with which the features of every site give about 1, in float64."""
+        return self.feature_map.unit.expand(self.n_sites, -1)
 
     def _carried(self, bond_dim: int | Sequence[int]) -> list[int]:
         """Return the bonds with ``bond_dim``, none larger than what the tensors on either side of it could use."""
@@ -236,11 +259,7 @@ class MPS(nn.Module):
             return asked
         legs = [self.feature_map.d] * self.n_sites
         legs.insert(m, self.n_outputs)
-        dims = [1, *asked[1:-1], 1]
-        for i in range(1, n):
-            dims[i] = min(dims[i], dims[i - 1] * legs[i - 1])
-        for i in reversed(range(n - 1)):
-            dims[i] = min(dims[i], dims[i + 1] * legs[i])
+        dims = usable_bonds([1, *asked[1:-1], 1], legs)
         if max(dims) < max(asked):
             warnings.warn(
                 f"bond_dim={max(asked)} is more than a chain of {self.n_sites} sites with {self.feature_map.d} "
@@ -250,12 +269,14 @@ class MPS(nn.Module):
         return dims
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        """Take the bonds of the weights that are loaded."""
-        dims, before = state_dict.get(f"{prefix}dims"), state_dict.get(f"{prefix}before_output")
+        """Take the bonds of the weights that are loaded; refuse weights of another output's place or other ends."""
+        dims, before, closed = (state_dict.get(f"{prefix}{name}") for name in ("dims", "before_output", "closed"))
         if before is not None and int(before) != self.out_site:
             raise ConfigError(
                 f"out_site is {self.out_site}, but the weights are those of a chain of out_site={int(before)}"
             )
+        if closed is not None and (theirs := BOUNDARIES[int(closed)]) != self.boundary:
+            raise ConfigError(f"boundary is {self.boundary!r}, but the weights are those of a chain of {theirs!r} ends")
         if dims is not None and len(dims) == len(self.dims) and dims.tolist() != self.dims.tolist():
             self._allocate(dims.tolist())
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
@@ -279,7 +300,11 @@ class MPS(nn.Module):
 
         They are all that the product of the inputs' marginals is to a chain. With another chain of the same order, the
         products are of the features of this one with those of the other.
+
+        Raises:
+            DataError: There are no inputs, one is not finite, or they do not fit the chain.
         """
+        _check_inputs(inputs)
         total = torch.zeros((), dtype=torch.float64, device=self.cores.device)
         for part in inputs.split(4096):
             mine = self.features(part.to(self.cores)).double()
@@ -293,18 +318,25 @@ class MPS(nn.Module):
         Args:
             other: A chain of as many sites, in the same order, and outputs.
             inputs: Samples (samples, ...): the inner product is E[f . g] for inputs whose numbers are independent, each
-                distributed as here. None: that of the coefficients of products of features.
+                distributed as here. None: that of the coefficients of products of features, which mean the same only
+                if both chains have one feature map: of one class, with equal settings, parameters and buffers.
 
         Raises:
             ConfigError: The chains do not fit each other, or are periodic.
+            DataError: There are no inputs, one is not finite, or they do not fit the chains.
         """
+        mine, theirs = self.chain(), other.chain()
+        check_pair(mine, theirs)
         if not torch.equal(self.order, other.order):
             raise ConfigError("an inner product needs chains with one order of sites, got two")
-        if inputs is None:
-            grams = torch.eye(self.feature_map.d).to(self.chain().centre).repeat(self.n_sites, 1, 1)
-        else:
-            grams = self.grams(inputs, other)
-        return inner(self.chain(), other.chain(), grams).sum()
+        if inputs is not None:
+            return inner(mine, theirs, self.grams(inputs, other)).sum()
+        if not same(self.feature_map, other.feature_map):
+            raise ConfigError(
+                "an inner product without inputs needs chains with one feature map, equal in settings and numbers, got "
+                f"{in_words(self.feature_map)} and {in_words(other.feature_map)}"
+            )
+        return inner(mine, theirs, torch.eye(self.feature_map.d).to(mine.centre).repeat(self.n_sites, 1, 1)).sum()
 
     def canonicalize(self) -> None:
         """Make every core an isometry towards the output core, in place; the outputs stay.
@@ -316,9 +348,19 @@ class MPS(nn.Module):
         self._take(*canonical(self.sites(), self.centre.detach().double(), self.out_site))
 
     def truncate(
-        self, bond_dim: int | None = None, max_error: float | None = None, inputs: Tensor | None = None
+        self,
+        bond_dim: int | None = None,
+        max_error: float | None = None,
+        inputs: Tensor | None = None,
+        *,
+        method: str = "product",
     ) -> float:
         """Make the bonds smaller, in place, and return the error ||g - f|| / ||f|| of what it is to what it was.
+
+        Use `product` with inputs: its error is known beforehand and can be limited, and few inputs are enough, as it
+        needs their marginals alone. `balanced` sees how inputs depend on each other. It keeps more where they are
+        nearly functions of one another; otherwise it is no better, holds the states of all inputs at once, and fits
+        what is kept to them, without a bound for others.
 
         Args:
             bond_dim: Largest bond, >= 1; None: as large as needed.
@@ -326,20 +368,31 @@ class MPS(nn.Module):
             inputs: Samples (samples, ...), such as the training data: the error is the root mean square for inputs
                 whose numbers are independent, each distributed as here. None: the error is that of the coefficients
                 of products of features, which may cost far more accuracy.
+            method: `product`, or `balanced`, which needs inputs and a bond_dim and takes no max_error; its error is
+                that on these inputs as they are.
 
         Raises:
             ConfigError: An argument is out of its range, both limits are None, or the chain is periodic.
+            DataError: There are no inputs, one is not finite, or they do not fit the chain.
             NonFiniteLossError: A decomposition fails; the chain is as it was.
         """
-        grams = None if inputs is None else self.grams(inputs)
-        sites, centre, error = truncate(
-            self.sites(),
-            self.centre.detach().double(),
-            self.out_site,
-            grams=grams,
-            bond_dim=bond_dim,
-            max_error=max_error,
-        )
+        chain = self.sites(), self.centre.detach().double(), self.out_site
+        if checks.choice("method", method, METHODS) == "product":
+            grams = None if inputs is None else self.grams(inputs)
+            sites, centre, error = truncate(*chain, grams=grams, bond_dim=bond_dim, max_error=max_error)
+        elif inputs is None or bond_dim is None or max_error is not None:
+            raise ConfigError(
+                f"method='balanced' needs inputs and bond_dim, and has no max_error; got bond_dim={bond_dim}, "
+                f"max_error={max_error} and {'no ' if inputs is None else ''}inputs"
+            )
+        else:
+            _check_inputs(inputs)
+            with torch.no_grad():
+                phi = self.features(inputs.to(self.cores)).double()
+            sites, centre = balanced(*chain, *moments(*chain, phi), bond_dim)
+            before = reference(*chain, phi)
+            gap = (reference(sites, centre, self.out_site, phi) - before).norm()
+            error = float(gap / before.norm().clamp_min(torch.finfo(before.dtype).tiny))
         self._take(sites, centre)
         return error
 
@@ -372,6 +425,14 @@ class MPS(nn.Module):
         place = self.order.argsort().tolist()
         found = to_polynomial(sites, centre, self.out_site)
         return {tuple(one[site] for site in place): value for one, value in found.items()}
+
+
+def _check_inputs(inputs: Tensor) -> None:
+    """Refuse samples of which there are none, or that are not finite."""
+    if inputs.numel() == 0:
+        raise DataError(f"inputs must hold at least one sample, got shape {tuple(inputs.shape)}")
+    if not bool(inputs.isfinite().all()):
+        raise DataError("inputs must be finite, got NaN or infinite numbers")
 
 
 def _order(order: Sequence[int] | Tensor | None, n_sites: int) -> Tensor:

@@ -56,7 +56,7 @@ class MPSClassifier(MPS):
         walk = orders.site_order(order, checks.integers("in_shape", in_shape))
         super().__init__(
             len(walk),
-            num_classes,
+            checks.integer("num_classes", num_classes),
             bond_dim,
             feature_map=feature_map,
             degree=degree,

@@ -1,7 +1,12 @@
 """Matrix product state of patches: a site sees a square of the image, so that near pixels are never far in the chain.
 
 The local features of a patch are 1 and its pixels, or 1 and learned combinations of them. Within a patch the outputs
-are linear in the pixels, across patches multilinear; with patches of one pixel it is the chain of pixels.
+are linear in the pixels, across patches multilinear; with patches of one pixel it is the chain of pixels. Learned
+combinations are the same for all patches: a convolution with a kernel of the size of a patch, whose channels at a place
+are the local features of a site, trained together with the chain (Glasser, Pancotti & Cirac 2018, where a tensor
+network reads the features of a convolutional network). Steps between the patches that are shorter than their side give
+a pixel to several sites, a copy as of the generalised tensor networks there; the outputs are then of a higher degree in
+it. Other chains of this name have the pixels of one patch as their sites, and are the kernel themselves.
 """
 
 from collections.abc import Sequence
@@ -37,20 +42,23 @@ class Pixels(FeatureMap):
 
 
 class PatchMPS(MPS):
-    """Matrix product state whose sites are the patches of an image.
+    """Matrix product state whose sites are the patches of an image; convolutional with `stride` and `learned`.
 
-    Modules to hook are those of `MPS`; a bond is between two patches.
+    Modules to hook are those of `MPS`; a bond is between two patches. Where a product measure is meant (truncation,
+    Sobol indices), the patches are what is independent, also those that share pixels.
 
     Args:
         in_shape: Shape of one image without the batch, (height, width) or (channels, height, width).
         num_classes: Number of logits, >= 1.
-        patch: Side of the square patches, which do not overlap, >= 1; it divides height and width.
+        patch: Side of the square patches, >= 1, at most that of the image.
+        stride: Pixels from one patch to the next, down and across, in 1..patch; less than `patch` lets them overlap.
+            They must end where the image ends. None: `patch`, next to each other.
         learned: Number of learned combinations of a patch's pixels, >= 1; None for the pixels themselves.
         bond_dim: As of `MPS`.
         order: `raster`, `snake` or `hilbert`, of the patches.
         out_site: As of `MPS`, among the patches.
         boundary: As of `MPS`.
-        noise: Deviation of the noise at the start, in units of 1 / sqrt(pixels of the image * bond_dim).
+        noise: Deviation of the noise at the start, in units of 1 / sqrt(pixels of all patches * bond_dim).
         probes: As of `MPS`.
         engine: As of `MPS`.
 
@@ -58,9 +66,16 @@ class PatchMPS(MPS):
         ConfigError: If an argument is outside its range.
 
     Example:
+        >>> import torch
         >>> model = PatchMPS(in_shape=(1, 28, 28), num_classes=10, patch=4, bond_dim=8)
         >>> model.n_sites, model(torch.rand(2, 1, 28, 28)).shape
         (49, torch.Size([2, 10]))
+        >>> PatchMPS(in_shape=(1, 28, 28), num_classes=10, patch=4, stride=2, learned=8, bond_dim=8).grid
+        (13, 13)
+
+    References:
+        Glasser, Pancotti, Cirac: From probabilistic graphical models to generalized tensor networks for supervised
+            learning. arXiv:1806.05964, 2018.
     """
 
     def __init__(
@@ -69,6 +84,7 @@ class PatchMPS(MPS):
         in_shape: Sequence[int],
         num_classes: int,
         patch: int = 4,
+        stride: int | None = None,
         learned: int | None = None,
         bond_dim: int | Sequence[int] = 16,
         order: str = "snake",
@@ -79,13 +95,15 @@ class PatchMPS(MPS):
         engine: str = "auto",
     ) -> None:
         shape, side = checks.integers("in_shape", in_shape), checks.integer("patch", patch)
-        channels, height, width = (1, *shape) if len(shape) == 2 else shape if len(shape) == 3 else (0, 1, 1)
-        if not channels or height % side or width % side:
+        step = side if stride is None else checks.integer("stride", stride, most=side)
+        channels, *sides = (1, *shape) if len(shape) == 2 else shape if len(shape) == 3 else (1, 0, 0)
+        if any(length < side or (length - side) % step for length in sides):
             raise ConfigError(
-                f"patch={patch} must divide height and width of images of shape (height, width) or (channels, height, "
-                f"width), got in_shape={shape}"
+                f"patches of patch={side} with stride={step} must fill images of shape (height, width) or (channels, "
+                f"height, width) to their edges: (side - patch) a multiple of stride; got in_shape={shape}"
             )
-        walk = site_order(checks.choice("order", order, ORDERS), (height // side, width // side))
+        grid = tuple((length - side) // step + 1 for length in sides)
+        walk = site_order(checks.choice("order", order, ORDERS), grid)
         pixels = channels * side**2
         spread = checks.number("noise", noise, least=0.0) / pixels**0.5
         super().__init__(
@@ -100,16 +118,16 @@ class PatchMPS(MPS):
             probes=probes,
             engine=engine,
         )
-        self.in_shape, self.patch = shape, side
+        self.in_shape, self.patch, self.stride, self.grid = shape, side, step, grid
 
     def features(self, input: Tensor) -> Tensor:
         """Return the features (sites, d, batch) of images (batch, ...), in the chain's order."""
         if tuple(input.shape[1:]) != self.in_shape:
             raise DataError(f"the chain has in_shape={self.in_shape}, got inputs of shape {tuple(input.shape[1:])}")
-        side = self.patch
         image = input if len(self.in_shape) == 3 else input[:, None]
-        blocks = image.unflatten(3, (-1, side)).unflatten(2, (-1, side))  # (batch, channels, rows, side, columns, side)
-        patches = blocks.permute(2, 4, 1, 3, 5, 0).flatten(2, 4).flatten(0, 1)  # (patches, pixels, batch)
+        windows = image.unfold(2, self.patch, self.stride).unfold(3, self.patch, self.stride)
+        # (batch, channels, rows, columns, side, side) to (patches, pixels, batch)
+        patches = windows.permute(2, 3, 1, 4, 5, 0).flatten(2, 4).flatten(0, 1)
         return self._in_chain(self.feature_map(patches.index_select(0, self.order)))
 
     def see(self, inputs: Tensor) -> None:

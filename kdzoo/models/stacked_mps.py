@@ -15,7 +15,7 @@ from kdzoo import checks
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.models.mps import MPS
 from kdzoo.tensor_networks import orders
-from kdzoo.tensor_networks.polynomial import Coefficients, polynomial_layer
+from kdzoo.tensor_networks.polynomial import Coefficients, composed, polynomial_layer
 
 ORDERS = ("raster", "snake", "hilbert")
 MOST_NUMBERS = 2**26
@@ -102,6 +102,25 @@ class StackedMPS(nn.Module):
     def learned_sizes(self) -> dict[str, Any]:
         """Arguments that build layers of these bonds."""
         return {"bond_dim": self.second.dims.tolist(), "hidden_bond_dim": self.first.dims.tolist()}
+
+    def to_polynomial(self) -> dict[tuple[int, ...], Tensor]:
+        """Return exponents of the flat input's numbers -> coefficients of all classes, of a small stack, in float64.
+
+        Raises:
+            ConfigError: There might be more than 65,536 monomials. If every number between the layers depends on every
+                input, an input's exponents go up to the number n * copies of all of them: (1 + n * copies)^n monomials.
+        """
+        n, own = len(self.order), self.first.to_polynomial()
+        numbers: list[dict[tuple[int, ...], float]] = []
+        for k in range(n * self.copies):
+            copied = tuple(int(i == k // self.copies) for i in range(n))
+            number = {one: float(value[k]) for one, value in own.items()}
+            number[copied] = number.get(copied, 0.0) + 1.0
+            numbers.append({one: value for one, value in number.items() if value})
+        second = self.second
+        found = composed(second.sites(), second.centre.detach().double(), second.out_site, numbers, n)
+        place = self.order.argsort().tolist()
+        return {tuple(one[i] for i in place): value for one, value in found.items()}
 
     @classmethod
     def from_polynomial(cls, coefficients: Coefficients, **options: Any) -> "StackedMPS":

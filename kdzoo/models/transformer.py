@@ -47,7 +47,7 @@ class Transformer(nn.Module):
         return architecture_of(self.model)
 
     @property
-    def layers(self) -> nn.ModuleList:
+    def layers(self) -> nn.ModuleList | nn.Sequential:
         """The wrapped model's layers."""
         return layers_of(self.model)[1]
 
@@ -102,10 +102,13 @@ class Transformer(nn.Module):
         if input.dim() != 2 or input.dtype not in (torch.int64, torch.int32):
             raise ConfigError(f"input must be 2-D int token ids, got {input.dtype} {list(input.shape)}")
         if self.max_length is not None and input.shape[1] > self.max_length:
-            raise ConfigError(f"texts of {input.shape[1]} tokens are longer than the {self.max_length} positions of "
-                              f"{type(self.model).__name__}; cut them (data.max_length, data.block_size)")
-        masks = self._takes_mask and self.pad_id is not None
-        return {"input_ids": input, **({"attention_mask": input.ne(self.pad_id).long()} if masks else {})}
+            raise ConfigError(
+                f"texts of {input.shape[1]} tokens are longer than the {self.max_length} positions of "
+                f"{type(self.model).__name__}; cut them (data.max_length, data.block_size)"
+            )
+        if self.pad_id is None or not self._takes_mask:
+            return {"input_ids": input}
+        return {"input_ids": input, "attention_mask": input.ne(self.pad_id).long()}
 
     def _output(self, answer: Any, mask: Tensor | None) -> Tensor:
         if self.task != "embedding":

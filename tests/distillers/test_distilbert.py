@@ -11,9 +11,9 @@ from kdzoo.batch import IGNORE
 from kdzoo.distillers import DistilBERT
 from kdzoo.distillers.distilbert import without_padding
 from kdzoo.errors import ConfigError
+from kdzoo.models import Bert, Layers
 
 pytest.importorskip("transformers")
-from kdzoo.models import Bert, Layers
 
 V = 40
 
@@ -71,9 +71,13 @@ def test_every_term_is_zero_between_equal_models(task):
     teacher = bert(task)
     student = Layers(teacher_architecture=teacher.architecture, layers=[0, 1, 2, 3])
     student.start_from(teacher, None)
-    distiller = DistilBERT(student, teacher, task=task, loss_weights={"hidden": 1.0, "attention": 1.0, "embedding": 1.0})
+    distiller = DistilBERT(
+        student, teacher, task=task, loss_weights={"hidden": 1.0, "attention": 1.0, "embedding": 1.0}
+    )
     terms = distiller.losses(batch_of(task))
-    expected = {"cosine", "hidden", "attention", "embedding"} | ({"sentence"} if task == "embedding" else {"soft", "hard"})
+    expected = {"cosine", "hidden", "attention", "embedding"} | (
+        {"sentence"} if task == "embedding" else {"soft", "hard"}
+    )
     assert terms.keys() == expected
     for name in expected - {"hard"}:
         assert terms[name].abs().max() < 1e-6, name
@@ -82,8 +86,15 @@ def test_every_term_is_zero_between_equal_models(task):
 def gradient(distiller, batch):
     """Return the gradient of the first optimizer step, by the weights before and after a step of size 1."""
     before = [parameter.detach().clone() for parameter in distiller.trainable()]
-    run = pl.Trainer(max_steps=1, accelerator="cpu", logger=False, enable_checkpointing=False,
-                     enable_progress_bar=False, enable_model_summary=False, precision="64-true")
+    run = pl.Trainer(
+        max_steps=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        precision="64-true",
+    )
     run.fit(distiller, DataLoader([batch], batch_size=None))
     return torch.cat([(a - b.detach()).flatten() for a, b in zip(before, distiller.trainable(), strict=True)])
 
@@ -158,9 +169,9 @@ def test_padding_at_the_end_is_cut():
 
 def test_a_model_of_another_task_is_refused():
     student, teacher = pair("classification")
-    with pytest.raises(ConfigError, match="^student must be a transformer of text of task 'mlm', got task='classific"):
+    with pytest.raises(ConfigError, match=r"^student must be a transformer of text of task 'mlm', got task='classific"):
         DistilBERT(student, teacher)
-    with pytest.raises(ConfigError, match="^student must be a transformer of text of task 'mlm', got Linear"):
+    with pytest.raises(ConfigError, match=r"^student must be a transformer of text of task 'mlm', got Linear"):
         DistilBERT(torch.nn.Linear(2, 2), bert())
 
 

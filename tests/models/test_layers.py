@@ -5,9 +5,9 @@ import torch
 
 from kdzoo import checkpoint
 from kdzoo.errors import ConfigError
+from kdzoo.models import Bert, Layers
 
 pytest.importorskip("transformers")
-from kdzoo.models import Bert, Layers
 
 V = 50
 
@@ -15,7 +15,9 @@ V = 50
 def bert(task="mlm", **options):
     torch.manual_seed(0)
     return Bert(
-        vocab_size=V, task=task, **{"num_classes": 3, "hidden_size": 16, "layers": 6, "heads": 2, "max_length": 20, **options}
+        vocab_size=V,
+        task=task,
+        **{"num_classes": 3, "hidden_size": 16, "layers": 6, "heads": 2, "max_length": 20, **options},
     )
 
 
@@ -137,15 +139,15 @@ def test_an_exported_student_needs_no_teacher(tmp_path):
     ],
 )
 def test_what_cannot_be_is_refused(options, message):
-    with pytest.raises(ConfigError, match=f"^{message}"):
+    with pytest.raises(ConfigError, match=rf"^{message}"):
         Layers(teacher_architecture=bert().architecture, **options)
 
 
 def test_long_texts_and_other_inputs_are_refused():
     model = bert()
-    with pytest.raises(ConfigError, match="^texts of 21 tokens are longer than the 20 positions of Bert"):
+    with pytest.raises(ConfigError, match=r"^texts of 21 tokens are longer than the 20 positions of Bert"):
         model(torch.ones(1, 21, dtype=torch.long))
-    with pytest.raises(ConfigError, match="^input must be 2-D int token ids"):
+    with pytest.raises(ConfigError, match=r"^input must be 2-D int token ids"):
         model(torch.ones(1, 4))
 
 
