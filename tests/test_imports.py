@@ -10,30 +10,48 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "kdzoo"
 FILES = sorted(PACKAGE.rglob("*.py"))
-BASE = {"errors", "checks", "batch", "terms", "hooks", "inference", "atomic", "strings", "language"}
+BASE = {
+    "errors",
+    "checks",
+    "batch",
+    "terms",
+    "hooks",
+    "inference",
+    "atomic",
+    "strings",
+    "language",
+    "vocabulary",
+    "reading",
+}
 """Small modules without a room of their own, which every room may use."""
 ROOMS = {
     "functional": {"functional", "errors", "checks"},
     "graphical": {"graphical", "functional", "inference", "plotting", "errors", "checks"},
     "tensor_networks": {"tensor_networks", "functional", "plotting", "atomic", "errors", "checks"},
-    "models": {"models", "functional", "graphical", "tensor_networks", "language", "strings", "errors", "checks"},
+    "models": {
+        *("models", "functional", "graphical", "tensor_networks", "layer_init", "language", "strings"),
+        *("reading", "vocabulary", "errors", "checks"),
+    },
+    "layer_init": {"layer_init", "inference", "errors", "checks"},
     "metrics": {"metrics", "functional", "inference", "errors", "checks"},
     "automata": {"automata", "functional", "strings", "language", "errors", "checks", "atomic"},
-    "data": {"data", "automata", "strings", "language", "errors", "checks", "atomic"},
+    "data": {"data", "automata", "strings", "language", "vocabulary", "errors", "checks", "atomic"},
     "distillers": {
         *("distillers", "distiller", "fitted", "functional", "automata", "synthetic", "graphical", "tensor_networks"),
-        *("data", "plotting"),
+        *("data", "layer_init", "plotting"),
         *BASE,
     },
     "kinds": {
         *("kinds", "metrics", "plotting", "functional", "automata", "synthetic", "graphical", "models", "data"),
-        *("tensor_networks",),
+        *("layer_init", "tensor_networks"),
         *("checkpoint", *BASE),
     },
     "synthetic": {"synthetic", "functional", "models", "data", "plotting", *BASE},
     "distiller": {*BASE},
     "fitted": {"distiller", *BASE},
-    "schedules": set(),
+    "schedules": {"checks"},
+    "reading": set(),
+    "vocabulary": {"errors", "checks"},
     "errors": set(),
     "config": {"errors"},
     "signatures": {"config"},

@@ -6,6 +6,7 @@ from kdzoo.data.celeba import CelebA
 from kdzoo.data.cifar10 import CIFAR10
 from kdzoo.data.contract import IGNORE, Batch, BatchData
 from kdzoo.data.digits import Digits
+from kdzoo.data.docstrings import Docstrings
 from kdzoo.data.generated import UHL, GeneratedStrings, RandomAutomaton, Reber, Tomita
 from kdzoo.data.iam_ondb import IAMOnDB
 from kdzoo.data.kanji_strokes import KanjiStrokes
@@ -21,23 +22,31 @@ from kdzoo.data.real_sequences import RealSequences, SequenceData
 from kdzoo.data.sampled import SampledStrings
 from kdzoo.data.samplers import EpochBatches
 from kdzoo.data.sequences import Corpus, StringData
+from kdzoo.data.shakespeare_text import ShakespeareText
+from kdzoo.data.sst2 import SST2
 from kdzoo.data.string_files import StringFiles
 from kdzoo.data.svhn import SVHN
+from kdzoo.data.text import BlockData, TextBlocks
+from kdzoo.data.text_classes import ClassifiedTexts, TextClasses
 from kdzoo.data.tinyshakespeare import TinyShakespeare
 
 __all__ = [
     "CIFAR10",
     "IGNORE",
     "MNIST",
+    "SST2",
     "SVHN",
     "UHL",
     "AdaptedData",
     "ArrayData",
     "Batch",
     "BatchData",
+    "BlockData",
     "CelebA",
+    "ClassifiedTexts",
     "Corpus",
     "Digits",
+    "Docstrings",
     "EpochBatches",
     "FashionMNIST",
     "GeneratedStrings",
@@ -58,8 +67,11 @@ __all__ = [
     "Reber",
     "SampledStrings",
     "SequenceData",
+    "ShakespeareText",
     "StringData",
     "StringFiles",
+    "TextBlocks",
+    "TextClasses",
     "TinyShakespeare",
     "Tomita",
     "mix_seed",

@@ -29,6 +29,8 @@ class EpochBatches(Sampler[tuple[int, Tensor]]):
         drop_last: leave out a last batch that is smaller than ``batch_size``.
         rank: this process, in 0..world_size-1.
         world_size: number of processes, >= 1.
+        whole: give every rank the whole batch, for data whose samples depend on what else is in it; the data set
+            takes the rank's :meth:`share` itself.
 
     Attributes:
         epoch: the epoch that the next iterator walks through.
@@ -51,12 +53,14 @@ class EpochBatches(Sampler[tuple[int, Tensor]]):
         drop_last: bool = False,
         rank: int = 0,
         world_size: int = 1,
+        whole: bool = False,
     ) -> None:
         self.n = integer("n", n, 1)
         self.batch_size = integer("batch_size", batch_size, 1)
         self.seed = seed
         self.shuffle = flag("shuffle", shuffle)
         self.drop_last = flag("drop_last", drop_last)
+        self.whole = flag("whole", whole)
         self.epoch = 0
         self.start = 0
         self.set_share(rank, world_size)
@@ -121,15 +125,29 @@ class EpochBatches(Sampler[tuple[int, Tensor]]):
             self._skipped_in = self.epoch
         return self._walk(self.epoch, self.start)
 
+    def share(self, n: int) -> slice:
+        """Return where this rank's share of a batch of ``n`` samples is.
+
+        Example:
+            >>> EpochBatches(5, 5, seed=0, rank=1, world_size=2).share(5)
+            slice(2, 5, None)
+        """
+        return slice(n * self.rank // self.world_size, n * (self.rank + 1) // self.world_size)
+
     def _walk(self, epoch: int, start: int) -> Iterator[tuple[int, Tensor]]:
-        order = permutation(self.n, self.seed, epoch) if self.shuffle else torch.arange(self.n)
+        order = self._order(epoch)
         for batch in range(start, len(self)):
-            yield epoch, self._share_of(order[batch * self.batch_size : (batch + 1) * self.batch_size])
+            indices = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            yield epoch, indices if self.whole else self._own(indices)
         self.start = 0
 
-    def _share_of(self, indices: Tensor) -> Tensor:
-        n = len(indices)
-        return indices[n * self.rank // self.world_size : n * (self.rank + 1) // self.world_size]
+    def _order(self, epoch: int) -> Tensor:
+        """Return all samples, batch after batch."""
+        return permutation(self.n, self.seed, epoch) if self.shuffle else torch.arange(self.n)
+
+    def _own(self, indices: Tensor) -> Tensor:
+        """Return this rank's samples of a batch."""
+        return indices[self.share(len(indices))]
 
 
 def check_batch_size(batch_size: int, n: int) -> None:

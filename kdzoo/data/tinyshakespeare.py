@@ -62,9 +62,17 @@ class TinyShakespeare(StringData):
         if self.root is None and search_root(None, _FOLDER, [_FILE]) is None:
             download(self.url, cache_root() / _FOLDER / _FILE, self.md5)
 
+    def path(self) -> Path:
+        """Return where the text is.
+
+        Raises:
+            DataError: it is nowhere.
+        """
+        return find_root(self.root, _FOLDER, [_FILE]) / _FILE
+
     def load(self) -> Corpus:
         """Read the text and cut it."""
-        path = find_root(self.root, _FOLDER, [_FILE]) / _FILE
+        path = self.path()
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:

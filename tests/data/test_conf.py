@@ -33,7 +33,8 @@ def test_one_file_for_each_data_set():
     images = ["arrays", "celeba", "cifar10", "digits", "digits_labelled", "fashion_mnist", "mnist", "svhn"]
     strings = ["pautomac", "random_automaton", "reber", "strings", "tinyshakespeare", "tomita", "uhl"]
     real = ["iam_ondb", "kanji_strokes", "old_faithful", "polymusic"]
-    assert [file.stem for file in FILES] == sorted(images + strings + real)
+    texts = ["docstrings", "shakespeare_text", "sst2", "text", "text_classes"]
+    assert [file.stem for file in FILES] == sorted(images + strings + real + texts)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -45,6 +46,8 @@ def test_keys_and_defaults_equal_the_signature(file):
     expected = parameters(getattr(kdzoo_data, name))
     assert expected.pop("seed") == 0
     assert node.keys() == expected.keys()
+    if "tokenizer" in node:
+        assert (node.pop("tokenizer"), expected.pop("tokenizer")) == ("${oc.select:teacher.path,null}", None)
     if file.stem == "digits_labelled":
         assert node["labels_per_class"] is None
         del expected["labels_per_class"]
