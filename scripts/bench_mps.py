@@ -83,10 +83,14 @@ def peer(bond: int) -> Step:
     return step
 
 
-def steps(bond: int) -> dict[str, Step]:
+def names() -> list[str]:
     """Return what is compared, the peer first if it is installed."""
-    found = {PEER: peer(bond)} if importlib.util.find_spec(PEER) else {}
-    return found | {engine: ours(bond, engine) for engine in ENGINES}
+    return [*([PEER] if importlib.util.find_spec(PEER) else []), *ENGINES]
+
+
+def step_of(name: str, bond: int) -> Step:
+    """Return forward and backward of the peer or of an engine."""
+    return peer(bond) if name == PEER else ours(bond, name)
 
 
 def wall_seconds(run: Step) -> float:
@@ -102,31 +106,38 @@ def product() -> object:
     return [matrix @ matrix for _ in range(PRODUCTS)]
 
 
-def measured(bond: int, rounds: int, clock: Callable[[Step], float]) -> dict[str, list[float]]:
-    """Return the times of a step of everything that is compared, and of the products, in turns."""
-    runs = {**steps(bond), "product": product}
+def measured(runs: dict[str, Step], rounds: int, clock: Callable[[Step], float]) -> dict[str, list[float]]:
+    """Return the times of all runs in turns, after one that does not count of each; print them, as some take long."""
     for run in runs.values():
         run()
-    return in_turns({name: functools.partial(clock, run) for name, run in runs.items()}, rounds)
+    times = in_turns({name: functools.partial(clock, run) for name, run in runs.items()}, rounds)
+    for name, some in times.items():
+        print(f"  {clock.__name__}, {name}: " + ", ".join(f"{1e3 * one:.1f} ms" for one in some), flush=True)
+    return times
 
 
 def row(bond: int, place: int, rounds: int, peers: str) -> tuple[list[list[object]], dict[str, bool]]:
-    """Return the rows of a bond dimension, and which of its targets are reached."""
+    """Return the rows of a bond dimension, and which of its targets are reached; print what is known on the way."""
+    print(f"D = {bond}", flush=True)
     torch.set_num_threads(1)
-    cpu = measured(bond, rounds, cpu_seconds)
+    runs = {name: step_of(name, bond) for name in names()} | {"product": product}
+    cpu = measured(runs, rounds, cpu_seconds)
     torch.set_num_threads(2)
-    wall = measured(bond, rounds, wall_seconds)
+    wall = measured(runs, rounds, wall_seconds)
     torch.set_num_threads(1)
-    names = [name for name in cpu if name != "product"]
-    memory = {name: in_fresh_process(["--peak", name, str(bond), "--peers", peers], 3) for name in names}
+    memory = {
+        name: in_fresh_process(["--peak", name, str(bond), "--peers", peers], 1 if name == PEER else 3)
+        for name in names()
+    }
     share = 6 * SITES * BATCH * 2 * bond**2 / (PRODUCTS * 2 * SIDE**3)  # of the operations of a step to the products'
     rows, reached = [], {}
-    for name in names:
+    for name in names():
         peak = share * ratio(cpu, "product", name)
         times = [f"{1e3 * statistics.median(one[name]):.1f}" for one in (cpu, wall)]
-        less = [ratio(one, PEER, name) for one in (cpu, wall)] if PEER in names else []
+        less = [ratio(one, PEER, name) for one in (cpu, wall)] if PEER in names() else []
         cells = [times[0], *(f"{one:.1f}" for one in less[:1]), times[1], *(f"{one:.1f}" for one in less[1:])]
         rows.append([f"{bond}", name, *cells, f"{100 * peak:.0f} %", f"{memory[name]:.0f}"])
+        print(*rows[-1], sep=" | ", flush=True)
         if less and name in ENGINES:
             reached[f"{name}, D = {bond}: {LESS_CPU[name][place]} times less CPU time"] = (
                 less[0] >= LESS_CPU[name][place]
@@ -149,15 +160,14 @@ def main() -> None:
     if options.peak:
         name, bond = options.peak
         torch.set_num_threads(1)
-        steps(2)[name]()  # what is loaded on first use
-        run = steps(int(bond))[name]
-        return print(added_memory(run))
+        step_of(name, 2)()  # what is loaded on first use
+        return print(added_memory(step_of(name, int(bond))))
     rows, reached = [], {}
     for place, bond in enumerate(BONDS):
         more, also = row(bond, place, options.rounds, options.peers)
         rows += more
         reached |= also
-    compared = [f"{PEER} /"] if importlib.util.find_spec(PEER) else []
+    compared = [f"{PEER} /"] if PEER in names() else []
     publish(
         "mps",
         "A step of a matrix product state",

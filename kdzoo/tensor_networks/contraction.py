@@ -19,7 +19,7 @@ from torch import Tensor
 from kdzoo.checks import choice
 from kdzoo.errors import ConfigError, DataError, NonFiniteLossError
 from kdzoo.tensor_networks import kernel, torch_sweep
-from kdzoo.tensor_networks.layout import Layout, layout
+from kdzoo.tensor_networks.layout import Layout, from_text, layout
 
 Ends = tuple[Tensor, Tensor, Tensor]
 Stop = Callable[[Tensor], Tensor]
@@ -62,7 +62,7 @@ def contract(
     if engine == "autograd" or phi.shape[2] == 0:
         return _plainly(phi, cores, starts, plan)
     sweep = _sweep if torch.compiler.is_compiling() else _Sweep.apply
-    found = sweep(phi, cores, *starts, list(plan.left), list(plan.right), engine)
+    found = sweep(phi, cores, *starts, plan.text, engine)
     left, right, log2 = found[:3]
     return left, right, log2.sum(0)
 
@@ -81,7 +81,7 @@ def _with_stops(
         bonds, last = plan.sides[side], len(plan.sides[side]) - 1
         cuts = sorted({0, last, *(step for one, step in stops if one == side)})
         for first, end in pairwise(cuts):
-            piece = layout(plan.d, bonds[first : end + 1], (1,))
+            piece = layout(plan.d, bonds[first : end + 1], (1,), (side, first, plan.n_sites))
             own = torch.cat([plan.core(cores, side, step).flatten() for step in range(first, end)])
             ones = phi.new_ones(1, phi.shape[2])
             current, _, log2 = contract(phi[list(plan.sites[side][first:end])], own, (current, ones), piece, engine)
@@ -154,38 +154,33 @@ def _sweep(
     cores: Tensor,
     left: Tensor,
     right: Tensor,
-    left_bonds: list[int],
-    right_bonds: list[int],
+    chain: str,
     engine: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return both ends, the sums of exponents (2, samples), and what the backward pass needs."""
-    plan = layout(phi.shape[1], tuple(left_bonds), tuple(right_bonds))
+    """Return both ends, the sums of exponents (2, samples), and what the backward pass needs.
+
+    ``chain`` is the text of the layout.
+    """
+    plan = from_text(chain)
     states, scales, log2 = _SWEEPS[chosen_engine(phi, engine)].forward(phi, cores, (left, right), plan)
-    ends = [
-        torch_sweep.state(states, plan, side, len(plan.sides[side]) - 1)[:, : phi.shape[2]].clone() for side in (0, 1)
-    ]
-    if not all(bool(torch.isfinite(end).all()) for end in ends):
-        raise NonFiniteLossError(_where(states[:, : phi.shape[2]], plan))
-    exponents = log2[:, : phi.shape[2]].sum(0)
-    if phi.shape[2] and float(exponents.max()) > (most := math.log2(torch.finfo(phi.dtype).max)):
-        raise NonFiniteLossError(
-            f"the contraction of {plan.n_sites} sites is about 2^{int(exponents.max())} for sample "
-            f"{int(exponents.argmax())}, beyond 2^{most:.0f}, the largest {phi.dtype}"
-        )
-    return ends[0], ends[1], log2.clone(), states, scales
+    samples = phi.shape[2]
+    left, right = (torch_sweep.state(states, plan, side, -1)[:, :samples].clone() for side in (0, 1))
+    if samples:
+        _check_range(left, right, states, scales, log2, plan)
+    return left, right, log2, states, scales
 
 
 @_sweep.register_fake
-def _(phi, cores, left, right, left_bonds, right_bonds, engine):  # type: ignore[no-untyped-def]
+def _(phi, cores, left, right, chain, engine):  # type: ignore[no-untyped-def]
     del cores, left, right
-    samples = phi.shape[2]
+    plan, samples = from_text(chain), phi.shape[2]
     whole = kernel.padded_samples(samples, phi.dtype) if chosen_engine(phi, engine) == "compiled" else samples
-    rescalings = (max(len(left_bonds), len(right_bonds)) - 1) // torch_sweep.EVERY
+    rescalings = (max(len(plan.left), len(plan.right)) - 1) // torch_sweep.EVERY
     return (
-        phi.new_empty(left_bonds[-1], samples),
-        phi.new_empty(right_bonds[-1], samples),
+        phi.new_empty(plan.left[-1], samples),
+        phi.new_empty(plan.right[-1], samples),
         phi.new_empty(2, samples),
-        phi.new_empty(sum(left_bonds) + sum(right_bonds), whole),
+        phi.new_empty(plan.n_states, whole),
         phi.new_empty(2, rescalings, whole),
     )
 
@@ -198,13 +193,12 @@ def _sweep_backward(
     scales: Tensor,
     left: Tensor,
     right: Tensor,
-    left_bonds: list[int],
-    right_bonds: list[int],
+    chain: str,
     engine: str,
     of_phi: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of features (empty unless asked for), cores and starts from those of the ends."""
-    plan = layout(phi.shape[1], tuple(left_bonds), tuple(right_bonds))
+    plan = from_text(chain)
     of_features, of_cores, starts = _SWEEPS[chosen_engine(phi, engine)].backward(
         phi, cores, (states, scales), (left, right), plan, of_phi=of_phi
     )
@@ -213,10 +207,10 @@ def _sweep_backward(
 
 
 @_sweep_backward.register_fake
-def _(phi, cores, states, scales, left, right, left_bonds, right_bonds, engine, of_phi):  # type: ignore[no-untyped-def]
+def _(phi, cores, states, scales, left, right, chain, engine, of_phi):  # type: ignore[no-untyped-def]
     del states, scales, left, right, engine
-    samples = phi.shape[2]
-    starts = phi.new_empty(left_bonds[0], samples), phi.new_empty(right_bonds[0], samples)
+    plan, samples = from_text(chain), phi.shape[2]
+    starts = phi.new_empty(plan.left[0], samples), phi.new_empty(plan.right[0], samples)
     return torch.empty_like(phi) if of_phi else phi.new_empty(0), torch.empty_like(cores), *starts
 
 
@@ -231,10 +225,10 @@ def _differentiate(ctx: Any, operator: Any, left: Tensor | None, right: Tensor |
     of_phi, (phi, *_) = ctx.needs_input_grad[0], ctx.saved_tensors
     ends = [
         phi.new_zeros(bonds[-1], phi.shape[2]) if end is None else end
-        for end, bonds in zip((left, right), ctx.settings[:2], strict=True)
+        for end, bonds in zip((left, right), from_text(ctx.settings[0]).sides, strict=True)
     ]
     found = operator(*ctx.saved_tensors, *ends, *ctx.settings, of_phi)
-    return found[0] if of_phi else None, *found[1:], None, None, None
+    return found[0] if of_phi else None, *found[1:], None, None
 
 
 _sweep.register_autograd(  # for compiled code, which does not see into functions; functorch does not see into operators
@@ -305,15 +299,39 @@ def _one_by_one(function: Any, info: Any, in_dims: Any, arguments: Any) -> Any:
     return results, (0,) * len(results)
 
 
-def _where(states: Tensor, plan: Layout) -> str:
+def _check_range(left: Tensor, right: Tensor, states: Tensor, scales: Tensor, log2: Tensor, plan: Layout) -> None:
+    """Refuse ends that are not finite, and a true product beyond the largest number of the dtype."""
+    if not all(math.isfinite(float(one)) for end in (left, right) for one in end.aminmax()):
+        raise NonFiniteLossError(_not_finite(states[:, : left.shape[1]], plan))
+    exponents, most = log2.sum(0), math.log2(torch.finfo(left.dtype).max)
+    if float(exponents.max()) > most:
+        sample = int(exponents.argmax())
+        raise NonFiniteLossError(
+            f"the contraction is about 2^{int(exponents[sample])} for sample {sample}, beyond 2^{most:.0f}, the "
+            f"largest {left.dtype}; {_too_large(states[:, sample], scales[..., sample], plan, most)}"
+        )
+
+
+def _not_finite(states: Tensor, plan: Layout) -> str:
     """Return the line that names the first state that is not finite."""
-    for side, (bonds, end, step_of) in enumerate(zip(plan.sides, ("left", "right"), (1, -1), strict=True)):
+    for side, bonds in enumerate(plan.sides):
         for step in range(len(bonds)):
             bad = ~torch.isfinite(torch_sweep.state(states, plan, side, step)).all(0)
             if bad.any():
-                first = step - 1 if step_of > 0 else plan.n_sites - step
-                return (
-                    f"the contraction from the {end} end is not finite after site {first} of {plan.n_sites} "
-                    f"(in the chain's order), sample {int(bad.nonzero()[0])}"
-                )
+                end, at = plan.place(side, step)
+                return f"the contraction from the {end} end is not finite {at}, sample {int(bad.nonzero()[0])}"
     return "the contraction is not finite"
+
+
+def _too_large(states: Tensor, scales: Tensor, plan: Layout, most: float) -> str:
+    """Return the words that name the first state of a sample that is truly beyond 2^most, however it was rescaled."""
+    for side, bonds in enumerate(plan.sides):
+        exponent = 0.0
+        for step in range(len(bonds)):
+            if step and step % torch_sweep.EVERY == 0:
+                exponent -= float(scales[side, step // torch_sweep.EVERY - 1].log2())
+            largest = float(torch_sweep.state(states, plan, side, step).abs().max())
+            if largest and exponent + math.log2(largest) > most:
+                end, at = plan.place(side, step)
+                return f"from the {end} end it is beyond that {at}"
+    return "neither side of the output is alone"

@@ -56,7 +56,8 @@ def forward(phi: Tensor, cores: Tensor, starts: tuple[Tensor, Tensor], plan: Lay
 
     def sweep(side: int) -> None:
         numbers = (len(plan.sides[side]) - 1, plan.d, samples, EVERY)
-        arrays = (phi, cores, states, scales[side], log2[side])
+        work = _work(phi, plan, side)
+        arrays = (phi, cores, states, scales[side], log2[side], work)
         library.sweep_forward(*map(ctypes.c_longlong, numbers), *_arrays(plan, side), *map(_pointer, arrays))
 
     _both(sweep)
@@ -86,9 +87,9 @@ def backward(
         bonds = plan.sides[side]
         gradient, spare = (phi.new_empty(max(bonds), samples) for _ in range(2))
         gradient[: bonds[-1]] = _padded(ends[side], width)
-        turned = phi.new_zeros(samples, -(-plan.d * max(bonds) // width) * width)
+        work = _work(phi, plan, side)
         numbers = (len(bonds) - 1, plan.d, samples, EVERY)
-        arrays = (phi, cores, states, scales[side], gradient, spare, turned, core_gradients, phi_gradients)
+        arrays = (phi, cores, states, scales[side], gradient, spare, work, core_gradients, phi_gradients)
         library.sweep_backward(*map(ctypes.c_longlong, numbers), *_arrays(plan, side), *map(_pointer, arrays))
         starts[side] = gradient[: bonds[0], :n]
 
@@ -117,9 +118,16 @@ def _pool(process: int) -> ThreadPoolExecutor:  # noqa: ARG001 - a forked proces
     return ThreadPoolExecutor(1, thread_name_prefix="sweep")
 
 
+def _work(phi: Tensor, plan: Layout, side: int) -> Tensor:
+    """Return room for the products of the features with a state."""
+    rows = _library(NUMBERS[phi.dtype]).sweep_work_rows(plan.d * max(plan.sides[side]))
+    return phi.new_empty(rows, phi.shape[2])
+
+
 def _padded(tensor: Tensor, width: int) -> Tensor:
     """Return ``tensor`` contiguous, with zeros after its last dimension up to a multiple of ``width``."""
-    return torch.nn.functional.pad(tensor, (0, -tensor.shape[-1] % width)).contiguous()
+    more = -tensor.shape[-1] % width
+    return (torch.nn.functional.pad(tensor, (0, more)) if more else tensor).contiguous()
 
 
 def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:

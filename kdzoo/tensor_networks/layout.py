@@ -7,16 +7,20 @@ sides take at once lie beside each other. States lie in the same way.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from torch import Tensor
 
 Sizes = tuple[int, ...]
+Part = tuple[int, int, int]
+ENDS = ("left", "right")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Layout:
     """Offsets of cores and of states, which are the vectors (bond) of one sample between the cores.
+
+    A layout is equal to itself only: ``layout`` makes one of each kind.
 
     Attributes:
         d: number of features of a site.
@@ -28,6 +32,9 @@ class Layout:
         states: offset of each state of both sides, in numbers of one sample.
         n_cores: length of the vector of cores.
         n_states: numbers of the states of one sample.
+        text: all that makes the layout, for ``from_text``: to operators of torch it is cheaper than many numbers.
+        part: for the sites of a part of another chain, as a left side: which of its sides, how many steps from that end
+            the part begins, and the other chain's number of sites.
     """
 
     d: int
@@ -39,6 +46,8 @@ class Layout:
     states: tuple[Sizes, Sizes]
     n_cores: int
     n_states: int
+    text: str
+    part: Part | None = None
 
     @property
     def sides(self) -> tuple[Sizes, Sizes]:
@@ -50,11 +59,23 @@ class Layout:
         """Number of sites of both sides."""
         return len(self.left) + len(self.right) - 2
 
-    @property
+    @cached_property
     def order(self) -> list[int]:
         """Number of the site at each position in the order of the cores."""
         pairs = ((slot, site) for side in (0, 1) for slot, site in zip(self.slots[side], self.sites[side], strict=True))
         return [site for _, site in sorted(pairs)]
+
+    def place(self, side: int, step: int) -> tuple[str, str]:
+        """Return the end that a state before core ``step`` of ``side`` comes from, and after which of the sites it is.
+
+        The sites are numbered from the left end of the whole chain.
+        """
+        n_sites = self.n_sites
+        if self.part is not None:
+            side, first, n_sites = self.part
+            step += first
+        at = f"after site {n_sites - step if side else step - 1} of {n_sites} (in the chain's order)"
+        return ENDS[side], at if step else "at its start"
 
     def shape(self, side: int, step: int) -> tuple[int, int, int]:
         """Return (d, n_in, n_out) of the core of ``side`` (0 left, 1 right) that is ``step`` sites from its end."""
@@ -68,7 +89,7 @@ class Layout:
 
 
 @lru_cache(maxsize=256)
-def layout(d: int, left: Sizes, right: Sizes) -> Layout:
+def layout(d: int, left: Sizes, right: Sizes, part: Part | None = None) -> Layout:
     """Return the layout of a chain with ``d`` features per site and the bonds ``left`` and ``right``."""
     slots: tuple[list[int], list[int]] = ([], [])
     cores: tuple[list[int], list[int]] = ([], [])
@@ -85,7 +106,15 @@ def layout(d: int, left: Sizes, right: Sizes) -> Layout:
                 cores[side].append(n_cores)
                 n_cores += d * bonds[step] * bonds[step + 1]
     sites = tuple(range(len(left) - 1)), tuple(reversed(range(len(left) - 1, n_sites)))
-    return Layout(d, left, right, sites, _pair(slots), _pair(cores), _pair(states), n_cores, n_states)
+    text = ";".join(",".join(map(str, one)) for one in ((d,), left, right, part or ()))
+    return Layout(d, left, right, sites, _pair(slots), _pair(cores), _pair(states), n_cores, n_states, text, part)
+
+
+@lru_cache(maxsize=256)
+def from_text(text: str) -> Layout:
+    """Return the layout whose ``text`` this is."""
+    (d,), left, right, part = (tuple(map(int, one.split(","))) if one else () for one in text.split(";"))
+    return layout(d, left, right, (part[0], part[1], part[2]) if part else None)
 
 
 def _pair(lists: tuple[list[int], list[int]]) -> tuple[Sizes, Sizes]:

@@ -2,7 +2,8 @@
  *
  * A state is [dimension][samples], the values phi of a site's features are [d][samples], a core is [d][n_in][n_out]
  * and the next state is out[r] = sum over k and l of phi[k] in[l] core[k][l][r]. The number of samples is a multiple
- * of WIDTH; pointers are aligned to vectors. Nothing of size samples x n_in x n_out is ever stored.
+ * of WIDTH; pointers are aligned to vectors. Nothing of size samples x n_in x n_out is ever stored: `work` holds the
+ * products of the features with one state.
  */
 #include <math.h>
 #include <string.h>
@@ -20,100 +21,128 @@
 #define LANES ((long)(BYTES / sizeof(REAL)))
 #define BLOCK 2                 /* vectors that a tile holds beside each other */
 #define WIDTH (BLOCK * LANES)   /* samples of a tile */
+#define ROWS 3                  /* a tile of a core's gradient is ROWS x COLUMNS */
+#define COLUMNS 4
 typedef REAL vec __attribute__((vector_size(BYTES)));
 typedef long long integer;
 
-long sweep_width(void) { return WIDTH; }
+#define UNROLL(i, n) _Pragma("GCC unroll 8") for (int i = 0; i < (n); i++)
+#define KEEP() __asm__("" ::: "memory") /* what was loaded stays in its register: no second load in its place */
 
-/* acc[r] = sum over c < count of in[c] * matrix[c * step_c + r * step_r], for N values of r, kept in registers. */
+int sweep_width(void) { return WIDTH; }
+
+/* Rows of samples that `work` needs: its products, and what a tile reads behind them. */
+int sweep_work_rows(int products) { return products + COLUMNS; }
+
+/* The next of the pieces, as equal as can be and none above `most`, that `left` is cut into. */
+static inline long piece(long left, long most) {
+    long pieces = (left + most - 1) / most;
+    return (left + pieces - 1) / pieces;
+}
+
+/* out[r] = sum over k < d and c < count of in[k][c] * matrix[k * step_k + c * step_c + r * step_r], for N values of r
+ * and BLOCK vectors, kept in registers. */
 #define DEFINE_TILE(N)                                                                                                 \
-    static inline void tile_##N(const vec *in, long step_in, long count, const REAL *matrix, long step_c, long step_r, \
-                                vec (*out)[BLOCK]) {                                                                   \
+    static void tile_##N(const vec *in, long d, long count, const REAL *matrix, long step_k, long step_c, long step_r, \
+                         vec *out, long vectors) {                                                                     \
         vec acc[N][BLOCK];                                                                                             \
-        memset(acc, 0, sizeof acc);                                                                                    \
-        for (long c = 0; c < count; c++)                                                                               \
-            _Pragma("GCC unroll 8") for (int r = 0; r < N; r++)                                                        \
-                for (int b = 0; b < BLOCK; b++) acc[r][b] += in[c * step_in + b] * matrix[c * step_c + r * step_r];    \
-        memcpy(out, acc, sizeof acc);                                                                                  \
+        UNROLL(r, N) UNROLL(b, BLOCK) acc[r][b] = (vec){0};                                                            \
+        for (long k = 0; k < d; k++, matrix += step_k)                                                                 \
+            for (long c = 0; c < count; c++, in += vectors)                                                            \
+                UNROLL(r, N) UNROLL(b, BLOCK) acc[r][b] += in[b] * matrix[c * step_c + r * step_r];                    \
+        UNROLL(r, N) UNROLL(b, BLOCK) out[r * vectors + b] = acc[r][b];                                                \
     }
 DEFINE_TILE(1) DEFINE_TILE(2) DEFINE_TILE(3) DEFINE_TILE(4) DEFINE_TILE(5) DEFINE_TILE(6) DEFINE_TILE(7) DEFINE_TILE(8)
+static void (*const tile[])(const vec *, long, long, const REAL *, long, long, long, vec *, long) = {
+    0, tile_1, tile_2, tile_3, tile_4, tile_5, tile_6, tile_7, tile_8};
 
-static inline void tile(int n, const vec *in, long step_in, long count, const REAL *matrix, long step_c, long step_r,
-                        vec (*out)[BLOCK]) {
-    switch (n) {
-        case 8: tile_8(in, step_in, count, matrix, step_c, step_r, out); break;
-        case 7: tile_7(in, step_in, count, matrix, step_c, step_r, out); break;
-        case 6: tile_6(in, step_in, count, matrix, step_c, step_r, out); break;
-        case 5: tile_5(in, step_in, count, matrix, step_c, step_r, out); break;
-        case 4: tile_4(in, step_in, count, matrix, step_c, step_r, out); break;
-        case 3: tile_3(in, step_in, count, matrix, step_c, step_r, out); break;
-        case 2: tile_2(in, step_in, count, matrix, step_c, step_r, out); break;
-        default: tile_1(in, step_in, count, matrix, step_c, step_r, out);
+/* The same for all r < n and all vectors. */
+static void multiply(const vec *in, long d, long count, const REAL *matrix, long step_k, long step_c, long step_r,
+                     vec *out, long n, long vectors) {
+    for (long b = 0; b < vectors; b += BLOCK)
+        for (long r = 0, now; r < n; r += now) {
+            now = piece(n - r, TILE);
+            tile[now](in + b, d, count, matrix + r * step_r, step_k, step_c, step_r, out + r * vectors + b, vectors);
+        }
+}
+
+/* out[k][r] = phi[k] * state[r] */
+static void spread(const vec *phi, const vec *state, vec *out, long d, long n, long vectors) {
+    for (long k = 0; k < d; k++)
+        for (long r = 0; r < n; r++)
+            for (long b = 0; b < vectors; b++)
+                out[(k * n + r) * vectors + b] = phi[k * vectors + b] * state[r * vectors + b];
+}
+
+/* before[l] = sum over k of phi[k] * product[k][l]; gradient[k] += sum over l of in[l] * product[k][l] */
+static void gather(const vec *phi, const vec *in, const vec *product, vec *before, vec *gradient, long d, long n,
+                   long vectors) {
+    memset(before, 0, (size_t)(n * vectors) * sizeof(vec));
+    for (long k = 0; k < d; k++)
+        for (long l = 0; l < n; l++)
+            for (long b = 0; b < vectors; b++) {
+                before[l * vectors + b] += phi[k * vectors + b] * product[(k * n + l) * vectors + b];
+                gradient[k * vectors + b] += in[l * vectors + b] * product[(k * n + l) * vectors + b];
+            }
+}
+
+typedef REAL part __attribute__((vector_size(16)));
+typedef double halves __attribute__((vector_size(16)));
+#define HALF ((int)(8 / sizeof(REAL)))
+
+/* A vector's lanes summed to 16 bytes. */
+static inline part folded(vec v) {
+    part parts[BYTES / 16];
+    memcpy(parts, &v, sizeof v);
+    for (int i = 1; i < BYTES / 16; i++) parts[0] += parts[i];
+    return parts[0];
+}
+
+/* out[r] = sum of the lanes of v[r], for COLUMNS of them: halves of two vectors beside each other, then the rest. */
+static inline void lane_sums(const vec *v, REAL *out) {
+    REAL rest[COLUMNS * HALF];
+    UNROLL(i, COLUMNS / 2) {
+        halves a = (halves)folded(v[2 * i]), b = (halves)folded(v[2 * i + 1]);
+        part sum = (part)(halves){a[0], b[0]} + (part)(halves){a[1], b[1]};
+        memcpy(rest + 2 * i * HALF, &sum, sizeof sum);
+    }
+    UNROLL(r, COLUMNS) {
+        out[r] = rest[r * HALF];
+        for (int j = 1; j < HALF; j++) out[r] += rest[r * HALF + j];
     }
 }
 
-static inline long least(long a, long b) { return a < b ? a : b; }
+/* out[l][r] = sum over the samples of in[l] * after[r], for N values of l, kept in registers. */
+#define DEFINE_DOTS(N)                                                                                                 \
+    static void dots_##N(const vec *in, const vec *after, long vectors, REAL (*out)[COLUMNS]) {                        \
+        vec acc[N][COLUMNS], x[N];                                                                                     \
+        UNROLL(l, N) UNROLL(r, COLUMNS) acc[l][r] = (vec){0};                                                          \
+        for (long b = 0; b < vectors; b++) {                                                                           \
+            UNROLL(l, N) x[l] = in[l * vectors + b];                                                                   \
+            UNROLL(r, COLUMNS) {                                                                                       \
+                vec y = after[r * vectors + b];                                                                        \
+                KEEP();                                                                                                \
+                UNROLL(l, N) acc[l][r] += x[l] * y;                                                                    \
+            }                                                                                                          \
+        }                                                                                                              \
+        UNROLL(l, N) lane_sums(acc[l], out[l]);                                                                        \
+    }
+DEFINE_DOTS(1) DEFINE_DOTS(2) DEFINE_DOTS(3)
+static void (*const dots[])(const vec *, const vec *, long, REAL (*)[COLUMNS]) = {0, dots_1, dots_2, dots_3};
 
-static void next_state(const vec *in, const vec *phi, const REAL *core, vec *out, long d, long n_in, long n_out,
-                       long vectors) {
-    for (long b = 0; b < vectors; b += BLOCK)
-        for (long r = 0; r < n_out; r += TILE) {
-            int n = (int)least(TILE, n_out - r);
-            vec product[TILE][BLOCK], sum[TILE][BLOCK];
-            memset(sum, 0, sizeof sum);
-            for (long k = 0; k < d; k++) {
-                tile(n, in + b, vectors, n_in, core + k * n_in * n_out + r, n_out, 1, product);
-                for (int i = 0; i < n; i++)
-                    for (int j = 0; j < BLOCK; j++) sum[i][j] += product[i][j] * phi[k * vectors + b + j];
+/* gradient[k][l][r] = sum over the samples of in[l] * after[k][r]; reads COLUMNS rows at a time. */
+static void core_gradient(const vec *in, const vec *after, REAL *gradient, long d, long n_in, long n_out,
+                          long vectors) {
+    for (long l = 0, now; l < n_in; l += now) {
+        now = piece(n_in - l, ROWS);
+        for (long k = 0; k < d; k++)
+            for (long r = 0; r < n_out; r += COLUMNS) {
+                REAL sums[ROWS][COLUMNS], *to = gradient + (k * n_in + l) * n_out + r;
+                dots[now](in + l * vectors, after + (k * n_out + r) * vectors, vectors, sums);
+                for (long i = 0; i < now; i++)
+                    for (long j = 0; j < COLUMNS && r + j < n_out; j++) to[i * n_out + j] = sums[i][j];
             }
-            for (int i = 0; i < n; i++) memcpy(out + (r + i) * vectors + b, sum[i], sizeof sum[i]);
-        }
-}
-
-/* Gradient of the state before a site from that of the state after it; adds to that of the features if asked. */
-static void previous_gradient(const vec *in, const vec *phi, const REAL *core, const vec *after, vec *before,
-                              vec *phi_gradient, long d, long n_in, long n_out, long vectors) {
-    for (long b = 0; b < vectors; b += BLOCK)
-        for (long l = 0; l < n_in; l += TILE) {
-            int n = (int)least(TILE, n_in - l);
-            vec product[TILE][BLOCK], sum[TILE][BLOCK];
-            memset(sum, 0, sizeof sum);
-            for (long k = 0; k < d; k++) {
-                tile(n, after + b, vectors, n_out, core + (k * n_in + l) * n_out, 1, n_out, product);
-                for (int i = 0; i < n; i++)
-                    for (int j = 0; j < BLOCK; j++) {
-                        sum[i][j] += product[i][j] * phi[k * vectors + b + j];
-                        if (phi_gradient)
-                            phi_gradient[k * vectors + b + j] += product[i][j] * in[(l + i) * vectors + b + j];
-                    }
-            }
-            for (int i = 0; i < n; i++) memcpy(before + (l + i) * vectors + b, sum[i], sizeof sum[i]);
-        }
-}
-
-/* Write phi[k] * after[r] to turned[sample][k * n_out + r]; then core gradient = in (turned), lanes over (k, r). */
-static void core_gradient(const REAL *in, const REAL *phi, const REAL *after, REAL *gradient, REAL *turned, long d,
-                          long n_in, long n_out, long samples) {
-    long columns = d * n_out, row = (columns + WIDTH - 1) / WIDTH * WIDTH;
-    for (long k = 0; k < d; k++)
-        for (long b = 0; b < samples; b += LANES)
-            for (long r = 0; r < n_out; r++)
-                for (long i = b; i < b + LANES; i++)
-                    turned[i * row + k * n_out + r] = phi[k * samples + i] * after[r * samples + i];
-    for (long c = 0; c < columns; c += WIDTH)
-        for (long l = 0; l < n_in; l += TILE) {
-            int n = (int)least(TILE, n_in - l);
-            vec product[TILE][BLOCK];
-            tile(n, (const vec *)(turned + c), row / LANES, samples, in + l * samples, 1, samples, product);
-            long end = least(columns, c + WIDTH);
-            for (int i = 0; i < n; i++)
-                for (long from = c, to; from < end; from = to) { /* the columns of one k are beside each other */
-                    long k = from / n_out;
-                    to = least(end, (k + 1) * n_out);
-                    memcpy(gradient + (k * n_in + l + i) * n_out + from - k * n_out, (REAL *)product[i] + from - c,
-                           (size_t)(to - from) * sizeof(REAL));
-                }
-        }
+    }
 }
 
 /* Divide every sample's state by a power of two that makes its largest value about 1; 0 and non-finite are left. */
@@ -137,11 +166,14 @@ static void rescale(REAL *state, REAL *scale, REAL *log2_scale, long dimension, 
 /* One side of a chain: the positions of its sites and the offsets of its cores and states are those of layout.py. */
 void sweep_forward(integer sites, integer d, integer samples, integer every, const integer *dims, const integer *site_at,
                    const integer *core_at, const integer *state_at, const REAL *phi, const REAL *cores, REAL *states,
-                   REAL *scales, REAL *log2_scale) {
+                   REAL *scales, REAL *log2_scale, REAL *work) {
+    long vectors = samples / LANES;
     for (long s = 0; s < sites; s++) {
         REAL *out = states + state_at[s + 1] * samples;
-        next_state((const vec *)(states + state_at[s] * samples), (const vec *)(phi + site_at[s] * d * samples),
-                   cores + core_at[s], (vec *)out, d, dims[s], dims[s + 1], samples / LANES);
+        spread((const vec *)(phi + site_at[s] * d * samples), (const vec *)(states + state_at[s] * samples),
+               (vec *)work, d, dims[s], vectors);
+        multiply((const vec *)work, 1, d * dims[s], cores + core_at[s], 0, dims[s + 1], 1, (vec *)out, dims[s + 1],
+                 vectors);
         if ((s + 1) % every == 0) rescale(out, scales + s / every * samples, log2_scale, dims[s + 1], samples);
     }
 }
@@ -149,18 +181,29 @@ void sweep_forward(integer sites, integer d, integer samples, integer every, con
 /* gradient holds that of the last state and, at the end, that of the first; spare is as large as the largest state. */
 void sweep_backward(integer sites, integer d, integer samples, integer every, const integer *dims,
                     const integer *site_at, const integer *core_at, const integer *state_at, const REAL *phi,
-                    const REAL *cores, const REAL *states, const REAL *scales, REAL *gradient, REAL *spare, REAL *turned,
+                    const REAL *cores, const REAL *states, const REAL *scales, REAL *gradient, REAL *spare, REAL *work,
                     REAL *core_gradients, REAL *phi_gradients) {
     REAL *after = gradient, *before = spare;
+    long vectors = samples / LANES;
     for (long s = sites - 1; s >= 0; s--) {
-        const REAL *in = states + state_at[s] * samples, *here = phi + site_at[s] * d * samples;
+        const vec *in = (const vec *)(states + state_at[s] * samples);
+        const vec *here = (const vec *)(phi + site_at[s] * d * samples);
+        const REAL *core = cores + core_at[s];
+        long n_in = dims[s], n_out = dims[s + 1];
         if ((s + 1) % every == 0)
-            for (long r = 0; r < dims[s + 1]; r++)
+            for (long r = 0; r < n_out; r++)
                 for (long i = 0; i < samples; i++) after[r * samples + i] *= scales[s / every * samples + i];
-        core_gradient(in, here, after, core_gradients + core_at[s], turned, d, dims[s], dims[s + 1], samples);
-        previous_gradient((const vec *)in, (const vec *)here, cores + core_at[s], (const vec *)after, (vec *)before,
-                          (vec *)(phi_gradients ? phi_gradients + site_at[s] * d * samples : 0), d, dims[s], dims[s + 1],
-                          samples / LANES);
+        if (phi_gradients) {
+            for (long k = 0; k < d; k++)
+                multiply((const vec *)after, 1, n_out, core + k * n_in * n_out, 0, 1, n_out,
+                         (vec *)work + k * n_in * vectors, n_in, vectors);
+            gather(here, in, (const vec *)work, (vec *)before, (vec *)(phi_gradients + site_at[s] * d * samples), d,
+                   n_in, vectors);
+        }
+        spread(here, (const vec *)after, (vec *)work, d, n_out, vectors);
+        core_gradient(in, (const vec *)work, core_gradients + core_at[s], d, n_in, n_out, vectors);
+        if (!phi_gradients)
+            multiply((const vec *)work, d, n_out, core, n_in * n_out, 1, n_out, (vec *)before, n_in, vectors);
         REAL *swap = after;
         after = before;
         before = swap;

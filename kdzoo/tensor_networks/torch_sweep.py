@@ -6,6 +6,8 @@ gradients of many cores are one batched product of the states and their gradient
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import prod
 
 import torch
@@ -13,10 +15,11 @@ from torch import Tensor
 
 from kdzoo.tensor_networks.layout import Layout
 
+Sides = tuple[int, ...]
 EVERY = 16
 """Sites between two rescalings of the states."""
-CHUNK = 64
-"""Steps whose core gradients are one product; it bounds what is held beside the states."""
+CHUNK = 32
+"""Steps whose core gradients are one product, at most; it bounds what is held beside the states."""
 
 
 def forward(phi: Tensor, cores: Tensor, starts: tuple[Tensor, Tensor], plan: Layout) -> tuple[Tensor, Tensor, Tensor]:
@@ -38,21 +41,28 @@ def forward(phi: Tensor, cores: Tensor, starts: tuple[Tensor, Tensor], plan: Lay
     log2 = phi.new_zeros(2, samples)
     for side, start in enumerate(starts):
         state(states, plan, side, 0).copy_(start)
-    for step, sides in _steps(plan):
-        n, side, (d, n_in, n_out) = len(sides), sides[0], plan.shape(sides[0], step)
-        before = _stack(states, plan.states[side][step], (n, 1, n_in, samples))
-        after = _stack(states, plan.states[side][step + 1], (n, n_out, samples))
-        matrices = _stack(cores, plan.cores[side][step], (n, d * n_in, n_out))
-        features = _stack(phi, plan.slots[side][step], (n, d, 1, samples))
-        torch.bmm(matrices.transpose(1, 2), (features * before).flatten(1, 2), out=after)
-        if (step + 1) % EVERY == 0:
-            exponents = torch.frexp(after.abs().amax(1)).exponent  # 0 of what is 0, infinite or NaN
-            scale = torch.ldexp(torch.ones_like(after[:, 0]), -exponents)
-            for i, one in enumerate(sides):
-                scales[one, step // EVERY] = scale[i]
-                log2[one] += exponents[i]
-            after *= scale[:, None]
+    for run in _runs(plan):
+        features, matrices = run.features(phi), run.matrices(cores).transpose(2, 3)
+        product = phi.new_empty(len(run.sides), plan.d, run.n_in, samples)
+        flat = product.flatten(1, 2)
+        stacks = (features, run.before(states), matrices, run.after(states))
+        steps = zip(*(stack.unbind() for stack in stacks), strict=True)
+        for step, (feature, before, matrix, after) in enumerate(steps, run.first):
+            torch.mul(feature, before, out=product)
+            torch.bmm(matrix, flat, out=after)
+            if (step + 1) % EVERY == 0:
+                _rescale(after, run.sides, scales[:, step // EVERY], log2)
     return states, scales, log2
+
+
+def _rescale(after: Tensor, sides: Sides, scales: Tensor, log2: Tensor) -> None:
+    """Divide states (sides, bond, samples) by a power of two per sample; write its inverse, and add its exponent."""
+    exponents = torch.frexp(after.abs().amax(1)).exponent  # 0 of what is 0, infinite or NaN
+    inverse = torch.ldexp(torch.ones_like(after[:, 0]), -exponents)
+    chosen = slice(sides[0], sides[-1] + 1)
+    scales[chosen] = inverse
+    log2[chosen] += exponents
+    after *= inverse[:, None]
 
 
 def backward(
@@ -80,26 +90,26 @@ def backward(
     core_gradients = torch.empty_like(cores)
     phi_gradients = torch.empty_like(phi) if of_phi else None
     for side, end in enumerate(ends):
-        state(gradients, plan, side, len(plan.sides[side]) - 1).copy_(end)
-    for step, sides in _steps(plan, backwards=True):
-        n, side, (d, n_in, n_out) = len(sides), sides[0], plan.shape(sides[0], step)
-        after = _stack(gradients, plan.states[side][step + 1], (n, n_out, samples))
-        if (step + 1) % EVERY == 0:
-            after *= torch.stack([scales[one, step // EVERY] for one in sides])[:, None]
-        matrices = _stack(cores, plan.cores[side][step], (n, d * n_in, n_out))
-        product = torch.bmm(matrices, after).view(n, d, n_in, samples)
-        features = _stack(phi, plan.slots[side][step], (n, d, 1, samples))
-        torch.sum(features * product, 1, out=_stack(gradients, plan.states[side][step], (n, n_in, samples)))
+        state(gradients, plan, side, -1).copy_(end)
+    for run in reversed(_runs(plan)):
+        n, n_in, n_out = len(run.sides), run.n_in, run.n_out
+        features, befores, afters = run.features(phi), run.before(states), run.after(gradients)
+        matrices = run.matrices(cores)
+        turned = matrices.view(-1, n, plan.d, n_in, n_out).transpose(2, 3).flatten(3)  # (steps, sides, n_in, d n_out)
+        product = phi.new_empty(n, plan.d, n_out, samples)
+        flat = product.flatten(1, 2)
+        stacks = (features, afters, turned, run.before(gradients).squeeze(2))
+        steps = zip(*(stack.unbind() for stack in stacks), strict=True)
+        for step, (feature, after, matrix, before) in reversed(list(enumerate(steps, run.first))):
+            if (step + 1) % EVERY == 0:
+                after *= scales[run.sides[0] : run.sides[-1] + 1, step // EVERY, None]
+            torch.mul(feature, after[:, None], out=product)
+            torch.bmm(matrix, flat, out=before)
+        place = run.matrices(core_gradients).flatten(0, 1)
+        torch.bmm((features * befores).flatten(0, 1).flatten(1, 2), afters.flatten(0, 1).transpose(1, 2), out=place)
         if phi_gradients is not None:
-            before = _stack(states, plan.states[side][step], (n, 1, n_in, samples))
-            _stack(phi_gradients, plan.slots[side][step], (n, d, samples)).copy_((before * product).sum(2))
-    for first, last, sides in _runs(plan):
-        n, side, (d, n_in, n_out) = (last - first) * len(sides), sides[0], plan.shape(sides[0], first)
-        before = _stack(states, plan.states[side][first], (n, 1, n_in, samples))
-        after = _stack(gradients, plan.states[side][first + 1], (n, n_out, samples))
-        features = _stack(phi, plan.slots[side][first], (n, d, 1, samples))
-        place = _stack(core_gradients, plan.cores[side][first], (n, d * n_in, n_out))
-        torch.bmm((features * before).flatten(1, 2), after.transpose(1, 2), out=place)
+            products = (matrices @ afters).view(-1, n, plan.d, n_in, samples)
+            torch.sum(befores * products, 3, keepdim=True, out=run.features(phi_gradients))
     if phi_gradients is not None:
         phi_gradients = torch.empty_like(phi).index_copy_(0, torch.tensor(plan.order, device=phi.device), phi_gradients)
     starts = (state(gradients, plan, 0, 0), state(gradients, plan, 1, 0))
@@ -107,38 +117,84 @@ def backward(
 
 
 def state(states: Tensor, plan: Layout, side: int, step: int) -> Tensor:
-    """Return a view (bond, samples) of the state of a side before its core ``step``."""
+    """Return a view (bond, samples) of the state of a side before its core ``step``; -1: of the last state."""
     at = plan.states[side][step]
     return states[at : at + plan.sides[side][step]]
 
 
-def _steps(plan: Layout, *, backwards: bool = False) -> Iterator[tuple[int, tuple[int, ...]]]:
-    """Yield (step, sides that take it in one product), towards the output or away from it."""
+@dataclass(frozen=True)
+class Run:
+    """Steps of one shape whose cores and states lie in a row, by the sides that take them in one product.
+
+    Attributes:
+        first: the first step.
+        last: the step after the last.
+        sides: 0 for the left side, 1 for the right one.
+        plan: where the cores lie.
+    """
+
+    first: int
+    last: int
+    sides: Sides
+    plan: Layout
+
+    @property
+    def n_in(self) -> int:
+        """Bond before a site."""
+        return self.plan.sides[self.sides[0]][self.first]
+
+    @property
+    def n_out(self) -> int:
+        """Bond after a site."""
+        return self.plan.sides[self.sides[0]][self.first + 1]
+
+    def features(self, phi: Tensor) -> Tensor:
+        """Return the features (steps, sides, d, 1, samples), of ``phi`` (sites, d, samples) in the cores' order."""
+        return self._view(phi, self.plan.slots[self.sides[0]][self.first], self.plan.d, 1, phi.shape[2])
+
+    def matrices(self, cores: Tensor) -> Tensor:
+        """Return the cores (steps, sides, d n_in, n_out)."""
+        return self._view(cores, self.plan.cores[self.sides[0]][self.first], self.plan.d * self.n_in, self.n_out)
+
+    def before(self, states: Tensor) -> Tensor:
+        """Return the states (steps, sides, 1, n_in, samples) before the steps."""
+        return self._view(states, self.plan.states[self.sides[0]][self.first], 1, self.n_in, states.shape[1])
+
+    def after(self, states: Tensor) -> Tensor:
+        """Return the states (steps, sides, n_out, samples) after the steps."""
+        return self._view(states, self.plan.states[self.sides[0]][self.first + 1], self.n_out, states.shape[1])
+
+    def _view(self, flat: Tensor, at: int, *shape: int) -> Tensor:
+        """Return a view (steps, sides, *shape) of what lies in ``flat`` from row ``at`` on."""
+        whole = (self.last - self.first, len(self.sides), *shape)
+        rows = prod(whole) // prod(flat.shape[1:])
+        return flat[at : at + rows].view(whole)
+
+
+@lru_cache(maxsize=256)
+def _runs(plan: Layout) -> tuple[Run, ...]:
+    """Return the runs, which are no longer than ``CHUNK``, in the order of their first steps."""
+    runs: list[Run] = []
+    for step, sides in _steps(plan):
+        last = runs[-1] if runs else None
+        if last and sides == last.sides and step - last.first < CHUNK and _in_a_row(plan, sides, last.first, step):
+            runs[-1] = replace(last, last=step + 1)
+        else:
+            runs.append(Run(step, step + 1, sides, plan))
+    return tuple(runs)
+
+
+def _steps(plan: Layout) -> Iterator[tuple[int, Sides]]:
+    """Yield (step, sides that take it in one product), towards the output."""
     left, right = plan.sides
-    steps = range(max(len(left), len(right)) - 1)
-    for step in reversed(steps) if backwards else steps:
+    for step in range(max(len(left), len(right)) - 1):
         if left[step : step + 2] == right[step : step + 2]:
             yield step, (0, 1)
         else:
             yield from ((step, (side,)) for side in (0, 1) if step + 1 < len(plan.sides[side]))
 
 
-def _runs(plan: Layout) -> Iterator[tuple[int, int, tuple[int, ...]]]:
-    """Yield (first step, step after the last, sides) of steps of one shape whose cores and states lie in a row."""
-    first, last = 0, 0
-    known: tuple[int, ...] = ()
-    for step, sides in _steps(plan):
-        if sides == known and step - first < CHUNK and _in_a_row(plan, sides, first, step):
-            last = step + 1
-            continue
-        if known:
-            yield first, last, known
-        first, last, known = step, step + 1, sides
-    if known:
-        yield first, last, known
-
-
-def _in_a_row(plan: Layout, sides: tuple[int, ...], first: int, step: int) -> bool:
+def _in_a_row(plan: Layout, sides: Sides, first: int, step: int) -> bool:
     """Return whether cores, states before and states after ``step`` are where a stack that begins at ``first`` ends."""
     shape, side, n = plan.shape(sides[0], first), sides[0], (step - first) * len(sides)
     expected = (
@@ -148,9 +204,3 @@ def _in_a_row(plan: Layout, sides: tuple[int, ...], first: int, step: int) -> bo
     )
     found = (plan.cores[side][step], plan.states[side][step], plan.states[side][step + 1])
     return plan.shape(side, step) == shape and found == expected
-
-
-def _stack(flat: Tensor, at: int, shape: tuple[int, ...]) -> Tensor:
-    """Return a view of ``shape`` of what lies in ``flat`` from row ``at`` on."""
-    rows = prod(shape) if flat.ndim == 1 else prod(shape) // flat[0].numel()
-    return flat[at : at + rows].view(shape)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from kdzoo.errors import ConfigError, DataError, NonFiniteLossError
 from kdzoo.models import MPS
 from kdzoo.tensor_networks import MAPS, contract, contraction, kernel, layout, torch_sweep
+from kdzoo.tensor_networks.layout import from_text
 
 ENGINES = ["compiled", "sweep", "autograd"]
 CHAINS = {
@@ -19,6 +20,7 @@ CHAINS = {
     "one_sided": ((1,), (1, 3, 3, 3, 2), 2, 3),
     "long": ((1, 2, *(3,) * 40), (1, 2, *(3,) * 35), 2, 7),
     "tiles": ((1, 9, 17, 8), (1, *(11,) * 20), 4, 33),
+    "large": ((1, 3, 13, 16, 10), (1, 24, 24, 6), 3, 130),
     "one_feature": ((1, 2, 2), (1, 2), 1, 2),
 }
 
@@ -138,12 +140,63 @@ def test_the_site_that_is_not_finite_is_named():
             contract(phi, cores, (a, b), plan, engine)
 
 
+@pytest.mark.parametrize("engine", ["compiled", "sweep"])
+@pytest.mark.parametrize("site", [2, 11, 25, 38])
+def test_the_site_in_the_whole_chain_is_named_with_probes(engine, site):
+    """Every piece between the probes of either side is a chain of its own to the engine."""
+    model = MPS(40, 2, 3, probes=(5, 20, 30), engine=engine)
+    side, step = (0, site) if site < 20 else (1, 39 - site)
+    with torch.no_grad():
+        model.layout.core(model.cores, side, step)[:] = torch.nan
+    end = ("left", "right")[side]
+    with pytest.raises(NonFiniteLossError, match=f"the {end} end is not finite after site {site} of 40 .*, sample 0"):
+        model(torch.rand(3, 40))
+
+
+@pytest.mark.parametrize("engine", ["compiled", "sweep"])
+def test_a_start_that_is_not_finite_is_named(engine):
+    plan, (phi, cores, a, b) = chain("even")
+    with pytest.raises(NonFiniteLossError, match="the right end is not finite at its start, sample 2"):
+        contract(phi, cores, (a, torch.where(torch.arange(5) == 2, torch.inf, b)), plan, engine)
+
+
+@pytest.mark.parametrize("engine", ["compiled", "sweep"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("end", ["left", "right"])
+def test_the_site_after_which_a_state_is_too_large_is_named(engine, dtype, end):
+    """The state of the second sample is 8 to the power of the number of sites."""
+    sites = 400
+    plan = layout(1, (1,) * (sites + 1), (1,)) if end == "left" else layout(1, (1,), (1,) * (sites + 1))
+    phi = torch.ones(sites, 1, 2, dtype=dtype)
+    phi[:, :, 1] = 8
+    most = {torch.float32: 128, torch.float64: 1024}[dtype]
+    first = most // 3 + 1  # the first power of 8 above 2^most
+    site = first - 1 if end == "left" else sites - first
+    ones = torch.ones(1, 2, dtype=dtype)
+    message = rf"2\^1201 for sample 1, .*{end} end .* after site {site} of {sites} "
+    with pytest.raises(NonFiniteLossError, match=message):
+        contract(phi, torch.ones(sites, dtype=dtype), (ones, ones), plan, engine)
+
+
+def test_sides_that_are_too_large_together_are_refused():
+    plan = layout(1, (1,) * 33, (1,) * 33)
+    phi, ones = torch.full((64, 1, 2), 8.0), torch.ones(1, 2)
+    with pytest.raises(NonFiniteLossError, match=r"beyond 2\^128, .*; neither side of the output is alone"):
+        contract(phi, torch.ones(64), (ones, ones), plan, "sweep")
+
+
 def test_outputs_beyond_the_largest_number_are_refused():
     model = MPS(200, 2, 3)
     with torch.no_grad():
         model.cores *= 4.0
-    with pytest.raises(NonFiniteLossError, match="beyond 2"):
+    with pytest.raises(NonFiniteLossError, match=r"beyond 2\^128, the largest .* from the left end .* site"):
         model(torch.rand(3, 200))
+
+
+@pytest.mark.parametrize("part", [None, (1, 3, 9)])
+def test_a_layout_is_read_from_its_text(part):
+    plan = layout(2, (1, 2, 3), (1,), part)
+    assert from_text(plan.text) is plan
 
 
 def test_ten_thousand_sites_are_finite():
@@ -167,9 +220,9 @@ def test_single_precision_gradients_are_those_of_double_precision():
 
 @pytest.mark.parametrize("engine", ["compiled", "sweep"])
 def test_vmap_over_weights_is_a_loop(engine):
-    models = [MPS(12, 3, 4, engine=engine) for _ in range(3)]
+    models = [MPS(12, 3, 4, engine=engine).double() for _ in range(3)]
     weights, buffers = torch.func.stack_module_state(models)
-    x = torch.rand(5, 12)
+    x = torch.rand(5, 12, dtype=torch.float64)
 
     def loss(weights, buffers):
         return torch.func.functional_call(models[0], (weights, buffers), (x,)).square().sum()
@@ -232,8 +285,8 @@ def test_two_threads_give_the_numbers_of_one():
 
 def test_gradients_are_products_of_stacks_where_cores_lie_in_a_row():
     plan = layout(2, (1, 2, *(4,) * 70), (1, 2, *(4,) * 70))
-    runs = list(torch_sweep._runs(plan))
-    assert runs == [(0, 1, (0, 1)), (1, 2, (0, 1)), (2, 66, (0, 1)), (66, 71, (0, 1))]
+    runs = [(run.first, run.last, run.sides) for run in torch_sweep._runs(plan)]
+    assert runs == [(0, 1, (0, 1)), (1, 2, (0, 1)), (2, 34, (0, 1)), (34, 66, (0, 1)), (66, 71, (0, 1))]
 
 
 BAD = {
