@@ -133,27 +133,30 @@ class DistilBERT(Distiller):
         if self.task == "embedding":
             return {"sentence": cosine_distance(self.project(ours.output), theirs.output)}
         labelled = labelled_positions(batch)
-        where = labelled if self.only_masked else batch.get("mask", ...)
+        where = labelled if self.only_masked else batch.get("mask")
         soft = None
         if self.loss_weights["soft"]:
-            soft = soft_target_kl(ours.output[where], theirs.output[where], temperature=self.temperature)
+            student, teacher = rows(ours.output, where), rows(theirs.output, where)
+            soft = soft_target_kl(student, teacher, temperature=self.temperature)
         return {"soft": soft, "hard": hard_target_ce(ours.output[labelled], labels(batch))}
 
     def layer_terms(self, batch: Batch, ours: Reading, theirs: Reading) -> dict[str, Tensor | None]:
         """Return the terms of hidden states and attentions."""
         valid = batch.get("mask", ours.valid)
+
+        def at(i: int, j: int) -> tuple[Tensor, Tensor]:
+            """Return the hidden states of all tokens after layer i of the student and layer j of the teacher."""
+            return self.project(rows(ours.hidden[i], valid)), rows(theirs.hidden[j], valid)
+
         weigh = {name for name, weight in self.loss_weights.items() if weight}
+        partners = self.partners(len(ours.hidden) - 1, len(theirs.hidden) - 1)
         found: dict[str, Tensor] = {}
         if "cosine" in weigh:
-            found["cosine"] = cosine_distance(self.project(ours.hidden[-1][valid]), theirs.hidden[-1][valid])
+            found["cosine"] = cosine_distance(*at(-1, -1))
         if "embedding" in weigh:
-            found["embedding"] = hint_mse(self.project(ours.hidden[0][valid]), theirs.hidden[0][valid])
-        partners = self.partners(len(ours.hidden) - 1, len(theirs.hidden) - 1)
+            found["embedding"] = hint_mse(*at(0, 0))
         if "hidden" in weigh:
-            each = [
-                hint_mse(self.project(ours.hidden[i + 1][valid]), theirs.hidden[j + 1][valid])
-                for i, j in enumerate(partners)
-            ]
+            each = [hint_mse(*at(i + 1, j + 1)) for i, j in enumerate(partners)]
             found["hidden"] = torch.stack(each).mean(0)
         if "attention" in weigh:
             each = [attention_kl(ours.attentions[i], theirs.attentions[j], valid) for i, j in enumerate(partners)]
@@ -173,6 +176,13 @@ def projection(student: nn.Module, teacher: nn.Module) -> nn.Module:
     assert isinstance(teacher, Reader)
     ours, theirs = student.hidden_size, teacher.hidden_size
     return nn.Identity() if ours == theirs else nn.Linear(ours, theirs, bias=False)
+
+
+def rows(values: Tensor, where: Tensor | None) -> Tensor:
+    """Return the rows [n, d] of values [b, ..., d] where a mask [b, ...] is set; no copy if it is everywhere."""
+    if where is None or bool(where.all()):
+        return values.flatten(0, -2)
+    return values[where]
 
 
 def without_padding(batch: Batch, pad_id: int | None) -> Batch:
