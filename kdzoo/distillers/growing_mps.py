@@ -19,10 +19,11 @@ from kdzoo.batch import as_batch, n_samples
 from kdzoo.distillers.logit_kd import LogitKD
 from kdzoo.errors import ConfigError
 from kdzoo.tensor_networks.growth import (
-    Chain,
+    Student,
+    bonds_in_words,
     check_chain,
     grow,
-    padded_centre,
+    placed,
     replace_parameter,
     resized,
     roomy_bonds,
@@ -54,7 +55,7 @@ class GrowingMPS(LogitKD):
         {'soft': 0.9, 'hard': 0.1}
     """
 
-    student: Any  # a Chain that is a module
+    student: Any  # a Student that is a module
     contract_settings: ClassVar[dict[str, object]] = {"distiller.grow": [[1, 6]], "distiller.cut": [[1, 0.1], [2, 0.1]]}
     paper: ClassVar[str] = (
         "Hinton, Vinyals & Dean 2015, Distilling the Knowledge in a Neural Network, section 2; Oseledets 2011, "
@@ -126,32 +127,31 @@ class GrowingMPS(LogitKD):
         self.products = checkpoint["products"]
 
     def _cut(self, grams: Tensor, max_error: float) -> None:
-        student: Chain = self.student
+        student: Student = self.student
         old = student.cores, student.centre
         centre = student.centre.detach().double()
         sites, centre, error = truncate(student.sites(), centre, student.out_site, grams=grams, max_error=max_error)
         student.load_tensors(sites, centre)
-        bonds = [core.shape[2] for core in sites[:-1]]
         self.remarks["bonds"] = (
-            f"cut after {self.current_epoch + 1} epochs with a relative error of {error:.3g} to {min(bonds)} to "
-            f"{max(bonds)}, {sum(bonds) / len(bonds):.1f} on average"
+            f"cut after {self.current_epoch + 1} epochs with a relative error of {error:.3g} to {bonds_in_words(sites)}"
         )
         for optimizer in self.trainer.optimizers:
             for before, after in zip(old, (student.cores, student.centre), strict=True):
                 replace_parameter(optimizer, before, after)
 
     def _grow(self, bond_dim: int, generator: torch.Generator) -> None:
-        student: Chain = self.student
+        student: Student = self.student
         old, plan = (student.cores, student.centre), student.layout
         tensors = student.sites(), student.centre.detach().double(), student.out_site
-        unit = self.student.feature_map.unit
-        bonds = roomy_bonds(*tensors, bond_dim)
+        bonds, unit = roomy_bonds(*tensors, bond_dim), student.feature_map.unit
         student.load_tensors(*grow(*tensors, bonds, noise=self.noise, unit=unit, generator=generator))
         if student.cores is old[0]:
             return
         for optimizer in self.trainer.optimizers:
             replace_parameter(optimizer, old[0], student.cores, lambda one: resized(one, plan, student.layout))
-            replace_parameter(optimizer, old[1], student.centre, lambda one: padded_centre(one, student.centre))
+            replace_parameter(
+                optimizer, old[1], student.centre, lambda one: placed(one, torch.zeros_like(student.centre))
+            )
 
     def _wrap_again(self) -> None:
         """Let data parallelism know the new parameters."""

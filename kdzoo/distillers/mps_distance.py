@@ -21,6 +21,7 @@ from kdzoo import checks
 from kdzoo.batch import Batch, as_batch, n_samples
 from kdzoo.distiller import Distiller
 from kdzoo.errors import ConfigError
+from kdzoo.tensor_networks.features import in_words, same_kind
 from kdzoo.tensor_networks.measure import Train, distance, norm
 from kdzoo.tensor_networks.truncation import truncate
 
@@ -39,6 +40,11 @@ class MPSDistance(Distiller):
 
     Raises:
         ConfigError: an argument is out of its range, a model is no matrix product state, or they do not fit each other.
+
+    Example:
+        >>> from kdzoo.models import MPS
+        >>> MPSDistance(MPS(8, 3, 2), MPS(8, 3, 4)).loss_weights
+        {'distance': 1.0}
     """
 
     terms: ClassVar[dict[str, float]] = {"distance": 1.0}
@@ -119,10 +125,7 @@ def _check_pair(student: Any, teacher: Any) -> None:
         if getattr(student, name) != getattr(teacher, name):
             raise ConfigError(f"{name} must be the teacher's {getattr(teacher, name)}, got {getattr(student, name)}")
     ours, theirs = student.feature_map, teacher.feature_map
-    if type(ours) is not type(theirs) or ours.d != theirs.d or ours.domain != theirs.domain:
-        raise ConfigError(
-            f"feature_map must be the teacher's {type(theirs).__name__} with {theirs.d} features, got "
-            f"{type(ours).__name__} with {ours.d}"
-        )
+    if not same_kind(ours, theirs):
+        raise ConfigError(f"feature_map must be the teacher's {in_words(theirs)}, got {in_words(ours)}")
     if any(True for _ in theirs.parameters()):
         raise ConfigError(f"feature_map must have no parameters, got {type(theirs).__name__}")

@@ -17,7 +17,7 @@ from kdzoo.batch import Batch
 from kdzoo.data.contract import IGNORE
 from kdzoo.distillers.logit_kd import LogitKD
 from kdzoo.fitted import FittedDistiller
-from kdzoo.tensor_networks.growth import check_chain
+from kdzoo.tensor_networks.growth import bonds_in_words, check_chain
 from kdzoo.tensor_networks.two_site import newton_step, sweep
 from kdzoo.terms import total
 
@@ -109,6 +109,5 @@ class SweepMPS(FittedDistiller, LogitKD):
             max_error=self.max_error,
         )
         student.load_tensors(sites, centre)
-        bonds = [core.shape[2] for core in sites[:-1]]
-        self.remarks["bonds"] = f"{min(bonds)} to {max(bonds)}, {sum(bonds) / len(bonds):.1f} on average"
+        self.remarks["bonds"] = bonds_in_words(sites)
         return False

@@ -133,7 +133,8 @@ class MPS(nn.Module):
         stops = {(0, b) if b <= self.out_site else (1, self.n_sites - b): self.bonds[str(b)] for b in self.probes}
         left, right, log2 = contract(phi, self.cores, (starts, starts), self.layout, self.engine, stops)
         left, right = self.left(left.T) * log2.exp2()[:, None], self.right(right.T)
-        products = torch.einsum("bl,lor,br->bo", left, self.centre, right)
+        towards = (left @ self.centre.flatten(1)).unflatten(1, self.centre.shape[1:])  # (samples, outputs, right bond)
+        products = (towards * right[:, None]).sum(2)
         outputs = products.unflatten(0, (samples, turns)).sum(1)
         if readable(outputs):
             self._check_outputs(outputs, left, right)

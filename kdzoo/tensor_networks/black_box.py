@@ -1,28 +1,19 @@
 """A student that is built from queries to its teacher alone: sketching or cross interpolation, into a given chain."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kdzoo import checks
-from kdzoo.errors import DataError
-from kdzoo.tensor_networks import growth
+from kdzoo.errors import ConfigError, DataError
 from kdzoo.tensor_networks.cross import cross
-from kdzoo.tensor_networks.features import FeatureMap
+from kdzoo.tensor_networks.growth import Student, check_chain
 from kdzoo.tensor_networks.queries import Function, Oracle
-from kdzoo.tensor_networks.sketching import CUTOFF, Queried, sketch
+from kdzoo.tensor_networks.sketching import CUTOFF, Queried, as_set, sketch
 
 METHODS = ("sketching", "cross")
-
-
-@runtime_checkable
-class Student(growth.Chain, Protocol):
-    """A module that holds a chain, as `kdzoo.models.MPS` does."""
-
-    feature_map: FeatureMap
-    order: Tensor
 
 
 def from_queries(
@@ -53,12 +44,14 @@ def from_queries(
         budget: greatest number of evaluations of the teacher; None for any number.
 
     Raises:
-        ConfigError: an argument is outside its range, or the model is no open chain.
-        DataError: there are too few samples, or the teacher's outputs are not finite.
+        ConfigError: an argument is outside its range, the model is no open chain, or the teacher has another number of
+            outputs, for which it is asked for one sample.
+        DataError: there are too few samples, they do not fit the chain or its feature map, or they or the teacher's
+            outputs are not finite.
         BudgetError: the budget is not enough.
     """
     assert isinstance(model, nn.Module)
-    growth.check_chain(model)
+    check_chain(model)
     checks.choice("method", method, METHODS)
     if len(samples) == 0:
         raise DataError("queries need at least one sample, got none")
@@ -68,7 +61,9 @@ def from_queries(
             f"queries need one number for each of the chain's {len(order)} sites, got inputs of {tuple(shape)}"
         )
     back = order.argsort()
-    points = samples.detach().flatten(1)[:, order].cpu()
+    points = as_set(samples.detach().flatten(1)[:, order].cpu())
+    with torch.no_grad():
+        model.feature_map(points.T.to(model.cores))  # refuses what is outside of its domain
     seen = [float(number) for number in points.aminmax()]
     low, high = checks.interval("domain", seen if domain is None else domain, checks.number)
     device, most = model.cores.device, max(map(max, model.layout.sides))
@@ -80,6 +75,9 @@ def from_queries(
         return model.feature_map.double_features(numbers.to(device)).cpu()
 
     oracle = Oracle(function, budget=budget)
+    outputs, wanted = oracle(points[:1]).shape[1], model.centre.shape[1]  # both methods ask for this sample anyway
+    if outputs != wanted:
+        raise ConfigError(f"the teacher must have the {wanted} outputs of the chain, got {outputs}")
     limits: dict[str, Any] = {
         "rank": most if rank is None else rank,
         "cutoff": cutoff,

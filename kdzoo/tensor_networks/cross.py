@@ -24,7 +24,7 @@ from torch import Tensor
 from kdzoo import checks
 from kdzoo.errors import ConfigError
 from kdzoo.tensor_networks.queries import BudgetError, Oracle
-from kdzoo.tensor_networks.sketching import CUTOFF, Features, Found, Queried, as_set, bonds_of, spread
+from kdzoo.tensor_networks.sketching import CUTOFF, Features, Found, Queried, bonds_of, checked, spread
 
 
 def cross(
@@ -60,11 +60,8 @@ def cross(
         DataError: the samples are no matrix.
         BudgetError: the oracle's budget is not enough for the first sweep.
     """
-    samples = as_set(samples)
+    samples, rank, cutoff, m = checked(samples, rank, cutoff, out_site)
     n_sites = samples.shape[1]
-    rank = None if rank is None else checks.integer("rank", rank)
-    cutoff = checks.number("cutoff", cutoff, least=0.0, most=1.0)
-    m = n_sites // 2 if out_site is None else checks.integer("out_site", out_site, least=0, most=n_sites)
     low, high = checks.interval("domain", domain, checks.number)
     d = features(samples[:1].T).shape[1]
     grid = torch.linspace(low, high, d, dtype=samples.dtype)

@@ -24,7 +24,7 @@ class FeatureMap(nn.Module, ABC):
     """Base of all feature maps.
 
     A map of one's own sets ``d`` and writes ``features``; ``unit`` is found on a grid over the domain if the first
-    feature is not 1.
+    feature is not 1. A map that differs between sites takes numbers (1, samples) for those of all sites.
 
     Attributes:
         d: number of features, the local dimension.
@@ -34,10 +34,12 @@ class FeatureMap(nn.Module, ABC):
 
     d: int
     domain: tuple[float, float] | None = None
+    nothing: Tensor  # tells where the map is, also one without numbers of its own
 
     def __init__(self, d: int, domain: Sequence[float] | None = None) -> None:
         super().__init__()
         self.d = checks.integer("local dimension", d)
+        self.register_buffer("nothing", torch.empty(0), persistent=False)
         if domain is not None:
             self.domain = checks.interval("domain", domain, checks.number)
 
@@ -51,7 +53,7 @@ class FeatureMap(nn.Module, ABC):
         Raises:
             DataError: a number is outside of the domain.
         """
-        if self.domain is not None and not torch.compiler.is_compiling():
+        if self.domain is not None and readable(x):
             _check_domain(x, self.domain, type(self).__name__)
         return self.features(x)
 
@@ -60,18 +62,21 @@ class FeatureMap(nn.Module, ABC):
 
     @property
     def unit(self) -> Tensor:
-        """Weights (d) with which the features give about 1: exactly where one of them is 1, else over the domain."""
-        first = torch.zeros(self.d, dtype=torch.float64)
+        """Weights with which the features give about 1: exactly where the first is 1, else over the domain.
+
+        They are (d), or (sites, d) of a map that differs between sites, in float64.
+        """
+        first = self.nothing.new_zeros(self.d, dtype=torch.float64)
         first[0] = 1
         if self.domain is None:
             return first
-        with torch.no_grad():
-            grid = torch.linspace(*self.domain, GRID, dtype=torch.float64)
-            phi = self.double_features(grid[None])[0]  # (d, points)
-        if bool(((phi[0] - 1).abs() < 1e-9).all()):
+        grid = torch.linspace(*self.domain, GRID, dtype=torch.float64, device=first.device)
+        phi = self.double_features(grid[None])  # (1 or sites, d, points)
+        if bool(((phi[:, 0] - 1).abs() < 1e-9).all()):
             return first
-        weights = torch.linalg.lstsq(phi.T, torch.ones(GRID, 1, dtype=torch.float64)).solution[:, 0]
-        return weights / (weights @ phi).abs().log().mean().exp()
+        weights = torch.linalg.lstsq(phi.mT, phi.new_ones(len(phi), GRID, 1)).solution  # (1 or sites, d, 1)
+        weights = (weights / (phi.mT @ weights).abs().log().mean(1, keepdim=True).exp())[..., 0]
+        return weights[0] if len(weights) == 1 else weights
 
     def double_features(self, x: Tensor) -> Tensor:
         """Return ``features`` in float64 without a gradient."""
@@ -216,6 +221,36 @@ MAPS: dict[str, Callable[[int, int, tuple[float, float] | None], FeatureMap]] = 
 """Feature maps by name, made from the number of sites, a degree and a domain."""
 
 
+def readable(x: Tensor) -> bool:
+    """Return whether a check may look at numbers: not in compiled code, under vmap, or where there are none."""
+    if torch.compiler.is_compiling() or x.device.type == "meta":
+        return False
+    while torch._C._functorch.is_gradtrackingtensor(x):
+        x = torch._C._functorch.get_unwrapped(x)
+    return not torch._C._functorch.is_batchedtensor(x)
+
+
+def same_kind(one: FeatureMap, other: FeatureMap) -> bool:
+    """Return whether two maps are of one class with one set of settings; what they have learned may differ."""
+    return _settings(one) == _settings(other)
+
+
+def same(one: FeatureMap, other: FeatureMap) -> bool:
+    """Return whether two maps are of one class with one set of settings and equal numbers, parameters and buffers."""
+    ours, theirs = one.state_dict(), other.state_dict()
+    return (
+        same_kind(one, other)
+        and ours.keys() == theirs.keys()
+        and all(torch.equal(ours[key].double(), theirs[key].double()) for key in ours)
+    )
+
+
+def in_words(feature_map: FeatureMap) -> str:
+    """Return class, number of features and domain of a map."""
+    name, domain = type(feature_map).__name__, feature_map.domain
+    return f"{name} with {feature_map.d} features of numbers in {'any range' if domain is None else list(domain)}"
+
+
 def feature_map(name: str, n_sites: int, degree: int = 1, domain: Sequence[float] | None = None) -> FeatureMap:
     """Return a feature map by its name in ``MAPS``.
 
@@ -253,8 +288,16 @@ def whitening(grams: Tensor, least: float = 1e-10) -> Tensor:
     return turn
 
 
+def _settings(feature_map: FeatureMap) -> list[tuple[type, str]]:
+    """Return of a map, and of the maps in it, the class and the plain attributes."""
+    return [
+        (type(one), str({k: v for k, v in sorted(vars(one).items()) if k != "training" and not k.startswith("_")}))
+        for one in feature_map.modules()
+    ]
+
+
 def _check_domain(x: Tensor, domain: tuple[float, float], name: str) -> None:
-    if x.numel() == 0 or torch._C._functorch.is_batchedtensor(x):
+    if x.numel() == 0:
         return
     slack = TOLERANCE * (domain[1] - domain[0])
     low, high = x.aminmax()

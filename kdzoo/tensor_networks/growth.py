@@ -9,19 +9,24 @@ none, and leaves every old number where an optimizer has its moments of it.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from kdzoo import checks
 from kdzoo.errors import ConfigError
+from kdzoo.tensor_networks.features import FeatureMap
 from kdzoo.tensor_networks.layout import Layout
 from kdzoo.tensor_networks.network import refuse_periodic, row
 
 
-class Chain(Protocol):
+@runtime_checkable
+class Student(Protocol):
     """A module that holds a chain as parameters and takes another one, as `kdzoo.models.MPS` does."""
+
+    feature_map: FeatureMap
+    order: Tensor
 
     cores: nn.Parameter
     centre: nn.Parameter
@@ -53,20 +58,33 @@ def check_chain(model: nn.Module) -> None:
         raise ConfigError(f"student must have boundary='open', got {model.boundary!r}")
 
 
+def usable_bonds(wanted: Sequence[int], legs: Sequence[int]) -> list[int]:
+    """Return all bonds, from the left end, as they are wanted or as large as the chain can use, if that is less.
+
+    A bond can use what the tensors to its left, or to its right, could be told apart by: no more than the product of
+    their legs.
+
+    Args:
+        wanted: all bonds, those at both ends included; the outer ones stay.
+        legs: dimensions of the legs between them, one fewer.
+    """
+    found = list(wanted)
+    for i in range(1, len(found)):
+        found[i] = min(found[i], found[i - 1] * legs[i - 1])
+    for i in reversed(range(len(legs))):
+        found[i] = min(found[i], found[i + 1] * legs[i])
+    return found
+
+
 def roomy_bonds(sites: Sequence[Tensor], centre: Tensor, out_site: int, bond_dim: int) -> list[int]:
     """Return all bonds, from the left end, with ``bond_dim`` where they are smaller and could use it.
 
-    The output core has a bond on both sides. A bond can use what the tensors to its left, or to its right, could be
-    told apart by: no more than the product of their legs.
+    The output core has a bond on both sides; see :func:`usable_bonds`.
     """
     chain = row(sites, centre, out_site)
     bonds = [chain[0].shape[0], *(core.shape[2] for core in chain)]
-    found = [bonds[0], *(max(bond, checks.integer("bond_dim", bond_dim)) for bond in bonds[1:-1]), bonds[-1]]
-    for i in range(1, len(found)):
-        found[i] = max(bonds[i], min(found[i], found[i - 1] * chain[i - 1].shape[1]))
-    for i in reversed(range(len(chain))):
-        found[i] = max(bonds[i], min(found[i], found[i + 1] * chain[i].shape[1]))
-    return found
+    wanted = [bonds[0], *(max(bond, checks.integer("bond_dim", bond_dim)) for bond in bonds[1:-1]), bonds[-1]]
+    return [max(pair) for pair in zip(bonds, usable_bonds(wanted, [core.shape[1] for core in chain]), strict=True)]
 
 
 def grow(
@@ -107,9 +125,7 @@ def grow(
 
     def padded(core: Tensor, place: int, deviation: float) -> Tensor:
         shape = (wanted[place], core.shape[1], wanted[place + 1])
-        found = deviation * torch.randn(shape, generator=generator, dtype=core.dtype).to(core.device)
-        found[: core.shape[0], :, : core.shape[2]] = core
-        return found
+        return placed(core, deviation * torch.randn(shape, generator=generator, dtype=core.dtype).to(core.device))
 
     grown = []
     for i, core in enumerate(sites):
@@ -134,11 +150,16 @@ def resized(cores: Tensor, old: Layout, new: Layout) -> Tensor:
     return found
 
 
-def padded_centre(centre: Tensor, like: Tensor) -> Tensor:
-    """Return the numbers of an output core where they lie in a larger one; 0 elsewhere."""
-    found = centre.new_zeros(like.shape)
-    found[: centre.shape[0], :, : centre.shape[2]] = centre
-    return found
+def placed(tensor: Tensor, larger: Tensor) -> Tensor:
+    """Write a tensor (left, leg, right) where it lies in one with larger bonds, in place, and return that."""
+    larger[: tensor.shape[0], :, : tensor.shape[2]] = tensor
+    return larger
+
+
+def bonds_in_words(sites: Sequence[Tensor]) -> str:
+    """Return the range and the mean of the bonds between the sites (n_left, d, n_right) of a chain."""
+    bonds = [core.shape[2] for core in sites[:-1]]
+    return f"{min(bonds)} to {max(bonds)}, {sum(bonds) / len(bonds):.1f} on average"
 
 
 def replace_parameter(

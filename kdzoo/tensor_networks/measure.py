@@ -43,7 +43,10 @@ def inner(a: Train, b: Train, grams: Tensor) -> Tensor:
     Raises:
         ConfigError: the chains do not fit each other or the measure.
     """
-    _check(a, b, grams)
+    check_pair(a, b)
+    expected = (len(a.sites), a.sites[0].shape[1], b.sites[0].shape[1])
+    if tuple(grams.shape) != expected:
+        raise ConfigError(f"grams must be of shape {expected}, got {tuple(grams.shape)}")
     first, last = sorted((a.out_site, b.out_site))
     left, log2 = _transfer(a.sites[:first], b.sites[:first], grams[:first])
     mirrored = [[core.transpose(0, 2) for core in reversed(one.sites[last:])] for one in (a, b)]
@@ -94,8 +97,12 @@ def _step(current: Tensor, one: Tensor, other: Tensor, gram: Tensor) -> Tensor:
     return one.permute(2, 1, 0).flatten(1) @ products
 
 
-def _check(a: Train, b: Train, grams: Tensor) -> None:
-    """Refuse chains and a measure that do not fit each other."""
+def check_pair(a: Train, b: Train) -> None:
+    """Refuse chains that have no inner product.
+
+    Raises:
+        ConfigError: one is periodic, or they have different numbers of sites or outputs.
+    """
     for one in (a, b):
         refuse_periodic(*one, "an inner product")
     if len(a.sites) != len(b.sites) or a.centre.shape[1] != b.centre.shape[1]:
@@ -103,6 +110,3 @@ def _check(a: Train, b: Train, grams: Tensor) -> None:
             f"an inner product needs chains of equal size, got {len(a.sites)} sites with {a.centre.shape[1]} outputs "
             f"and {len(b.sites)} sites with {b.centre.shape[1]} outputs"
         )
-    expected = (len(a.sites), a.sites[0].shape[1], b.sites[0].shape[1])
-    if tuple(grams.shape) != expected:
-        raise ConfigError(f"grams must be of shape {expected}, got {tuple(grams.shape)}")

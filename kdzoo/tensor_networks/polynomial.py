@@ -18,18 +18,17 @@ from torch import Tensor
 
 from kdzoo.checks import integer
 from kdzoo.errors import ConfigError
+from kdzoo.tensor_networks.measure import Train
 
 Exponents = tuple[int, ...]
 Coefficients = Mapping[Exponents, int | float | Sequence[int | float] | Tensor]
 """Exponents of the inputs -> coefficient, or those of all outputs."""
-Chain = tuple[list[Tensor], Tensor, int]
-"""Cores (n_left, d, n_right) from the left end, the output core (left, outputs, right), the site before which it is."""
 
 MOST_MONOMIALS = 2**16
 """Largest number of monomials that a chain is expanded into."""
 
 
-def copying_layer(n_inputs: int, times: int) -> Chain:
+def copying_layer(n_inputs: int, times: int) -> Train:
     """Return the chain with the features [1, x] that gives every input ``times`` times, those of one input together.
 
     The state beside the output is (1, inputs of its side), so no bond is larger than n_inputs / 2 + 3 / 2. The output
@@ -50,10 +49,10 @@ def copying_layer(n_inputs: int, times: int) -> Chain:
     for i in range(n):  # the left state is (1, x_0, ..., x_m-1), the right one (1, x_n-1, ..., x_m)
         at = (i + 1, 0) if i < m else (0, n - i)
         centre[at[0], i * z : (i + 1) * z, at[1]] = 1
-    return [*left, *right], centre, m
+    return Train([*left, *right], centre, m)
 
 
-def polynomial_layer(coefficients: Coefficients, n_inputs: int, degree: int) -> Chain:
+def polynomial_layer(coefficients: Coefficients, n_inputs: int, degree: int) -> Train:
     """Return the chain with the features [1, x] on ``degree`` copies of every input that is a polynomial.
 
     A monomial is a product of as many copies of an input as its exponent. A bond counts the different parts that the
@@ -81,7 +80,7 @@ def polynomial_layer(coefficients: Coefficients, n_inputs: int, degree: int) -> 
     centre = torch.zeros(max(firsts) + 1, values.shape[1], max(lasts) + 1, dtype=torch.float64)
     for first, value, last in zip(firsts, values, lasts, strict=True):
         centre[first, :, last] = value
-    return [*left, *(core.permute(2, 1, 0) for core in reversed(right))], centre, m
+    return Train([*left, *(core.permute(2, 1, 0) for core in reversed(right))], centre, m)
 
 
 def to_polynomial(sites: Sequence[Tensor], centre: Tensor, out_site: int) -> dict[Exponents, Tensor]:
@@ -100,12 +99,8 @@ def to_polynomial(sites: Sequence[Tensor], centre: Tensor, out_site: int) -> dic
         ConfigError: there would be more than 65,536 monomials.
     """
     powers = [core.shape[1] for core in sites]
-    if prod(powers) > MOST_MONOMIALS:
-        raise ConfigError(
-            f"a chain of {len(sites)} sites with {max(powers)} features is a polynomial of {float(prod(powers)):.3g} "
-            f"monomials; to_polynomial allows {MOST_MONOMIALS}"
-        )
-    left = right = torch.ones(1, 1, dtype=torch.float64)  # (monomials, bond), (bond, monomials)
+    _check_monomials(f"a chain of {len(sites)} sites with {max(powers)} features", prod(powers))
+    left = right = centre.double().new_ones(1, 1)  # (monomials, bond), (bond, monomials)
     for core in sites[:out_site]:
         left = torch.einsum("ml,ldr->mdr", left, core.double()).flatten(0, 1)
     for core in reversed(sites[out_site:]):
@@ -113,6 +108,59 @@ def to_polynomial(sites: Sequence[Tensor], centre: Tensor, out_site: int) -> dic
     values = torch.einsum("al,lor,rb->abo", left, centre.double(), right).flatten(0, 1)
     exponents = product(*map(range, powers))
     return {one: value for one, value in zip(exponents, values, strict=True) if value.any()}
+
+
+def composed(
+    sites: Sequence[Tensor],
+    centre: Tensor,
+    out_site: int,
+    numbers: Sequence[Mapping[Exponents, float]],
+    n_inputs: int,
+) -> dict[Exponents, Tensor]:
+    """Return the coefficients of a chain with the features [1, x] whose numbers are polynomials of other inputs.
+
+    The state of a bond, every number of it a polynomial, goes from the left end to the right one: what a site adds to
+    it is a sum of its shifted copies, one for each monomial of the site's number.
+
+    Args:
+        sites: cores (n_left, 2, n_right) from the left end; open boundaries.
+        centre: output core (left, outputs, right).
+        out_site: site before which it is.
+        numbers: of each site, exponents of the inputs -> coefficient.
+        n_inputs: number of inputs, >= 1.
+
+    Returns:
+        Exponents of the inputs -> coefficients of all outputs in float64; monomials whose coefficients are all 0 are
+        left out.
+
+    Raises:
+        ConfigError: there might be more than 65,536 monomials: products of powers of every input up to the sum of its
+            largest exponents in the numbers.
+    """
+    sizes = [1 + sum(max((one[i] for one in number), default=0) for number in numbers) for i in range(n_inputs)]
+    _check_monomials(f"a chain of {len(sites)} sites, whose numbers depend on {n_inputs} inputs,", prod(sizes))
+    state = centre.double().new_zeros(1, 1, *sizes)  # (1 or outputs, bond, exponents of each input)
+    state[(0, 0, *[0] * n_inputs)] = 1
+    whole = slice(None)
+    for site in range(len(sites) + 1):
+        if site == out_site:
+            state = torch.einsum("xl...,lor->or...", state, centre.double())
+        if site < len(sites):
+            state, varied = (torch.einsum("ol...,lr->or...", state, core) for core in sites[site].double().unbind(1))
+            for exponents, coefficient in numbers[site].items():
+                to = (whole, whole, *(slice(one, None) for one in exponents))
+                of = (whole, whole, *(slice(size - one) for one, size in zip(exponents, sizes, strict=True)))
+                state[to] += coefficient * varied[of]
+    values = state[:, 0].flatten(1).T
+    return {one: value for one, value in zip(product(*map(range, sizes)), values, strict=True) if value.any()}
+
+
+def _check_monomials(what: str, count: int) -> None:
+    """Refuse an expansion that is too large."""
+    if count > MOST_MONOMIALS:
+        raise ConfigError(
+            f"{what} is a polynomial of up to {float(count):.3g} monomials; to_polynomial allows {MOST_MONOMIALS}"
+        )
 
 
 def _append(n: int) -> Tensor:

@@ -98,11 +98,8 @@ def sketch(
         Pareja Monturiol, Pozas-Kerstjens, Perez-Garcia: Tensorization of neural networks for improved privacy and
         interpretability. SciPost Phys. Core 8, 2025, arXiv:2501.06300.
     """
-    samples = as_set(samples)
+    samples, rank, cutoff, m = checked(samples, rank, cutoff, out_site)
     n, n_sites = samples.shape
-    rank = None if rank is None else checks.integer("rank", rank)
-    cutoff = checks.number("cutoff", cutoff, least=0.0, most=1.0)
-    m = n_sites // 2 if out_site is None else checks.integer("out_site", out_site, least=0, most=n_sites)
     if rank is not None and n <= rank:
         raise DataError(f"rank={rank} needs more than {rank} different samples, got {n}")
     n_ends = max(rank or n, LEAST_ENDS) if ends is None else checks.integer("ends", ends)
@@ -135,9 +132,31 @@ def as_set(samples: Tensor) -> Tensor:
     Raises:
         DataError: it is no matrix with rows and columns, or not finite.
     """
-    if samples.ndim != 2 or samples.numel() == 0 or not bool(samples.isfinite().all()):
-        raise DataError(f"samples must be a finite matrix (samples, sites), got {tuple(samples.shape)}")
+    if samples.ndim != 2 or samples.numel() == 0:
+        raise DataError(f"samples must be a matrix (samples, sites), got {tuple(samples.shape)}")
+    bad = ~samples.isfinite().all(1)
+    if bool(bad.any()):
+        raise DataError(f"samples must be finite, got {int(bad.sum())} of {len(samples)} that are not")
     return torch.unique(samples, dim=0)
+
+
+def checked(
+    samples: Tensor, rank: int | None, cutoff: float, out_site: int | None
+) -> tuple[Tensor, int | None, float, int]:
+    """Return what sketching and cross interpolation have in common: samples as a set, rank, cutoff, the output's site.
+
+    Raises:
+        ConfigError: an argument is outside its range.
+        DataError: the samples are no matrix with rows and columns, or not finite.
+    """
+    samples = as_set(samples)
+    n_sites = samples.shape[1]
+    return (
+        samples,
+        None if rank is None else checks.integer("rank", rank),
+        checks.number("cutoff", cutoff, least=0.0, most=1.0),
+        n_sites // 2 if out_site is None else checks.integer("out_site", out_site, least=0, most=n_sites),
+    )
 
 
 def spread(n: int, count: int) -> Tensor:

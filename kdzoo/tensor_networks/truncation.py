@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kdzoo import checks
-from kdzoo.errors import ConfigError
+from kdzoo.errors import ConfigError, NonFiniteLossError
 from kdzoo.tensor_networks.features import whitening
 from kdzoo.tensor_networks.network import canonical, refuse_periodic, row, spectra, split
 
@@ -59,6 +59,8 @@ def truncate(
     share = math.inf if max_error is None else checks.probability("max_error", max_error) ** 2
     refuse_periodic(sites, centre, out_site, "a truncation")
     if grams is not None:
+        if tuple(grams.shape) != (expected := (len(sites), sites[0].shape[1], sites[0].shape[1])):
+            raise ConfigError(f"grams must be of shape {expected}, got {tuple(grams.shape)}")
         turn, back = white_legs(grams)
         sites = [torch.einsum("lkr,kj->ljr", core, one) for core, one in zip(sites, back, strict=True)]
     sites, centre = canonical(sites, centre, out_site)
@@ -98,12 +100,15 @@ def balanced(
 
     Raises:
         ConfigError: bond_dim is out of its range, or the chain is periodic.
+        NonFiniteLossError: a moment is not finite.
 
     References:
         Moore: Principal component analysis in linear systems. IEEE Trans. Automatic Control 26, 1981.
     """
     most = checks.integer("bond_dim", bond_dim)
     refuse_periodic(sites, centre, out_site, "a truncation")
+    if not all(bool(moment.isfinite().all()) for moment in (*left, *right)):
+        raise NonFiniteLossError("the truncation of a chain failed, and nothing was changed: a moment is not finite")
     chain = row(sites, centre, out_site)
     for i, (ours, theirs) in enumerate(zip(left, right, strict=True)):
         one, other = _root(ours), _root(theirs)

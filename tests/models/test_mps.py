@@ -2,12 +2,13 @@
 
 import copy
 
+import jaxtyping
 import pytest
 import torch
 
-from kdzoo.errors import ConfigError, DataError
+from kdzoo.errors import ConfigError, DataError, NonFiniteLossError
 from kdzoo.models import MPS, MPSClassifier
-from kdzoo.tensor_networks import MAPS
+from kdzoo.tensor_networks import MAPS, FeatureMap
 
 
 def dense(model, x):
@@ -108,6 +109,23 @@ def test_weights_of_another_place_of_the_output_are_refused():
         MPS(8, 3, 4, out_site=2).load_state_dict(MPS(8, 3, 4).state_dict())
 
 
+@pytest.mark.parametrize(("ours", "theirs"), [("open", "periodic"), ("periodic", "open")])
+def test_weights_of_other_ends_are_refused(ours, theirs):
+    """With the output in the middle of bonds of 1 all sizes are equal; with others the chain would become the other."""
+    for bond_dim in (1, 4):
+        model, other = (MPS(8, 3, bond_dim, boundary=one) for one in (ours, theirs))
+        before = copy.deepcopy(model.state_dict())
+        with pytest.raises(ConfigError, match=f"boundary is '{ours}', but the weights are .* of '{theirs}' ends"):
+            model.load_state_dict(other.state_dict())
+        assert all(torch.equal(one, before[name]) for name, one in model.state_dict().items())
+
+
+def test_tensors_of_joined_ends_are_no_open_chain():
+    closed = MPS(6, 3, 2, boundary="periodic")
+    with pytest.raises(ConfigError, match="boundary='open'"):
+        MPS(6, 3, 2).load_tensors(closed.sites(), closed.centre)
+
+
 def test_bonds_that_a_chain_cannot_carry_are_reduced_and_said():
     with pytest.warns(UserWarning, match="bond_dim=64 is more than a chain of 8 sites.*reduced to 16"):
         model = MPS(8, 2, 64)
@@ -131,6 +149,97 @@ def test_a_chain_that_has_seen_its_data_starts_at_one():
     with torch.no_grad():
         model.centre.fill_(1.0)
     assert torch.allclose(model(x), torch.ones(50, 2), rtol=0.05)
+
+
+def test_each_site_starts_at_its_own_one():
+    """A feature map that differs between sites: each has its own combination that is 1."""
+
+    class Scaled(FeatureMap):
+        def features(self, x):
+            return torch.tensor([[1.0], [2.0], [4.0], [0.5]])[:, None].to(x) * torch.stack([x.cos(), x.sin()], 1)
+
+    x = torch.rand(50, 4) * 0.2 + 0.4
+    model = MPS(4, 2, 2, feature_map=Scaled(2, (0.4, 0.6)), noise=0.0)
+    with torch.no_grad():
+        model.centre.fill_(1.0)
+        assert torch.allclose(model(x), torch.ones(50, 2), rtol=0.05)
+        model.see(x)
+        model.centre.fill_(1.0)
+    assert torch.allclose(model(x), torch.ones(50, 2), rtol=0.05)
+
+
+@pytest.mark.parametrize("engine", ["auto", "sweep"])
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), 3e38], ids=["nan", "infinite", "too-large"])
+def test_an_output_core_that_is_not_finite_is_named(engine, number):
+    model = MPS(8, 3, 4, out_site=3, engine=engine, noise=0.0)
+    with torch.no_grad():
+        model.cores.mul_(2.0)
+        model.centre[0] = number
+    with pytest.raises(
+        NonFiniteLossError, match=r"with the output core, before site 3 of 8 .* is not finite, sample 0"
+    ):
+        model(torch.rand(5, 8))
+
+
+def test_a_site_that_is_not_finite_is_named_before_the_output():
+    model = MPS(8, 3, 4, engine="sweep")
+    with torch.no_grad():
+        model.cores[-1] = float("nan")
+        model.centre[0] = float("nan")
+    with pytest.raises(NonFiniteLossError, match="is not finite after site"):
+        model(torch.rand(5, 8))
+
+
+def test_vmap_does_not_look_at_outputs():
+    torch.manual_seed(0)
+    model = MPS(6, 3, 2, engine="autograd")
+    x = torch.rand(4, 5, 6)
+    parameters = dict(model.named_parameters())
+
+    def loss(parameters, x):
+        return torch.func.functional_call(model, parameters, (x,)).square().mean()
+
+    found = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(parameters, x)
+    expected = torch.autograd.grad(loss(parameters, x[2]), model.cores)[0]
+    torch.testing.assert_close(found["cores"][2], expected)
+
+
+def test_compiled_code_does_not_look_at_outputs(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # its decorators cannot be compiled
+    model = MPS(6, 3, 2, engine="sweep")
+    with torch.no_grad():
+        model.centre[0] = float("nan")
+        assert torch.compile(model, backend="eager", fullgraph=True)(torch.rand(5, 6)).isnan().any()
+    torch._dynamo.reset()
+
+
+def test_new_bonds_are_where_the_cores_are():
+    model = MPS(6, 3, 2).to("meta")
+    model._allocate([1, 1, 1, 1, 1, 1, 1, 1])
+    assert {one.device.type for one in (*model.parameters(), *model.buffers())} == {"meta"}
+
+
+WRONG = {
+    "none": (torch.rand(0, 6), r"inputs must hold at least one sample, got shape \(0, 6\)"),
+    "nan": (torch.full((4, 6), torch.nan), "inputs must be finite"),
+    "infinite": (torch.full((4, 6), torch.inf), "inputs must be finite"),
+    "sites": (torch.rand(4, 5), "n_sites=6, got inputs of 5 numbers"),
+    "domain": (torch.rand(4, 6) + 1, r"takes inputs in \[0, 1\]"),
+}
+
+
+@pytest.mark.parametrize(("inputs", "line"), WRONG.values(), ids=WRONG)
+def test_inputs_that_measure_nothing_are_refused(inputs, line):
+    model = MPS(6, 3, 4, feature_map="legendre")
+    before = copy.deepcopy(model.state_dict())
+    for act in (
+        lambda: model.truncate(bond_dim=2, inputs=inputs),
+        lambda: model.truncate(bond_dim=2, inputs=inputs, method="balanced"),
+        lambda: model.inner(MPS(6, 3, 2, feature_map="legendre"), inputs),
+    ):
+        with pytest.raises(DataError, match=line):
+            act()
+    assert all(torch.equal(one, before[name]) for name, one in model.state_dict().items())
 
 
 def test_bad_arguments_are_refused():

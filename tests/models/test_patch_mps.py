@@ -17,9 +17,9 @@ def build(in_shape=(1, 8, 12), **options):
 def by_definition(model, images):
     """One image, one patch and one number at a time."""
     side, outputs = model.patch, []
-    height, width = images.shape[2:]
-    corners = [(i, j) for i in range(0, height, side) for j in range(0, width, side)]
-    walk = [corners[k] for k in site_order("snake", (height // side, width // side))]
+    rows, columns = (range(0, length - side + 1, model.stride) for length in images.shape[2:])
+    corners = [(i, j) for i in rows for j in columns]
+    walk = [corners[k] for k in site_order("snake", (len(rows), len(columns)))]
     sites, centre = model.sites(), model.centre.detach()
     for image in images:
         matrices = []
@@ -42,6 +42,43 @@ def by_definition(model, images):
 def test_outputs_are_those_of_the_definition(in_shape, learned):
     model, images = build(in_shape, learned=learned), torch.rand(4, *in_shape, dtype=torch.float64)
     torch.testing.assert_close(model(images).detach(), by_definition(model, images), rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("learned", [None, 3], ids=["pixels", "learned"])
+@pytest.mark.parametrize(
+    ("in_shape", "stride", "grid"),
+    [((1, 8, 12), 2, (3, 5)), ((2, 7, 8), 1, (4, 5)), ((1, 4, 10), 3, (1, 3))],
+    ids=["half", "one", "strip"],
+)
+def test_overlapping_patches_are_those_of_the_definition(in_shape, stride, grid, learned):
+    model, images = build(in_shape, stride=stride, learned=learned), torch.rand(4, *in_shape, dtype=torch.float64)
+    assert model.grid == grid
+    torch.testing.assert_close(model(images).detach(), by_definition(model, images), rtol=1e-11, atol=1e-12)
+
+
+def test_learned_combinations_are_a_convolution():
+    model, images = build((2, 6, 8), stride=2, learned=3), torch.rand(4, 2, 6, 8, dtype=torch.float64)
+    kernel = model.feature_map.weight.view(3, 2, 4, 4)
+    channels = torch.nn.functional.conv2d(images, kernel, stride=2).flatten(2)  # (images, 3, places)
+    phi = model.features(images)
+    torch.testing.assert_close(phi[:, 1:], channels.permute(2, 1, 0)[model.order])
+    torch.testing.assert_close(phi[:, 0], torch.ones_like(phi[:, 0]))
+
+
+def test_a_pixel_of_several_patches_has_a_higher_degree():
+    torch.manual_seed(0)
+    model = PatchMPS(in_shape=(3, 3), num_classes=1, patch=2, stride=1, bond_dim=3, noise=2.0).double()
+    steps = torch.arange(6, dtype=torch.float64)
+    middle, corner = torch.zeros(2, 6, 3, 3, dtype=torch.float64)
+    middle[:, 1, 1], corner[:, 0, 0] = steps, steps  # of four patches, and of one
+    differences = [model(images)[:, 0].detach() for images in (middle, corner)]
+    for _ in range(2):
+        differences = [one.diff() for one in differences]
+    assert differences[0].abs().max() > 1e-3
+    torch.testing.assert_close(differences[1], torch.zeros_like(differences[1]), atol=1e-10, rtol=0)
+    for _ in range(3):
+        differences = [one.diff() for one in differences]
+    torch.testing.assert_close(differences[0], torch.zeros_like(differences[0]), atol=1e-10, rtol=0)
 
 
 def test_patches_of_one_pixel_are_the_chain_of_pixels():
@@ -77,13 +114,20 @@ def test_probes_are_bonds_between_patches():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"patch": 3}, r"patch=3 must divide height and width .* got in_shape=\(1, 8, 12\)"),
-        ({"in_shape": (12,)}, r"patch=4 must divide .* got in_shape=\(12,\)"),
+        ({"patch": 3}, r"^patches of patch=3 with stride=3 must fill images .* got in_shape=\(1, 8, 12\)$"),
+        ({"stride": 3}, r"patch=4 with stride=3 must fill .* \(side - patch\) a multiple of stride; got"),
+        ({"patch": 9}, "patch=9 with stride=9 must fill"),
+        ({"in_shape": (12,)}, r"patch=4 with stride=4 must fill .* got in_shape=\(12,\)"),
         ({"patch": 0}, "patch must be an integer >= 1, got 0"),
+        ({"stride": 0}, r"stride must be an integer in 1\.\.4, got 0"),
+        ({"stride": 5}, r"stride must be an integer in 1\.\.4, got 5"),
         ({"learned": 0}, "learned must be an integer >= 1, got 0"),
         ({"order": "mutual_information"}, "order must be one of raster, snake, hilbert, got 'mutual_information'"),
     ],
-    ids=["indivisible", "vector", "patch", "learned", "order"],
+    ids=[
+        *("indivisible", "indivisible steps", "larger than the image", "vector", "patch", "no step", "gaps"),
+        *("learned", "order"),
+    ],
 )
 def test_wrong_arguments_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):

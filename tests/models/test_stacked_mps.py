@@ -52,6 +52,88 @@ def test_a_polynomial_can_be_trained_further():
     assert all(p.grad is not None for p in model.parameters())
 
 
+def by_brute_force(model, n, copies):
+    """Exponents -> coefficients of whole numbers: a sum over all products of copies, multiplied out one by one."""
+
+    def times(one, other):
+        found = {}
+        for (a, x), (b, y) in product(one.items(), other.items()):
+            key = tuple(i + j for i, j in zip(a, b, strict=True))
+            found[key] = found.get(key, 0) + x * y
+        return found
+
+    def coefficients(chain):
+        """Subset of the sites -> a whole number for each output, by products of matrices."""
+        sites, centre, m = chain.sites(), chain.centre.detach(), chain.out_site
+        for subset in product((0, 1), repeat=len(sites)):
+            matrices = [core[:, k] for core, k in zip(sites, subset, strict=True)]
+            left = right = torch.eye(1, dtype=torch.float64)
+            for matrix in matrices[:m]:
+                left = left @ matrix
+            for matrix in reversed(matrices[m:]):
+                right = matrix @ right
+            yield subset, [int(v) for v in torch.einsum("al,lor,rb->o", left, centre, right)]
+
+    numbers = [{tuple(int(i == k // copies) for i in range(n)): 1} for k in range(n * copies)]
+    for subset, values in coefficients(model.first):
+        for number, value in zip(numbers, values, strict=True):
+            number[subset] = number.get(subset, 0) + value
+    whole = {}
+    for subset, values in coefficients(model.second):
+        term = {(0,) * n: 1}
+        for k in [k for k, taken in enumerate(subset) if taken]:
+            term = times(term, numbers[k])
+        for key, x in term.items():
+            whole[key] = [v + x * value for v, value in zip(whole.get(key, [0] * len(values)), values, strict=True)]
+    return {key: values for key, values in whole.items() if any(values)}
+
+
+@pytest.mark.filterwarnings("ignore:bond_dim=2 is more than")
+@pytest.mark.parametrize(("n", "copies"), [(1, 1), (1, 3), (2, 2), (3, 1), (3, 2)])
+def test_the_polynomial_of_a_stack_is_that_of_its_products(n, copies):
+    model = StackedMPS(in_shape=(n,), num_classes=2, copies=copies, bond_dim=2, hidden_bond_dim=2).double()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randint(-2, 3, parameter.shape, generator=generator))
+    found = {key: value.tolist() for key, value in model.to_polynomial().items()}
+    assert found == by_brute_force(model, n, copies)
+    assert max(max(key) for key in found) > copies or n == 1  # more than copies of the inputs alone could be
+
+
+@pytest.mark.parametrize(("in_shape", "copies"), [((2,), 3), ((2, 2), 1), ((2, 2), 2)])
+def test_the_polynomial_of_a_stack_is_the_stack(in_shape, copies):
+    torch.manual_seed(0)
+    model = StackedMPS(in_shape=in_shape, num_classes=3, copies=copies, bond_dim=3, hidden_bond_dim=2, noise=3.0)
+    model.double()
+    x = torch.rand(8, *in_shape, dtype=torch.float64) * 2 - 1
+    terms = [
+        c * torch.stack([x.flatten(1)[:, i] ** k for i, k in enumerate(one)]).prod(0)[:, None]
+        for one, c in model.to_polynomial().items()
+    ]
+    size = float(torch.stack(terms).abs().sum(0).max())  # terms may cancel
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), torch.stack(terms).sum(0), rtol=0, atol=1e-13 * size)
+
+
+@pytest.mark.parametrize(("n", "z"), [(1, 4), (2, 3), (3, 2), (8, 2)])
+def test_a_polynomial_comes_back(n, z):
+    """With 8 inputs a trained stack would be too large; copies alone have powers up to z only."""
+    generator = torch.Generator().manual_seed(2)
+    exponents = {tuple(torch.randint(0, z + 1, (n,), generator=generator).tolist()) for _ in range(12)} | {(z,) * n}
+    coefficients = {one: [i + 1, -i] for i, one in enumerate(sorted(exponents))}
+    found = StackedMPS.from_polynomial(coefficients).to_polynomial()
+    assert {one: value.tolist() for one, value in found.items()} == coefficients
+
+
+def test_a_large_stack_has_no_polynomial():
+    model = StackedMPS(in_shape=(5,), num_classes=2, copies=2)
+    with pytest.raises(ConfigError, match=r"10 sites, .* 5 inputs, .* up to 1.61e\+05 monomials; .* allows 65536"):
+        model.to_polynomial()
+    with pytest.raises(ConfigError, match=r"64 sites .* up to 1.84e\+19 monomials; .* allows 65536"):
+        StackedMPS(in_shape=(1, 8, 8), num_classes=2).to_polynomial()
+
+
 def test_the_layers_are_one_chain_each():
     """The copies plus what the first layer adds are a chain: the direct sum of the copying layer and `first`."""
     torch.manual_seed(0)

@@ -7,15 +7,15 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from kdzoo.errors import ConfigError
-from kdzoo.kinds import Classifier
+from kdzoo.kinds import Classifier, classifier
 from kdzoo.kinds.classifier import as_chain, inputs_of, one_of_each_class
 from kdzoo.models import MLP, MPS, MPSClassifier, PatchMPS
 from kdzoo.tensor_networks import drawing
 from kdzoo.tensor_networks.entanglement import entropies
 from kdzoo.tensor_networks.relevance import saliency
-from kdzoo.tensor_networks.sobol import feature_moments, sobol_indices
+from kdzoo.tensor_networks.sobol import feature_moments, pairwise_indices, sobol_indices
 
-MAPS = {"sobol_maps.png", "relevance_maps.png"}
+MAPS, PAIRS = {"sobol_maps.png", "relevance_maps.png"}, {"sobol_pairs.png"}
 BONDS = {"bond_spectra.png", "bond_entropies.png"}
 
 
@@ -67,7 +67,7 @@ def test_portraits_of_images(drawn, tmp_path):
     data = Data(1, 4, 5)
     found = Classifier().portraits(models, tmp_path / "figures", data)
     chains = {"chain_student.png", "chain_control.png"}
-    assert {path.name for path in found} == MAPS | BONDS | chains
+    assert {path.name for path in found} == MAPS | BONDS | PAIRS | chains
     assert all(imread(path).std() > 0 for path in found)
     assert {axes.get_title() for axes in drawn["bond_spectra.png"].axes} == {"student", "control", ""}
     inputs = data.batch["input"]
@@ -95,7 +95,65 @@ def test_portraits_of_patches(drawn, tmp_path):
 
 def test_portraits_of_vectors_have_no_maps(tmp_path):
     found = Classifier().portraits({"student": image_model((30,))}, tmp_path, Data(30))
-    assert {path.name for path in found} == BONDS
+    assert {path.name for path in found} == BONDS | PAIRS
+
+
+def pairs_of_model(model, inputs):
+    """Second-order indices of the flat inputs."""
+    measure = feature_moments(as_chain(model, inputs, inputs[:1]).phi)
+    indices = pairwise_indices(model.sites(), model.centre.detach(), model.out_site, measure)
+    back = model.order.argsort()
+    return indices[:, back][:, :, back]
+
+
+@pytest.mark.parametrize("in_shape", [(1, 4, 5), (2, 4, 5)], ids=["grey", "colour"])
+def test_lines_join_the_strongest_pairs(drawn, tmp_path, in_shape):
+    model, data = image_model(in_shape), Data(*in_shape)
+    Classifier().portraits({"student": model}, tmp_path, data)
+    found = pairs_of_model(model, data.batch["input"])
+    panels = drawn["sobol_pairs.png"].axes
+    assert len(panels) == 3
+    for axes, indices in zip(panels, found, strict=True):
+        first, second = np.unravel_index(int(indices.triu(1).argmax()), indices.shape)
+        lines = axes.get_lines()
+        assert len(lines) == 12
+        ends = np.array([[at % 20 // 5, at % 5] for at in (first, second)])  # row, column, whatever the channel
+        np.testing.assert_allclose(np.array(lines[0].get_data())[::-1].T, ends)
+        assert lines[0].get_linewidth() == max(line.get_linewidth() for line in lines)
+        assert axes.get_xlabel() == f"{float(indices.max()):.2g}"
+
+
+def test_lines_between_patches_join_their_middles(drawn, tmp_path):
+    torch.manual_seed(0)
+    model, data = PatchMPS(in_shape=(1, 4, 8), num_classes=3, patch=4, bond_dim=3, noise=3.0), Data(1, 4, 8)
+    Classifier().portraits({"student": model}, tmp_path, data)
+    (line,) = drawn["sobol_pairs.png"].axes[0].get_lines()
+    np.testing.assert_allclose(line.get_data(), [[1.5, 5.5], [1.5, 1.5]])
+
+
+def test_overlapping_patches_have_maps_of_their_places(drawn, tmp_path):
+    torch.manual_seed(0)
+    model = PatchMPS(in_shape=(1, 4, 6), num_classes=3, patch=2, stride=1, bond_dim=3)
+    Classifier().portraits({"student": model}, tmp_path, Data(1, 4, 6))
+    assert {one.shape for one in images_of(drawn["sobol_maps.png"])} == {(3, 5)}
+
+
+def test_pairs_of_vectors_are_a_table(drawn, tmp_path):
+    model, data = image_model((30,)), Data(30)
+    Classifier().portraits({"student": model}, tmp_path, data)
+    (shown,) = images_of(drawn["sobol_pairs.png"])[:1]
+    np.testing.assert_allclose(shown, pairs_of_model(model, data.batch["input"]).amax(0))
+
+
+def test_only_inputs_that_matter_most_are_paired(monkeypatch):
+    monkeypatch.setattr(classifier, "PAIRED_INPUTS", 6)
+    model, inputs = image_model(order="hilbert"), Data(1, 4, 5).batch["input"]
+    where, found = classifier.pairs_of(as_chain(model, inputs, inputs[:1]))
+    assert where.tolist() == sorted(set(where.tolist()))
+    torch.testing.assert_close(found, pairs_of_model(model, inputs)[:, where][:, :, where])
+    measure = feature_moments(as_chain(model, inputs, inputs[:1]).phi)
+    total = sobol_indices(model.sites(), model.centre.detach(), model.out_site, measure).total.amax(0)
+    assert set(where.tolist()) == set(model.order[total.topk(6).indices].tolist())
 
 
 def test_other_models_have_no_portraits(tmp_path):

@@ -1,5 +1,6 @@
 """Feature maps of a site: values by their definitions, whitening, units and domains."""
 
+import copy
 import math
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.models import MPS
 from kdzoo.tensor_networks import MAPS, CosSin, FeatureMap, Legendre, Polynomial, Trainable, Whitened, feature_map
-from kdzoo.tensor_networks.features import gram, whitening
+from kdzoo.tensor_networks.features import gram, same, same_kind, whitening
 
 X = torch.linspace(0, 1, 7, dtype=torch.float64)[None]
 
@@ -71,6 +72,84 @@ def test_some_combination_is_about_one(name, degree):
     about = phi.unit @ phi.double_features(X.float().expand(4, 7))
     exact = name != "cos_sin"
     assert torch.allclose(about, torch.ones_like(about), atol=1e-12 if exact else 0.35)
+
+
+def test_each_site_has_its_own_combination():
+    torch.manual_seed(0)
+    phi = Whitened(CosSin(1, (0.0, 1.0)), 3)
+    phi.see(torch.rand(200, 3, dtype=torch.float64) ** torch.tensor([1.0, 4.0, 0.25]))
+    assert phi.unit.shape == (3, 2)
+    about = torch.einsum("nd,nds->ns", phi.unit, phi.double_features(X.expand(3, 7)))
+    shared = CosSin(1).unit @ CosSin(1).double_features(X)[0]  # the same span: the same best combination
+    torch.testing.assert_close(about, shared.expand(3, 7))
+
+
+def test_units_are_made_where_the_map_is():
+    seen = []
+
+    class Spy(FeatureMap):
+        def features(self, x):
+            seen.append(x.device.type)
+            return torch.ones(1, 2, 3)
+
+    assert Polynomial(2).to("meta").unit.device.type == "meta"
+    assert Spy(2, (0.0, 1.0)).to("meta").unit.device.type == "meta"
+    assert seen == ["meta"]
+
+
+def test_a_map_without_numbers_has_no_weights_to_save():
+    assert Polynomial(2).state_dict() == {}
+
+
+SEEN = torch.rand(30, 3, generator=torch.Generator().manual_seed(0))
+
+
+def whitened(degree=1, power=1.0):
+    found = Whitened(Polynomial(degree), 3)
+    found.see(SEEN**power)
+    return found
+
+
+OTHERS = {
+    "class": (Legendre(1), CosSin(1)),
+    "degree": (Polynomial(1), Polynomial(2)),
+    "domain": (Legendre(1), Legendre(1, (0.0, 2.0))),
+    "any-domain": (Polynomial(1), Polynomial(1, (0.0, 2.0))),
+    "inner-map": (Whitened(Polynomial(1), 3), Whitened(Legendre(1), 3)),
+    "basis": (Trainable(2, 3), Trainable(2, 4)),
+}
+
+
+@pytest.mark.parametrize(("one", "other"), OTHERS.values(), ids=OTHERS)
+def test_maps_of_another_kind(one, other):
+    assert same_kind(one, one)
+    assert same(one, copy.deepcopy(one))
+    assert not same_kind(one, other)
+    assert not same(one, other)
+
+
+def test_maps_of_one_kind_with_other_numbers():
+    assert same(whitened(), whitened().double())
+    assert not same(whitened(), whitened(power=2.0))
+    assert same_kind(whitened(), whitened(power=2.0))
+    one, other = Trainable(2), Trainable(2)
+    assert same(one, other)
+    with torch.no_grad():
+        other.weight[0, 1] = 0.5
+    assert not same(one, other)
+
+
+def test_domains_are_not_looked_at_under_vmap_and_are_under_grad():
+    phi = Legendre(1)
+    x = torch.rand(4, 2, 3)
+
+    def total(x):
+        return phi(x).sum()
+
+    slopes = torch.func.vmap(torch.func.grad(total))(x)
+    torch.testing.assert_close(slopes, torch.full_like(x, 2 * 3**0.5))
+    with pytest.raises(DataError, match=r"takes inputs in \[0, 1\]"):
+        torch.func.grad(total)(x[0] + 1)
 
 
 def test_trainable_maps_learn_and_start_as_legendre():

@@ -1,6 +1,7 @@
 """Growing bonds: the function stays, the zeros can learn, and the optimizer's state is where its numbers are."""
 
 from functools import partial
+from math import prod
 
 import pytest
 import torch
@@ -11,7 +12,16 @@ from torch import nn
 from kdzoo.errors import ConfigError
 from kdzoo.models import MLP, MPS
 from kdzoo.tensor_networks import layout
-from kdzoo.tensor_networks.growth import check_chain, grow, padded_centre, replace_parameter, resized, roomy_bonds
+from kdzoo.tensor_networks.growth import (
+    bonds_in_words,
+    check_chain,
+    grow,
+    placed,
+    replace_parameter,
+    resized,
+    roomy_bonds,
+    usable_bonds,
+)
 
 some = settings(max_examples=40, deadline=None, derandomize=True)
 
@@ -79,6 +89,24 @@ def test_bonds_grow_no_further_than_they_can_be_used():
     assert roomy_bonds(wide, middle, 3, 3) == [1, 5, 5, 5, 5, 5, 5, 1]  # none becomes smaller
 
 
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=6), st.data())
+@some
+def test_a_bond_is_used_up_to_the_product_of_the_legs_on_either_side(legs, data):
+    inner = data.draw(st.lists(st.integers(1, 40), min_size=len(legs) - 1, max_size=len(legs) - 1))
+    wanted = [1, *inner, 1]
+    found = usable_bonds(wanted, legs)
+    for i in range(len(wanted)):
+        from_left = [wanted[j] * prod(legs[j:i]) for j in range(i + 1)]
+        from_right = [wanted[j] * prod(legs[i:j]) for j in range(i, len(wanted))]
+        assert found[i] == min(*from_left, *from_right)
+
+
+def test_bonds_in_words():
+    sites, _ = random_chain(4, 2, 3)
+    sites[0] = sites[0][:, :, :2]
+    assert bonds_in_words(sites) == "2 to 3, 2.7 on average"
+
+
 @pytest.mark.parametrize("out_site", [0, 2, 5])
 def test_gradients_reach_new_entries_of_every_bond(out_site):
     torch.manual_seed(0)
@@ -134,7 +162,7 @@ def test_the_optimizer_goes_on_as_if_nothing_had_grown(optimizer):
     nothing = torch.zeros(2, dtype=torch.float64)
     large.load_tensors(*grow(*tensors, roomy_bonds(*tensors, 4), noise=0.0, unit=nothing))
     replace_parameter(steps[large], old[0], large.cores, lambda one: resized(one, plan, large.layout))
-    replace_parameter(steps[large], old[1], large.centre, lambda one: padded_centre(one, large.centre))
+    replace_parameter(steps[large], old[1], large.centre, lambda one: placed(one, torch.zeros_like(large.centre)))
     train(3)
     torch.testing.assert_close(large(x), small(x), rtol=1e-12, atol=1e-14)
     assert large.cores.numel() > small.cores.numel()

@@ -126,6 +126,44 @@ def test_models_of_other_orders_have_none():
         MPS(3, 2, 2).inner(MPS(3, 2, 2, order=[1, 0, 2]))
 
 
+PAIRS = {
+    "sites": (MPS(3, 2, 2), MPS(4, 2, 2), "got 3 sites with 2 outputs and 4 sites with 2 outputs"),
+    "outputs": (MPS(3, 2, 2), MPS(3, 4, 2), "got 3 sites with 2 outputs and 3 sites with 4 outputs"),
+    "periodic": (MPS(3, 2, 2), MPS(3, 2, 2, boundary="periodic"), "an inner product needs boundary='open'"),
+}
+FEATURES = {
+    "number": (
+        MPS(3, 2, 2),
+        MPS(3, 2, 2, degree=2),
+        "got Polynomial with 2 features .* and Polynomial with 3 features",
+    ),
+    "map": (
+        MPS(3, 2, 2),
+        MPS(3, 2, 2, feature_map="legendre"),
+        r"and Legendre with 2 features of numbers in \[0.0, 1.0",
+    ),
+    "domain": (
+        MPS(3, 2, 2, feature_map="legendre", domain=[0.0, 1.0]),
+        MPS(3, 2, 2, feature_map="legendre", domain=[-1.0, 1.0]),
+        r"numbers in \[0.0, 1.0\] and Legendre with 2 features of numbers in \[-1.0, 1.0\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("inputs", [None, torch.rand(5, 3)], ids=["coefficients", "inputs"])
+@pytest.mark.parametrize(("one", "other", "line"), PAIRS.values(), ids=PAIRS)
+def test_models_that_do_not_fit_have_none(one, other, line, inputs):
+    with pytest.raises(ConfigError, match=line):
+        one.inner(other, inputs)
+
+
+@pytest.mark.parametrize(("one", "other", "line"), FEATURES.values(), ids=FEATURES)
+def test_coefficients_of_other_features_have_none(one, other, line):
+    with pytest.raises(ConfigError, match=f"without inputs needs chains with one feature map, .*{line}"):
+        one.inner(other)
+    assert one.inner(other, torch.rand(5, 3)).isfinite()
+
+
 def test_many_samples_are_measured_in_parts():
     chained, x = MPS(3, 2, 2).double(), torch.rand(5000, 3).double()
     torch.testing.assert_close(chained.grams(x), gram(powers(x.T)), rtol=1e-12, atol=1e-12)

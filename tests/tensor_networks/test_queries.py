@@ -9,7 +9,9 @@ from torch import nn
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.models import MLP, MPS, MPSClassifier
 from kdzoo.tensor_networks import from_queries
+from kdzoo.tensor_networks.cross import cross
 from kdzoo.tensor_networks.queries import BudgetError, Oracle
+from kdzoo.tensor_networks.sketching import sketch
 
 
 class Recorder:
@@ -161,14 +163,55 @@ def test_a_failure_leaves_the_chain_as_it_was():
         ({"ends": 0}, "ends"),
         ({"samples": torch.rand(3, 1, 3, 4)}, "needs more than 4 different samples, got 3"),
         ({"samples": torch.rand(0, 1, 3, 4)}, "at least one sample"),
-        ({"samples": torch.full((9, 1, 3, 4), torch.nan)}, "finite"),
+        ({"samples": torch.full((9, 1, 3, 4), torch.nan)}, "samples must be finite, got 9 of 9 that are not"),
+        ({"samples": torch.rand(9, 1, 3, 5)}, r"each of the chain's 12 sites, got inputs of \(1, 3, 5\)"),
     ],
-    ids=["method", "rank", "domain", "ends", "few-samples", "no-samples", "nan"],
+    ids=["method", "rank", "domain", "ends", "few-samples", "no-samples", "nan", "sites"],
 )
 def test_arguments(changes, match):
     arguments = {"samples": torch.rand(30, 1, 3, 4), **changes}
     with pytest.raises((ConfigError, DataError), match=match):
         from_queries(chain(), MLP(in_shape=(1, 3, 4), num_classes=3), **arguments)
+
+
+@pytest.mark.parametrize("method", ["sketching", "cross"])
+def test_a_teacher_of_other_outputs_is_found_by_one_query(method):
+    asked = []
+
+    def teacher(x):
+        asked.append(len(x))
+        return x.flatten(1)[:, :5]
+
+    with pytest.raises(ConfigError, match="the teacher must have the 3 outputs of the chain, got 5"):
+        from_queries(chain(), teacher, torch.rand(30, 1, 3, 4), method=method)
+    assert asked == [1]
+
+
+@pytest.mark.parametrize("method", ["sketching", "cross"])
+def test_the_query_for_its_outputs_is_one_that_is_needed_anyway(method):
+    asked = []
+
+    def teacher(x):
+        asked.append(x)
+        return x.flatten(1)[:, :3]
+
+    student, images = chain(), torch.rand(30, 1, 3, 4)
+    found = from_queries(student, teacher, images, method=method)
+    assert found.evaluations == len(torch.cat(asked)) == len(torch.cat(asked).unique(dim=0))
+    points = images.flatten(1)[:, student.order]
+    oracle = Oracle(lambda x: teacher(x[:, student.order.argsort()]))
+    grid = [*map(float, points.aminmax())]
+    make = sketch if method == "sketching" else cross
+    plain = make(oracle, points, student.feature_map.double_features, rank=4, out_site=6, domain=grid)[2]
+    assert found.evaluations == plain.evaluations
+
+
+def test_samples_outside_of_the_feature_maps_domain_cost_no_query():
+    def teacher(x):
+        raise AssertionError
+
+    with pytest.raises(DataError, match=r"CosSin takes inputs in \[0, 1\]"):
+        from_queries(chain(feature_map="cos_sin"), teacher, torch.rand(30, 1, 3, 4) + 1)
 
 
 def test_a_periodic_chain_is_refused():
