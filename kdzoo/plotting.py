@@ -1,5 +1,6 @@
 """Figures from plain numbers; every function writes one PNG and returns its path."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ _NEAREST: dict[str, Any] = {"interpolation": "nearest"}
 
 Curves = Mapping[str, tuple[Sequence[int], Sequence[float]]]
 """A name to (steps, values)."""
+Pairs = tuple[NDArray[np.floating], NDArray[np.floating]]
+"""Pairs of places, [pairs, 2, 2] as (row, column) in pixels, and their strengths >= 0 [pairs]."""
 
 
 def loss_curves(terms: Curves, measured: Curves, path: Path) -> Path:
@@ -82,6 +85,24 @@ def log_prob_scatter(
 
     Strings that are impossible under one of the two are counted in the legend, not drawn.
     """
+    return _scatter(x, y, path, f"log-probability of a string, {reference} (nats)", "log-probability, model (nats)")
+
+
+def similarity_scatter(x: NDArray[np.floating], y: Mapping[str, NDArray[np.floating]], path: Path) -> Path:
+    """Draw the cosine similarities of pairs of texts under some models against those under the teacher.
+
+    Args:
+        x: similarity of each pair under the teacher [n].
+        y: name of a model -> the same under that model [n].
+        path: of the file.
+    """
+    return _scatter(x, y, path, "similarity of a pair, teacher", "similarity, model")
+
+
+def _scatter(
+    x: NDArray[np.floating], y: Mapping[str, NDArray[np.floating]], path: Path, x_name: str, y_name: str
+) -> Path:
+    """Draw values of models against those of a reference, and the line where they are equal."""
     figure = Figure(figsize=(4.5, 4.5), layout="constrained")
     axes = figure.subplots()
     for name, values in y.items():
@@ -90,7 +111,7 @@ def log_prob_scatter(
         axes.scatter(x[drawn], values[drawn], s=6, alpha=0.4, linewidths=0, label=label, color=ROLE_COLOURS.get(name))
     low, high = axes.get_xlim()
     axes.plot([low, high], [low, high], color="#bbbbbb", linewidth=1, linestyle="--", zorder=0)
-    axes.set(xlabel=f"log-probability of a string, {reference} (nats)", ylabel="log-probability, model (nats)")
+    axes.set(xlabel=x_name, ylabel=y_name)
     figure.legend(loc="outside upper center", ncols=len(y), markerscale=2)
     return _save(figure, path)
 
@@ -162,6 +183,60 @@ def picture_panels(panels: Mapping[str, NDArray[np.floating]], path: Path, *, xl
     axes.set_xlabel(xlabel, fontsize=9)
     axes.xaxis.set_label_position("bottom")
     axes.set_ylabel(ylabel, fontsize=9)
+    return _save(figure, path)
+
+
+def pairs_on_pictures(
+    pictures: NDArray[np.floating],
+    rows: Mapping[str, Sequence[Pairs]],
+    columns: Sequence[str],
+    path: Path,
+    *,
+    title: str,
+) -> Path:
+    """Draw pictures with lines between pairs of places, the stronger the wider, and the greatest strength below each.
+
+    Args:
+        pictures: [n, h, w], one for each column.
+        rows: name -> pairs of each column; a pair of one place is a point.
+        columns: names of the columns.
+        path: of the file.
+        title: of the figure.
+    """
+    figure = Figure(figsize=(1.6 + 1.1 * len(columns), 0.7 + 1.4 * len(rows)), layout="constrained")
+    figure.suptitle(textwrap.fill(title, 24 + 14 * len(columns)), fontsize=10)
+    grid = figure.subplots(len(rows), len(columns), squeeze=False)
+    for line, (name, cells) in zip(grid, rows.items(), strict=True):
+        for axes, picture, (places, strengths) in zip(line, pictures, cells, strict=True):
+            axes.imshow(picture, cmap="Greys", **_NEAREST)
+            strongest = float(strengths.max(initial=0))
+            for (y, x), share in zip(places.transpose(0, 2, 1), strengths / (strongest or 1), strict=True):
+                look = {"linewidth": 0.3 + 2.2 * share, "markersize": 1.5 + 2.5 * share, "alpha": 0.3 + 0.6 * share}
+                axes.plot(x, y, marker="o", color=ROLE_COLOURS.get(name, "#33587a"), **look)
+            axes.set(xticks=[], yticks=[], xlabel=f"{strongest:.2g}")
+        line[0].set_ylabel(name.replace("_", " "), rotation="horizontal", ha="right", va="center")
+    for axes, name in zip(grid[0], columns, strict=True):
+        axes.set_title(name, fontsize=9)
+    return _save(figure, path)
+
+
+def pair_tables(tables: Mapping[str, tuple[Sequence[str], NDArray[np.floating]]], path: Path, *, title: str) -> Path:
+    """Draw a square table of the strengths of all pairs for each name, side by side.
+
+    Args:
+        tables: name -> labels of the rows and columns, and the strengths [k, k], symmetric.
+        path: of the file.
+        title: of the figure.
+    """
+    figure = Figure(figsize=(1.0 + 3.8 * len(tables), 4.4), layout="constrained")
+    figure.suptitle(textwrap.fill(title, 10 + 50 * len(tables)), fontsize=10)
+    for axes, (name, (labels, strengths)) in zip(_side_by_side(figure, len(tables)), tables.items(), strict=True):
+        drawn = axes.imshow(strengths, cmap="viridis", vmin=0, **_NEAREST)
+        shown = list(range(0, len(labels), max(1, -(-len(labels) // 16))))
+        axes.set_xticks(shown, [labels[i] for i in shown], fontsize=7, rotation="vertical")
+        axes.set_yticks(shown, [labels[i] for i in shown], fontsize=7)
+        axes.set_title(name.replace("_", " "), fontsize=9)
+        figure.colorbar(drawn, ax=axes, shrink=0.7)
     return _save(figure, path)
 
 

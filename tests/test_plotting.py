@@ -62,6 +62,28 @@ def test_panels_lie_side_by_side_under_their_names(figures, tmp_path):
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("x", "y")
 
 
+def test_pairs_are_lines_on_their_pictures(figures, tmp_path):
+    places = np.array([[[0, 1], [2, 3]], [[1, 1], [1, 1]]], dtype=float)
+    cells = [(places, np.array([0.5, 0.25])), (places[:0], np.zeros(0))]
+    pictures = np.random.default_rng(0).random((2, 3, 4))
+    path = plotting.pairs_on_pictures(pictures, {"a_b": cells}, ["one", "two"], tmp_path / "a.png", title="t")
+    assert path.exists()
+    full, empty = figures[0].axes
+    assert [line.get_xydata().tolist() for line in full.get_lines()] == [[[1, 0], [3, 2]], [[1, 1], [1, 1]]]
+    assert full.get_lines()[0].get_linewidth() > full.get_lines()[1].get_linewidth()
+    assert (full.get_ylabel(), full.get_xlabel(), empty.get_xlabel()) == ("a b", "0.5", "0")
+    assert not empty.get_lines()
+    np.testing.assert_array_equal(empty.get_images()[0].get_array(), pictures[1])
+
+
+def test_tables_of_pairs_name_their_inputs(figures, tmp_path):
+    strengths = np.arange(40 * 40.0).reshape(40, 40)
+    plotting.pair_tables({"a": ([f"x{i}" for i in range(40)], strengths)}, tmp_path / "a.png", title="t")
+    axes = figures[0].axes[0]
+    np.testing.assert_array_equal(axes.get_images()[0].get_array(), strengths)
+    assert [label.get_text() for label in axes.get_xticklabels()][:3] == ["x0", "x3", "x6"]
+
+
 def test_time_goes_to_the_right_and_elements_upwards(figures, tmp_path):
     sequences = np.zeros((2, 5, 9))
     sequences[0, 1, 3], sequences[1, 4, 6] = 1, 1

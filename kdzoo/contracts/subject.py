@@ -80,6 +80,7 @@ class Subject:
         self.allow = {*config.packaged_targets(), *allow}
         self.changes = dict(changes or {})
         self.method: type[Distiller] = config.locate(cfg.distiller._target_)
+        self._rehearsed = False
 
     def having(self, changes: Mapping[str, Any], dropout: bool = True) -> "Subject":
         """Return this subject with other settings."""
@@ -95,6 +96,8 @@ class Subject:
             for role in ("data", "teacher", "student")
             for key, value in SMALL.get((cfg.get(role) or {}).get("_target_", ""), {}).items()
         }
+        if cfg.data.get("labels_per_class") is None:  # the method's own file may want every label
+            small.pop("data.labels_per_class", None)
         if FEW_SAMPLES.keys() <= config.parameters(config.locate(cfg.data._target_)).keys():
             small |= {f"data.{key}": value for key, value in FEW_SAMPLES.items()}
         for key, value in {**small, **SHORT, **self.method.contract_settings, **self.changes}.items():
@@ -124,9 +127,18 @@ class Subject:
                 module.p = 0.0
         return distiller
 
+    def rehearse(self) -> None:
+        """Rehearse as a run does, with other models and before ``transfer_set`` is called; once."""
+        if not self._rehearsed:
+            data = self.data()
+            batch = as_batch(next(iter(data.train_eval_dataloader())))
+            self.distiller(data).rehearse({key: value[:8] for key, value in batch.items()})
+            self._rehearsed = True
+
     def first(self) -> tuple[Distiller, Batch]:
         """Return a new distiller that has seen the sizes of a batch, and this batch."""
         data = self.data()
+        self.rehearse()
         distiller = self.distiller(data)
         batch = as_batch(next(iter(distiller.transfer_set(data).train_dataloader())))
         distiller.rehearse(batch)
@@ -144,6 +156,7 @@ class Subject:
             backend: of ``torch.compile`` for the student; None does not compile it.
         """
         data = self.data()
+        self.rehearse()
         distiller = self.distiller(data)
         if backend is not None:
             distiller.student.compile(backend=backend)

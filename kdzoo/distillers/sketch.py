@@ -8,7 +8,7 @@ Samples without labels are cut and recombined, and the teacher is asked for its 
 :class:`kdzoo.distillers.SketchedKD` distils further from there.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -41,6 +41,11 @@ class Sketch(FittedDistiller):
 
     Raises:
         ConfigError: an argument is out of its range.
+
+    Example:
+        >>> from kdzoo.models import MPS
+        >>> Sketch(MPS(8, 3, 2), nn.Linear(8, 3), samples=20, budget=10_000).loss_weights
+        {'kl': 1.0}
     """
 
     terms: ClassVar[dict[str, float]] = {"kl": 1.0}
@@ -80,14 +85,7 @@ class Sketch(FittedDistiller):
         super().__init__(student, teacher, **options)
         check_chain(student)
         self.samples = integer("samples", samples, least=2)
-        self.how: dict[str, Any] = {
-            "method": choice("method", method, METHODS),
-            "rank": None if rank is None else integer("rank", rank),
-            "cutoff": number("cutoff", cutoff, 0.0, 1.0),
-            "domain": None if domain is None else interval("domain", domain, number),
-            "ends": None if ends is None else integer("ends", ends),
-            "budget": None if budget is None else integer("budget", budget),
-        }
+        self.how = query_settings(method, rank=rank, cutoff=cutoff, domain=domain, ends=ends, budget=budget)
         self.cost: dict[str, float] = {}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -107,9 +105,7 @@ class Sketch(FittedDistiller):
         """Ask the teacher and set the student."""
         assert self.teacher is not None
         inputs = torch.cat(self.observed["inputs"]).to(self.device)
-        found = from_queries(self.student, self.teacher, inputs, **self.how)  # type: ignore[arg-type]
-        counts = {"queries": found.evaluations, "queries_asked": found.asked}
-        self.cost = {**{name: float(count) for name, count in counts.items()}, "query_error": found.error}
+        self.cost = build(self.student, self.teacher, inputs, self.how)
         self.observed = {}
         return True
 
@@ -126,3 +122,39 @@ class Sketch(FittedDistiller):
         """Take back what the student has cost."""
         super().on_load_checkpoint(checkpoint)
         self.cost = checkpoint["cost"]
+
+
+def query_settings(
+    method: str,
+    *,
+    rank: int | None,
+    cutoff: float,
+    domain: Sequence[float] | None,
+    ends: int | None,
+    budget: int | None,
+) -> dict[str, Any]:
+    """Return arguments of :func:`kdzoo.tensor_networks.from_queries` that are in their ranges.
+
+    Raises:
+        ConfigError: an argument is out of its range.
+    """
+    return {
+        "method": choice("method", method, METHODS),
+        "rank": None if rank is None else integer("rank", rank),
+        "cutoff": number("cutoff", cutoff, 0.0, 1.0),
+        "domain": None if domain is None else interval("domain", domain, number),
+        "ends": None if ends is None else integer("ends", ends),
+        "budget": None if budget is None else integer("budget", budget),
+    }
+
+
+def build(student: nn.Module, teacher: nn.Module, inputs: Tensor, how: Mapping[str, Any]) -> dict[str, float]:
+    """Set a chain from queries around inputs, and return what that has cost, as a report holds it.
+
+    Returns:
+        ``queries``, how often the teacher was evaluated; ``queries_asked``, with those whose answer was known; and
+        ``query_error``, the relative error where it was asked last.
+    """
+    found = from_queries(student, teacher, inputs, **how)  # type: ignore[arg-type]
+    counts = {"queries": found.evaluations, "queries_asked": found.asked}
+    return {**{name: float(count) for name, count in counts.items()}, "query_error": found.error}

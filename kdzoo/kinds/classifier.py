@@ -20,10 +20,14 @@ from kdzoo.metrics import Agreement, TeacherKL
 from kdzoo.models import MPS, PatchMPS
 from kdzoo.tensor_networks import drawing
 from kdzoo.tensor_networks.relevance import saliency
+from kdzoo.tensor_networks.sobol import feature_moments, pairwise_indices, sobol_indices
 
 CALIBRATION_BINS = 15
 MEASURED_INPUTS, EXPLAINED_CLASSES = 300, 10
 """Training inputs whose marginal distributions portraits are drawn under, and most classes with an example."""
+PAIRED_INPUTS, SHOWN_PAIRS = 200, 12
+"""Inputs of the largest total Sobol indices, among which pairs are looked for, and pairs that an image shows."""
+PAIRS_TITLE = "Share of the variance of a class's logit that two inputs explain together beyond what each does alone"
 
 
 @runtime_checkable
@@ -130,14 +134,16 @@ class Classifier(Kind):
         measured = inputs_of(data.train_eval_dataloader(), MEASURED_INPUTS)
         images, classes = one_of_each_class(data.test_dataloader())
         drawn = {role: as_chain(model, measured, images) for role, model in chains.items()}
+        file = folder / "sobol_pairs.png"
         if images.ndim != 4 or not classes:
-            return drawing.portraits(drawn, folder)
+            return [*drawing.portraits(drawn, folder), pair_tables(drawn, file)]
         of_own_class = torch.arange(len(classes)), torch.tensor(classes)
         slopes = {}
         if "teacher" in models:
             with suppress(ConfigError):  # it has no gradients
                 slopes["teacher"] = saliency(models["teacher"], images)[of_own_class]
-        return drawing.portraits(drawn, folder, drawing.Examples(images, classes, slopes))
+        examples = drawing.Examples(images, classes, slopes)
+        return [*drawing.portraits(drawn, folder, examples), pairs_on_images(drawn, examples, file)]
 
 
 def inputs_of(batches: Iterable[Any], count: int) -> Tensor:
@@ -169,12 +175,48 @@ def as_chain(model: MPS, measured: Tensor, shown: Tensor) -> drawing.Chain:
         centre=model.centre.detach().double().cpu(),
         out_site=model.out_site,
         order=model.order.cpu(),
-        grid=(1, *(side // model.patch for side in shown.shape[-2:]))
-        if isinstance(model, PatchMPS)
-        else shown.shape[1:],
+        grid=(1, *model.grid) if isinstance(model, PatchMPS) else shown.shape[1:],
         phi=features(measured),
         shown=features(shown),
     )
+
+
+def pairs_of(chain: drawing.Chain) -> tuple[Tensor, Tensor]:
+    """Return the inputs that matter most, by position [k], and the Sobol indices of their pairs [outputs, k, k]."""
+    tensors = chain.sites, chain.centre, chain.out_site, feature_moments(chain.phi)
+    total = sobol_indices(*tensors).total.amax(0)
+    chosen = total.topk(min(PAIRED_INPUTS, len(total))).indices
+    chosen = chosen[chain.order[chosen].argsort()]
+    return chain.order[chosen], pairwise_indices(*tensors, chosen.tolist())
+
+
+def pairs_on_images(chains: Mapping[str, drawing.Chain], examples: drawing.Examples, path: Path) -> Path:
+    """Draw the strongest pairs of pixels, or patches, of every class on an image of it."""
+    height, width = examples.images.shape[2:]
+    rows: dict[str, list[plotting.Pairs]] = {}
+    for name, chain in chains.items():
+        where, found = pairs_of(chain)
+        _, down, across = chain.grid
+        within = where % (down * across)  # whatever the channel
+        spots = torch.stack([within // across * (height / down), within % across * (width / across)], 1).double()
+        spots = spots + torch.tensor([height / down, width / across]) / 2 - 0.5
+        upper = torch.triu_indices(len(where), len(where), 1)
+        rows[name] = []
+        for one in examples.classes:
+            strengths, best = found[one][upper[0], upper[1]].topk(min(SHOWN_PAIRS, upper.shape[1]))
+            rows[name].append((spots[upper[:, best].T].numpy(), strengths.numpy()))
+    names = [f"class {one}" for one in examples.classes]
+    pictures = examples.images.mean(1).double().numpy()
+    return plotting.pairs_on_pictures(pictures, rows, names, path, title=PAIRS_TITLE + "; below: the largest")
+
+
+def pair_tables(chains: Mapping[str, drawing.Chain], path: Path) -> Path:
+    """Draw the largest Sobol index of a class for every pair of the inputs that matter most."""
+    tables = {}
+    for name, chain in chains.items():
+        where, found = pairs_of(chain)
+        tables[name] = ([str(one) for one in where.tolist()], found.amax(0).numpy())
+    return plotting.pair_tables(tables, path, title=PAIRS_TITLE + "; the largest of all classes")
 
 
 def class_recall(predictions: Predictions) -> Tensor:

@@ -103,7 +103,9 @@ def _program(model: Transformer, texts: Tensor, path: Path) -> Path:
 def _compare(path: Path, found: Tensor, expected: Tensor) -> None:
     gap = float(((found - expected).abs() / (1 + expected.abs())).max())
     if not gap <= TOLERANCE:
-        raise CheckpointError(f"{path} does not give the outputs of the model it was exported from (difference {gap:.2g})")
+        raise CheckpointError(
+            f"{path} does not give the outputs of the model it was exported from (difference {gap:.2g})"
+        )
 
 
 def _number(value: Any) -> str:

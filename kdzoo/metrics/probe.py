@@ -30,8 +30,9 @@ def probe_accuracy(train: Tensor, train_target: Tensor, test: Tensor, test_targe
     from sklearn.linear_model import LogisticRegression
 
     if not len(test) or len(train_target.unique()) < 2:
-        raise DataError(f"a probe needs test rows and two classes, got {len(test)} rows, "
-                        f"{len(train_target.unique())} classes")
+        raise DataError(
+            f"a probe needs test rows and two classes, got {len(test)} rows, {len(train_target.unique())} classes"
+        )
     mean, deviation = train.double().mean(0), train.double().std(0, correction=0).clamp_min(1e-9)
     known, asked = ((one.double() - mean) / deviation for one in (train, test))
     with warnings.catch_warnings():

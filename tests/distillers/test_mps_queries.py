@@ -4,11 +4,12 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-import kdzoo
 from kdzoo.data import ArrayData
 from kdzoo.distillers import Sketch, SketchedKD
-from kdzoo.errors import ConfigError
+from kdzoo.errors import ConfigError, KdzooError
 from kdzoo.models import MLP, MPSClassifier
+from kdzoo.training import Training
+from kdzoo.training import fit as fit_as_a_run
 
 SIZES = {"in_shape": (1, 3, 4), "num_classes": 3}
 
@@ -75,18 +76,84 @@ def test_only_as_many_samples_as_asked_for_are_kept(data, teacher):
     assert torch.equal(torch.cat(distiller.observed["inputs"]), data.splits.train[0][:20])
 
 
-def test_distillation_starts_from_queries(data, teacher):
-    distiller = SketchedKD(student(), teacher, samples=40)
+def start(distiller, data):
+    """The student as it is before the first step."""
+    distiller.transfer_set(data)
+    return fit(distiller, data, epochs=0)
+
+
+@pytest.mark.parametrize("method", ["sketching", "cross"])
+def test_distillation_starts_from_queries(method, data, teacher):
+    distiller = SketchedKD(student(), teacher, method=method, samples=40, rank=5)
     before = error(distiller.student, teacher, data)
     assert distiller.transfer_set(data) is data
+    distiller.rehearse({"input": data.splits.train[0][:8], "target": data.splits.train[1][:8]})
+    distiller.configure_optimizers()
+    assert error(distiller.student, teacher, data) == before  # outside of a training nothing is asked
+    start(distiller, data)
     assert error(distiller.student, teacher, data) < 0.2 * before
+    assert max(distiller.student.dims.tolist()) <= 5
     assert "evaluations of the teacher" in distiller.remarks["start"]
     assert dict(distiller.controls) == {"from_noise": {"samples": 0}}
+    cost = distiller.measurements(distiller.student, [], lambda model, batches: {})
+    assert 0 < cost["queries"] < cost["queries_asked"]
+
+
+def test_the_start_is_what_sketching_builds_from_the_same_inputs(data, teacher):
+    built, distilled = Sketch(student(), teacher, samples=80), SketchedKD(student(), teacher, samples=80)
+    distilled.transfer_set(data)
+    distilled.inputs = torch.cat([batch["input"] for batch in data.train_eval_dataloader()])
+    built.observed = {"inputs": [distilled.inputs]}
+    built.solve()
+    fit(distilled, data, epochs=0)
+    assert distilled.cost == built.cost
+    torch.testing.assert_close(distilled.student.cores, built.student.cores)
+
+
+class Counted(MLP):
+    """A teacher that counts the samples it is shown."""
+
+    seen = 0
+
+    def forward(self, input):
+        self.seen += len(input)
+        return super().forward(input)
+
+
+def test_a_continued_training_does_not_ask_again(data, tmp_path):
+    torch.manual_seed(0)
+    known = Counted(**SIZES, hidden=[8]).eval()
+
+    def train(epochs):
+        distiller = SketchedKD(student(), known, samples=40)
+        distiller.transfer_set(data)
+        distiller.teacher_cache = torch.zeros(80, 3)  # so that steps do not ask
+        known.seen = 0
+        settings = {"max_epochs": epochs, "accelerator": "cpu"}
+        fit_as_a_run(distiller, data, Training(settings, tmp_path, seed=0, label="student"))
+        return distiller, known.seen
+
+    first, asked = train(1)
+    then, asked_again = train(2)
+    assert asked > first.cost["queries"] > 8 >= asked_again  # the rehearsal looks at eight samples
+    assert then.cost == first.cost
+    assert then.remarks["start"] == first.remarks["start"]
+
+
+def test_a_budget_holds_for_the_start(data, teacher):
+    distiller = SketchedKD(student(), teacher, samples=40, budget=10)
+    with pytest.raises(KdzooError, match="budget"):
+        start(distiller, data)
+
+
+def test_the_inputs_must_be_chosen_first(data, teacher):
+    with pytest.raises(ConfigError, match=r"call transfer_set\(data\) before fit"):
+        fit(SketchedKD(student(), teacher), data)
 
 
 def test_without_samples_it_starts_as_ever(data, teacher):
     distiller = SketchedKD(student(), teacher, samples=0)
-    distiller.transfer_set(data)
+    start(distiller, data)
     assert torch.equal(distiller.student.cores, student().cores)
     assert not distiller.controls
 
@@ -104,21 +171,13 @@ def test_without_samples_it_starts_as_ever(data, teacher):
     ],
     ids=["method", "samples", "rank", "cutoff", "domain", "ends", "budget"],
 )
-def test_arguments(changes, match, teacher):
+@pytest.mark.parametrize("method", [Sketch, SketchedKD], ids=["alone", "distilled"])
+def test_arguments(method, changes, match, teacher):
     with pytest.raises(ConfigError, match=match):
-        Sketch(student(), teacher, **changes)
+        method(student(), teacher, **changes)
 
 
 @pytest.mark.parametrize("method", [Sketch, SketchedKD])
 def test_another_student_is_refused(method, teacher):
     with pytest.raises(ConfigError, match="matrix product state"):
         method(MLP(**SIZES), teacher)
-
-
-@pytest.mark.slow
-def test_a_run_reports_agreement_and_queries(tmp_path):
-    settings = ["distiller=mps_queries", "student.bond_dim=4", "distiller.samples=30", "seed=0", "control=false"]
-    small = ["teacher.hidden=[16]", "trainer.max_epochs=2", f"output_dir={tmp_path / 'run'}"]
-    report = kdzoo.run(kdzoo.compose(*settings, *small, f"cache_dir={tmp_path / 'cache'}"))
-    assert report["fidelity"]["student"]["agreement"] > 0.5
-    assert report["student"]["metrics"]["queries"] > 0
