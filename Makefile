@@ -35,5 +35,5 @@ clean:
 .make/env: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install -q -c constraints.txt torch==2.13.0
-	$(BIN)/pip install -q -c constraints.txt -e ".[dev,sweep,tensorboard]"
+	$(BIN)/pip install -q -c constraints.txt -e ".[dev,sweep,tensorboard,text]"
 	mkdir -p .make && touch $@

@@ -32,7 +32,7 @@ def load_tokenizer(path: Any) -> Any:
     path = str(path)
     if not path or "://" in path:
         raise ConfigError(f"tokenizer must be a local folder or a cached name, got {path!r}")
-    transformers = _library("transformers", "a tokenizer")
+    transformers = library("transformers", "a tokenizer")
     try:
         found = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the readers behind transformers share no base error
@@ -124,7 +124,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, *, lowercase: bool = 
         Devlin et al.: BERT, pre-training of deep bidirectional transformers. NAACL 2019, arXiv:1810.04805.
     """
     integer("vocab_size", vocab_size, len(SPECIAL) + 1)
-    library = _library("tokenizers", "a tokenizer")
+    tokenizers = library("tokenizers", "a tokenizer")
     texts = list(texts) if iter(texts) is texts else texts
     learner = bert_tokenizer(SPECIAL, lowercase).backend_tokenizer
     counts: Counter[str] = Counter()
@@ -136,7 +136,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, *, lowercase: bool = 
     first = [*SPECIAL, *known, *(f"##{one}" for one in known)]
     if vocab_size < len(first):
         raise ConfigError(f"vocab_size={vocab_size} has no room for {len(known)} characters; allowed: >= {len(first)}")
-    trainer = library.trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=first, show_progress=False)
+    trainer = tokenizers.trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=first, show_progress=False)
     learner.train_from_iterator((text.translate(rare) for text in texts), trainer)
     numbers = learner.get_vocab(with_added_tokens=True)
     return bert_tokenizer(sorted(numbers, key=lambda token: numbers[token]), lowercase)
@@ -147,14 +147,19 @@ def bert_tokenizer(tokens: Sequence[str], lowercase: bool = True) -> Any:
 
     Its answers hold no segments, so that they are arguments of models that have none, such as DistilBERT.
     """
-    return _library("transformers", "a tokenizer").BertTokenizer(
+    return library("transformers", "a tokenizer").BertTokenizer(
         vocab={token: number for number, token in enumerate(tokens)},
         do_lower_case=flag("lowercase", lowercase),
         model_input_names=["input_ids", "attention_mask"],
     )
 
 
-def _library(name: str, who: str) -> Any:
+def library(name: str, who: str) -> Any:
+    """Return a library of the extra `kdzoo[text]`.
+
+    Raises:
+        ConfigError: it is not installed; ``who`` needs it.
+    """
     try:
         return import_module(name)
     except ImportError as error:

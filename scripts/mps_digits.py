@@ -24,7 +24,6 @@ from kdzoo.config import compose
 from kdzoo.data import Digits
 from kdzoo.models import MPS
 from kdzoo.tensor_networks.sobol import feature_moments, sobol_indices
-from kdzoo.tensor_networks.truncation import balanced, moments
 
 BONDS, TRUNCATED, SEEDS = (8, 16), (12, 8, 6, 4), (0, 1, 2)
 SAMPLES = 20_000
@@ -72,9 +71,7 @@ def whitened(model: MPS, bond: int, train: Tensor) -> None:
 
 def balanced_cut(model: MPS, bond: int, train: Tensor) -> None:
     """Keep what matters for the states of the data."""
-    phi = model.features(train).double()
-    chain = (model.sites(), model.centre.detach().double(), model.out_site)
-    model.load_tensors(*balanced(*chain, *moments(*chain, phi), bond))
+    model.truncate(bond_dim=bond, inputs=train, method="balanced")
 
 
 CUTS: dict[str, Callable[[MPS, int, Tensor], None]] = {"plain": plain, "whitened": whitened, "balanced": balanced_cut}

@@ -24,8 +24,7 @@ FILLED = ("student", "teacher", "optimizer", "scheduler", "loss_weights")
 def check_arguments(subject: Subject) -> None:
     """Numeric arguments, names of choices and loss weights out of range are refused, with the argument's name."""
     data = subject.data()
-    student, teacher = subject.job.model("student", data.sizes), subject.job.model("teacher", data.sizes)
-    models = [student] if subject.method.teacher_kind is None else [student, teacher]
+    models = [model for model in subject.models(data) if model is not None]
     given = {
         key: value
         for key, value in subject.job.settings["distiller"].items()

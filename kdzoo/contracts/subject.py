@@ -12,11 +12,11 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from kdzoo import config, progress
+from kdzoo import config, progress, teachers
 from kdzoo.batch import Batch, as_batch
 from kdzoo.checkpoint import read_checkpoint
 from kdzoo.distiller import Distiller
-from kdzoo.job import Job, for_seed
+from kdzoo.job import Job, for_seed, start
 from kdzoo.training import History, fit
 
 FEW_SAMPLES = {"train_size": 44, "val_size": 20, "batch_size": 16}
@@ -29,6 +29,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "kdzoo.models.MLP": {"hidden": [16, 16], "dropout": 0.2},
     "kdzoo.models.ConvNet": {"channels": [4], "hidden": 8, "dropout": 0.2},
     "kdzoo.models.MPSClassifier": {"bond_dim": 4},
+    "kdzoo.models.Bert": {"hidden_size": 16, "layers": 3, "heads": 2, "max_length": 16},
     "kdzoo.models.HVAE": {"width": 8, "latents": [4, 3]},
     "kdzoo.models.RNNLM": {"hidden": 8, "embedding": 4},
     "kdzoo.automata.PFA": {"states": 3},
@@ -117,11 +118,15 @@ class Subject:
         """Return the data, as if they had just been set up."""
         return copy.deepcopy(self._data)
 
+    def models(self, data: Any) -> tuple[nn.Module, nn.Module | None]:
+        """Return a new student and a new teacher, which is None for methods without one."""
+        teacher = None if self.method.teacher_kind is None else self.job.model("teacher", data.sizes)
+        return self.job.model("student", {**data.sizes, **teachers.sizes(teacher)}), teacher
+
     def distiller(self, data: Any) -> Distiller:
         """Return a new distiller with new models; the teacher is not trained."""
-        student = self.job.model("student", data.sizes)
-        teacher = None if self.method.teacher_kind is None else self.job.model("teacher", data.sizes)
-        distiller = self.job.distiller(student, teacher)
+        student, teacher = self.models(data)
+        distiller = self.job.distiller(start(student, teacher, data), teacher)
         for module in distiller.modules():
             if isinstance(module, nn.Dropout) and not self.dropout:
                 module.p = 0.0

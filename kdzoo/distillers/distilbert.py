@@ -76,6 +76,12 @@ class DistilBERT(Distiller):
     exempt: ClassVar[Mapping[str, str]] = {
         "compile": "hidden states are read beside the output, which the compiled call of the student does not return"
     }
+    contract_settings: ClassVar[Mapping[str, Any]] = {
+        "data.vocab_size": 400,
+        "data.block_size": 12,
+        "data.val_size": 0.002,
+        "data.test_size": 0.002,
+    }
 
     def __init__(
         self,

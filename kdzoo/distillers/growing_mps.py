@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
-from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from kdzoo import checks
 from kdzoo.batch import as_batch, n_samples
 from kdzoo.distillers.logit_kd import LogitKD
+from kdzoo.distillers.parallel import wrap_again
 from kdzoo.errors import ConfigError
 from kdzoo.tensor_networks.growth import (
     Student,
@@ -116,7 +116,7 @@ class GrowingMPS(LogitKD):
         if epochs in self.grow:
             self._grow(self.grow[epochs], torch.Generator().manual_seed(self.noise_seed + epochs))
         if self.student.cores is not before:
-            self._wrap_again()
+            wrap_again(self)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what the epoch has shown of the features."""
@@ -152,13 +152,6 @@ class GrowingMPS(LogitKD):
             replace_parameter(
                 optimizer, old[1], student.centre, lambda one: placed(one, torch.zeros_like(student.centre))
             )
-
-    def _wrap_again(self) -> None:
-        """Let data parallelism know the new parameters."""
-        strategy = self.trainer.strategy
-        if isinstance(strategy, DDPStrategy):
-            strategy.model = self
-            strategy.configure_ddp()
 
 
 def _schedule(name: str, pairs: Sequence[Any], check: Callable[[str, Any], Any]) -> dict[int, Any]:

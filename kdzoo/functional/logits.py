@@ -238,9 +238,7 @@ def _by_rows(function: Callable[[Tensor, Tensor], Tensor], student: Tensor, teac
     return result.reshape(student.shape[:-1] + result.shape[1:])
 
 
-def _by_size(
-    student: Tensor, teacher: Tensor, exact: Callable[[Tensor, Tensor], Tensor], temperature: float
-) -> Tensor:
+def _by_size(student: Tensor, teacher: Tensor, exact: Callable[[Tensor, Tensor], Tensor], temperature: float) -> Tensor:
     """The value of `soft_target_kl`: by its definition where that is accurate, else by ``exact``, which costs more.
 
     The definition loses what is rounded in the log-probabilities, about their size times 1e-16; a divergence that is

@@ -89,7 +89,7 @@ class MaskedLM(Kind):
         }
 
     def fidelity(self, student: Predictions, teacher: Predictions) -> dict[str, float]:
-        """Return the share of equal most likely tokens, and the mean KL(teacher || student) of the first ones in nats."""
+        """Return the share of equal most likely tokens, and the KL(teacher || student) of the first ones in nats."""
         return {
             "agreement": float((student.predicted == teacher.predicted).double().mean()),
             "kl": float(soft_target_kl(student.first, teacher.first, temperature=1.0).mean()),

@@ -1,11 +1,10 @@
-"""Transformers in the Hugging Face format, from a local folder or the local cache: classifiers, masked models, encoders.
+"""Transformers in the Hugging Face format, from a local folder or the local cache.
 
 Needs the optional extra `kdzoo[text]`; nothing is imported from it until a model is built.
 """
 
 import inspect
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch import Tensor
 from kdzoo import checks
 from kdzoo.errors import CheckpointError, ConfigError
 from kdzoo.models.transformer import TASKS, Transformer
-from kdzoo.vocabulary import fingerprint, load_tokenizer
+from kdzoo.vocabulary import fingerprint, library, load_tokenizer
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
@@ -114,10 +113,7 @@ def import_transformers(who: str) -> Any:
     Raises:
         ConfigError: it is not installed.
     """
-    try:
-        transformers = import_module("transformers")
-    except ImportError as error:
-        raise ConfigError(f"{who} needs transformers: pip install 'kdzoo[text]'") from error
+    transformers = library("transformers", who)
     transformers.utils.logging.disable_progress_bar()  # reading a folder takes no time, and tears the lines of a run
     return transformers
 

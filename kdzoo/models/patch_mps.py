@@ -108,7 +108,7 @@ class PatchMPS(MPS):
         spread = checks.number("noise", noise, least=0.0) / pixels**0.5
         super().__init__(
             len(walk),
-            num_classes,
+            checks.integer("num_classes", num_classes),
             bond_dim,
             feature_map=Pixels(pixels, learned),
             order=walk,

@@ -117,7 +117,7 @@ class Transformer(nn.Module):
 
 
 def mean_pooled(hidden: Tensor, mask: Tensor | None) -> Tensor:
-    """Return vectors (batch, hidden) of norm 1: means of hidden states (batch, length, hidden) where the mask is set."""
+    """Return vectors (batch, hidden) of norm 1: means of hidden states (batch, length, hidden) under the mask."""
     if mask is None:
         return normalize(hidden.mean(1), dim=-1)
     weight = mask.to(hidden.dtype)[..., None]
