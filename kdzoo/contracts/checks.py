@@ -147,7 +147,7 @@ def check_export(subject: Subject) -> None:
     """The exported student, read again, gives equal outputs."""
     trained = subject.train("export")
     student = trained.distiller.student.eval()
-    save_model(student, subject.job.node("student", trained.data.sizes), subject.folder / "exported")
+    save_model(student, subject.student_node(trained.data, trained.distiller.teacher), subject.folder / "exported")
     again = load_student(subject.folder / "exported", allow=subject.allow)
     batch = as_batch(next(iter(trained.data.train_eval_dataloader())))
     changed = difference(_output(student, batch), _output(again, batch))

@@ -121,7 +121,11 @@ class Subject:
     def models(self, data: Any) -> tuple[nn.Module, nn.Module | None]:
         """Return a new student and a new teacher, which is None for methods without one."""
         teacher = None if self.method.teacher_kind is None else self.job.model("teacher", data.sizes)
-        return self.job.model("student", {**data.sizes, **teachers.sizes(teacher)}), teacher
+        return self.job.build("student", self.student_node(data, teacher)), teacher
+
+    def student_node(self, data: Any, teacher: nn.Module | None) -> dict[str, Any]:
+        """Return the configuration of the student with the sizes that data and teacher fix."""
+        return self.job.node("student", {**data.sizes, **teachers.sizes(teacher)})
 
     def distiller(self, data: Any) -> Distiller:
         """Return a new distiller with new models; the teacher is not trained."""

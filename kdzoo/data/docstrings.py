@@ -3,6 +3,7 @@
 import ast
 import os
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,16 @@ class Docstrings(BlockData):
 
     def reader(self) -> Callable[[], Iterator[str]]:
         """Read the strings, module by module."""
-        return docstrings
+        return lambda: iter(docstrings())
 
 
-def docstrings() -> Iterator[str]:
-    """Yield the lines of all documentation strings, and an empty one after each string."""
+@cache
+def docstrings() -> tuple[str, ...]:
+    """Return the lines of all documentation strings, and an empty one after each string."""
+    pieces: list[str] = []
     for path in sorted(Path(os.__file__).parent.glob("*.py")):
         for node in ast.walk(ast.parse(path.read_bytes())):
             if isinstance(node, _DOCUMENTED) and (found := ast.get_docstring(node)):
-                yield from (line for line in found.splitlines() if line.strip())
-                yield ""
+                pieces += [line for line in found.splitlines() if line.strip()]
+                pieces.append("")
+    return tuple(pieces)
