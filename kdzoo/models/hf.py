@@ -114,7 +114,8 @@ def import_transformers(who: str) -> Any:
         ConfigError: it is not installed.
     """
     transformers = library("transformers", who)
-    transformers.utils.logging.disable_progress_bar()  # reading a folder takes no time, and tears the lines of a run
+    transformers.utils.logging.disable_progress_bar()  # they tear the lines of a run
+    transformers.utils.logging.set_verbosity_error()  # what a folder lacks is in new_parameters
     return transformers
 
 
