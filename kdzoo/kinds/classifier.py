@@ -14,8 +14,8 @@ from kdzoo import plotting
 from kdzoo.batch import Batch, as_batch, labelled_positions, labelled_samples, labels
 from kdzoo.errors import ConfigError
 from kdzoo.functional import hard_target_ce
-from kdzoo.kinds.kind import Kind
 from kdzoo.kinds.logits import check_logits
+from kdzoo.kinds.text_kind import TextKind
 from kdzoo.metrics import Agreement, TeacherKL
 from kdzoo.models import MPS, PatchMPS
 from kdzoo.tensor_networks import drawing
@@ -51,7 +51,7 @@ class Predictions:
         return self.logits.argmax(1)
 
 
-class Classifier(Kind):
+class Classifier(TextKind):
     """Measured by accuracy, calibration and, against its teacher, by agreement and divergence."""
 
     name: ClassVar[str] = "classifier"

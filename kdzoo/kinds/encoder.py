@@ -14,8 +14,7 @@ from kdzoo.batch import Batch, as_batch
 from kdzoo.data.contract import IGNORE
 from kdzoo.errors import ConfigError
 from kdzoo.inference import inference
-from kdzoo.kinds import transformers_export
-from kdzoo.kinds.kind import Kind
+from kdzoo.kinds.text_kind import TextKind
 from kdzoo.language import device_of
 from kdzoo.metrics.probe import probe_accuracy, similarity_correlation
 
@@ -42,7 +41,7 @@ class Predictions:
     train_target: Tensor
 
 
-class Encoder(Kind):
+class Encoder(TextKind):
     """Measured by a linear probe of its vectors on the labels; against its teacher by directions and similarities."""
 
     name: ClassVar[str] = "encoder"
@@ -115,18 +114,6 @@ class Encoder(Kind):
             similar[role] = (vectors @ vectors.T)[rows, columns].numpy()
         taught: dict[str, Any] = {role: one for role, one in similar.items() if role != "teacher"}
         return [plotting.similarity_scatter(similar["teacher"], taught, folder / "similarities.png")]
-
-    def properties(self, model: nn.Module) -> dict[str, int | float]:
-        """Return the number of parameters without embeddings and head."""
-        return transformers_export.sizes(model)
-
-    def export(self, model: nn.Module, folder: Path, data: Any = None) -> list[Path]:
-        """Write a transformer as a folder that the library transformers opens, and as a program of torch.export."""
-        return transformers_export.export(model, folder, data)
-
-    def describe(self, folder: Path, result: Mapping[str, Any]) -> None:
-        """Write the model card."""
-        transformers_export.model_card(folder, result)
 
 
 def vectors_of(model: nn.Module, batches: Iterable[Any]) -> tuple[Tensor, Tensor]:

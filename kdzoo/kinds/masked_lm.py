@@ -12,9 +12,8 @@ from kdzoo import plotting
 from kdzoo.batch import Batch, as_batch, labelled_positions, labels
 from kdzoo.errors import ConfigError
 from kdzoo.functional import soft_target_kl
-from kdzoo.kinds import transformers_export
-from kdzoo.kinds.kind import Kind
 from kdzoo.kinds.logits import check_logits
+from kdzoo.kinds.text_kind import TextKind
 from kdzoo.language import device_of
 from kdzoo.reading import Reader
 
@@ -40,7 +39,7 @@ class Predictions:
     first: Tensor
 
 
-class MaskedLM(Kind):
+class MaskedLM(TextKind):
     """Measured in nats per masked token, always the same tokens."""
 
     name: ClassVar[str] = "masked_lm"
@@ -103,15 +102,3 @@ class MaskedLM(Kind):
         taught: dict[str, Any] = {role: values[role] for role in ("student", "control") if role in values}
         path = folder / "log_probabilities.png"
         return [plotting.log_prob_scatter(values["teacher"], taught, path, reference="teacher")]
-
-    def properties(self, model: nn.Module) -> dict[str, int | float]:
-        """Return the number of parameters without embeddings and head."""
-        return transformers_export.sizes(model)
-
-    def export(self, model: nn.Module, folder: Path, data: Any = None) -> list[Path]:
-        """Write a transformer as a folder that the library transformers opens, and as a program of torch.export."""
-        return transformers_export.export(model, folder, data)
-
-    def describe(self, folder: Path, result: Mapping[str, Any]) -> None:
-        """Write the model card."""
-        transformers_export.model_card(folder, result)

@@ -79,7 +79,7 @@ class HFModel(Transformer):
             raise CheckpointError(f"{path} cannot be loaded for task {task!r}: {reason}") from error
         _refuse_mismatch(path, loading["mismatched_keys"])
         super().__init__(model, task)
-        self._takes_images = takes_images
+        self.takes_images = takes_images
         self.new_parameters = tuple(sorted(loading["missing_keys"]))
         if not takes_images:
             _refuse_tokens(path, int(config.vocab_size), vocab_size, tokenizer)
@@ -90,7 +90,7 @@ class HFModel(Transformer):
         Raises:
             ConfigError: The input is neither, or too long.
         """
-        if not self._takes_images:
+        if not self.takes_images:
             return super().named(input)
         if input.dim() != 4 or not input.is_floating_point():
             raise ConfigError(f"input must be 4-D float images, got {input.dtype} {list(input.shape)}")

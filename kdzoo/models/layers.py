@@ -31,7 +31,7 @@ class Layers(Transformer):
     """A shallow copy of a transformer, which starts from some of its layers, its embeddings and its head.
 
     The architecture comes from the teacher; weights are copied by `start_from`, which a run calls when the
-    teacher is trained. Layers and what may be `auto` are numbered from 0.
+    teacher is trained. Layers are numbered from 0.
 
     Args:
         teacher_architecture: Class and configuration of the teacher (`Transformer.architecture`); a run knows it.

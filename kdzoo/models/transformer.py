@@ -33,6 +33,9 @@ class Transformer(nn.Module):
         pad_id: The token that is no token; None if the model has none.
     """
 
+    takes_images: bool = False
+    """Whether it is a classifier of images, which has no texts to read."""
+
     def __init__(self, model: Any, task: str) -> None:
         super().__init__()
         self.task = checks.choice("task", task, TASKS)

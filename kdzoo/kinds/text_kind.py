@@ -1,0 +1,26 @@
+"""What kinds have in common whose models may be transformers of text: their size, their exports, their model card."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from kdzoo.kinds import transformers_export
+from kdzoo.kinds.kind import Kind
+
+
+class TextKind(Kind):
+    """Base of kinds with models of text among others; of the others nothing is said or written."""
+
+    def properties(self, model: nn.Module) -> dict[str, int | float]:
+        """Return the number of parameters without embeddings and head."""
+        return transformers_export.sizes(model)
+
+    def export(self, model: nn.Module, folder: Path, data: Any = None) -> list[Path]:
+        """Write a transformer as a folder that the library transformers opens, and as a program of torch.export."""
+        return transformers_export.export(model, folder, data)
+
+    def describe(self, folder: Path, result: Mapping[str, Any]) -> None:
+        """Write the model card."""
+        transformers_export.model_card(folder, result)
