@@ -20,7 +20,7 @@ lint: .make/env
 types: .make/env  ## static types, then the shapes in the annotations while tests run
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/functional tests/models tests/distillers tests/kinds tests/synthetic tests/tensor_networks \
-		--jaxtyping-packages=kdzoo,beartype.beartype -k "not compile"
+		--jaxtyping-packages=kdzoo,beartype.beartype -k "not compile and not mps_runs"
 
 docs: .make/env
 	$(BIN)/python -m sphinx -W -q -b html docs docs/_build

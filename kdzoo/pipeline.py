@@ -123,8 +123,19 @@ def rehearse(job: Job, method: type[Distiller], models: Mapping[str, nn.Module],
         if role in models:
             kinds.get(str(name)).check(role, models[role], sample, data.sizes)
     kind = kinds.get(student_kind)
+    if (
+        teacher_kind is not None
+        and kinds.get(teacher_kind).untaught is None
+        and not teachers.brings_weights(job, models["teacher"])
+    ):
+        raise ConfigError(
+            f"teacher {type(models['teacher']).__name__} has no weights, and an {teacher_kind} is not trained here; "
+            "set teacher=hf teacher.path=FOLDER, or teacher_training.checkpoint"
+        )
     if job.settings["control"] and kind.untaught not in (None, job.settings["distiller"]["_target_"]):
         kind.check_untaught(models["student"])
+    if callable(check_start := getattr(models["student"], "check_start", None)) and "teacher" in models:
+        check_start(models["teacher"], data)
     copies = copy.deepcopy(dict(models))
     job.distiller(copies["student"], copies.get("teacher")).rehearse(sample)
 

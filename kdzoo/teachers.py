@@ -32,6 +32,12 @@ def sizes(teacher: nn.Module | None) -> dict[str, Any]:
     return {} if architecture is None else {"teacher_architecture": architecture}
 
 
+def brings_weights(job: Job, model: nn.Module) -> bool:
+    """Return whether the teacher need not be trained: it has a checkpoint, or loads weights itself and lacks none."""
+    given = job.settings["teacher_training"]["checkpoint"] is not None
+    return given or getattr(model, "new_parameters", None) == ()
+
+
 def train(job: Job, kind: kinds.Kind, model: nn.Module, sizes: dict[str, Any]) -> None:
     """Train the teacher in place, unless it has weights or was trained before in the same way.
 
@@ -39,8 +45,7 @@ def train(job: Job, kind: kinds.Kind, model: nn.Module, sizes: dict[str, Any]) -
     that determines them: its configuration, its data, its training and the versions.
     """
     how = job.settings["teacher_training"]
-    brings_weights = getattr(model, "new_parameters", None) == ()  # it loads weights itself, and lacks none
-    if how["checkpoint"] is not None or brings_weights:
+    if brings_weights(job, model):
         return
     own = {"labels_per_class": None, "seed": how["seed"]}  # every label, and an order of its own
     changes = {**{key: own[key] for key in own if key in job.settings["data"]}, **how["data"]}

@@ -55,6 +55,7 @@ class Classifier(TextKind):
     """Measured by accuracy, calibration and, against its teacher, by agreement and divergence."""
 
     name: ClassVar[str] = "classifier"
+    task: ClassVar[str] = "classification"
     needs: ClassVar[str] = "a module that returns logits [..., classes]"
     score: ClassVar[str] = "accuracy"
     untaught: ClassVar[str] = "kdzoo.distillers.Supervised"

@@ -45,6 +45,7 @@ class Encoder(TextKind):
     """Measured by a linear probe of its vectors on the labels; against its teacher by directions and similarities."""
 
     name: ClassVar[str] = "encoder"
+    task: ClassVar[str] = "embedding"
     needs: ClassVar[str] = "a module that returns a vector [b, H] of each text"
     score: ClassVar[str] = "probe_accuracy"
     untaught: ClassVar[str | None] = None

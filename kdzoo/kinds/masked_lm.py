@@ -43,6 +43,7 @@ class MaskedLM(TextKind):
     """Measured in nats per masked token, always the same tokens."""
 
     name: ClassVar[str] = "masked_lm"
+    task: ClassVar[str] = "mlm"
     needs: ClassVar[str] = "a module that returns logits [b, T, vocab_size] of every token"
     score: ClassVar[str] = "masked_loss"
     lower_is_better: ClassVar[bool] = True
@@ -59,7 +60,10 @@ class MaskedLM(TextKind):
             )
         if "vocab_size" not in sizes or batch["input"].shape != batch.get("target", batch["index"]).shape:
             raise ConfigError(f"{role} {type(model).__name__} needs data of masked texts, such as data=text")
-        check_logits(role, model, batch, noun="masked language model", size=("vocab_size", sizes["vocab_size"]))
+        if not labelled_positions(batch).any():
+            raise ConfigError("data has no masked token to measure on; set data.mask_rate above 0")
+        rows = max(getattr(model, "vocab_size", 0), sizes["vocab_size"])  # a table may have rows to spare
+        check_logits(role, model, batch, noun="masked language model", size=("vocab_size", rows))
 
     def predict(self, model: nn.Module, batches: Iterable[Any]) -> Predictions:
         """Return what the model says at all masked tokens."""

@@ -2,16 +2,24 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
 from kdzoo.kinds import transformers_export
 from kdzoo.kinds.kind import Kind
+from kdzoo.reading import Reader
 
 
 class TextKind(Kind):
     """Base of kinds with models of text among others; of the others nothing is said or written."""
+
+    task: ClassVar[str]
+    """What a transformer of text of this kind does."""
+
+    def owns(self, model: nn.Module) -> bool:
+        """Return whether a model is a transformer of this kind's task."""
+        return isinstance(model, Reader) and model.task == self.task
 
     def properties(self, model: nn.Module) -> dict[str, int | float]:
         """Return the number of parameters without embeddings and head."""
@@ -23,4 +31,4 @@ class TextKind(Kind):
 
     def describe(self, folder: Path, result: Mapping[str, Any]) -> None:
         """Write the model card."""
-        transformers_export.model_card(folder, result)
+        transformers_export.model_card(folder, result, self.task)

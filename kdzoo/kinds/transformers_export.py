@@ -1,5 +1,6 @@
 """Transformers of text in the formats of their field: a Hugging Face folder, and a program of torch.export."""
 
+import copy
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -19,6 +20,10 @@ from kdzoo.models.transformer import Transformer
 FOLDER, PROGRAM = "hf", "program.pt2"
 TOLERANCE = 1e-5
 """Largest difference of outputs, relative to 1 + their size, between a model and what was exported of it."""
+POOLED = (
+    "A vector of a text is the mean of the last hidden states of its tokens, divided by its length; the pooler that "
+    "`AutoModel` adds is of no use."
+)
 PIPELINES = {"mlm": "fill-mask", "classification": "text-classification", "embedding": "feature-extraction"}
 
 
@@ -43,6 +48,9 @@ def export(model: nn.Module, folder: Path, data: Any = None) -> list[Path]:
     """
     if not isinstance(model, Transformer) or model.takes_images or data is None:
         return []
+    if model.task == "classification" and (names := getattr(data, "classes", None)):
+        model.model.config.id2label = dict(enumerate(map(str, names)))
+        model.model.config.label2id = {str(name): number for number, name in enumerate(names)}
     texts = as_batch(next(iter(data.test_dataloader())))["input"][:4]
     found = []
     with inference(model):
@@ -59,7 +67,7 @@ def export(model: nn.Module, folder: Path, data: Any = None) -> list[Path]:
     return found
 
 
-def model_card(folder: Path, result: Mapping[str, Any]) -> None:
+def model_card(folder: Path, result: Mapping[str, Any], task: str) -> None:
     """Write the model card of an exported folder from the report of its run."""
     if not (folder / FOLDER).is_dir():
         return
@@ -72,6 +80,7 @@ def model_card(folder: Path, result: Mapping[str, Any]) -> None:
     lines = [
         "---",
         "library_name: transformers",
+        f"pipeline_tag: {PIPELINES[task]}",
         "tags: [knowledge-distillation, kdzoo]",
         "---",
         f"# Distilled by `{result['distiller']}` on `{result['data']}`",
@@ -82,6 +91,7 @@ def model_card(folder: Path, result: Mapping[str, Any]) -> None:
         "|---|---|---:|",
         *rows,
         "",
+        *([POOLED, ""] if task == "embedding" else []),
         *(["| student against teacher | value |", "|---|---:|", *fidelity, ""] if fidelity else []),
         f"Parameters: {_number((result['student'] or {}).get('parameters'))}. "
         f"Versions: {', '.join(f'{name} {version}' for name, version in result['versions'].items())}.",
@@ -93,6 +103,8 @@ def _hugging_face(model: Transformer, _: Tensor, folder: Path, tokenizer: Any) -
     """Write the folder and return the model that it holds."""
     model.model.save_pretrained(folder)
     if tokenizer is not None:
+        tokenizer = copy.copy(tokenizer)
+        tokenizer.model_max_length = min(tokenizer.model_max_length, model.max_length or tokenizer.model_max_length)
         tokenizer.save_pretrained(folder)
     again = type(model.model).from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     return Transformer(again, model.task).eval()

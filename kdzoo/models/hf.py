@@ -17,7 +17,6 @@ from kdzoo.models.transformer import TASKS, Transformer
 from kdzoo.vocabulary import fingerprint, library, load_tokenizer
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
 AUTO = {"mlm": "AutoModelForMaskedLM", "classification": "AutoModelForSequenceClassification", "embedding": "AutoModel"}
 
 
@@ -32,7 +31,7 @@ class HFModel(Transformer):
         task: `classification`; `mlm` for the logits of every token; `embedding` for one vector of norm 1 per text.
         num_classes: Of a classifier, the number of logits, >= 1; None for the folder's own. Without a head in
             the folder there is a new one.
-        vocab_size: Number of tokens that the data have; refused if it is not the folder's. None for any.
+        vocab_size: Number of tokens that the data have; refused if it is more than the folder's. None for any.
         tokenizer: Fingerprint of the tokenizer that makes the data's ids (`kdzoo.vocabulary.fingerprint`); refused if
             the folder has another one. None for any.
         dtype: float32, float16 or bfloat16.
@@ -161,9 +160,13 @@ def _model(
 def _refuse_tokens(path: str, own: int, vocab_size: int | None, tokenizer: str | None) -> None:
     if vocab_size is not None and vocab_size > own:
         raise ConfigError(f"vocab_size does not fit {path}: it has {own} tokens, the data have {vocab_size}")
-    if tokenizer is None or not any(Path(path, name).is_file() for name in TOKENIZER_FILES):
+    if tokenizer is None:
         return
-    if (found := fingerprint(load_tokenizer(path))) != tokenizer:
+    try:
+        found = fingerprint(load_tokenizer(path))
+    except CheckpointError:  # the folder has weights alone
+        return
+    if found != tokenizer:
         raise ConfigError(
             f"tokenizer of {path} ({found}) is not the one that makes the data's ids ({tokenizer}); "
             "set data.tokenizer to this folder"

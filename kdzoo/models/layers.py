@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from kdzoo import checks
-from kdzoo.errors import ConfigError
+from kdzoo.errors import ConfigError, KdzooError
 from kdzoo.layer_init import (
     as_distilbert,
     best_layers,
@@ -25,6 +25,7 @@ from kdzoo.models.transformer import HEADS, Transformer
 OBJECTIVES: Mapping[str, Callable[..., Any]] = {"fidelity": fidelity, "probe": probe, "loss": loss}
 STARTS = ("teacher", "random")
 FAMILIES = ("same", "distilbert")
+NAMES = ("every_other", "first", "last", "auto")
 
 
 class Layers(Transformer):
@@ -76,7 +77,9 @@ class Layers(Transformer):
         size = checks.integer("search_size", search_size, least=8)
         checkpointing = checks.flag("gradient_checkpointing", gradient_checkpointing)
         deep = number_of_layers(teacher_architecture)
-        searched = isinstance(layers, str) and layers == "auto"
+        if isinstance(layers, str):
+            checks.choice("layers", layers, NAMES)
+        searched = layers == "auto"
         if depth is not None:
             checks.integer("depth", depth, 1, deep)
         chosen = chosen_layers("every_other" if searched else layers, deep, depth)
@@ -117,10 +120,24 @@ class Layers(Transformer):
             f"; at random: {', '.join(alone)}" if alone else ""
         )
 
-    def _search(self, teacher: Transformer, data: Any) -> tuple[int, ...]:
+    def check_start(self, teacher: nn.Module, data: Any) -> None:
+        """Refuse a teacher or data by which `start_from` cannot choose layers, before the teacher is trained.
+
+        Raises:
+            ConfigError: As of `start_from`; or the objective does not suit the task or the data.
+        """
+        if self.start == "teacher" and self.chosen is None and isinstance(teacher, Transformer):
+            self._score(teacher, data)
+
+    def _score(self, teacher: Transformer, data: Any) -> Callable[[Any], float]:
         batches = validation_texts(data, self.search_size)
-        score = OBJECTIVES[self.objective](batches, teacher.model, pad_id=teacher.pad_id)
-        return best_layers(teacher.model, self.depth, score).chosen
+        try:
+            return OBJECTIVES[self.objective](batches, teacher.model, pad_id=teacher.pad_id)
+        except KdzooError as error:
+            raise ConfigError(f"student.objective={self.objective!r} cannot be used here: {error}") from error
+
+    def _search(self, teacher: Transformer, data: Any) -> tuple[int, ...]:
+        return best_layers(teacher.model, self.depth, self._score(teacher, data)).chosen
 
 
 def task_of(model_class: str) -> str:

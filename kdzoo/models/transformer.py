@@ -55,6 +55,11 @@ class Transformer(nn.Module):
         return layers_of(self.model)[1]
 
     @property
+    def vocab_size(self) -> int:
+        """Rows of the table of tokens, of which a tokenizer may use fewer."""
+        return int(self.model.config.vocab_size)
+
+    @property
     def hidden_size(self) -> int:
         """Width of the hidden states."""
         return int(self.model.config.hidden_size)

@@ -99,8 +99,9 @@ def gradient(distiller, batch):
     return torch.cat([(a - b.detach()).flatten() for a, b in zip(before, distiller.trainable(), strict=True)])
 
 
-@pytest.mark.parametrize("task", ["mlm", "classification", "embedding"])
-@pytest.mark.parametrize(("rows", "size"), [(6, 1), (6, 4), (4000, 250)])
+@pytest.mark.parametrize(
+    ("task", "rows", "size"), [("mlm", 6, 1), ("classification", 6, 4), ("embedding", 6, 4), ("mlm", 4000, 250)]
+)
 def test_micro_batches_have_the_gradient_of_the_whole(task, rows, size):
     student, teacher = pair(task)
     weights = {"hidden": 0.5, "attention": 0.5, "embedding": 0.5}

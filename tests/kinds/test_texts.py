@@ -147,6 +147,21 @@ def test_an_export_that_gives_other_outputs_is_not_left(tmp_path, monkeypatch):
     assert not (tmp_path / "hf").exists()
 
 
+def test_a_transformer_belongs_to_the_kind_of_its_task():
+    for task, kind in (("mlm", "masked_lm"), ("classification", "classifier"), ("embedding", "encoder")):
+        assert [name for name, one in kinds.KINDS.items() if one.owns(bert(task))] == [kind]
+
+
+def test_a_part_without_masked_tokens_is_refused():
+    nothing = {**masked(), "target": torch.full((12, 8), IGNORE)}
+    with pytest.raises(ConfigError, match=r"^data has no masked token to measure on; set data\.mask_rate above 0$"):
+        kinds.get("masked_lm").check("student", bert("mlm"), nothing, SIZES)
+
+
+def test_a_table_may_have_rows_to_spare():
+    kinds.get("masked_lm").check("teacher", bert("mlm"), masked(), {**SIZES, "vocab_size": V - 3})
+
+
 def test_other_models_are_not_exported(tmp_path):
     assert transformers_export.export(torch.nn.Linear(2, 2), tmp_path, Data(masked())) == []
     assert transformers_export.sizes(torch.nn.Linear(2, 2)) == {}
@@ -174,15 +189,16 @@ def test_the_model_card_holds_the_report(tmp_path):
         "fidelity": {"student": {"agreement": 0.75}},
         "versions": {"torch": "2"},
     }
-    transformers_export.model_card(tmp_path, result)
+    transformers_export.model_card(tmp_path, result, "mlm")
     card = (tmp_path / "hf" / "README.md").read_text()
     for line in (
         "| student | masked_loss | 2.5 (mean over seeds) |",
         "| teacher | masked_loss | 2 |",
         "| agreement | 0.75 |",
+        "pipeline_tag: fill-mask",
     ):
         assert line in card
-    transformers_export.model_card(tmp_path / "nowhere", result)
+    transformers_export.model_card(tmp_path / "nowhere", result, "mlm")
     assert not (tmp_path / "nowhere").exists()
 
 
