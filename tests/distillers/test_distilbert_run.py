@@ -131,9 +131,7 @@ def test_an_exported_student_is_measured_as_what_it_is(corpus, tmp_path):
         ),
     ],
 )
-def test_what_cannot_end_well_is_refused_before_any_training(
-    settings, message, corpus, tmp_path, monkeypatch
-):
+def test_what_cannot_end_well_is_refused_before_any_training(settings, message, corpus, tmp_path, monkeypatch):
     monkeypatch.setattr("kdzoo.teachers.train", lambda *_: pytest.fail("the teacher was trained"))
     with pytest.raises(ConfigError, match=f"^{message}"):
         run(tmp_path, *tables(corpus), *settings)
