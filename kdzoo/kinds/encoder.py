@@ -65,8 +65,9 @@ class Encoder(TextKind):
                 break
         return made
 
-    def check(self, role: str, model: nn.Module, batch: Batch, sizes: Mapping[str, Any]) -> None:  # noqa: ARG002
+    def check(self, role: str, model: nn.Module, batch: Batch, sizes: Mapping[str, Any]) -> None:
         """Call the model on a few texts and look at the shape of what it returns."""
+        self.check_tokens(role, model, sizes)
         name = type(model).__name__
         try:
             with inference(model):

@@ -51,6 +51,7 @@ class MaskedLM(TextKind):
 
     def check(self, role: str, model: nn.Module, batch: Batch, sizes: Mapping[str, Any]) -> None:
         """Call the model on a few texts and compare the shape of its logits with the data."""
+        self.check_tokens(role, model, sizes)
         if isinstance(model, Reader) and model.task != "mlm":
             raise ConfigError(f"{role} {type(model).__name__} has no masked-language head (task={model.task!r})")
         if lacking := [name for name in getattr(model, "new_parameters", ()) if role == "teacher"]:

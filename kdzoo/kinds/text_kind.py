@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from kdzoo.errors import ConfigError
 from kdzoo.kinds import transformers_export
 from kdzoo.kinds.kind import Kind
 from kdzoo.reading import Reader
@@ -20,6 +21,19 @@ class TextKind(Kind):
     def owns(self, model: nn.Module) -> bool:
         """Return whether a model is a transformer of this kind's task."""
         return isinstance(model, Reader) and model.task == self.task
+
+    def check_tokens(self, role: str, model: nn.Module, sizes: Mapping[str, Any]) -> None:
+        """Refuse a transformer that was trained on the ids of another tokenizer than the data's.
+
+        Raises:
+            ConfigError: names both.
+        """
+        own, theirs = getattr(model, "tokenizer", None), sizes.get("tokenizer")
+        if isinstance(own, str) and theirs is not None and own != theirs:
+            raise ConfigError(
+                f"{role} {type(model).__name__} was made for the tokenizer {own}, the data have {theirs}; set "
+                "data.tokenizer to the folder of its own, such as student/hf of its run"
+            )
 
     def properties(self, model: nn.Module) -> dict[str, int | float]:
         """Return the number of parameters without embeddings and head."""

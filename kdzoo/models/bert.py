@@ -19,6 +19,7 @@ class Bert(Transformer):
         pad_id: Token that pads, in 0..vocab_size-1.
         task: `mlm`, `classification` or `embedding`; the default class sizes the head by it.
         num_classes: Logits of a classifier, >= 1; of no use for other tasks.
+        tokenizer: Fingerprint of the tokenizer that makes the ids; a run knows it. None for any.
         hidden_size: Width, a multiple of `heads`.
         layers: Number of layers, >= 1.
         heads: Attention heads of each layer, >= 1.
@@ -40,6 +41,7 @@ class Bert(Transformer):
         pad_id: int = 0,
         task: str = "mlm",
         num_classes: int | None = None,
+        tokenizer: str | None = None,
         hidden_size: int = 256,
         layers: int = 6,
         heads: int = 4,
@@ -71,4 +73,4 @@ class Bert(Transformer):
             if num_classes is None:
                 raise ConfigError("num_classes is needed for task='classification'; allowed: an integer >= 1")
             config["num_labels"] = checks.integer("num_classes", num_classes)
-        super().__init__(build({"model_class": f"Bert{HEADS[task]}", "config": config}), task)
+        super().__init__(build({"model_class": f"Bert{HEADS[task]}", "config": config}), task, tokenizer)

@@ -77,7 +77,7 @@ class HFModel(Transformer):
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(f"{path} cannot be loaded for task {task!r}: {reason}") from error
         _refuse_mismatch(path, loading["mismatched_keys"])
-        super().__init__(model, task)
+        super().__init__(model, task, tokenizer)
         self.takes_images = takes_images
         self.new_parameters = tuple(sorted(loading["missing_keys"]))
         if not takes_images:

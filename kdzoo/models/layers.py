@@ -36,6 +36,7 @@ class Layers(Transformer):
 
     Args:
         teacher_architecture: Class and configuration of the teacher (`Transformer.architecture`); a run knows it.
+        tokenizer: Fingerprint of the tokenizer that makes the ids; a run knows it. None for any.
         layers: Which of the teacher's layers: `every_other`, `first`, `last`, a list of their numbers, or `auto` for
             the best by `objective`.
         depth: Number of layers, >= 1; None for half of the teacher's, or as many as are listed.
@@ -62,6 +63,7 @@ class Layers(Transformer):
         self,
         *,
         teacher_architecture: Mapping[str, Any],
+        tokenizer: str | None = None,
         layers: str | Sequence[int] = "every_other",
         depth: int | None = None,
         family: str = "same",
@@ -87,7 +89,7 @@ class Layers(Transformer):
             architecture = as_distilbert(teacher_architecture, len(chosen))
         else:
             architecture = shorter(teacher_architecture, chosen)
-        super().__init__(build(architecture), task_of(str(architecture["model_class"])))
+        super().__init__(build(architecture), task_of(str(architecture["model_class"])), tokenizer)
         self.chosen: tuple[int, ...] | None = None if searched else chosen
         self.start, self.objective, self.search_size, self.depth = self_start, objective, size, len(chosen)
         self.remark = ""

@@ -27,17 +27,20 @@ class Transformer(nn.Module):
         model: Ends in a masked-language or classification head, or is an encoder without one.
         task: `mlm`, `classification` or `embedding`. A vector of a text is the mean of the last hidden states of its
             tokens, of norm 1.
+        tokenizer: Fingerprint of the tokenizer that makes its ids (`kdzoo.vocabulary.fingerprint`), if it is known.
 
     Attributes:
         task: As given.
+        tokenizer: Fingerprint of the tokenizer that makes its ids; None if that is not known.
         pad_id: The token that is no token; None if the model has none.
     """
 
     takes_images: bool = False
     """Whether it is a classifier of images, which has no texts to read."""
 
-    def __init__(self, model: Any, task: str) -> None:
+    def __init__(self, model: Any, task: str, tokenizer: str | None = None) -> None:
         super().__init__()
+        self.tokenizer = tokenizer
         self.task = checks.choice("task", task, TASKS)
         self.model = model.train()  # like any new module; transformers may hand it over in eval mode
         self.pad_id: int | None = getattr(model.config, "pad_token_id", None)

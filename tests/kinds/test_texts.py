@@ -158,6 +158,24 @@ def test_a_part_without_masked_tokens_is_refused():
         kinds.get("masked_lm").check("student", bert("mlm"), nothing, SIZES)
 
 
+@pytest.mark.parametrize(
+    ("task", "kind", "batch"),
+    [
+        ("mlm", "masked_lm", masked()),
+        ("classification", "classifier", labelled()),
+        ("embedding", "encoder", labelled()),
+    ],
+)
+def test_a_model_of_another_tokenizer_is_refused(task, kind, batch):
+    model = Transformer(bert(task).model, task, tokenizer="a")
+    sizes = {**SIZES, "num_classes": 3 if task == "classification" else V, "tokenizer": "a"}
+    kinds.get(kind).check("teacher", model, batch, sizes)
+    with pytest.raises(
+        ConfigError, match=r"^teacher Transformer was made for the tokenizer a, the data have b; set data"
+    ):
+        kinds.get(kind).check("teacher", model, batch, {**sizes, "tokenizer": "b"})
+
+
 def test_a_table_may_have_rows_to_spare():
     kinds.get("masked_lm").check("teacher", bert("mlm"), masked(), {**SIZES, "vocab_size": V - 3})
 
