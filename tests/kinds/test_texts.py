@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -71,7 +72,7 @@ def test_a_model_agrees_with_itself_and_less_with_another():
 
 
 def test_an_encoder_is_probed_and_compared():
-    kind = kinds.get("encoder").on(Data(labelled()), cache=None)
+    kind = kinds.get("encoder").on(Data(labelled()), cache=Path())
     one, other = (kind.predict(bert("embedding", seed), [labelled(seed=2)]) for seed in (0, 1))
     assert 0 <= kind.metrics(one)["probe_accuracy"] <= 1
     same = kind.fidelity(one, one)
@@ -82,7 +83,7 @@ def test_an_encoder_is_probed_and_compared():
 
 def test_figures_are_drawn(tmp_path):
     for name, task, batch in (("masked_lm", "mlm", masked()), ("encoder", "embedding", labelled())):
-        kind = kinds.get(name).on(Data(batch), cache=None)
+        kind = kinds.get(name).on(Data(batch), cache=Path())
         predictions = {
             role: kind.predict(bert(task, seed), [batch]) for seed, role in enumerate(("teacher", "student"))
         }
