@@ -22,12 +22,14 @@ REGISTERED = registry.targets("distiller")
 ROLLED_OUT = "the models are rolled out with noise, not called"
 HOOKED = "hidden layers are read by hooks, which compiled code passes over"
 IN_PIECES = "a relation is between the samples of a batch; of two that lie in different pieces it is not known"
+READ = "hidden states are read beside the output, which the compiled call of the student does not return"
 EXEMPTIONS: dict[str, dict[str, str]] = {
     **{
         name: dict(FittedDistiller.exempt)
         for name in ("baum_welch", "coreset", "fgw_pfa", "mps_queries", "online_pfa", "ot_pfa", "sweep_mps")
     },
     **{name: {"compile": ROLLED_OUT} for name in ("continual", "evidence", "semi_auxiliary")},
+    "distilbert": {"compile": READ},
     "feature_kd": {"compile": HOOKED},
     "relational_kd": {"compile": HOOKED, "micro_batches": IN_PIECES, "data_parallel": IN_PIECES},
 }

@@ -14,11 +14,24 @@ PAPER = {
     "chen2023_cifar10": (32, {128: 5.39, 16: 0.10, 8: 0.03, 4: 0.01}),
 }
 """Side of the images, and millions of parameters by width."""
+USERS_OWN = {
+    "distilbert2019": ("data.path=corpus.txt",),
+    "distilbert_sst2": ("teacher.path=folder",),
+    "distilbert_sst2_ablation": ("teacher.path=folder",),
+}
+"""What an experiment cannot bring itself."""
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_experiment_has_no_mistake(name):
-    assert not mistakes.in_settings(compose(f"experiment={name}"), config.packaged_targets())
+    brought = USERS_OWN.get(name, ())
+    assert not mistakes.in_settings(compose(f"experiment={name}", *brought), config.packaged_targets())
+
+
+@pytest.mark.parametrize("name", USERS_OWN)
+def test_what_a_user_has_to_bring_is_asked_for(name):
+    found = mistakes.in_settings(compose(f"experiment={name}"), config.packaged_targets())
+    assert [line.split(" is missing")[0] for line in found] == [one.partition("=")[0] for one in USERS_OWN[name]]
 
 
 @pytest.mark.parametrize("name", PAPER)

@@ -29,8 +29,8 @@ def cosine_distance(student: Float[Tensor, "n d"], teacher: Float[Tensor, "n d"]
 
     Example:
         >>> import torch
-        >>> cosine_distance(torch.tensor([[1.0, 0.0], [1.0, 1.0]]), torch.tensor([[2.0, 0.0], [-1.0, -1.0]]))
-        tensor([0., 2.], dtype=torch.float64)
+        >>> cosine_distance(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[2.0, 0.0], [3.0, 0.0]]))
+        tensor([0., 1.], dtype=torch.float64)
 
     Source:
         Sanh et al. 2019, "DistilBERT", section 3 (L_cos).

@@ -9,6 +9,7 @@ import torch
 from omegaconf import OmegaConf
 
 import kdzoo.models
+from kdzoo.config import SIZES
 
 CONF = Path(__file__).parents[2] / "conf"
 FROM_DATA = {"in_shape": (1, 12, 12), "num_classes": 10, "vocab_size": 10}
@@ -22,7 +23,7 @@ IDS = [f"{file.parent.name}/{file.stem}" for file in FILES]
 
 
 def plain(file):
-    return OmegaConf.to_container(OmegaConf.load(file))
+    return OmegaConf.to_container(OmegaConf.load(file), resolve=True)
 
 
 def build(node):
@@ -47,7 +48,7 @@ def test_every_argument_is_there_with_its_default(file):
     target = config.pop("_target_")
     assert target.startswith("kdzoo.models.")
     signature = inspect.signature(getattr(kdzoo.models, target.removeprefix("kdzoo.models."))).parameters
-    assert list(config) == [name for name in signature if name not in FROM_DATA]
+    assert list(config) == [name for name in signature if name not in SIZES]
     sizes = {"depth", "width", "hidden", "channels"} if file.parent.name == "teacher" else set()
     for name, value in config.items():
         if signature[name].default is not inspect.Parameter.empty and name not in sizes:
