@@ -64,7 +64,7 @@ class Classifier(TextKind):
         """Call the model on a few samples and compare the shape of what it returns with the data."""
         if "num_classes" not in sizes:
             raise ConfigError(f"{role} {type(model).__name__} needs data of classes, which have num_classes")
-        self.check_tokens(role, model, sizes)
+        self.check_text(role, model, sizes)
         check_logits(role, model, batch, noun=self.name, size=("num_classes", sizes["num_classes"]))
 
     def predict(self, model: nn.Module, batches: Iterable[Any]) -> Predictions:

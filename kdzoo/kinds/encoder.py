@@ -67,7 +67,7 @@ class Encoder(TextKind):
 
     def check(self, role: str, model: nn.Module, batch: Batch, sizes: Mapping[str, Any]) -> None:
         """Call the model on a few texts and look at the shape of what it returns."""
-        self.check_tokens(role, model, sizes)
+        self.check_text(role, model, sizes)
         name = type(model).__name__
         try:
             with inference(model):
@@ -77,7 +77,7 @@ class Encoder(TextKind):
             raise ConfigError(
                 f"{role} {name} cannot take an input of shape {tuple(batch['input'].shape)}: {reason}"
             ) from error
-        if getattr(model, "task", "embedding") != "embedding" or vectors.ndim != 2:
+        if vectors.ndim != 2:
             raise ConfigError(f"{role} {name} is no encoder: it must return vectors [b, H], got {tuple(vectors.shape)}")
         if batch["target"].ndim != 1:
             raise ConfigError(f"{role} {name} needs data with one label per text, such as data=text_classes")

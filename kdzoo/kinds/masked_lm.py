@@ -15,7 +15,6 @@ from kdzoo.functional import soft_target_kl
 from kdzoo.kinds.logits import check_logits
 from kdzoo.kinds.text_kind import TextKind
 from kdzoo.language import device_of
-from kdzoo.reading import Reader
 
 COMPARED = 4096
 """Masked tokens whose whole distributions are kept, to compare them with the teacher's."""
@@ -51,9 +50,7 @@ class MaskedLM(TextKind):
 
     def check(self, role: str, model: nn.Module, batch: Batch, sizes: Mapping[str, Any]) -> None:
         """Call the model on a few texts and compare the shape of its logits with the data."""
-        self.check_tokens(role, model, sizes)
-        if isinstance(model, Reader) and model.task != "mlm":
-            raise ConfigError(f"{role} {type(model).__name__} has no masked-language head (task={model.task!r})")
+        self.check_text(role, model, sizes)
         if lacking := [name for name in getattr(model, "new_parameters", ()) if role == "teacher"]:
             raise ConfigError(
                 f"teacher {type(model).__name__} has no masked-language head: its folder lacks {lacking[0]}; "

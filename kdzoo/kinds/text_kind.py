@@ -22,12 +22,17 @@ class TextKind(Kind):
         """Return whether a model is a transformer of this kind's task."""
         return isinstance(model, Reader) and model.task == self.task
 
-    def check_tokens(self, role: str, model: nn.Module, sizes: Mapping[str, Any]) -> None:
-        """Refuse a transformer that was trained on the ids of another tokenizer than the data's.
+    def check_text(self, role: str, model: nn.Module, sizes: Mapping[str, Any]) -> None:
+        """Refuse a transformer of another task, or one that was trained on the ids of another tokenizer.
 
         Raises:
-            ConfigError: names both.
+            ConfigError: names both tasks, or both tokenizers.
         """
+        if isinstance(model, Reader) and model.task != self.task:
+            raise ConfigError(
+                f"{role} {type(model).__name__} is of task={model.task!r}, the distiller needs {self.task!r}; set "
+                f"teacher.task={self.task}, or another distiller.task"
+            )
         own, theirs = getattr(model, "tokenizer", None), sizes.get("tokenizer")
         if isinstance(own, str) and theirs is not None and own != theirs:
             raise ConfigError(

@@ -17,6 +17,7 @@ from kdzoo.models import Bert, HFModel, Transformer
 pytest.importorskip("transformers")
 
 V = 40
+OTHER_TASK = "teacher Bert is of task='{}', the distiller needs '{}'; set teacher.task={}, or another"
 SIZES = {"vocab_size": V, "num_classes": V, "pad_id": 0}
 
 
@@ -95,14 +96,11 @@ def test_figures_are_drawn(tmp_path):
 @pytest.mark.parametrize(
     ("name", "model", "batch", "message"),
     [
-        (
-            "masked_lm",
-            lambda: bert("embedding"),
-            masked(),
-            r"teacher Bert has no masked-language head \(task='embedding'",
-        ),
+        ("masked_lm", lambda: bert("embedding"), masked(), OTHER_TASK.format("embedding", "mlm", "mlm")),
+        ("classifier", lambda: bert("mlm"), labelled(), OTHER_TASK.format("mlm", *["classification"] * 2)),
+        ("encoder", lambda: bert("mlm"), labelled(), OTHER_TASK.format("mlm", "embedding", "embedding")),
+        ("encoder", lambda: torch.nn.Embedding(V, 4), labelled(), "teacher Embedding is no encoder: it must return"),
         ("masked_lm", lambda: bert("mlm"), labelled(), "teacher Bert needs data of masked texts, such as data=text"),
-        ("encoder", lambda: bert("mlm"), labelled(), "teacher Bert is no encoder: it must return vectors"),
         ("encoder", lambda: bert("embedding"), masked(), "teacher Bert needs data with one label per text"),
     ],
 )
