@@ -1,5 +1,6 @@
 """The compiled sweep: C that is built on first use by the machine's own compiler, one thread per side of the chain.
 
+The threads are those of OpenMP, which torch itself uses: others would compete with torch's, which spin while they wait.
 Samples lie in the lanes of the vectors, so bonds of any size cost what they hold, and a step needs no more memory than
 the states. The library goes to the user's cache under a name that depends on source, compiler and processor.
 """
@@ -10,23 +11,24 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from kdzoo.atomic import write_file
 from kdzoo.errors import KdzooError
+from kdzoo.tensor_networks import buffers
 from kdzoo.tensor_networks.layout import Layout
 from kdzoo.tensor_networks.torch_sweep import EVERY, state
 
 SOURCE = Path(__file__).with_name("sweep.c")
 NUMBERS = {torch.float32: "float", torch.float64: "double"}
 FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC")
+THREADS = "-fopenmp"
 
 
 class NoKernelError(KdzooError):
@@ -48,19 +50,16 @@ def forward(phi: Tensor, cores: Tensor, starts: tuple[Tensor, Tensor], plan: Lay
     n = phi.shape[2]
     phi, cores = _padded(phi, width), cores.contiguous()
     samples = phi.shape[2]
-    states = phi.new_empty(plan.n_states, samples)
+    states = buffers.empty(plan.n_states, samples, dtype=phi.dtype)
     scales = phi.new_ones(2, max(len(bonds) - 1 for bonds in plan.sides) // EVERY, samples)
     log2 = phi.new_zeros(2, samples)
     for side, start in enumerate(starts):
         state(states, plan, side, 0).copy_(_padded(start, width))
-
-    def sweep(side: int) -> None:
-        numbers = (len(plan.sides[side]) - 1, plan.d, samples, EVERY)
-        work = _work(phi, plan, side)
-        arrays = (phi, cores, states, scales[side], log2[side], work)
-        library.sweep_forward(*map(ctypes.c_longlong, numbers), *_arrays(plan, side), *map(_pointer, arrays))
-
-    _both(sweep)
+    work = _work(phi, plan)
+    library.sweep_forward(
+        *(_threads(), _sides(plan), plan.d, samples, EVERY, *_pointers(phi, cores, states)),
+        *(*_both(scales), *_pointers(log2), *_both(work)),
+    )
     return states, scales, log2[:, :n]
 
 
@@ -79,22 +78,18 @@ def backward(
     phi, cores = _padded(phi, width), cores.contiguous()
     samples = phi.shape[2]
     states, scales = saved
-    core_gradients = torch.empty_like(cores)
+    core_gradients = buffers.empty(len(cores), dtype=cores.dtype)
     phi_gradients = torch.zeros_like(phi) if of_phi else None
-    starts = [torch.empty(0), torch.empty(0)]
-
-    def sweep(side: int) -> None:
-        bonds = plan.sides[side]
-        gradient, spare = (phi.new_empty(max(bonds), samples) for _ in range(2))
-        gradient[: bonds[-1]] = _padded(ends[side], width)
-        work = _work(phi, plan, side)
-        numbers = (len(bonds) - 1, plan.d, samples, EVERY)
-        arrays = (phi, cores, states, scales[side], gradient, spare, work, core_gradients, phi_gradients)
-        library.sweep_backward(*map(ctypes.c_longlong, numbers), *_arrays(plan, side), *map(_pointer, arrays))
-        starts[side] = gradient[: bonds[0], :n]
-
-    _both(sweep)
-    return None if phi_gradients is None else phi_gradients[..., :n], core_gradients, (starts[0], starts[1])
+    gradients, spares = (phi.new_empty(2, max(*plan.left, *plan.right), samples) for _ in range(2))
+    for side, end in enumerate(ends):
+        gradients[side, : len(end)] = _padded(end, width)
+    work = _work(phi, plan)
+    library.sweep_backward(
+        *(_threads(), _sides(plan), plan.d, samples, EVERY, *_pointers(phi, cores, states), *_both(scales)),
+        *(*_pointers(gradients), *_both(spares), *_both(work), *_pointers(core_gradients, phi_gradients)),
+    )
+    starts = (gradients[0, : plan.left[0], :n], gradients[1, : plan.right[0], :n])
+    return None if phi_gradients is None else phi_gradients[..., :n], core_gradients, starts
 
 
 def padded_samples(samples: int, dtype: torch.dtype) -> int:
@@ -102,26 +97,15 @@ def padded_samples(samples: int, dtype: torch.dtype) -> int:
     return samples + -samples % _width(NUMBERS[dtype])
 
 
-def _both(sweep: Callable[[int], None]) -> None:
-    """Sweep both sides, at once where torch may use two threads; C calls leave Python's lock."""
-    if torch.get_num_threads() == 1:
-        sweep(0)
-        sweep(1)
-        return
-    other = _pool(os.getpid()).submit(sweep, 1)
-    sweep(0)
-    other.result()
+def _threads() -> int:
+    """Return 2 to sweep both sides at once, where torch may use two threads."""
+    return min(torch.get_num_threads(), 2)
 
 
-@lru_cache(maxsize=1)
-def _pool(process: int) -> ThreadPoolExecutor:  # noqa: ARG001 - a forked process needs a pool of its own
-    return ThreadPoolExecutor(1, thread_name_prefix="sweep")
-
-
-def _work(phi: Tensor, plan: Layout, side: int) -> Tensor:
-    """Return room for the products of the features with a state."""
-    rows = _library(NUMBERS[phi.dtype]).sweep_work_rows(plan.d * max(plan.sides[side]))
-    return phi.new_empty(rows, phi.shape[2])
+def _work(phi: Tensor, plan: Layout) -> Tensor:
+    """Return room for the products of the features with a state, for both sides."""
+    rows = _library(NUMBERS[phi.dtype]).sweep_work_rows(plan.d * max(*plan.left, *plan.right))
+    return phi.new_empty(2, rows, phi.shape[2])
 
 
 def _padded(tensor: Tensor, width: int) -> Tensor:
@@ -130,15 +114,32 @@ def _padded(tensor: Tensor, width: int) -> Tensor:
     return (torch.nn.functional.pad(tensor, (0, more)) if more else tensor).contiguous()
 
 
-def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+def _pointers(*tensors: Tensor | None) -> list[ctypes.c_void_p]:
+    """Return where tensors lie."""
+    return [ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors]
+
+
+def _both(tensor: Tensor) -> tuple[ctypes.c_void_p, int]:
+    """Return where a tensor (2, ...) of both sides lies, and how many numbers one of them has."""
+    return _pointers(tensor)[0], tensor.stride(0)
+
+
+class _Side(ctypes.Structure):
+    """One side of a chain, as the C code has it."""
+
+    _fields_: ClassVar = [
+        ("sites", ctypes.c_longlong),
+        *((name, ctypes.POINTER(ctypes.c_longlong)) for name in ("dims", "site_at", "core_at", "state_at")),
+    ]
 
 
 @lru_cache(maxsize=512)
-def _arrays(plan: Layout, side: int) -> tuple["ctypes.Array[ctypes.c_longlong]", ...]:
-    """Return bonds, and where sites, cores and states lie, as arrays for C."""
-    lists = (plan.sides[side], plan.sites[side], plan.cores[side], plan.states[side])
-    return tuple((ctypes.c_longlong * max(len(one), 1))(*one) for one in lists)
+def _sides(plan: Layout) -> "ctypes.Array[_Side]":
+    """Return bonds, and where sites, cores and states of both sides lie."""
+    lists = zip(plan.sides, plan.sites, plan.cores, plan.states, strict=True)
+    return (_Side * 2)(
+        *(_Side(len(one[0]) - 1, *((ctypes.c_longlong * max(len(row), 1))(*row) for row in one)) for one in lists)
+    )
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,9 @@ def _compiler() -> Compiler:
         processor = next((line for line in lines if line.startswith(("flags", "Features"))), "")
     except OSError:
         processor = ""
-    text = "\n".join([*FLAGS, SOURCE.read_text(), version, platform.machine(), platform.processor(), processor])
+    text = "\n".join(
+        [*FLAGS, THREADS, SOURCE.read_text(), version, platform.machine(), platform.processor(), processor]
+    )
     return Compiler(program, hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
@@ -171,14 +174,23 @@ def _library(number: str) -> ctypes.CDLL:
     path = Path.home() / ".cache" / "kdzoo" / "kernels" / f"sweep-{number}-{compiler.fingerprint}.so"
     if not path.is_file():
         write_file(path, lambda temporary: _build(compiler.program, number, temporary))
-    return ctypes.CDLL(str(path))
+    library = ctypes.CDLL(str(path))
+    integer, pointer = ctypes.c_longlong, ctypes.c_void_p
+    shared: list[Any] = [integer, ctypes.POINTER(_Side), *[integer] * 3, *[pointer] * 4, integer]
+    library.sweep_forward.argtypes = [*shared, pointer, pointer, integer]
+    library.sweep_backward.argtypes = [*shared, pointer, pointer, integer, pointer, integer, pointer, pointer]
+    library.sweep_forward.restype = library.sweep_backward.restype = None
+    return library
 
 
 def _build(program: str, number: str, path: Path) -> None:
+    """Build the library, with threads if the compiler knows those of OpenMP."""
     command = [program, *FLAGS, f"-DREAL={number}", str(SOURCE), "-o", str(path), "-lm"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    if done.returncode:
-        raise NoKernelError(f"{program} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+    for more in ([THREADS], []):
+        done = subprocess.run([*command, *more], capture_output=True, text=True, timeout=300, check=False)
+        if not done.returncode:
+            return
+    raise NoKernelError(f"{program} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
 
 
 @cache

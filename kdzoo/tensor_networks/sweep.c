@@ -164,49 +164,77 @@ static void rescale(REAL *state, REAL *scale, REAL *log2_scale, long dimension, 
 }
 
 /* One side of a chain: the positions of its sites and the offsets of its cores and states are those of layout.py. */
-void sweep_forward(integer sites, integer d, integer samples, integer every, const integer *dims, const integer *site_at,
-                   const integer *core_at, const integer *state_at, const REAL *phi, const REAL *cores, REAL *states,
-                   REAL *scales, REAL *log2_scale, REAL *work) {
+typedef struct {
+    integer sites;
+    const integer *dims, *site_at, *core_at, *state_at;
+} side;
+
+static void forward(const side *s, long d, long samples, long every, const REAL *phi, const REAL *cores, REAL *states,
+                    REAL *scales, REAL *log2_scale, REAL *work) {
     long vectors = samples / LANES;
-    for (long s = 0; s < sites; s++) {
-        REAL *out = states + state_at[s + 1] * samples;
-        spread((const vec *)(phi + site_at[s] * d * samples), (const vec *)(states + state_at[s] * samples),
-               (vec *)work, d, dims[s], vectors);
-        multiply((const vec *)work, 1, d * dims[s], cores + core_at[s], 0, dims[s + 1], 1, (vec *)out, dims[s + 1],
-                 vectors);
-        if ((s + 1) % every == 0) rescale(out, scales + s / every * samples, log2_scale, dims[s + 1], samples);
+    for (long i = 0; i < s->sites; i++) {
+        long n_in = s->dims[i], n_out = s->dims[i + 1];
+        REAL *out = states + s->state_at[i + 1] * samples;
+        spread((const vec *)(phi + s->site_at[i] * d * samples), (const vec *)(states + s->state_at[i] * samples),
+               (vec *)work, d, n_in, vectors);
+        multiply((const vec *)work, 1, d * n_in, cores + s->core_at[i], 0, n_out, 1, (vec *)out, n_out, vectors);
+        if ((i + 1) % every == 0) rescale(out, scales + i / every * samples, log2_scale, n_out, samples);
     }
 }
 
 /* gradient holds that of the last state and, at the end, that of the first; spare is as large as the largest state. */
-void sweep_backward(integer sites, integer d, integer samples, integer every, const integer *dims,
-                    const integer *site_at, const integer *core_at, const integer *state_at, const REAL *phi,
-                    const REAL *cores, const REAL *states, const REAL *scales, REAL *gradient, REAL *spare, REAL *work,
-                    REAL *core_gradients, REAL *phi_gradients) {
+static void backward(const side *s, long d, long samples, long every, const REAL *phi, const REAL *cores,
+                     const REAL *states, const REAL *scales, REAL *gradient, REAL *spare, REAL *work,
+                     REAL *core_gradients, REAL *phi_gradients) {
     REAL *after = gradient, *before = spare;
     long vectors = samples / LANES;
-    for (long s = sites - 1; s >= 0; s--) {
-        const vec *in = (const vec *)(states + state_at[s] * samples);
-        const vec *here = (const vec *)(phi + site_at[s] * d * samples);
-        const REAL *core = cores + core_at[s];
-        long n_in = dims[s], n_out = dims[s + 1];
-        if ((s + 1) % every == 0)
+    for (long i = s->sites - 1; i >= 0; i--) {
+        const vec *in = (const vec *)(states + s->state_at[i] * samples);
+        const vec *here = (const vec *)(phi + s->site_at[i] * d * samples);
+        const REAL *core = cores + s->core_at[i];
+        long n_in = s->dims[i], n_out = s->dims[i + 1];
+        if ((i + 1) % every == 0)
             for (long r = 0; r < n_out; r++)
-                for (long i = 0; i < samples; i++) after[r * samples + i] *= scales[s / every * samples + i];
+                for (long j = 0; j < samples; j++) after[r * samples + j] *= scales[i / every * samples + j];
         if (phi_gradients) {
             for (long k = 0; k < d; k++)
                 multiply((const vec *)after, 1, n_out, core + k * n_in * n_out, 0, 1, n_out,
                          (vec *)work + k * n_in * vectors, n_in, vectors);
-            gather(here, in, (const vec *)work, (vec *)before, (vec *)(phi_gradients + site_at[s] * d * samples), d,
+            gather(here, in, (const vec *)work, (vec *)before, (vec *)(phi_gradients + s->site_at[i] * d * samples), d,
                    n_in, vectors);
         }
         spread(here, (const vec *)after, (vec *)work, d, n_out, vectors);
-        core_gradient(in, (const vec *)work, core_gradients + core_at[s], d, n_in, n_out, vectors);
+        core_gradient(in, (const vec *)work, core_gradients + s->core_at[i], d, n_in, n_out, vectors);
         if (!phi_gradients)
             multiply((const vec *)work, d, n_out, core, n_in * n_out, 1, n_out, (vec *)before, n_in, vectors);
         REAL *swap = after;
         after = before;
         before = swap;
     }
-    if (after != gradient) memcpy(gradient, after, (size_t)(dims[0] * samples) * sizeof(REAL));
+    if (after != gradient) memcpy(gradient, after, (size_t)(s->dims[0] * samples) * sizeof(REAL));
+}
+
+/* Both sides, at once if there are two threads: those of OpenMP, which torch has at hand already. An array of both sides
+ * has that of the right one after `step` numbers. */
+#define BOTH(call)                                                                                                     \
+    if (threads == 1) {                                                                                                \
+        for (long i = 0; i < 2; i++) call;                                                                             \
+    } else {                                                                                                           \
+        _Pragma("omp parallel for num_threads(2) schedule(static)") for (long i = 0; i < 2; i++) call;                 \
+    }
+
+void sweep_forward(integer threads, const side *sides, integer d, integer samples, integer every, const REAL *phi,
+                   const REAL *cores, REAL *states, REAL *scales, integer scales_step, REAL *log2_scale, REAL *work,
+                   integer work_step) {
+    BOTH(forward(sides + i, d, samples, every, phi, cores, states, scales + i * scales_step, log2_scale + i * samples,
+                 work + i * work_step))
+}
+
+void sweep_backward(integer threads, const side *sides, integer d, integer samples, integer every, const REAL *phi,
+                    const REAL *cores, const REAL *states, const REAL *scales, integer scales_step, REAL *gradients,
+                    REAL *spares, integer gradients_step, REAL *work, integer work_step, REAL *core_gradients,
+                    REAL *phi_gradients) {
+    BOTH(backward(sides + i, d, samples, every, phi, cores, states, scales + i * scales_step,
+                  gradients + i * gradients_step, spares + i * gradients_step, work + i * work_step, core_gradients,
+                  phi_gradients))
 }

@@ -283,6 +283,17 @@ def test_two_threads_give_the_numbers_of_one():
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
+def test_a_compiler_without_openmp_will_do(tmp_path):
+    script = tmp_path / "cc"
+    script.write_text('#!/bin/sh\ncase "$*" in *-fopenmp*) exit 1;; esac\nexec cc "$@"\n')
+    script.chmod(0o755)
+    kernel._build(str(script), "float", tmp_path / "one.so")
+    assert (tmp_path / "one.so").is_file()
+    script.write_text("#!/bin/sh\necho it is broken >&2\nexit 1\n")
+    with pytest.raises(kernel.NoKernelError, match="it is broken"):
+        kernel._build(str(script), "float", tmp_path / "other.so")
+
+
 def test_gradients_are_products_of_stacks_where_cores_lie_in_a_row():
     plan = layout(2, (1, 2, *(4,) * 70), (1, 2, *(4,) * 70))
     runs = [(run.first, run.last, run.sides) for run in torch_sweep._runs(plan)]
