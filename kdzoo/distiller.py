@@ -12,6 +12,7 @@ import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, final
@@ -29,6 +30,8 @@ OptimizerFactory = Callable[[Iterable[Any]], torch.optim.Optimizer]
 SchedulerFactory = Callable[..., Any]
 Measure = Callable[[nn.Module, Iterable[Any]], dict[str, float]]
 """Returns metrics of a model on batches, as :meth:`kdzoo.kinds.Kind.scores` does."""
+Answers = dict[str, Tensor]
+"""Tensors [n, ...] by name: what a teacher says of n samples."""
 DEFAULT_OPTIMIZER: OptimizerFactory = partial(torch.optim.Adam, lr=1e-3)
 
 
@@ -73,7 +76,7 @@ class Distiller(pl.LightningModule, ABC):
     """Whether the method also works without its teacher; a run builds one all the same, to compare with."""
     student_kind: ClassVar[str] = "classifier"
     uses_teacher_output: bool = True
-    """Whether the teacher enters by ``teacher_output`` alone, so that its outputs can be cached."""
+    """Whether the teacher enters by ``teacher_answers`` alone (``teacher_output``), so that these can be kept."""
     exempt: ClassVar[Mapping[str, str]] = {}
     """Contract checks (``kdzoo.contracts.CHECKS``) that cannot apply to this method, each with its reason."""
     contract_settings: ClassVar[Mapping[str, Any]] = {}
@@ -98,7 +101,9 @@ class Distiller(pl.LightningModule, ABC):
         self.teacher = teacher
         self.micro_batch_size = micro_batch_size
         self.loss_weights = _merge_weights(self.terms, loss_weights or {})
-        self.teacher_cache: Tensor | None = None
+        self.teacher_cache: dict[str, Answers] = {}
+        """The teacher's answers to all samples of the parts ``train`` and ``val``, where they are kept."""
+        self._part: str | None = None  # that of the step which is being done
         self.last_terms: dict[str, Tensor] = {}
         self.remarks: dict[str, str] = {}
         """What the method chose by itself and why, by subject; shown when the training ends."""
@@ -161,14 +166,30 @@ class Distiller(pl.LightningModule, ABC):
 
     # ---------------------------------------------------------------- the teacher
 
+    def ask_teacher(self, batch: Batch) -> Answers:
+        """Return what the losses need of the teacher, one row for each sample of the batch, by name."""
+        assert self.teacher is not None
+        return {"output": self.teacher(batch["input"])}
+
+    @property
+    def question(self) -> Mapping[str, Any]:
+        """The settings that ``ask_teacher`` depends on: answers that were kept are used again if they are the same."""
+        return {}
+
+    @final
+    def teacher_answers(self, batch: Batch) -> Answers:
+        """Return ``ask_teacher`` without gradient, in a step of a training from the cache where there is one."""
+        kept = self.teacher_cache.get(self._part or "")
+        if kept is not None:
+            rows, device = batch["index"].cpu(), batch["input"].device
+            return {name: answer[rows].to(device) for name, answer in kept.items()}
+        with torch.no_grad():
+            return self.ask_teacher(batch)
+
     @final
     def teacher_output(self, batch: Batch) -> Tensor:
         """Return the teacher's output for a batch without gradient, from the cache where there is one."""
-        assert self.teacher is not None
-        if self.teacher_cache is not None and self.training:
-            return self.teacher_cache[batch["index"].cpu()].to(batch["input"].device)
-        with torch.no_grad():
-            return self.teacher(batch["input"])
+        return self.teacher_answers(batch)["output"]
 
     def _freeze_teacher(self) -> None:
         if self.teacher is None:
@@ -254,7 +275,8 @@ class Distiller(pl.LightningModule, ABC):
         ``whole`` holds the numbers of valid and labelled positions of the batch that this is a part of, over
         all ranks; None means that the part is the whole batch of this rank, and its own counts are right.
         """
-        terms = self.losses(part)
+        with self._about("train"):
+            terms = self.losses(part)
         sums = {name: total(value, n_samples(part)) for name, value in terms.items()}
         counts = self._counts({name: count for name, (_, count) in sums.items()}, part, whole)
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
@@ -294,6 +316,15 @@ class Distiller(pl.LightningModule, ABC):
                 return f"loss term {name!r} is {number} {where}, samples {index[rows].tolist()[:8]}"
         return f"the weighted sum of {sorted(terms)} is not finite {where}"
 
+    @contextmanager
+    def _about(self, part: str) -> Iterator[None]:
+        """Say whose samples the losses are about, so that the teacher's answers can be those that were kept."""
+        self._part = part
+        try:
+            yield
+        finally:
+            self._part = None
+
     # ---------------------------------------------------------------- validation
 
     @final
@@ -305,7 +336,8 @@ class Distiller(pl.LightningModule, ABC):
     def validation_step(self, batch: Any, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
         """Add the terms of one validation batch."""
         batch = as_batch(batch)
-        self._validation.add(self.losses(batch), n_samples(batch))
+        with self._about("val"):
+            self._validation.add(self.losses(batch), n_samples(batch))
 
     @final
     def on_validation_epoch_end(self) -> None:

@@ -82,7 +82,7 @@ def run_seed(job: Job) -> dict[str, Any]:
     distiller = job.distiller(models["student"], models.get("teacher"))
     started = time.perf_counter()
     transfer = distiller.transfer_set(data)
-    teachers.remember_outputs(job, distiller, transfer)
+    teachers.remember_answers(job, distiller, transfer)
     history = train(job, distiller, transfer, "student")
     seconds["student"] = time.perf_counter() - started
     node = grown(job.node("student", sizes), models["student"])

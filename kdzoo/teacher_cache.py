@@ -1,4 +1,4 @@
-"""The teacher's outputs on disk, so that from the second epoch on the teacher costs nothing.
+"""The teacher's answers on disk, so that from the second epoch on the teacher costs nothing.
 
 A cache is a folder of safetensors shards, one for each block of 1024 rows of the training split in its
 own order, and a manifest with a checksum of every shard and the fingerprint of all that the outputs
@@ -7,30 +7,33 @@ depend on. Blocks are fixed, so that the outputs do not depend on how the traini
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import nn
 
 from kdzoo import atomic
-from kdzoo.batch import as_batch
+from kdzoo.batch import Batch, as_batch
+from kdzoo.distiller import Answers
 from kdzoo.errors import CacheError
 from kdzoo.run_folder import is_main_process
 
 BLOCK = 1024
 
+Ask = Callable[[Batch], Answers]
+"""Asks the teacher about a batch, as :meth:`kdzoo.Distiller.ask_teacher` does."""
 
-def teacher_outputs(
-    folder: Path, fingerprint: Mapping[str, str], teacher: nn.Module, batches: Iterable[Mapping[str, Tensor]]
-) -> Tensor:
-    """Return the outputs [n, ...] for all training rows, from ``folder`` or computed and kept there.
+
+def answers(folder: Path, fingerprint: Mapping[str, str], ask: Ask, batches: Iterable[Any]) -> Answers:
+    """Return the teacher's answers [n, ...] to all training rows, from ``folder`` or computed and kept there.
 
     Args:
         folder: the cache.
-        fingerprint: what the outputs depend on (teacher, inputs and their order, dtype), as checksums.
-        teacher: in eval mode; called only if the folder holds no complete cache.
+        fingerprint: what the answers depend on (teacher, inputs and their order, dtype, question), as checksums.
+        ask: returns the answers to a batch, row by row; called only if the folder holds no complete cache.
         batches: all training inputs in index order, not augmented.
 
     Raises:
@@ -38,32 +41,36 @@ def teacher_outputs(
     """
     manifest = folder / "manifest.json"
     if not manifest.exists():
-        outputs = compute(teacher, batches)
+        found = compute(ask, batches)
         if is_main_process():
-            write(folder, fingerprint, outputs)
-        return outputs
+            write(folder, fingerprint, found)
+        return found
     return read(folder, fingerprint)
 
 
-def compute(teacher: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> Tensor:
-    """Return the teacher's outputs for all rows, on the CPU."""
-    device = next(iter(teacher.parameters()), torch.empty(0)).device
+def compute(ask: Ask, batches: Iterable[Any]) -> Answers:
+    """Return the answers to all rows, on the CPU."""
     with torch.no_grad():
-        return torch.cat([teacher(as_batch(batch)["input"].to(device)).cpu() for batch in batches])
+        return joined([{name: one.cpu() for name, one in ask(as_batch(batch)).items()} for batch in batches])
 
 
-def write(folder: Path, fingerprint: Mapping[str, str], outputs: Tensor) -> None:
+def joined(parts: Sequence[Answers]) -> Answers:
+    """Return the rows of several answers, one after the other."""
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def write(folder: Path, fingerprint: Mapping[str, str], found: Answers) -> None:
     """Write the shards, then the manifest that makes the cache complete."""
     checksums = []
-    for i, block in enumerate(outputs.split(BLOCK)):
-        content = save({"output": block.contiguous()})
+    for i, start in enumerate(range(0, len(next(iter(found.values()))), BLOCK)):
+        content = save({name: answer[start : start + BLOCK].contiguous() for name, answer in found.items()})
         atomic.write_bytes(shard(folder, i), content)
         checksums.append(hashlib.sha256(content).hexdigest())
     atomic.write_json(folder / "manifest.json", {"fingerprint": dict(fingerprint), "shards": checksums})
 
 
-def read(folder: Path, fingerprint: Mapping[str, str]) -> Tensor:
-    """Return the outputs of a complete cache; see :func:`teacher_outputs` for the errors."""
+def read(folder: Path, fingerprint: Mapping[str, str]) -> Answers:
+    """Return the answers of a complete cache; see :func:`answers` for the errors."""
     remedy = f"delete {folder} to compute it again"
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
@@ -79,8 +86,8 @@ def read(folder: Path, fingerprint: Mapping[str, str]) -> Tensor:
         content = path.read_bytes() if path.exists() else b""
         if hashlib.sha256(content).hexdigest() != checksum:
             raise CacheError(f"teacher-cache shard {path} is missing or corrupt; {remedy}")
-        blocks.append(load(content)["output"])
-    return torch.cat(blocks)
+        blocks.append(load(content))
+    return joined(blocks)
 
 
 def shard(folder: Path, i: int) -> Path:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.utils.data import DataLoader
 
 from kdzoo import kinds, run_folder, teacher_cache
+from kdzoo.batch import Batch
 from kdzoo.checkpoint import load_student, save_model
-from kdzoo.distiller import Distiller
+from kdzoo.distiller import Answers, Distiller
 from kdzoo.job import Job, show
 from kdzoo.models import load_weights
 from kdzoo.report import versions
@@ -83,18 +85,25 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def remember_outputs(job: Job, distiller: Distiller, data: Any) -> None:
-    """Give the distiller the teacher's outputs for all training rows, if that is right and worth it."""
+def remember_answers(job: Job, distiller: Distiller, data: Any) -> None:
+    """Give the distiller the teacher's answers to all training and validation rows, if that is right and worth it."""
     teacher, wanted = distiller.teacher, job.settings["teacher_cache"]
     if teacher is None or not wanted or not distiller.uses_teacher_output or data.is_augmented:
         return
-    if "vocab_size" in data.sizes:  # rows of strings differ in length from batch to batch
+    if not data.has_equal_rows:
         return
     fingerprint = {
         "teacher": teacher_cache.weights_fingerprint(teacher),
         "inputs and their order": data.fingerprint(),
+        "dtype": str(next(teacher.parameters()).dtype),
+        "question": json.dumps(distiller.question, sort_keys=True),
     }
-    fingerprint["dtype"] = str(next(teacher.parameters()).dtype)
-    digest = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()[:16]
-    folder = Path(job.settings["cache_dir"]) / "teacher_outputs" / digest
-    distiller.teacher_cache = teacher_cache.teacher_outputs(folder, fingerprint, teacher, data.train_eval_dataloader())
+    folder = Path(job.settings["cache_dir"]) / "teacher_outputs" / _digest(fingerprint)
+    device = next(teacher.parameters()).device
+
+    def ask(batch: Batch) -> Answers:
+        return distiller.ask_teacher({name: one.to(device) for name, one in batch.items()})
+
+    distiller.teacher_cache["train"] = teacher_cache.answers(folder, fingerprint, ask, data.train_eval_dataloader())
+    if isinstance(validation := data.val_dataloader(), DataLoader):  # some data have several loaders, or none
+        distiller.teacher_cache["val"] = teacher_cache.compute(ask, validation)

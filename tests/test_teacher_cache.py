@@ -18,28 +18,44 @@ def batches(inputs, size=1000):
     return [{"input": part} for part in inputs.split(size)]
 
 
+def asked(teacher):
+    """Return what is kept of a teacher: its output, and the largest one with its place."""
+
+    def ask(batch):
+        output = teacher(batch["input"])
+        return {"output": output, **dict(zip(("most", "where"), output.max(1), strict=True))}
+
+    return ask
+
+
+def equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
 @pytest.fixture
 def kept(tmp_path):
     torch.manual_seed(0)
     teacher, inputs = nn.Linear(4, 3).eval(), torch.randn(2500, 4)
     fingerprint = {"teacher": "a", "inputs and their order": "b", "dtype": "c"}
-    outputs = teacher_cache.teacher_outputs(tmp_path, fingerprint, teacher, batches(inputs))
-    return tmp_path, fingerprint, teacher, inputs, outputs
+    ask = asked(teacher)
+    answers = teacher_cache.answers(tmp_path, fingerprint, ask, batches(inputs))
+    return tmp_path, fingerprint, ask, inputs, answers
 
 
 def test_the_second_time_nothing_is_computed(kept):
-    folder, fingerprint, teacher, inputs, outputs = kept
+    folder, fingerprint, ask, inputs, answers = kept
     assert sorted(path.name for path in folder.glob("shard*")) == [f"shard-0000{i}.safetensors" for i in range(3)]
-    again = teacher_cache.teacher_outputs(folder, fingerprint, None, [])
-    assert torch.equal(again, outputs)
-    assert torch.equal(outputs, teacher(inputs).detach()) or torch.allclose(outputs, teacher(inputs), atol=1e-6)
+    assert equal(teacher_cache.answers(folder, fingerprint, None, []), answers)
+    live = ask({"input": inputs})
+    assert torch.allclose(answers["output"], live["output"], atol=1e-6)
+    assert torch.equal(answers["where"], live["where"])
 
 
 def test_the_files_do_not_depend_on_who_computes(kept, tmp_path):
     """Two halves, computed apart in the same blocks, make the very same shards."""
-    folder, fingerprint, teacher, inputs, _ = kept
-    halves = [teacher_cache.compute(teacher, batches(part)) for part in (inputs[:2000], inputs[2000:])]
-    teacher_cache.write(tmp_path / "other", fingerprint, torch.cat(halves))
+    folder, fingerprint, ask, inputs, _ = kept
+    halves = [teacher_cache.compute(ask, batches(part)) for part in (inputs[:2000], inputs[2000:])]
+    teacher_cache.write(tmp_path / "other", fingerprint, teacher_cache.joined(halves))
     for path in folder.glob("shard*"):
         twin = tmp_path / "other" / path.name
         assert hashlib.sha256(path.read_bytes()).digest() == hashlib.sha256(twin.read_bytes()).digest()
@@ -47,9 +63,9 @@ def test_the_files_do_not_depend_on_who_computes(kept, tmp_path):
 
 @pytest.mark.parametrize("name", ["teacher", "inputs and their order", "dtype"])
 def test_a_cache_of_something_else_is_refused(kept, name):
-    folder, fingerprint, teacher, inputs, _ = kept
+    folder, fingerprint, ask, inputs, _ = kept
     with pytest.raises(CacheError, match=f"made with another {name}; delete"):
-        teacher_cache.teacher_outputs(folder, {**fingerprint, name: "z"}, teacher, batches(inputs))
+        teacher_cache.answers(folder, {**fingerprint, name: "z"}, ask, batches(inputs))
 
 
 def damage_flip(folder):
@@ -77,25 +93,25 @@ def damage_missing(folder):
 
 @pytest.mark.parametrize("damage", [damage_flip, damage_swap, damage_truncate, damage_missing])
 def test_a_damaged_shard_is_refused(kept, damage):
-    folder, fingerprint, teacher, inputs, _ = kept
+    folder, fingerprint, ask, inputs, _ = kept
     damage(folder)
     with pytest.raises(CacheError, match=r"shard-0000\d\.safetensors is missing or corrupt; delete"):
-        teacher_cache.teacher_outputs(folder, fingerprint, teacher, batches(inputs))
+        teacher_cache.answers(folder, fingerprint, ask, batches(inputs))
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"fingerprint": {}}', '{"fingerprint": 3, "shards": []}'])
 def test_a_damaged_manifest_is_refused(kept, text):
-    folder, fingerprint, teacher, inputs, _ = kept
+    folder, fingerprint, ask, inputs, _ = kept
     (folder / "manifest.json").write_text(text)
     with pytest.raises(CacheError, match="is not a teacher-cache manifest"):
-        teacher_cache.teacher_outputs(folder, fingerprint, teacher, batches(inputs))
+        teacher_cache.answers(folder, fingerprint, ask, batches(inputs))
 
 
 def test_without_a_manifest_it_is_computed_again(kept):
     """What a kill between the shards and the manifest leaves."""
-    folder, fingerprint, teacher, inputs, outputs = kept
+    folder, fingerprint, ask, inputs, answers = kept
     (folder / "manifest.json").unlink()
-    assert torch.equal(teacher_cache.teacher_outputs(folder, fingerprint, teacher, batches(inputs)), outputs)
+    assert equal(teacher_cache.answers(folder, fingerprint, ask, batches(inputs)), answers)
     assert json.loads((folder / "manifest.json").read_text())["fingerprint"] == fingerprint
 
 
@@ -113,7 +129,7 @@ def remembered(folder, changes=None, alter=None):
     distiller = subject.distiller(data)
     if alter is not None:
         alter(distiller, data)
-    teachers.remember_outputs(subject.job, distiller, data)
+    teachers.remember_answers(subject.job, distiller, data)
     return distiller, data, len(list(folder.glob("teacher_outputs/*")))
 
 
@@ -139,7 +155,8 @@ def another_activation(distiller, data):
 
 def double(distiller, data):
     distiller.teacher.double()
-    data.splits.train.inputs.data = data.splits.train.inputs.double()
+    for split in (data.splits.train, data.splits.val):
+        split.inputs.data = split.inputs.double()
 
 
 def one_pixel(distiller, data):
@@ -175,20 +192,21 @@ def test_what_is_stale_is_not_used(changes, alter, tmp_path):
     assert folders == 2
     with torch.no_grad():
         live = changed.teacher(data.splits.train.inputs)
-    assert torch.allclose(changed.teacher_cache, live, atol=1e-6)
+    assert torch.allclose(changed.teacher_cache["train"]["output"], live, atol=1e-6)
 
 
 def test_the_same_again_is_used(tmp_path):
     first, _, _ = remembered(tmp_path)
     second, _, folders = remembered(tmp_path)
     assert folders == 1
-    assert torch.equal(first.teacher_cache, second.teacher_cache)
+    assert first.teacher_cache.keys() == {"train", "val"}
+    assert all(equal(first.teacher_cache[part], second.teacher_cache[part]) for part in first.teacher_cache)
 
 
 @pytest.mark.parametrize("changes", [{"data.augment": {"shift": 1}}, {"teacher_cache": False}])
 def test_no_cache_where_it_would_be_wrong_or_is_unwanted(changes, tmp_path):
     distiller, _, folders = remembered(tmp_path, changes)
-    assert distiller.teacher_cache is None
+    assert not distiller.teacher_cache
     assert folders == 0
 
 
@@ -196,8 +214,8 @@ def test_a_method_that_reads_hidden_layers_has_no_cache(tmp_path):
     subject = Subject(kdzoo.compose("distiller=feature_kd", f"cache_dir={tmp_path}"), tmp_path, changes=PLAIN)
     data = subject.data()
     distiller = subject.distiller(data)
-    teachers.remember_outputs(subject.job, distiller, data)
-    assert distiller.teacher_cache is None
+    teachers.remember_answers(subject.job, distiller, data)
+    assert not distiller.teacher_cache
 
 
 def test_training_from_the_cache_is_training_from_the_teacher(tmp_path, monkeypatch):
@@ -207,11 +225,11 @@ def test_training_from_the_cache_is_training_from_the_teacher(tmp_path, monkeypa
 
     def with_cache(self, data):
         distiller = build(self, data)
-        teachers.remember_outputs(self.job, distiller, data)
+        teachers.remember_answers(self.job, distiller, data)
         return distiller
 
     monkeypatch.setattr(Subject, "distiller", with_cache)
     cached = subject.train("cached")
-    assert cached.distiller.teacher_cache is not None
+    assert cached.distiller.teacher_cache
     for name, values in live.items():
         assert cached.history.terms[name] == pytest.approx(values, abs=1e-6)

@@ -46,6 +46,11 @@ class BatchData(pl.LightningDataModule, ABC):
     def is_augmented(self) -> bool:
         """Whether training samples differ from epoch to epoch, so that answers to them cannot be kept."""
 
+    @property
+    def has_equal_rows(self) -> bool:
+        """Whether all samples are of one shape, so that answers to them make one tensor; strings rarely are."""
+        return "vocab_size" not in self.sizes
+
     @abstractmethod
     def fingerprint(self) -> str:
         """Return the SHA-256 (hex) of the training inputs in order, their dtype and shape."""

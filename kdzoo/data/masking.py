@@ -83,6 +83,7 @@ class Masks:
         is_fixed: choose exactly ceil(rate * tokens) positions by weights; otherwise each token whose weight is not 0
             by itself, with probability ``rate``.
         epoch: draw as in this epoch, whatever it is; None for other masks in every epoch.
+        by_row: choose the number of positions in each row by itself, so that its masks do not depend on the batch.
     """
 
     weights: Floats
@@ -91,6 +92,7 @@ class Masks:
     seed: int
     is_fixed: bool
     epoch: int | None = None
+    by_row: bool = False
 
     def __call__(self, ids: Tensor, valid: Tensor, epoch: int, index: Tensor) -> tuple[Tensor, Tensor]:
         """Return input and target, int64 [b, L] each; ``IGNORE`` where a token is no target.
@@ -110,13 +112,17 @@ class Masks:
         return torch.from_numpy(inputs), torch.from_numpy(np.where(chosen, rows, IGNORE))
 
     def _choose(self, rows: Ints, valid: Bools, places: Ints, epoch: int) -> Bools:
-        uniform = self._uniform(epoch, places.reshape(-1), _CHOICE)
-        weights = (self.weights[rows] * valid).reshape(-1)
-        if self.is_fixed:
-            chosen = choose_number(weights, number_of_targets(int(valid.sum()), self.rate), uniform)
-        else:
-            chosen = (uniform < self.rate) & (weights > 0)
-        return chosen.reshape(rows.shape)
+        uniform = self._uniform(epoch, places.reshape(-1), _CHOICE).reshape(places.shape)
+        weights = self.weights[rows] * valid
+        if not self.is_fixed:
+            return (uniform < self.rate) & (weights > 0)
+        groups = [slice(i, i + 1) for i in range(len(rows))] if self.by_row else [slice(None)]
+        return np.concatenate([self._fixed(weights[one], valid[one], uniform[one]) for one in groups])
+
+    def _fixed(self, weights: Floats, valid: Bools, uniform: Floats) -> Bools:
+        """Choose exactly ceil(rate * tokens) positions of some rows together."""
+        number = number_of_targets(int(valid.sum()), self.rate)
+        return choose_number(weights.reshape(-1), number, uniform.reshape(-1)).reshape(weights.shape)
 
     def _written(self, tokens: Ints, places: Ints, epoch: int) -> Ints:
         """Return what stands where the tokens [n] were: the mask, another token, or the token."""

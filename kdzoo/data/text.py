@@ -10,13 +10,15 @@ mask    bool [b, L]     the tokens; not the padding
 ======  ==============  ================================================================================
 
 Training batches are masked anew in every epoch, the whole batch together, so that any number of processes see the same
-masks. Val and test are masked once and for all: each token with the same probability, whatever ``masking`` is, the same
-for every seed, every epoch and every model with this tokenizer.
+masks; with ``copies``, the blocks are there so many times, and each copy is masked once and for all. Val and test are
+masked once and for all: each token with the same probability, whatever ``masking`` is, the same for every seed, every
+epoch and every model with this tokenizer.
 """
 
 import hashlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -117,6 +119,9 @@ class BlockData(PartsData[Blocks]):
             are never chosen. Of the targets 80 % are replaced by the mask, 10 % by a random token, 10 % kept.
         mask_rate: share of the tokens that are targets, in [0, 1); 0 masks nothing.
         smoothing: how much rarer tokens are preferred, >= 0; 0 for not at all.
+        copies: number of copies of the training blocks, each masked once and for all (Devlin et al. 2019, appendix A.2,
+            have 10), so that a teacher's answers can be kept; an epoch goes through all of them. "fixed" then counts in
+            each block. None masks anew in every epoch.
         cache: folder of the file with the tokens; None for ~/.cache/kdzoo.
         options: see :class:`kdzoo.data.parts.PartsData`; ``train_size`` counts blocks.
 
@@ -139,6 +144,7 @@ class BlockData(PartsData[Blocks]):
         masking: str = "fixed",
         mask_rate: float | int = 0.15,
         smoothing: float = 0.7,
+        copies: int | None = None,
         cache: str | Path | None = None,
         **options: Any,
     ) -> None:
@@ -151,6 +157,7 @@ class BlockData(PartsData[Blocks]):
         self.masking = choice("masking", masking, KINDS)
         self.mask_rate = probability("mask_rate", mask_rate)
         self.smoothing = number("smoothing", smoothing, 0.0)
+        self.copies = None if copies is None else integer("copies", copies, 1)
         self.cache = cache_root() if cache is None else Path(cache).expanduser()
         self._tokenizer: Any = None
 
@@ -177,7 +184,10 @@ class BlockData(PartsData[Blocks]):
         is_new = self._parts is None
         super().setup(stage)
         if is_new:
-            self.train_sampler = EpochBatches(len(self.parts.train), self.batch_size, self.seed, whole=True)
+            blocks = len(self.parts.train)
+            copied = self.parts.train.select(torch.arange(blocks).repeat(self.copies or 1))
+            self._parts = replace(self.parts, train=copied)
+            self.train_sampler = EpochBatches(len(copied), self.batch_size, self.seed, whole=True)
             self.train_sampler.set_share(*self._share())
 
     @property
@@ -189,9 +199,14 @@ class BlockData(PartsData[Blocks]):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the shuffled training batches of this process, masked anew in every epoch."""
-        masks = Masks(self._weights, self._mask_id, self.mask_rate, self.seed, self.masking == "fixed")
-        dataset = MaskedBatches(self.parts.train, masks, self.train_sampler.share)
+        dataset = MaskedBatches(self.parts.train, self._training_masks, self.train_sampler.share)
         return batch_loader(dataset, self.train_sampler, num_workers=self.num_workers)
+
+    def train_eval_dataloader(self) -> DataLoader[Batch]:
+        """Return the training blocks in index order: as they are in every epoch, if they are, else as those of val."""
+        return self._plain_loader(
+            self.parts.train, self._evaluation_masks if self.is_augmented else self._training_masks
+        )
 
     @property
     def sizes(self) -> dict[str, Any]:
@@ -200,12 +215,19 @@ class BlockData(PartsData[Blocks]):
 
     @property
     def is_augmented(self) -> bool:
-        """Whether training samples differ from epoch to epoch: they do if anything is masked."""
-        return self.mask_rate > 0
+        """Whether training samples differ from epoch to epoch: they do if they are masked anew."""
+        return self.mask_rate > 0 and self.copies is None
+
+    @property
+    def has_equal_rows(self) -> bool:
+        """True: all blocks are of one length."""
+        return True
 
     def fingerprint(self) -> str:
         """Return the SHA-256 (hex) of the training blocks in order, the tokenizer and how they are masked."""
         how = f"{fingerprint(self.tokenizer)} {self.masking} {self.mask_rate} {self.smoothing}"
+        if self.copies is not None:
+            how += f" {self.copies} {self.seed}"
         return hashlib.sha256(f"{super().fingerprint()} {how}".encode()).hexdigest()
 
     def summary(self) -> dict[str, int]:
@@ -213,8 +235,18 @@ class BlockData(PartsData[Blocks]):
         found = super().summary()
         return {**found, "n_labelled": found["n_train"], "num_classes": len(self.tokenizer)}
 
-    def _plain_loader(self, part: Blocks) -> DataLoader[Batch]:
-        masks = Masks(self._weights, self._mask_id, self.mask_rate, _EVALUATION, is_fixed=False, epoch=_EVALUATION)
+    @property
+    def _training_masks(self) -> Masks:
+        once = self.copies is not None
+        how = (self.mask_rate, self.seed, self.masking == "fixed")
+        return Masks(self._weights, self._mask_id, *how, epoch=0 if once else None, by_row=once)
+
+    @property
+    def _evaluation_masks(self) -> Masks:
+        return Masks(self._weights, self._mask_id, self.mask_rate, _EVALUATION, is_fixed=False, epoch=_EVALUATION)
+
+    def _plain_loader(self, part: Blocks, masks: Masks | None = None) -> DataLoader[Batch]:
+        masks = masks or self._evaluation_masks
         sampler = EpochBatches(len(part), self.eval_batch_size, seed=0, shuffle=False)
         return batch_loader(MaskedBatches(part, masks), sampler)
 

@@ -11,6 +11,10 @@ A classifier has logits for each text instead, an encoder a vector of each text:
 
     sentence  = 1 - cos(mean of s, mean of t)
 
+With ``top_k``, ``soft`` is the divergence between the k tokens that are likeliest to the teacher and all others as one.
+Where the data are masked once and for all (``data.copies``), a run keeps these few numbers of every token, and the
+teacher is not asked again.
+
 Further terms weigh 0 unless asked for: ``hidden`` (squared distance of every layer from the teacher's that it began
 as), ``attention`` (divergence of its heads, whose dropout is switched off) and ``embedding`` (squared distance of the
 first hidden states). Where outputs are those of texts, terms of hidden layers are means over the tokens of each.
@@ -23,12 +27,22 @@ from typing import Any, ClassVar
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from kdzoo.batch import Batch, labelled_positions, labels
-from kdzoo.checks import choice, flag, positive
-from kdzoo.distiller import Distiller
+from kdzoo.checks import choice, flag, integer, positive
+from kdzoo.distiller import Answers, Distiller
 from kdzoo.errors import ConfigError
-from kdzoo.functional import attention_kl, cosine_distance, hard_target_ce, hint_mse, mean_by_text, soft_target_kl
+from kdzoo.functional import (
+    attention_kl,
+    cosine_distance,
+    hard_target_ce,
+    hint_mse,
+    mean_by_text,
+    most_likely,
+    soft_target_kl,
+    top_k_kl,
+)
 from kdzoo.layer_init import chosen_layers
 from kdzoo.reading import Reader, Reading
 
@@ -47,6 +61,8 @@ class DistilBERT(Distiller):
         task: ``mlm``, ``classification`` or ``embedding``.
         temperature: T, finite and greater than 0.
         only_masked: whether ``soft`` compares the masked tokens only; of a masked language model.
+        top_k: number of tokens that ``soft`` names, >= 1 and fewer than there are; of a masked language model. None
+            compares all.
         **options: see :class:`kdzoo.Distiller`; ``soft`` and ``hard`` are no terms of an encoder, ``sentence`` is one
             of an encoder only.
 
@@ -91,6 +107,7 @@ class DistilBERT(Distiller):
         task: str = "mlm",
         temperature: float = 2.0,
         only_masked: bool = False,
+        top_k: int | None = None,
         **options: Any,
     ) -> None:
         super().__init__(student, teacher, **options)
@@ -101,11 +118,15 @@ class DistilBERT(Distiller):
         self.only_masked = flag("only_masked", only_masked)
         if self.only_masked:
             self.label_terms = self.label_terms | {"soft"}
+        self.top_k = None if top_k is None else integer("top_k", top_k)
+        if self.top_k is not None and self.task != "mlm":
+            raise ConfigError(f"top_k={top_k} names tokens of a masked language model; allowed for task={task!r}: None")
+        self.uses_teacher_output = self.top_k is not None and not self.weigh & {"hidden", "attention", "embedding"}
         for role, model in (("student", student), ("teacher", teacher)):
             if not isinstance(model, Reader) or model.task != self.task:
                 found = f"task={model.task!r}" if isinstance(model, Reader) else type(model).__name__
                 raise ConfigError(f"{role} must be a transformer of text of task {task!r}, got {found}")
-            if self.loss_weights["attention"]:
+            if "attention" in self.weigh:
                 model.show_attentions()
         self.project = projection(student, teacher)
         if isinstance(remark := getattr(student, "remark", None), str) and remark:
@@ -125,48 +146,76 @@ class DistilBERT(Distiller):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the terms that weigh anything, per token or per text."""
         assert isinstance(self.student, Reader)
-        assert isinstance(self.teacher, Reader)
         batch = without_padding(batch, self.student.pad_id)
-        attentions = self.loss_weights["attention"] > 0
-        ours = self.student.read(batch["input"], attentions=attentions)
-        with torch.no_grad():
-            theirs = self.teacher.read(batch["input"], attentions=attentions)
+        ours = self.student.read(batch["input"], attentions="attention" in self.weigh)
+        theirs = self.teacher_answers(batch)
+        if self.uses_teacher_output:  # answers that were kept are as long as the rows that were asked about
+            theirs = {name: answer[:, : batch["input"].shape[1]] for name, answer in theirs.items()}
         terms = {**self.output_terms(batch, ours, theirs), **self.layer_terms(batch, ours, theirs)}
         return {name: value for name, value in terms.items() if value is not None}
 
-    def output_terms(self, batch: Batch, ours: Reading, theirs: Reading) -> dict[str, Tensor | None]:
+    def ask_teacher(self, batch: Batch) -> Answers:
+        """Return what the terms compare; of what is kept, the likeliest tokens and the directions of hidden states."""
+        assert isinstance(self.teacher, Reader)
+        said = self.teacher.read(batch["input"], attentions="attention" in self.weigh)
+        found = {"output": said.output, "last": said.hidden[-1]}
+        found |= {f"hidden.{j}": hidden for j, hidden in enumerate(said.hidden)}
+        found |= {f"attention.{j}": attention for j, attention in enumerate(said.attentions)}
+        if self.top_k is not None:
+            found["output"], found["tokens"] = most_likely(said.output, self.top_k, temperature=self.temperature)
+        if self.uses_teacher_output:
+            found["last"] = normalize(found["last"], dim=-1).half()  # a cosine changes by some 1e-4, either way
+            needed = {"output": "soft", "tokens": "soft", "last": "cosine"}
+            found = {name: found[name] for name, term in needed.items() if term in self.weigh}
+        return found
+
+    @property
+    def question(self) -> dict[str, Any]:
+        """What decides on the likeliest tokens, and what is wanted of a token."""
+        return {"top_k": self.top_k, "temperature": self.temperature, "terms": sorted(self.weigh & {"soft", "cosine"})}
+
+    @property
+    def weigh(self) -> set[str]:
+        """The terms that weigh anything."""
+        return {name for name, weight in self.loss_weights.items() if weight}
+
+    def output_terms(self, batch: Batch, ours: Reading, theirs: Answers) -> dict[str, Tensor | None]:
         """Return the terms of logits, or of the vectors of texts."""
         if self.task == "embedding":
-            return {"sentence": cosine_distance(self.project(ours.output), theirs.output)}
+            return {"sentence": cosine_distance(self.project(ours.output), theirs["output"])}
         labelled = labelled_positions(batch)
         where = labelled if self.only_masked else batch.get("mask")
         soft = None
-        if self.loss_weights["soft"]:
-            student, teacher = rows(ours.output, where), rows(theirs.output, where)
-            soft = soft_target_kl(student, teacher, temperature=self.temperature)
+        if "soft" in self.weigh:
+            student, teacher = rows(ours.output, where), rows(theirs["output"], where)
+            if self.top_k is None:
+                soft = soft_target_kl(student, teacher, temperature=self.temperature)
+            else:
+                soft = top_k_kl(student, teacher, rows(theirs["tokens"], where), temperature=self.temperature)
         return {"soft": soft, "hard": hard_target_ce(ours.output[labelled], labels(batch))}
 
-    def layer_terms(self, batch: Batch, ours: Reading, theirs: Reading) -> dict[str, Tensor | None]:
+    def layer_terms(self, batch: Batch, ours: Reading, theirs: Answers) -> dict[str, Tensor | None]:
         """Return the terms of hidden states and attentions."""
         valid = batch.get("mask", ours.valid)
 
-        def at(i: int, j: int) -> tuple[Tensor, Tensor]:
-            """Return the hidden states of all tokens after layer i of the student and layer j of the teacher."""
-            return self.project(rows(ours.hidden[i], valid)), rows(theirs.hidden[j], valid)
+        def at(i: int, name: str) -> tuple[Tensor, Tensor]:
+            """Return the hidden states of all tokens after layer i of the student and those of the teacher."""
+            return self.project(rows(ours.hidden[i], valid)), rows(theirs[name], valid).to(ours.output)
 
-        weigh = {name for name, weight in self.loss_weights.items() if weight}
-        partners = self.partners(len(ours.hidden) - 1, len(theirs.hidden) - 1)
         found: dict[str, Tensor] = {}
-        if "cosine" in weigh:
-            found["cosine"] = cosine_distance(*at(-1, -1))
-        if "embedding" in weigh:
-            found["embedding"] = hint_mse(*at(0, 0))
-        if "hidden" in weigh:
-            each = [hint_mse(*at(i + 1, j + 1)) for i, j in enumerate(partners)]
-            found["hidden"] = torch.stack(each).mean(0)
-        if "attention" in weigh:
-            each = [attention_kl(ours.attentions[i], theirs.attentions[j], valid) for i, j in enumerate(partners)]
-            found["attention"] = torch.stack(each).mean(0)
+        if "cosine" in self.weigh:
+            found["cosine"] = cosine_distance(*at(-1, "last"))
+        if "embedding" in self.weigh:
+            found["embedding"] = hint_mse(*at(0, "hidden.0"))
+        if self.weigh & {"hidden", "attention"}:
+            deep = sum(name.startswith("hidden.") for name in theirs) - 1
+            pairs = list(enumerate(self.partners(len(ours.hidden) - 1, deep)))
+            if "hidden" in self.weigh:
+                each = [hint_mse(*at(i + 1, f"hidden.{j + 1}")) for i, j in pairs]
+                found["hidden"] = torch.stack(each).mean(0)
+            if "attention" in self.weigh:
+                each = [attention_kl(ours.attentions[i], theirs[f"attention.{j}"], valid) for i, j in pairs]
+                found["attention"] = torch.stack(each).mean(0)
         if self.task == "mlm":
             return {**found}
         return {name: mean_by_text(values, valid) for name, values in found.items()}

@@ -1,4 +1,4 @@
-"""Losses on class logits: soft targets, hard targets, centred squares and the decoupled soft-target loss.
+"""Losses on class logits: soft targets, of all classes or of few, hard targets, centred squares, the decoupled loss.
 
 Notation: student logits s, teacher logits t, temperature T, q = softmax(s / T), p = softmax(t / T), c
 classes. Every loss returns one value per position, unreduced, computed and returned in float64, so that sums
@@ -197,6 +197,109 @@ def decoupled_kl(
     return target_class, soft_target_kl(others_s, others_t, temperature=temperature)
 
 
+def most_likely(
+    teacher: Float[Tensor, "*n c"], k: int, *, temperature: float | int
+) -> tuple[Float[Tensor, "*n k_and_rest"], Int64[Tensor, "*n k"]]:
+    r"""Return a teacher's logits of its k most likely classes and of all others as one class, and which they are.
+
+    The logit of the others, :math:`T \log \sum_{i > k} e^{t_i / T}`, leaves their softened probability as it is.
+
+    Args:
+        teacher: Teacher logits, shape (*n, c).
+        k: Number of classes to name, in 1..c-1.
+        temperature: Softening T > 0, in units of logits.
+
+    Returns:
+        Logits (*n, k + 1) in the teacher's dtype, the last those of the others, and the classes (*n, k).
+
+    Raises:
+        ValueError: If the dtype is not floating, k is outside 1..c-1, or the temperature is not finite and positive.
+
+    Example:
+        >>> import torch
+        >>> most_likely(torch.tensor([[0.0, 3.0, 0.0, 1.0]]), 2, temperature=1.0)
+        (tensor([[3.0000, 1.0000, 0.6931]]), tensor([[1, 3]]))
+    """
+    check_floating("teacher", teacher)
+    check_classes(teacher, least=2)
+    check_temperature(temperature)
+    if not 1 <= k < teacher.shape[-1]:
+        raise ValueError(f"k must be in 1..{teacher.shape[-1] - 1}, for {teacher.shape[-1]} classes, got {k}")
+    chosen = teacher.detach().topk(k, -1).indices
+    return _named_and_rest(teacher.detach(), chosen, temperature).to(teacher.dtype), chosen
+
+
+def top_k_kl(
+    student: Float[Tensor, "*n c"],
+    teacher: Float[Tensor, "*n k_and_rest"],
+    classes: Int64[Tensor, "*n k"],
+    *,
+    temperature: float | int,
+) -> Float64[Tensor, "*n"]:
+    r"""`soft_target_kl` between distributions over k named classes and all others as one, per position.
+
+    It is `soft_target_kl` of all classes less :math:`T^2 p_r\, \mathrm{KL}(p_{|r} \,\|\, q_{|r})`, where r are the
+    others and :math:`p_r` is their probability under the teacher: never more, and equal if no mass is left.
+
+    Args:
+        student: Student logits, shape (*n, c).
+        teacher: Teacher logits of the named classes and the others, shape (*n, k + 1), from `most_likely` at the same
+            temperature; gets no gradient.
+        classes: The named classes, int64, shape (*n, k).
+        temperature: Softening T > 0 of both distributions, in units of logits.
+
+    Returns:
+        Float64 values >= 0, shape (*n,).
+
+    Raises:
+        ValueError: If shapes or dtypes do not fit, or the temperature is not a finite positive number.
+
+    Example:
+        >>> import torch
+        >>> student, teacher = torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[2.0, 0.0, 0.0]])
+        >>> top_k_kl(student, *most_likely(teacher, 1, temperature=1.0), temperature=1.0)
+        tensor([0.0671], dtype=torch.float64)
+    """
+    check_floating("student", student)
+    check_temperature(temperature)
+    named = (*student.shape[:-1], teacher.shape[-1] - 1)
+    if classes.dtype != torch.int64 or tuple(classes.shape) != named or not 1 <= named[-1] < student.shape[-1]:
+        raise ValueError(
+            f"classes must be int64 of shape {named}, one fewer than the teacher's logits and fewer than the student's "
+            f"{student.shape[-1]}, got {classes.dtype} {tuple(classes.shape)}"
+        )
+    return soft_target_kl(_named_and_rest(student, classes, temperature), teacher.double(), temperature=temperature)
+
+
+def _named_and_rest(logits: Tensor, classes: Tensor, temperature: float) -> Tensor:
+    """Return the logits of the named classes, then that of all others together, in float64."""
+    rest: Tensor = _Rest.apply(logits, classes, float(temperature))
+    return torch.cat([logits.gather(-1, classes).double(), rest.unsqueeze(-1)], -1)
+
+
+class _Rest(torch.autograd.Function):
+    """T log sum exp(s_i / T) over the classes that are not named, block by block, in float64."""
+
+    @staticmethod
+    def forward(logits: Tensor, classes: Tensor, temperature: float) -> Tensor:
+        return temperature * _by_rows(lambda s, named: _others(s, named, temperature).logsumexp(-1), logits, classes)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, float], output: Tensor) -> None:  # noqa: ARG004
+        logits, classes, ctx.temperature = inputs
+        ctx.save_for_backward(logits, classes)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        logits, classes = ctx.saved_tensors
+        slope = _by_rows(lambda s, named: _others(s, named, ctx.temperature).softmax(-1), logits, classes)
+        return (grad.unsqueeze(-1) * slope).to(logits.dtype), None, None
+
+
+def _others(logits: Tensor, named: Tensor, temperature: float) -> Tensor:
+    return (logits.double() / temperature).scatter(-1, named, -math.inf)
+
+
 class _SoftTargetKL(torch.autograd.Function):
     """T^2 KL(p || q) with its gradient T (q - p) in closed form, itself differentiable by the student."""
 
@@ -227,13 +330,14 @@ class _SoftTargetKL(torch.autograd.Function):
         return _SoftTargetKL.apply(s, t, temperature), 0
 
 
-def _by_rows(function: Callable[[Tensor, Tensor], Tensor], student: Tensor, teacher: Tensor) -> Tensor:
+def _by_rows(function: Callable[[Tensor, Tensor], Tensor], student: Tensor, other: Tensor) -> Tensor:
     """Apply a function of logits to blocks of positions whose float64 temporaries stay in a CPU's cache."""
     classes = student.shape[-1]
     rows = max(1, BLOCK // classes)
     if student.device.type != "cpu" or torch.compiler.is_compiling() or student.numel() <= rows * classes:
-        return function(student, teacher)
-    blocks = zip(student.reshape(-1, classes).split(rows), teacher.reshape(-1, classes).split(rows), strict=True)
+        return function(student, other)
+    pair = student.reshape(-1, classes), other.reshape(-1, other.shape[-1])
+    blocks = zip(*(one.split(rows) for one in pair), strict=True)
     result = torch.cat([function(s, t) for s, t in blocks])
     return result.reshape(student.shape[:-1] + result.shape[1:])
 

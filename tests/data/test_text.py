@@ -1,5 +1,6 @@
 """Blocks of text: what batches hold, which masks they have, and that they are the same after any interruption."""
 
+import math
 import warnings
 from pathlib import Path
 
@@ -101,6 +102,34 @@ def test_every_epoch_has_masks_of_its_own(make):
     assert sum(torch.equal(first[row], second[row]) for row in first) < len(first) / 4
 
 
+@pytest.mark.parametrize("masking", ["fixed", "bernoulli"])
+def test_copies_are_masked_once_and_for_all(make, masking):
+    data = make(copies=3, masking=masking, batch_size=4, seed=2)
+    n = len(make().parts.train)
+    rows = {}
+    for epoch in (0, 1):
+        for batch in epoch_of(data, epoch):
+            for i, row in enumerate(batch["index"].tolist()):
+                mine = {name: one[i] for name, one in batch.items()}
+                assert same(rows.setdefault(row, mine), mine)
+    assert sorted(rows) == list(range(3 * n))
+    kept = list(data.train_eval_dataloader())
+    assert torch.cat([batch["index"] for batch in kept]).tolist() == list(range(3 * n))
+    assert all(
+        torch.equal(rows[row]["target"], batch["target"][i])
+        for batch in kept
+        for i, row in enumerate(batch["index"].tolist())
+    )
+    assert sum(torch.equal(rows[row]["target"], rows[row + n]["target"]) for row in range(n)) < n / 4
+    if masking == "fixed":
+        counts = [
+            (int((one["target"] != IGNORE).sum()), math.ceil(0.15 * int(one["mask"].sum()))) for one in rows.values()
+        ]
+        assert all(found == wanted for found, wanted in counts)
+    assert not data.is_augmented
+    assert data.has_equal_rows
+
+
 def test_evaluation_has_the_same_masks_for_everyone(make):
     one, other = make(seed=0, eval_batch_size=3), make(seed=5, masking="bernoulli", batch_size=4, smoothing=0.0)
     for name in ("val_dataloader", "test_dataloader", "train_eval_dataloader"):
@@ -157,7 +186,8 @@ def test_the_fingerprint_is_of_blocks_tokenizer_and_masking(make, corpus):
     (corpus / "copy" / "other_name.txt").write_text("".join(SPEECHES))
     assert make(path=corpus / "copy").fingerprint() == base
     changes = [{"mask_rate": 0.2}, {"masking": "bernoulli"}, {"block_size": 12}, {"vocab_size": 100}, {"train_size": 9}]
-    assert len({base, *(make(**change).fingerprint() for change in changes)}) == 6
+    changes += [{"copies": 1}, {"copies": 2}, {"copies": 2, "seed": 3}]
+    assert len({base, *(make(**change).fingerprint() for change in changes)}) == 9
 
 
 def test_the_own_tokenizer_knows_the_training_text_only(make, corpus):

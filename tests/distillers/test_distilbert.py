@@ -131,6 +131,46 @@ def test_only_masked_compares_logits_there_alone():
     assert "soft" not in DistilBERT(student, teacher).label_terms
 
 
+def test_few_tokens_and_the_rest_are_nearly_all_of_the_loss():
+    student, teacher = pair()
+    batch, parts = batch_of(), {}
+    for k in (None, 1, 30, V - 1):
+        parts[k] = DistilBERT(student, teacher, top_k=k).losses(batch)
+    assert float(parts[1]["soft"].mean()) < float(parts[30]["soft"].mean()) < float(parts[None]["soft"].mean())
+    torch.testing.assert_close(parts[V - 1]["soft"], parts[None]["soft"], rtol=1e-5, atol=1e-8)
+    for k in (1, 30):
+        torch.testing.assert_close(parts[k]["cosine"], parts[None]["cosine"], rtol=0, atol=5e-4)  # of half precision
+        assert torch.equal(parts[k]["hard"], parts[None]["hard"])
+
+
+@pytest.mark.parametrize("weights", [{}, {"cosine": 0.0}, {"soft": 0.0}])
+def test_answers_that_are_kept_are_those_of_the_teacher(weights):
+    student, teacher = pair()
+    distiller, batch = DistilBERT(student, teacher, top_k=5, loss_weights=weights), batch_of()
+    assert distiller.uses_teacher_output
+    live = distiller.losses(batch)
+    distiller.teacher_cache["train"] = distiller.ask_teacher(batch)  # of rows with their padding
+    order = torch.tensor([4, 0, 5])
+    some = {name: one[order, :10] if one.dim() == 2 else one[order] for name, one in batch.items()}
+    some["mask"] = some["mask"] & (torch.arange(10) < 9)
+    with distiller._about("train"):
+        teacher.forward = teacher.read = None  # it is not asked again
+        kept = distiller.losses(batch)
+        distiller.losses(some)
+    assert live.keys() == kept.keys()
+    for name in live:
+        torch.testing.assert_close(live[name], kept[name], rtol=1e-5, atol=5e-4 if name == "cosine" else 1e-8)
+
+
+def test_terms_of_other_layers_need_the_teacher_itself():
+    student, teacher = pair()
+    assert not DistilBERT(student, teacher).uses_teacher_output
+    assert not DistilBERT(student, teacher, top_k=3, loss_weights={"hidden": 1.0}).uses_teacher_output
+    student, teacher = pair("classification")
+    with pytest.raises(ConfigError, match=r"top_k=3 names tokens of a masked language model; allowed for task="):
+        DistilBERT(student, teacher, task="classification", top_k=3)
+
+
 def test_a_narrower_student_is_compared_through_a_learned_map():
     torch.manual_seed(0)
     teacher = bert()

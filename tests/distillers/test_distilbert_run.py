@@ -66,6 +66,16 @@ def test_a_masked_language_model_of_ones_own_text(corpus, tmp_path):
     assert f"| student | masked_loss | {report['student']['metrics']['masked_loss']:.4g} |" in card
 
 
+def test_a_teacher_whose_likeliest_tokens_are_kept(corpus, tmp_path):
+    text = ["data=text", f"data.path={corpus / 'text.txt'}", "data.block_size=16", "data.val_size=0.1", "control=false"]
+    settings = [*text, "data.test_size=0.1", "data.copies=2", "distiller.top_k=8", "teacher.dropout=0.0"]
+    reports = {}
+    for kept in (True, False):
+        reports[kept] = run(tmp_path / str(kept), *settings, f"teacher_cache={kept}")["student"]["metrics"]
+        assert bool(list((tmp_path / str(kept) / "cache").glob("teacher_outputs/*/manifest.json"))) == kept
+    assert reports[True] == pytest.approx(reports[False], rel=1e-4)
+
+
 def test_a_classifier_of_texts_and_its_control(corpus, tmp_path):
     report = run(tmp_path, *tables(corpus), "distiller.task=classification", "student.family=distilbert")
     assert report["control"]["parameters"] == report["student"]["parameters"]

@@ -127,7 +127,7 @@ def test_a_continued_training_does_not_ask_again(data, tmp_path):
     def train(epochs):
         distiller = SketchedKD(student(), known, samples=40)
         distiller.transfer_set(data)
-        distiller.teacher_cache = torch.zeros(80, 3)  # so that steps do not ask
+        distiller.teacher_cache["train"] = {"output": torch.zeros(80, 3)}  # so that steps do not ask
         known.seen = 0
         settings = {"max_epochs": epochs, "accelerator": "cpu"}
         fit_as_a_run(distiller, data, Training(settings, tmp_path, seed=0, label="student"))
