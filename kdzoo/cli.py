@@ -126,7 +126,7 @@ def _task(cfg: DictConfig) -> float | None:
     folder = Path(own[0]) if own else None
     flags = ["--config-dir", str(folder)] if folder else []
     line = shlex.join(["kdzoo", *flags, *typed])
-    outcome: dict[str, Any] = {"job": " ".join(typed), "status": "failed", "score": None, "folder": str(cfg.output_dir)}
+    outcome: dict[str, Any] = {"job": typed, "status": "failed", "score": None, "folder": str(cfg.output_dir)}
     try:
         _refuse_ranks_elsewhere(cfg, settings)
         outcome["score"] = _run(cfg, command.allowed(typed, folder), line)
@@ -174,15 +174,18 @@ def _summary_of_sweep() -> Iterator[None]:
 
 
 def _print_sweep(outcomes: Sequence[Mapping[str, Any]]) -> None:
+    """Print a row for each job, named by those of its settings that not all jobs have."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("job", "status", "student's score", title="Sweep")
-    table.add_column("folder", overflow="fold")
+    table = Table(title="Sweep")
+    for name in ("job", "status", "student's score", "folder"):
+        table.add_column(name, overflow="fold")
     for one in outcomes:
         score = "" if one["score"] is None else f"{one['score']:.4f}"
-        table.add_row(escape(one["job"]), one["status"], score, os.path.relpath(one["folder"]))
+        own = [setting for setting in one["job"] if any(setting not in other["job"] for other in outcomes)]
+        table.add_row(escape("\n".join(own)), one["status"], score, os.path.relpath(one["folder"]))
     Console(highlight=False).print(table)
 
 

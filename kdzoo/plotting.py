@@ -138,6 +138,19 @@ def merge_path(states: Sequence[int], objective: Sequence[float], path: Path) ->
     return _save(figure, path)
 
 
+def ranking(scores: Mapping[str, float], chosen: str, path: Path, *, xlabel: str, ylabel: str) -> Path:
+    """Draw a bar for each named score that is finite, the largest on top; the chosen one has another colour."""
+    shown = sorted((score, name) for name, score in scores.items() if np.isfinite(score))
+    figure = Figure(figsize=(5, 1 + 0.2 * len(shown)), layout="constrained")
+    axes = figure.subplots()
+    colours = ["C1" if name == chosen else "C0" for _, name in shown]
+    bars = axes.barh([name for _, name in shown], [score for score, _ in shown], color=colours)
+    axes.bar_label(bars, fmt="%.3g", padding=2, fontsize=7)
+    axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(-0.8, len(shown) - 0.2))
+    axes.margins(x=0.12)
+    return _save(figure, path)
+
+
 def objective_path(values: Sequence[float], path: Path) -> Path:
     """Draw an objective over the updates that lowered it."""
     figure = Figure(figsize=(6, 4), layout="constrained")

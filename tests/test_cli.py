@@ -64,7 +64,10 @@ def test_two_files_are_a_distiller_that_runs_sweeps_and_is_not_repeated(own_dist
     assert len(after) == 3
     assert before.items() <= after.items()
     assert second.stderr.count("student, seed 0") == 1
-    assert second.stdout.rpartition("Sweep")[2].count(" ok ") == 3
+    table = second.stdout.rpartition("Sweep")[2]
+    assert table.count(" ok ") == 3
+    assert "distiller.temperature=3" in table
+    assert "distiller=my_dkd" not in table  # as all jobs have it
     report = json.loads(next(iter(reports(own_distiller).values())).read_text())
     assert report["command"].startswith(
         f"kdzoo --config-dir {own_distiller}/conf distiller=my_dkd distiller.temperature="

@@ -32,7 +32,7 @@ ROOMS = {
         *("models", "functional", "graphical", "tensor_networks", "layer_init", "language", "strings"),
         *("reading", "vocabulary", "errors", "checks"),
     },
-    "layer_init": {"layer_init", "inference", "errors", "checks"},
+    "layer_init": {"layer_init", "inference", "plotting", "errors", "checks"},
     "metrics": {"metrics", "functional", "inference", "errors", "checks"},
     "automata": {"automata", "functional", "strings", "language", "errors", "checks", "atomic"},
     "data": {"data", "automata", "strings", "language", "vocabulary", "errors", "checks", "atomic"},

@@ -22,6 +22,7 @@ first hidden states). Where outputs are those of texts, terms of hidden layers a
 
 import copy
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytorch_lightning as pl
@@ -43,7 +44,7 @@ from kdzoo.functional import (
     soft_target_kl,
     top_k_kl,
 )
-from kdzoo.layer_init import chosen_layers
+from kdzoo.layer_init import chosen_layers, draw_search
 from kdzoo.reading import Reader, Reading
 
 KINDS = {"mlm": "masked_lm", "classification": "classifier", "embedding": "encoder"}
@@ -113,6 +114,11 @@ class DistilBERT(Distiller):
         super().__init__(student, teacher, **options)
         self.task = choice("task", task, tuple(KINDS))
         known = (*OUTPUT_TERMS[self.task], *LAYER_TERMS)
+        for name, weight in self.loss_weights.items():
+            if weight and weight != self.terms[name] and name not in known:
+                raise ConfigError(
+                    f"loss_weights.{name}={weight:g} is of no use for task={self.task!r}; terms: {', '.join(known)}"
+                )
         self.loss_weights = {name: weight * (name in known) for name, weight in self.loss_weights.items()}
         self.temperature = positive("temperature", temperature)
         self.only_masked = flag("only_masked", only_masked)
@@ -219,6 +225,11 @@ class DistilBERT(Distiller):
         if self.task == "mlm":
             return {**found}
         return {name: mean_by_text(values, valid) for name, values in found.items()}
+
+    def figures(self, folder: Path) -> list[Path]:
+        """Draw the scores of the layers that were tried, where the student's layers were searched for."""
+        search = getattr(self.student, "search", None)
+        return [] if search is None else [draw_search(search, folder / "layers.png")]
 
     def partners(self, shallow: int, deep: int) -> tuple[int, ...]:
         """Return the teacher's layer that each layer of the student is compared with: the one that it began as."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from kdzoo import checks
 from kdzoo.errors import ConfigError, KdzooError
 from kdzoo.layer_init import (
+    Search,
     as_distilbert,
     best_layers,
     build,
@@ -46,10 +47,12 @@ class Layers(Transformer):
         objective: By what `auto` chooses, on validation texts: `fidelity` to the teacher's last hidden states,
             accuracy of a linear `probe`, or `loss` of the task.
         search_size: Validation texts that `auto` looks at, >= 8.
+        search_tries: Choices of layers that `auto` tries at most, >= 1; all of them if they are no more.
         gradient_checkpointing: Whether layers are computed again in the backward pass, which saves memory.
 
     Attributes:
         chosen: The layers that it starts from; None before `start_from` where they are searched, or without a start.
+        search: What `auto` has tried and found; None without it.
 
     Raises:
         ConfigError: If the extra is not installed, an argument is outside its range, or the architecture has no
@@ -70,6 +73,7 @@ class Layers(Transformer):
         start: str = "teacher",
         objective: str = "fidelity",
         search_size: int = 96,
+        search_tries: int = 64,
         gradient_checkpointing: bool = False,
     ) -> None:
         import_transformers(type(self).__name__)
@@ -91,8 +95,14 @@ class Layers(Transformer):
             architecture = shorter(teacher_architecture, chosen)
         super().__init__(build(architecture), task_of(str(architecture["model_class"])), tokenizer)
         self.chosen: tuple[int, ...] | None = None if searched else chosen
+        self.search: Search | None = None
         self.start, self.objective, self.search_size, self.depth = self_start, objective, size, len(chosen)
+        self.tries = checks.integer("search_tries", search_tries)
         self.remark = ""
+        if checkpointing and not self.model.supports_gradient_checkpointing:
+            raise ConfigError(
+                f"gradient_checkpointing=true cannot be used: {type(self.model).__name__} has none; allowed: false"
+            )
         if checkpointing:
             self.model.activation_checkpointing_enable()
 
@@ -116,11 +126,14 @@ class Layers(Transformer):
         if not isinstance(teacher, Transformer):
             raise ConfigError(f"student.layers needs a teacher of text from transformers, got {type(teacher).__name__}")
         if self.chosen is None:
-            self.chosen = self._search(teacher, data)
+            self.search = best_layers(teacher.model, self.depth, self._score(teacher, data), most=self.tries)
+            self.chosen = self.search.chosen
         alone = copy_layers(self.model, teacher.model, self.chosen)
-        self.remark = f"layers {list(self.chosen)} of {len(layers_of(teacher.model)[1])}" + (
-            f"; at random: {', '.join(alone)}" if alone else ""
-        )
+        self.remark = f"layers {list(self.chosen)} of {len(layers_of(teacher.model)[1])}"
+        if self.search is not None:
+            self.remark += f", best of {len(self.search.scores)} by {self.objective} ({self.search.score:.4g})"
+        if alone:
+            self.remark += f"; at random: {', '.join(alone)}"
 
     def check_start(self, teacher: nn.Module, data: Any) -> None:
         """Refuse a teacher or data by which `start_from` cannot choose layers, before the teacher is trained.
@@ -137,9 +150,6 @@ class Layers(Transformer):
             return OBJECTIVES[self.objective](batches, teacher.model, pad_id=teacher.pad_id)
         except KdzooError as error:
             raise ConfigError(f"student.objective={self.objective!r} cannot be used here: {error}") from error
-
-    def _search(self, teacher: Transformer, data: Any) -> tuple[int, ...]:
-        return best_layers(teacher.model, self.depth, self._score(teacher, data)).chosen
 
 
 def task_of(model_class: str) -> str:

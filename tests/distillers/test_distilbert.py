@@ -11,6 +11,7 @@ from kdzoo.batch import IGNORE
 from kdzoo.distillers import DistilBERT
 from kdzoo.distillers.distilbert import without_padding
 from kdzoo.errors import ConfigError
+from kdzoo.layer_init import Search
 from kdzoo.models import Bert, Layers
 
 pytest.importorskip("transformers")
@@ -206,6 +207,29 @@ def test_padding_at_the_end_is_cut():
     length = int(batch["mask"].sum(1).max())
     assert cut["input"].shape == cut["target"].shape == cut["mask"].shape == (6, length)
     assert torch.equal(cut["input"], batch["input"][:, :length])
+
+
+@pytest.mark.parametrize(
+    ("task", "weights", "terms"),
+    [("embedding", {"soft": 3.0}, "sentence, cosine"), ("mlm", {"sentence": 2.0}, "soft, hard, cosine")],
+)
+def test_a_weight_of_a_term_that_the_task_lacks_is_refused(task, weights, terms):
+    student, teacher = pair(task)
+    ((name, weight),) = weights.items()
+    with pytest.raises(
+        ConfigError, match=rf"^loss_weights\.{name}={weight:g} is of no use for task='{task}'; terms: {terms}"
+    ):
+        DistilBERT(student, teacher, task=task, loss_weights=weights)
+    DistilBERT(student, teacher, task=task, loss_weights={name: 0.0})
+
+
+def test_the_scores_of_a_search_are_drawn(tmp_path):
+    student, teacher = pair(layers="auto", depth=2)
+    assert DistilBERT(student, teacher).figures(tmp_path) == []
+    student.search = Search((0, 2), 0.5, {(0, 2): 0.5, (1, 2): 0.25, (0, 1): float("nan")})
+    (path,) = DistilBERT(student, teacher).figures(tmp_path)
+    assert path.name == "layers.png"
+    assert path.stat().st_size > 1000
 
 
 def test_a_model_of_another_task_is_refused():

@@ -101,6 +101,16 @@ def test_auto_finds_layers_by_the_objective(objective):
     assert len(student.chosen) == 2
     assert len(teacher.layers) == 6
     assert student.learned_sizes == {"layers": list(student.chosen)}
+    assert len(student.search.scores) == 15
+    assert student.search.score == max(student.search.scores.values())
+    assert f"layers {list(student.chosen)} of 6, best of 15 by {objective} (" in student.remark
+
+
+def test_auto_tries_no_more_than_it_may():
+    teacher = bert()
+    student = Layers(teacher_architecture=teacher.architecture, layers="auto", depth=3, search_tries=7)
+    student.start_from(teacher, Texts())
+    assert len(student.search.scores) == 7
 
 
 def test_auto_needs_validation_texts():
@@ -136,6 +146,7 @@ def test_an_exported_student_needs_no_teacher(tmp_path):
         ({"start": "half"}, "start must be one of teacher, random, got 'half'"),
         ({"objective": "speed"}, "objective must be one of fidelity, probe, loss, got 'speed'"),
         ({"search_size": 2}, "search_size must be an integer >= 8, got 2"),
+        ({"search_tries": 0}, "search_tries must be an integer >= 1, got 0"),
     ],
 )
 def test_what_cannot_be_is_refused(options, message):
@@ -149,6 +160,19 @@ def test_long_texts_and_other_inputs_are_refused():
         model(torch.ones(1, 21, dtype=torch.long))
     with pytest.raises(ConfigError, match=r"^input must be 2-D int token ids"):
         model(torch.ones(1, 4))
+
+
+def test_layers_that_cannot_be_computed_again():
+    config = {
+        "model_type": "mpnet",
+        "vocab_size": V,
+        "hidden_size": 16,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 2,
+    }
+    architecture = {"model_class": "MPNetForMaskedLM", "config": {**config, "intermediate_size": 32}}
+    with pytest.raises(ConfigError, match="gradient_checkpointing=true cannot be used: MPNetForMaskedLM has none"):
+        Layers(teacher_architecture=architecture, gradient_checkpointing=True)
 
 
 def test_layers_are_computed_again_in_the_backward_pass():

@@ -1,0 +1,18 @@
+"""A picture of what a search for layers has found."""
+
+from pathlib import Path
+
+from kdzoo import plotting
+from kdzoo.layer_init.search import Search
+
+
+def draw_search(search: Search, path: Path) -> Path:
+    """Draw the score of every choice of layers that was tried, the best on top and in another colour.
+
+    Args:
+        search: What `best_layers` returned.
+        path: The file, a PNG.
+    """
+    scores = {" ".join(map(str, layers)): score for layers, score in search.scores.items()}
+    chosen = " ".join(map(str, search.chosen))
+    return plotting.ranking(scores, chosen, path, xlabel="score", ylabel="layers of the teacher")
