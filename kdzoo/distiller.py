@@ -275,7 +275,7 @@ class Distiller(pl.LightningModule, ABC):
         ``whole`` holds the numbers of valid and labelled positions of the batch that this is a part of, over
         all ranks; None means that the part is the whole batch of this rank, and its own counts are right.
         """
-        with self._about("train"):
+        with self.about("train"):
             terms = self.losses(part)
         sums = {name: total(value, n_samples(part)) for name, value in terms.items()}
         counts = self._counts({name: count for name, (_, count) in sums.items()}, part, whole)
@@ -317,8 +317,8 @@ class Distiller(pl.LightningModule, ABC):
         return f"the weighted sum of {sorted(terms)} is not finite {where}"
 
     @contextmanager
-    def _about(self, part: str) -> Iterator[None]:
-        """Say whose samples the losses are about, so that the teacher's answers can be those that were kept."""
+    def about(self, part: str) -> Iterator[None]:
+        """Within it, losses are about samples of ``part``, and the teacher's answers are those that were kept of it."""
         self._part = part
         try:
             yield
@@ -336,7 +336,7 @@ class Distiller(pl.LightningModule, ABC):
     def validation_step(self, batch: Any, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
         """Add the terms of one validation batch."""
         batch = as_batch(batch)
-        with self._about("val"):
+        with self.about("val"):
             self._validation.add(self.losses(batch), n_samples(batch))
 
     @final

@@ -168,7 +168,8 @@ class DistilBERT(Distiller):
         found |= {f"hidden.{j}": hidden for j, hidden in enumerate(said.hidden)}
         found |= {f"attention.{j}": attention for j, attention in enumerate(said.attentions)}
         if self.top_k is not None:
-            found["output"], found["tokens"] = most_likely(said.output, self.top_k, temperature=self.temperature)
+            found["output"], tokens = most_likely(said.output, self.top_k, temperature=self.temperature)
+            found["tokens"] = tokens.int()
         if self.uses_teacher_output:
             found["last"] = normalize(found["last"], dim=-1).half()  # a cosine changes by some 1e-4, either way
             needed = {"output": "soft", "tokens": "soft", "last": "cosine"}
@@ -197,7 +198,7 @@ class DistilBERT(Distiller):
             if self.top_k is None:
                 soft = soft_target_kl(student, teacher, temperature=self.temperature)
             else:
-                soft = top_k_kl(student, teacher, rows(theirs["tokens"], where), temperature=self.temperature)
+                soft = top_k_kl(student, teacher, rows(theirs["tokens"], where).long(), temperature=self.temperature)
         return {"soft": soft, "hard": hard_target_ce(ours.output[labelled], labels(batch))}
 
     def layer_terms(self, batch: Batch, ours: Reading, theirs: Answers) -> dict[str, Tensor | None]:

@@ -154,7 +154,7 @@ def test_answers_that_are_kept_are_those_of_the_teacher(weights):
     order = torch.tensor([4, 0, 5])
     some = {name: one[order, :10] if one.dim() == 2 else one[order] for name, one in batch.items()}
     some["mask"] = some["mask"] & (torch.arange(10) < 9)
-    with distiller._about("train"):
+    with distiller.about("train"):
         teacher.forward = teacher.read = None  # it is not asked again
         kept = distiller.losses(batch)
         distiller.losses(some)
