@@ -22,6 +22,7 @@ from kdzoo.tensor_networks import kernel, torch_sweep
 from kdzoo.tensor_networks.layout import Layout, from_text, layout
 
 Ends = tuple[Tensor, Tensor, Tensor]
+Chain = tuple[Tensor, Tensor, tuple[Tensor, Tensor]]
 Stop = Callable[[Tensor], Tensor]
 ENGINES = ("auto", "compiled", "sweep", "autograd")
 _SWEEPS: dict[str, ModuleType] = {"compiled": kernel, "sweep": torch_sweep}
@@ -162,25 +163,26 @@ def _sweep(
     ``chain`` is the text of the layout.
     """
     plan = from_text(chain)
-    states, scales, log2 = _SWEEPS[chosen_engine(phi, engine)].forward(phi, cores, (left, right), plan)
-    samples = phi.shape[2]
-    left, right = (torch_sweep.state(states, plan, side, -1)[:, :samples].clone() for side in (0, 1))
-    if samples:
-        _check_range(left, right, states, scales, log2, plan)
-    return left, right, log2, states, scales
+    starts = left, right
+    ends, log2, saved = _SWEEPS[chosen_engine(phi, engine)].forward(phi, cores, starts, plan)
+    if phi.shape[2]:
+        _check_range(ends, log2, (phi, cores, starts), plan)
+    return ends[0].clone(), ends[1].clone(), log2, *saved
 
 
 @_sweep.register_fake
 def _(phi, cores, left, right, chain, engine):  # type: ignore[no-untyped-def]
     del cores, left, right
     plan, samples = from_text(chain), phi.shape[2]
-    whole = kernel.padded_samples(samples, phi.dtype) if chosen_engine(phi, engine) == "compiled" else samples
+    whole, rows = samples, plan.n_states
+    if chosen_engine(phi, engine) == "compiled":
+        whole, rows = kernel.padded_samples(samples, phi.dtype), kernel.kept_states(plan).rows
     rescalings = (max(len(plan.left), len(plan.right)) - 1) // torch_sweep.EVERY
     return (
         phi.new_empty(plan.left[-1], samples),
         phi.new_empty(plan.right[-1], samples),
         phi.new_empty(2, samples),
-        phi.new_empty(plan.n_states, whole),
+        phi.new_empty(rows, whole),
         phi.new_empty(2, rescalings, whole),
     )
 
@@ -299,21 +301,22 @@ def _one_by_one(function: Any, info: Any, in_dims: Any, arguments: Any) -> Any:
     return results, (0,) * len(results)
 
 
-def _check_range(left: Tensor, right: Tensor, states: Tensor, scales: Tensor, log2: Tensor, plan: Layout) -> None:
+def _check_range(ends: tuple[Tensor, Tensor], log2: Tensor, chain: Chain, plan: Layout) -> None:
     """Refuse ends that are not finite, and a true product beyond the largest number of the dtype."""
-    if not all(math.isfinite(float(one)) for end in (left, right) for one in end.aminmax()):
-        raise NonFiniteLossError(_not_finite(states[:, : left.shape[1]], plan))
-    exponents, most = log2.sum(0), math.log2(torch.finfo(left.dtype).max)
+    if not all(math.isfinite(float(one)) for end in ends for one in end.aminmax()):
+        raise NonFiniteLossError(_not_finite(chain, plan))
+    exponents, most = log2.sum(0), math.log2(torch.finfo(log2.dtype).max)
     if float(exponents.max()) > most:
         sample = int(exponents.argmax())
         raise NonFiniteLossError(
             f"the contraction is about 2^{int(exponents[sample])} for sample {sample}, beyond 2^{most:.0f}, the "
-            f"largest {left.dtype}; {_too_large(states[:, sample], scales[..., sample], plan, most)}"
+            f"largest {log2.dtype}; {_too_large(chain, sample, plan, most)}"
         )
 
 
-def _not_finite(states: Tensor, plan: Layout) -> str:
-    """Return the line that names the first state that is not finite."""
+def _not_finite(chain: Chain, plan: Layout) -> str:
+    """Return the line that names the first state that is not finite, from a sweep that keeps all of them."""
+    states, _ = torch_sweep.forward(*chain, plan)[2]
     for side, bonds in enumerate(plan.sides):
         for step in range(len(bonds)):
             bad = ~torch.isfinite(torch_sweep.state(states, plan, side, step)).all(0)
@@ -323,8 +326,11 @@ def _not_finite(states: Tensor, plan: Layout) -> str:
     return "the contraction is not finite"
 
 
-def _too_large(states: Tensor, scales: Tensor, plan: Layout, most: float) -> str:
+def _too_large(chain: Chain, sample: int, plan: Layout, most: float) -> str:
     """Return the words that name the first state of a sample that is truly beyond 2^most, however it was rescaled."""
+    phi, cores, starts = chain
+    one = slice(sample, sample + 1)
+    states, scales = torch_sweep.forward(phi[..., one], cores, (starts[0][:, one], starts[1][:, one]), plan)[2]
     for side, bonds in enumerate(plan.sides):
         exponent = 0.0
         for step in range(len(bonds)):

@@ -1,8 +1,9 @@
 """The compiled sweep: C that is built on first use by the machine's own compiler, one thread per side of the chain.
 
 The threads are those of OpenMP, which torch itself uses: others would compete with torch's, which spin while they wait.
-Samples lie in the lanes of the vectors, so bonds of any size cost what they hold, and a step needs no more memory than
-the states. The library goes to the user's cache under a name that depends on source, compiler and processor.
+Samples lie in the lanes of the vectors, so bonds of any size cost what they hold. Every second state is kept, and a
+step needs no more memory; the others are computed again, which takes about as long as to write and read them would.
+The library goes to the user's cache under a name that depends on source, compiler and processor.
 """
 
 import ctypes
@@ -23,7 +24,7 @@ from kdzoo.atomic import write_file
 from kdzoo.errors import KdzooError
 from kdzoo.tensor_networks import buffers
 from kdzoo.tensor_networks.layout import Layout
-from kdzoo.tensor_networks.torch_sweep import EVERY, state
+from kdzoo.tensor_networks.torch_sweep import EVERY, Swept
 
 SOURCE = Path(__file__).with_name("sweep.c")
 NUMBERS = {torch.float32: "float", torch.float64: "double"}
@@ -44,23 +45,24 @@ def available(like: Tensor) -> str | None:
     return _failure(NUMBERS[like.dtype])
 
 
-def forward(phi: Tensor, cores: Tensor, starts: tuple[Tensor, Tensor], plan: Layout) -> tuple[Tensor, Tensor, Tensor]:
+def forward(phi: Tensor, cores: Tensor, starts: tuple[Tensor, Tensor], plan: Layout) -> Swept:
     """Sweep from both ends towards the output; as ``torch_sweep.forward``, with samples padded to whole vectors."""
     library, width = _library(NUMBERS[phi.dtype]), _width(NUMBERS[phi.dtype])
     n = phi.shape[2]
     phi, cores = _padded(phi, width), cores.contiguous()
-    samples = phi.shape[2]
-    states = buffers.empty(plan.n_states, samples, dtype=phi.dtype)
+    samples, kept = phi.shape[2], kept_states(plan)
+    states = buffers.empty(kept.rows, samples, dtype=phi.dtype)
     scales = phi.new_ones(2, max(len(bonds) - 1 for bonds in plan.sides) // EVERY, samples)
     log2 = phi.new_zeros(2, samples)
-    for side, start in enumerate(starts):
-        state(states, plan, side, 0).copy_(_padded(start, width))
-    work = _work(phi, plan)
+    for start, at in zip(starts, kept.places, strict=True):
+        states[at[0] : at[0] + len(start)] = _padded(start, width)
+    work, room = _work(phi, plan), phi.new_empty(2, max(*plan.left, *plan.right), samples)
     library.sweep_forward(
         *(_threads(), _sides(plan), plan.d, samples, EVERY, *_pointers(phi, cores, states)),
-        *(*_both(scales), *_pointers(log2), *_both(work)),
+        *(*_both(scales), *_both(work), *_both(room), *_pointers(log2)),
     )
-    return states, scales, log2[:, :n]
+    left, right = (states[at[-1] : at[-1] + bonds[-1], :n] for at, bonds in zip(kept.places, plan.sides, strict=True))
+    return (left, right), log2[:, :n], (states, scales)
 
 
 def backward(
@@ -80,16 +82,41 @@ def backward(
     states, scales = saved
     core_gradients = buffers.empty(len(cores), dtype=cores.dtype)
     phi_gradients = torch.zeros_like(phi) if of_phi else None
-    gradients, spares = (phi.new_empty(2, max(*plan.left, *plan.right), samples) for _ in range(2))
+    work, room = _work(phi, plan), phi.new_empty(2, 3, max(*plan.left, *plan.right), samples)
     for side, end in enumerate(ends):
-        gradients[side, : len(end)] = _padded(end, width)
-    work = _work(phi, plan)
+        room[side, 0, : len(end)] = _padded(end, width)
     library.sweep_backward(
         *(_threads(), _sides(plan), plan.d, samples, EVERY, *_pointers(phi, cores, states), *_both(scales)),
-        *(*_pointers(gradients), *_both(spares), *_both(work), *_pointers(core_gradients, phi_gradients)),
+        *(*_both(work), *_both(room), *_pointers(core_gradients, phi_gradients)),
     )
-    starts = (gradients[0, : plan.left[0], :n], gradients[1, : plan.right[0], :n])
+    starts = (room[0, 0, : plan.left[0], :n], room[1, 0, : plan.right[0], :n])
     return None if phi_gradients is None else phi_gradients[..., :n], core_gradients, starts
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Which states the compiled sweep keeps: every second one, and the last one of each side.
+
+    Attributes:
+        places: of each state of the left and of the right side, the row where it begins; -1 of those not kept.
+        rows: rows of all that are kept.
+    """
+
+    places: tuple[list[int], list[int]]
+    rows: int
+
+
+@lru_cache(maxsize=256)
+def kept_states(plan: Layout) -> Kept:
+    """Return where the states lie that are kept."""
+    places: tuple[list[int], list[int]] = ([], [])
+    rows = 0
+    for bonds, at in zip(plan.sides, places, strict=True):
+        for step, bond in enumerate(bonds):
+            is_kept = step % 2 == 0 or step == len(bonds) - 1
+            at.append(rows if is_kept else -1)
+            rows += bond * is_kept
+    return Kept(places, rows)
 
 
 def padded_samples(samples: int, dtype: torch.dtype) -> int:
@@ -136,7 +163,7 @@ class _Side(ctypes.Structure):
 @lru_cache(maxsize=512)
 def _sides(plan: Layout) -> "ctypes.Array[_Side]":
     """Return bonds, and where sites, cores and states of both sides lie."""
-    lists = zip(plan.sides, plan.sites, plan.cores, plan.states, strict=True)
+    lists = zip(plan.sides, plan.sites, plan.cores, kept_states(plan).places, strict=True)
     return (_Side * 2)(
         *(_Side(len(one[0]) - 1, *((ctypes.c_longlong * max(len(row), 1))(*row) for row in one)) for one in lists)
     )
@@ -176,9 +203,9 @@ def _library(number: str) -> ctypes.CDLL:
         write_file(path, lambda temporary: _build(compiler.program, number, temporary))
     library = ctypes.CDLL(str(path))
     integer, pointer = ctypes.c_longlong, ctypes.c_void_p
-    shared: list[Any] = [integer, ctypes.POINTER(_Side), *[integer] * 3, *[pointer] * 4, integer]
-    library.sweep_forward.argtypes = [*shared, pointer, pointer, integer]
-    library.sweep_backward.argtypes = [*shared, pointer, pointer, integer, pointer, integer, pointer, pointer]
+    shared: list[Any] = [integer, ctypes.POINTER(_Side), *[integer] * 3, *[pointer] * 3, *[pointer, integer] * 3]
+    library.sweep_forward.argtypes = [*shared, pointer]
+    library.sweep_backward.argtypes = [*shared, pointer, pointer]
     library.sweep_forward.restype = library.sweep_backward.restype = None
     return library
 

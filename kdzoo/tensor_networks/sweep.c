@@ -163,36 +163,49 @@ static void rescale(REAL *state, REAL *scale, REAL *log2_scale, long dimension, 
         for (long i = 0; i < samples; i++) state[l * samples + i] *= scale[i];
 }
 
-/* One side of a chain: the positions of its sites and the offsets of its cores and states are those of layout.py. */
+/* One side of a chain: the positions of its sites and the offsets of its cores are those of layout.py. Every second state
+ * is kept, and the last one; state_at is -1 of the others, which the backward pass computes again from the one before. */
 typedef struct {
     integer sites;
     const integer *dims, *site_at, *core_at, *state_at;
 } side;
 
+/* The state after site i from the one before it. */
+static void advance(const side *s, long i, long d, long vectors, const REAL *phi, const REAL *cores, const REAL *in,
+                    REAL *out, REAL *work) {
+    long n_in = s->dims[i], n_out = s->dims[i + 1];
+    spread((const vec *)phi + s->site_at[i] * d * vectors, (const vec *)in, (vec *)work, d, n_in, vectors);
+    multiply((const vec *)work, 1, d * n_in, cores + s->core_at[i], 0, n_out, 1, (vec *)out, n_out, vectors);
+}
+
+/* room: a state, of the largest bond. */
 static void forward(const side *s, long d, long samples, long every, const REAL *phi, const REAL *cores, REAL *states,
-                    REAL *scales, REAL *log2_scale, REAL *work) {
-    long vectors = samples / LANES;
+                    REAL *scales, REAL *log2_scale, REAL *work, REAL *room) {
+    const REAL *in = states + s->state_at[0] * samples;
     for (long i = 0; i < s->sites; i++) {
-        long n_in = s->dims[i], n_out = s->dims[i + 1];
-        REAL *out = states + s->state_at[i + 1] * samples;
-        spread((const vec *)(phi + s->site_at[i] * d * samples), (const vec *)(states + s->state_at[i] * samples),
-               (vec *)work, d, n_in, vectors);
-        multiply((const vec *)work, 1, d * n_in, cores + s->core_at[i], 0, n_out, 1, (vec *)out, n_out, vectors);
-        if ((i + 1) % every == 0) rescale(out, scales + i / every * samples, log2_scale, n_out, samples);
+        REAL *out = s->state_at[i + 1] < 0 ? room : states + s->state_at[i + 1] * samples;
+        advance(s, i, d, samples / LANES, phi, cores, in, out, work);
+        if ((i + 1) % every == 0) rescale(out, scales + i / every * samples, log2_scale, s->dims[i + 1], samples);
+        in = out;
     }
 }
 
-/* gradient holds that of the last state and, at the end, that of the first; spare is as large as the largest state. */
+/* room: three states of the largest bond, the first of which holds the gradient of the last state and, at the end, that
+ * of the first. */
 static void backward(const side *s, long d, long samples, long every, const REAL *phi, const REAL *cores,
-                     const REAL *states, const REAL *scales, REAL *gradient, REAL *spare, REAL *work,
-                     REAL *core_gradients, REAL *phi_gradients) {
-    REAL *after = gradient, *before = spare;
+                     const REAL *states, const REAL *scales, REAL *work, REAL *room, long largest, REAL *core_gradients,
+                     REAL *phi_gradients) {
+    REAL *after = room, *before = room + largest * samples, *again = before + largest * samples;
     long vectors = samples / LANES;
     for (long i = s->sites - 1; i >= 0; i--) {
-        const vec *in = (const vec *)(states + s->state_at[i] * samples);
-        const vec *here = (const vec *)(phi + s->site_at[i] * d * samples);
+        const REAL *in = again;
+        const vec *here = (const vec *)phi + s->site_at[i] * d * vectors;
         const REAL *core = cores + s->core_at[i];
         long n_in = s->dims[i], n_out = s->dims[i + 1];
+        if (s->state_at[i] < 0)
+            advance(s, i - 1, d, vectors, phi, cores, states + s->state_at[i - 1] * samples, again, work);
+        else
+            in = states + s->state_at[i] * samples;
         if ((i + 1) % every == 0)
             for (long r = 0; r < n_out; r++)
                 for (long j = 0; j < samples; j++) after[r * samples + j] *= scales[i / every * samples + j];
@@ -200,18 +213,18 @@ static void backward(const side *s, long d, long samples, long every, const REAL
             for (long k = 0; k < d; k++)
                 multiply((const vec *)after, 1, n_out, core + k * n_in * n_out, 0, 1, n_out,
                          (vec *)work + k * n_in * vectors, n_in, vectors);
-            gather(here, in, (const vec *)work, (vec *)before, (vec *)(phi_gradients + s->site_at[i] * d * samples), d,
-                   n_in, vectors);
+            gather(here, (const vec *)in, (const vec *)work, (vec *)before,
+                   (vec *)phi_gradients + s->site_at[i] * d * vectors, d, n_in, vectors);
         }
         spread(here, (const vec *)after, (vec *)work, d, n_out, vectors);
-        core_gradient(in, (const vec *)work, core_gradients + s->core_at[i], d, n_in, n_out, vectors);
+        core_gradient((const vec *)in, (const vec *)work, core_gradients + s->core_at[i], d, n_in, n_out, vectors);
         if (!phi_gradients)
             multiply((const vec *)work, d, n_out, core, n_in * n_out, 1, n_out, (vec *)before, n_in, vectors);
         REAL *swap = after;
         after = before;
         before = swap;
     }
-    if (after != gradient) memcpy(gradient, after, (size_t)(s->dims[0] * samples) * sizeof(REAL));
+    if (after != room) memcpy(room, after, (size_t)(s->dims[0] * samples) * sizeof(REAL));
 }
 
 /* Both sides, at once if there are two threads: those of OpenMP, which torch has at hand already. An array of both sides
@@ -224,17 +237,15 @@ static void backward(const side *s, long d, long samples, long every, const REAL
     }
 
 void sweep_forward(integer threads, const side *sides, integer d, integer samples, integer every, const REAL *phi,
-                   const REAL *cores, REAL *states, REAL *scales, integer scales_step, REAL *log2_scale, REAL *work,
-                   integer work_step) {
+                   const REAL *cores, REAL *states, REAL *scales, integer scales_step, REAL *work, integer work_step,
+                   REAL *room, integer room_step, REAL *log2_scale) {
     BOTH(forward(sides + i, d, samples, every, phi, cores, states, scales + i * scales_step, log2_scale + i * samples,
-                 work + i * work_step))
+                 work + i * work_step, room + i * room_step))
 }
 
 void sweep_backward(integer threads, const side *sides, integer d, integer samples, integer every, const REAL *phi,
-                    const REAL *cores, const REAL *states, const REAL *scales, integer scales_step, REAL *gradients,
-                    REAL *spares, integer gradients_step, REAL *work, integer work_step, REAL *core_gradients,
-                    REAL *phi_gradients) {
-    BOTH(backward(sides + i, d, samples, every, phi, cores, states, scales + i * scales_step,
-                  gradients + i * gradients_step, spares + i * gradients_step, work + i * work_step, core_gradients,
-                  phi_gradients))
+                    const REAL *cores, const REAL *states, const REAL *scales, integer scales_step, REAL *work,
+                    integer work_step, REAL *room, integer room_step, REAL *core_gradients, REAL *phi_gradients) {
+    BOTH(backward(sides + i, d, samples, every, phi, cores, states, scales + i * scales_step, work + i * work_step,
+                  room + i * room_step, room_step / (3 * samples), core_gradients, phi_gradients))
 }

@@ -16,13 +16,14 @@ from torch import Tensor
 from kdzoo.tensor_networks.layout import Layout
 
 Sides = tuple[int, ...]
+Swept = tuple[tuple[Tensor, Tensor], Tensor, tuple[Tensor, Tensor]]
 EVERY = 16
 """Sites between two rescalings of the states."""
 CHUNK = 32
 """Steps whose core gradients are one product, at most; it bounds what is held beside the states."""
 
 
-def forward(phi: Tensor, cores: Tensor, starts: tuple[Tensor, Tensor], plan: Layout) -> tuple[Tensor, Tensor, Tensor]:
+def forward(phi: Tensor, cores: Tensor, starts: tuple[Tensor, Tensor], plan: Layout) -> Swept:
     """Sweep from both ends towards the output.
 
     Args:
@@ -32,8 +33,9 @@ def forward(phi: Tensor, cores: Tensor, starts: tuple[Tensor, Tensor], plan: Lay
         plan: where the cores lie.
 
     Returns:
-        All states (numbers, samples), each divided every 16 sites by a power of two per sample; these inverse powers
-        (2, rescalings, samples); and the sums of their exponents, by which the ends are too small (2, samples).
+        The last state (bond, samples) of each side; the sums of the exponents by which they are too small (2, samples);
+        and what the backward pass needs: all states (numbers, samples), each divided every 16 sites by a power of two
+        per sample, and these inverse powers (2, rescalings, samples).
     """
     phi, samples = phi[plan.order], phi.shape[2]
     states = phi.new_empty(plan.n_states, samples)
@@ -52,7 +54,7 @@ def forward(phi: Tensor, cores: Tensor, starts: tuple[Tensor, Tensor], plan: Lay
             torch.bmm(matrix, flat, out=after)
             if (step + 1) % EVERY == 0:
                 _rescale(after, run.sides, scales[:, step // EVERY], log2)
-    return states, scales, log2
+    return (state(states, plan, 0, -1), state(states, plan, 1, -1)), log2, (states, scales)
 
 
 def _rescale(after: Tensor, sides: Sides, scales: Tensor, log2: Tensor) -> None:

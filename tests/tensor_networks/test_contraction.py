@@ -283,6 +283,17 @@ def test_two_threads_give_the_numbers_of_one():
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
+def test_every_second_state_is_kept_and_the_last():
+    plan = layout(2, (1, 2, 4, 8, 8), (1, 2, 4))
+    kept = kernel.kept_states(plan)
+    assert kept.places == ([0, -1, 1, -1, 5], [13, -1, 14])
+    assert kept.rows == 18
+    phi, starts = torch.rand(6, 2, 5), (torch.ones(1, 5), torch.ones(1, 5))
+    ends, _, (states, _) = kernel.forward(phi, torch.rand(plan.n_cores), starts, plan)
+    assert len(states) == 18
+    assert [len(end) for end in ends] == [8, 4]
+
+
 def test_a_compiler_without_openmp_will_do(tmp_path):
     script = tmp_path / "cc"
     script.write_text('#!/bin/sh\ncase "$*" in *-fopenmp*) exit 1;; esac\nexec cc "$@"\n')
