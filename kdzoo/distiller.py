@@ -173,7 +173,7 @@ class Distiller(pl.LightningModule, ABC):
 
     @property
     def question(self) -> Mapping[str, Any]:
-        """The settings that ``ask_teacher`` depends on: answers that were kept are used again if they are the same."""
+        """Settings, as plain values, that ``ask_teacher`` depends on: kept answers are used again for the same ones."""
         return {}
 
     @final

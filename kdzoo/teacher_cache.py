@@ -1,4 +1,4 @@
-"""The teacher's answers on disk, so that from the second epoch on the teacher costs nothing.
+"""The teacher's answers on disk, so that it costs nothing in any epoch.
 
 A cache is a folder of safetensors shards, one for each block of 1024 rows of the training split in its
 own order, and a manifest with a checksum of every shard and the fingerprint of all that the outputs

@@ -1,7 +1,9 @@
 """Where a run's teacher comes from: a checkpoint, a module with weights of its own, or a cached training."""
 
 import hashlib
+import inspect
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,7 +51,7 @@ def train(job: Job, kind: kinds.Kind, model: nn.Module, sizes: dict[str, Any]) -
     how = job.settings["teacher_training"]
     if brings_weights(job, model):
         return
-    own = {"labels_per_class": None, "seed": how["seed"]}  # every label, and an order of its own
+    own = {"labels_per_class": None, "copies": None, "seed": how["seed"]}  # every label, masks and an order of its own
     changes = {**{key: own[key] for key in own if key in job.settings["data"]}, **how["data"]}
     data = job.data(changes)
     node = job.node("teacher", sizes)
@@ -81,6 +83,15 @@ def _determinants(job: Job, node: dict[str, Any], changes: dict[str, Any], data:
     }
 
 
+def _source(function: Callable[..., Any]) -> str:
+    """Return which function this is and what it does, so that answers to another question are not taken for its own."""
+    try:
+        text = inspect.getsource(function)
+    except (OSError, TypeError):  # typed in where no source is kept
+        text = ""
+    return f"{function.__module__}.{function.__qualname__} {hashlib.sha256(text.encode()).hexdigest()}"
+
+
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -96,7 +107,7 @@ def remember_answers(job: Job, distiller: Distiller, data: Any) -> None:
         "teacher": teacher_cache.weights_fingerprint(teacher),
         "inputs and their order": data.fingerprint(),
         "dtype": str(next(teacher.parameters()).dtype),
-        "question": json.dumps(distiller.question, sort_keys=True),
+        "question": json.dumps([_source(distiller.ask_teacher), distiller.question], sort_keys=True),
     }
     folder = Path(job.settings["cache_dir"]) / "teacher_outputs" / _digest(fingerprint)
     device = next(teacher.parameters()).device
@@ -105,5 +116,6 @@ def remember_answers(job: Job, distiller: Distiller, data: Any) -> None:
         return distiller.ask_teacher({name: one.to(device) for name, one in batch.items()})
 
     distiller.teacher_cache["train"] = teacher_cache.answers(folder, fingerprint, ask, data.train_eval_dataloader())
-    if isinstance(validation := data.val_dataloader(), DataLoader):  # some data have several loaders, or none
+    # A user's own data module may have several loaders or none, and promises nothing about the order in them.
+    if isinstance(validation := data.val_dataloader(), DataLoader):
         distiller.teacher_cache["val"] = teacher_cache.compute(ask, validation)

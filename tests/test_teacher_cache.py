@@ -10,6 +10,7 @@ from torch import nn
 import kdzoo
 from kdzoo import teacher_cache, teachers
 from kdzoo.contracts.subject import Subject
+from kdzoo.distillers import LogitKD
 from kdzoo.errors import CacheError
 from kdzoo.models import MLP
 
@@ -201,6 +202,24 @@ def test_the_same_again_is_used(tmp_path):
     assert folders == 1
     assert first.teacher_cache.keys() == {"train", "val"}
     assert all(equal(first.teacher_cache[part], second.teacher_cache[part]) for part in first.teacher_cache)
+
+
+class Louder(LogitKD):
+    """Asks for something else than its base."""
+
+    def ask_teacher(self, batch):
+        return {"output": 100 + self.teacher(batch["input"]), "most": self.teacher(batch["input"]).amax(1)}
+
+
+def test_answers_to_another_question_are_not_used(tmp_path, monkeypatch):
+    plain, _, _ = remembered(tmp_path)
+    monkeypatch.setattr(Subject, "distiller", lambda self, data: Louder(plain.student, plain.teacher))
+    louder, _, folders = remembered(tmp_path)
+    assert folders == 2
+    assert louder.teacher_cache["train"].keys() == louder.teacher_cache["val"].keys() == {"output", "most"}
+    assert torch.allclose(louder.teacher_cache["train"]["output"], 100 + plain.teacher_cache["train"]["output"])
+    monkeypatch.setattr(Louder, "question", {"temperature": 2.0})
+    assert remembered(tmp_path)[2] == 3
 
 
 @pytest.mark.parametrize("changes", [{"data.augment": {"shift": 1}}, {"teacher_cache": False}])

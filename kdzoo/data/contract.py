@@ -29,8 +29,8 @@ class BatchData(pl.LightningDataModule, ABC):
     """A Lightning data module whose batches are dictionaries and whose training order is resumable.
 
     Train with ``Trainer(use_distributed_sampler=False)``: the sampler shares batches among processes itself.
-    The val and test loaders give every process all samples, so each process evaluates by itself. The position
-    in the training stream is not in ``state_dict()``: ``train_sampler.set_position(batches_done)`` sets it.
+    The val and test loaders give every process all samples, in index order, so each process evaluates by itself. The
+    position in the training stream is not in ``state_dict()``: ``train_sampler.set_position(batches_done)`` sets it.
     All that follows holds after ``setup()``.
     """
 

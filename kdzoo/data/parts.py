@@ -105,6 +105,10 @@ class PartsData(BatchData, Generic[P]):
     def load(self) -> Parts[P]:
         """Return the three parts, train without regard to ``train_size``."""
 
+    def multiplied(self, train: P) -> P:
+        """Return the training part as an epoch goes through it; a subclass may repeat samples."""
+        return train
+
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - the parts are made together
         """Load and check the parts once, and take this process's share of the batches."""
         if self._parts is None:
@@ -115,6 +119,7 @@ class PartsData(BatchData, Generic[P]):
             if self.train_size is not None:
                 order, _ = split_rows(len(parts.train), 0)
                 parts = replace(parts, train=parts.train.select(take_rows(order, self.train_size)))
+            parts = replace(parts, train=self.multiplied(parts.train))
             check_batch_size(self.batch_size, len(parts.train))
             self.train_sampler = EpochBatches(len(parts.train), self.batch_size, self.seed)
             self._parts = parts

@@ -18,7 +18,6 @@ epoch and every model with this tokenizer.
 import hashlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -121,7 +120,7 @@ class BlockData(PartsData[Blocks]):
         smoothing: how much rarer tokens are preferred, >= 0; 0 for not at all.
         copies: number of copies of the training blocks, each masked once and for all (Devlin et al. 2019, appendix A.2,
             have 10), so that a teacher's answers can be kept; an epoch goes through all of them. "fixed" then counts in
-            each block. None masks anew in every epoch.
+            each block. None masks anew in every epoch. Of a method that compares all logits, n L V numbers are kept.
         cache: folder of the file with the tokens; None for ~/.cache/kdzoo.
         options: see :class:`kdzoo.data.parts.PartsData`; ``train_size`` counts blocks.
 
@@ -179,15 +178,16 @@ class BlockData(PartsData[Blocks]):
         parts = [blocks.part(number) for number in range(3)]
         return Parts(*(Blocks(one, torch.arange(len(one)), pad_id) for one in parts))
 
+    def multiplied(self, train: Blocks) -> Blocks:
+        """Return the blocks so many times as there are copies."""
+        return train if self.copies is None else train.select(torch.arange(len(train)).repeat(self.copies))
+
     def setup(self, stage: str | None = None) -> None:
         """Load the blocks once, and take this process's share of the batches."""
         is_new = self._parts is None
         super().setup(stage)
         if is_new:
-            blocks = len(self.parts.train)
-            copied = self.parts.train.select(torch.arange(blocks).repeat(self.copies or 1))
-            self._parts = replace(self.parts, train=copied)
-            self.train_sampler = EpochBatches(len(copied), self.batch_size, self.seed, whole=True)
+            self.train_sampler = EpochBatches(len(self.parts.train), self.batch_size, self.seed, whole=True)
             self.train_sampler.set_share(*self._share())
 
     @property

@@ -21,6 +21,7 @@ first hidden states). Where outputs are those of texts, terms of hidden layers a
 """
 
 import copy
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -127,11 +128,14 @@ class DistilBERT(Distiller):
         self.top_k = None if top_k is None else integer("top_k", top_k)
         if self.top_k is not None and self.task != "mlm":
             raise ConfigError(f"top_k={top_k} names tokens of a masked language model; allowed for task={task!r}: None")
-        self.uses_teacher_output = self.top_k is not None and not self.weigh & {"hidden", "attention", "embedding"}
+        kept, live = {"soft", "cosine"}, {"hidden", "attention", "embedding"}
+        self.uses_teacher_output = self.top_k is not None and bool(self.weigh & kept) and not self.weigh & live
         for role, model in (("student", student), ("teacher", teacher)):
             if not isinstance(model, Reader) or model.task != self.task:
                 found = f"task={model.task!r}" if isinstance(model, Reader) else type(model).__name__
                 raise ConfigError(f"{role} must be a transformer of text of task {task!r}, got {found}")
+            if self.top_k is not None and self.top_k >= (size := getattr(model, "vocab_size", math.inf)):
+                raise ConfigError(f"top_k must be less than the {size} tokens of the {role}, got {top_k}")
             if "attention" in self.weigh:
                 model.show_attentions()
         self.project = projection(student, teacher)

@@ -1,4 +1,7 @@
-"""Memory that is used again: for the states of a chain, fresh pages from the system cost as much as the arithmetic."""
+"""Memory that is used again: for the states of a chain, fresh pages from the system cost as much as the arithmetic.
+
+A process keeps a few blocks for as long as it lives, none of them large.
+"""
 
 import weakref
 from math import prod

@@ -3,6 +3,7 @@
 The threads are those of OpenMP, which torch itself uses: others would compete with torch's, which spin while they wait.
 Samples lie in the lanes of the vectors, so bonds of any size cost what they hold. Every second state is kept, and a
 step needs no more memory; the others are computed again, which takes about as long as to write and read them would.
+As after torch's own operators, a process that is forked after a sweep must use one thread, as workers of loaders do.
 The library goes to the user's cache under a name that depends on source, compiler and processor.
 """
 
@@ -87,7 +88,7 @@ def backward(
         room[side, 0, : len(end)] = _padded(end, width)
     library.sweep_backward(
         *(_threads(), _sides(plan), plan.d, samples, EVERY, *_pointers(phi, cores, states), *_both(scales)),
-        *(*_both(work), *_both(room), *_pointers(core_gradients, phi_gradients)),
+        *(*_both(work), *_both(room), room.shape[2], *_pointers(core_gradients, phi_gradients)),
     )
     starts = (room[0, 0, : plan.left[0], :n], room[1, 0, : plan.right[0], :n])
     return None if phi_gradients is None else phi_gradients[..., :n], core_gradients, starts
@@ -205,7 +206,7 @@ def _library(number: str) -> ctypes.CDLL:
     integer, pointer = ctypes.c_longlong, ctypes.c_void_p
     shared: list[Any] = [integer, ctypes.POINTER(_Side), *[integer] * 3, *[pointer] * 3, *[pointer, integer] * 3]
     library.sweep_forward.argtypes = [*shared, pointer]
-    library.sweep_backward.argtypes = [*shared, pointer, pointer]
+    library.sweep_backward.argtypes = [*shared, integer, pointer, pointer]
     library.sweep_forward.restype = library.sweep_backward.restype = None
     return library
 

@@ -245,7 +245,8 @@ void sweep_forward(integer threads, const side *sides, integer d, integer sample
 
 void sweep_backward(integer threads, const side *sides, integer d, integer samples, integer every, const REAL *phi,
                     const REAL *cores, const REAL *states, const REAL *scales, integer scales_step, REAL *work,
-                    integer work_step, REAL *room, integer room_step, REAL *core_gradients, REAL *phi_gradients) {
+                    integer work_step, REAL *room, integer room_step, integer largest, REAL *core_gradients,
+                    REAL *phi_gradients) {
     BOTH(backward(sides + i, d, samples, every, phi, cores, states, scales + i * scales_step, work + i * work_step,
-                  room + i * room_step, room_step / (3 * samples), core_gradients, phi_gradients))
+                  room + i * room_step, largest, core_gradients, phi_gradients))
 }

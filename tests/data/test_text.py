@@ -130,6 +130,19 @@ def test_copies_are_masked_once_and_for_all(make, masking):
     assert data.has_equal_rows
 
 
+def test_copies_are_of_the_blocks_that_are_used(make):
+    data = make(copies=3, train_size=5, batch_size=12)
+    blocks = torch.cat([batch["index"] for batch in epoch_of(data, 0)])
+    assert sorted(blocks.tolist()) == list(range(15))
+    assert [len(batch["index"]) for batch in epoch_of(data, 0)] == [12, 3]
+    two = [make(copies=3, train_size=5, batch_size=12) for _ in range(2)]
+    for rank, one in enumerate(two):
+        one.train_sampler.set_share(rank, 2)
+    shares = zip(*(epoch_of(one, 0) for one in two), strict=True)
+    for whole, parts in zip(epoch_of(data, 0), shares, strict=True):
+        assert same(whole, {name: torch.cat([part[name] for part in parts]) for name in whole})
+
+
 def test_evaluation_has_the_same_masks_for_everyone(make):
     one, other = make(seed=0, eval_batch_size=3), make(seed=5, masking="bernoulli", batch_size=4, smoothing=0.0)
     for name in ("val_dataloader", "test_dataloader", "train_eval_dataloader"):

@@ -167,6 +167,9 @@ def test_terms_of_other_layers_need_the_teacher_itself():
     student, teacher = pair()
     assert not DistilBERT(student, teacher).uses_teacher_output
     assert not DistilBERT(student, teacher, top_k=3, loss_weights={"hidden": 1.0}).uses_teacher_output
+    assert not DistilBERT(student, teacher, top_k=3, loss_weights={"soft": 0.0, "cosine": 0.0}).uses_teacher_output
+    with pytest.raises(ConfigError, match=rf"^top_k must be less than the {V} tokens of the student, got {V}"):
+        DistilBERT(student, teacher, top_k=V)
     student, teacher = pair("classification")
     with pytest.raises(ConfigError, match=r"top_k=3 names tokens of a masked language model; allowed for task="):
         DistilBERT(student, teacher, task="classification", top_k=3)
