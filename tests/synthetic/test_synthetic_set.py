@@ -230,13 +230,13 @@ def test_a_set_learns_what_its_networks_need():
     inputs, targets = torch.from_numpy(pixels / 16).float(), torch.from_numpy(targets)
     torch.manual_seed(0)
     few = SyntheticSet(in_shape=(64,), num_classes=10, learner={"linear": Learner(nn.Linear(64, 10))}, step_size=0.5)
-    learner, optimizer = few.learners["linear"], torch.optim.Adam(few.parameters(), lr=0.05)
+    learner, optimizer = few.learners["linear"], torch.optim.Adam(few.parameters(), lr=0.02)
 
     def judged(rows, weights):
         logits = learner.logits(few.train_networks("linear", weights), inputs[rows])
         return logits, targets[rows].repeat(len(weights))
 
-    for _ in range(60):
+    for _ in range(80):
         logits, wanted = judged(torch.randint(1200, (256,)), learner.sample(2))
         loss = cross_entropy(logits.flatten(0, 1), wanted)
         optimizer.zero_grad()
