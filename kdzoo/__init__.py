@@ -8,22 +8,22 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from kdzoo import automata, data, distillers, functional, metrics, models
     from kdzoo.automata.distill import distill_states
-    from kdzoo.batch import IGNORE
-    from kdzoo.checkpoint import load_student
     from kdzoo.config import compose
-    from kdzoo.distiller import Distiller
-    from kdzoo.pipeline import run
-    from kdzoo.strings import Strings
+    from kdzoo.core.base import Distiller
+    from kdzoo.core.batch import IGNORE
+    from kdzoo.run.pipeline import run
+    from kdzoo.storage.checkpoint import load_student
+    from kdzoo.text.token_sequences import Strings
 
 # Importing torch and Lightning takes seconds: the names are handed on when they are first used.
 _HOMES = {
-    "Distiller": "kdzoo.distiller",
-    "IGNORE": "kdzoo.batch",
-    "Strings": "kdzoo.strings",
+    "Distiller": "kdzoo.core.base",
+    "IGNORE": "kdzoo.core.batch",
+    "Strings": "kdzoo.text.token_sequences",
     "compose": "kdzoo.config",
     "distill_states": "kdzoo.automata.distill",
-    "load_student": "kdzoo.checkpoint",
-    "run": "kdzoo.pipeline",
+    "load_student": "kdzoo.storage.checkpoint",
+    "run": "kdzoo.run.pipeline",
 }
 _ROOMS = ("automata", "data", "distillers", "functional", "metrics", "models")
 

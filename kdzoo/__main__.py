@@ -1,6 +1,6 @@
 """``python -m kdzoo`` is the command ``kdzoo``."""
 
-from kdzoo.cli import main
+from kdzoo.cli.main import main
 
 if __name__ == "__main__":
     main()

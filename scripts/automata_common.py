@@ -10,11 +10,11 @@ from pytorch_lightning import LightningDataModule
 from torch import nn
 
 from kdzoo.automata import Trajectories
-from kdzoo.checkpoint import load_student, save_model
-from kdzoo.data.randomness import mix_seed
+from kdzoo.core.randomness import mix_seed
 from kdzoo.distillers import Supervised
-from kdzoo.language import LanguageModel, sample, trace_strings
-from kdzoo.training import Training, fit
+from kdzoo.run.training import Training, fit
+from kdzoo.storage.checkpoint import load_student, save_model
+from kdzoo.text.language_model import LanguageModel, sample, trace_strings
 
 CACHE = Path("outputs/cache/studies")
 

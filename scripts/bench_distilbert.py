@@ -13,7 +13,7 @@ import torch
 from bench_common import cpu_seconds, in_turns, publish, ratio, table, verdict
 from torch.nn.functional import cosine_embedding_loss, cross_entropy, kl_div
 
-from kdzoo.batch import IGNORE, Batch
+from kdzoo.core.batch import IGNORE, Batch
 from kdzoo.distillers import DistilBERT
 from kdzoo.models import Bert, HFModel, Layers, Transformer
 

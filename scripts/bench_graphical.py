@@ -25,11 +25,11 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn.functional import binary_cross_entropy_with_logits, cosine_similarity
 
 from kdzoo.distillers import SemiAuxiliary
-from kdzoo.distillers.roll_outs import named, pair_losses
-from kdzoo.graphical import Graph, Trace
-from kdzoo.graphical.families import positive_scale
-from kdzoo.graphical.faster import faster, gains_from_bfloat16
-from kdzoo.graphical.paired import Pair, follow, imitated, node_divergence, paired_rollout
+from kdzoo.distillers.generative.rollout import named, pair_losses
+from kdzoo.graphical_models import Graph, Trace
+from kdzoo.graphical_models.families import positive_scale
+from kdzoo.graphical_models.fused_copy import faster, gains_from_bfloat16
+from kdzoo.graphical_models.paired import Pair, follow, imitated, node_divergence, paired_rollout
 from kdzoo.models import HVAE, ConvHVAE, StrokeVRNN
 from kdzoo.models.hvae import SCALE
 

@@ -29,9 +29,9 @@ from torch import Tensor, nn
 from torch.func import vmap
 from torch.nn.functional import cross_entropy
 
+from kdzoo.dataset_distillation import Learner
 from kdzoo.functional.unroll import ENGINES, unroll
 from kdzoo.models import ConvNet
-from kdzoo.synthetic import Learner
 
 IMAGES, STEPS, REAL, CLASSES, SIZE = 100, 100, 256, 10, 0.02
 LONGER = 400

@@ -17,13 +17,13 @@ from bench_common import publish, table
 
 import kdzoo
 from kdzoo import config
-from kdzoo.batch import labelled_samples
-from kdzoo.checkpoint import load_student
 from kdzoo.config import compose
-from kdzoo.job import Job, for_seed
-from kdzoo.synthetic import Learner, SyntheticSet
-from kdzoo.synthetic.protocols import Matrix, protocol_matrix
-from kdzoo.synthetic.stranger import stranger
+from kdzoo.core.batch import labelled_samples
+from kdzoo.dataset_distillation import Learner, SyntheticSet
+from kdzoo.dataset_distillation.protocols import Matrix, protocol_matrix
+from kdzoo.dataset_distillation.unseen_architecture import stranger
+from kdzoo.run.job import Job, for_seed
+from kdzoo.storage.checkpoint import load_student
 
 EXPERIMENTS = {
     "softmax regression": ("dataset_logistic", []),

@@ -20,10 +20,11 @@ from torch.nn.functional import cross_entropy
 from kdzoo.automata import PFA, Trajectories, kl_monte_carlo
 from kdzoo.automata.counts import count
 from kdzoo.automata.targets import embedded_reber, random_pdfa
+from kdzoo.core.batch import IGNORE
 from kdzoo.functional import Edges, fgw_barycenter
-from kdzoo.language import sample, trace_strings
 from kdzoo.models import RNNLM
-from kdzoo.strings import IGNORE, Strings
+from kdzoo.text.language_model import sample, trace_strings
+from kdzoo.text.token_sequences import Strings
 
 ALPHAS = (1.0, 0.99, 0.95, 0.9, 0.8, 0.5, 0.2, 0.0)
 DRAWN = (1.0, 0.95, 0.9, 0.8, 0.5, 0.0)

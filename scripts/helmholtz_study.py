@@ -21,7 +21,7 @@ from scipy import stats
 
 from kdzoo.data import OldFaithful
 from kdzoo.distillers import Evidence, SemiAuxiliary
-from kdzoo.distillers.roll_outs import named
+from kdzoo.distillers.generative.rollout import named
 from kdzoo.models import HelmholtzMachine
 from kdzoo.models.helmholtz import kl_by_quadrature
 

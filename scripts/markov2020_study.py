@@ -24,13 +24,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import kdzoo
-from kdzoo import atomic
 from kdzoo.config import compose
 from kdzoo.data import MNIST
+from kdzoo.dataset_distillation import Learner, SyntheticSet
+from kdzoo.dataset_distillation.synthetic_set import LARGEST_STEP, SMALLEST_STEP
 from kdzoo.errors import NonFiniteLossError
 from kdzoo.models import ConvNet
-from kdzoo.synthetic import Learner, SyntheticSet
-from kdzoo.synthetic.synthetic_set import LARGEST_STEP, SMALLEST_STEP
+from kdzoo.storage import atomic
 
 DOCS = Path(__file__).parents[1] / "docs" / "experiments"
 

@@ -24,10 +24,10 @@ from torch import nn
 from kdzoo.automata import BASELINES, PFA, Trajectories, pautomac_score
 from kdzoo.automata.baselines import kmeans_counts
 from kdzoo.automata.distill import distill
-from kdzoo.data.generated import RandomAutomaton
-from kdzoo.data.randomness import mix_seed
-from kdzoo.language import string_log_probs
-from kdzoo.strings import Strings
+from kdzoo.core.randomness import mix_seed
+from kdzoo.data.sequences.generated import RandomAutomaton
+from kdzoo.text.language_model import string_log_probs
+from kdzoo.text.token_sequences import Strings
 
 KINDS = ("pdfa", "pnfa", "hmm")
 SIZES = ((6, 5), (8, 4), (10, 8), (12, 6), (15, 10), (20, 12))

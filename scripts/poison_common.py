@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from kdzoo.data import MNIST, FashionMNIST
-from kdzoo.data.splits import split_rows
+from kdzoo.data.loading.splits import split_rows
+from kdzoo.dataset_distillation import Learner, PoisonSet, SyntheticSet
+from kdzoo.dataset_distillation.coreset import coreset
+from kdzoo.dataset_distillation.pool import trained_pool
 from kdzoo.distillers import DatasetDistillation, DatasetPoisoning
-from kdzoo.kinds.data_set import said_by
+from kdzoo.kinds.synthetic_set import said_by
 from kdzoo.models import ConvNet
-from kdzoo.synthetic import Learner, PoisonSet, SyntheticSet
-from kdzoo.synthetic.coreset import coreset
-from kdzoo.synthetic.pool import trained_pool
 
 DATA = {"MNIST": MNIST, "Fashion-MNIST": FashionMNIST}
 NAME = "convnet"

@@ -22,10 +22,10 @@ from poison_common import ATTACKERS, DATA, IMAGES, NAME, USERS, Lab, Recipe, mad
 from scipy import stats
 from torch import Tensor
 
-from kdzoo.kinds.data_set import said_by
-from kdzoo.synthetic import SyntheticSet
-from kdzoo.synthetic.inspection import LEAST_CONTRAST, LEAST_DIVERGENCE, inspect
-from kdzoo.synthetic.poisoning import PoisoningEffect, poisoning_effect
+from kdzoo.dataset_distillation import SyntheticSet
+from kdzoo.dataset_distillation.inspection import LEAST_CONTRAST, LEAST_DIVERGENCE, inspect
+from kdzoo.dataset_distillation.poisoning import PoisoningEffect, poisoning_effect
+from kdzoo.kinds.synthetic_set import said_by
 
 SEED, MEASURED = 7000, 100
 """First seed of the sets; attacks of so many iterations are measured on the test images too."""

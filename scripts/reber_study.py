@@ -26,11 +26,11 @@ from kdzoo.automata.baselines import halves, kmeans_counts, random_baum_welch
 from kdzoo.automata.counts import count
 from kdzoo.automata.distill import distill
 from kdzoo.data import RandomAutomaton, Reber
-from kdzoo.data.generated import GeneratedStrings
+from kdzoo.data.sequences.generated import GeneratedStrings
 from kdzoo.distillers import OTPFA, OnlinePFA
 from kdzoo.functional import Edges, fgw_barycenter
-from kdzoo.language import LanguageModel
-from kdzoo.training import Training, fit
+from kdzoo.run.training import Training, fit
+from kdzoo.text.language_model import LanguageModel
 
 FOLDER = Path("outputs/studies")
 FIGURE = Path(__file__).parents[1] / "docs" / "experiments" / "determinism.png"

@@ -20,12 +20,12 @@ from automata_common import teacher_of, trajectories_of
 
 from kdzoo.automata import PFA, conditional_kl
 from kdzoo.automata.distill import distill
+from kdzoo.core.batch import IGNORE
 from kdzoo.data import Reber
 from kdzoo.distillers import OnlinePFA
 from kdzoo.functional import soft_target_kl
-from kdzoo.language import sample, trace
-from kdzoo.strings import IGNORE
-from kdzoo.training import Training, fit
+from kdzoo.run.training import Training, fit
+from kdzoo.text.language_model import sample, trace
 
 STATES = 20
 

@@ -22,9 +22,10 @@ from kdzoo.automata.baum_welch import baum_welch, trees_of
 from kdzoo.automata.clustering import kmeans_labels
 from kdzoo.automata.counts import count
 from kdzoo.automata.ngram import ngram
+from kdzoo.core.batch import IGNORE
 from kdzoo.data import TinyShakespeare
-from kdzoo.language import LanguageModel, trace
-from kdzoo.strings import IGNORE, Strings
+from kdzoo.text.language_model import LanguageModel, trace
+from kdzoo.text.token_sequences import Strings
 
 CHUNK = 128
 PSEUDOCOUNT = 0.01

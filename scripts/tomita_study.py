@@ -22,8 +22,8 @@ from kdzoo.automata import PFA, Trajectories, equivalent, from_pfa, kl_monte_car
 from kdzoo.automata.baselines import kmeans_counts
 from kdzoo.automata.distill import distill
 from kdzoo.data import UHL, Tomita
-from kdzoo.data.generated import GeneratedStrings
-from kdzoo.language import LanguageModel
+from kdzoo.data.sequences.generated import GeneratedStrings
+from kdzoo.text.language_model import LanguageModel
 
 GRU = {"_target_": "kdzoo.models.RNNLM", "embedding": 16, "hidden": 32}
 EPOCHS, RATE = (25, 50, 100), 1e-2

@@ -7,15 +7,16 @@ import torch
 from torch import nn
 
 import kdzoo
-from kdzoo import contracts, registry
-from kdzoo.batch import labelled_positions, labels, valid_positions
+from kdzoo import contracts
+from kdzoo.config import registry
 from kdzoo.contracts import CHECKS, NEVER_EXEMPT, checks
 from kdzoo.contracts.compare import difference, weighted_loss
 from kdzoo.contracts.ranks import data_parallel_gaps
 from kdzoo.contracts.subject import Subject
+from kdzoo.core.batch import labelled_positions, labels, valid_positions
+from kdzoo.core.closed_form import FittedDistiller
 from kdzoo.distillers import LogitKD
 from kdzoo.errors import ConfigError
-from kdzoo.fitted import FittedDistiller
 from kdzoo.functional import hard_target_ce, soft_target_kl
 
 REGISTERED = registry.targets("distiller")

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from kdzoo import config, mistakes
-from kdzoo.config import compose
+from kdzoo import config
+from kdzoo.config import compose, validate
 from kdzoo.models import ConvHVAE
 
 NAMES = sorted(path.stem for path in (config.packaged_folder() / "experiment").glob("*.yaml"))
@@ -25,12 +25,12 @@ USERS_OWN = {
 @pytest.mark.parametrize("name", NAMES)
 def test_an_experiment_has_no_mistake(name):
     brought = USERS_OWN.get(name, ())
-    assert not mistakes.in_settings(compose(f"experiment={name}", *brought), config.packaged_targets())
+    assert not validate.in_settings(compose(f"experiment={name}", *brought), config.packaged_targets())
 
 
 @pytest.mark.parametrize("name", USERS_OWN)
 def test_what_a_user_has_to_bring_is_asked_for(name):
-    found = mistakes.in_settings(compose(f"experiment={name}"), config.packaged_targets())
+    found = validate.in_settings(compose(f"experiment={name}"), config.packaged_targets())
     assert [line.split(" is missing")[0] for line in found] == [one.partition("=")[0] for one in USERS_OWN[name]]
 
 

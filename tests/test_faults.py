@@ -12,13 +12,13 @@ import pytest
 import torch
 
 import kdzoo
-from kdzoo import atomic, run_folder
-from kdzoo.checkpoint import read_checkpoint
 from kdzoo.contracts.compare import difference, lasting_state
 from kdzoo.contracts.subject import Subject
 from kdzoo.data import ArrayData
 from kdzoo.distillers import LogitKD
 from kdzoo.errors import CheckpointError, ConfigError, DataError, KdzooError, NonFiniteLossError, RunFolderError
+from kdzoo.storage import atomic, run_folder
+from kdzoo.storage.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICK = (

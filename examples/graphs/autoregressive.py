@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from kdzoo.graphical import LSTM, STATE, Categorical, Drive, Graph, Hidden, Scan, Target
+from kdzoo.graphical_models import LSTM, STATE, Categorical, Drive, Graph, Hidden, Scan, Target
 
 
 def autoregressive(*, tokens: int = 12, hidden: int = 16, steps: int = 10) -> Graph:

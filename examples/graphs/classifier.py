@@ -1,7 +1,7 @@
 """A classifier: a graph without latents, whose distillation is that of Hinton, Vinyals & Dean (2015)."""
 
 from examples.graphs.nets import mlp
-from kdzoo.graphical import Categorical, Delta, Graph, Input, Latent, Normal, Target
+from kdzoo.graphical_models import Categorical, Delta, Graph, Input, Latent, Normal, Target
 
 
 def classifier(*, features: int = 16, classes: int = 10, hint: int = 12, width: int = 32) -> Graph:

@@ -1,7 +1,7 @@
 """The generator of a conditional generative adversarial network (Mirza & Osindero 2014)."""
 
 from examples.graphs.nets import mlp
-from kdzoo.graphical import Categorical, Delta, Graph, Input, Latent, Normal, Target
+from kdzoo.graphical_models import Categorical, Delta, Graph, Input, Latent, Normal, Target
 
 
 def conditional_gan(*, pixels: int = 64, classes: int = 10, latent: int = 8, width: int = 32) -> Graph:

@@ -1,7 +1,7 @@
 """A variational auto-encoder whose images have a known class (Sohn, Lee & Yan 2015)."""
 
 from examples.graphs.nets import mlp
-from kdzoo.graphical import Categorical, DiscretizedLogistic, Graph, Input, Latent, Normal, Target
+from kdzoo.graphical_models import Categorical, DiscretizedLogistic, Graph, Input, Latent, Normal, Target
 
 
 def conditional_vae(*, pixels: int = 64, classes: int = 10, latent: int = 6, width: int = 32) -> Graph:

@@ -1,7 +1,7 @@
 """The generator of a generative adversarial network (Goodfellow et al. 2014)."""
 
 from examples.graphs.nets import mlp
-from kdzoo.graphical import Delta, Graph, Latent, Normal, Target
+from kdzoo.graphical_models import Delta, Graph, Latent, Normal, Target
 
 
 def gan(*, pixels: int = 64, latent: int = 8, width: int = 32) -> Graph:

@@ -1,7 +1,7 @@
 """A Helmholtz machine with an observed value in its middle (Dayan et al. 1995)."""
 
 from examples.graphs.nets import mlp
-from kdzoo.graphical import Bernoulli, Constant, Graph, Latent, Normal, Target
+from kdzoo.graphical_models import Bernoulli, Constant, Graph, Latent, Normal, Target
 
 
 def helmholtz(*, bits: int = 2, width: int = 8) -> Graph:

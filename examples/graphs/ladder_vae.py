@@ -1,7 +1,7 @@
 """A hierarchical variational auto-encoder whose posteriors come from a ladder (Sonderby et al. 2016)."""
 
 from examples.graphs.nets import mlp
-from kdzoo.graphical import Graph, Hidden, Latent, Normal, Target
+from kdzoo.graphical_models import Graph, Hidden, Latent, Normal, Target
 
 
 def ladder_vae(*, pixels: int = 64, top: int = 4, bottom: int = 8, width: int = 32) -> Graph:

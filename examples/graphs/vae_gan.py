@@ -3,7 +3,7 @@
 from torch import nn
 
 from examples.graphs.nets import mlp
-from kdzoo.graphical import Delta, Graph, Hidden, Latent, Normal, Target
+from kdzoo.graphical_models import Delta, Graph, Hidden, Latent, Normal, Target
 
 
 def vae_gan(features: nn.Module, size: int, *, pixels: int = 64, latent: int = 8, width: int = 32) -> Graph:

@@ -1,7 +1,7 @@
 """A variational recurrent network for pen strokes (Chung et al. 2015)."""
 
 from examples.graphs.nets import mlp
-from kdzoo.graphical import LSTM, STATE, Bernoulli, Graph, Hidden, Latent, Normal, Scan, Target
+from kdzoo.graphical_models import LSTM, STATE, Bernoulli, Graph, Hidden, Latent, Normal, Scan, Target
 
 
 def vrnn(*, latent: int = 4, features: int = 8, hidden: int = 16, steps: int = 10) -> Graph:

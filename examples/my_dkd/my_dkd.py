@@ -4,7 +4,7 @@ import torch
 from torch.nn.functional import kl_div, nll_loss, one_hot
 
 from kdzoo import Distiller
-from kdzoo.checks import positive
+from kdzoo.core.validation import positive
 
 
 class MyDKD(Distiller):

@@ -1,14 +1,7 @@
 """Probabilistic finite automata: the model, questions to it, its estimation from data, and its exchange."""
 
 from kdzoo.automata.baselines import BASELINES
-from kdzoo.automata.compare import (
-    conditional_kl,
-    distinguishing_string,
-    kl,
-    kl_monte_carlo,
-    pautomac_score,
-    perplexity,
-)
+from kdzoo.automata.compare import conditional_kl, distinguishing_string, kl, kl_monte_carlo, pautomac_score, perplexity
 from kdzoo.automata.dfa import DFA, counterexample, equivalent, from_pfa, support
 from kdzoo.automata.pfa import PFA
 from kdzoo.automata.queries import (
@@ -26,15 +19,7 @@ from kdzoo.automata.queries import (
     viterbi,
 )
 from kdzoo.automata.simplify import determinise, minimise, trim
-from kdzoo.automata.targets import (
-    embedded_reber,
-    random_hmm,
-    random_pdfa,
-    random_pnfa,
-    tomita,
-    tomita_dfa,
-    uhl,
-)
+from kdzoo.automata.targets import embedded_reber, random_hmm, random_pdfa, random_pnfa, tomita, tomita_dfa, uhl
 from kdzoo.automata.trajectories import Trajectories
 
 __all__ = [

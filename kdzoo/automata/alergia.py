@@ -4,9 +4,9 @@ from importlib import import_module
 
 from kdzoo.automata.exchange.aalpy import from_markov_chain
 from kdzoo.automata.pfa import PFA
-from kdzoo.checks import positive
+from kdzoo.core.validation import positive
 from kdzoo.errors import ConfigError
-from kdzoo.strings import Strings
+from kdzoo.text.token_sequences import Strings
 
 _BEGIN = -1  # the end is token S, as everywhere
 

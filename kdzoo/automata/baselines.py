@@ -19,8 +19,8 @@ from kdzoo.automata.ngram import ngram
 from kdzoo.automata.pfa import PFA
 from kdzoo.automata.spectral import spectral
 from kdzoo.automata.trajectories import Trajectories
-from kdzoo.language import trace
-from kdzoo.strings import Strings
+from kdzoo.text.language_model import trace
+from kdzoo.text.token_sequences import Strings
 
 ALERGIA_EPS = (0.005, 0.05, 0.5, 1.0)
 FLOORS = (1e-2, 1e-3, 1e-4)

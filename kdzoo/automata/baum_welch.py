@@ -28,9 +28,9 @@ from kdzoo.automata.counts import pfa_from_counts
 from kdzoo.automata.pfa import PFA
 from kdzoo.automata.prefix_tree import PrefixTree, prefix_forest
 from kdzoo.automata.trajectories import Trajectories
-from kdzoo.checks import integer, positive
+from kdzoo.core.validation import integer, positive
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.strings import Strings
+from kdzoo.text.token_sequences import Strings
 
 CELLS = 1 << 25  # numbers in the beliefs of one tree
 HALVINGS = 6  # of a step that would lower the objective

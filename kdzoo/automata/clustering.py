@@ -8,7 +8,7 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
-from kdzoo.checks import choice, integer
+from kdzoo.core.validation import choice, integer
 from kdzoo.errors import ConfigError
 
 BLOCK = 1 << 24  # distances that are held at once

@@ -14,12 +14,13 @@ from scipy.sparse.csgraph import breadth_first_order
 from scipy.sparse.linalg import spsolve
 from torch import Tensor
 
-from kdzoo import checks
 from kdzoo.automata.pfa import PFA
 from kdzoo.automata.queries import Estimate, consistent, expected_length
+from kdzoo.core import validation
+from kdzoo.core.batch import IGNORE
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.language import LanguageModel, device_of, trace
-from kdzoo.strings import IGNORE, Strings
+from kdzoo.text.language_model import LanguageModel, device_of, trace
+from kdzoo.text.token_sequences import Strings
 
 
 def perplexity(log_probs: Tensor, strings: Strings) -> float:
@@ -157,7 +158,7 @@ def kl_monte_carlo(p: LanguageModel, q: LanguageModel, strings: Strings, *, batc
         raise DataError(f"kl_monte_carlo needs at least 2 strings, got {len(strings)}")
     strings.check(p.vocab_size)
     sums = torch.empty(len(strings), dtype=torch.float64)
-    for numbers in strings.lengths.argsort(stable=True).split(checks.integer("batch_size", batch_size)):
+    for numbers in strings.lengths.argsort(stable=True).split(validation.integer("batch_size", batch_size)):
         input, target = strings.select(numbers).inputs_and_targets(p.vocab_size)
         sums[numbers] = conditional_kl(p, q, input).masked_fill(target == IGNORE, 0.0).sum(1)
     symbols = (strings.lengths + 1).double()
@@ -190,7 +191,7 @@ def distinguishing_string(p: PFA, q: PFA, tolerance: float = 1e-9) -> list[int] 
         Tzeng 1992, "A polynomial-time algorithm for the equivalence of probabilistic automata", SIAM J. Comput.
     """
     _check_same_tokens(p.vocab_size, q.vocab_size)
-    tolerance = checks.positive("tolerance", tolerance)
+    tolerance = validation.positive("tolerance", tolerance)
     steps = torch.stack([torch.block_diag(a, b) for a, b in zip(p.transitions, q.transitions, strict=True)])
     ends = torch.cat([p.stop, -q.stop])
     basis = ends.new_empty(0, len(ends))

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdzoo import checks
 from kdzoo.automata.pfa import PFA
+from kdzoo.core import validation
 from kdzoo.errors import ConfigError
-from kdzoo.strings import Strings
+from kdzoo.text.token_sequences import Strings
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ class DFA:
             raise ConfigError(f"transitions must be in 0..{len(table) - 1}, got {int(table.min())}..{int(table.max())}")
         object.__setattr__(self, "transitions", table.long())
         object.__setattr__(self, "accepting", ends.bool())
-        object.__setattr__(self, "start", checks.integer("start", start, least=0, most=len(table) - 1))
+        object.__setattr__(self, "start", validation.integer("start", start, least=0, most=len(table) - 1))
 
     @property
     def states(self) -> int:
@@ -112,7 +112,7 @@ def from_pfa(pfa: PFA, threshold: float = 0.03) -> DFA:
         >>> from_pfa(pfa).accepting.tolist(), from_pfa(pfa, threshold=0.01).accepting.tolist()
         ([True, False], [True])
     """
-    threshold = checks.probability("threshold", threshold)
+    threshold = validation.probability("threshold", threshold)
     probs = pfa.transitions.sum(2).T
     kept = (probs > 0) & (probs >= threshold)
     sink = pfa.states
@@ -132,7 +132,7 @@ def support(pfa: PFA, max_states: int = 10_000) -> DFA:
     Raises:
         ConfigError: there are more subsets.
     """
-    limit = checks.integer("max_states", max_states)
+    limit = validation.integer("max_states", max_states)
     possible = (pfa.transitions > 0).cpu().double()
     subsets = [(pfa.initial > 0).cpu()]
     number = {tuple(subsets[0].tolist()): 0}

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
+from kdzoo.automata.candidate_scores import Distillation, Stages
 from kdzoo.automata.options import Options
-from kdzoo.automata.stages import Distillation, Stages
 from kdzoo.automata.trajectories import Trajectories
-from kdzoo.checks import positive
+from kdzoo.core.validation import positive
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.strings import Strings
+from kdzoo.text.token_sequences import Strings
 
 
 def distill_states(
@@ -60,7 +60,7 @@ def distill(teachers: Sequence[Trajectories], weights: Sequence[float] | None = 
         options:
             states: number of states K; None to choose it by the penalised objective of the merge path.
             features: what the points are clustered on: "hidden", "sqrt_probs" or "both"; "learned" is both with the
-                states of a small recurrent network in place of hidden ones, see :mod:`kdzoo.automata.reader`.
+                states of a small recurrent network in place of hidden ones, see :mod:`kdzoo.automata.learned_states`.
             merge: cluster into more clusters first and merge them; otherwise k-means gives the states directly.
             clusters: number of clusters before merging; None for max(60, 5 K), at most one for 20 points, and fewer
                 where the quotient graph would be too large.

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kdzoo.strings import Strings
+from kdzoo.text.token_sequences import Strings
 
 CELLS = 1 << 20  # numbers in one layer of beliefs that are worked on at once
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from kdzoo import checks
 from kdzoo.automata.pfa import PFA
+from kdzoo.core import validation
 from kdzoo.errors import ConfigError
 
 MOST_LINES = 4  # tokens on one edge; of more, the likeliest are shown
@@ -50,7 +50,7 @@ def edge_labels(pfa: PFA, names: Sequence[str], threshold: float = 0.0) -> Itera
         >>> edge.label, round(edge.probability, 3)
         ('a .50\nb .30', 0.8)
     """
-    threshold = checks.probability("threshold", threshold)
+    threshold = validation.probability("threshold", threshold)
     table = pfa.transitions.cpu()
     for source, target in table.sum(0).nonzero().tolist():
         arcs = [(token, float(table[token, source, target])) for token in range(pfa.n_tokens)]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from kdzoo.automata.clustering import compact
 from kdzoo.automata.counts import Quotient
-from kdzoo.checks import integer, positive
+from kdzoo.core.validation import integer, positive
 from kdzoo.errors import ConfigError
 
 BLOCK = 1 << 22  # cells that are worked on at once

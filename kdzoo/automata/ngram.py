@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from kdzoo.automata.pfa import PFA
-from kdzoo.checks import integer
+from kdzoo.core.validation import integer
 from kdzoo.errors import ConfigError
-from kdzoo.strings import Strings
+from kdzoo.text.token_sequences import Strings
 
 
 @dataclass(frozen=True, eq=False)

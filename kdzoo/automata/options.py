@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from kdzoo.automata.trajectories import FEATURES
-from kdzoo.checks import choice, flag, integer, positive, probability
+from kdzoo.core.validation import choice, flag, integer, positive, probability
 from kdzoo.errors import ConfigError
 
 LEARNED = "learned"
-"""The features that a network which reads along lends, see :mod:`kdzoo.automata.reader`."""
+"""The features that a network which reads along lends, see :mod:`kdzoo.automata.learned_states`."""
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdzoo import checks
 from kdzoo.automata.forward import advance, log_prob, normalise
+from kdzoo.core import validation
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.language import Trace
-from kdzoo.strings import Strings
+from kdzoo.text.language_model import Trace
+from kdzoo.text.token_sequences import Strings
 
 TOLERANCE = 1e-6  # by which a distribution's sum may differ from 1
 
@@ -52,9 +52,9 @@ class PFA(nn.Module):
 
     def __init__(self, vocab_size: int, states: int | None = None) -> None:
         super().__init__()
-        symbols = checks.integer("vocab_size", vocab_size, least=2)
+        symbols = validation.integer("vocab_size", vocab_size, least=2)
         self.sized = states is not None
-        K = 1 if states is None else checks.integer("states", states)
+        K = 1 if states is None else validation.integer("states", states)
         uniform = torch.full((symbols - 1, K, K), 1 / (symbols * K), dtype=torch.float64)
         self._assign(uniform.new_full((K,), 1 / K), uniform, uniform.new_full((K,), 1 / symbols))
 
@@ -182,11 +182,11 @@ class PFA(nn.Module):
         Raises:
             ConfigError: a number is out of range.
         """
-        generator = torch.Generator(self.stop.device).manual_seed(checks.integer("seed", seed, least=0))
-        alive = torch.arange(checks.integer("n", n, least=0), device=self.stop.device)
+        generator = torch.Generator(self.stop.device).manual_seed(validation.integer("seed", seed, least=0))
+        alive = torch.arange(validation.integer("n", n, least=0), device=self.stop.device)
         state = _draw(self.initial.expand(n, -1), generator)
         emissions, drawn = self.emissions, [(alive[:0], alive[:0])]
-        for _ in range(checks.integer("max_length", max_length, least=0)):
+        for _ in range(validation.integer("max_length", max_length, least=0)):
             token = _draw(emissions[state], generator)
             going = token < self.n_tokens
             alive, state, token = alive[going], state[going], token[going]

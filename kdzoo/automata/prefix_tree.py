@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kdzoo.strings import Strings
+from kdzoo.text.token_sequences import Strings
 
 
 @dataclass(frozen=True, eq=False)

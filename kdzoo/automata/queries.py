@@ -12,11 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kdzoo import checks
 from kdzoo.automata.forward import CELLS, Layer, chunks, layers, log_prob, scaled_forward
 from kdzoo.automata.pfa import PFA
+from kdzoo.core import validation
 from kdzoo.errors import ConfigError
-from kdzoo.strings import Strings
+from kdzoo.text.token_sequences import Strings
 
 MAX_LENGTH = 1_000_000  # tokens after which a random string is cut
 
@@ -213,7 +213,7 @@ def entropy_monte_carlo(pfa: PFA, n: int, seed: int) -> Estimate:
         ConfigError: n or the seed is out of range, or the automaton is not consistent.
     """
     _check_consistent(pfa)
-    strings = pfa.sample(checks.integer("n", n, least=2), seed, MAX_LENGTH)
+    strings = pfa.sample(validation.integer("n", n, least=2), seed, MAX_LENGTH)
     per_string = _summed_entropies(pfa, strings)
     return Estimate(float(per_string.mean()), float(per_string.std() / n**0.5))
 

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from kdzoo import checks
 from kdzoo.automata.pfa import PFA
 from kdzoo.automata.queries import reachable, terminating
+from kdzoo.core import validation
 from kdzoo.errors import ConfigError
 
 
@@ -59,7 +59,7 @@ def minimise(pfa: PFA, tolerance: float = 1e-9) -> PFA:
     Source:
         Kemeny and Snell 1960, "Finite Markov Chains", section 6.3 (lumpability); by partition refinement.
     """
-    tolerance = checks.positive("tolerance", tolerance)
+    tolerance = validation.positive("tolerance", tolerance)
     pfa = trim(pfa)
     block = torch.zeros(pfa.states, dtype=torch.int64)
     while True:
@@ -98,7 +98,7 @@ def determinise(pfa: PFA, tolerance: float = 1e-9, max_states: int = 1000) -> PF
         Mohri 1997, "Finite-state transducers in language and speech processing", Computational Linguistics
         23(2), section 3.3, for weighted automata.
     """
-    tolerance, limit = checks.positive("tolerance", tolerance), checks.integer("max_states", max_states)
+    tolerance, limit = validation.positive("tolerance", tolerance), validation.integer("max_states", max_states)
     beliefs = pfa.initial[None]
     steps: list[tuple[int, int, int, float]] = []
     source = 0

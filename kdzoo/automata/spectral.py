@@ -16,8 +16,8 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from kdzoo.automata.prefix_tree import prefix_tree
-from kdzoo.checks import choice, integer, probability
-from kdzoo.strings import Strings
+from kdzoo.core.validation import choice, integer, probability
+from kdzoo.text.token_sequences import Strings
 
 KINDS = ("factor", "prefix")
 

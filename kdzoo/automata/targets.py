@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from kdzoo import checks
 from kdzoo.automata.dfa import DFA
 from kdzoo.automata.pfa import PFA
+from kdzoo.core import validation
 from kdzoo.errors import ConfigError
 
 REBER_SYMBOLS = "BTPSXVE"
@@ -30,7 +30,7 @@ def embedded_reber() -> PFA:
         Neural Computation 1(3), figure 10; Hochreiter & Schmidhuber 1997, experiment 1.
 
     Example:
-        >>> from kdzoo.strings import Strings
+        >>> from kdzoo.text.token_sequences import Strings
         >>> words = [[REBER_SYMBOLS.index(letter) for letter in word] for word in ("BTBPVVETE", "BTBPVVEPE")]
         >>> embedded_reber().log_prob(Strings.of(words)).exp().tolist()
         [0.0625, 0.0]
@@ -86,7 +86,7 @@ def tomita_dfa(language: int) -> DFA:
         >>> tomita_dfa(4).states
         4
     """
-    successors, accepting = _TOMITA[checks.integer("language", language, 1, 7)]
+    successors, accepting = _TOMITA[validation.integer("language", language, 1, 7)]
     return DFA(successors, [k in accepting for k in range(len(successors))])
 
 
@@ -101,12 +101,12 @@ def tomita(language: int, *, stop: float = 0.12) -> PFA:
         stop: probability to end in each accepting state, in (0, 1).
 
     Example:
-        >>> from kdzoo.strings import Strings
+        >>> from kdzoo.text.token_sequences import Strings
         >>> tomita(1, stop=0.5).log_prob(Strings.of([[1, 1], [0]])).exp()
         tensor([0.1250, 0.0000], dtype=torch.float64)
     """
-    successors, accepting = _TOMITA[checks.integer("language", language, 1, 7)]
-    if not checks.probability("stop", stop) > 0:
+    successors, accepting = _TOMITA[validation.integer("language", language, 1, 7)]
+    if not validation.probability("stop", stop) > 0:
         raise ConfigError(f"stop must be in (0, 1), got {stop!r}")
     live = [k for k, row in enumerate(successors) if k in accepting or set(row) != {k}]
     arcs: list[_Arc] = []
@@ -136,7 +136,7 @@ def uhl(language: int) -> PFA:
         >>> [(pfa.states, pfa.n_tokens, round(float(pfa.stop[0]), 3)) for pfa in map(uhl, (1, 2, 3))]
         [(9, 2, 0.1), (5, 5, 0.045), (4, 2, 0.05)]
     """
-    language = checks.integer("language", language, 1, 3)
+    language = validation.integer("language", language, 1, 3)
     if language == 1:
         return _cycle([[0.15, 0.75] if k in (1, 4, 8) else [0.75, 0.15] for k in range(9)])
     if language == 2:
@@ -281,10 +281,10 @@ def _random_target(
         transition_density: share of the states that a row leads to, or None; 0 for a single one.
         seed: decides on everything.
     """
-    checks.integer("states", states)
-    checks.integer("symbols", symbols)
+    validation.integer("states", states)
+    validation.integer("symbols", symbols)
     share = None if symbol_density is None else _share("symbol_density", symbol_density)
-    generator = torch.Generator().manual_seed(checks.integer("seed", seed, 0))
+    generator = torch.Generator().manual_seed(validation.integer("seed", seed, 0))
     for _ in range(_ATTEMPTS):
         emissions, stop = _random_emissions(states, symbols, share, generator)
         density = transition_density
@@ -367,6 +367,6 @@ def _uniform(shape: Sequence[int] | int, generator: torch.Generator) -> Tensor:
 
 def _share(name: str, value: float) -> float:
     """Return the value as a float in (0, 1]."""
-    if checks.positive(name, value) > 1:
+    if validation.positive(name, value) > 1:
         raise ConfigError(f"{name} must be in (0, 1], got {value!r}")
     return float(value)

@@ -1,7 +1,7 @@
 """Trajectories of a language model: strings, with a hidden state and a next-token distribution at every point.
 
 A string of m tokens has m + 1 points (before its first token, then after each); the points of all strings are
-numbered through, string after string, as in :class:`kdzoo.strings.Strings`.
+numbered through, string after string, as in :class:`kdzoo.text.token_sequences.Strings`.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kdzoo.errors import DataError
-from kdzoo.strings import Strings
+from kdzoo.text.token_sequences import Strings
 
 FEATURES = ("hidden", "sqrt_probs", "both")
 

@@ -18,7 +18,7 @@ from kdzoo import config
 from kdzoo.contracts import checks
 from kdzoo.contracts.arguments import check_arguments
 from kdzoo.contracts.subject import Subject
-from kdzoo.distiller import Distiller
+from kdzoo.core.base import Distiller
 from kdzoo.errors import ConfigError
 
 NEVER_EXEMPT = frozenset({"export", "resume", "determinism"})

@@ -9,7 +9,7 @@ from torch import nn
 
 from kdzoo import config
 from kdzoo.contracts.subject import Subject
-from kdzoo.distiller import Distiller
+from kdzoo.core.base import Distiller
 from kdzoo.errors import ConfigError
 
 BAD_NUMBERS: tuple[Any, ...] = (math.nan, math.inf, -1.0, True, "much")

@@ -7,12 +7,12 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from kdzoo.batch import Batch, as_batch
-from kdzoo.checkpoint import load_student, save_model
 from kdzoo.contracts.compare import difference, largest_gap, lasting_state, weighted_loss
 from kdzoo.contracts.crashes import Crashes, crash_everywhere
 from kdzoo.contracts.ranks import data_parallel_gaps
 from kdzoo.contracts.subject import EXACT, Subject, Trained
+from kdzoo.core.batch import Batch, as_batch
+from kdzoo.storage.checkpoint import load_student, save_model
 
 
 def check_training(subject: Subject) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdzoo.batch import Batch
-from kdzoo.distiller import Distiller
+from kdzoo.core.base import Distiller
+from kdzoo.core.batch import Batch
 
 
 def weighted_loss(distiller: Distiller, batch: Batch) -> Tensor:

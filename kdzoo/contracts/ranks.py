@@ -10,9 +10,9 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from kdzoo.checkpoint import read_checkpoint
 from kdzoo.contracts.compare import largest_gap
 from kdzoo.contracts.subject import EXACT, Subject
+from kdzoo.storage.checkpoint import read_checkpoint
 
 
 def data_parallel_gaps(subjects: Mapping[str, Subject]) -> dict[str, float]:

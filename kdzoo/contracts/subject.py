@@ -12,12 +12,13 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from kdzoo import config, progress, teachers
-from kdzoo.batch import Batch, as_batch
-from kdzoo.checkpoint import read_checkpoint
-from kdzoo.distiller import Distiller
-from kdzoo.job import Job, for_seed, start
-from kdzoo.training import History, fit
+from kdzoo import config
+from kdzoo.core.base import Distiller
+from kdzoo.core.batch import Batch, as_batch
+from kdzoo.run import progress, teachers
+from kdzoo.run.job import Job, for_seed, start
+from kdzoo.run.training import History, fit
+from kdzoo.storage.checkpoint import read_checkpoint
 
 FEW_SAMPLES = {"train_size": 44, "val_size": 20, "batch_size": 16}
 """Settings of data that have them, which make checks quick."""
@@ -33,7 +34,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "kdzoo.models.HVAE": {"width": 8, "latents": [4, 3]},
     "kdzoo.models.RNNLM": {"hidden": 8, "embedding": 4},
     "kdzoo.automata.PFA": {"states": 3},
-    "kdzoo.synthetic.SyntheticSet": {"steps": 3},
+    "kdzoo.dataset_distillation.SyntheticSet": {"steps": 3},
 }
 """Settings of packaged classes that make checks quick; dropout and shifts, so that randomness counts."""
 

@@ -1,34 +1,35 @@
 """Data modules whose batches are dictionaries and whose training order can be resumed at any batch."""
 
+from kdzoo.core.batch import IGNORE, Batch
+from kdzoo.core.data_module import BatchData
+from kdzoo.core.randomness import mix_seed
+from kdzoo.core.samplers import EpochBatches
 from kdzoo.data.adapt import AdaptedData
 from kdzoo.data.arrays import ArrayData, NpzData
-from kdzoo.data.celeba import CelebA
-from kdzoo.data.cifar10 import CIFAR10
-from kdzoo.data.contract import IGNORE, Batch, BatchData
-from kdzoo.data.digits import Digits
-from kdzoo.data.docstrings import Docstrings
-from kdzoo.data.generated import UHL, GeneratedStrings, RandomAutomaton, Reber, Tomita
-from kdzoo.data.iam_ondb import IAMOnDB
-from kdzoo.data.kanji_strokes import KanjiStrokes
+from kdzoo.data.derived.sampled import SampledStrings
+from kdzoo.data.images.celeba import CelebA
+from kdzoo.data.images.cifar10 import CIFAR10
+from kdzoo.data.images.digits import Digits
+from kdzoo.data.images.mnist import MNIST, FashionMNIST
+from kdzoo.data.images.svhn import SVHN
+from kdzoo.data.loading.parts import Part, Parts, PartsData
 from kdzoo.data.memory import InMemoryData
-from kdzoo.data.mnist import MNIST, FashionMNIST
-from kdzoo.data.old_faithful import OldFaithful
-from kdzoo.data.parts import Part, Parts, PartsData
-from kdzoo.data.pautomac import PAutomaC
-from kdzoo.data.points import PointData, Points
-from kdzoo.data.polymusic import PolyphonicMusic
-from kdzoo.data.randomness import mix_seed
-from kdzoo.data.real_sequences import RealSequences, SequenceData
-from kdzoo.data.sampled import SampledStrings
-from kdzoo.data.samplers import EpochBatches
-from kdzoo.data.sequences import Corpus, StringData
-from kdzoo.data.shakespeare_text import ShakespeareText
-from kdzoo.data.sst2 import SST2
-from kdzoo.data.string_files import StringFiles
-from kdzoo.data.svhn import SVHN
-from kdzoo.data.text import BlockData, TextBlocks
-from kdzoo.data.text_classes import ClassifiedTexts, TextClasses
-from kdzoo.data.tinyshakespeare import TinyShakespeare
+from kdzoo.data.points.old_faithful import OldFaithful
+from kdzoo.data.points.point_data import PointData, Points
+from kdzoo.data.sequences.generated import UHL, GeneratedStrings, RandomAutomaton, Reber, Tomita
+from kdzoo.data.sequences.iam_ondb import IAMOnDB
+from kdzoo.data.sequences.kanji_strokes import KanjiStrokes
+from kdzoo.data.sequences.pautomac import PAutomaC
+from kdzoo.data.sequences.polymusic import PolyphonicMusic
+from kdzoo.data.sequences.real_sequences import RealSequences, SequenceData
+from kdzoo.data.sequences.sequence_files import StringFiles
+from kdzoo.data.sequences.tinyshakespeare import TinyShakespeare
+from kdzoo.data.sequences.token_sequence_data import Corpus, StringData
+from kdzoo.data.text.blocks import BlockData, TextBlocks
+from kdzoo.data.text.docstrings import Docstrings
+from kdzoo.data.text.shakespeare_text import ShakespeareText
+from kdzoo.data.text.sst2 import SST2
+from kdzoo.data.text.text_classes import ClassifiedTexts, TextClasses
 
 __all__ = [
     "CIFAR10",

@@ -10,12 +10,14 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
-from kdzoo.checks import integer
-from kdzoo.data.contract import IGNORE, Batch, BatchData, batch_loader
-from kdzoo.data.convert import ConvertedBatches, Keys
-from kdzoo.data.fingerprint import hash_inputs
-from kdzoo.data.replay import ReplayedBatches
-from kdzoo.data.samplers import EpochBatches
+from kdzoo.core.batch import IGNORE, Batch
+from kdzoo.core.data_module import BatchData
+from kdzoo.core.samplers import EpochBatches
+from kdzoo.core.validation import integer
+from kdzoo.data.loading.batch_loader import batch_loader
+from kdzoo.data.loading.convert import ConvertedBatches, Keys
+from kdzoo.data.loading.fingerprint import hash_inputs
+from kdzoo.data.loading.replay import ReplayedBatches
 from kdzoo.errors import DataError
 
 _TRANSFER_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")

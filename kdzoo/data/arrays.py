@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from kdzoo.data.files import read_npz
+from kdzoo.data.files.folders import read_npz
 from kdzoo.data.memory import InMemoryData
 
 

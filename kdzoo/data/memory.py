@@ -7,13 +7,15 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from kdzoo.checks import integer
-from kdzoo.data.augment import Augment
-from kdzoo.data.contract import IGNORE, Batch, BatchData, batch_loader
-from kdzoo.data.fingerprint import hash_inputs
-from kdzoo.data.samplers import EpochBatches, check_batch_size
-from kdzoo.data.splits import Split, SplitPlan, Splits, plain_classes
-from kdzoo.data.tensors import checked_split
+from kdzoo.core.batch import IGNORE, Batch
+from kdzoo.core.data_module import BatchData
+from kdzoo.core.samplers import EpochBatches, check_batch_size
+from kdzoo.core.validation import integer
+from kdzoo.data.images.augment import Augment
+from kdzoo.data.loading.batch_loader import batch_loader
+from kdzoo.data.loading.fingerprint import hash_inputs
+from kdzoo.data.loading.splits import Split, SplitPlan, Splits, plain_classes
+from kdzoo.data.loading.tensors import checked_split
 from kdzoo.errors import ConfigError
 
 
@@ -52,7 +54,7 @@ class InMemoryData(BatchData):
         labels_per_class: training labels kept for each class, chosen by ``seed``; the other targets are
             ``IGNORE``; None keeps all.
         exclude_classes: classes that are left out of the train split only.
-        augment: mapping with keys shift, crop, flip (see :class:`kdzoo.data.augment.Augment`), or None.
+        augment: mapping with keys shift, crop, flip (see :class:`kdzoo.data.images.augment.Augment`), or None.
         train_size: use only so many training samples, always the same ones; None for all.
         num_classes: number of classes; None takes the largest training label + 1.
         seed: decides on labels, order and augmentation.

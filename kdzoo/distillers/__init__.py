@@ -1,27 +1,27 @@
 """The methods: one file each, wiring and no mathematics."""
 
-from kdzoo.distillers.baum_welch import BaumWelch
-from kdzoo.distillers.continual import Continual
-from kdzoo.distillers.coreset import Coreset
-from kdzoo.distillers.dataset import DatasetDistillation
-from kdzoo.distillers.dataset_poison import DatasetPoisoning
-from kdzoo.distillers.distilbert import DistilBERT
-from kdzoo.distillers.dkd import DKD
-from kdzoo.distillers.evidence import Evidence
-from kdzoo.distillers.feature_kd import FeatureKD
-from kdzoo.distillers.fgw_pfa import FGWPFA
-from kdzoo.distillers.growing_mps import GrowingMPS
-from kdzoo.distillers.logit_kd import LogitKD
-from kdzoo.distillers.logit_mse import LogitMSE
-from kdzoo.distillers.mps_distance import MPSDistance
-from kdzoo.distillers.online_pfa import OnlinePFA
-from kdzoo.distillers.ot_pfa import OTPFA
-from kdzoo.distillers.relational_kd import RelationalKD
-from kdzoo.distillers.semi_auxiliary import SemiAuxiliary
-from kdzoo.distillers.sketch import Sketch
-from kdzoo.distillers.sketched_kd import SketchedKD
-from kdzoo.distillers.supervised import Supervised
-from kdzoo.distillers.sweep_mps import SweepMPS
+from kdzoo.distillers.automata.baum_welch import BaumWelch
+from kdzoo.distillers.automata.fgw_pfa import FGWPFA
+from kdzoo.distillers.automata.online_pfa import OnlinePFA
+from kdzoo.distillers.automata.ot_pfa import OTPFA
+from kdzoo.distillers.datasets.coreset import Coreset
+from kdzoo.distillers.datasets.dataset_distillation import DatasetDistillation
+from kdzoo.distillers.datasets.dataset_poisoning import DatasetPoisoning
+from kdzoo.distillers.features.feature_kd import FeatureKD
+from kdzoo.distillers.features.relational_kd import RelationalKD
+from kdzoo.distillers.generative.continual import Continual
+from kdzoo.distillers.generative.elbo import Evidence
+from kdzoo.distillers.generative.semi_auxiliary import SemiAuxiliary
+from kdzoo.distillers.logits.dkd import DKD
+from kdzoo.distillers.logits.logit_kd import LogitKD
+from kdzoo.distillers.logits.logit_mse import LogitMSE
+from kdzoo.distillers.logits.supervised import Supervised
+from kdzoo.distillers.tensor_networks.growing_mps import GrowingMPS
+from kdzoo.distillers.tensor_networks.mps_distance import MPSDistance
+from kdzoo.distillers.tensor_networks.sketch import Sketch
+from kdzoo.distillers.tensor_networks.sketched_kd import SketchedKD
+from kdzoo.distillers.tensor_networks.sweep_mps import SweepMPS
+from kdzoo.distillers.text.distilbert import DistilBERT
 
 __all__ = [
     "DKD",

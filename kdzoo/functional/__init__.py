@@ -4,14 +4,7 @@ from kdzoo.functional.encoders import attention_kl, cosine_distance, mean_by_tex
 from kdzoo.functional.features import attention_map, attention_transfer, hint_mse
 from kdzoo.functional.fgw.barycenter import Barycenter, fgw_barycenter
 from kdzoo.functional.fgw.graph import Edges
-from kdzoo.functional.logits import (
-    centred_mse,
-    decoupled_kl,
-    hard_target_ce,
-    most_likely,
-    soft_target_kl,
-    top_k_kl,
-)
+from kdzoo.functional.logits import centred_mse, decoupled_kl, hard_target_ce, most_likely, soft_target_kl, top_k_kl
 from kdzoo.functional.relations import angle_relation, distance_relation
 
 __all__ = [

@@ -15,7 +15,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from kdzoo.functional._checks import check_floating, check_same_shape
 
 
-def hint_mse(student: Float[Tensor, "b *d"], teacher: Float[Tensor, "b *d"]) -> Float64[Tensor, " b"]:
+def hint_mse(student: Float[Tensor, " b *d"], teacher: Float[Tensor, " b *d"]) -> Float64[Tensor, " b"]:
     r"""Mean squared difference of the student's features and the teacher's hint, per sample.
 
     .. math:: \frac{1}{d} \sum_{j=1}^{d} (s_j - t_j)^2

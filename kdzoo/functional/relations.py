@@ -15,7 +15,7 @@ from torch.nn.functional import smooth_l1_loss
 from kdzoo.functional._checks import check_floating
 
 
-def distance_relation(student: Float[Tensor, "b *d1"], teacher: Float[Tensor, "b *d2"]) -> Float64[Tensor, " b"]:
+def distance_relation(student: Float[Tensor, " b *d1"], teacher: Float[Tensor, " b *d2"]) -> Float64[Tensor, " b"]:
     r"""Huber loss between the distances of samples in the student and in the teacher, mean over a sample's pairs.
 
     .. math:: \psi(t_i, t_j) = \frac{\|t_i - t_j\|_2}{\mu}, \qquad
@@ -48,7 +48,7 @@ def distance_relation(student: Float[Tensor, "b *d1"], teacher: Float[Tensor, "b
     return gaps.sum(1) / others
 
 
-def angle_relation(student: Float[Tensor, "b *d1"], teacher: Float[Tensor, "b *d2"]) -> Float64[Tensor, " b"]:
+def angle_relation(student: Float[Tensor, " b *d1"], teacher: Float[Tensor, " b *d2"]) -> Float64[Tensor, " b"]:
     r"""Huber loss between the angles that samples form in the student and in the teacher, mean over a vertex's pairs.
 
     .. math:: \psi(t_i, t_j, t_k) = \cos \angle t_i t_j t_k, \qquad

@@ -3,13 +3,13 @@
 from kdzoo.errors import ConfigError
 from kdzoo.kinds.automaton import Automaton
 from kdzoo.kinds.classifier import Classifier
-from kdzoo.kinds.data_set import DataSet
 from kdzoo.kinds.encoder import Encoder
 from kdzoo.kinds.graphical_model import GraphicalModelKind
 from kdzoo.kinds.kind import Kind
 from kdzoo.kinds.language_model import LanguageModelKind
 from kdzoo.kinds.masked_lm import MaskedLM
 from kdzoo.kinds.poison import Poison
+from kdzoo.kinds.synthetic_set import DataSet
 
 KINDS: dict[str, Kind] = {
     kind.name: kind

@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from kdzoo.automata import PFA, drawing, queries
+from kdzoo.automata import PFA, automaton_plots, queries
 from kdzoo.automata.exchange.dot import write_dot
 from kdzoo.automata.exchange.openfst import write_openfst
 from kdzoo.automata.exchange.pautomac import write_model
-from kdzoo.batch import Batch
+from kdzoo.core.batch import Batch
 from kdzoo.errors import ConfigError
 from kdzoo.kinds.language_model import LanguageModelKind
 
@@ -54,7 +54,7 @@ class Automaton(LanguageModelKind):
         student = models["student"]
         if not isinstance(student, PFA) or student.states > DRAWN_STATES:
             return []
-        return [drawing.draw(student, folder / "automaton.png", _names(data))]
+        return [automaton_plots.draw(student, folder / "automaton.png", _names(data))]
 
     def export(self, model: nn.Module, folder: Path, data: Any = None) -> list[Path]:
         """Write the automaton for Graphviz, for OpenFst and in the format of the PAutomaC competition."""

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from kdzoo import plotting
-from kdzoo.batch import Batch, as_batch, labelled_positions, labelled_samples, labels
+from kdzoo.core.batch import Batch, as_batch, labelled_positions, labelled_samples, labels
 from kdzoo.errors import ConfigError
 from kdzoo.functional import hard_target_ce
 from kdzoo.kinds.logits import check_logits
 from kdzoo.kinds.text_kind import TextKind
 from kdzoo.metrics import Agreement, TeacherKL
 from kdzoo.models import MPS, PatchMPS
-from kdzoo.tensor_networks import drawing
+from kdzoo.tensor_networks import mps_plots
 from kdzoo.tensor_networks.relevance import saliency
 from kdzoo.tensor_networks.sobol import feature_moments, pairwise_indices, sobol_indices
 
@@ -138,14 +138,14 @@ class Classifier(TextKind):
         drawn = {role: as_chain(model, measured, images) for role, model in chains.items()}
         file = folder / "sobol_pairs.png"
         if images.ndim != 4 or not classes:
-            return [*drawing.portraits(drawn, folder), pair_tables(drawn, file)]
+            return [*mps_plots.portraits(drawn, folder), pair_tables(drawn, file)]
         of_own_class = torch.arange(len(classes)), torch.tensor(classes)
         slopes = {}
         if "teacher" in models:
             with suppress(ConfigError):  # it has no gradients
                 slopes["teacher"] = saliency(models["teacher"], images)[of_own_class]
-        examples = drawing.Examples(images, classes, slopes)
-        return [*drawing.portraits(drawn, folder, examples), pairs_on_images(drawn, examples, file)]
+        examples = mps_plots.Examples(images, classes, slopes)
+        return [*mps_plots.portraits(drawn, folder, examples), pairs_on_images(drawn, examples, file)]
 
 
 def inputs_of(batches: Iterable[Any], count: int) -> Tensor:
@@ -165,14 +165,14 @@ def one_of_each_class(batches: Iterable[Any]) -> tuple[Tensor, list[int]]:
     return inputs[[int((target == one).nonzero()[0]) for one in classes]], classes
 
 
-def as_chain(model: MPS, measured: Tensor, shown: Tensor) -> drawing.Chain:
+def as_chain(model: MPS, measured: Tensor, shown: Tensor) -> mps_plots.Chain:
     """Return a matrix product state as it is drawn, with the features of inputs [n, ...] in the order of its sites."""
 
     def features(inputs: Tensor) -> Tensor:
         with torch.no_grad():
             return model.features(inputs.to(model.cores)).double().cpu()
 
-    return drawing.Chain(
+    return mps_plots.Chain(
         sites=[core.cpu() for core in model.sites()],
         centre=model.centre.detach().double().cpu(),
         out_site=model.out_site,
@@ -183,7 +183,7 @@ def as_chain(model: MPS, measured: Tensor, shown: Tensor) -> drawing.Chain:
     )
 
 
-def pairs_of(chain: drawing.Chain) -> tuple[Tensor, Tensor]:
+def pairs_of(chain: mps_plots.Chain) -> tuple[Tensor, Tensor]:
     """Return the inputs that matter most, by position [k], and the Sobol indices of their pairs [outputs, k, k]."""
     tensors = chain.sites, chain.centre, chain.out_site, feature_moments(chain.phi)
     total = sobol_indices(*tensors).total.amax(0)
@@ -192,7 +192,7 @@ def pairs_of(chain: drawing.Chain) -> tuple[Tensor, Tensor]:
     return chain.order[chosen], pairwise_indices(*tensors, chosen.tolist())
 
 
-def pairs_on_images(chains: Mapping[str, drawing.Chain], examples: drawing.Examples, path: Path) -> Path:
+def pairs_on_images(chains: Mapping[str, mps_plots.Chain], examples: mps_plots.Examples, path: Path) -> Path:
     """Draw the strongest pairs of pixels, or patches, of every class on an image of it."""
     height, width = examples.images.shape[2:]
     rows: dict[str, list[plotting.Pairs]] = {}
@@ -212,7 +212,7 @@ def pairs_on_images(chains: Mapping[str, drawing.Chain], examples: drawing.Examp
     return plotting.pairs_on_pictures(pictures, rows, names, path, title=PAIRS_TITLE + "; below: the largest")
 
 
-def pair_tables(chains: Mapping[str, drawing.Chain], path: Path) -> Path:
+def pair_tables(chains: Mapping[str, mps_plots.Chain], path: Path) -> Path:
     """Draw the largest Sobol index of a class for every pair of the inputs that matter most."""
     tables = {}
     for name, chain in chains.items():

@@ -10,13 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from kdzoo import plotting
-from kdzoo.batch import Batch, as_batch
-from kdzoo.data.contract import IGNORE
+from kdzoo.core.batch import IGNORE, Batch, as_batch
+from kdzoo.core.inference import inference
 from kdzoo.errors import ConfigError
-from kdzoo.inference import inference
 from kdzoo.kinds.text_kind import TextKind
-from kdzoo.language import device_of
 from kdzoo.metrics.probe import probe_accuracy, similarity_correlation
+from kdzoo.text.language_model import device_of
 
 PROBED = 5000
 """Training texts that the linear probe learns from."""

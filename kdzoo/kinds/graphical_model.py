@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from kdzoo import plotting
-from kdzoo.batch import Batch, as_batch
+from kdzoo.core.batch import Batch, as_batch
+from kdzoo.core.inference import inference
 from kdzoo.errors import ConfigError
 from kdzoo.functional import samples as distances
-from kdzoo.graphical import Graph, drawing
-from kdzoo.graphical.diagnostics import advice, diagnose
-from kdzoo.graphical.paired import check_partners
-from kdzoo.inference import inference
-from kdzoo.kinds.judges import Judges, some_batches, steps_of
+from kdzoo.graphical_models import Graph, sample_plots
+from kdzoo.graphical_models.diagnostics import advice, diagnose
+from kdzoo.graphical_models.paired import check_partners
+from kdzoo.kinds.feature_extractors import Judges, some_batches, steps_of
 from kdzoo.kinds.kind import Kind
 
 MOST = 1024
@@ -90,7 +90,7 @@ class GraphicalModelKind(Kind):
     """
 
     name: ClassVar[str] = "graphical_model"
-    needs: ClassVar[str] = "a directed graphical model (kdzoo.graphical.Graph)"
+    needs: ClassVar[str] = "a directed graphical model (kdzoo.graphical_models.Graph)"
     score: ClassVar[str] = "frechet"
     lower_is_better: ClassVar[bool] = True
     untaught: ClassVar[str] = "kdzoo.distillers.Evidence"
@@ -241,7 +241,7 @@ class GraphicalModelKind(Kind):
 
     def portraits(self, models: Mapping[str, nn.Module], folder: Path, data: Any = None) -> list[Path]:
         """Draw what models make of observations, of their latents and of noise, as far as it fits them and the data."""
-        return drawing.portraits(models, folder, data)
+        return sample_plots.portraits(models, folder, data)
 
 
 def _observations(rows: Sequence[Batch]) -> tuple[Tensor, Tensor | None]:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from kdzoo.batch import Batch
+from kdzoo.core.batch import Batch
 
 
 class Kind(ABC):

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from kdzoo import plotting
 from kdzoo.automata.compare import pautomac_score
-from kdzoo.batch import Batch, as_batch, labelled_positions, labels
+from kdzoo.core.batch import Batch, as_batch, labelled_positions, labels
 from kdzoo.errors import ConfigError
 from kdzoo.functional import soft_target_kl
 from kdzoo.kinds.kind import Kind
 from kdzoo.kinds.logits import check_logits
-from kdzoo.language import device_of
+from kdzoo.text.language_model import device_of
 
 PROTOCOL = ("start", "step", "next_log_probs", "hidden")
 
@@ -51,7 +51,9 @@ class LanguageModelKind(Kind):
     """
 
     name: ClassVar[str] = "language_model"
-    needs: ClassVar[str] = "a language model (kdzoo.language.LanguageModel) that is called with strings [b, T]"
+    needs: ClassVar[str] = (
+        "a language model (kdzoo.text.language_model.LanguageModel) that is called with strings [b, T]"
+    )
     score: ClassVar[str] = "log_prob"
     untaught: ClassVar[str] = "kdzoo.distillers.Supervised"
 

@@ -2,9 +2,9 @@
 
 from torch import Tensor, nn
 
-from kdzoo.batch import Batch
+from kdzoo.core.batch import Batch
+from kdzoo.core.inference import inference
 from kdzoo.errors import ConfigError
-from kdzoo.inference import inference
 
 
 def check_logits(role: str, model: nn.Module, batch: Batch, *, noun: str, size: tuple[str, int]) -> None:

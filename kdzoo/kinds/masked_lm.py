@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from kdzoo import plotting
-from kdzoo.batch import Batch, as_batch, labelled_positions, labels
+from kdzoo.core.batch import Batch, as_batch, labelled_positions, labels
 from kdzoo.errors import ConfigError
 from kdzoo.functional import soft_target_kl
 from kdzoo.kinds.logits import check_logits
 from kdzoo.kinds.text_kind import TextKind
-from kdzoo.language import device_of
+from kdzoo.text.language_model import device_of
 
 COMPARED = 4096
 """Masked tokens whose whole distributions are kept, to compare them with the teacher's."""

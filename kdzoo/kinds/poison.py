@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from kdzoo.batch import Batch, labelled_samples
+from kdzoo.core.batch import Batch, labelled_samples
+from kdzoo.dataset_distillation import PoisonSet, evaluation_networks
+from kdzoo.dataset_distillation.poisoning import poisoning_effect
 from kdzoo.errors import ConfigError
-from kdzoo.kinds.data_set import DataSet, Predictions
-from kdzoo.synthetic import PoisonSet, judging
-from kdzoo.synthetic.poisoning import poisoning_effect
+from kdzoo.kinds.synthetic_set import DataSet, Predictions
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Poison(DataSet):
     """Measured like every data set, and by the four measures of the attack."""
 
     name: ClassVar[str] = "poison"
-    needs: ClassVar[str] = "a poisoned data set (kdzoo.synthetic.PoisonSet)"
+    needs: ClassVar[str] = "a poisoned data set (kdzoo.dataset_distillation.PoisonSet)"
 
     def owns(self, model: nn.Module) -> bool:
         """Return whether it is a poisoned set."""
@@ -50,7 +50,8 @@ class Poison(DataSet):
             return Attack(**vars(after), before=after.logits, classes=None)
         inputs, _ = labelled_samples(rows)
         before = {
-            name: judging.said(one, one.held_out().to(model.images), inputs) for name, one in model.learners.items()
+            name: evaluation_networks.said(one, one.held_out().to(model.images), inputs)
+            for name, one in model.learners.items()
         }
         return Attack(**vars(after), before=before, classes=(model.source, model.target))
 

@@ -9,7 +9,7 @@ from torch import nn
 from kdzoo.errors import ConfigError
 from kdzoo.kinds import transformers_export
 from kdzoo.kinds.kind import Kind
-from kdzoo.reading import Reader
+from kdzoo.text.transformer import Reader
 
 
 class TextKind(Kind):

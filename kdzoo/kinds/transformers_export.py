@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdzoo import atomic
-from kdzoo.batch import as_batch
+from kdzoo.core.batch import as_batch
+from kdzoo.core.inference import inference
 from kdzoo.errors import CheckpointError, ConfigError
-from kdzoo.inference import inference
 from kdzoo.models.transformer import Transformer
+from kdzoo.storage import atomic
 
 FOLDER, PROGRAM = "hf", "program.pt2"
 TOLERANCE = 1e-5

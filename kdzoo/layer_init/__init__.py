@@ -8,9 +8,9 @@ from kdzoo.layer_init.architecture import architecture_of, as_distilbert, build,
 from kdzoo.layer_init.choice import chosen_layers
 from kdzoo.layer_init.copying import copy_layers
 from kdzoo.layer_init.cutting import shortened
-from kdzoo.layer_init.drawing import draw_search
 from kdzoo.layer_init.objectives import fidelity, loss, probe
 from kdzoo.layer_init.search import Search, best_layers
+from kdzoo.layer_init.search_plot import draw_search
 
 __all__ = [
     "Search",

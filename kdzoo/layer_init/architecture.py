@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-from kdzoo import checks
+from kdzoo.core import validation
 from kdzoo.errors import ConfigError
 from kdzoo.layer_init.choice import chosen_layers
 from kdzoo.layer_init.cutting import shorten_config
@@ -111,14 +111,14 @@ def as_distilbert(architecture: Mapping[str, Any], depth: int) -> dict[str, Any]
         Sanh et al. 2019, "DistilBERT", section 3.
     """
     model_class, bert = _resolved(architecture)
-    wanted = checks.choice("model_class", model_class.__name__, tuple(DISTILBERT))
+    wanted = validation.choice("model_class", model_class.__name__, tuple(DISTILBERT))
     for name, value in (("is_decoder", False), ("add_cross_attention", False), ("layer_norm_eps", 1e-12)):
         if getattr(bert, name) != value:
             raise ConfigError(f"{name} must be {value} for a DistilBERT of the same layers, got {getattr(bert, name)}")
     plain = _plain(bert)
     config = {
         "model_type": "distilbert",
-        "n_layers": checks.integer("depth", depth, 1, _depth(architecture, bert)),
+        "n_layers": validation.integer("depth", depth, 1, _depth(architecture, bert)),
         "dim": bert.hidden_size,
         "n_heads": bert.num_attention_heads,
         "hidden_dim": bert.intermediate_size,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from itertools import pairwise
 
-from kdzoo import checks
+from kdzoo.core import validation
 from kdzoo.errors import ConfigError
 
 NAMES = ("every_other", "first", "last")
@@ -33,8 +33,8 @@ def chosen_layers(which: str | Sequence[int], n_teacher: int, n_student: int | N
     Source:
         Sanh et al. 2019, "DistilBERT", section 3, and the lists of its code.
     """
-    deep = checks.integer("n_teacher", n_teacher)
-    shallow = None if n_student is None else checks.integer("n_student", n_student, 1, deep)
+    deep = validation.integer("n_teacher", n_teacher)
+    shallow = None if n_student is None else validation.integer("n_student", n_student, 1, deep)
     if not isinstance(which, str):
         return _listed(which, deep, shallow)
     count = max(deep // 2, 1) if shallow is None else shallow
@@ -50,7 +50,7 @@ def chosen_layers(which: str | Sequence[int], n_teacher: int, n_student: int | N
 def _listed(which: Sequence[int], deep: int, shallow: int | None) -> tuple[int, ...]:
     if not isinstance(which, Sequence) or not which:
         raise ConfigError(f"layers must be one of {', '.join(NAMES)} or a list of numbers, got {which!r}")
-    numbers = tuple(checks.integer(f"layers[{i}]", number, 0, deep - 1) for i, number in enumerate(which))
+    numbers = tuple(validation.integer(f"layers[{i}]", number, 0, deep - 1) for i, number in enumerate(which))
     if any(one >= after for one, after in pairwise(numbers)):
         raise ConfigError(f"layers must be strictly increasing, got {list(numbers)}")
     if shallow is not None and len(numbers) != shallow:

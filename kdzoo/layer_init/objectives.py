@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, cross_entropy
 
-from kdzoo import checks
+from kdzoo.core import validation
+from kdzoo.core.inference import inference
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.inference import inference
 
 Batches = Iterable[Mapping[str, Tensor]]
 Score = Callable[[Any], float]
@@ -130,7 +130,7 @@ def loss(batches: Batches, teacher: Any, *, pad_id: int | None) -> Score:
 
 def _texts(batches: Batches, pad_id: int | None) -> list[Tensor]:
     if pad_id is not None:
-        checks.integer("pad_id", pad_id, 0)
+        validation.integer("pad_id", pad_id, 0)
     texts = [batch["input"] for batch in batches]
     if not sum(len(ids) for ids in texts):
         raise DataError("held-out batches must have at least one text, got none")

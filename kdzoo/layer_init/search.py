@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from kdzoo import checks
+from kdzoo.core import validation
 from kdzoo.errors import ConfigError
 from kdzoo.layer_init.anatomy import layers_of
 from kdzoo.layer_init.choice import chosen_layers
@@ -61,8 +61,8 @@ def best_layers(
         (0, 2)
     """
     deep = len(layers_of(teacher, path)[1])
-    shallow = checks.integer("depth", depth, 1, deep)
-    limit = checks.integer("most", most)
+    shallow = validation.integer("depth", depth, 1, deep)
+    limit = validation.integer("most", most)
     scores: dict[Layers, float] = {}
 
     def value(layers: Layers) -> float:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kdzoo import checks
+from kdzoo.core import validation
 from kdzoo.errors import ConfigError, DataError
 
 STAGES = 3
@@ -89,10 +89,10 @@ class RandomConvNet(Extractor):
         super().__init__()
         self.in_shape = _sample_shape(in_shape)
         is_image = len(self.in_shape) == 3
-        first = checks.integer("width", width) * (1 if is_image else 2)
+        first = validation.integer("width", width) * (1 if is_image else 2)
         widths = [first * 2**stage for stage in range(STAGES)]
         kernel = (3, 3) if is_image else ()
-        generator = torch.Generator().manual_seed(checks.integer("seed", seed, least=0))
+        generator = torch.Generator().manual_seed(validation.integer("seed", seed, least=0))
         sizes = [(n_out, n_in, *kernel) for n_in, n_out in zip((self.in_shape[0], *widths), widths, strict=False)]
         self.weights = nn.ParameterList(_normal(generator, size, _he_deviation(size)) for size in sizes)
         self.biases = nn.ParameterList(_normal(generator, (n_out,), BIAS) for n_out in widths)
@@ -125,7 +125,7 @@ class RandomConvNet(Extractor):
 
 
 def _sample_shape(in_shape: Sequence[int]) -> tuple[int, ...]:
-    shape = checks.integers("in_shape", in_shape)
+    shape = validation.integers("in_shape", in_shape)
     if len(shape) not in (1, 3) or min(shape[1:], default=LEAST_SIDE) < LEAST_SIDE:
         least = f"height and width >= {LEAST_SIDE}"
         raise ConfigError(f"in_shape must be (channels, height, width) with {least}, or (size,), got {shape}")
@@ -183,7 +183,7 @@ class PrincipalComponents(Extractor):
         References:
             Jolliffe: Principal component analysis. 2nd edition 2002, section 3.5 (singular values).
         """
-        most = checks.integer("components", components)
+        most = validation.integer("components", components)
         if samples.ndim < 2 or len(samples) < 2 or not samples.isfinite().all():
             raise DataError(f"samples must be finite and [n, ...] with n >= 2, got {tuple(samples.shape)}")
         flat = samples.detach().flatten(1).double()

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from kdzoo import checks
+from kdzoo.core import validation
+from kdzoo.core.inference import inference
 from kdzoo.errors import DataError
 from kdzoo.functional import samples
-from kdzoo.inference import inference
 
 
 class SampleMetric(Metric):
@@ -73,7 +73,7 @@ class FrechetDistance(SampleMetric):
 
     def __init__(self, extractor: nn.Module | None = None, *, squared: bool = True) -> None:
         super().__init__(extractor)
-        self.squared = checks.flag("squared", squared)
+        self.squared = validation.flag("squared", squared)
 
     def between(self, real: Tensor, generated: Tensor) -> Tensor:
         """Return the distance; see :func:`kdzoo.functional.samples.frechet_distance`."""
@@ -98,7 +98,7 @@ class MeanDiscrepancy(SampleMetric):
 
     def __init__(self, extractor: nn.Module | None = None, *, bandwidth: float = 1.0) -> None:
         super().__init__(extractor)
-        self.bandwidth = checks.positive("bandwidth", bandwidth)
+        self.bandwidth = validation.positive("bandwidth", bandwidth)
 
     def between(self, real: Tensor, generated: Tensor) -> Tensor:
         """Return the discrepancy, >= 0."""
@@ -138,7 +138,7 @@ class PrecisionRecallDensityCoverage(SampleMetric):
 
     def __init__(self, extractor: nn.Module | None = None, *, neighbours: int = 5) -> None:
         super().__init__(extractor)
-        self.neighbours = checks.integer("neighbours", neighbours)
+        self.neighbours = validation.integer("neighbours", neighbours)
 
     def between(self, real: Tensor, generated: Tensor) -> dict[str, Tensor]:
         """Return ``precision``, ``recall``, ``density`` and ``coverage``."""
@@ -168,9 +168,9 @@ def bootstrap(
         raise DataError(f"paired samples must be as many, got {len(real)} and {len(generated)}")
     generator = torch.Generator().manual_seed(seed)
     values = []
-    for _ in range(checks.integer("resamples", resamples)):
+    for _ in range(validation.integer("resamples", resamples)):
         rows = [torch.randint(len(one), (len(one),), generator=generator) for one in (real, generated)]
         values.append(metric.between(real[rows[0]], generated[rows[0] if paired else rows[1]]))
-    tail = (1 - checks.number("level", level, 0.0, 1.0)) / 2
+    tail = (1 - validation.number("level", level, 0.0, 1.0)) / 2
     low, high = torch.stack(values).quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64))
     return low, high

@@ -6,15 +6,14 @@ the data; everything else has a default that its file in `conf/student/` repeats
 
 from kdzoo.models.bert import Bert
 from kdzoo.models.causal_lm import CausalLM
-from kdzoo.models.committee import Committee
 from kdzoo.models.conv_hvae import ConvHVAE
 from kdzoo.models.convnet import ConvNet
 from kdzoo.models.ensemble import Ensemble
 from kdzoo.models.helmholtz import HelmholtzMachine, kl_by_quadrature
 from kdzoo.models.hf import HFModel
 from kdzoo.models.hvae import HVAE
-from kdzoo.models.layers import Layers
 from kdzoo.models.lenet import LeNet
+from kdzoo.models.lm_ensemble import Committee
 from kdzoo.models.mlp import MLP
 from kdzoo.models.mps import MPS
 from kdzoo.models.mps_classifier import MPSClassifier
@@ -25,6 +24,7 @@ from kdzoo.models.rnn_lm import RNNLM
 from kdzoo.models.stacked_mps import StackedMPS
 from kdzoo.models.transformer import Transformer
 from kdzoo.models.transformer_lm import TransformerLM
+from kdzoo.models.truncated import Layers
 from kdzoo.models.vrnn import VRNN, StrokeVRNN, VectorVRNN
 
 __all__ = [

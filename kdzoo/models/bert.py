@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from kdzoo import checks
+from kdzoo.core import validation
 from kdzoo.errors import ConfigError
 from kdzoo.layer_init import build
 from kdzoo.models.hf import import_transformers
-from kdzoo.models.neighbours import look_at_neighbours
+from kdzoo.models.local_attention import look_at_neighbours
 from kdzoo.models.transformer import HEADS, TASKS, Transformer
 
 STARTS = ("neighbours", "random")
@@ -30,7 +30,7 @@ class Bert(Transformer):
         max_length: Tokens of the longest text, >= 1.
         dropout: Probability of dropping a unit or an attention weight, in [0, 1).
         start: `neighbours`, where heads of the first layer look at the tokens beside their own
-            (`kdzoo.models.neighbours`), by which little text teaches more than the frequencies of tokens; or `random`,
+            (`kdzoo.models.local_attention`), by which little text teaches more than the frequencies of tokens; or `random`,
             BERT's own.
 
     Raises:
@@ -57,31 +57,31 @@ class Bert(Transformer):
         start: str = "neighbours",
     ) -> None:
         import_transformers(type(self).__name__)
-        width, n_heads = checks.integer("hidden_size", hidden_size), checks.integer("heads", heads)
+        width, n_heads = validation.integer("hidden_size", hidden_size), validation.integer("heads", heads)
         if width % n_heads:
             raise ConfigError(f"hidden_size={width} must be a multiple of heads={n_heads}")
-        tokens = checks.integer("vocab_size", vocab_size, least=2)
-        rate = checks.probability("dropout", dropout)
+        tokens = validation.integer("vocab_size", vocab_size, least=2)
+        rate = validation.probability("dropout", dropout)
         config: dict[str, Any] = {
             "model_type": "bert",
             "vocab_size": tokens,
-            "pad_token_id": checks.integer("pad_id", pad_id, 0, tokens - 1),
+            "pad_token_id": validation.integer("pad_id", pad_id, 0, tokens - 1),
             "hidden_size": width,
-            "num_hidden_layers": checks.integer("layers", layers),
+            "num_hidden_layers": validation.integer("layers", layers),
             "num_attention_heads": n_heads,
             "intermediate_size": 4 * width
             if intermediate_size is None
-            else checks.integer("intermediate_size", intermediate_size),
-            "max_position_embeddings": checks.integer("max_length", max_length),
+            else validation.integer("intermediate_size", intermediate_size),
+            "max_position_embeddings": validation.integer("max_length", max_length),
             "hidden_dropout_prob": rate,
             "attention_probs_dropout_prob": rate,
         }
-        if checks.choice("task", task, TASKS) == "classification":
+        if validation.choice("task", task, TASKS) == "classification":
             if num_classes is None:
                 raise ConfigError("num_classes is needed for task='classification'; allowed: an integer >= 1")
-            config["num_labels"] = checks.integer("num_classes", num_classes)
+            config["num_labels"] = validation.integer("num_classes", num_classes)
         super().__init__(build({"model_class": f"Bert{HEADS[task]}", "config": config}), task, tokenizer)
-        if checks.choice("start", start, STARTS) == "neighbours":
+        if validation.choice("start", start, STARTS) == "neighbours":
             if width // n_heads % 2:
                 raise ConfigError(f"start='neighbours' needs an even width of a head, got {width} / {n_heads}")
             look_at_neighbours(self.model.base_model)

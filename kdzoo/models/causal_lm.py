@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdzoo import checks
+from kdzoo.core import validation
 from kdzoo.errors import CheckpointError, ConfigError
-from kdzoo.language import Trace
 from kdzoo.models.hf import DTYPES, import_transformers, refuse_url
+from kdzoo.text.language_model import Trace
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class CausalLM(nn.Module):
 
     Example:
         >>> model = CausalLM("models/my-gpt2")  # doctest: +SKIP
-        >>> kdzoo.language.sample(model, 100, max_length=64, seed=0)  # doctest: +SKIP
+        >>> kdzoo.text.language_model.sample(model, 100, max_length=64, seed=0)  # doctest: +SKIP
 
     References:
         Wolf et al.: Transformers, state-of-the-art natural language processing. EMNLP 2020, arXiv:1910.03771.
@@ -78,8 +78,8 @@ class CausalLM(nn.Module):
         super().__init__()
         refuse_url(path, "a local folder, a config.json or a cached name")
         if vocab_size is not None:
-            vocab_size = checks.integer("vocab_size", vocab_size, least=2)
-        torch_dtype = DTYPES[checks.choice("dtype", dtype, tuple(DTYPES))]
+            vocab_size = validation.integer("vocab_size", vocab_size, least=2)
+        torch_dtype = DTYPES[validation.choice("dtype", dtype, tuple(DTYPES))]
         transformers = import_transformers(type(self).__name__)
         read = _new if Path(path).is_file() else _saved
         try:

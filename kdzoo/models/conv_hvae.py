@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from kdzoo import checks
+from kdzoo.core import validation
 from kdzoo.errors import ConfigError
-from kdzoo.graphical import Graph, Hidden, Latent, Normal, Target
+from kdzoo.graphical_models import Graph, Hidden, Latent, Normal, Target
 from kdzoo.models.hvae import SCALE, condition_nodes, condition_size, top_latent
 from kdzoo.models.shapes import image_shape
 
@@ -135,7 +135,10 @@ class ConvHVAE(Graph):
         conditional: bool = False,
     ) -> None:
         shape = channels, side, _ = _square(in_shape)
-        width, scale = checks.integer("width", width), None if scale is None else checks.positive("scale", scale)
+        width, scale = (
+            validation.integer("width", width),
+            None if scale is None else validation.positive("scale", scale),
+        )
         classes = condition_size(num_classes, conditional)
         label = ("label",) if classes else ()
         steps = [1] * (LEVELS - 1) + [side.bit_length() - LEVELS]  # halvings from each level to the one above

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from kdzoo import checks
+from kdzoo.core import validation
 from kdzoo.errors import ConfigError
 from kdzoo.models.mlp import ACTIVATIONS
 from kdzoo.models.shapes import image_shape
@@ -77,25 +77,25 @@ class ConvNet(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        widths = checks.integers("channels", channels)
-        if checks.integer("kernel_size", kernel_size) % 2 == 0:
+        widths = validation.integers("channels", channels)
+        if validation.integer("kernel_size", kernel_size) % 2 == 0:
             raise ConfigError(f"kernel_size must be odd, got {kernel_size}")
-        lost = kernel_size - 1 if checks.choice("padding", padding, PADDINGS) == "valid" else 0
+        lost = kernel_size - 1 if validation.choice("padding", padding, PADDINGS) == "valid" else 0
         n_in, *sides = image_shape(in_shape, _least_side(len(widths), lost), _reason(len(widths), kernel_size, lost))
         height, width = (_last_side(side, len(widths), lost) for side in sides)
-        norm = None if norm is None else checks.choice("norm", norm, tuple(NORMS))
-        activate = ACTIVATIONS[checks.choice("activation", activation, tuple(ACTIVATIONS))]
-        pool = POOLINGS[checks.choice("pooling", pooling, tuple(POOLINGS))]
-        dropout = checks.probability("dropout", dropout)
+        norm = None if norm is None else validation.choice("norm", norm, tuple(NORMS))
+        activate = ACTIVATIONS[validation.choice("activation", activation, tuple(ACTIVATIONS))]
+        pool = POOLINGS[validation.choice("pooling", pooling, tuple(POOLINGS))]
+        dropout = validation.probability("dropout", dropout)
         n_features = widths[-1] * height * width
-        hidden = checks.integer("hidden", hidden, least=0)
+        hidden = validation.integer("hidden", hidden, least=0)
 
         pairs = zip((n_in, *widths), widths, strict=False)
         convs = (nn.Conv2d(i, o, kernel_size, padding=padding, bias=norm is None) for i, o in pairs)
         self.blocks = nn.Sequential(*(_block(conv, norm, activate(), pool(2)) for conv in convs))
         self.dropout = nn.Dropout(dropout)
         self.fc = _hidden_layer(n_features, hidden, activate(), dropout) if hidden else nn.Identity()
-        self.head = nn.Linear(hidden or n_features, checks.integer("num_classes", num_classes))
+        self.head = nn.Linear(hidden or n_features, validation.integer("num_classes", num_classes))
 
     def forward(self, input: Tensor) -> Tensor:
         """Logits (batch, num_classes) of images (batch, *in_shape)."""

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdzoo import checks
+from kdzoo.core import validation
 from kdzoo.errors import ConfigError
-from kdzoo.models.mixing import logsumexp, module_list, shares
+from kdzoo.models.ensemble_members import logsumexp, module_list, shares
 
 
 class Ensemble(nn.Module):
@@ -52,7 +52,7 @@ class Ensemble(nn.Module):
         super().__init__()
         self.members = module_list(members)
         self.weights = shares(weights, len(members))
-        self.average = checks.choice("average", average, ("probabilities", "logits"))
+        self.average = validation.choice("average", average, ("probabilities", "logits"))
 
     def forward(self, input: Any) -> Tensor:
         """Logits (batch, classes) of any input that the members take."""

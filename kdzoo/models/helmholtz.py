@@ -15,10 +15,10 @@ import torch
 from numpy.polynomial.legendre import leggauss
 from torch import Tensor, nn
 
-from kdzoo import checks
+from kdzoo.core import validation
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.graphical import Bernoulli, Constant, Graph, Input, Latent, Normal, Target, per_sample
-from kdzoo.graphical.graph import Values
+from kdzoo.graphical_models import Bernoulli, Constant, Graph, Input, Latent, Normal, Target, per_sample
+from kdzoo.graphical_models.graph import Values
 from kdzoo.models.hvae import Perceptron
 
 SCALE = 0.5
@@ -57,9 +57,9 @@ class HelmholtzMachine(Graph):
     """
 
     def __init__(self, *, in_shape: Sequence[int], width: int = 2) -> None:
-        if checks.integers("in_shape", in_shape) != (2,):
+        if validation.integers("in_shape", in_shape) != (2,):
             raise ConfigError(f"in_shape must be (2,), a point in the plane, got {tuple(in_shape)}")
-        width, bits, number = checks.integer("width", width), Bernoulli((BITS,)), Normal((1,), SCALE)
+        width, bits, number = validation.integer("width", width), Bernoulli((BITS,)), Normal((1,), SCALE)
 
         def net(n_in: int, n_out: int) -> Perceptron:
             return Perceptron([n_in, width, n_out])
@@ -187,7 +187,7 @@ def kl_by_quadrature(teacher: HelmholtzMachine, student: HelmholtzMachine, *, po
         student: whose log density is compared.
         points: of each panel and coordinate, >= 1.
     """
-    points = checks.integer("points", points)
+    points = validation.integer("points", points)
     first, second = (copy.deepcopy(model).double() for model in (teacher, student))
     with torch.no_grad():
         y1, weights1 = _panels(*first._extent("y1"), [], points)

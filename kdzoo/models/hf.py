@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdzoo import checks
+from kdzoo.core import validation
 from kdzoo.errors import CheckpointError, ConfigError
 from kdzoo.models.transformer import TASKS, Transformer
-from kdzoo.vocabulary import fingerprint, library, load_tokenizer
+from kdzoo.text.tokenizers import fingerprint, library, load_tokenizer
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 AUTO = {"mlm": "AutoModelForMaskedLM", "classification": "AutoModelForSequenceClassification", "embedding": "AutoModel"}
@@ -32,7 +32,7 @@ class HFModel(Transformer):
         num_classes: Of a classifier, the number of logits, >= 1; None for the folder's own. Without a head in
             the folder there is a new one.
         vocab_size: Number of tokens that the data have; refused if it is more than the folder's. None for any.
-        tokenizer: Fingerprint of the tokenizer that makes the data's ids (`kdzoo.vocabulary.fingerprint`); refused if
+        tokenizer: Fingerprint of the tokenizer that makes the data's ids (`kdzoo.text.tokenizers.fingerprint`); refused if
             the folder has another one. None for any.
         dtype: float32, float16 or bfloat16.
 
@@ -65,10 +65,10 @@ class HFModel(Transformer):
         dtype: str = "float32",
     ) -> None:
         refuse_url(path, "a local folder or a cached name")
-        checks.choice("task", task, TASKS)
+        validation.choice("task", task, TASKS)
         if num_classes is not None:
-            num_classes = checks.integer("num_classes", num_classes)
-        torch_dtype = DTYPES[checks.choice("dtype", dtype, tuple(DTYPES))]
+            num_classes = validation.integer("num_classes", num_classes)
+        torch_dtype = DTYPES[validation.choice("dtype", dtype, tuple(DTYPES))]
         transformers = import_transformers(type(self).__name__)
         try:
             config, takes_images = _configuration(transformers, path, task, num_classes)

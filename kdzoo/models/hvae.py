@@ -12,9 +12,9 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from kdzoo import checks
+from kdzoo.core import validation
 from kdzoo.errors import ConfigError
-from kdzoo.graphical import Categorical, Graph, Hidden, Input, Latent, Node, Normal, Target
+from kdzoo.graphical_models import Categorical, Graph, Hidden, Input, Latent, Node, Normal, Target
 
 SCALE = 0.05**0.5
 """Deviation of an image's pixels in Chen et al. 2023: the square root of half of 0.1."""
@@ -81,8 +81,8 @@ class HVAE(Graph):
         scale: float = SCALE,
         conditional: bool = False,
     ) -> None:
-        shape, sizes = checks.integers("in_shape", in_shape), checks.integers("latents", latents)
-        width, scale = checks.integer("width", width), checks.positive("scale", scale)
+        shape, sizes = validation.integers("in_shape", in_shape), validation.integers("latents", latents)
+        width, scale = validation.integer("width", width), validation.positive("scale", scale)
         classes = condition_size(num_classes, conditional)
         label = ("label",) if classes else ()
 
@@ -118,11 +118,11 @@ def condition_size(num_classes: int | None, conditional: bool) -> int:
     Raises:
         ConfigError: there is a condition without classes.
     """
-    if not checks.flag("conditional", conditional):
+    if not validation.flag("conditional", conditional):
         return 0
     if num_classes is None:
         raise ConfigError("num_classes must be an integer >= 1 where conditional is true, got None")
-    return checks.integer("num_classes", num_classes)
+    return validation.integer("num_classes", num_classes)
 
 
 def condition_nodes(classes: int) -> list[Node]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from kdzoo import checks
+from kdzoo.core import validation
 from kdzoo.models.shapes import image_shape
 
 _SIDE = 32
@@ -49,7 +49,7 @@ class LeNet(nn.Module):
             _block(nn.Conv2d(6, 16, 5)),
         )
         self.fc = nn.Sequential(_hidden_layer(n_features, 120), _hidden_layer(120, 84))
-        self.head = nn.Linear(84, checks.integer("num_classes", num_classes))
+        self.head = nn.Linear(84, validation.integer("num_classes", num_classes))
 
     def forward(self, input: Tensor) -> Tensor:
         """Logits (batch, num_classes) of images (batch, *in_shape)."""

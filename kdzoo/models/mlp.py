@@ -10,7 +10,7 @@ from math import prod
 
 from torch import Tensor, nn
 
-from kdzoo import checks
+from kdzoo.core import validation
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -63,14 +63,14 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         widths = (
-            prod(checks.integers("in_shape", in_shape)),
-            *checks.integers("hidden", hidden, empty=True),
+            prod(validation.integers("in_shape", in_shape)),
+            *validation.integers("hidden", hidden, empty=True),
         )
-        dropout = checks.probability("dropout", dropout)
-        activate = ACTIVATIONS[checks.choice("activation", activation, tuple(ACTIVATIONS))]
-        self.input_dropout = nn.Dropout(checks.probability("input_dropout", input_dropout))
+        dropout = validation.probability("dropout", dropout)
+        activate = ACTIVATIONS[validation.choice("activation", activation, tuple(ACTIVATIONS))]
+        self.input_dropout = nn.Dropout(validation.probability("input_dropout", input_dropout))
         self.layers = nn.Sequential(*(_layer(n_in, n_out, activate, dropout) for n_in, n_out in pairwise(widths)))
-        self.head = nn.Linear(widths[-1], checks.integer("num_classes", num_classes))
+        self.head = nn.Linear(widths[-1], validation.integer("num_classes", num_classes))
 
     def forward(self, input: Tensor) -> Tensor:
         """Logits (batch, num_classes) of inputs (batch, *in_shape)."""

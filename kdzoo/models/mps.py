@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdzoo import checks
+from kdzoo.core import validation
 from kdzoo.errors import ConfigError, DataError, NonFiniteLossError
 from kdzoo.tensor_networks import features
 from kdzoo.tensor_networks.contraction import ENGINES, contract
@@ -90,22 +90,22 @@ class MPS(nn.Module):
         engine: str = "auto",
     ) -> None:
         super().__init__()
-        self.n_sites = checks.integer("n_sites", n_sites)
-        self.n_outputs = checks.integer("n_outputs", n_outputs)
+        self.n_sites = validation.integer("n_sites", n_sites)
+        self.n_outputs = validation.integer("n_outputs", n_outputs)
         self.out_site = (
-            self.n_sites // 2 if out_site is None else checks.integer("out_site", out_site, least=0, most=n_sites)
+            self.n_sites // 2 if out_site is None else validation.integer("out_site", out_site, least=0, most=n_sites)
         )
-        self.boundary = checks.choice("boundary", boundary, BOUNDARIES)
-        self.engine = checks.choice("engine", engine, ENGINES)
-        self.noise = checks.number("noise", noise, least=0.0)
+        self.boundary = validation.choice("boundary", boundary, BOUNDARIES)
+        self.engine = validation.choice("engine", engine, ENGINES)
+        self.noise = validation.number("noise", noise, least=0.0)
         self.feature_map = (
             feature_map
             if isinstance(feature_map, FeatureMap)
             else features.feature_map(feature_map, n_sites, degree, domain)
         )
-        self.probes = checks.integers("probes", probes, empty=True)
+        self.probes = validation.integers("probes", probes, empty=True)
         for bond in self.probes:
-            checks.integer("a bond of probes", bond, most=n_sites - 1)
+            validation.integer("a bond of probes", bond, most=n_sites - 1)
         if self.probes and self.boundary == "periodic":
             raise ConfigError("probes need boundary='open', got boundary='periodic'")
         self.bonds = nn.ModuleDict({str(bond): nn.Identity() for bond in self.probes})
@@ -251,9 +251,9 @@ class MPS(nn.Module):
         """Return the bonds with ``bond_dim``, none larger than what the tensors on either side of it could use."""
         n, m = self.n_sites + 2, self.out_site
         if isinstance(bond_dim, int):
-            asked = [checks.integer("bond_dim", bond_dim)] * n
+            asked = [validation.integer("bond_dim", bond_dim)] * n
         else:
-            asked = list(checks.integers("bond_dim", bond_dim, length=n))
+            asked = list(validation.integers("bond_dim", bond_dim, length=n))
         if self.boundary == "periodic":
             if asked[0] != asked[-1]:
                 raise ConfigError(f"bond_dim must begin and end with the same number, got {asked[0]} and {asked[-1]}")
@@ -378,7 +378,7 @@ class MPS(nn.Module):
             NonFiniteLossError: A decomposition fails; the chain is as it was.
         """
         chain = self.sites(), self.centre.detach().double(), self.out_site
-        if checks.choice("method", method, METHODS) == "product":
+        if validation.choice("method", method, METHODS) == "product":
             grams = None if inputs is None else self.grams(inputs)
             sites, centre, error = truncate(*chain, grams=grams, bond_dim=bond_dim, max_error=max_error)
         elif inputs is None or bond_dim is None or max_error is not None:

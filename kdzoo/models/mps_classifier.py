@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from kdzoo import checks
+from kdzoo.core import validation
 from kdzoo.models.mps import MPS
 from kdzoo.tensor_networks import orders
 from kdzoo.tensor_networks.features import FeatureMap
@@ -53,10 +53,10 @@ class MPSClassifier(MPS):
         probes: Sequence[int] = (),
         engine: str = "auto",
     ) -> None:
-        walk = orders.site_order(order, checks.integers("in_shape", in_shape))
+        walk = orders.site_order(order, validation.integers("in_shape", in_shape))
         super().__init__(
             len(walk),
-            checks.integer("num_classes", num_classes),
+            validation.integer("num_classes", num_classes),
             bond_dim,
             feature_map=feature_map,
             degree=degree,

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kdzoo import checks
+from kdzoo.core import validation
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.models.mps import MPS
 from kdzoo.tensor_networks import FeatureMap, site_order
@@ -31,8 +31,8 @@ class Pixels(FeatureMap):
     """
 
     def __init__(self, pixels: int, learned: int | None = None) -> None:
-        n = checks.integer("pixels", pixels)
-        super().__init__(1 + (n if learned is None else checks.integer("learned", learned)))
+        n = validation.integer("pixels", pixels)
+        super().__init__(1 + (n if learned is None else validation.integer("learned", learned)))
         self.weight = None if learned is None else nn.Parameter(torch.randn(learned, n) / n**0.5)
 
     def features(self, x: Tensor) -> Tensor:
@@ -94,8 +94,8 @@ class PatchMPS(MPS):
         probes: Sequence[int] = (),
         engine: str = "auto",
     ) -> None:
-        shape, side = checks.integers("in_shape", in_shape), checks.integer("patch", patch)
-        step = side if stride is None else checks.integer("stride", stride, most=side)
+        shape, side = validation.integers("in_shape", in_shape), validation.integer("patch", patch)
+        step = side if stride is None else validation.integer("stride", stride, most=side)
         channels, *sides = (1, *shape) if len(shape) == 2 else shape if len(shape) == 3 else (1, 0, 0)
         if any(length < side or (length - side) % step for length in sides):
             raise ConfigError(
@@ -103,12 +103,12 @@ class PatchMPS(MPS):
                 f"height, width) to their edges: (side - patch) a multiple of stride; got in_shape={shape}"
             )
         grid = tuple((length - side) // step + 1 for length in sides)
-        walk = site_order(checks.choice("order", order, ORDERS), grid)
+        walk = site_order(validation.choice("order", order, ORDERS), grid)
         pixels = channels * side**2
-        spread = checks.number("noise", noise, least=0.0) / pixels**0.5
+        spread = validation.number("noise", noise, least=0.0) / pixels**0.5
         super().__init__(
             len(walk),
-            checks.integer("num_classes", num_classes),
+            validation.integer("num_classes", num_classes),
             bond_dim,
             feature_map=Pixels(pixels, learned),
             order=walk,

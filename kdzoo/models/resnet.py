@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from kdzoo import checks
+from kdzoo.core import validation
 from kdzoo.errors import ConfigError
 from kdzoo.models.shapes import image_shape
 
@@ -80,9 +80,9 @@ class ResNet(nn.Module):
     def __init__(self, *, in_shape: Sequence[int], num_classes: int, depth: int = 8, width: int = 16) -> None:
         super().__init__()
         n_in, _, _ = image_shape(in_shape, 8, "two halvings")
-        if checks.integer("depth", depth, least=8) % 6 != 2:
+        if validation.integer("depth", depth, least=8) % 6 != 2:
             raise ConfigError(f"depth must be 6n + 2 (8, 14, 20, 26, 32, 44, 56, 110, ...), got {depth}")
-        n, w = depth // 6, checks.integer("width", width)
+        n, w = depth // 6, validation.integer("width", width)
         self.stem = nn.Sequential(
             OrderedDict(
                 conv=nn.Conv2d(n_in, w, 3, padding=1, bias=False),
@@ -91,7 +91,7 @@ class ResNet(nn.Module):
             )
         )
         self.stages = nn.Sequential(_stage(w, w, n, 1), _stage(w, 2 * w, n, 2), _stage(2 * w, 4 * w, n, 2))
-        self.head = nn.Linear(4 * w, checks.integer("num_classes", num_classes))
+        self.head = nn.Linear(4 * w, validation.integer("num_classes", num_classes))
         self.apply(_initialise)
 
     def forward(self, input: Tensor) -> Tensor:

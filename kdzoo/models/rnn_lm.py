@@ -7,8 +7,8 @@ layers l. After each prefix, h_l [H] is the output of layer l and c_l [H] the me
 import torch
 from torch import Tensor, nn
 
-from kdzoo import checks
-from kdzoo.language import Trace
+from kdzoo.core import validation
+from kdzoo.text.language_model import Trace
 
 CELLS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM}
 
@@ -57,13 +57,13 @@ class RNNLM(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.vocab_size = checks.integer("vocab_size", vocab_size, least=2)
-        H = checks.integer("hidden", hidden)
-        widths = [checks.integer("embedding", embedding)] + [H] * (checks.integer("layers", layers) - 1)
-        kind = CELLS[checks.choice("cell", cell, tuple(CELLS))]
+        self.vocab_size = validation.integer("vocab_size", vocab_size, least=2)
+        H = validation.integer("hidden", hidden)
+        widths = [validation.integer("embedding", embedding)] + [H] * (validation.integer("layers", layers) - 1)
+        kind = CELLS[validation.choice("cell", cell, tuple(CELLS))]
         self.embedding = nn.Embedding(self.vocab_size, widths[0])
         self.layers = nn.ModuleList(kind(width, H, batch_first=True) for width in widths)
-        self.dropout = nn.Dropout(checks.probability("dropout", dropout))
+        self.dropout = nn.Dropout(validation.probability("dropout", dropout))
         self.head = nn.Linear(H, self.vocab_size)
 
     def forward(self, input: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kdzoo.checks import integers
+from kdzoo.core.validation import integers
 from kdzoo.errors import ConfigError
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdzoo import checks
+from kdzoo.core import validation
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.models.mps import MPS
 from kdzoo.tensor_networks import orders
@@ -74,8 +74,8 @@ class StackedMPS(nn.Module):
         engine: str = "auto",
     ) -> None:
         super().__init__()
-        walk = orders.site_order(checks.choice("order", order, ORDERS), checks.integers("in_shape", in_shape))
-        n, self.copies = len(walk), checks.integer("copies", copies)
+        walk = orders.site_order(validation.choice("order", order, ORDERS), validation.integers("in_shape", in_shape))
+        n, self.copies = len(walk), validation.integer("copies", copies)
         largest = hidden_bond_dim if isinstance(hidden_bond_dim, int) else max(hidden_bond_dim)
         if largest**2 * n * self.copies > MOST_NUMBERS:
             raise ConfigError(
@@ -86,7 +86,7 @@ class StackedMPS(nn.Module):
         self.register_buffer("order", walk)
         self.first = MPS(n, n * self.copies, hidden_bond_dim, **options)
         self.copied = nn.Identity()
-        self.second = MPS(n * self.copies, checks.integer("num_classes", num_classes), bond_dim, **options)
+        self.second = MPS(n * self.copies, validation.integer("num_classes", num_classes), bond_dim, **options)
         with torch.no_grad():
             self.first.centre.mul_(noise / n**0.5)
 

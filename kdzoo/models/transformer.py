@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from kdzoo import checks
+from kdzoo.core import validation
 from kdzoo.errors import ConfigError
 from kdzoo.layer_init import architecture_of, layers_of
-from kdzoo.reading import Reading
+from kdzoo.text.transformer import Reading
 
 TASKS = ("mlm", "classification", "embedding")
 HEADS = {"mlm": "ForMaskedLM", "classification": "ForSequenceClassification", "embedding": "Model"}
@@ -27,7 +27,7 @@ class Transformer(nn.Module):
         model: Ends in a masked-language or classification head, or is an encoder without one.
         task: `mlm`, `classification` or `embedding`. A vector of a text is the mean of the last hidden states of its
             tokens, of norm 1.
-        tokenizer: Fingerprint of the tokenizer that makes its ids (`kdzoo.vocabulary.fingerprint`), if it is known.
+        tokenizer: Fingerprint of the tokenizer that makes its ids (`kdzoo.text.tokenizers.fingerprint`), if it is known.
 
     Attributes:
         task: As given.
@@ -41,7 +41,7 @@ class Transformer(nn.Module):
     def __init__(self, model: Any, task: str, tokenizer: str | None = None) -> None:
         super().__init__()
         self.tokenizer = tokenizer
-        self.task = checks.choice("task", task, TASKS)
+        self.task = validation.choice("task", task, TASKS)
         self.model = model.train()  # like any new module; transformers may hand it over in eval mode
         self.pad_id: int | None = getattr(model.config, "pad_token_id", None)
         self.max_length: int | None = longest(model.config)

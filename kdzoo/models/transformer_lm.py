@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from kdzoo import checks
+from kdzoo.core import validation
 from kdzoo.errors import ConfigError
-from kdzoo.language import Trace
+from kdzoo.text.language_model import Trace
 
 Cache = tuple[Tensor, Tensor]
 """Keys and values."""
@@ -83,16 +83,16 @@ class TransformerLM(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.vocab_size = checks.integer("vocab_size", vocab_size, least=2)
-        W, A = checks.integer("width", width), checks.integer("heads", heads)
+        self.vocab_size = validation.integer("vocab_size", vocab_size, least=2)
+        W, A = validation.integer("width", width), validation.integer("heads", heads)
         if W % A:
             raise ConfigError(f"width must be a multiple of heads={A}, got {W}")
-        rate = checks.probability("dropout", dropout)
-        self.max_length = checks.integer("max_length", max_length)
+        rate = validation.probability("dropout", dropout)
+        self.max_length = validation.integer("max_length", max_length)
         self.embedding = nn.Embedding(self.vocab_size, W)
         self.position = nn.Parameter(torch.empty(self.max_length + 1, W))
         self.dropout = nn.Dropout(rate)
-        self.blocks = nn.ModuleList(Block(W, A, rate) for _ in range(checks.integer("layers", layers)))
+        self.blocks = nn.ModuleList(Block(W, A, rate) for _ in range(validation.integer("layers", layers)))
         self.norm = nn.LayerNorm(W)
         self.head = nn.Linear(W, self.vocab_size)
         for weight in (self.embedding.weight, self.position):

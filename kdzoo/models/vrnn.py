@@ -18,10 +18,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from kdzoo import checks
+from kdzoo.core import validation
 from kdzoo.errors import ConfigError
-from kdzoo.graphical import LSTM, STATE, Bernoulli, Drive, Family, Graph, Hidden, Latent, Normal, Scan, Target
-from kdzoo.graphical.nodes import Source
+from kdzoo.graphical_models import LSTM, STATE, Bernoulli, Drive, Family, Graph, Hidden, Latent, Normal, Scan, Target
+from kdzoo.graphical_models.nodes import Source
 
 
 class Layers(nn.Sequential):
@@ -61,8 +61,8 @@ class VRNN(Graph):
     def __init__(
         self, observed: Mapping[str, tuple[Family, Source]], *, steps: int, latents: int, width: int, hidden: int
     ) -> None:
-        width, hidden = checks.integer("width", width), checks.integer("hidden", hidden)
-        z = Normal((checks.integer("latents", latents),))
+        width, hidden = validation.integer("width", width), validation.integer("hidden", hidden)
+        z = Normal((validation.integer("latents", latents),))
         sizes = {name: family.shape[0] for name, (family, _) in observed.items()}
         nodes = [
             Latent(
@@ -115,7 +115,7 @@ class StrokeVRNN(VRNN):
         steps, size = sequence_shape(in_shape)
         if size != 3:
             raise ConfigError(f"in_shape must be (steps, 3) for pen strokes (pen, dx, dy), got {list(in_shape)}")
-        offset = Normal((2,), scale=checks.positive("scale", scale))
+        offset = Normal((2,), scale=validation.positive("scale", scale))
         observed: dict[str, tuple[Family, Source]] = {"pen": (Bernoulli((1,)), pens), "offset": (offset, offsets)}
         super().__init__(observed, steps=steps, latents=latents, width=width, hidden=hidden)
 
@@ -149,7 +149,7 @@ class VectorVRNN(VRNN):
 
 def sequence_shape(in_shape: Sequence[int]) -> tuple[int, int]:
     """Return (steps, numbers of a step)."""
-    steps, size = checks.integers("in_shape (steps, numbers)", in_shape, length=2)
+    steps, size = validation.integers("in_shape (steps, numbers)", in_shape, length=2)
     return steps, size
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdzoo import checks
+from kdzoo.core import validation
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.tensor_networks.cross import cross
 from kdzoo.tensor_networks.growth import Student, check_chain
@@ -52,7 +52,7 @@ def from_queries(
     """
     assert isinstance(model, nn.Module)
     check_chain(model)
-    checks.choice("method", method, METHODS)
+    validation.choice("method", method, METHODS)
     if len(samples) == 0:
         raise DataError("queries need at least one sample, got none")
     order, shape = model.order.to(samples.device), samples.shape[1:]
@@ -65,7 +65,7 @@ def from_queries(
     with torch.no_grad():
         model.feature_map(points.T.to(model.cores))  # refuses what is outside of its domain
     seen = [float(number) for number in points.aminmax()]
-    low, high = checks.interval("domain", seen if domain is None else domain, checks.number)
+    low, high = validation.interval("domain", seen if domain is None else domain, validation.number)
     device, most = model.cores.device, max(map(max, model.layout.sides))
 
     def function(points: Tensor) -> Tensor:

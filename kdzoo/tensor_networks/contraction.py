@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdzoo.checks import choice
+from kdzoo.core.validation import choice
 from kdzoo.errors import ConfigError, DataError, NonFiniteLossError
 from kdzoo.tensor_networks import kernel, torch_sweep
 from kdzoo.tensor_networks.layout import Layout, from_text, layout

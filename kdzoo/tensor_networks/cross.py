@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kdzoo import checks
+from kdzoo.core import validation
 from kdzoo.errors import ConfigError
 from kdzoo.tensor_networks.queries import BudgetError, Oracle
 from kdzoo.tensor_networks.sketching import CUTOFF, Features, Found, Queried, bonds_of, checked, spread
@@ -62,17 +62,17 @@ def cross(
     """
     samples, rank, cutoff, m = checked(samples, rank, cutoff, out_site)
     n_sites = samples.shape[1]
-    low, high = checks.interval("domain", domain, checks.number)
+    low, high = validation.interval("domain", domain, validation.number)
     d = features(samples[:1].T).shape[1]
     grid = torch.linspace(low, high, d, dtype=samples.dtype)
     phi = features(grid.expand(n_sites, -1)).double()  # (sites, d, points)
     if not bool((torch.linalg.cond(phi) < 1 / torch.finfo(samples.dtype).eps).all()):
         raise ConfigError(f"domain={list(domain)} must give {d} numbers with independent features, got dependent ones")
-    near = samples[spread(len(samples), checks.integer("pivots", pivots))]
+    near = samples[spread(len(samples), validation.integer("pivots", pivots))]
     table = _Table(oracle, grid, m, oracle(near[:1]).shape[1], n_sites + 1)
     search = _Search(table, table.indices(near), rank, cutoff)
     finished = True
-    for sweep in range(checks.integer("sweeps", sweeps)):
+    for sweep in range(validation.integer("sweeps", sweeps)):
         before = search.pivots()
         try:
             search.sweep(backwards=sweep % 2 == 1)

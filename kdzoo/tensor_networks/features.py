@@ -12,7 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from kdzoo import checks
+from kdzoo.core import validation
 from kdzoo.errors import DataError
 
 TOLERANCE = 1e-4
@@ -38,10 +38,10 @@ class FeatureMap(nn.Module, ABC):
 
     def __init__(self, d: int, domain: Sequence[float] | None = None) -> None:
         super().__init__()
-        self.d = checks.integer("local dimension", d)
+        self.d = validation.integer("local dimension", d)
         self.register_buffer("nothing", torch.empty(0), persistent=False)
         if domain is not None:
-            self.domain = checks.interval("domain", domain, checks.number)
+            self.domain = validation.interval("domain", domain, validation.number)
 
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ class Polynomial(FeatureMap):
     """
 
     def __init__(self, degree: int = 1, domain: Sequence[float] | None = None) -> None:
-        super().__init__(checks.integer("degree", degree) + 1, domain)
+        super().__init__(validation.integer("degree", degree) + 1, domain)
 
     def features(self, x: Tensor) -> Tensor:
         """Return the powers (sites, d, samples)."""
@@ -132,7 +132,7 @@ class CosSin(FeatureMap):
     domain: tuple[float, float]
 
     def __init__(self, degree: int = 1, domain: Sequence[float] = (0.0, 1.0)) -> None:
-        super().__init__(checks.integer("degree", degree) + 1, domain)
+        super().__init__(validation.integer("degree", degree) + 1, domain)
 
     def features(self, x: Tensor) -> Tensor:
         """Return the products (sites, d, samples), whose squares sum to 1."""
@@ -152,7 +152,7 @@ class Legendre(FeatureMap):
     domain: tuple[float, float]
 
     def __init__(self, degree: int = 1, domain: Sequence[float] = (0.0, 1.0)) -> None:
-        super().__init__(checks.integer("degree", degree) + 1, domain)
+        super().__init__(validation.integer("degree", degree) + 1, domain)
 
     def features(self, x: Tensor) -> Tensor:
         """Return sqrt(2k + 1) P_k (sites, d, samples), by Bonnet's recursion."""
@@ -180,7 +180,7 @@ class Whitened(FeatureMap):
     def __init__(self, base: FeatureMap, n_sites: int) -> None:
         super().__init__(base.d, base.domain)
         self.base = base
-        self.register_buffer("turn", torch.eye(self.d).repeat(checks.integer("n_sites", n_sites), 1, 1))
+        self.register_buffer("turn", torch.eye(self.d).repeat(validation.integer("n_sites", n_sites), 1, 1))
 
     def features(self, x: Tensor) -> Tensor:
         """Return the whitened features (sites, d, samples)."""
@@ -201,8 +201,8 @@ class Trainable(FeatureMap):
     """
 
     def __init__(self, d: int = 2, degree: int = 4, domain: Sequence[float] = (0.0, 1.0)) -> None:
-        super().__init__(checks.integer("d", d, least=2), domain)
-        self.base = Legendre(checks.integer("degree", degree, least=d - 1), domain)
+        super().__init__(validation.integer("d", d, least=2), domain)
+        self.base = Legendre(validation.integer("degree", degree, least=d - 1), domain)
         self.weight = nn.Parameter(torch.eye(d - 1, self.base.d - 1))
 
     def features(self, x: Tensor) -> Tensor:
@@ -257,8 +257,10 @@ def feature_map(name: str, n_sites: int, degree: int = 1, domain: Sequence[float
     Raises:
         ConfigError: the name is unknown, or degree or domain is out of range.
     """
-    interval = None if domain is None else checks.interval("domain", domain, checks.number)
-    return MAPS[checks.choice("feature_map", name, tuple(MAPS))](n_sites, checks.integer("degree", degree), interval)
+    interval = None if domain is None else validation.interval("domain", domain, validation.number)
+    return MAPS[validation.choice("feature_map", name, tuple(MAPS))](
+        n_sites, validation.integer("degree", degree), interval
+    )
 
 
 def gram(phi: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from kdzoo import checks
+from kdzoo.core import validation
 from kdzoo.errors import ConfigError
 from kdzoo.tensor_networks.features import FeatureMap
 from kdzoo.tensor_networks.layout import Layout
@@ -83,7 +83,7 @@ def roomy_bonds(sites: Sequence[Tensor], centre: Tensor, out_site: int, bond_dim
     """
     chain = row(sites, centre, out_site)
     bonds = [chain[0].shape[0], *(core.shape[2] for core in chain)]
-    wanted = [bonds[0], *(max(bond, checks.integer("bond_dim", bond_dim)) for bond in bonds[1:-1]), bonds[-1]]
+    wanted = [bonds[0], *(max(bond, validation.integer("bond_dim", bond_dim)) for bond in bonds[1:-1]), bonds[-1]]
     return [max(pair) for pair in zip(bonds, usable_bonds(wanted, [core.shape[1] for core in chain]), strict=True)]
 
 
@@ -115,13 +115,13 @@ def grow(
     refuse_periodic(sites, centre, out_site, "a growing chain")
     chain = row(sites, centre, out_site)
     bonds = [chain[0].shape[0], *(core.shape[2] for core in chain)]
-    wanted = list(checks.integers("bond_dims", bond_dims, length=len(bonds)))
+    wanted = list(validation.integers("bond_dims", bond_dims, length=len(bonds)))
     if any(new < old for new, old in zip(wanted, bonds, strict=True)) or wanted[-1] != 1 or wanted[0] != 1:
         raise ConfigError(f"bond_dims must be no smaller than the bonds {bonds}, and 1 at both ends, got {wanted}")
     d, n = sites[0].shape[1], len(sites)
     first = torch.eye(d, dtype=centre.dtype)[0] if unit is None else unit.to(centre)
     units = first.expand(n, d)
-    spread = checks.number("noise", noise, least=0.0)
+    spread = validation.number("noise", noise, least=0.0)
 
     def padded(core: Tensor, place: int, deviation: float) -> Tensor:
         shape = (wanted[place], core.shape[1], wanted[place + 1])

@@ -21,8 +21,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from kdzoo.atomic import write_file
 from kdzoo.errors import KdzooError
+from kdzoo.storage.atomic import write_file
 from kdzoo.tensor_networks import buffers
 from kdzoo.tensor_networks.layout import Layout
 from kdzoo.tensor_networks.torch_sweep import EVERY, Swept

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdzoo import checks
+from kdzoo.core import validation
 from kdzoo.errors import ConfigError, NonFiniteLossError
 
 
@@ -169,10 +169,10 @@ def split(
         NonFiniteLossError: the decomposition fails.
     """
     if max_bond is not None:
-        checks.integer("max_bond", max_bond)
+        validation.integer("max_bond", max_bond)
     size = float(tensor.norm())
     if max_error is not None:
-        max_error = checks.probability("max_error", max_error) * size
+        max_error = validation.probability("max_error", max_error) * size
     with _decomposed("singular value decomposition"):
         node = _library().Node(_numpy(tensor), backend="numpy")
         left, values, right, cut = _library().split_node_full_svd(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kdzoo.checks import choice
+from kdzoo.core.validation import choice
 from kdzoo.errors import ConfigError
 
 ORDERS = ("raster", "snake", "hilbert", "mutual_information")

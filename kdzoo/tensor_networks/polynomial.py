@@ -16,7 +16,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from kdzoo.checks import integer
+from kdzoo.core.validation import integer
 from kdzoo.errors import ConfigError
 from kdzoo.tensor_networks.measure import Train
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from kdzoo import checks
+from kdzoo.core import validation
 from kdzoo.errors import ConfigError, DataError
 
 Function = Callable[[Tensor], Tensor]
@@ -50,8 +50,8 @@ class Oracle:
 
     def __init__(self, function: Function, *, batch_size: int = 2048, budget: int | None = None) -> None:
         self.function = function
-        self.batch_size = checks.integer("batch_size", batch_size)
-        self.budget = None if budget is None else checks.integer("budget", budget)
+        self.batch_size = validation.integer("batch_size", batch_size)
+        self.budget = None if budget is None else validation.integer("budget", budget)
         self.evaluations = self.asked = 0
         self._places: dict[int, int] = {}
         self._answers = torch.empty(0, 0, dtype=torch.float64)

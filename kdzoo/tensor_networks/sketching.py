@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kdzoo import checks
+from kdzoo.core import validation
 from kdzoo.errors import DataError
 from kdzoo.tensor_networks.network import row
 from kdzoo.tensor_networks.queries import Oracle
@@ -102,9 +102,9 @@ def sketch(
     n, n_sites = samples.shape
     if rank is not None and n <= rank:
         raise DataError(f"rank={rank} needs more than {rank} different samples, got {n}")
-    n_ends = max(rank or n, LEAST_ENDS) if ends is None else checks.integer("ends", ends)
+    n_ends = max(rank or n, LEAST_ENDS) if ends is None else validation.integer("ends", ends)
     chosen = samples[spread(n, n_ends)]
-    tried = samples.new_tensor([] if domain is None else [checks.number("a number of domain", v) for v in domain])
+    tried = samples.new_tensor([] if domain is None else [validation.number("a number of domain", v) for v in domain])
     own = features(samples.T).double()
     others = features(tried.expand(n_sites, -1)).double()
 
@@ -153,9 +153,9 @@ def checked(
     n_sites = samples.shape[1]
     return (
         samples,
-        None if rank is None else checks.integer("rank", rank),
-        checks.number("cutoff", cutoff, least=0.0, most=1.0),
-        n_sites // 2 if out_site is None else checks.integer("out_site", out_site, least=0, most=n_sites),
+        None if rank is None else validation.integer("rank", rank),
+        validation.number("cutoff", cutoff, least=0.0, most=1.0),
+        n_sites // 2 if out_site is None else validation.integer("out_site", out_site, least=0, most=n_sites),
     )
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdzoo.checks import integer
+from kdzoo.core.validation import integer
 from kdzoo.errors import ConfigError
 
 NEGLIGIBLE = 1e-14

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kdzoo import checks
+from kdzoo.core import validation
 from kdzoo.errors import ConfigError, NonFiniteLossError
 from kdzoo.tensor_networks.features import whitening
 from kdzoo.tensor_networks.network import canonical, refuse_periodic, row, spectra, split
@@ -55,8 +55,8 @@ def truncate(
     """
     if bond_dim is None and max_error is None:
         raise ConfigError("truncate needs a limit: bond_dim, max_error or both; got None for both")
-    most = None if bond_dim is None else checks.integer("bond_dim", bond_dim)
-    share = math.inf if max_error is None else checks.probability("max_error", max_error) ** 2
+    most = None if bond_dim is None else validation.integer("bond_dim", bond_dim)
+    share = math.inf if max_error is None else validation.probability("max_error", max_error) ** 2
     refuse_periodic(sites, centre, out_site, "a truncation")
     if grams is not None:
         if tuple(grams.shape) != (expected := (len(sites), sites[0].shape[1], sites[0].shape[1])):
@@ -105,7 +105,7 @@ def balanced(
     References:
         Moore: Principal component analysis in linear systems. IEEE Trans. Automatic Control 26, 1981.
     """
-    most = checks.integer("bond_dim", bond_dim)
+    most = validation.integer("bond_dim", bond_dim)
     refuse_periodic(sites, centre, out_site, "a truncation")
     if not all(bool(moment.isfinite().all()) for moment in (*left, *right)):
         raise NonFiniteLossError("the truncation of a chain failed, and nothing was changed: a moment is not finite")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from kdzoo import checks
+from kdzoo.core import validation
 from kdzoo.errors import ConfigError, NonFiniteLossError
 from kdzoo.tensor_networks.features import gram
 from kdzoo.tensor_networks.network import canonical, refuse_periodic, split
@@ -60,8 +60,8 @@ def sweep(
     References:
         Stoudenmire, Schwab: Supervised learning with tensor networks. NeurIPS 2016, arXiv:1605.05775, section 4.
     """
-    most, n = checks.integer("bond_dim", bond_dim), len(sites)
-    allowed = checks.probability("max_error", max_error) or None
+    most, n = validation.integer("bond_dim", bond_dim), len(sites)
+    allowed = validation.probability("max_error", max_error) or None
     refuse_periodic(sites, centre, out_site, "a sweep")
     if n < 2:
         raise ConfigError(f"a sweep over two sites at a time needs a chain of two sites or more, got {n}")

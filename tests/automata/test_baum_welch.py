@@ -11,7 +11,7 @@ from kdzoo.automata.baum_welch import baum_welch, expected_counts, objective, ra
 from kdzoo.automata.pfa import PFA
 from kdzoo.automata.trajectories import Trajectories
 from kdzoo.errors import DataError
-from kdzoo.strings import Strings
+from kdzoo.text.token_sequences import Strings
 
 SEQUENCES = [[0, 1, 0], [0, 1, 0], [], [1], [0, 1, 1, 0], [1, 0]]
 

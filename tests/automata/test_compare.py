@@ -8,18 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdzoo.automata.compare import (
-    conditional_kl,
-    distinguishing_string,
-    kl,
-    kl_monte_carlo,
-    pautomac_score,
-    perplexity,
-)
+from kdzoo.automata.compare import conditional_kl, distinguishing_string, kl, kl_monte_carlo, pautomac_score, perplexity
 from kdzoo.automata.pfa import PFA
 from kdzoo.automata.queries import expected_length
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.strings import Strings
+from kdzoo.text.token_sequences import Strings
 from tests.reference.automata import random_parameters, string_prob, strings_up_to
 
 some = settings(max_examples=60, deadline=None, derandomize=True)

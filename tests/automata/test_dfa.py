@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kdzoo.automata.dfa import DFA, counterexample, equivalent, from_pfa, support
 from kdzoo.automata.pfa import PFA
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.strings import Strings
+from kdzoo.text.token_sequences import Strings
 from tests.reference.automata import random_parameters, strings_up_to
 
 some = settings(max_examples=100, deadline=None, derandomize=True)

@@ -8,7 +8,7 @@ from kdzoo.automata.pfa import PFA
 from kdzoo.automata.targets import embedded_reber, tomita
 from kdzoo.automata.trajectories import Trajectories
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.strings import Strings
+from kdzoo.text.token_sequences import Strings
 
 
 def teacher_of(truth, n, seed, *, noise=0.02, soft=True, turn=0):

@@ -16,7 +16,7 @@ from kdzoo.automata.prefix_tree import prefix_forest, prefix_tree
 from kdzoo.automata.spectral import hankel, spectral
 from kdzoo.automata.trajectories import Trajectories
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.strings import Strings
+from kdzoo.text.token_sequences import Strings
 
 STRINGS = st.lists(st.lists(st.integers(0, 2), max_size=6), min_size=1, max_size=8)
 PDFA = ([1.0, 0.0], [[[0.0, 0.7], [0.1, 0.0]], [[0.2, 0.0], [0.0, 0.5]]], [0.1, 0.4])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kdzoo.automata import forward
 from kdzoo.automata.forward import advance, layers, log_prob, normalise, scaled_forward
-from kdzoo.strings import Strings
+from kdzoo.text.token_sequences import Strings
 from tests.reference.automata import random_parameters, string_prob
 
 lists = st.lists(st.lists(st.integers(0, 2), max_size=6), min_size=1, max_size=7)

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdzoo.automata.pfa import PFA
+from kdzoo.core.batch import IGNORE
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.language import LanguageModel, sample, stepwise_trace, string_log_probs
-from kdzoo.strings import IGNORE, Strings
+from kdzoo.text.language_model import LanguageModel, sample, stepwise_trace, string_log_probs
+from kdzoo.text.token_sequences import Strings
 from tests.reference.automata import path_probs, random_parameters, string_prob, strings_up_to
 
 some = settings(max_examples=60, deadline=None, derandomize=True)

@@ -26,7 +26,7 @@ from kdzoo.automata.queries import (
     viterbi,
 )
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.strings import Strings
+from kdzoo.text.token_sequences import Strings
 from tests.reference.automata import path_probs, random_parameters, string_prob, strings_up_to
 
 few = settings(max_examples=15, deadline=None, derandomize=True)

@@ -12,7 +12,7 @@ from kdzoo.automata.pfa import PFA
 from kdzoo.automata.queries import consistent, reachable, terminating, total_mass
 from kdzoo.automata.simplify import determinise, minimise, trim
 from kdzoo.errors import ConfigError
-from kdzoo.strings import Strings
+from kdzoo.text.token_sequences import Strings
 from tests.reference.automata import random_parameters, strings_up_to
 
 some = settings(max_examples=60, deadline=None, derandomize=True)

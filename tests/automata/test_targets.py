@@ -18,7 +18,7 @@ from kdzoo.automata.targets import (
     uhl,
 )
 from kdzoo.errors import ConfigError
-from kdzoo.strings import Strings
+from kdzoo.text.token_sequences import Strings
 
 WORDS = [word for n in range(11) for word in itertools.product((0, 1), repeat=n)]
 IN_TOMITA = {

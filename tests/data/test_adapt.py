@@ -15,7 +15,7 @@ from torch.utils.data import (
 )
 
 from kdzoo.data import IGNORE, AdaptedData, ArrayData
-from kdzoo.data.convert import Keys, to_batch
+from kdzoo.data.loading.convert import Keys, to_batch
 from kdzoo.errors import ConfigError, DataError
 
 N = 23

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from kdzoo.data import NpzData
-from kdzoo.data.files import read_npz
+from kdzoo.data.files.folders import read_npz
 from kdzoo.errors import DataError
 
 

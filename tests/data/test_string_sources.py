@@ -9,11 +9,10 @@ import torch
 
 from kdzoo.automata.exchange import write_model, write_solution, write_strings
 from kdzoo.automata.targets import random_pnfa
-from kdzoo.batch import strings_of
 from kdzoo.data import IGNORE, PAutomaC, StringFiles, TinyShakespeare
-from kdzoo.data.tinyshakespeare import cut, tokenise
+from kdzoo.data.sequences.tinyshakespeare import cut, tokenise
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.strings import Strings
+from kdzoo.text.token_sequences import Strings, strings_of
 
 
 @pytest.fixture

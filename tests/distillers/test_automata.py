@@ -11,12 +11,11 @@ from kdzoo.automata import PFA, equivalent, from_pfa
 from kdzoo.automata.baum_welch import expected_counts, maximise, trees_of
 from kdzoo.automata.distill import distill_states
 from kdzoo.automata.targets import tomita, tomita_dfa
-from kdzoo.batch import strings_of
 from kdzoo.data import SampledStrings, Tomita
 from kdzoo.distillers import FGWPFA, OTPFA, BaumWelch, OnlinePFA
 from kdzoo.errors import ConfigError
 from kdzoo.models import Committee
-from kdzoo.strings import Strings
+from kdzoo.text.token_sequences import Strings, strings_of
 
 
 @pytest.fixture(scope="module")

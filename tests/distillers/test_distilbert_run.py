@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import kdzoo
-import kdzoo.vocabulary
+import kdzoo.text.tokenizers
 from kdzoo.errors import ConfigError
 
 transformers = pytest.importorskip("transformers")
@@ -86,7 +86,7 @@ def test_a_classifier_of_texts_and_its_control(corpus, tmp_path):
 def test_an_encoder_beside_its_start(corpus, tmp_path):
     weights = tmp_path / "encoder"
     torch.manual_seed(0)
-    tokenizer = kdzoo.vocabulary.train_tokenizer((corpus / "text.txt").read_text().splitlines(), 120)
+    tokenizer = kdzoo.text.tokenizers.train_tokenizer((corpus / "text.txt").read_text().splitlines(), 120)
     tokenizer.save_pretrained(weights)
     tiny = {
         "hidden_size": 16,
@@ -108,7 +108,7 @@ def test_an_encoder_beside_its_start(corpus, tmp_path):
 
 def test_a_teacher_of_other_tokens_is_refused(corpus, tmp_path):
     for name, lowercase in (("one", True), ("other", False)):
-        kdzoo.vocabulary.train_tokenizer(
+        kdzoo.text.tokenizers.train_tokenizer(
             (corpus / "text.txt").read_text().replace("cat", "Cat").splitlines(), 120, lowercase=lowercase
         ).save_pretrained(tmp_path / name)
     tiny = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
@@ -120,7 +120,7 @@ def test_a_teacher_of_other_tokens_is_refused(corpus, tmp_path):
 
 
 def test_an_exported_student_is_measured_as_what_it_is(corpus, tmp_path):
-    from kdzoo.evaluate import evaluate_folder
+    from kdzoo.run.evaluation import evaluate_folder
 
     report = run(tmp_path, *tables(corpus), "distiller.task=classification", "control=false")
     places = [*tables(corpus), "data.vocab_size=120", "seed=0", f"cache_dir={tmp_path / 'cache'}"]
@@ -142,6 +142,6 @@ def test_an_exported_student_is_measured_as_what_it_is(corpus, tmp_path):
     ],
 )
 def test_what_cannot_end_well_is_refused_before_any_training(settings, message, corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr("kdzoo.teachers.train", lambda *_: pytest.fail("the teacher was trained"))
+    monkeypatch.setattr("kdzoo.run.teachers.train", lambda *_: pytest.fail("the teacher was trained"))
     with pytest.raises(ConfigError, match=f"^{message}"):
         run(tmp_path, *tables(corpus), *settings)

@@ -8,8 +8,9 @@ import torch
 import kdzoo
 from kdzoo.contracts import CHECKS
 from kdzoo.contracts.subject import Subject
-from kdzoo.distillers import SemiAuxiliary, semi_auxiliary
-from kdzoo.distillers.roll_outs import named
+from kdzoo.distillers import SemiAuxiliary
+from kdzoo.distillers.generative import semi_auxiliary
+from kdzoo.distillers.generative.rollout import named
 from kdzoo.models import ConvHVAE
 
 

@@ -8,8 +8,8 @@ from kdzoo.data import ArrayData
 from kdzoo.distillers import Sketch, SketchedKD
 from kdzoo.errors import ConfigError, KdzooError
 from kdzoo.models import MLP, MPSClassifier
-from kdzoo.training import Training
-from kdzoo.training import fit as fit_as_a_run
+from kdzoo.run.training import Training
+from kdzoo.run.training import fit as fit_as_a_run
 
 SIZES = {"in_shape": (1, 3, 4), "num_classes": 3}
 

@@ -10,7 +10,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.metrics import accuracy_score, log_loss, recall_score
 from torch import Tensor, nn
 
-from kdzoo import config, pipeline
+from kdzoo import config
 from kdzoo.data import IGNORE, Digits
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.kinds import Classifier, get
@@ -23,6 +23,7 @@ from kdzoo.kinds.classifier import (
     recall_of,
     shift_classes,
 )
+from kdzoo.run import pipeline
 
 KIND = Classifier()
 PNG = b"\x89PNG\r\n\x1a\n"

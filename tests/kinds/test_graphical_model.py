@@ -9,8 +9,8 @@ from torch import nn
 from kdzoo import kinds
 from kdzoo.data import Digits
 from kdzoo.errors import ConfigError, DataError
+from kdzoo.kinds.feature_extractors import Judges
 from kdzoo.kinds.graphical_model import GraphicalModelKind, Samples
-from kdzoo.kinds.judges import Judges
 from kdzoo.metrics.extractors import PenultimateFeatures, PrincipalComponents, RandomConvNet
 from kdzoo.models import HVAE, MLP
 

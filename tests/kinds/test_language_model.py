@@ -9,16 +9,16 @@ import torch
 from scipy.special import log_softmax, softmax
 from torch import nn
 
-from kdzoo.batch import IGNORE
-from kdzoo.data.sequences import Corpus, StringData
+from kdzoo.core.batch import IGNORE
+from kdzoo.data.sequences.token_sequence_data import Corpus, StringData
 from kdzoo.distillers import LogitKD, Supervised
 from kdzoo.errors import ConfigError
 from kdzoo.kinds import LanguageModelKind, get
 from kdzoo.kinds.language_model import Predictions, distinct_strings, mean_kl, string_log_probs
-from kdzoo.language import string_log_probs as of_strings
 from kdzoo.models import MLP, RNNLM
-from kdzoo.strings import Strings
-from kdzoo.training import Training, fit
+from kdzoo.run.training import Training, fit
+from kdzoo.text.language_model import string_log_probs as of_strings
+from kdzoo.text.token_sequences import Strings
 
 KIND = LanguageModelKind()
 SIZES = {"num_classes": 4, "vocab_size": 4}

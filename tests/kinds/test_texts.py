@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from kdzoo import kinds
-from kdzoo.batch import IGNORE
+from kdzoo.core.batch import IGNORE
 from kdzoo.errors import ConfigError
 from kdzoo.kinds import transformers_export
 from kdzoo.models import Bert, HFModel, Transformer

@@ -9,11 +9,11 @@ import yaml
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from kdzoo.checkpoint import load_student, save_model
 from kdzoo.errors import ConfigError
-from kdzoo.graphical.paired import node_divergence, paired_rollout
+from kdzoo.graphical_models.paired import node_divergence, paired_rollout
 from kdzoo.models import ConvHVAE
 from kdzoo.models.conv_hvae import Block, Stage
+from kdzoo.storage.checkpoint import load_student, save_model
 
 CONF = Path(__file__).parents[2] / "conf"
 SMALL = {"in_shape": (3, 32, 32), "width": 4}

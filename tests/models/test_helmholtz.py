@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from kdzoo.checkpoint import load_student, save_model
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.graphical import enumerated
-from kdzoo.graphical.marginal import log_marginal
-from kdzoo.graphical.paired import Pair, follow, imitated, node_divergence
+from kdzoo.graphical_models import enumerated
+from kdzoo.graphical_models.marginal import log_marginal
+from kdzoo.graphical_models.paired import Pair, follow, imitated, node_divergence
 from kdzoo.models import HelmholtzMachine, kl_by_quadrature
+from kdzoo.storage.checkpoint import load_student, save_model
 
 ROOT = Path(os.environ.get("KDZOO_DATA", Path(__file__).parents[3] / "shared" / "data"))
 FILE = ROOT / "old_faithful" / "OF.txt"

@@ -9,11 +9,11 @@ import torch
 import yaml
 from torch.distributions import Normal, kl_divergence
 
-from kdzoo.checkpoint import load_student, save_model
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.graphical.families import positive_scale
-from kdzoo.graphical.paired import node_divergence, paired_rollout
+from kdzoo.graphical_models.families import positive_scale
+from kdzoo.graphical_models.paired import node_divergence, paired_rollout
 from kdzoo.models import HVAE
+from kdzoo.storage.checkpoint import load_student, save_model
 
 CONF = Path(__file__).parents[2] / "conf"
 SMALL = {"in_shape": (1, 4, 5), "latents": [6, 4, 3], "width": 7}

@@ -11,10 +11,11 @@ import pytest
 import torch
 from scipy.special import erf, expit, log_softmax, logsumexp, softmax
 
+from kdzoo.core.batch import IGNORE
 from kdzoo.errors import CheckpointError, ConfigError
-from kdzoo.language import LanguageModel, sample, stepwise_trace, string_log_probs, trace
 from kdzoo.models import RNNLM, CausalLM, Committee, TransformerLM
-from kdzoo.strings import IGNORE, Strings
+from kdzoo.text.language_model import LanguageModel, sample, stepwise_trace, string_log_probs, trace
+from kdzoo.text.token_sequences import Strings
 
 V = 5
 STRINGS = Strings.of([[0, 3, 1, 1, 2, 0], [], [2], [3, 3, 3]])

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from kdzoo import config, mistakes
+from kdzoo import config
+from kdzoo.config import validate
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.models import MPSClassifier, PatchMPS
 from kdzoo.tensor_networks import site_order
@@ -140,4 +141,4 @@ def test_images_of_another_shape_are_refused():
 
 
 def test_a_configuration_needs_only_the_sizes_of_the_data():
-    assert not mistakes.in_settings(config.compose("student=patch_mps"), config.packaged_targets())
+    assert not validate.in_settings(config.compose("student=patch_mps"), config.packaged_targets())

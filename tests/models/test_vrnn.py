@@ -12,10 +12,10 @@ from torch import nn
 from torch.nn.functional import softplus
 
 import kdzoo.models
-from kdzoo.checkpoint import load_student, save_model
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.graphical.paired import follow, node_divergence, paired_rollout
+from kdzoo.graphical_models.paired import follow, node_divergence, paired_rollout
 from kdzoo.models import StrokeVRNN, VectorVRNN
+from kdzoo.storage.checkpoint import load_student, save_model
 
 CONF = Path(__file__).parents[2] / "conf"
 SMALL = {"latents": 3, "width": 5, "hidden": 4}

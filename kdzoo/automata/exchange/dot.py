@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 
-from kdzoo.atomic import write_text
 from kdzoo.automata.exchange.lines import Line, read_lines
 from kdzoo.automata.labels import edge_labels, names_of, state_label
 from kdzoo.automata.pfa import PFA
 from kdzoo.errors import ConfigError, DataError
+from kdzoo.storage.atomic import write_text
 
 _NODE = re.compile(r'(\d+) \[.*initial="([^"]*)", stop="([^"]*)"\];')
 _EDGE = re.compile(r'(\d+) -> (\d+) \[.*tokens="([^"]*)"\];')

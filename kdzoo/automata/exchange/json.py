@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from kdzoo.atomic import write_text
 from kdzoo.automata.pfa import PFA
 from kdzoo.errors import ConfigError, DataError
+from kdzoo.storage.atomic import write_text
 
 FORMAT = "kdzoo-pfa-1"
 

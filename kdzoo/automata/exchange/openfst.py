@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import torch
 
-from kdzoo.atomic import write_text
 from kdzoo.automata.exchange.lines import Line, read_lines
 from kdzoo.automata.labels import names_of
 from kdzoo.automata.pfa import PFA
 from kdzoo.errors import ConfigError, DataError
+from kdzoo.storage.atomic import write_text
 
 EPSILON = "<eps>"
 

@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdzoo.atomic import write_text
 from kdzoo.automata.exchange.lines import Line, read_lines
 from kdzoo.automata.pfa import PFA
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.strings import Strings
+from kdzoo.storage.atomic import write_text
+from kdzoo.text.token_sequences import Strings
 
 _SECTIONS = {"I": "(state)", "F": "(state)", "S": "(state,symbol)", "T": "(state,symbol,state)"}
 _ENTRY = re.compile(r"\(([^()]*)\)\s*(\S+)")

@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from kdzoo import checks
+from kdzoo.core import validation
 from kdzoo.functional.fgw.descent import frank_wolfe
 from kdzoo.functional.fgw.graph import Edges
 from kdzoo.functional.fgw.plan import HardPlan, Plan
@@ -139,22 +139,22 @@ def fgw_barycenter(
     spaces = spaces_of(points, edges, mass, weights, n_tokens)
     problem = Problem(
         spaces,
-        clusters=checks.integer("n_clusters", n_clusters, most=min(len(space.p) for space in spaces)),
-        alpha=checks.number("alpha", alpha, 0.0, 1.0),
-        loss=checks.choice("loss", loss, LOSSES),
-        determinism=checks.number("determinism", determinism, 0.0),
-        smoothing=checks.probability("smoothing", smoothing),
+        clusters=validation.integer("n_clusters", n_clusters, most=min(len(space.p) for space in spaces)),
+        alpha=validation.number("alpha", alpha, 0.0, 1.0),
+        loss=validation.choice("loss", loss, LOSSES),
+        determinism=validation.number("determinism", determinism, 0.0),
+        smoothing=validation.probability("smoothing", smoothing),
     )
     budget = Budget(
-        max_iter=checks.integer("max_iter", max_iter),
-        inner_steps=checks.integer("inner_steps", inner_steps),
-        tol=checks.number("tol", tol, 0.0),
+        max_iter=validation.integer("max_iter", max_iter),
+        inner_steps=validation.integer("inner_steps", inner_steps),
+        tol=validation.number("tol", tol, 0.0),
     )
     if not isinstance(init, str):
         return alternate(problem, given(problem, init), budget)
-    checks.choice("init", init, INITS)
-    first = checks.integer("seed", seed, least=0)
-    seeds = range(first, first + checks.integer("n_init", n_init))
+    validation.choice("init", init, INITS)
+    first = validation.integer("seed", seed, least=0)
+    seeds = range(first, first + validation.integer("n_init", n_init))
     return min((_from(problem, init, s, budget) for s in seeds), key=lambda found: found.objective[-1])
 
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from kdzoo import checks
+from kdzoo.core import validation
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.functional.fgw.graph import Graph, check_edges, unit_mass
 from kdzoo.functional.fgw.plan import Plan
@@ -130,7 +130,7 @@ def spaces_of(
     masses = [None] * len(all_points) if mass is None else list(mass) if several else [mass]
     shares = _shares(weights, len(all_points))
     if n_tokens is not None:
-        checks.integer("n_tokens", n_tokens)
+        validation.integer("n_tokens", n_tokens)
     if not len(all_points) == len(all_edges) == len(masses):
         found = f"{len(all_points)} points, {len(all_edges)} edges and {len(masses)} masses"
         raise ConfigError(f"points, edges and mass must be of equally many teachers, got {found}")

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kdzoo.checks import integer
+from kdzoo.core.validation import integer
 from kdzoo.functional.unroll.descent import Descent, InnerLoss
 from kdzoo.functional.unroll.engines import WAYS, half_root, root
 from kdzoo.functional.unroll.optimizers import Optimizer
@@ -25,7 +25,7 @@ class Choice:
 def choose(
     loss: InnerLoss,
     weights: Float[Tensor, "K P"],
-    images: Float[Tensor, "M *d"],
+    images: Float[Tensor, " M *d"],
     labels: Float[Tensor, "M C"],
     n_steps: int,
     optimizer: Optimizer,

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kdzoo.checks import number, positive, probability
+from kdzoo.core.validation import number, positive, probability
 from kdzoo.errors import ConfigError
 
 State = tuple[Tensor, ...]

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kdzoo.checks import choice, integer
+from kdzoo.core.validation import choice, integer
 from kdzoo.errors import ConfigError, NonFiniteLossError
 from kdzoo.functional.unroll.descent import Descent, InnerLoss
 from kdzoo.functional.unroll.engines import ENGINES, differentiable
@@ -13,7 +13,7 @@ from kdzoo.functional.unroll.optimizers import SGD, Optimizer
 
 def unroll(
     weights: Float[Tensor, "K P"],
-    images: Float[Tensor, "M *d"],
+    images: Float[Tensor, " M *d"],
     labels: Float[Tensor, "M C"],
     step_sizes: Float[Tensor, " N"],
     *,

@@ -4,7 +4,7 @@ import torch
 
 from kdzoo.automata.pfa import PFA
 from kdzoo.automata.targets import embedded_reber, random_hmm, random_pdfa, random_pnfa, tomita, uhl
-from kdzoo.strings import Strings
+from kdzoo.text.token_sequences import Strings
 
 AUTOMATA = {
     "reber": embedded_reber(),

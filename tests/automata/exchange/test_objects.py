@@ -7,7 +7,7 @@ import torch
 from kdzoo.automata.exchange import from_aalpy_dfa, from_hmm, from_markov_chain, to_aalpy_dfa, to_hmm, to_markov_chain
 from kdzoo.automata.targets import embedded_reber, random_hmm, random_pnfa, tomita, tomita_dfa
 from kdzoo.errors import ConfigError
-from kdzoo.strings import Strings
+from kdzoo.text.token_sequences import Strings
 from tests.automata.exchange.common import AUTOMATA, assert_same_strings
 
 

@@ -10,7 +10,7 @@ from kdzoo.automata.exchange.pautomac import (
     write_strings,
 )
 from kdzoo.errors import DataError
-from kdzoo.strings import Strings
+from kdzoo.text.token_sequences import Strings
 
 MODEL = """I: (state)
 \t(0) 0.25

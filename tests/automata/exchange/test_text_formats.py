@@ -9,7 +9,7 @@ from kdzoo.automata.exchange import read_dot, read_json, read_openfst, to_dot, w
 from kdzoo.automata.pfa import PFA
 from kdzoo.automata.targets import tomita
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.strings import Strings
+from kdzoo.text.token_sequences import Strings
 from tests.automata.exchange.common import AUTOMATA
 
 

@@ -1,0 +1,151 @@
+"""What is installed and whether it works: one line for each finding, ``ok``, ``warn`` or ``fail``."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from kdzoo.errors import KdzooError
+
+Finding = tuple[str, str]
+"""A status and what was found."""
+FLOORS = {
+    "torch": (2, 10),
+    "pytorch-lightning": (2, 6, 6),
+    "hydra-core": (1, 3, 8),
+    "omegaconf": (2, 3),
+    "torchmetrics": (1, 6),
+    "numpy": (1, 26),
+    "safetensors": (0, 5),
+}
+CEILINGS = {"pytorch-lightning": (3,), "hydra-core": (1, 4), "omegaconf": (2, 4)}
+MALWARE = {"pytorch-lightning": ("2.6.2", "2.6.3"), "lightning": ("2.6.2", "2.6.3")}
+DATA_SETS = ("mnist", "fashion_mnist", "cifar10")
+
+
+def diagnose() -> bool:
+    """Print every finding; return whether none of them is a failure."""
+    failed = False
+    for check in CHECKS:
+        for status, text in _findings(check):
+            print(f"{status:<4}  {text}")
+            failed |= status == "fail"
+    return not failed
+
+
+def _findings(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """Yield what a check finds; a check that breaks is a failure like any other."""
+    try:
+        yield from check()
+    except Exception as error:
+        yield "fail", f"{check.__name__}: {type(error).__name__}: {error}"
+
+
+def versions(installed: Callable[[str], str] = version) -> Iterator[Finding]:
+    """Compare the installed versions with the floors, and name those that are dangerous."""
+    for name, floor in FLOORS.items():
+        try:
+            found = installed(name)
+        except PackageNotFoundError:
+            yield "fail", f"{name} is not installed; it must be >= {_dotted(floor)}"
+            continue
+        ceiling = CEILINGS.get(name)
+        if found in MALWARE.get(name, ()):
+            yield "fail", f"{name} {found} is malware: uninstall it and change every password that this machine knew"
+        elif any(letter in found.split("+")[0] for letter in ("dev", "rc", "a", "b")):
+            yield "fail", f"{name} {found} is a pre-release; install with -c constraints.txt"
+        elif numbers(found) < floor:
+            yield "fail", f"{name} {found} is older than {_dotted(floor)}"
+        elif ceiling and numbers(found) >= ceiling:
+            yield "fail", f"{name} {found} is not supported; it must be < {_dotted(ceiling)}"
+        else:
+            yield "ok", f"{name} {found}"
+
+
+def second_lightning(installed: Callable[[str], str] = version) -> Iterator[Finding]:
+    """Warn of the package ``lightning``, whose classes are not those of ``pytorch_lightning``."""
+    try:
+        found = installed("lightning")
+    except PackageNotFoundError:
+        yield "ok", "lightning is not installed beside pytorch-lightning"
+        return
+    if found in MALWARE["lightning"]:
+        yield "fail", f"lightning {found} is malware: uninstall it and change every password that this machine knew"
+    else:
+        yield "warn", f"lightning {found} is installed too; import pytorch_lightning, the two have different classes"
+
+
+def devices() -> Iterator[Finding]:
+    """Name the devices and threads."""
+    import torch
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    yield "ok", f"devices: CPU{''.join(f', {name}' for name in gpus)}"
+    threads, cores = torch.get_num_threads(), len(os.sched_getaffinity(0))
+    status = "warn" if threads > cores else "ok"
+    advice = "; set OMP_NUM_THREADS" if threads > cores else ""
+    yield status, f"{threads} threads on {cores} cores{advice}"
+
+
+def compiler() -> Iterator[Finding]:
+    """Look for a C++ compiler, which ``compile=true`` needs."""
+    chosen = os.environ.get("CXX")
+    found = next(filter(None, (shutil.which(name) for name in filter(None, (chosen, "g++", "clang++", "c++")))), None)
+    yield ("ok", f"C++ compiler {found}") if found else ("warn", "no C++ compiler; compile=true will not work")
+
+
+def data_folders() -> Iterator[Finding]:
+    """Say which data sets are found, and where."""
+    from kdzoo.data.files.folders import roots
+
+    folders = roots(None)
+    chosen = os.environ.get("KDZOO_DATA")
+    if chosen and not Path(chosen).expanduser().is_dir():
+        yield "warn", f"KDZOO_DATA={chosen} is not a folder"
+    for name in DATA_SETS:
+        places = [str(root / name) for root in folders if (root / name).is_dir()]
+        yield "ok", f"{name}: {places[0] if places else 'not found; downloaded when it is first used'}"
+
+
+def writable_folders() -> Iterator[Finding]:
+    """Try to write where runs and downloads go."""
+    from kdzoo.data.files.folders import cache_root
+
+    for folder in (Path.cwd(), cache_root()):
+        existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        try:
+            with tempfile.TemporaryFile(dir=existing):
+                yield "ok", f"{folder} can be written"
+        except OSError as error:
+            yield "fail", f"{folder} cannot be written: {error.strerror}"
+
+
+def smoke_training() -> Iterator[Finding]:
+    """Distil a few steps on the embedded digits."""
+    from kdzoo import compose
+    from kdzoo.run.pipeline import run
+
+    with tempfile.TemporaryDirectory() as folder:
+        sizes = ("student.hidden=[8]", "teacher.hidden=[8]", "data.train_size=64", "data.labels_per_class=null")
+        cfg = compose("debug=fast", *sizes, f"output_dir={folder}/run", f"cache_dir={folder}/cache")
+        try:
+            seconds = run(cfg)["seconds"]
+        except KdzooError as error:
+            yield "fail", f"smoke training: {error}"
+        else:
+            yield "ok", f"smoke training: teacher, control and student in {sum(seconds.values()):.1f} s"
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Return the leading numbers of a version: ``2.13.0+cpu`` is (2, 13, 0)."""
+    parts = text.split("+")[0].split(".")
+    return tuple(int(part) for part in parts if part.isdigit())
+
+
+def _dotted(parts: Sequence[int]) -> str:
+    return ".".join(map(str, parts))
+
+
+CHECKS = (versions, second_lightning, devices, compiler, data_folders, writable_folders, smoke_training)

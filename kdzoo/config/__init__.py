@@ -1,0 +1,51 @@
+"""From the command line to objects: composing, validating and instantiating a configuration. Nothing here imports torch."""
+
+from kdzoo.config.compose import (
+    FREE_KEYS,
+    compose,
+    compose_all,
+    groups,
+    lasting,
+    packaged_folder,
+    packaged_targets,
+    run_id,
+    targets_in,
+    with_new_key,
+)
+from kdzoo.config.instantiate import (
+    SIZES,
+    construction,
+    instantiate,
+    locate,
+    nearest,
+    one_line,
+    parameters,
+    plain,
+    refusal,
+    targets,
+    with_sizes,
+)
+
+__all__ = [
+    "FREE_KEYS",
+    "SIZES",
+    "compose",
+    "compose_all",
+    "construction",
+    "groups",
+    "instantiate",
+    "lasting",
+    "locate",
+    "nearest",
+    "one_line",
+    "packaged_folder",
+    "packaged_targets",
+    "parameters",
+    "plain",
+    "refusal",
+    "run_id",
+    "targets",
+    "targets_in",
+    "with_new_key",
+    "with_sizes",
+]

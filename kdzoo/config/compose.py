@@ -1,0 +1,122 @@
+"""Composing the configuration of a run with Hydra, and what the packaged config groups contain."""
+
+import hashlib
+import json
+import re
+from collections.abc import Collection, Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from kdzoo.config.instantiate import one_line, plain
+from kdzoo.errors import ConfigError
+
+_TARGET_LINE = re.compile(r"""^\s*-?\s*_target_:\s*["']?([\w.]+)""", re.MULTILINE)
+_PLAIN_VALUE = re.compile(r"[\w./-]+=")
+FREE_KEYS = ("output_dir", "cache_dir", "logger", "expected", "hydra")
+"""Settings that change no result, and so may differ when a run is continued."""
+
+
+def lasting(cfg: DictConfig) -> dict[str, Any]:
+    """Return the settings that determine the result of a run, resolved."""
+    kept = OmegaConf.masked_copy(cfg, [key for key in map(str, cfg) if key not in FREE_KEYS])
+    return plain(kept)
+
+
+def run_id(cfg: DictConfig) -> str:
+    """Return a short name that is the same for the same settings."""
+    return hashlib.sha256(json.dumps(lasting(cfg), sort_keys=True, default=str).encode()).hexdigest()[:10]
+
+
+# Registered by the import, so that the worker processes of a launcher know it too.
+OmegaConf.register_new_resolver("run_id", lambda *, _root_: run_id(_root_), replace=True)
+
+
+def compose(*overrides: str, config_dir: str | Path | None = None) -> DictConfig:
+    """Return the configuration of a run, as the command line would compose it.
+
+    Args:
+        *overrides: as on the command line, ``"data=mnist"`` or ``"student.hidden=[800,800]"``. Keys that
+            no YAML file mentions may be set; ``kdzoo.run`` refuses those that nothing takes.
+        config_dir: a folder with config groups of your own.
+
+    Raises:
+        ConfigError: an override does not parse, or names no file of its group.
+
+    Example:
+        >>> compose("distiller.temperature=2", "seed=0").distiller.temperature
+        2
+    """
+    folder = Path(config_dir) if config_dir is not None else None
+    known = groups(folder)
+    cfg = compose_all([with_new_key(text, known) for text in overrides], folder)
+    choices = cfg.hydra.runtime.choices
+    OmegaConf.set_struct(cfg, False)
+    if cfg.output_dir is None:
+        cfg.output_dir = f"outputs/{choices.distiller}-{choices.data}-{run_id(cfg)}"
+    del cfg["hydra"]
+    OmegaConf.set_struct(cfg, True)
+    return cfg
+
+
+def compose_all(overrides: Sequence[str], folder: Path | None) -> DictConfig:
+    """Return what Hydra composes, with its own settings below ``hydra``.
+
+    Raises:
+        ConfigError: Hydra cannot; the message is one line.
+    """
+    searched = [f"hydra.searchpath=['file://{folder.resolve()}']"] if folder else []
+    running = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_module("kdzoo.conf", version_base="1.3"):
+            return hydra_compose("train", [*overrides, *searched], return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
+        raise ConfigError(one_line(error)) from error
+    finally:
+        GlobalHydra.instance().hydra = running
+
+
+def with_new_key(text: str, known_groups: Collection[str]) -> str:
+    """Return an override as Hydra must be given it to set a key that no YAML file mentions."""
+    key = text.partition("=")[0]
+    is_choice = key in known_groups and not text.startswith(f"{key}={{")
+    is_plain = _PLAIN_VALUE.match(text) and not key.startswith(("hydra.", "hydra/"))
+    return f"++{text}" if is_plain and not is_choice else text
+
+
+def groups(folder: Path | None = None) -> dict[str, list[str]]:
+    """Return the packaged config groups and those in ``folder``, each with the names of its files."""
+    found: dict[str, set[str]] = {}
+    for root in filter(None, (packaged_folder(), folder)):
+        for path in root.rglob("*.yaml"):
+            group = path.parent.relative_to(root).as_posix()
+            if group != ".":
+                found.setdefault(group, set()).add(path.stem)
+    return {group: sorted(names) for group, names in found.items()}
+
+
+def targets_in(folder: Path) -> set[str]:
+    """Return every ``_target_`` that the YAML files below ``folder`` name, read as text."""
+    files = sorted(folder.rglob("*.yaml"))
+    return {name for file in files for name in _TARGET_LINE.findall(file.read_text(encoding="utf-8"))}
+
+
+@cache
+def packaged_targets() -> frozenset[str]:
+    """Return the names that the packaged configuration may build."""
+    return frozenset(targets_in(packaged_folder()))
+
+
+def packaged_folder() -> Path:
+    """Return the folder of the packaged configuration groups."""
+    return Path(str(resources.files("kdzoo.conf")))

@@ -1,0 +1,156 @@
+"""From configuration to objects: the only place where anything is instantiated.
+
+Only exact names may be built: those that the YAML files of the config groups name (the packaged ones and
+those in folders that the user put on the search path), and those that the user typed. The whole
+resolved tree is checked before anything is imported.
+"""
+
+import difflib
+import inspect
+import pydoc
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from kdzoo.errors import ConfigError, KdzooError
+
+SIZES = {"in_shape", "num_classes", "vocab_size", "pad_id", "tokenizer", "teacher_architecture"}
+"""Arguments of teacher and student that the data fix."""
+
+
+def plain(node: Any) -> Any:
+    """Return a configuration node as plain dictionaries and lists; interpolations are resolved, ``???`` is kept."""
+    return OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig | ListConfig) else node
+
+
+def instantiate(node: Mapping[str, Any], *, allow: Collection[str], **arguments: Any) -> Any:
+    """Build what ``node`` names, with nested nodes first.
+
+    Args:
+        node: a mapping with ``_target_``; with ``_partial_: true`` a partial function is returned.
+        allow: exact names that may be built.
+        arguments: plain values that are added to the node's own.
+
+    Raises:
+        ConfigError: a name is not allowed or cannot be imported, or its arguments do not fit.
+    """
+    from hydra.utils import instantiate as hydra_instantiate
+
+    tree = {**plain(node), **arguments}
+    for target in targets(tree):
+        if target not in allow:
+            raise ConfigError(refusal(target, allow))
+    with construction(tree["_target_"]):
+        return hydra_instantiate(tree, _convert_="all")
+
+
+@contextmanager
+def construction(target: str, *others: type[Exception]) -> Iterator[None]:
+    """Turn what a constructor says of its arguments into a ConfigError of one line; ``others`` are its own errors."""
+    caught: tuple[type[Exception], ...] = (InstantiationException, ValueError, TypeError, *others)
+    try:
+        yield
+    except caught as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) else error
+        if isinstance(cause, KdzooError):
+            raise type(cause)(_inner_key(error) + str(cause)) from None
+        raise ConfigError(f"cannot build {target}: {one_line(cause or error)}") from error
+
+
+def _inner_key(error: Exception) -> str:
+    """Return the key of the inner node that could not be built and a colon; nothing for the node itself."""
+    _, found, key = str(error).rpartition("\nfull_key: ")
+    return f"{key}: " if found and key and isinstance(error, InstantiationException) else ""
+
+
+def refusal(target: str, allow: Collection[str]) -> str:
+    """Return the line that says that ``target`` may not be built."""
+    return (
+        f"_target_ {target!r} is not in any config folder of this run{nearest(target, allow)}; name it in a YAML file "
+        "in a --config-dir, on the command line, or in allow="
+    )
+
+
+def targets(tree: Any) -> Iterator[str]:
+    """Yield every ``_target_`` in a tree of mappings and lists."""
+    if isinstance(tree, Mapping):
+        if "_target_" in tree:
+            yield str(tree["_target_"])
+        tree = list(tree.values())
+    if isinstance(tree, list | tuple):
+        for child in tree:
+            yield from targets(child)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean 'x'?`` for the known name that is nearest, or nothing."""
+    matches = difflib.get_close_matches(name, [str(one) for one in known], n=1, cutoff=0.6)
+    return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of an error in one line."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return " ".join(line for line in lines[:2] if line and not line.startswith("full_key")) or type(error).__name__
+
+
+def locate(target: str) -> Any:
+    """Import the class or function that ``target`` names.
+
+    Raises:
+        ConfigError: there is no such name.
+    """
+    try:
+        found = pydoc.locate(target)
+    except pydoc.ErrorDuringImport as error:
+        raise ConfigError(f"_target_ {target!r} cannot be imported: {one_line(error)}") from error
+    if found is None:
+        raise ConfigError(f"_target_ {target!r} cannot be imported: there is no module or name like this")
+    return found
+
+
+def parameters(target: Any) -> dict[str, inspect.Parameter]:
+    """Return the parameters of a callable by name, following ``**kwargs`` to the base classes' ``__init__``.
+
+    ``**kwargs`` itself is among them only if no base class says what it takes.
+    """
+    if not inspect.isclass(target):
+        return dict(inspect.signature(target).parameters)
+    found: dict[str, inspect.Parameter] = {}
+    anything: list[inspect.Parameter] = []
+    for owner in target.__mro__[:-1]:  # all but object
+        if "__init__" not in vars(owner):
+            continue
+        own = list(inspect.signature(vars(owner)["__init__"]).parameters.values())[1:]
+        found = {**{p.name: p for p in own if p.kind is not p.VAR_KEYWORD}, **found}
+        anything = [p for p in own if p.kind is p.VAR_KEYWORD]
+        if not anything:
+            break
+    return {**found, **{p.name: p for p in anything}}
+
+
+def with_sizes(node: Any, sizes: Mapping[str, Any], allow: Collection[str]) -> Any:
+    """Return ``node`` with the sizes that the data fix, wherever a ``_target_`` takes them and has none."""
+    if isinstance(node, list):
+        return [with_sizes(child, sizes, allow) for child in node]
+    if not isinstance(node, dict):
+        return node
+    node = {key: with_sizes(child, sizes, allow) for key, child in node.items()}
+    if "_target_" in node:
+        if node["_target_"] not in allow:
+            raise ConfigError(refusal(node["_target_"], allow))
+        accepted = parameters(locate(node["_target_"]))
+        node = {**{key: _listed(value) for key, value in sizes.items() if key in accepted}, **node}
+        for name in SIZES & accepted.keys() - node.keys():
+            if accepted[name].default is inspect.Parameter.empty:
+                raise ConfigError(
+                    f"{node['_target_']} needs {name}, which these data do not have (only {sorted(sizes)})"
+                )
+    return node
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,49 @@
+"""Learning rates that change with every step."""
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
+
+from kdzoo.core.validation import integer, number
+
+
+class OneCycle(OneCycleLR):
+    """A schedule that rises to each group's learning rate and falls to almost nothing, both by a cosine.
+
+    Args:
+        optimizer: its learning rates are the largest.
+        total_steps: steps of the training, >= 1; a distiller fills it in.
+        warmup: part of the steps, in [0, 1], in which the rate rises, from 1/25 of the largest.
+
+    References:
+        Smith, Topin: Super-convergence, very fast training of neural networks using large learning rates.
+        arXiv:1708.07120, 2018.
+    """
+
+    def __init__(self, optimizer: Optimizer, *, total_steps: int, warmup: float = 0.3) -> None:
+        rates = [group["lr"] for group in optimizer.param_groups]
+        super().__init__(optimizer, rates, total_steps=total_steps, pct_start=warmup, cycle_momentum=False)
+
+
+class Linear(LambdaLR):
+    """A schedule that rises to each group's learning rate and falls to 0, both by a straight line.
+
+    Args:
+        optimizer: its learning rates are the largest.
+        total_steps: steps of the training, >= 1; a distiller fills it in.
+        warmup: part of the steps, in [0, 1], in which the rate rises.
+
+    References:
+        Devlin et al.: BERT, pre-training of deep bidirectional transformers. NAACL 2019, arXiv:1810.04805, A.2.
+    """
+
+    def __init__(self, optimizer: Optimizer, *, total_steps: int, warmup: float = 0.05) -> None:
+        steps = integer("total_steps", total_steps)
+        rising = number("warmup", warmup, 0.0, 1.0) * steps
+
+        def share(step: int) -> float:
+            """Return the rate of a step, counted from 0, as a share of the largest."""
+            if step < rising:
+                return (step + 1) / (rising + 1)
+            return max(steps - step, 0) / max(steps - rising, 1)
+
+        super().__init__(optimizer, share)

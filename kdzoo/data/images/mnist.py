@@ -1,0 +1,114 @@
+"""MNIST and Fashion-MNIST from their IDX files."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from kdzoo.core.validation import flag
+from kdzoo.data.files.download import download
+from kdzoo.data.files.folders import cache_root, find_file, find_root, search_root
+from kdzoo.data.files.idx import read_idx
+from kdzoo.data.loading.tensors import UNSCALED, Scaling, pixels_to_floats
+from kdzoo.data.memory import InMemoryData
+from kdzoo.errors import DataError
+
+_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+
+
+class IdxImages(InMemoryData):
+    """60,000 training and 10,000 test images of 28 x 28 grey pixels as float32 [1, 28, 28].
+
+    The four IDX files, gzipped or not, are looked for in ``<root>/<name>`` and ``<root>``. Without ``root``,
+    the roots are $KDZOO_DATA and ~/.cache/kdzoo, and ``prepare_data()`` downloads to the latter what is in
+    neither.
+
+    Args:
+        root: folder of the data; None for the usual places.
+        normalise: subtract the published mean and divide by the standard deviation; otherwise pixels are in
+            [0, 1].
+        options: see :class:`kdzoo.data.memory.InMemoryData`.
+
+    Raises:
+        ConfigError: an option is out of range.
+        DataError: a file is missing or damaged, or cannot be downloaded.
+    """
+
+    folder: ClassVar[str]
+    url: ClassVar[str]
+    md5: ClassVar[tuple[str, str, str, str]]  # of the gzipped files, in the order of _FILES
+    mean: ClassVar[float]
+    std: ClassVar[float]
+
+    def __init__(self, *, root: str | Path | None = None, normalise: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self.root = root
+        self.normalise = flag("normalise", normalise)
+
+    @property
+    def pixels(self) -> Scaling:
+        """Return mean and deviation of the one channel: a value is (pixel / 255 - mean) / std."""
+        return {"mean": (self.mean,), "std": (self.std,)} if self.normalise else UNSCALED
+
+    def prepare_data(self) -> None:
+        """Download the files when no root is given and they are nowhere."""
+        if self.root is None and search_root(None, self.folder, _FILES) is None:
+            for file, md5 in zip(_FILES, self.md5, strict=True):
+                download(f"{self.url}/{file}.gz", cache_root() / self.folder / f"{file}.gz", md5)
+
+    def load(self) -> tuple[Any, Any]:
+        """Read the four files."""
+        folder = find_root(self.root, self.folder, _FILES)
+        train_x, train_y, test_x, test_y = (read_idx(find_file(folder, file) or folder / file) for file in _FILES)
+        return (self._images(train_x, folder), train_y), (self._images(test_x, folder), test_y)
+
+    def _images(self, pixels: npt.NDArray[Any], folder: Path) -> npt.NDArray[np.float32]:
+        if pixels.dtype != np.uint8 or pixels.ndim != 3:
+            raise DataError(
+                f"{folder} has images {pixels.dtype} {list(pixels.shape)}; allowed: uint8 [n, height, width]"
+            )
+        return pixels_to_floats(pixels[:, None], **self.pixels)
+
+
+class MNIST(IdxImages):
+    """Handwritten digits (LeCun, Cortes & Burges 1998); options of :class:`IdxImages`.
+
+    Example:
+        >>> MNIST(augment={"shift": 2}).is_augmented
+        True
+    """
+
+    folder = "mnist"
+    url = "https://ossci-datasets.s3.amazonaws.com/mnist"
+    md5 = (
+        "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        "d53e105ee54ea40749a09fcbcd1e9432",
+        "9fb629c4189551a2d022fa330f9573f3",
+        "ec29112dd5afa0611ce80d1b7f02629c",
+    )
+    mean, std = 0.1307, 0.3081
+
+
+class FashionMNIST(IdxImages):
+    """Pictures of clothes (Xiao, Rasul & Vollgraf 2017); options of :class:`IdxImages`.
+
+    Example:
+        >>> FashionMNIST(augment={"flip": True}).is_augmented
+        True
+    """
+
+    folder = "fashion_mnist"
+    url = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
+    md5 = (
+        "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+        "25c81989df183df01b3e8a0aad5dffbe",
+        "bef4ecab320f06d8554ea6380940ec79",
+        "bb300cfdad3c16e7a12a480ee83cd310",
+    )
+    mean, std = 0.2860, 0.3530

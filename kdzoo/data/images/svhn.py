@@ -1,0 +1,90 @@
+"""Street View House Numbers, from its two .mat files of cropped digits."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from kdzoo.core.validation import flag
+from kdzoo.data.files.download import download
+from kdzoo.data.files.folders import cache_root, find_root, search_root
+from kdzoo.data.files.mat import read_mat
+from kdzoo.data.loading.tensors import UNSCALED, Scaling, pixels_to_floats
+from kdzoo.data.memory import InMemoryData
+from kdzoo.errors import DataError
+
+_FOLDER = "svhn"
+_MEAN = (0.4377, 0.4438, 0.4728)
+_STD = (0.1980, 0.2010, 0.1970)
+
+
+class SVHN(InMemoryData):
+    """Digits cut from photographs of house numbers (Netzer et al. 2011) as float32 [3, 32, 32].
+
+    73,257 images are for train and val and 26,032 for test; the extra set is not used. The files
+    ``train_32x32.mat`` and ``test_32x32.mat`` are looked for in ``<root>/svhn`` and ``<root>``. Without ``root``,
+    the roots are $KDZOO_DATA and ~/.cache/kdzoo, and ``prepare_data()`` downloads to the latter what is in neither.
+
+    Args:
+        root: folder of the data; None for the usual places.
+        normalise: subtract each channel's published mean and divide by its standard deviation; otherwise
+            pixels are in [0, 1].
+        options: see :class:`kdzoo.data.memory.InMemoryData`.
+
+    Raises:
+        ConfigError: an option is out of range.
+        DataError: a file is missing or damaged, or cannot be downloaded.
+
+    Example:
+        >>> SVHN(augment={"shift": 2}).is_augmented
+        True
+    """
+
+    url: ClassVar[str] = "http://ufldl.stanford.edu/housenumbers"
+    md5: ClassVar[dict[str, str]] = {
+        "train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",
+        "test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3",
+    }
+
+    def __init__(self, *, root: str | Path | None = None, normalise: bool = True, **options: Any) -> None:
+        super().__init__(**options)
+        self.root = root
+        self.normalise = flag("normalise", normalise)
+
+    @property
+    def pixels(self) -> Scaling:
+        """Return mean and deviation of each channel: a value is (pixel / 255 - mean) / std."""
+        return {"mean": _MEAN, "std": _STD} if self.normalise else UNSCALED
+
+    def prepare_data(self) -> None:
+        """Download the files when no root is given and they are nowhere."""
+        if self.root is None and search_root(None, _FOLDER, tuple(self.md5)) is None:
+            for file, md5 in self.md5.items():
+                download(f"{self.url}/{file}", cache_root() / _FOLDER / file, md5)
+
+    def load(self) -> tuple[Any, Any]:
+        """Read both files."""
+        folder = find_root(self.root, _FOLDER, tuple(self.md5))
+        train, test = (read_digits(folder / file) for file in self.md5)
+        return self._floats(*train), self._floats(*test)
+
+    def _floats(self, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> tuple[Any, Any]:
+        return pixels_to_floats(pixels, **self.pixels), labels
+
+
+def read_digits(path: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Return images uint8 [n, 3, 32, 32] and labels int64 [n], 0 for the digit 0, of one file.
+
+    Raises:
+        DataError: the file is missing or damaged, or its arrays are not X uint8 [32, 32, 3, n] and y in 1..10 [n, 1].
+    """
+    images, labels = read_mat(path, ("X", "y"))
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[:3] != (32, 32, 3):
+        raise DataError(f"{path}: X is {images.dtype} {list(images.shape)}; allowed: uint8 [32, 32, 3, n]")
+    if labels.shape != (images.shape[3], 1) or labels.dtype.kind not in "iu":
+        found = f"{labels.dtype} {list(labels.shape)}"
+        raise DataError(f"{path}: y is {found}; allowed: integers [{images.shape[3]}, 1]")
+    if len(labels) and not (labels.min() >= 1 and labels.max() <= 10):
+        raise DataError(f"{path}: y is in {labels.min()}..{labels.max()}; allowed: 1..10")
+    return np.ascontiguousarray(images.transpose(3, 2, 0, 1)), labels[:, 0].astype(np.int64) % 10

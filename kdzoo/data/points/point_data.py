@@ -1,0 +1,48 @@
+"""The base of every data set of unlabelled points."""
+
+from typing import Any
+
+from torch import Tensor
+
+from kdzoo.core.batch import Batch
+from kdzoo.data.loading.parts import Part, PartsData
+from kdzoo.data.loading.tensors import check_finite
+
+
+class Points(Part):
+    """Points of one shape.
+
+    Args:
+        inputs: float32 [n, ...], finite.
+
+    Raises:
+        DataError: a point is not finite.
+    """
+
+    def __init__(self, inputs: Tensor) -> None:
+        check_finite(inputs, "point")
+        self.inputs = inputs
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def select(self, rows: Tensor) -> "Points":
+        """Return the points at ``rows`` (int64 [m]), in this order."""
+        return Points(self.inputs[rows])
+
+    def batch(self, index: Tensor) -> Batch:
+        """Return ``input`` [b, ...]."""
+        return {"input": self.inputs.index_select(0, index)}
+
+    def content(self) -> list[Tensor]:
+        """Return the points."""
+        return [self.inputs]
+
+
+class PointData(PartsData[Points]):
+    """Unlabelled points held in memory; a subclass writes ``load()`` and nothing else."""
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """``in_shape`` (tuple, without the batch)."""
+        return {"in_shape": tuple(self.parts.train.inputs.shape[1:])}

@@ -1,0 +1,1 @@
+"""Sequences: token sequences of formal languages and text, pen strokes and music."""

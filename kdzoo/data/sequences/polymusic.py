@@ -1,0 +1,96 @@
+"""Four collections of polyphonic music as piano rolls."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from kdzoo.core.validation import choice
+from kdzoo.data.files.folders import find_root
+from kdzoo.data.files.mat import read_mat
+from kdzoo.data.sequences.real_sequences import RealSequences, SequenceData
+from kdzoo.errors import DataError
+
+_FILES = {
+    "jsb": "JSB_Chorales.mat",
+    "nottingham": "Nottingham.mat",
+    "musedata": "MuseData.mat",
+    "piano_midi": "Piano_midi.mat",
+}
+_PARTS = ("traindata", "validdata", "testdata")
+_KEYS = 88
+
+
+class PolyphonicMusic(SequenceData):
+    """Piano rolls (Boulanger-Lewandowski, Bengio & Vincent 2012) as float32 [T, 88]: 1 where a key sounds, else 0.
+
+    The parts are those of the files. Pieces are of very different lengths (``name``: train / val / test, longest):
+    jsb 229 / 76 / 77, 160; nottingham 694 / 173 / 170, 1,793; musedata 524 / 135 / 124, 4,273; piano_midi
+    87 / 12 / 25, 3,857. Give ``max_steps`` for all but the first, since every batch is padded to the longest.
+
+    The .mat files (cells traindata, validdata and testdata of matrices [T, 88]) are looked for in
+    ``<root>/polymusic`` and ``<root>``. Without ``root``, the roots are $KDZOO_DATA and ~/.cache/kdzoo.
+
+    Args:
+        name: "jsb", "nottingham", "musedata" or "piano_midi".
+        root: folder of the data; None for the usual places.
+        options: see :class:`kdzoo.data.sequences.real_sequences.SequenceData`.
+
+    Raises:
+        ConfigError: an option is out of range.
+        DataError: the file is missing or damaged.
+    """
+
+    def __init__(self, *, name: str = "jsb", root: str | Path | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.collection = choice("name", name, tuple(_FILES))
+        self.root = root
+
+    def summaries(self, samples: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Return what pieces [n, T, 88] are compared by, [n, 178]; see :func:`summaries`."""
+        return summaries(samples, lengths)
+
+    def read(self) -> tuple[RealSequences, RealSequences, RealSequences]:
+        """Read the file."""
+        file = _FILES[self.collection]
+        path = find_root(self.root, "polymusic", [file]) / file
+        train, val, test = (
+            RealSequences.of([_roll(cell, f"{path}: {part}") for cell in cells.flat], size=_KEYS)
+            for part, cells in zip(_PARTS, read_mat(path, _PARTS), strict=True)
+        )
+        return train, val, test
+
+
+def summaries(rolls: Tensor, lengths: Tensor | None = None) -> Tensor:
+    """Return what can be compared of pieces of any length, [n, 178].
+
+    The share of steps at which each of 88 keys sounds, that at which it begins to sound, and mean and deviation of the
+    number of keys that sound together.
+
+    Args:
+        rolls: [n, T, 88] of 0 and 1.
+        lengths: int64 [n], valid steps, >= 1; None: all.
+    """
+    n, steps, _ = rolls.shape
+    counts = torch.full((n,), steps, device=rolls.device) if lengths is None else lengths
+    valid = (torch.arange(steps, device=rolls.device) < counts[:, None]).to(rolls)
+    sounding = rolls * valid[..., None]
+    begins = sounding * (1 - torch.cat([torch.zeros_like(rolls[:, :1]), rolls[:, :-1]], 1))
+    together = sounding.sum(2)
+    mean = together.sum(1) / counts
+    spread = (((together - mean[:, None]).square() * valid).sum(1) / counts).sqrt()
+    shares = [one.sum(1) / counts[:, None] for one in (sounding, begins)]
+    return torch.cat([*shares, mean[:, None], spread[:, None]], 1)
+
+
+def _roll(cell: npt.NDArray[Any], name: str) -> Tensor:
+    """Return a piece as bool [T, 88]."""
+    if not isinstance(cell, np.ndarray) or cell.ndim != 2 or cell.shape[1] != _KEYS or cell.dtype.kind not in "biuf":
+        found = f"{cell.dtype} {list(cell.shape)}" if isinstance(cell, np.ndarray) else type(cell).__name__
+        raise DataError(f"{name} has a piece {found}; allowed: numbers [T, {_KEYS}]")
+    if not np.isin(cell, (0, 1)).all():
+        raise DataError(f"{name} has a piece with other values than 0 and 1; allowed: 0 and 1")
+    return torch.from_numpy(cell.astype(np.bool_))

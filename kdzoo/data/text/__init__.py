@@ -1,0 +1,1 @@
+"""Text for transformers: blocks of tokens with masks, and labelled sentences."""

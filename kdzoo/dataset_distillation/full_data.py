@@ -1,0 +1,40 @@
+"""The teacher of a synthetic set: a network that has seen all data."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from kdzoo.dataset_distillation.synthetic_set import checked_learners
+
+
+class FullDataNetwork(nn.Module):
+    """A network of the first learner's architecture and initial weights, to be trained on the whole data set.
+
+    It is what a synthetic set replaces: the ceiling for the networks that are trained on the set.
+
+    Args:
+        learner: as of the synthetic set.
+
+    Raises:
+        ConfigError: there is no learner.
+
+    Example:
+        >>> import torch
+        >>> from kdzoo.dataset_distillation import Learner
+        >>> network = FullDataNetwork(learner={"linear": Learner(nn.Linear(4, 3))})
+        >>> network(torch.zeros(2, 4)).shape, sum(p.requires_grad for p in network.parameters())
+        (torch.Size([2, 3]), 2)
+    """
+
+    def __init__(self, *, learner: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        first = next(iter(checked_learners(learner).values()))
+        self.network = copy.deepcopy(first.model).requires_grad_(True)
+        begin = first.initial if first.fixed is None else first
+        self.network.load_state_dict(first.state(begin.sample(1)[0]), strict=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the logits [b, C]."""
+        return self.network(input)

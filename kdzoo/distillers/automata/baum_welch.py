@@ -1,0 +1,93 @@
+"""Baum-Welch: the likeliest automaton of given strings, by expectation maximisation.
+
+An epoch is one iteration. Every batch adds the expected numbers of starts, transitions and stops under the
+present automaton; at the end of the epoch their relative frequencies are the next one. It is the untaught
+control of every method whose student is an automaton: the same number of states, from the data alone.
+"""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from kdzoo.automata.baum_welch import Expected, expected_counts, maximise, random_pfa_start, trees_of
+from kdzoo.automata.pfa import PFA
+from kdzoo.core.batch import Batch, valid_positions
+from kdzoo.core.closed_form import FittedDistiller
+from kdzoo.core.validation import choice, number
+from kdzoo.text.token_sequences import strings_of
+
+
+class BaumWelch(FittedDistiller):
+    """Fit a probabilistic automaton to the strings of the data, without a teacher.
+
+    Args:
+        student: the automaton (:class:`kdzoo.automata.PFA`).
+        teacher: is not used.
+        start: ``random`` (every distribution uniform on its simplex) or ``student`` (what it is now; its zeros
+            stay zeros).
+        pseudocount: weight added to every symbol of every state in each iteration, >= 0; with 0, strings may
+            become impossible.
+        **options: see :class:`kdzoo.core.closed_form.FittedDistiller`.
+
+    Raises:
+        ConfigError: an argument is out of its range.
+
+    Example:
+        >>> from kdzoo.automata import PFA
+        >>> BaumWelch(PFA(vocab_size=3, states=2)).loss_weights
+        {'nll': 1.0}
+    """
+
+    terms: ClassVar[dict[str, float]] = {"nll": 1.0}
+    teacher_kind: ClassVar[str | None] = None
+    student_kind: ClassVar[str] = "automaton"
+    student: PFA
+    paper: ClassVar[str] = (
+        "Baum, Petrie, Soules & Weiss 1970, A maximization technique occurring in the statistical analysis of "
+        "probabilistic functions of Markov chains"
+    )
+    bibtex: ClassVar[str] = """@article{baum1970maximization,
+  title = {A maximization technique occurring in the statistical analysis of probabilistic functions of {Markov}
+           chains},
+  author = {Baum, Leonard E. and Petrie, Ted and Soules, George and Weiss, Norman},
+  journal = {The Annals of Mathematical Statistics},
+  volume = {41},
+  number = {1},
+  pages = {164--171},
+  year = {1970}
+}"""
+
+    def __init__(
+        self,
+        student: PFA,
+        teacher: nn.Module | None = None,  # noqa: ARG002 - every distiller takes one
+        *,
+        start: str = "random",
+        pseudocount: float = 0.01,
+        **options: Any,
+    ) -> None:
+        super().__init__(student, None, **options)
+        self.pseudocount = number("pseudocount", pseudocount, least=0.0)
+        if choice("start", start, ("random", "student")) == "random":
+            begin = random_pfa_start(student.vocab_size, student.states, int(torch.randint(2**31, ())))
+            student.set_parameters(begin.initial, begin.transitions, begin.stop)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the negative log-probability of the next symbol after each prefix, nats."""
+        valid = valid_positions(batch)
+        said = self.student(batch["input"])[valid]
+        return {"nll": -said.gather(1, batch["target"][valid][:, None]).squeeze(1)}
+
+    def observe(self, batch: Batch) -> None:
+        """Add the expected counts of a batch."""
+        counts = expected_counts(self.student, trees_of(strings_of(batch), self.student.states))
+        for name in ("starts", "emissions", "transitions"):
+            self.observed[name] = self.observed.get(name, 0) + getattr(counts, name)
+
+    def solve(self) -> bool:
+        """Set the automaton to the relative frequencies of the expected counts; go on with the next iteration."""
+        pfa = maximise(self.student, Expected(**self.observed, objective=0.0), self.pseudocount)
+        self.student.set_parameters(pfa.initial, pfa.transitions, pfa.stop)
+        self.observed = {}
+        return False

@@ -1,0 +1,1 @@
+"""Methods for directed graphical models."""

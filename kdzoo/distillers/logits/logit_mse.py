@@ -1,0 +1,52 @@
+"""Matching of centred logits: the high-temperature limit of logit distillation.
+
+Hinton, Vinyals & Dean 2015, section 2.1. For T much larger than the logits, the softened divergence becomes
+half the mean squared difference of the centred logits z [..., classes] and v (Ba & Caruana 2014 match
+logits without centring):
+
+    match = 1 / (2 N) sum_i ((z_i - mean z) - (v_i - mean v))^2    at every valid position
+    hard  = -log softmax(z)_y                                      at every labelled position
+"""
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from kdzoo.core.base import Distiller
+from kdzoo.core.batch import Batch, labelled_positions, labels, valid_positions
+from kdzoo.functional import centred_mse, hard_target_ce
+
+
+class LogitMSE(Distiller):
+    """Match the teacher's logits up to a constant, and the labels where there are any.
+
+    Args:
+        student: returns logits [..., classes].
+        teacher: returns logits of the same shape.
+        **options: see :class:`kdzoo.Distiller`; the terms are ``match`` and ``hard``.
+
+    Example:
+        >>> import torch
+        >>> LogitMSE(torch.nn.Linear(4, 3), torch.nn.Linear(4, 3)).loss_weights
+        {'match': 0.9, 'hard': 0.1}
+    """
+
+    terms: ClassVar[dict[str, float]] = {"match": 0.9, "hard": 0.1}
+    paper: ClassVar[str] = (
+        "Hinton, Vinyals & Dean 2015, section 2.1; Ba & Caruana 2014, Do Deep Nets Really Need to be Deep?"
+    )
+    bibtex: ClassVar[str] = """@inproceedings{ba2014deep,
+  title     = {Do Deep Nets Really Need to be Deep?},
+  author    = {Ba, Jimmy and Caruana, Rich},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year      = {2014},
+}"""
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the squared difference of centred logits and the cross entropy, per position."""
+        student, teacher = self.student(batch["input"]), self.teacher_output(batch)
+        valid, labelled = valid_positions(batch), labelled_positions(batch)
+        return {
+            "match": centred_mse(student[valid], teacher[valid]),
+            "hard": hard_target_ce(student[labelled], labels(batch)),
+        }

@@ -1,0 +1,1 @@
+"""Methods whose student is a matrix product state."""

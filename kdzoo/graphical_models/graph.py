@@ -1,0 +1,319 @@
+"""A directed graphical model: an ordered list of nodes, and how they are rolled out."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from kdzoo.errors import ConfigError, DataError
+from kdzoo.graphical_models.divergences import divergence, per_sample
+from kdzoo.graphical_models.nodes import STATE, Conditional, Hidden, Input, Latent, Node, Random, Target
+from kdzoo.graphical_models.scan import Scan
+from kdzoo.graphical_models.tasks import Rules, Sampler, Task, hard, tasks_of
+
+Values = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a roll-out computed.
+
+    Attributes:
+        values: of all nodes that have one, [n, ...]; in a sequence [n, T, ...].
+        raw: what the nets of random nodes return, by node.
+        distributions: of random nodes given their parents, by node.
+        posteriors: the inferred distributions of latents, by node.
+    """
+
+    values: dict[str, Tensor]
+    raw: dict[str, Tensor]
+    distributions: dict[str, Distribution]
+    posteriors: dict[str, Distribution]
+
+
+class Graph(nn.Module):
+    """A directed graphical model.
+
+    Args:
+        nodes: in an order in which parents come first; at most one :class:`kdzoo.graphical_models.Scan` among them.
+        recognition: deterministic nodes for the posteriors, computed from inputs and targets before all others.
+
+    Raises:
+        ConfigError: a name is used twice, a parent comes later or does not exist.
+
+    Example:
+        >>> from kdzoo.graphical_models import Graph, Latent, Normal, Target
+        >>> nodes = [Latent("z", Normal((2,), scale=1.0)), Target("y", Normal((3,), scale=0.5), nn.Linear(2, 3), "z")]
+        >>> graph = Graph(nodes)
+        >>> trace = graph.rollout(graph.noise(5))
+        >>> trace.distributions["y"].mean.shape
+        torch.Size([5, 3])
+    """
+
+    like: Tensor
+    infers: Tensor
+
+    def __init__(self, nodes: Iterable[Node | Scan], recognition: Iterable[Hidden] = ()) -> None:
+        super().__init__()
+        self.entries, self.recognition = nn.ModuleList(nodes), nn.ModuleList(recognition)
+        self.register_buffer("like", torch.zeros(()), persistent=False)
+        self.register_buffer("infers", torch.tensor(False))  # whether the posteriors were trained
+        self._check()
+
+    # ---------------------------------------------------------------- nodes
+
+    @property
+    def scan(self) -> Scan | None:
+        """The sequence, if there is one."""
+        return next((entry for entry in self.entries if isinstance(entry, Scan)), None)
+
+    def nodes(self) -> Iterator[Node]:
+        """Yield all nodes in order, those of a sequence in its place."""
+        for entry in self.entries:
+            yield from entry.nodes if isinstance(entry, Scan) else [entry]  # type: ignore[misc]
+
+    def latents(self) -> dict[str, Latent]:
+        """Return the latents by name, in order."""
+        return {node.name: node for node in self.nodes() if isinstance(node, Latent)}
+
+    def targets(self) -> dict[str, Target]:
+        """Return the targets by name, in order."""
+        return {node.name: node for node in self.nodes() if isinstance(node, Target)}
+
+    def inputs(self) -> dict[str, Input]:
+        """Return the inputs by name, in order."""
+        return {node.name: node for node in self.nodes() if isinstance(node, Input)}
+
+    def random_nodes(self) -> dict[str, Random]:
+        """Return latents and targets by name, in order."""
+        return {node.name: node for node in self.nodes() if isinstance(node, Random)}
+
+    def in_sequence(self, name: str) -> bool:
+        """Return whether a node's values have a time axis."""
+        return self.scan is not None and any(node.name == name for node in self.scan.nodes)
+
+    def leaves(self) -> set[str]:
+        """Return the names of random nodes on which nothing generative depends."""
+        used = {parent for conditional in self._generative() for parent in conditional.parents}
+        return self.random_nodes().keys() - (used | set(self.scan.carry.parents if self.scan else ()))
+
+    def inference_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the parameters of recognition nodes and posteriors, which samples do not depend on."""
+        yield from self.recognition.parameters()
+        if self.scan is not None:
+            yield from self.scan.recognition.parameters()
+        for node in self.latents().values():
+            if node.posterior is not None:
+                yield from node.posterior.parameters()
+
+    # ---------------------------------------------------------------- noise and observations
+
+    def noise(
+        self, n: int, *, generator: torch.Generator | None = None, steps: int | None = None, leaves: bool = False
+    ) -> dict[str, Tensor]:
+        """Draw the noise of n samples, which has no parameters: [n, ...], in a sequence [n, T, ...].
+
+        Args:
+            n: samples.
+            generator: of the numbers; None: the global one.
+            steps: T; None: the sequence's own.
+            leaves: whether also nodes on which nothing depends get noise; their values are then drawn.
+        """
+        without = set() if leaves else self.leaves()
+        return {
+            name: node.family.noise(self._leading(name, n, steps), generator)
+            for name, node in self.random_nodes().items()
+            if node.family.is_random and name not in without
+        }
+
+    def draw_inputs(
+        self, n: int, *, generator: torch.Generator | None = None, steps: int | None = None
+    ) -> dict[str, Tensor]:
+        """Draw values for the inputs from their families' standard distributions (raw values 0)."""
+        found = {}
+        for name, node in self.inputs().items():
+            leading = self._leading(name, n, steps)
+            raw = torch.zeros(*leading, *node.family.raw_shape)
+            found[name] = node.family.sample(raw, node.family.noise(leading, generator))
+        return found
+
+    def observed(self, batch: Values, nodes: Mapping[str, Input | Target]) -> dict[str, Tensor]:
+        """Return the values of inputs or targets that a batch holds.
+
+        Args:
+            batch: with the keys that the nodes read.
+            nodes: ``inputs()`` or ``targets()``.
+
+        Raises:
+            ConfigError: the batch lacks what a node reads.
+        """
+        return {name: self._read(node, batch) for name, node in nodes.items()}
+
+    def _read(self, node: Input | Target, batch: Values) -> Tensor:
+        source = node.source
+        if isinstance(source, str) and source not in batch:
+            raise ConfigError(f"node {node.name!r} reads {source!r}, which the batch lacks; it has {sorted(batch)}")
+        observed = batch[source] if isinstance(source, str) else source(dict(batch))
+        try:
+            if self.in_sequence(node.name):
+                return node.family.encode(observed.flatten(0, 1)).unflatten(0, observed.shape[:2]).to(self.like)
+            return node.family.encode(observed).to(self.like)
+        except DataError as error:
+            raise DataError(f"node {node.name!r}: {error}") from None
+
+    def _leading(self, name: str, n: int, steps: int | None) -> tuple[int, ...]:
+        return (n, steps or self.scan.steps) if self.scan is not None and self.in_sequence(name) else (n,)
+
+    # ---------------------------------------------------------------- roll-out
+
+    def rollout(
+        self,
+        noise: Values,
+        inputs: Values | None = None,
+        *,
+        forced: Values | None = None,
+        mixed: Mapping[str, tuple[Tensor, Tensor]] | None = None,
+        infer: bool = False,
+        sampler: Sampler = hard,
+    ) -> Trace:
+        """Compute all nodes in order, each value a function of its parents' values and its noise.
+
+        Args:
+            noise: by node, as :meth:`noise` draws it; a random node without noise has a distribution and no value.
+            inputs: values of the inputs, by node.
+            forced: values of random nodes that are given, by node.
+            mixed: by latent, values [n, ...] of another model and which samples take them, bool [n].
+            infer: whether latents that are not forced are drawn from their posterior, where they have one.
+            sampler: makes a value of a net's output and noise.
+
+        Raises:
+            ConfigError: a value that is needed has no noise and is not given, or there is nothing to count samples by.
+        """
+        inputs, forced, mixed = inputs or {}, forced or {}, mixed or {}
+        rules = Rules(frozenset(forced), frozenset(mixed), frozenset(noise), infer, sampler)
+        like = self.like
+        store = {**inputs, **forced, **{f"{name}|noise": value.to(like) for name, value in noise.items()}}
+        for name, (other, is_other) in mixed.items():
+            store |= {f"{name}|other": other, f"{name}|is_other": is_other}
+        if not store:
+            raise ConfigError("a roll-out needs noise, inputs or given values, which say how many samples there are")
+        rows = len(next(iter(store.values())))
+        for entry in [*(self.recognition if infer else ()), *self.entries]:
+            if isinstance(entry, Scan):
+                entry.run(store, rules, rows, like)
+                continue
+            for task in tasks_of(entry, rules):
+                store[task.provides] = task.run(_needed(task, store), rows, like)
+        return self._trace(store)
+
+    def _trace(self, store: Values) -> Trace:
+        random = self.random_nodes()
+        return Trace(
+            {key: value for key, value in store.items() if "|" not in key},
+            {name: store[f"{name}|prior"] for name in random},
+            {name: node.family.distribution(store[f"{name}|prior"]) for name, node in random.items()},
+            {
+                name: node.posterior_family.distribution(store[f"{name}|posterior"])
+                for name, node in random.items()
+                if isinstance(node, Latent) and f"{name}|posterior" in store
+            },
+        )
+
+    def samples(self, noise: Values, inputs: Values | None = None) -> Tensor:
+        """Return what the model makes of noise, in the layout of the data.
+
+        A target on which nothing depends is given by its mean, unless it has noise.
+        """
+        trace = self.rollout(noise, inputs)
+        drawn = {name: trace.values.get(name) for name in self.targets()}
+        return self.as_data(
+            {name: trace.distributions[name].mean if value is None else value for name, value in drawn.items()}
+        )
+
+    def as_data(self, values: Values) -> Tensor:
+        """Return targets in the layout of the data: side by side along the last dimension, in their order."""
+        return torch.cat(list(values.values()), -1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Draw as many samples as there are inputs; inputs of the graph are drawn too."""
+        n = len(inputs)
+        given = {name: value.to(self.like) for name, value in self.draw_inputs(n).items()}
+        return self.samples(self.noise(n), given)
+
+    # ---------------------------------------------------------------- training on data
+
+    def evidence_noise(self, n: int, *, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Draw the noise that :meth:`evidence` needs for n samples."""
+        return self.noise(n, generator=generator)
+
+    def evidence(self, batch: Values, noise: Values, lengths: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the terms of the negative evidence lower bound by node, nats, [b] each.
+
+        Those of targets are -log p(target | parents), those of learned or inferred latents KL(posterior || prior)
+        (Kingma & Welling 2014, Auto-encoding variational Bayes, equation 3).
+
+        Args:
+            batch: that the nodes read their observations from.
+            noise: as :meth:`evidence_noise` draws it.
+            lengths: int64 [b], valid steps of sequences.
+
+        Raises:
+            ConfigError: a latent has no posterior.
+        """
+        inputs, targets = self.observed(batch, self.inputs()), self.observed(batch, self.targets())
+        uninferred = [name for name, node in self.latents().items() if node.posterior is None]
+        if uninferred:
+            raise ConfigError(f"latent {uninferred[0]!r} has no posterior: the model cannot be trained on data")
+        own = {name: value for name, value in noise.items() if name not in targets}
+        trace = self.rollout(own, inputs, forced=targets, infer=True)
+        terms = {}
+        for name in self.random_nodes():
+            if name in targets:
+                values = -trace.distributions[name].log_prob(targets[name])
+            else:
+                values = _kl(name, trace.posteriors[name], trace.distributions[name])
+            terms[name] = per_sample(values, "sum", lengths=lengths if self.in_sequence(name) else None)
+        return terms
+
+    # ---------------------------------------------------------------- checks
+
+    def _generative(self) -> Iterator[Conditional]:
+        """Yield the conditionals that values are generated by."""
+        for node in self.nodes():
+            if isinstance(node, Hidden | Random):
+                yield node.conditional
+
+    def _check(self) -> None:
+        seen: set[str] = set()
+        for entry in self.entries:
+            inside = isinstance(entry, Scan)
+            for node in entry.nodes if isinstance(entry, Scan) else [entry]:
+                if not isinstance(node, Node):
+                    raise ConfigError(f"a graph is made of nodes, got {type(node).__name__}")
+                if node.name in seen:
+                    raise ConfigError(f"two nodes are named {node.name!r}")
+                parents = node.conditional.parents if isinstance(node, Hidden | Random) else ()
+                for parent in parents:
+                    if parent not in seen | ({STATE} if inside else set()):
+                        raise ConfigError(
+                            f"node {node.name!r}: parent {parent!r} is no earlier node; allowed: {sorted(seen)}"
+                        )
+                seen.add(node.name)
+        if sum(isinstance(entry, Scan) for entry in self.entries) > 1:
+            raise ConfigError("a graph may have one sequence, got several")
+
+
+def _kl(name: str, posterior: Distribution, prior: Distribution) -> Tensor:
+    try:
+        return divergence("kl", posterior, prior)
+    except ConfigError as error:
+        raise ConfigError(f"node {name!r}: {error}") from None
+
+
+def _needed(task: Task, store: Values) -> list[Tensor]:
+    missing = [name for name in task.needs if name not in store]
+    if missing:
+        raise ConfigError(f"{task.provides!r} needs {missing[0]!r}, which has no value: give its noise, or force it")
+    return [store[name] for name in task.needs]

@@ -1,0 +1,170 @@
+"""Exact resume: an interrupted training continues to bit-identical weights and optimizer state.
+
+Three things make it so. The training order is a pure function of (seed, epoch), so that a position is one
+integer. Every step starts from a random state that is a pure function of (seed, step, rank), so that no
+random state has to be saved. And a checkpoint is written, atomically, only where nothing is half done:
+between two optimizer steps of an epoch, or between two epochs when validation, early stopping and
+schedulers have had their turn.
+"""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from kdzoo.core.randomness import mix_seed
+
+
+class Interrupted(BaseException):
+    """A signal asked the run to stop; a training was saved after its last complete step."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"interrupted by {signal.Signals(signum).name}")
+        self.exit_code = 128 + signum
+
+
+class ExactResume(pl.Callback):
+    """Reseed every step, place the sampler on resume, and save ``last.ckpt`` between steps.
+
+    Args:
+        path: the checkpoint file; it is replaced atomically after every epoch.
+        seed: seed of the run, from which the random state of every step is derived.
+        every_n_steps: save also every so many optimizer steps, at least 1; None: after epochs only.
+    """
+
+    def __init__(self, path: Path, seed: int, every_n_steps: int | None = None) -> None:
+        self.path, self.seed, self.every_n_steps = path, seed, every_n_steps
+        self.position: dict[str, Any] = {"epoch": 0, "start": 0, "stopped": False}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the epoch, the number of its batches trained on, and whether a callback ended the training."""
+        return self.position
+
+    def on_load_checkpoint(self, trainer: Any, module: Any, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
+        """Skip the batches that the checkpoint has seen; train no more if a callback had ended it."""
+        self.position = checkpoint["callbacks"][self.state_key]
+        sampler = trainer.datamodule.train_sampler
+        sampler.epoch, sampler.start = self.position["epoch"], self.position["start"]
+        trainer.should_stop = self.position["stopped"]
+        _place_lightning(checkpoint["loops"]["fit_loop"], **self.position)
+
+    def on_train_start(self, *_: Any) -> None:
+        """Take SIGTERM back from Lightning, which would leave without saving."""
+        if _stop.handler is not None:
+            signal.signal(signal.SIGTERM, _stop.handler)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Save the epochs before this one."""
+        self._between_epochs(trainer)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Make the random state a function of (seed, step, rank)."""
+        trainer.fit_loop.restarting = False  # or a scheduler that follows a metric would miss the epoch's end
+        seed = mix_seed(self.seed, _steps(trainer), trainer.global_rank)
+        # torch.manual_seed also formats a stack trace for every kind of device that is not in use: 1 to 2 ms.
+        (torch.default_generator if trainer.strategy.root_device.type == "cpu" else torch).manual_seed(seed)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+        """Save every n steps and when a signal has arrived; then leave. After an epoch's last batch, wait."""
+        if trainer.is_last_batch:
+            return
+        due = self.every_n_steps is not None and _steps(trainer) % self.every_n_steps == 0
+        self._save(trainer, {"epoch": trainer.current_epoch, "start": batch_idx + 1}, due, _stop.signum(trainer))
+
+    def on_train_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Save the whole training."""
+        self._between_epochs(trainer)
+
+    def _between_epochs(self, trainer: pl.Trainer) -> None:
+        here = {"epoch": trainer.current_epoch, "start": 0}
+        is_new = here != {key: self.position[key] for key in here}
+        self._save(trainer, here, is_new, _stop.signum(trainer))
+
+    def _save(self, trainer: pl.Trainer, position: dict[str, int], due: bool, signum: int | None) -> None:
+        """Save if it is due or the training is to stop; then stop."""
+        if due or signum is not None:
+            self.position = {**position, "stopped": trainer.should_stop}
+            trainer.save_checkpoint(self.path)
+        if signum is not None:
+            raise Interrupted(signum)
+
+
+def _steps(trainer: pl.Trainer) -> int:
+    """Return the number of steps done; where no optimizer steps, every batch is one."""
+    batches: Any = trainer.fit_loop.epoch_loop.batch_progress
+    return trainer.global_step if trainer.optimizers else batches.total.processed
+
+
+def _place_lightning(loop: dict[str, Any], epoch: int, start: int, stopped: bool) -> None:  # noqa: ARG001
+    """Write a position into the counters of Lightning's loops, which drift over several restarts."""
+    begun = epoch + (start > 0)
+    epochs = {"ready": begun, "started": begun, "processed": epoch, "completed": epoch}
+    loop["epoch_progress"].update(total=dict(epochs), current=dict(epochs))
+    if start == 0:  # it would take the batches of the epoch before for those of this one
+        batches = loop["epoch_loop.batch_progress"]
+        batches.update(current=dict.fromkeys(batches["current"], 0), is_last_batch=False)
+
+
+class _Stop:
+    """The signal that asked this process to stop, and what is to be done about it."""
+
+    def __init__(self) -> None:
+        self.handler: Any = None
+        self.arrived: int | None = None
+        self.is_training = False
+
+    def signum(self, trainer: pl.Trainer) -> int | None:
+        """Return the signal that has arrived at any rank, so that all ranks stop after the same step."""
+        signum = self.arrived or 0
+        if trainer.world_size > 1:
+            mine = torch.tensor(signum, device=trainer.strategy.root_device)
+            signum = int(trainer.strategy.reduce(mine, reduce_op="max"))
+        return signum or None
+
+    def handle(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's signature
+        """Leave at once, unless a training can first complete its step."""
+        is_first, self.arrived = self.arrived is None, signum
+        if not (is_first and self.is_training):
+            raise Interrupted(signum)
+
+
+_stop = _Stop()
+
+
+@contextmanager
+def stop_between_steps() -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into ``Interrupted``: in a training after the current step, elsewhere at once.
+
+    A second signal stops at once everywhere.
+    """
+    _stop.arrived = None
+    signals = (signal.SIGINT, signal.SIGTERM)
+    try:
+        before = {signum: signal.signal(signum, _stop.handle) for signum in signals}
+    except ValueError:  # not in the main thread: the application that embeds the run handles signals
+        yield
+        return
+    _stop.handler = _stop.handle
+    try:
+        yield
+    finally:
+        _stop.handler = _stop.arrived = None
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+@contextmanager
+def training() -> Iterator[None]:
+    """Let signals wait for the end of a step; one that no step has seen stops the run here."""
+    _stop.is_training = True
+    try:
+        yield
+    finally:
+        _stop.is_training = False
+    if _stop.handler is not None and _stop.arrived is not None:
+        raise Interrupted(_stop.arrived)

@@ -1,0 +1,177 @@
+"""One training: a distiller, its data and a Lightning trainer that can be interrupted anywhere."""
+
+import logging
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from kdzoo import config
+from kdzoo.core.base import Distiller
+from kdzoo.errors import CheckpointError, ConfigError, NonFiniteLossError
+from kdzoo.run.progress import Progress
+from kdzoo.run.resume import ExactResume
+from kdzoo.run.resume import training as signals_wait
+from kdzoo.storage.checkpoint import AtomicCheckpointIO, read_checkpoint
+
+
+class History(pl.Callback):
+    """Keep the loss terms of every logged step and the validation metrics of every epoch; saved with checkpoints."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.terms: dict[str, list[float | None]] = {}
+        self.validation: list[dict[str, float]] = []
+        self.seconds = self.cpu_seconds = 0.0
+        self._started = self._clocks()
+
+    def on_train_start(self, *_: Any) -> None:
+        """Start the clocks."""
+        self._started = self._clocks()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
+        """Note the terms that the distiller logged at this step."""
+        if not module.last_terms:
+            return
+        self.steps.append(trainer.global_step)
+        for name in {**self.terms, **module.last_terms}:
+            values = self.terms.setdefault(name, [None] * (len(self.steps) - 1))
+            values.append(float(module.last_terms[name]) if name in module.last_terms else None)
+        module.last_terms = {}
+
+    def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:  # noqa: ARG002
+        """Note the validation metrics of this epoch, which the distiller logs after all ``on_validation_epoch_end``."""
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+        self.validation.append({"epoch": trainer.current_epoch, **metrics})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything, with the wall and CPU time of the training up to now."""
+        passed, used = (now - then for now, then in zip(self._clocks(), self._started, strict=True))
+        return {
+            "steps": self.steps,
+            "terms": self.terms,
+            "validation": self.validation,
+            "seconds": self.seconds + passed,
+            "cpu_seconds": self.cpu_seconds + used,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue an earlier history."""
+        self.steps, self.terms = list(state["steps"]), dict(state["terms"])
+        self.validation = list(state["validation"])
+        self.seconds, self.cpu_seconds = state["seconds"], state.get("cpu_seconds", 0.0)
+
+    @staticmethod
+    def _clocks() -> tuple[float, float]:
+        return time.perf_counter(), time.process_time()
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to train.
+
+    Attributes:
+        settings: arguments of ``pytorch_lightning.Trainer``.
+        folder: where ``last.ckpt`` is kept; an interrupted training in it is continued.
+        seed: seed of the random state of every step.
+        label: what the progress display calls it.
+        every_n_steps: save also every so many optimizer steps; None: at the end of epochs.
+        callbacks: more Lightning callbacks.
+        loggers: Lightning loggers.
+    """
+
+    settings: Mapping[str, Any]
+    folder: Path
+    seed: int
+    label: str
+    every_n_steps: int | None = None
+    callbacks: list[pl.Callback] = field(default_factory=list)
+    loggers: list[Any] = field(default_factory=list)
+
+
+def fit(distiller: Distiller, data: pl.LightningDataModule, training: Training) -> History:
+    """Train ``distiller`` to the end, from the start or from where it was interrupted.
+
+    Raises:
+        Interrupted: a signal arrived; the checkpoint holds the last complete step.
+        KdzooError: a loss term is not finite, a checkpoint is corrupt, the disk is full.
+    """
+    checkpoint = training.folder / "last.ckpt"
+    history = History()
+    if checkpoint.exists():
+        _check_fits(checkpoint, distiller)
+    with _quiet_lightning(), signals_wait():
+        with config.construction("pytorch_lightning.Trainer", MisconfigurationException):
+            trainer = pl.Trainer(
+                **training.settings,
+                callbacks=[
+                    history,
+                    Progress(training.label),
+                    *training.callbacks,
+                    ExactResume(checkpoint, training.seed, training.every_n_steps),
+                ],
+                logger=training.loggers or False,
+                plugins=[AtomicCheckpointIO()],
+                default_root_dir=training.folder,
+                enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in training.callbacks),
+                enable_model_summary=False,
+                enable_progress_bar=False,
+                use_distributed_sampler=False,
+            )
+        distiller.train()
+        try:
+            trainer.fit(distiller, datamodule=data, ckpt_path=checkpoint if checkpoint.exists() else None)
+        except MisconfigurationException as error:
+            raise ConfigError(f"{training.label}: {config.one_line(error)}") from error
+        except NonFiniteLossError as error:
+            raise NonFiniteLossError(f"{training.label}: {error}") from error
+    final = history.state_dict()
+    history.seconds, history.cpu_seconds = final["seconds"], final["cpu_seconds"]
+    return history
+
+
+def _check_fits(checkpoint: Path, distiller: Distiller) -> None:
+    saved = read_checkpoint(checkpoint)["state_dict"]
+    learns_sizes = hasattr(distiller.student, "learned_sizes")  # it takes the sizes of the weights
+    for name, value in distiller.student.state_dict(prefix="student.").items():
+        if name not in saved or (saved[name].shape != value.shape and not learns_sizes):
+            found = tuple(saved[name].shape) if name in saved else "nothing"
+            raise CheckpointError(
+                f"{checkpoint} is of another model: {name} is {found} there, {tuple(value.shape)} here"
+            )
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Silence Lightning's remarks about choices that this module makes on purpose."""
+    logger = logging.getLogger("pytorch_lightning")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        # Data in memory are fastest without workers.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        # A loader may be shorter than the logging interval.
+        warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+        # The teacher is in eval mode, always.
+        warnings.filterwarnings("ignore", message=".*module\\(s\\) in eval mode.*")
+        # The position in the data is restored by ExactResume, not by the loader.
+        warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
+        # A CPU run beside an unused GPU is the user's choice.
+        warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+        # The run folder holds the checkpoint that is being continued.
+        warnings.filterwarnings("ignore", message=".*dirpath has changed.*")
+        # A method may compute its student instead of descending a gradient.
+        warnings.filterwarnings("ignore", message=".*this fit will run with no optimizer.*")
+        # torch 2.13 on Python 3.11 deprecates what Lightning 2.6 still calls for its tree utilities.
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

@@ -1,0 +1,121 @@
+"""Checkpoints for resuming and exported students: whole, checked, and never code.
+
+A checkpoint (``.ckpt``) is for resuming only. What users exchange is an exported model: a folder with
+``model.safetensors`` and ``config.json``, which names the class, its arguments and the weights' checksum.
+"""
+
+import hashlib
+import io
+import json
+import pickle
+import zipfile
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import nn
+
+from kdzoo import config
+from kdzoo.errors import CheckpointError
+from kdzoo.storage import atomic
+
+FORMAT = 1
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Write checkpoints atomically, and read them checked and without running code from them."""
+
+    def save_checkpoint(self, checkpoint: Mapping[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ARG002
+        """Write the checkpoint; the one that was there stays until the new one is whole."""
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        atomic.write_bytes(Path(path), buffer.getvalue())
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: Any = None) -> dict[str, Any]:  # noqa: ARG002
+        """Read a checkpoint; see :func:`read_checkpoint`."""
+        return read_checkpoint(Path(path), map_location)
+
+
+def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """Return the content of a checkpoint file.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, fails its checksum or holds more than data.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        content = None if damaged else torch.load(path, map_location=map_location, weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"checkpoint {path} does not exist") from None
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(f"{path} holds more than tensors and plain values; it is not loaded") from error
+    except Exception as error:  # a damaged archive fails in many ways, UnicodeDecodeError among them
+        size = path.stat().st_size
+        raise CheckpointError(f"{path} is truncated or not a checkpoint ({size} bytes)") from error
+    if content is None:
+        raise CheckpointError(f"{path} is corrupt: record {damaged} fails its checksum")
+    return content
+
+
+def save_model(model: nn.Module, node: Mapping[str, Any], folder: Path) -> None:
+    """Write ``model`` to ``folder`` as ``model.safetensors`` and ``config.json``.
+
+    Args:
+        model: the module.
+        node: its configuration: ``_target_`` and plain arguments, enough to build it again.
+        folder: is made; files of the same name are replaced.
+    """
+    weights = save_safetensors({key: value.contiguous().clone() for key, value in model.state_dict().items()})
+    atomic.write_bytes(folder / "model.safetensors", weights)
+    card = {"format": FORMAT, "model": dict(node), "sha256": hashlib.sha256(weights).hexdigest()}
+    atomic.write_json(folder / "config.json", card)
+
+
+def load_student(folder: str | Path, *, allow: Collection[str] = ()) -> nn.Module:
+    """Return an exported model in eval mode.
+
+    Args:
+        folder: the ``student`` folder of a run (also ``teacher`` and ``control``), or a run folder.
+        allow: names of classes of your own (``"my_models.Net"``) that the folder may build; the packaged
+            ones are always allowed. A configuration that comes with weights is data, not code.
+
+    Raises:
+        CheckpointError: a file is missing or corrupt, or the weights do not fit the class.
+        ConfigError: the folder names a class that is not allowed.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").exists() and (folder / "student" / "config.json").exists():
+        folder = folder / "student"
+    card, weights = _read_card(folder), _read_bytes(folder / "model.safetensors")
+    if hashlib.sha256(weights).hexdigest() != card["sha256"]:
+        raise CheckpointError(f"{folder / 'model.safetensors'} is corrupt: its sha256 is not the one in config.json")
+    model = config.instantiate(card["model"], allow={*config.packaged_targets(), *allow})
+    try:
+        model.load_state_dict(load_safetensors(weights))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise CheckpointError(f"the weights in {folder} do not fit {card['model']['_target_']}: {reason}") from error
+    return model.eval()
+
+
+def _read_card(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        card = json.loads(_read_bytes(path))
+        if card["format"] != FORMAT or not isinstance(card["model"], dict) or not isinstance(card["sha256"], str):
+            raise ValueError
+    except (ValueError, KeyError, TypeError):
+        raise CheckpointError(f"{path} is not the description of an exported model (format {FORMAT})") from None
+    return card
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from None

@@ -1,0 +1,95 @@
+"""The folder of a run: held by one process at a time, and never overwritten by another configuration."""
+
+import fcntl
+import json
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kdzoo.errors import RunFolderError
+from kdzoo.storage import atomic
+
+
+def is_main_process() -> bool:
+    """Return whether this process writes files: False on all ranks but the first."""
+    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` for this process; it is made if it does not exist.
+
+    Raises:
+        RunFolderError: another process is writing there, or the folder cannot be made.
+    """
+    if not is_main_process():
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("a")
+    except OSError as error:
+        raise RunFolderError(f"cannot write to {folder}: {error.strerror}; choose another hydra.run.dir") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunFolderError(
+                f"{folder} is in use by another process; wait for it or choose another folder"
+            ) from None
+        yield
+
+
+def claim(folder: Path, settings: Mapping[str, Any], *, free: Collection[str] = ()) -> None:
+    """Write ``settings`` to ``config.yaml``, or check that a run that was begun there has the same.
+
+    Args:
+        folder: the run folder.
+        settings: the resolved settings as plain values.
+        free: top-level keys that may differ.
+
+    Raises:
+        RunFolderError: it holds a run of another configuration; the differing keys are named.
+    """
+    path = folder / "config.yaml"
+    changes: list[str] = []
+    if path.exists():
+        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+        begun = any(folder.glob("seed_*")) or (folder / "report.json").exists()
+        changes = [line for line in differences(before, settings) if re.split(r"[.:]", line)[0] not in free]
+        if changes and begun:
+            more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+            raise RunFolderError(
+                f"{folder} holds a run of another configuration ({'; '.join(changes[:3])}{more}); "
+                "choose another hydra.run.dir, or delete the folder"
+            )
+    if is_main_process() and (changes or not path.exists()):
+        atomic.write_text(path, yaml.safe_dump(dict(settings), sort_keys=False))
+
+
+def differences(before: Any, now: Any, key: str = "") -> Iterator[str]:
+    """Yield ``key: old -> new`` for every leaf in which two trees differ."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for name in [*before, *(name for name in now if name not in before)]:
+            yield from differences(before.get(name), now.get(name), f"{key}.{name}".lstrip("."))
+    elif before != now:
+        yield f"{key}: {before!r} -> {now!r}"
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return the JSON in ``path``, or None if there is none.
+
+    Raises:
+        RunFolderError: the file is there but is not JSON.
+    """
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunFolderError(f"{path} is not valid JSON ({error}); delete it to compute it again") from None

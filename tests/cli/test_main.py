@@ -1,0 +1,279 @@
+"""The command from outside: runs, sweeps, a distiller in two files, ranks, subcommands and exit codes."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kdzoo import contracts
+from kdzoo.cli import doctor, main
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "my_dkd"
+TINY = ("debug=fast", "student.hidden=[8]", "teacher.hidden=[8]", "control=false")
+
+
+def kdzoo(*arguments, folder):
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "KDZOO_DATA")}
+    environment |= {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "COVERAGE_PROCESS_START": ""}
+    command = [sys.executable, "-m", "kdzoo", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=300)
+
+
+def reports(folder):
+    return {path.parent.name: path for path in (folder / "outputs").glob("*/report.json")}
+
+
+def in_process(monkeypatch, capsys, *arguments):
+    """Run the command in this process; return exit code, standard output and error."""
+    monkeypatch.setattr(sys, "argv", ["kdzoo", *arguments])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+    code = 0
+    try:
+        main.main()
+    except SystemExit as stop:
+        code = stop.code
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+@pytest.fixture
+def own_distiller(tmp_path):
+    """A folder with a distiller in two files; its YAML holds only ``_target_``."""
+    shutil.copy(EXAMPLE / "my_dkd.py", tmp_path)
+    shutil.copytree(EXAMPLE / "conf", tmp_path / "conf")
+    return tmp_path
+
+
+# ---------------------------------------------------------------- runs and sweeps
+
+
+def test_two_files_are_a_distiller_that_runs_sweeps_and_is_not_repeated(own_distiller):
+    line = ("-m", "--config-dir", "conf", "distiller=my_dkd", "distiller.temperature=1,2", *TINY)
+    first = kdzoo(*line, folder=own_distiller)
+    assert first.returncode == 0, first.stderr
+    before = {name: path.stat().st_mtime_ns for name, path in reports(own_distiller).items()}
+    assert len(before) == 2
+    wider = [word.replace("=1,2", "=1,2,3") for word in line]
+    second = kdzoo(*wider, folder=own_distiller)
+    assert second.returncode == 0, second.stderr
+    after = {name: path.stat().st_mtime_ns for name, path in reports(own_distiller).items()}
+    assert len(after) == 3
+    assert before.items() <= after.items()
+    assert second.stderr.count("student, seed 0") == 1
+    table = second.stdout.rpartition("Sweep")[2]
+    assert table.count(" ok ") == 3
+    assert "distiller.temperature=3" in table
+    assert "distiller=my_dkd" not in table  # as all jobs have it
+    report = json.loads(next(iter(reports(own_distiller).values())).read_text())
+    assert report["command"].startswith(
+        f"kdzoo --config-dir {own_distiller}/conf distiller=my_dkd distiller.temperature="
+    )
+
+
+@pytest.mark.parametrize(
+    "launcher", [(), ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")], ids=["basic", "joblib"]
+)
+def test_a_job_that_fails_does_not_stop_the_others(launcher, tmp_path):
+    answer = kdzoo("-m", "distiller.temperature=-1,2", *launcher, *TINY, folder=tmp_path)
+    assert answer.returncode == 1
+    assert len(reports(tmp_path)) == 1
+    table = answer.stdout.rpartition("Sweep")[2]
+    assert (table.count(" ok "), table.count(" failed ")) == (1, 1)
+    assert "kdzoo: temperature must be finite and > 0, got -1" in answer.stderr
+    assert 'File "' not in answer.stderr
+
+
+def test_ranks_have_the_settings_of_their_job(tmp_path):
+    few = ("trainer.limit_train_batches=2", "trainer.max_epochs=1", "seed=0", *TINY[1:])
+    answer = kdzoo("-m", "trainer=ddp", "distiller.temperature=1,2", *few, folder=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stderr.count("GLOBAL_RANK: 1, MEMBER: 2/2") == 2
+    assert len(reports(tmp_path)) == 2
+    assert not list(tmp_path.rglob("rank_settings.json"))
+
+
+def test_ranks_need_a_launcher_that_can_start_them(tmp_path):
+    line = ("-m", "trainer=ddp", "hydra/launcher=joblib", "hydra.launcher.n_jobs=1", "seed=0")
+    answer = kdzoo(*line, folder=tmp_path)
+    assert answer.returncode == 1
+    assert "needs hydra/launcher=basic, got joblib" in answer.stderr
+
+
+# ---------------------------------------------------------------- mistakes
+
+
+def test_mistakes_are_lines_without_a_traceback_and_leave_nothing(tmp_path):
+    answer = kdzoo("distiler=dkd", "student.hiden=[3]", "seed=abc", "seeds=0,1", "data=mnits", folder=tmp_path)
+    assert answer.returncode == 2
+    assert answer.stdout == ""
+    assert [line.startswith("kdzoo: ") for line in answer.stderr.splitlines()] == [True] * 5
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("distiller.temperature=-1", "kdzoo: temperature must be finite and > 0, got -1\n"),
+        ("optimizer.lr=-1", "kdzoo: cannot build torch.optim.Adam: Invalid learning rate: -1\n"),
+        ("data.val_size=2.5", "val_size"),
+        ("trainer.accelerator=abacus", "invalid accelerator name"),
+        ("student.activation=rellu", "activation"),
+    ],
+)
+def test_a_value_out_of_range_is_one_line_before_any_training(override, expected, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code, _, error = in_process(monkeypatch, capsys, override, *TINY)
+    assert code == 2
+    assert expected in error
+    assert len(error.splitlines()) == 1
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_value_error_of_a_users_constructor_is_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "picky.py").write_text(
+        "from kdzoo.distillers import LogitKD\n"
+        "class Picky(LogitKD):\n"
+        "    def __init__(self, student, teacher, *, width: int = 1, **options):\n"
+        "        super().__init__(student, teacher, **options)\n"
+        "        raise ValueError(f'width must be odd, got {width}')\n"
+    )
+    (tmp_path / "conf" / "distiller").mkdir(parents=True)
+    (tmp_path / "conf" / "distiller" / "picky.yaml").write_text("_target_: picky.Picky\n")
+    monkeypatch.chdir(tmp_path)
+    line = ("--config-dir", "conf", "distiller=picky", "distiller.width=2", *TINY)
+    code, _, error = in_process(monkeypatch, capsys, *line)
+    assert (code, error) == (2, "kdzoo: cannot build picky.Picky: width must be odd, got 2\n")
+
+
+# ---------------------------------------------------------------- subcommands
+
+
+def test_list_shows_packaged_and_own_distillers(own_distiller, monkeypatch, capsys):
+    monkeypatch.chdir(own_distiller)
+    monkeypatch.setenv("COLUMNS", "200")
+    code, out, _ = in_process(monkeypatch, capsys, "list", "--config-dir", "conf")
+    assert code == 0
+    assert "my_dkd" in out
+    assert "Match the teacher's softened probabilities" in out
+
+
+def test_cite_names_what_is_used_even_where_values_are_missing(monkeypatch, capsys):
+    code, out, _ = in_process(monkeypatch, capsys, "cite", "distiller=dkd", "data=arrays")
+    assert code == 0
+    assert out.startswith("@inproceedings{zhao2022decoupled,")
+    assert "hinton" not in out
+
+
+def test_evaluate_measures_an_exported_model_and_refuses_one_that_does_not_fit(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert in_process(monkeypatch, capsys, *TINY)[0] == 0
+    ((name, path),) = reports(tmp_path).items()
+    code, out, _ = in_process(monkeypatch, capsys, "evaluate", f"outputs/{name}")
+    measured, before = json.loads(out), json.loads(path.read_text())["student"]
+    assert code == 0
+    assert measured["parameters"] == before["parameters"]
+    assert measured["metrics"] == {key: before["metrics"][key] for key in measured["metrics"]}
+    numpy = pytest.importorskip("numpy")
+    numpy.savez("wide.npz", x=numpy.zeros((20, 9), "float32"), y=numpy.arange(20) % 10)
+    other = ("data=arrays", "data.train_file=wide.npz", "data.test_file=wide.npz", "data.batch_size=4")
+    code, _, error = in_process(monkeypatch, capsys, "evaluate", f"outputs/{name}", *other)
+    assert code == 2
+    assert "model MLP cannot take an input of shape (8, 9)" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["evaluate"], "kdzoo evaluate needs the folder"),
+        (["evaluate", "nowhere"], "cannot read nowhere/config.json"),
+        (["cite", "distiller=dkdd"], "did you mean 'dkd'?"),
+        (["docter"], "did you mean 'doctor'?"),
+        (["doctor", "now"], "kdzoo doctor takes no arguments"),
+        (["-sc", "query=bash"], "completion is asked for by the shell"),
+    ],
+)
+def test_a_wrong_subcommand_is_one_line(arguments, expected, monkeypatch, capsys):
+    monkeypatch.delenv("COMP_LINE", raising=False)
+    code, _, error = in_process(monkeypatch, capsys, *arguments)
+    assert code in (1, 2)
+    assert expected in error
+    assert len(error.splitlines()) == 1
+
+
+def test_check_hands_over_the_configuration_and_the_names_that_may_be_built(own_distiller, monkeypatch, capsys):
+    seen = {}
+
+    def report_checks(cfg, *, allow=()):
+        seen.update(target=cfg.distiller._target_, allow=set(allow))
+        return False
+
+    monkeypatch.setattr("kdzoo.contracts.report_checks", report_checks)
+    monkeypatch.chdir(own_distiller)
+    code, _, _ = in_process(monkeypatch, capsys, "check", "--config-dir", "conf", "distiller=my_dkd")
+    assert (code, seen["target"]) == (1, "my_dkd.MyDKD")
+    assert "my_dkd.MyDKD" in seen["allow"]
+
+
+def test_the_worked_example_keeps_its_contract(own_distiller, monkeypatch, capsys):
+    ranks_and_resume = {"resume", "data_parallel"}  # slow, and tried on every registered distiller
+    kept = {name: one for name, one in contracts.CHECKS.items() if name not in ranks_and_resume}
+    monkeypatch.setattr(contracts, "CHECKS", kept)
+    monkeypatch.chdir(own_distiller)
+    code, out, _ = in_process(monkeypatch, capsys, "--config-dir", "conf", "check", "distiller=my_dkd")
+    assert code == 0, out
+    assert out.count("passed") == len(kept)
+
+
+# ---------------------------------------------------------------- doctor
+
+
+def test_doctor_finds_this_installation_sound(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = in_process(monkeypatch, capsys, "doctor")
+    assert code == 0
+    assert "smoke training: teacher, control and student" in out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "expected"),
+    [
+        ("pytorch-lightning", "2.6.2", "malware"),
+        ("pytorch-lightning", "2.6.3", "malware"),
+        ("pytorch-lightning", "2.6.5", "older than 2.6.6"),
+        ("pytorch-lightning", "3.0.0", "must be < 3"),
+        ("hydra-core", "1.4.0.dev1", "pre-release"),
+        ("omegaconf", "2.4.0rc1", "pre-release"),
+        ("hydra-core", "1.3.2", "older than 1.3.8"),
+        ("torch", "2.9.1+cpu", "older than 2.10"),
+    ],
+)
+def test_doctor_fails_for_a_wrong_version(name, found, expected):
+    right = {one: doctor._dotted(floor) for one, floor in doctor.FLOORS.items()}
+    assert {status for status, _ in doctor.versions(right.__getitem__)} == {"ok"}
+    findings = list(doctor.versions({**right, name: found}.__getitem__))
+    assert [text for status, text in findings if status == "fail" and expected in text and name in text]
+
+
+def test_doctor_names_a_second_lightning_and_a_missing_compiler(monkeypatch):
+    assert next(doctor.second_lightning(lambda _: "2.5.0"))[0] == "warn"
+    assert next(doctor.second_lightning(lambda _: "2.6.3"))[0] == "fail"
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("CXX", raising=False)
+    assert next(doctor.compiler())[0] == "warn"
+
+
+def test_doctor_leaves_with_1_when_a_check_breaks(monkeypatch, capsys):
+    def broken():
+        raise RuntimeError("no luck")
+        yield
+
+    monkeypatch.setattr(doctor, "CHECKS", (broken,))
+    code, out, _ = in_process(monkeypatch, capsys, "doctor")
+    assert code == 1
+    assert out == "fail  broken: RuntimeError: no luck\n"

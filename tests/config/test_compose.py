@@ -1,0 +1,215 @@
+"""Composition, construction, and the agreement of every YAML file with the signature it is for."""
+
+import inspect
+
+import pytest
+import torch
+import yaml
+
+import kdzoo.distillers
+from kdzoo import config
+from kdzoo.config import validate
+from kdzoo.core.base import Distiller
+from kdzoo.errors import ConfigError, DataError
+
+CONF = config.packaged_folder()
+
+
+def nodes(tree):
+    """Yield every mapping with ``_target_`` in a tree."""
+    if isinstance(tree, dict):
+        if "_target_" in tree:
+            yield tree
+        tree = list(tree.values())
+    for child in tree if isinstance(tree, list) else []:
+        yield from nodes(child)
+
+
+FILES = [path for path in sorted(CONF.rglob("*.yaml")) if list(nodes(yaml.safe_load(path.read_text())))]
+BUILT = [(path, node) for path in FILES for node in nodes(yaml.safe_load(path.read_text()))]
+IDS = [f"{path.parent.name}/{path.stem}" for path, _ in BUILT]
+SIZED = {
+    "teacher": {"hidden", "channels", "depth", "width"},
+    "learner": {"hidden", "kernel_size", "padding", "norm", "activation", "pooling", "init"},
+}
+"""Teachers are larger than the defaults of the class that they share with students; learners are papers' networks."""
+NO_ARGUMENTS = {*validate.HYDRA_KEYS, "defaults"}
+OWN_DEFAULTS = {
+    ("digits", "batch_size"): "a small data set",
+    ("digits_labelled", "labels_per_class"): "what it is there for",
+    ("hvae_conditional", "conditional"): "what it is there for",
+    ("online_pfa", "n_samples"): "a stream is for more strings than fit into memory",
+    ("poison", "steps"): "the attack of the paper is one step",
+    ("dataset_poison", "protocols"): "networks that train on an attack from random weights say nothing of it",
+    ("digits", "labels_per_class"): "the shipped main job is distillation with few labels",
+}
+
+
+def test_every_group_has_files_that_build():
+    assert {"distiller", "data", "optimizer", "scheduler", "teacher", "student", "trainer", "callbacks", "logger"} <= {
+        path.parent.name for path in FILES
+    }
+
+
+@pytest.mark.parametrize(("path", "node"), BUILT, ids=IDS)
+def test_every_key_is_an_argument(path, node):
+    parameters = config.parameters(config.locate(node["_target_"]))
+    keys = set(node) - NO_ARGUMENTS
+    assert keys <= set(parameters) or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+OURS = [
+    (path, node) for path, node in BUILT if node["_target_"].startswith("kdzoo.") and path.parent.name != "experiment"
+]
+
+
+@pytest.mark.parametrize(("path", "node"), OURS, ids=[f"{p.parent.name}/{p.stem}" for p, _ in OURS])
+def test_every_scalar_default_is_that_of_the_signature(path, node):
+    parameters = config.parameters(config.locate(node["_target_"]))
+    for key, value in node.items():
+        free = key in NO_ARGUMENTS or key in SIZED.get(path.parent.name, ()) or (path.stem, key) in OWN_DEFAULTS
+        if free or isinstance(value, dict | list) or (isinstance(value, str) and ("${" in value or value == "???")):
+            continue
+        default = parameters[key].default
+        if default is not inspect.Parameter.empty:
+            assert (type(value), value) == (type(default), default), key
+
+
+DISTILLERS = sorted((CONF / "distiller").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", DISTILLERS, ids=lambda path: path.stem)
+def test_loss_weights_are_the_terms_of_the_class(path):
+    node = yaml.safe_load(path.read_text())
+    assert node.get("loss_weights", {}) == dict(config.locate(node["_target_"]).terms)
+
+
+def test_every_distiller_has_a_file():
+    targets = {yaml.safe_load(path.read_text())["_target_"] for path in DISTILLERS}
+    classes = [getattr(kdzoo.distillers, name) for name in kdzoo.distillers.__all__]
+    with_terms = {f"kdzoo.distillers.{one.__name__}" for one in classes if issubclass(one, Distiller) and one.terms}
+    assert with_terms <= targets
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_key_has_a_comment(path):
+    first, *lines = path.read_text().splitlines()
+    assert first.startswith("# ")
+    keys = [line for line in lines if ":" in line and not line.strip().startswith(("#", "_", "- _", "- override"))]
+    headings = [line for line in keys if line.endswith(":")]
+    bare = [line for line in keys if "  # " not in line and line not in headings]
+    assert not bare or path.parent.name == "experiment"
+
+
+# ---------------------------------------------------------------- composition
+
+
+def test_the_same_settings_have_the_same_name():
+    one, same = config.compose("seed=0"), config.compose("seed=0", "cache_dir=/elsewhere")
+    other = config.compose("seed=1")
+    assert one.output_dir == same.output_dir != other.output_dir
+    assert one.output_dir.startswith("outputs/logit_kd-digits-")
+
+
+def test_an_experiment_and_debug_have_the_last_word():
+    assert config.compose("debug=fast").seed == 0
+    assert config.compose("experiment=hinton2015_mnist", "debug=fast").trainer.max_epochs == 2
+
+
+def test_compose_takes_keys_of_the_signature_and_a_folder(tmp_path):
+    (tmp_path / "student").mkdir()
+    (tmp_path / "student" / "tiny.yaml").write_text("_target_: kdzoo.models.MLP\n")
+    cfg = config.compose("student=tiny", "student.hidden=[3]", config_dir=tmp_path)
+    assert cfg.student == {"_target_": "kdzoo.models.MLP", "hidden": [3]}
+
+
+@pytest.mark.parametrize("override", ["distiller=nothing", "seed=[", "~nothing"])
+def test_compose_says_in_one_line_what_is_wrong(override):
+    with pytest.raises(ConfigError) as error:
+        config.compose(override)
+    assert "\n" not in str(error.value)
+
+
+# ---------------------------------------------------------------- construction
+
+
+def test_instantiate_builds_nested_nodes_and_partial_functions():
+    node = {
+        "_target_": "torch.nn.Sequential",
+        "_args_": [{"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 1}],
+    }
+    model = config.instantiate(node, allow={"torch.nn.Sequential", "torch.nn.Linear"})
+    assert model(torch.zeros(3, 2)).shape == (3, 1)
+    adam = config.instantiate(
+        {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.5}, allow={"torch.optim.Adam"}
+    )
+    assert adam(model.parameters()).defaults["lr"] == 0.5
+
+
+def test_a_nested_name_is_refused_before_anything_is_imported():
+    node = {"_target_": "torch.nn.Sequential", "_args_": [{"_target_": "antigravity.fly"}]}
+    with pytest.raises(ConfigError, match=r"'antigravity\.fly' is not in any config folder"):
+        config.instantiate(node, allow={"torch.nn.Sequential"})
+
+
+def test_a_prefix_of_an_allowed_name_is_refused():
+    with pytest.raises(ConfigError, match=r"'torch.load' is not .* did you mean"):
+        config.instantiate({"_target_": "torch.load", "f": "x"}, allow={"torch.loa", "torch.load_library"})
+
+
+def test_what_a_constructor_says_becomes_one_line():
+    with pytest.raises(ConfigError, match=r"cannot build torch\.nn\.Dropout: dropout probability has to be"):
+        config.instantiate({"_target_": "torch.nn.Dropout", "p": 7}, allow={"torch.nn.Dropout"})
+    with pytest.raises(DataError, match="no file"), config.construction("a.B"):
+        raise DataError("no file")
+
+
+def test_locate_says_what_is_missing(tmp_path, monkeypatch):
+    (tmp_path / "broken_module.py").write_text("import not_there\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ConfigError, match="not_there"):
+        config.locate("broken_module.Thing")
+    with pytest.raises(ConfigError, match="there is no module or name"):
+        config.locate("kdzoo.models.Perceptron")
+
+
+class Base:
+    def __init__(self, width: int = 3, *, depth: int = 2) -> None: ...
+
+
+class Follows(Base):
+    def __init__(self, extra: int, **options) -> None:
+        super().__init__(**options)
+
+
+class Anything:
+    def __init__(self, **options) -> None: ...
+
+
+class Nothing: ...
+
+
+@pytest.mark.parametrize(
+    ("target", "names"),
+    [
+        (Follows, {"extra", "width", "depth"}),
+        (Anything, {"options"}),
+        (Nothing, set()),
+        (torch.nn.Identity, {"args", "kwargs"}),
+    ],
+)
+def test_parameters_follow_options_to_the_base_classes(target, names):
+    assert set(config.parameters(target)) == names
+
+
+def test_sizes_of_the_data_go_to_whoever_takes_them():
+    inner = {"_target_": "kdzoo.models.MLP", "hidden": [4]}
+    node = {"_target_": "kdzoo.models.Ensemble", "members": [inner, {**inner, "num_classes": 3}]}
+    sized = config.with_sizes(node, {"in_shape": (1, 8, 8), "num_classes": 10}, config.packaged_targets())
+    assert [one["num_classes"] for one in sized["members"]] == [10, 3]
+    assert sized["members"][0]["in_shape"] == [1, 8, 8]
+
+
+def test_targets_in_reads_names_without_importing(tmp_path):
+    (tmp_path / "a.yaml").write_text("x:\n  - _target_: one.Two\n  - {y: 1}\nz:\n  _target_: 'three.Four'  # comment\n")
+    assert config.targets_in(tmp_path) == {"one.Two", "three.Four"}

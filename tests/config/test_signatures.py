@@ -1,0 +1,57 @@
+"""Signatures read from source text are those of the imported classes."""
+
+import inspect
+import subprocess
+import sys
+import typing
+
+import pytest
+
+from kdzoo import config
+from kdzoo.config import signatures, validate
+
+VALUES = (True, 1, 0.5, "x", None, [1], [0.5, 0.5], ["x"], {"a": 1})
+
+
+@pytest.mark.parametrize("target", sorted(config.packaged_targets()))
+def test_source_text_tells_what_the_class_tells(target):
+    read, imported = signatures._from_source(target), signatures._imported(target)
+    if read is None:
+        assert signatures.describe(target) == imported
+        return
+    named = {name: p for name, p in imported.parameters.items() if p.kind is not p.VAR_KEYWORD}
+    assert set(read.parameters) == set(named)
+    for name, parameter in named.items():
+        empty = inspect.Parameter.empty
+        assert (read.parameters[name].default is empty) == (parameter.default is empty), name
+        hints = read.parameters[name].annotation, parameter.annotation
+        if typing.Any not in hints:
+            accepted = [[value for value in VALUES if validate._fits(value, hint)] for hint in hints]
+            assert accepted[0] == accepted[1], (name, hints)
+    if target.startswith("kdzoo.distillers."):
+        assert read.constants == imported.constants
+
+
+def test_all_of_our_own_are_told_by_their_source_text():
+    ours = [name for name in config.packaged_targets() if name.startswith("kdzoo.")]
+    assert [name for name in ours if signatures._from_source(name) is None] == []
+
+
+def test_what_is_no_plain_class_is_imported(tmp_path, monkeypatch):
+    (tmp_path / "made_here.py").write_text(
+        "from dataclasses import dataclass\n@dataclass\nclass Made:\n    width: int\n    depth: int = 2\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert signatures._from_source("made_here.Made") is None
+    described = signatures.describe("made_here.Made")
+    assert described.parameters["width"].annotation is int
+    assert described.parameters["depth"].default == 2
+
+
+def test_mistakes_are_found_without_torch(tmp_path):
+    code = (
+        "import sys; from kdzoo import command\n"
+        "found = command.check(command.words(['distiler=x', 'student.hiden=3', 'optimizer.lr=fast'])).mistakes\n"
+        "assert len(found) == 3, found; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)

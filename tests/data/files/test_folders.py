@@ -1,0 +1,45 @@
+import pytest
+
+from kdzoo.data.files.folders import cache_root, find_file, find_root, roots, search_root
+from kdzoo.errors import DataError
+
+
+def fill(folder, *names):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).write_bytes(b"")
+    return folder
+
+
+def test_order_of_the_roots(lonely, monkeypatch, tmp_path):
+    assert roots(None) == [cache_root()] == [lonely / ".cache" / "kdzoo"]
+    monkeypatch.setenv("KDZOO_DATA", str(tmp_path / "env"))
+    assert roots(None) == [tmp_path / "env", cache_root()]
+    assert roots(tmp_path / "mine") == [tmp_path / "mine"]
+    assert roots("~/mine") == [lonely / "mine"]
+
+
+def test_own_folder_comes_before_the_root_itself(tmp_path):
+    fill(tmp_path, "a", "b")
+    assert search_root(tmp_path, "set", ["a", "b"]) == tmp_path
+    fill(tmp_path / "set", "a.gz", "b")
+    assert search_root(tmp_path, "set", ["a", "b"]) == tmp_path / "set"
+    assert find_file(tmp_path / "set", "a") == tmp_path / "set" / "a.gz"
+    assert find_file(tmp_path / "set", "c") is None
+
+
+def test_environment_then_cache(lonely, monkeypatch, tmp_path):
+    fill(cache_root() / "set", "a")
+    monkeypatch.setenv("KDZOO_DATA", str(tmp_path / "env"))
+    assert find_root(None, "set", ["a"]) == cache_root() / "set"
+    fill(tmp_path / "env" / "set", "a")
+    assert find_root(None, "set", ["a"]) == tmp_path / "env" / "set"
+
+
+def test_nothing_found_says_where_and_what_to_do(lonely, tmp_path):
+    fill(tmp_path / "set", "a")
+    with pytest.raises(DataError) as caught:
+        find_root(tmp_path, "set", ["a", "b"])
+    assert f"set: not all of a, b are in {tmp_path / 'set'} or {tmp_path}" in str(caught.value)
+    assert "set data.root or KDZOO_DATA" in str(caught.value)
+    assert search_root(None, "set", ["a"]) is None

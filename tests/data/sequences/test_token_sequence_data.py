@@ -1,0 +1,247 @@
+"""Batches of strings, their order, and the parts that are drawn from known automata."""
+
+import warnings
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from kdzoo.automata.targets import embedded_reber, tomita, uhl
+from kdzoo.core.batch import labels
+from kdzoo.data import IGNORE, UHL, Corpus, RandomAutomaton, Reber, StringData, Tomita
+from kdzoo.data.sequences.generated import draw_strings
+from kdzoo.data.sequences.token_sequence_data import PaddedBatches
+from kdzoo.errors import ConfigError, DataError
+from kdzoo.text.token_sequences import Strings, strings_of
+
+N = 22
+
+
+class Given(StringData):
+    """Strings whose first token tells their number."""
+
+    def __init__(self, has_ends=True, n_val=3, **options):
+        super().__init__(**{"batch_size": 4, **options})
+        self.has_ends, self.n_val = has_ends, n_val
+
+    def load(self):
+        part = [Strings.of([[i, *[0] * (i % 4)] for i in range(n)]) for n in (N, self.n_val, 5)]
+        return Corpus(*part, symbols=tuple(map(str, range(N))), has_ends=self.has_ends)
+
+
+def ready(data):
+    data.setup()
+    return data
+
+
+def numbers(loader):
+    return [int(row[1]) for batch in loader for row in batch["input"]]
+
+
+def test_batches_are_padded_to_their_longest_string():
+    data = ready(Given())
+    assert data.sizes == {"num_classes": N + 1, "vocab_size": N + 1}
+    seen = []
+    for batch in data.train_dataloader():
+        assert list(batch) == ["input", "target", "index", "mask"]
+        strings = data.corpus.train.select(batch["index"])
+        assert batch["input"].shape == batch["target"].shape == batch["mask"].shape
+        assert batch["input"].shape[1] == 1 + int(strings.lengths.max())
+        assert (batch["input"][:, 0] == N).all()
+        assert torch.equal(batch["mask"], torch.arange(batch["mask"].shape[1]) <= strings.lengths[:, None])
+        assert torch.equal(batch["mask"], batch["target"] != IGNORE)
+        assert strings_of(batch).to_lists() == strings.to_lists()
+        assert labels(batch).tolist() == [t for one in strings.to_lists() for t in [*one, N]]
+        seen += batch["index"].tolist()
+    assert sorted(seen) == list(range(N))
+
+
+def test_ends_of_pieces_are_not_predicted():
+    batch = PaddedBatches(Strings.of([[0, 1], [1]]), 3, has_ends=False)[0, torch.tensor([0, 1])]
+    assert batch["target"].tolist() == [[0, 1, IGNORE], [1, IGNORE, IGNORE]]
+    assert strings_of(batch).to_lists() == [[0, 1], [1]]
+    (whole,) = ready(Given(has_ends=False, eval_batch_size=100)).train_eval_dataloader()
+    assert not (whole["target"] == N).any()
+
+
+def test_loaders_keep_the_order_and_draw_nothing():
+    data = ready(Given(seed=3, eval_batch_size=10))
+    before = torch.get_rng_state()
+    assert numbers(data.train_eval_dataloader()) == list(range(N))
+    assert numbers(data.val_dataloader()) == [0, 1, 2]
+    assert numbers(data.test_dataloader()) == list(range(5))
+    first = numbers(data.train_dataloader())
+    assert first != list(range(N))
+    assert first == numbers(ready(Given(seed=3)).train_dataloader())
+    assert first != numbers(ready(Given(seed=4)).train_dataloader())
+    assert torch.equal(before, torch.get_rng_state())
+    assert ready(Given(n_val=0)).val_dataloader() == []
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_continues_at_any_batch(workers):
+    data = ready(Given(seed=1))
+    data.train_sampler.set_epoch(1)
+    whole = list(data.train_dataloader())
+    data = ready(Given(seed=1, num_workers=workers))
+    data.train_sampler.set_position(len(whole) + 2)
+    rest = list(data.train_dataloader())
+    assert len(rest) == len(whole) - 2 == 4
+    for batch, expected in zip(rest, whole[2:], strict=True):
+        assert all(torch.equal(batch[key], expected[key]) for key in expected)
+
+
+def test_a_trainer_trains_on_it():
+    class Unigram(pl.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.logits = nn.Parameter(torch.zeros(8))
+
+        def training_step(self, batch, _):
+            flat = batch["target"].flatten()
+            return nn.functional.cross_entropy(self.logits.expand(len(flat), -1), flat)
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=5.0)
+
+    model = Unigram()
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's advice on loaders and workers
+        trainer = pl.Trainer(
+            max_epochs=3, accelerator="cpu", use_distributed_sampler=False, enable_model_summary=False, **options
+        )
+        trainer.fit(model, datamodule=Reber(n_train=300))
+    train = ready(Reber(n_train=300)).corpus.train
+    expected = torch.bincount(train.tokens, minlength=8).double()
+    expected[7] = len(train)
+    assert model.logits.softmax(0).tolist() == pytest.approx((expected / expected.sum()).tolist(), abs=0.05)
+
+
+def test_the_fingerprint_is_of_the_training_strings():
+    base = ready(Reber(n_train=100, batch_size=10)).fingerprint()
+    assert ready(Reber(n_train=100, n_test=5, batch_size=3)).fingerprint() == base
+    assert ready(Reber(n_train=100, seed=1)).fingerprint() != base
+    one, other = (PaddedData([[0, 1], [1]]), PaddedData([[0], [1, 1]]))
+    assert ready(one).fingerprint() != ready(other).fingerprint()
+
+
+class PaddedData(StringData):
+    """Two strings."""
+
+    def __init__(self, rows):
+        super().__init__(batch_size=1)
+        self.rows = Strings.of(rows)
+
+    def load(self):
+        return Corpus(self.rows, self.rows, self.rows, ("a", "b"))
+
+
+# ---------------------------------------------------------------- known automata
+
+
+def test_val_and_test_carry_the_truth():
+    data = ready(Reber(n_train=64, n_val=20, n_test=30, eval_batch_size=16))
+    for loader in (data.val_dataloader(), data.test_dataloader()):
+        for batch in loader:
+            assert batch["truth"].dtype == torch.float64
+            assert batch["truth"].shape == (*batch["input"].shape, 8)
+            said = batch["truth"].gather(2, batch["target"].clamp(min=0)[..., None])[..., 0]
+            strings = strings_of(batch)
+            torch.testing.assert_close(said.where(batch["mask"], 0.0).sum(1), embedded_reber().log_prob(strings))
+            assert not batch["truth"].isnan().any()
+    assert all("truth" not in batch for batch in data.train_dataloader())
+    assert all("truth" not in batch for batch in data.train_eval_dataloader())
+
+
+def test_val_and_test_are_the_same_for_every_seed_and_train_is_not():
+    first, second = (ready(Reber(n_train=50, batch_size=8, seed=seed)).corpus for seed in (0, 1))
+    assert first.val.to_lists() == second.val.to_lists()
+    assert first.test.to_lists() == second.test.to_lists()
+    assert first.train.to_lists() != second.train.to_lists()
+    assert first.val.to_lists()[:50] != first.test.to_lists()[:50]
+    assert "".join(first.symbols) == "BTPSXVE"
+
+
+@pytest.mark.parametrize(
+    ("data", "truth"),
+    [
+        (Tomita(language=4, stop=0.2, n_train=100), tomita(4, stop=0.2)),
+        (UHL(language=3, n_train=100), uhl(3)),
+    ],
+)
+def test_languages(data, truth):
+    assert torch.equal(ready(data).truth.transitions, truth.transitions)
+    assert truth.log_prob(data.corpus.test).isfinite().all()
+    mean = float(truth.log_prob(data.corpus.test).mean())
+    again = float(truth.log_prob(truth.sample(4000, seed=9, max_length=500)).mean())
+    assert mean == pytest.approx(again, rel=0.1)
+    assert data.symbols == ("0", "1")
+
+
+@pytest.mark.parametrize("kind", ["pdfa", "pnfa", "hmm"])
+def test_random_automata(kind):
+    data = ready(RandomAutomaton(kind=kind, states=7, symbols=4, n_train=100, n_val=0, n_test=50))
+    assert data.summary() == {"n_train": 100, "n_labelled": 100, "n_val": 0, "n_test": 50, "num_classes": 5}
+    again = RandomAutomaton(kind=kind, states=7, symbols=4, seed=5).automaton()
+    assert torch.equal(again.transitions, data.truth.transitions)
+    other = RandomAutomaton(kind=kind, states=7, symbols=4, target_seed=1).automaton()
+    assert not torch.equal(other.transitions, data.truth.transitions)
+
+
+def test_long_strings_are_drawn_again():
+    strings = draw_strings(tomita(1), 2000, seed=0, max_length=3)
+    counts = torch.bincount(strings.lengths).double()
+    assert (counts / 2000).tolist() == pytest.approx(
+        [0.88**n / (1 + 0.88 + 0.88**2 + 0.88**3) for n in range(4)], abs=0.05
+    )
+    with pytest.raises(ConfigError, match="max_length=5 is less than the length of nearly all strings; allowed: more"):
+        draw_strings(embedded_reber(), 10, seed=0, max_length=5)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: Reber(n_train=0), ConfigError, "n_train must be an integer >= 1, got 0"),
+        (lambda: Reber(n_val=-1), ConfigError, "n_val must be an integer >= 0"),
+        (lambda: Reber(n_test=0), ConfigError, "n_test must be an integer >= 1"),
+        (lambda: Reber(max_length=0), ConfigError, "max_length must be an integer >= 1"),
+        (lambda: Reber(eval_batch_size=0), ConfigError, "eval_batch_size must be an integer >= 1"),
+        (lambda: Reber(num_workers=-1), ConfigError, "num_workers must be an integer >= 0"),
+        (lambda: Reber(seed=-1), ConfigError, "seed must be an integer >= 0"),
+        (
+            lambda: ready(Reber(n_train=10, batch_size=11)),
+            ConfigError,
+            "batch_size=11 is larger than the 10 training samples; allowed: 1..10",
+        ),
+        (lambda: Tomita(language=8), ConfigError, "language must be an integer in 1..7"),
+        (lambda: UHL(language=0), ConfigError, "language must be an integer in 1..3"),
+        (lambda: RandomAutomaton(kind="dfa"), ConfigError, "kind must be one of pdfa, pnfa, hmm, got 'dfa'"),
+        (lambda: RandomAutomaton(target_seed=-1), ConfigError, "target_seed must be an integer >= 0"),
+        (
+            lambda: RandomAutomaton(transition_density=0.1),
+            ConfigError,
+            "transition_density=0.1 has no meaning for a pdfa; allowed: null",
+        ),
+        (
+            lambda: ready(PaddedData([[0], [2]])),
+            DataError,
+            r"train: string 1 has token 2 at position 0; allowed: 0\.\.1",
+        ),
+        (lambda: ready(PaddedData([])), DataError, "the train part is empty; allowed: at least 1 string"),
+        (
+            lambda: PaddedBatches(Strings.of([[0]]), 2)[3],
+            ConfigError,
+            "the train loader's sampler was replaced",
+        ),
+    ],
+)
+def test_mistakes(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_before_setup():
+    with pytest.raises(RuntimeError, match=r"call Reber.setup\(\) first"):
+        Reber().sizes  # noqa: B018

@@ -1,0 +1,153 @@
+"""Masks: their number, what they choose, what they write, and that they are the same wherever they are drawn."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kdzoo.core.batch import IGNORE
+from kdzoo.core.samplers import EpochBatches
+from kdzoo.data.loading.batch_loader import batch_loader
+from kdzoo.data.text.blocks import Blocks, MaskedBatches
+from kdzoo.data.text.masking import Masks, choose_number, number_of_targets, token_weights
+from kdzoo.errors import ConfigError
+
+V, MASK, SPECIAL = 40, 4, (0, 1, 2, 3, 4)
+
+
+def blocks(n, length, seed=0, short=3):
+    """Blocks of [CLS] tokens [SEP], the last one with ``short`` places that are padded."""
+    ids = np.random.default_rng(seed).integers(5, V, (n, length)).astype(np.uint16)
+    ids[:, 0], ids[:, -1] = 2, 3
+    ids[-1, length - short :] = 0
+    return Blocks(ids, torch.arange(n), 0)
+
+
+def masks(rate=0.15, seed=0, is_fixed=True, smoothing=0.7, epoch=None, counts=None):
+    counts = np.arange(V) ** 2 if counts is None else counts
+    return Masks(token_weights(counts, SPECIAL, smoothing), MASK, rate, seed, is_fixed, epoch)
+
+
+def answer(part, index, how, epoch=0):
+    return MaskedBatches(part, how)[epoch, index]
+
+
+@given(st.integers(1, 12), st.integers(4, 20), st.floats(0, 0.99), st.integers(0, 3), st.booleans())
+def test_targets_are_tokens_that_are_not_special(n, length, rate, seed, is_fixed):
+    part = blocks(n, length, seed)
+    index = torch.arange(n).flip(0)
+    batch = answer(part, index, masks(rate, seed, is_fixed))
+    original = torch.from_numpy(part.ids[index.numpy()].astype(np.int64))
+    chosen = batch["target"] != IGNORE
+    assert list(batch) == ["input", "target", "index", "mask"]
+    assert torch.equal(batch["mask"], original != 0)
+    assert torch.equal(batch["target"][chosen], original[chosen])
+    assert torch.equal(batch["input"][~chosen], original[~chosen])
+    assert not torch.isin(original[chosen], torch.tensor(SPECIAL)).any()
+    assert not torch.isin(batch["input"][chosen], torch.tensor([0, 1, 2, 3])).any()
+    if is_fixed:
+        wanted = math.ceil(rate * int((original != 0).sum()))
+        assert int(chosen.sum()) == min(wanted, int((original > 4).sum()))
+
+
+def test_the_number_is_that_of_the_published_recipe():
+    # Sanh et al.: math.ceil(mlm_mask_prop * lengths.sum().item()), special tokens counted.
+    assert [number_of_targets(n, 0.15) for n in (0, 1, 7, 20, 128 * 64)] == [0, 1, 2, 3, 1229]
+
+
+def test_weights_of_the_published_recipe():
+    # np.maximum(counts, 1) ** -mlm_smoothing, 0 for special tokens.
+    weights = token_weights(np.array([7, 0, 1, 100, 10_000]), [0], 0.7)
+    assert weights.tolist() == pytest.approx([0.0, 1.0, 1.0, 0.0398107, 0.00158489], rel=1e-5)
+
+
+def test_positions_are_drawn_in_proportion_to_their_weights():
+    """Against torch.multinomial without replacement, which the published code calls."""
+    weights = np.array([4.0, 0.0, 2.0, 1.0, 1.0, 0.5])
+    rng = np.random.default_rng(0)
+    n = 20_000
+    ours = np.mean([choose_number(weights, 2, rng.random(6)) for _ in range(n)], 0)
+    theirs = torch.multinomial(torch.from_numpy(weights).expand(n, 6), 2, generator=torch.Generator().manual_seed(0))
+    expected = np.bincount(theirs.flatten().numpy(), minlength=6) / n
+    assert ours == pytest.approx(expected, abs=5 * math.sqrt(0.5 / n))
+    assert ours[1] == 0
+
+
+@given(st.integers(0, 9), st.integers(0, 12))
+def test_as_many_as_there_are(number, zeros):
+    weights = np.array([1.0] * 4 + [0.0] * zeros)
+    chosen = choose_number(weights, number, np.linspace(0.1, 0.9, 4 + zeros))
+    assert chosen.sum() == min(number, 4)
+    assert not chosen[4:].any()
+
+
+@pytest.mark.parametrize("is_fixed", [True, False], ids=["fixed", "bernoulli"])
+def test_four_fifths_are_masked_a_tenth_is_random_a_tenth_is_kept(is_fixed):
+    part = blocks(400, 64)
+    batch = answer(part, torch.arange(400), masks(0.15, is_fixed=is_fixed))
+    chosen = batch["target"] != IGNORE
+    before, after = batch["target"][chosen], batch["input"][chosen]
+    n, ordinary = len(before), V - 5
+    spread = 5 * math.sqrt(0.8 * 0.2 / n)
+    assert float((after == MASK).double().mean()) == pytest.approx(0.8, abs=spread)
+    assert float((after == before).double().mean()) == pytest.approx(0.1 + 0.1 / ordinary, abs=spread)
+    random = after[(after != MASK) & (after != before)]
+    shares = torch.bincount(random, minlength=V)[5:].double() / len(random)
+    assert float((shares - 1 / ordinary).abs().max()) < 5 * math.sqrt(1 / ordinary / len(random))
+    if not is_fixed:
+        eligible = int((part.ids > 4).sum())
+        assert n / eligible == pytest.approx(0.15, abs=5 * math.sqrt(0.15 * 0.85 / eligible))
+
+
+def test_rare_tokens_are_preferred_and_bernoulli_prefers_none():
+    counts = np.full(V, 10_000)
+    counts[5:10] = 1
+    part = blocks(100, 64)
+    rare = torch.from_numpy(part.ids < 10) & torch.from_numpy(part.ids > 4)
+    for is_fixed, smoothing, least, most in [(True, 0.7, 0.9, 1.0), (True, 0.0, 0.13, 0.19), (False, 0.7, 0.12, 0.18)]:
+        batch = answer(part, torch.arange(100), masks(0.15, is_fixed=is_fixed, smoothing=smoothing, counts=counts))
+        share = float((batch["target"] != IGNORE)[rare].double().mean())
+        assert least < share < most
+
+
+def test_masks_are_a_function_of_seed_epoch_and_batch():
+    part, index = blocks(20, 32), torch.tensor([3, 9, 1])
+
+    def target(epoch=0, seed=0):
+        return answer(part, index, masks(0.3, seed), epoch)["target"]
+
+    before = torch.get_rng_state()
+    assert torch.equal(target(), target())
+    assert torch.equal(before, torch.get_rng_state())
+    assert not torch.equal(target(), target(epoch=1))
+    assert not torch.equal(target(), target(seed=1))
+    always = masks(0.3, is_fixed=False, epoch=-1)
+    assert torch.equal(answer(part, index, always, 0)["target"], answer(part, index, always, 7)["target"])
+    single = answer(part, index[1:2], always)["target"]
+    assert torch.equal(answer(part, index, always)["target"][1:2], single)
+
+
+@settings(max_examples=30)
+@given(st.data(), st.integers(1, 4), st.booleans())
+def test_ranks_together_have_the_batches_of_one_process(data, world_size, is_fixed):
+    n = data.draw(st.integers(world_size, 30))
+    batch_size = data.draw(st.integers(world_size, n))
+    part = blocks(n, 12)
+
+    def loader(rank, world):
+        sampler = EpochBatches(n, batch_size, 3, rank=rank, world_size=world, whole=True)
+        sampler.set_epoch(2)
+        return batch_loader(MaskedBatches(part, masks(is_fixed=is_fixed), sampler.share), sampler)
+
+    single = [batch for batch in loader(0, 1) if len(batch["index"]) >= world_size]
+    for whole, *shares in zip(single, *(loader(rank, world_size) for rank in range(world_size)), strict=True):
+        for name in whole:
+            assert torch.equal(torch.cat([share[name] for share in shares]), whole[name])
+
+
+def test_a_replaced_sampler():
+    with pytest.raises(ConfigError, match="the train loader's sampler was replaced"):
+        MaskedBatches(blocks(3, 8), masks())[1]

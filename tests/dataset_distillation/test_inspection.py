@@ -1,0 +1,168 @@
+"""The check of a foreign set: on sets that are really distilled from digits, and on tables of confusion."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.functional import cross_entropy, one_hot
+
+from kdzoo.core.batch import IGNORE
+from kdzoo.data import Digits
+from kdzoo.dataset_distillation.inner_network import Learner
+from kdzoo.dataset_distillation.inspection import inspect, judged, row_divergence
+from kdzoo.dataset_distillation.poisoning import poisoning_effect, relabelled
+from kdzoo.dataset_distillation.pool import train_pools
+from kdzoo.errors import ConfigError, DataError
+from kdzoo.functional.unroll import Momentum, unroll
+
+C, POOL = 10, 10
+
+
+class Lab:
+    """Digits, and a small network with a pool of trained weights, half of which the maker of a set never sees."""
+
+    def __init__(self):
+        (inputs, targets), _ = Digits(labels_per_class=None).load()
+        inputs, targets = torch.as_tensor(inputs), torch.as_tensor(targets).long()
+        self.inputs, self.targets = inputs[:797], targets[:797]
+        self.val, self.val_targets = inputs[797:], targets[797:]
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, C))
+        self.learner = Learner(model, pool=POOL, pool_steps=200)
+        train_pools({"small": self.learner}, self.inputs, self.targets, seed=0)
+        self.mine = self.learner.held_out(5)
+
+    def distil(self, targets, steps, *, trained=True, iterations=60):
+        """Return images, labels and step sizes learned from real data with the given targets."""
+        generator = torch.Generator().manual_seed(steps)
+        images = torch.stack([self.inputs[self.targets == c][0] for c in range(C)]).requires_grad_()
+        labels = one_hot(torch.stack([targets[self.targets == c][0] for c in range(C)]), C).float().requires_grad_()
+        sizes = torch.full((steps,), 0.3, requires_grad=True)
+        optimizer = torch.optim.Adam([images, labels, sizes], lr=0.05)
+        for _ in range(iterations):
+            start = self.learner.sample(4, generator) if trained else self.learner.initial.sample(4, generator)
+            weights = unroll(start, images, labels, sizes, loss=self.learner.loss)
+            rows = torch.randint(len(targets), (200,), generator=generator)
+            logits = self.learner.logits(weights, self.inputs[rows])
+            optimizer.zero_grad()
+            cross_entropy(logits.flatten(0, 1), targets[rows].repeat(4)).backward()
+            optimizer.step()
+        return images.detach(), labels.detach(), sizes.detach()
+
+    def inspect(self, few, **options):
+        known = {"networks": self.mine, "inputs": self.val, "targets": self.val_targets}
+        return inspect(*few, learner=self.learner, **(known | options))
+
+
+@pytest.fixture(scope="module")
+def lab():
+    return Lab()
+
+
+@pytest.mark.parametrize(("source", "target", "steps"), [(4, 9, 1), (3, 6, 1), (1, 7, 3)])
+def test_a_poisoned_set_is_found_with_its_classes(lab, source, target, steps):
+    few = lab.distil(relabelled(lab.targets, source, target), steps)
+    found = lab.inspect(few)
+    assert found.flagged
+    assert (found.source, found.target) == (source, target)
+    assert f"class {source} moved to class {target}" in found.reason
+    before, after = (
+        lab.learner.logits(weights, lab.val).argmax(-1)
+        for weights in (lab.mine, unroll(lab.mine, *few, loss=lab.learner.loss))
+    )
+    effect = poisoning_effect(before, after, lab.val_targets, source, target, num_classes=C)
+    assert found.moved == pytest.approx(effect.source_as_target[1] - effect.source_as_target[0])
+    assert effect.source_as_target[1] > 0.6
+    assert effect.others_lost < 0.1 * found.moved
+
+
+@pytest.mark.parametrize("trained", [True, False], ids=["for trained networks", "for initial weights"])
+def test_an_honest_set_passes(lab, trained):
+    found = lab.inspect(lab.distil(lab.targets, 3, trained=trained))
+    assert not found.flagged
+    assert "no class changed" in found.reason or "no single class" in found.reason
+
+
+def test_real_images_and_class_means_pass(lab):
+    labels, sizes = torch.eye(C), torch.full((5,), 0.1)
+    means = torch.stack([lab.inputs[lab.targets == c].mean(0) for c in range(C)])
+    first = torch.stack([lab.inputs[lab.targets == c][0] for c in range(C)])
+    assert not lab.inspect((means, labels, sizes)).flagged
+    assert not lab.inspect((first, labels, sizes)).flagged
+
+
+def test_the_declared_optimizer_is_used(lab):
+    few = lab.distil(relabelled(lab.targets, 4, 9), 3)
+    assert lab.inspect(few, optimizer=Momentum(0.5)).moved != lab.inspect(few).moved
+
+
+def test_unlabelled_validation_data_count_nowhere(lab):
+    few = torch.stack([lab.inputs[lab.targets == c][0] for c in range(C)]), torch.eye(C), torch.full((5,), 0.3)
+    more = torch.cat([lab.val, lab.val[:50]])
+    targets = torch.cat([lab.val_targets, torch.full((50,), IGNORE)])
+    assert lab.inspect(few, inputs=more, targets=targets) == lab.inspect(few)
+
+
+def test_networks_that_know_nothing_are_no_judges(lab):
+    few = lab.val[:C], torch.eye(C), torch.full((1,), 0.1)
+    with pytest.raises(DataError, match="networks must be trained"):
+        lab.inspect(few, networks=lab.learner.initial.sample(3, torch.Generator().manual_seed(0)))
+
+
+@pytest.mark.parametrize(
+    ("options", "name"), [({"least_divergence": 0.0}, "least_divergence"), ({"least_contrast": 0.5}, "least_contrast")]
+)
+def test_thresholds_out_of_range_are_refused(options, name):
+    with pytest.raises(ConfigError, match=name):
+        judged(torch.eye(3), torch.eye(3), **options)
+
+
+def table(*moves):
+    """Return the confusion of a good network with shares moved: (from, to, share)."""
+    rows = 0.94 * torch.eye(4) + 0.02 * (1 - torch.eye(4))
+    for source, target, share in moves:
+        rows[source, source] -= share
+        rows[source, target] += share
+    return rows
+
+
+def test_a_share_that_moves_to_a_new_place_weighs_more_than_one_between_confused_classes():
+    fresh = judged(table(), table((0, 1, 0.4)))
+    known = judged(table((0, 1, 0.3)), table((0, 1, 0.7)))  # the same share, where a third was confused anyway
+    assert fresh.moved == pytest.approx(known.moved)
+    assert fresh.divergence > 2 * known.divergence
+    assert fresh.flagged
+
+
+def test_a_set_that_breaks_every_class_is_not_called_poisoned():
+    found = judged(table(), table((0, 3, 0.8), (1, 3, 0.7), (2, 3, 0.6)))
+    assert not found.flagged
+    assert found.reason.startswith("no single class")
+
+
+def test_nothing_moves_when_nothing_changes():
+    found = judged(table(), table())
+    assert not found.flagged
+    assert (found.divergence, found.moved, found.others_lost) == (0.0, 0.0, 0.0)
+
+
+@given(st.lists(st.lists(st.floats(0.01, 1), min_size=4, max_size=4), min_size=8, max_size=8))
+def test_the_divergence_is_that_of_the_smoothed_rows(values):
+    rows = np.array(values) / np.array(values).sum(1, keepdims=True)
+    before, after = rows[:4], rows[4:]
+    p, q = 0.9 * after + 0.025, 0.9 * before + 0.025
+    expected = (p * np.log(p / q)).sum(1)
+    found = row_divergence(torch.tensor(before), torch.tensor(after)).numpy()
+    assert np.allclose(found, expected, atol=1e-12)
+    assert (found > -1e-12).all()
+
+
+@given(st.permutations(range(4)))
+def test_numbering_the_classes_otherwise_changes_only_the_names(order):
+    before, after = table(), table((0, 2, 0.5), (1, 3, 0.1))
+    found = judged(before, after)
+    other = judged(before[order][:, order], after[order][:, order])
+    assert (order[other.source], order[other.target]) == (found.source, found.target)
+    assert other.divergence == pytest.approx(found.divergence)
+    assert other.flagged == found.flagged

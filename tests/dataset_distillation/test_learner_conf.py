@@ -1,0 +1,46 @@
+"""The packaged networks that learn from synthetic data."""
+
+import pytest
+import torch
+import yaml
+
+from kdzoo import config
+from kdzoo.dataset_distillation import Learner
+from kdzoo.errors import ConfigError
+
+WEIGHTS = {
+    "logistic": 784 * 10 + 10,
+    "mlp": (784 * 100 + 100) + (100 * 10 + 10),
+    "convnet": 74_650,
+    "lenet": 61_706,
+    "convnet3": (128 * 9 + 256) + 2 * (128 * 128 * 9 + 256) + (128 * 3 * 3 * 10 + 10),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_a_file_names_one_learner_of_the_right_size(name):
+    ((key, node),) = yaml.safe_load((config.packaged_folder() / "learner" / f"{name}.yaml").read_text()).items()
+    model = {**node["model"], "in_shape": (1, 28, 28), "num_classes": 10}
+    learner = config.instantiate({**node, "model": model}, allow={node["_target_"], model["_target_"]})
+    assert key == name
+    assert isinstance(learner, Learner)
+    assert learner.n_weights == WEIGHTS[name]
+    weights = learner.sample(2, torch.Generator().manual_seed(0))
+    assert learner.logits(weights, torch.zeros(3, 1, 28, 28)).shape == (2, 3, 10)
+
+
+def test_several_are_chosen_by_name():
+    chosen = config.compose("learner=[logistic,convnet3]").learner
+    assert list(chosen) == ["logistic", "convnet3"]
+
+
+def test_what_is_wrong_in_a_learner_is_said_with_its_key():
+    linear = {"_target_": "kdzoo.models.MLP", "in_shape": (2, 2), "num_classes": 3, "hidden": []}
+    node = {
+        "_target_": "kdzoo.dataset_distillation.SyntheticSet",
+        "in_shape": (2, 2),
+        "num_classes": 3,
+        "learner": {"linear": {"_target_": "kdzoo.dataset_distillation.Learner", "model": linear, "std": -1.0}},
+    }
+    with pytest.raises(ConfigError, match=r"^learner\.linear: std must be a finite number >= 0, got -1.0$"):
+        config.instantiate(node, allow=config.packaged_targets())

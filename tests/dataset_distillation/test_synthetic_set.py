@@ -1,0 +1,265 @@
+"""Synthetic sets: labels, step sizes, and the trainings on them against plain torch."""
+
+import copy
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis.extra.numpy import arrays
+from scipy.optimize import brentq
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from kdzoo.dataset_distillation import Learner, SyntheticSet
+from kdzoo.dataset_distillation.synthetic_set import LARGEST_STEP, SMALLEST_STEP, first_labels, onto_simplex
+from kdzoo.errors import ConfigError, NonFiniteLossError
+
+some = settings(max_examples=60, deadline=None, derandomize=True)
+
+
+def network():
+    return nn.Sequential(nn.Flatten(), nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
+
+
+def made(**options):
+    torch.manual_seed(0)
+    learner = options.pop("learner", None) or {"net": Learner(network())}
+    return SyntheticSet(**{"in_shape": (2, 3), "num_classes": 3, "steps": 8, "learner": learner, **options})
+
+
+# ---------------------------------------------------------------- labels
+
+
+numbers = st.floats(-1e6, 1e6, width=64)
+
+
+@some
+@given(arrays(np.float64, st.tuples(st.integers(1, 4), st.integers(1, 12)), elements=numbers))
+def test_the_projection_onto_the_simplex_is_the_shift_that_sums_to_one(values):
+    found = onto_simplex(torch.from_numpy(values)).numpy()
+    for row, projected in zip(values, found, strict=True):
+        threshold = brentq(lambda t, row=row: np.maximum(row - t, 0).sum() - 1, row.min() - 2, row.max(), xtol=1e-12)
+        np.testing.assert_allclose(projected, np.maximum(row - threshold, 0), atol=1e-8)
+
+
+@some
+@given(
+    arrays(
+        np.float32,
+        st.tuples(st.integers(1, 4), st.integers(1, 12)),
+        elements=st.floats(-(2.0**100), 2.0**100, width=32),
+    )
+)
+def test_no_distribution_is_nearer_than_the_projection(values):
+    found = onto_simplex(torch.from_numpy(values)).double().numpy()
+    assert (found >= 0).all()
+    np.testing.assert_allclose(found.sum(1), 1, rtol=1e-5)
+    rest = values.astype(np.float64) - found
+    # the variational inequality <v - p, e_i - p> <= 0 at all corners e_i
+    assert (rest - (rest * found).sum(1, keepdims=True) <= 1e-5 * (1 + np.abs(values).max())).all()
+
+
+@some
+@given(arrays(np.float64, st.tuples(st.integers(1, 4), st.integers(2, 12)), elements=st.floats(0.01, 1)))
+def test_distributions_are_projected_onto_themselves(values):
+    distributions = torch.from_numpy(values / values.sum(1, keepdims=True))
+    torch.testing.assert_close(onto_simplex(distributions), distributions)
+
+
+@some
+@given(st.integers(1, 40), st.integers(2, 12))
+def test_first_labels_are_fair_distributions_in_order_of_class(examples, num_classes):
+    labels = first_labels(examples, num_classes)
+    assert labels.shape == (examples, num_classes)
+    torch.testing.assert_close(labels.sum(1), torch.ones(examples))
+    shared = labels > 0
+    for counts in (shared.sum(0), shared.sum(1)):  # examples of a class, classes of an example
+        assert 1 <= counts.min() <= counts.max() <= counts.min() + 1
+    assert shared.sum(1).max() == 1 or shared.sum(0).max() == 1
+    assert (labels.amax(1) * shared.sum(1)).allclose(torch.ones(examples))
+    order = shared.nonzero()
+    assert (order[1:, 1] >= order[:-1, 1]).all()
+
+
+# ---------------------------------------------------------------- trainings
+
+
+OPTIMIZERS = {
+    "sgd": lambda weights: torch.optim.SGD(weights, lr=1.0),
+    "momentum": lambda weights: torch.optim.SGD(weights, lr=1.0, momentum=0.7),
+    "adam": lambda weights: torch.optim.Adam(weights, lr=1.0),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("labels", ["own", "others"])
+def test_networks_are_trained_as_by_a_plain_loop(name, labels):
+    few = made(optimizer=name, momentum=0.7, per_class=2).double()
+    sizes = torch.linspace(0.02, 0.3, few.steps).double()
+    few.step_sizes["net"].data.copy_(sizes)
+    given = torch.randn(6, 3).double() if labels == "others" else None
+    begin = few.learners["net"].sample(3).double()
+    found = few.train_networks("net", begin, labels=given)
+    for one, trained in zip(begin, found, strict=True):
+        model = network().double()
+        model.load_state_dict(few.learners["net"].state(one))
+        optimizer = OPTIMIZERS[name](model.parameters())
+        for size in sizes:
+            optimizer.param_groups[0]["lr"] = float(size)
+            optimizer.zero_grad()
+            cross_entropy(model(few.images.detach()), few.labels.detach() if given is None else given).backward()
+            optimizer.step()
+        expected = nn.utils.parameters_to_vector(model.parameters())
+        assert (expected - one).abs().max() > 0.1
+        torch.testing.assert_close(trained, expected.detach(), rtol=1e-6, atol=1e-7)
+
+
+def test_a_schedule_ends_early_or_repeats_its_last_size():
+    few = made(steps=3)
+    few.step_sizes["net"].data.copy_(torch.tensor([0.1, 0.2, 0.3]))
+    assert few.schedule("net").tolist() == pytest.approx([0.1, 0.2, 0.3])
+    assert few.schedule("net", 2).tolist() == pytest.approx([0.1, 0.2])
+    longer = few.schedule("net", 5)
+    assert longer.tolist() == pytest.approx([0.1, 0.2, 0.3, 0.3, 0.3])
+    longer.sum().backward()
+    assert few.step_sizes["net"].grad.tolist() == [1, 1, 3]
+    shared = made(steps=4, step_sizes="shared", step_size=0.25)
+    assert shared.step_sizes["net"].shape == (1,)
+    assert shared.schedule("net").tolist() == [0.25] * 4
+
+
+def test_every_learner_has_step_sizes_of_its_own():
+    few = made(learner={"a": Learner(network()), "b": Learner(nn.Sequential(nn.Flatten(), nn.Linear(6, 3)))})
+    few.step_sizes["b"].data.fill_(0.5)
+    begin = few.learners["b"].sample(2)
+    slow = copy.deepcopy(few)
+    slow.step_sizes["b"].data.fill_(0.05)
+    assert (few.train_networks("b", begin) - slow.train_networks("b", begin)).abs().max() > 0.1
+    few.train_networks("b", begin).square().sum().backward()
+    assert few.step_sizes["a"].grad is None
+    assert all((grad != 0).all() for grad in (few.step_sizes["b"].grad, few.images.grad, few.labels.grad))
+
+
+@pytest.mark.parametrize(
+    ("labels", "sizes", "learned"),
+    [
+        ("free", "per_step", {"images", "labels", "step_sizes.net"}),
+        ("simplex", "shared", {"images", "labels", "step_sizes.net"}),
+        ("fixed", "fixed", {"images"}),
+    ],
+)
+def test_what_is_learned(labels, sizes, learned):
+    few = made(labels=labels, step_sizes=sizes)
+    assert {name for name, parameter in few.named_parameters() if parameter.requires_grad} == learned
+    assert set(few.state_dict()) == {"images", "labels", "step_sizes.net"}
+
+
+@pytest.mark.parametrize("labels", ["free", "simplex"])
+def test_projection_brings_back_what_left_its_range_and_nothing_else(labels):
+    few = made(labels=labels, steps=3)
+    moved = torch.tensor([[2.0, 0.0, 0.0], [0.2, 0.3, 0.5], [-1.0, 0.6, 0.6]])
+    few.step_sizes["net"].data.copy_(torch.tensor([-1.0, 0.5, 7.0]))
+    few.labels.data.copy_(moved)
+    images = few.images.detach().clone()
+    few.project_()
+    assert few.step_sizes["net"].tolist() == pytest.approx([SMALLEST_STEP, 0.5, LARGEST_STEP])
+    expected = torch.tensor([[1.0, 0.0, 0.0], [0.2, 0.3, 0.5], [0.0, 0.5, 0.5]])
+    torch.testing.assert_close(few.labels.detach(), expected if labels == "simplex" else moved)
+    assert torch.equal(few.images, images)
+    assert few.labels.requires_grad
+
+
+def test_called_it_is_a_network_trained_on_it():
+    few, inputs = made(step_size=0.5), torch.randn(5, 2, 3)
+    learner = few.learners["net"]
+    expected = learner.logits(few.train_networks("net", learner.held_out(1)), inputs)[0].detach()
+    found = few(inputs)
+    assert not found.requires_grad
+    torch.testing.assert_close(found, expected)
+
+
+def test_sizes_and_classes():
+    few = made(per_class=4)
+    assert (few.size, few.images.shape, few.labels.shape) == (12, (12, 2, 3), (12, 3))
+    few.labels.data[5] = torch.tensor([0.1, 0.2, 0.9])
+    assert few.classes().tolist() == [0] * 4 + [1, 2, 1, 1] + [2] * 4
+    assert made(examples=2, labels="simplex").labels.tolist() == [[0.5, 0.5, 0], [0, 0, 1]]
+
+
+def test_a_diverging_training_is_refused():
+    few = made(step_size=1.0, learner={"net": Learner(nn.Sequential(nn.Flatten(), nn.Linear(6, 3)))})
+    few.images.data.fill_(1e30)
+    with pytest.raises(NonFiniteLossError, match="inner step"):
+        few.train_networks("net", few.learners["net"].sample(1))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_classes": 1}, "num_classes must be an integer >= 2"),
+        ({"steps": 0}, "steps must be an integer >= 1"),
+        ({"per_class": 0}, "per_class must be"),
+        ({"examples": 0}, "examples must be"),
+        ({"examples": 2, "labels": "fixed"}, "an example of each of 3 classes, got examples=2"),
+        ({"labels": "soft"}, "labels must be one of free, simplex, fixed"),
+        ({"step_sizes": "each"}, "step_sizes must be one of per_step, shared, fixed"),
+        ({"step_size": 2.0}, r"step_size must be a finite number in \[1e-05, 1\]"),
+        ({"optimizer": "lion"}, "optimizer must be one of sgd, momentum, adam"),
+        ({"momentum": 1.0}, r"momentum must be in \[0, 1\)"),
+        ({"in_shape": (0,)}, r"in_shape\[0\] must be"),
+        ({"learner": {"net": network()}}, "learner.net must be a kdzoo.dataset_distillation.Learner, got Sequential"),
+    ],
+)
+def test_what_is_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        made(**options)
+
+
+def test_a_learner_is_needed():
+    with pytest.raises(ConfigError, match="learner must name at least one network"):
+        SyntheticSet(in_shape=(2,), num_classes=2)
+
+
+def test_a_set_learns_what_its_networks_need():
+    """Gradients through the training make a random set one that teaches the digits."""
+    from sklearn.datasets import load_digits
+
+    pixels, targets = load_digits(return_X_y=True)
+    inputs, targets = torch.from_numpy(pixels / 16).float(), torch.from_numpy(targets)
+    torch.manual_seed(0)
+    few = SyntheticSet(in_shape=(64,), num_classes=10, learner={"linear": Learner(nn.Linear(64, 10))}, step_size=0.5)
+    learner, optimizer = few.learners["linear"], torch.optim.Adam(few.parameters(), lr=0.02)
+
+    def judged(rows, weights):
+        logits = learner.logits(few.train_networks("linear", weights), inputs[rows])
+        return logits, targets[rows].repeat(len(weights))
+
+    for _ in range(80):
+        logits, wanted = judged(torch.randint(1200, (256,)), learner.sample(2))
+        loss = cross_entropy(logits.flatten(0, 1), wanted)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        few.project_()
+    logits, wanted = judged(slice(1200, None), learner.held_out(5))
+    assert (logits.flatten(0, 1).argmax(1) == wanted).double().mean() > 0.75
+
+
+def test_images_begin_as_noise_of_the_deviation_that_is_wanted():
+    learner = {"linear": Learner(nn.Sequential(nn.Flatten(), nn.Linear(400, 2)))}
+    few = SyntheticSet(in_shape=(20, 20), num_classes=2, learner=learner, per_class=20, noise=0.1)
+    assert float(few.images.std()) == pytest.approx(0.1, rel=0.05)
+    with pytest.raises(ConfigError, match=r"noise must be a finite number >= 0, got -1\.0"):
+        SyntheticSet(in_shape=(20, 20), num_classes=2, learner=learner, noise=-1.0)
+
+
+def test_pixels_are_brought_into_their_range():
+    learner = {"linear": Learner(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))}
+    few = SyntheticSet(in_shape=(2, 2), num_classes=2, learner=learner, pixel_range=[0.0, 1.0])
+    few.images.data = torch.tensor([[[-1.0, 0.5], [2.0, 1.0]]] * 2)
+    few.project_()
+    assert few.images.tolist() == [[[0, 0.5], [1, 1]]] * 2
+    with pytest.raises(ConfigError, match=r"pixel_range must be \[least, most\] with least <= most"):
+        SyntheticSet(in_shape=(2, 2), num_classes=2, learner=learner, pixel_range=[1.0, 0.0])

@@ -1,0 +1,361 @@
+"""Dataset distillation: its loss and gradient against a plain loop, what is projected, refused, kept and learned."""
+
+from functools import partial
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from kdzoo.core.randomness import mix_seed
+from kdzoo.data import Digits
+from kdzoo.dataset_distillation import Learner, SyntheticSet
+from kdzoo.dataset_distillation.files import read
+from kdzoo.dataset_distillation.selection import select
+from kdzoo.distillers import DatasetDistillation
+from kdzoo.errors import ConfigError, NonFiniteLossError
+from kdzoo.kinds import DataSet
+from kdzoo.models import MLP
+
+SIZES = {"in_shape": (3,), "num_classes": 4}
+
+
+def linear_set(**options):
+    torch.manual_seed(0)
+    learner = {
+        "linear": Learner(nn.Linear(3, 4)),
+        "mlp": Learner(nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 4))),
+    }
+    return SyntheticSet(learner=learner, **SIZES, **{"steps": 3, **options}).double()
+
+
+def rows(n=6, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(n, 3, generator=generator, dtype=torch.double)
+    return {"input": inputs, "target": torch.arange(n) % 4, "index": torch.arange(n)}
+
+
+def plain_loop(model, few, name, batch, state):
+    """Return the cross entropy on a batch after the inner steps, by nothing but a module and autograd."""
+    weights = [one.clone().requires_grad_() for one in state.values()]
+
+    def said(inputs):
+        return torch.func.functional_call(model, dict(zip(state, weights, strict=True)), (inputs,))
+
+    for eta in few.step_sizes[name]:
+        loss = nn.functional.cross_entropy(said(few.images), few.labels)
+        slopes = torch.autograd.grad(loss, weights, create_graph=True)
+        weights = [one - eta * slope for one, slope in zip(weights, slopes, strict=True)]
+    return nn.functional.cross_entropy(said(batch["input"]), batch["target"])
+
+
+def test_the_loss_and_its_gradient_are_those_of_a_plain_loop_over_networks_and_learners():
+    few, batch = linear_set(), rows()
+    distiller = DatasetDistillation(few, inits=2, seed=5)
+    loss = distiller.losses(batch)["real"].mean()
+    found = torch.autograd.grad(loss, list(few.parameters()))
+    generator = torch.Generator().manual_seed(mix_seed(5, 0))
+    torch.randint(3, 4, (), generator=generator)  # the number of inner steps
+    values = []
+    for name, learner in few.learners.items():
+        for weights in learner.sample(2, generator):
+            state = {key: value.double() for key, value in learner.state(weights).items()}
+            values.append(plain_loop(learner.model, few, name, batch, state))
+    expected = torch.stack(values).mean()
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(found, torch.autograd.grad(expected, list(few.parameters())))
+
+
+def test_all_parts_of_a_batch_meet_the_same_networks_and_steps_meet_new_ones():
+    distiller = DatasetDistillation(linear_set(), inits=2)
+    first, again = distiller.networks(), distiller.networks()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    distiller.trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    distiller.trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total.completed = 1
+    assert not torch.equal(first["linear"], distiller.networks()["linear"])
+
+
+def test_the_number_of_inner_steps_is_drawn_from_lengths():
+    distiller = DatasetDistillation(linear_set(step_sizes="shared"), lengths=[2, 4])
+    lengths = set()
+    distiller.student.train_networks = lambda name, weights, steps, **_: lengths.add(steps) or weights
+    for seed in range(30):
+        distiller.inner.seed = seed
+        distiller.networks()
+    assert lengths == {2, 3, 4}
+
+
+def test_a_window_has_the_gradient_of_the_last_steps_alone():
+    batch, few = rows(), linear_set()
+    whole, window = (DatasetDistillation(few, window=window) for window in (None, 1))
+    slopes = [
+        torch.autograd.grad(one.losses(batch)["real"].mean(), few.step_sizes["linear"])[0] for one in (whole, window)
+    ]
+    assert torch.equal(slopes[1][:2], torch.zeros(2).double())
+    torch.testing.assert_close(slopes[0][2], slopes[1][2])
+
+
+@pytest.mark.parametrize("engine", ["full", "reverse", "segments", "jvp", "auto"])
+def test_every_engine_has_the_same_gradient(engine):
+    few, batch = linear_set(), rows()
+    wanted, found = (
+        torch.autograd.grad(DatasetDistillation(few, engine=one).losses(batch)["real"].mean(), few.images)[0]
+        for one in ("full", engine)
+    )
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-14)
+
+
+def test_the_automatic_engine_says_why():
+    distiller = DatasetDistillation(linear_set())
+    distiller.losses(rows())
+    assert set(distiller.remarks) == {"engine of linear", "engine of mlp"}
+
+
+def test_the_teacher_term_is_the_divergence_from_the_teacher():
+    teacher, batch = nn.Linear(3, 4).double(), rows()
+    distiller = DatasetDistillation(linear_set(), teacher, inits=1, loss_weights={"teacher": 1.0}, temperature=2.0)
+    terms = distiller.losses(batch)
+    expected = []
+    for name, weights in distiller.networks().items():
+        said = distiller.student.learners[name].logits(weights, batch["input"])[0]
+        expected.append(
+            4
+            * nn.functional.kl_div(
+                (said / 2).log_softmax(1), (teacher(batch["input"]) / 2).softmax(1), reduction="none"
+            ).sum(1)
+        )
+    torch.testing.assert_close(terms["teacher"], torch.stack(expected).mean(0))
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"window": 4}, "window must be"),
+        ({"lengths": [5, 2]}, "lengths must be"),
+        ({"lengths": [0, 2]}, "lengths"),
+        ({"lengths": [2]}, r"lengths must be \[least, most\]"),
+        ({"adam_rates": [0.1, 0.01]}, "adam_rates must be"),
+        ({"adam_rates": [0.0, 0.01]}, r"adam_rates\[0\] must be"),
+        ({"rates": {"pixels": 1.0}}, "rates must be one of"),
+        ({"rates": {"images": -1.0}}, "rates.images must be"),
+        ({"inits": 0}, "inits must be"),
+        ({"engine": "magic"}, "engine must be one of"),
+        ({"start": "zeros"}, "start must be one of"),
+        ({"max_norm": 0.0}, "max_norm must be"),
+        ({"loss_weights": {"teacher": 1.0}}, "needs a teacher"),
+        ({"baselines": ["noise"]}, "baselines must be one of"),
+    ],
+)
+def test_arguments_out_of_range_are_one_line(options, line):
+    with pytest.raises(ConfigError, match=line) as caught:
+        DatasetDistillation(linear_set(), **options)
+    assert "\n" not in str(caught.value)
+
+
+class OnceDifferentiable(torch.autograd.Function):
+    """The identity, whose gradient cannot be differentiated."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, slope):
+        return slope
+
+
+class Opaque(nn.Linear):
+    """A layer that is differentiable once."""
+
+    def forward(self, x):
+        return OnceDifferentiable.apply(super().forward(x))
+
+
+def test_a_learner_that_is_not_twice_differentiable_is_refused_before_training():
+    few = SyntheticSet(learner={"opaque": Learner(Opaque(3, 4))}, **SIZES)
+    batch = {key: value.float() if value.is_floating_point() else value for key, value in rows().items()}
+    with pytest.raises(ConfigError, match="twice differentiable"):
+        DatasetDistillation(few, inits=1).rehearse(batch)
+
+
+# ---------------------------------------------------------------- training
+
+
+def digits(**options):
+    data = Digits(labels_per_class=None, **{"batch_size": 128, **options})
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def trained(distiller, data, folder, epochs):
+    trainer = pl.Trainer(
+        max_epochs=epochs,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        accelerator="cpu",
+    )
+    trainer.fit(distiller, datamodule=data)
+    return distiller.student
+
+
+def logistic(sizes, **options):
+    return SyntheticSet(learner={"logistic": Learner(MLP(**sizes, hidden=[]))}, **sizes, **options)
+
+
+def test_ten_learned_examples_beat_the_class_means(tmp_path):
+    data, kind, found = digits(), DataSet(), []
+    test = list(data.test_dataloader())
+    for seed in range(2):
+        torch.manual_seed(seed)
+        few = logistic(data.sizes, steps=3)
+        distiller = DatasetDistillation(
+            few, inits=2, seed=seed, baselines=["mean"], optimizer=partial(torch.optim.Adam, lr=2e-3)
+        )
+        found.append(kind.metrics(kind.predict(trained(distiller, data, tmp_path, 12), test)))
+    means = kind.metrics(kind.predict(distiller.baselines(data)["mean"], test))
+    assert min(one["accuracy"] for one in found) > means["accuracy"] + 0.05
+    assert max(one["accuracy_std"] for one in found) < 0.02
+    assert len(list((tmp_path / "epochs").glob("*.png"))) == 12
+
+
+@pytest.mark.parametrize("labels", ["simplex", "fixed"])
+def test_labels_and_step_sizes_stay_where_they_belong(labels, tmp_path):
+    data = digits(train_size=256)
+    few = logistic(data.sizes, steps=2, labels=labels, step_size=1.0)
+    before = few.labels.detach().clone()
+    trained(DatasetDistillation(few, inits=1, optimizer=partial(torch.optim.SGD, lr=1.0)), data, tmp_path, 2)
+    sizes = few.step_sizes["logistic"]
+    assert sizes.min() >= 1e-5
+    assert sizes.max() <= 1
+    if labels == "fixed":
+        assert torch.equal(few.labels, before)
+    else:
+        torch.testing.assert_close(few.labels.sum(1), torch.ones(10))
+        assert few.labels.min() >= 0
+        assert not torch.equal(few.labels, before)
+
+
+def test_a_diverging_inner_training_names_the_step_and_keeps_the_last_good_set(tmp_path):
+    data = digits(train_size=256)
+    few = logistic(data.sizes, steps=50, step_size=0.01)
+    distiller = DatasetDistillation(few, inits=1)
+    good = []
+
+    def spoil():
+        if distiller.current_epoch:
+            good.append(few.images.detach().clone())
+            few.images.data.mul_(1e25)
+
+    distiller.on_train_epoch_start = spoil
+    message = r"epoch 1, step \d+: learner.logistic: .* step \d+ of 50.* on which all stayed finite is .*last_good.npz"
+    with pytest.raises(NonFiniteLossError, match=message):
+        trained(distiller, data, tmp_path, 2)
+    assert torch.equal(read(tmp_path / "last_good.npz").images, good[0])
+
+
+@pytest.mark.parametrize("name", ["random", "mean", "herding"])
+def test_images_start_from_a_selection_of_the_training_part(name):
+    data = digits()
+    few = logistic(data.sizes, per_class=2)
+    DatasetDistillation(few, start=name, seed=3).transfer_set(data)
+    train = data.splits.train
+    expected, classes = select(name, train.inputs, train.targets, 2, 10, 3)
+    torch.testing.assert_close(few.images.detach(), expected)
+    assert torch.equal(few.classes(), classes)
+
+
+def test_fewer_examples_than_classes_start_from_means_of_what_their_labels_share():
+    data = digits()
+    few = logistic(data.sizes, examples=5)
+    DatasetDistillation(few, start="mean").transfer_set(data)
+    means, _ = select("mean", data.splits.train.inputs, data.splits.train.targets, 1, 10)
+    torch.testing.assert_close(few.images.detach(), means.view(5, 2, *means.shape[1:]).mean(1))
+    assert few.labels[2].tolist() == [0, 0, 0, 0, 0.5, 0.5, 0, 0, 0, 0]
+
+
+def test_a_pool_is_trained_once_and_its_held_out_networks_are_never_drawn():
+    data = digits(train_size=512)
+    learner = Learner(MLP(**data.sizes, hidden=[]), pool=3, pool_steps=600)
+    few = SyntheticSet(learner={"logistic": learner}, **data.sizes)
+    distiller = DatasetDistillation(few)
+    distiller.rehearse({key: value[:8] for key, value in next(iter(data.train_dataloader())).items()})
+    distiller.transfer_set(data)
+    drawn, held_out = learner.sample(100), learner.held_out()
+    assert len(drawn.unique(dim=0)) == 3
+    assert len(held_out) == 20
+    assert not (drawn[:, None] == held_out).all(-1).any()
+    said = learner.logits(held_out, data.splits.val.inputs).argmax(-1)
+    assert (said == data.splits.val.targets).double().mean() > 0.7
+
+
+def test_a_share_of_the_steps_is_by_adam_at_a_rate_of_the_range():
+    distiller, seen = DatasetDistillation(linear_set(), adam_share=0.5, adam_rates=[0.01, 0.02]), []
+    distiller.student.train_networks = lambda name, weights, steps, **options: seen.append((steps, options)) or weights
+    for seed in range(60):
+        distiller.inner.seed = seed
+        distiller.networks()
+    foreign = [options["step_sizes"] for _, options in seen if "optimizer" in options]
+    assert 0.25 < len(foreign) / len(seen) < 0.75
+    rates = torch.cat(foreign)
+    assert rates.min() >= 0.01
+    assert rates.max() <= 0.02
+    assert rates.unique().numel() > 10
+    assert all(len(sizes) == 3 for sizes in foreign)
+
+
+def test_other_ways_to_train_are_drawn_from_validation_data(tmp_path):
+    data = digits(train_size=256)
+    distiller = DatasetDistillation(logistic(data.sizes, steps=2), inits=1)
+    distiller.transfer_set(data)
+    trained(distiller, data, tmp_path, 1)
+    drawn = distiller.figures(tmp_path / "figures")
+    assert [path.name for path in drawn] == ["images_by_epoch.png", "protocols.png"]
+    assert all(path.stat().st_size > 1000 for path in drawn)
+
+
+def test_a_gradient_that_is_not_finite_moves_nothing_and_keeps_the_last_good_set(tmp_path):
+    data = digits(train_size=256)
+    few = logistic(data.sizes, steps=2)
+    distiller = DatasetDistillation(few, inits=1)
+    distiller.on_after_backward = lambda: few.images.grad.mul_(torch.inf)
+    with pytest.raises(NonFiniteLossError, match=r"epoch 0, step 0: the gradient .* not finite.*last_good.npz"):
+        trained(distiller, data, tmp_path, 1)
+    assert torch.equal(read(tmp_path / "last_good.npz").images, few.images)
+    assert few.images.isfinite().all()
+
+
+def test_a_plain_lightning_training_starts_where_it_was_told(tmp_path):
+    data = digits(train_size=256)
+    few = logistic(data.sizes, steps=1)
+    trained(DatasetDistillation(few, start="mean", optimizer=partial(torch.optim.SGD, lr=0.0)), data, tmp_path, 1)
+    means, _ = select("mean", data.splits.train.inputs, data.splits.train.targets, 1, 10)
+    torch.testing.assert_close(few.images.detach(), means)
+
+
+def test_a_start_from_data_that_nobody_showed_is_refused(tmp_path):
+    data = digits(train_size=256)
+    distiller = DatasetDistillation(logistic(data.sizes, steps=1), start="mean")
+    trainer = pl.Trainer(
+        max_epochs=1, logger=False, enable_checkpointing=False, default_root_dir=tmp_path, accelerator="cpu"
+    )
+    with pytest.raises(ConfigError, match=r"start=mean .* transfer_set"):
+        trainer.fit(distiller, data.train_dataloader())
+
+
+def test_validation_sees_the_set_as_it_is():
+    distiller, batch = DatasetDistillation(linear_set()).eval(), rows()
+    before = distiller.losses(batch)["real"]
+    distiller.student.images.data.mul_(3)
+    distiller.student.images.data = distiller.student.images.data.clone()
+    with torch.no_grad():
+        distiller.student.labels.mul_(2)
+    after = distiller.losses(batch)["real"]
+    assert not torch.equal(before, after)

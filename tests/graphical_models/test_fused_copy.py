@@ -1,0 +1,124 @@
+"""Copies of teachers that are rolled out faster: what they keep, what they change, on which devices."""
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from kdzoo.graphical_models import Bernoulli, Constant, Graph, Latent, Normal, Target
+from kdzoo.graphical_models.fused_copy import faster, gains_from_bfloat16
+from kdzoo.graphical_models.paired import imitated
+from kdzoo.models import ConvHVAE, StrokeVRNN
+
+
+class Normed(Graph):
+    """A model with a norm that it can fold."""
+
+    def __init__(self):
+        super().__init__(
+            [
+                Latent("top", Normal((2,)), Constant(4)),
+                Latent("z", Normal((3,)), nn.Sequential(nn.Linear(2, 6), nn.BatchNorm1d(6)), "top"),
+                Target("y", Bernoulli((4,)), nn.Linear(3, 4), "z", source="input"),
+            ]
+        )
+
+    def folded(self):
+        twin = copy.deepcopy(self).eval()
+        linear, norm = twin.entries[1].conditional.net
+        scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+        linear.weight.data *= scale[:, None].detach()
+        linear.bias.data = ((linear.bias - norm.running_mean) * scale + norm.bias).detach()
+        twin.entries[1].conditional.net = linear
+        return twin
+
+
+@pytest.fixture
+def teacher():
+    torch.manual_seed(0)
+    model = Normed()
+    with torch.no_grad():
+        for _ in range(20):
+            model.rollout(model.noise(64))  # gives the norm its statistics
+    return model
+
+
+@pytest.mark.parametrize("bfloat16", [False, True], ids=["folded", "bfloat16"])
+def test_a_copy_gives_about_the_same_in_the_same_dtype(teacher, bfloat16):
+    teacher.eval()
+    twin, noise = faster(teacher, bfloat16=bfloat16), teacher.noise(50, leaves=True)
+    assert not any(isinstance(module, nn.BatchNorm1d) for module in twin.modules())
+    expected, found = imitated(teacher, noise), imitated(twin, noise)
+    assert {value.dtype for value in [*found.values.values(), *found.raw.values()]} == {torch.float32}
+    tolerance = 0.03 if bfloat16 else 1e-5
+    for name, raw in expected.raw.items():
+        torch.testing.assert_close(found.raw[name], raw, atol=tolerance, rtol=tolerance)
+    assert torch.equal(found.raw["y"], imitated(twin, noise).raw["y"])
+    assert torch.equal(found.values["top"], expected.values["top"])  # a net without parents is no product
+
+
+def test_the_teacher_stays_as_it_is(teacher):
+    before, training = copy.deepcopy(teacher.state_dict()), teacher.training
+    twin = faster(teacher, bfloat16=True)
+    imitated(twin, teacher.noise(8))
+    assert teacher.training is training
+    assert not any(module.training for module in twin.modules())
+    assert all(torch.equal(before[name], value) for name, value in teacher.state_dict().items())
+    assert before.keys() == teacher.state_dict().keys()
+
+
+def test_what_is_no_float32_stays(teacher):
+    teacher.eval().double()
+    noise = teacher.noise(5)
+    found, expected = (imitated(one, noise) for one in (faster(teacher, bfloat16=True), teacher))
+    for name, raw in expected.raw.items():
+        torch.testing.assert_close(found.raw[name], raw, atol=1e-12, rtol=1e-12)
+
+
+def test_a_sequence_without_norms_is_copied_too():
+    torch.manual_seed(0)
+    model = StrokeVRNN(in_shape=(3, 3), width=4, hidden=5).eval()
+    noise = model.noise(2)
+    found, expected = (imitated(one, noise) for one in (faster(model, bfloat16=True), model))
+    for name, raw in expected.raw.items():
+        assert found.raw[name].dtype == torch.float32
+        torch.testing.assert_close(found.raw[name], raw, atol=0.03, rtol=0.03)
+
+
+def test_a_copy_that_a_validation_made_serves_the_training_too(teacher):
+    teacher.eval()
+    with torch.inference_mode():
+        twin = faster(teacher, bfloat16=True)
+    assert not any(tensor.is_inference() for tensor in twin.state_dict().values())
+
+
+def test_the_convolutional_model_folds_its_norms():
+    torch.manual_seed(0)
+    model = ConvHVAE(in_shape=(3, 32, 32), width=2).eval()
+    twin, noise = faster(model, bfloat16=False), model.noise(2)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in twin.modules())
+    raw = imitated(model, noise).raw["image"]
+    torch.testing.assert_close(imitated(twin, noise).raw["image"], raw, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("able", "gains"),
+    [({"amx_bf16": True}, True), ({"avx512_bf16": True}, True), ({"avx2": True, "amx_bf16": False}, False)],
+    ids=["amx", "avx512", "neither"],
+)
+def test_processors_gain_where_they_have_the_instructions(able, gains, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
+    assert gains_from_bfloat16(torch.device("cpu")) is gains
+
+
+def test_graphics_processors_gain_unless_they_only_emulate(monkeypatch):
+    native = SimpleNamespace(value=True)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation: native.value or including_emulation
+    )
+    assert gains_from_bfloat16(torch.device("cuda"))
+    native.value = False
+    assert not gains_from_bfloat16(torch.device("cuda"))
+    assert not gains_from_bfloat16(torch.device("mps"))

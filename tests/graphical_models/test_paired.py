@@ -1,0 +1,94 @@
+"""The paired roll-out: shared noise, whose parents, and what does not fit."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from kdzoo.errors import ConfigError
+from kdzoo.graphical_models import Bernoulli, Delta, Graph, Latent, Normal, Target
+from kdzoo.graphical_models.paired import check_partners, follow, imitated, node_divergence, paired_rollout
+
+
+def graph(seed=0, *, z1=4, family=None, name="y"):
+    torch.manual_seed(seed)
+    return Graph(
+        [
+            Latent("z2", Normal((3,), scale=1.0)),
+            Latent("z1", Normal((z1,)), nn.Linear(3, 2 * z1), "z2"),
+            Target(name, family or Normal((5,), scale=0.5), nn.Linear(z1, 5), "z1"),
+        ]
+    ).double()
+
+
+def test_the_student_goes_on_from_its_own_latents_or_from_the_teachers():
+    teacher, student = graph(0), graph(1)
+    noise = teacher.noise(6)
+    ours, local = (paired_rollout(teacher, student, noise, parents=who) for who in ("student", "teacher"))
+    assert torch.equal(local.student.values["z1"], local.teacher.values["z1"])
+    assert not torch.equal(ours.student.values["z1"], ours.teacher.values["z1"])
+    net = student.entries[2].conditional.net
+    assert torch.equal(ours.student.distributions["y"].loc, net(ours.student.values["z1"]))
+    assert torch.equal(local.student.distributions["y"].loc, net(ours.teacher.values["z1"]))
+    raw = student.entries[1].conditional.net(noise["z2"].double())
+    expected = Normal((4,)).sample(raw, noise["z1"].double())
+    assert torch.equal(ours.student.values["z1"], expected)
+
+
+def test_some_samples_take_the_teachers_latents():
+    teacher, student = graph(0), graph(1)
+    noise = teacher.noise(8)
+    which = torch.arange(8) % 2 == 0
+    trace = imitated(teacher, noise)
+    mixed = follow(student, trace, noise, teachers={"z1": which})
+    own = follow(student, trace, noise)
+    assert torch.equal(mixed.values["z1"][which], trace.values["z1"][which])
+    assert torch.equal(mixed.values["z1"][~which], own.values["z1"][~which])
+
+
+def test_the_teacher_is_left_as_it_was():
+    teacher, student = graph(0), graph(1)
+    teacher.train()
+    pair = paired_rollout(teacher, student, teacher.noise(4))
+    node_divergence(pair, "y", "kl", "sum").sum().backward()
+    assert teacher.training
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    assert all(parameter.grad is not None for parameter in student.parameters())
+
+
+def test_several_students_follow_one_roll_out():
+    teacher = graph(0)
+    noise = teacher.noise(4)
+    trace = imitated(teacher, noise)
+    for seed in (1, 2):
+        alone = paired_rollout(teacher, graph(seed), noise)
+        assert torch.equal(alone.student.raw["y"], follow(graph(seed), trace, noise).raw["y"])
+
+
+@pytest.mark.parametrize(
+    ("student", "words"),
+    [
+        (graph(name="x"), r"targets are \['y'\], the student's \['x'\]"),
+        (graph(family=Bernoulli((5,))), r"node 'y': the teacher has Normal \(5,\), the student Bernoulli \(5,\)"),
+        (graph(z1=2), r"node 'z1': the teacher has Normal \(4,\), the student Normal \(2,\)"),
+    ],
+    ids=["name", "family", "shape"],
+)
+def test_models_that_do_not_fit_are_refused(student, words):
+    with pytest.raises(ConfigError, match=words):
+        check_partners(graph(), student)
+
+
+def test_a_latent_without_a_partner_is_refused_by_name():
+    student = Graph([Latent("z1", Normal((4,))), Target("y", Normal((5,), scale=0.5), nn.Linear(4, 5), "z1")])
+    with pytest.raises(ConfigError, match="latent 'z2' of the teacher has no partner"):
+        check_partners(graph(), student)
+    assert check_partners(graph(), student, unpaired=True) == ["z1"]
+
+
+def test_a_divergence_that_does_not_exist_names_the_node():
+    student = graph(family=Delta((5,)))
+    pair = paired_rollout(student, copy.deepcopy(student), student.noise(3))
+    with pytest.raises(ConfigError, match="node 'y': kl between deltas is infinite"):
+        node_divergence(pair, "y", "kl", "sum")

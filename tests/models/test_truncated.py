@@ -1,0 +1,187 @@
+"""Shallow students that start from their teacher's layers, and new BERTs."""
+
+import pytest
+import torch
+
+from kdzoo.errors import ConfigError
+from kdzoo.models import Bert, Layers
+from kdzoo.storage import checkpoint
+
+pytest.importorskip("transformers")
+
+V = 50
+
+
+def bert(task="mlm", **options):
+    torch.manual_seed(0)
+    return Bert(
+        vocab_size=V,
+        task=task,
+        **{"num_classes": 3, "hidden_size": 16, "layers": 6, "heads": 2, "max_length": 20, **options},
+    )
+
+
+IDS = torch.tensor([[2, 7, 9, 11, 3], [2, 8, 3, 0, 0]])
+SHAPES = {"mlm": (2, 5, V), "classification": (2, 3), "embedding": (2, 16)}
+
+
+@pytest.mark.parametrize("task", SHAPES)
+def test_outputs_of_the_tasks_and_what_can_be_read(task):
+    model = bert(task).eval()
+    reading = model.read(IDS)
+    assert model(IDS).shape == SHAPES[task]
+    torch.testing.assert_close(reading.output, model(IDS))
+    assert len(reading.hidden) == 7
+    assert reading.attentions == ()
+    assert torch.equal(reading.valid, IDS != 0)
+    model.show_attentions()
+    attentions = model.read(IDS, attentions=True).attentions
+    assert [tuple(one.shape) for one in attentions] == [(2, 2, 5, 5)] * 6
+    torch.testing.assert_close(attentions[0].sum(-1), torch.ones(2, 2, 5))
+
+
+def test_padding_changes_no_output():
+    model = bert("embedding").eval()
+    torch.testing.assert_close(model(IDS)[1:], model(IDS[1:, :3]))
+    torch.testing.assert_close(model(IDS).norm(dim=1), torch.ones(2))
+
+
+def test_shown_attentions_are_distributions_in_training_too():
+    model = bert(dropout=0.5)
+    model.show_attentions()
+    torch.testing.assert_close(model.read(IDS, attentions=True).attentions[0].sum(-1), torch.ones(2, 2, 5))
+
+
+@pytest.mark.parametrize("family", ["same", "distilbert"])
+@pytest.mark.parametrize("task", ["mlm", "embedding"])
+def test_a_student_of_full_depth_is_its_teacher(task, family):
+    teacher = bert(task).eval()
+    student = Layers(teacher_architecture=teacher.architecture, layers=[0, 1, 2, 3, 4, 5], family=family)
+    student.start_from(teacher, None)
+    gap = (student.eval()(IDS) - teacher(IDS)).abs()
+    assert gap[IDS != 0 if task == "mlm" else ...].max() < 1e-5
+
+
+def test_half_of_the_layers_by_default():
+    teacher = bert()
+    student = Layers(teacher_architecture=teacher.architecture)
+    student.start_from(teacher, None)
+    assert student.chosen == (0, 2, 5)
+    for mine, theirs in zip(student.layers, (0, 2, 5), strict=True):
+        for one, other in zip(mine.parameters(), teacher.layers[theirs].parameters(), strict=True):
+            assert torch.equal(one, other)
+            assert one is not other
+    assert student.learned_sizes == {"layers": [0, 2, 5]}
+
+
+def test_a_random_start_copies_nothing():
+    teacher = bert()
+    student = Layers(teacher_architecture=teacher.architecture, start="random")
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    student.start_from(teacher, None)
+    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
+
+
+class Texts:
+    """Validation texts of a masked language model."""
+
+    def val_dataloader(self):
+        generator = torch.Generator().manual_seed(0)
+        ids = torch.randint(5, V, (32, 8), generator=generator)
+        target = ids.masked_fill(torch.rand(32, 8, generator=generator) < 0.8, -100)
+        return [{"input": ids, "target": target, "index": torch.arange(32), "mask": ids > 0}]
+
+
+@pytest.mark.parametrize("objective", ["fidelity", "loss"])
+def test_auto_finds_layers_by_the_objective(objective):
+    teacher = bert()
+    student = Layers(teacher_architecture=teacher.architecture, layers="auto", depth=2, objective=objective)
+    assert student.chosen is None
+    student.start_from(teacher, Texts())
+    assert len(student.chosen) == 2
+    assert len(teacher.layers) == 6
+    assert student.learned_sizes == {"layers": list(student.chosen)}
+    assert len(student.search.scores) == 15
+    assert student.search.score == max(student.search.scores.values())
+    assert f"layers {list(student.chosen)} of 6, best of 15 by {objective} (" in student.remark
+
+
+def test_auto_tries_no_more_than_it_may():
+    teacher = bert()
+    student = Layers(teacher_architecture=teacher.architecture, layers="auto", depth=3, search_tries=7)
+    student.start_from(teacher, Texts())
+    assert len(student.search.scores) == 7
+
+
+def test_auto_needs_validation_texts():
+    teacher = bert()
+    student = Layers(teacher_architecture=teacher.architecture, layers="auto")
+
+    class Empty:
+        def val_dataloader(self):
+            return []
+
+    with pytest.raises(ConfigError, match=r"^student\.layers='auto' chooses on validation texts"):
+        student.start_from(teacher, Empty())
+
+
+def test_an_exported_student_needs_no_teacher(tmp_path):
+    teacher = bert("classification")
+    node = {"_target_": "kdzoo.models.Layers", "teacher_architecture": teacher.architecture, "layers": "auto"}
+    student = Layers(**{key: value for key, value in node.items() if key != "_target_"})
+    student.chosen = (1, 3, 4)
+    checkpoint.save_model(student, {**node, **student.learned_sizes}, tmp_path)
+    again = checkpoint.load_student(tmp_path)
+    assert again.chosen == (1, 3, 4)
+    torch.testing.assert_close(again(IDS), student.eval()(IDS))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layers": [0, 6]}, "layers"),
+        ({"layers": "every_third"}, "layers"),
+        ({"depth": 9}, r"depth must be an integer in 1\.\.6, got 9"),
+        ({"family": "gpt"}, "family must be one of same, distilbert, got 'gpt'"),
+        ({"start": "half"}, "start must be one of teacher, random, got 'half'"),
+        ({"objective": "speed"}, "objective must be one of fidelity, probe, loss, got 'speed'"),
+        ({"search_size": 2}, "search_size must be an integer >= 8, got 2"),
+        ({"search_tries": 0}, "search_tries must be an integer >= 1, got 0"),
+    ],
+)
+def test_what_cannot_be_is_refused(options, message):
+    with pytest.raises(ConfigError, match=rf"^{message}"):
+        Layers(teacher_architecture=bert().architecture, **options)
+
+
+def test_long_texts_and_other_inputs_are_refused():
+    model = bert()
+    with pytest.raises(ConfigError, match=r"^texts of 21 tokens are longer than the 20 positions of Bert"):
+        model(torch.ones(1, 21, dtype=torch.long))
+    with pytest.raises(ConfigError, match=r"^input must be 2-D int token ids"):
+        model(torch.ones(1, 4))
+
+
+def test_layers_that_cannot_be_computed_again():
+    config = {
+        "model_type": "mpnet",
+        "vocab_size": V,
+        "hidden_size": 16,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 2,
+    }
+    architecture = {"model_class": "MPNetForMaskedLM", "config": {**config, "intermediate_size": 32}}
+    with pytest.raises(ConfigError, match="gradient_checkpointing=true cannot be used: MPNetForMaskedLM has none"):
+        Layers(teacher_architecture=architecture, gradient_checkpointing=True)
+
+
+def test_layers_are_computed_again_in_the_backward_pass():
+    teacher = bert(dropout=0.0)
+    gradients = []
+    for again in (False, True):
+        student = Layers(teacher_architecture=teacher.architecture, gradient_checkpointing=again)
+        student.start_from(teacher, None)
+        student(IDS).square().sum().backward()
+        assert student.model.is_activation_checkpointing is again
+        gradients.append(torch.cat([one.grad.flatten() for one in student.parameters() if one.grad is not None]))
+    torch.testing.assert_close(*gradients)
