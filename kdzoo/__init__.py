@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from kdzoo.core.batch import IGNORE
     from kdzoo.run.pipeline import run
     from kdzoo.storage.checkpoint import load_student
-    from kdzoo.text.token_sequences import Strings
+    from kdzoo.text.token_sequences import TokenSequences
 
 # Importing torch and Lightning takes seconds: the names are handed on when they are first used.
 _HOMES = {
     "Distiller": "kdzoo.core.base",
     "IGNORE": "kdzoo.core.batch",
-    "Strings": "kdzoo.text.token_sequences",
+    "TokenSequences": "kdzoo.text.token_sequences",
     "compose": "kdzoo.config",
     "distill_states": "kdzoo.automata.distill",
     "load_student": "kdzoo.storage.checkpoint",
@@ -30,7 +30,7 @@ _ROOMS = ("automata", "data", "distillers", "functional", "metrics", "models")
 __all__ = [
     "IGNORE",
     "Distiller",
-    "Strings",
+    "TokenSequences",
     "automata",
     "compose",
     "data",

@@ -14,7 +14,7 @@ from kdzoo.core.randomness import mix_seed
 from kdzoo.distillers import Supervised
 from kdzoo.run.training import Training, fit
 from kdzoo.storage.checkpoint import load_student, save_model
-from kdzoo.text.language_model import LanguageModel, sample, trace_strings
+from kdzoo.text.language_model import LanguageModel, sample, trace_token_sequences
 
 CACHE = Path("outputs/cache/studies")
 
@@ -49,7 +49,7 @@ def teacher_of(
 def trajectories_of(teacher: LanguageModel, n: int, *, seed: int, max_length: int = 250) -> Trajectories:
     """Return n strings of the teacher, with what it holds at their points."""
     strings = sample(teacher, n, max_length=max_length, seed=mix_seed(seed, 2))
-    seen = trace_strings(teacher, strings)
+    seen = trace_token_sequences(teacher, strings)
     return Trajectories(strings, teacher.vocab_size, seen.hidden, seen.log_probs.double().exp())
 
 

@@ -15,7 +15,7 @@ from torch.nn.functional import cosine_embedding_loss, cross_entropy, kl_div
 
 from kdzoo.core.batch import IGNORE, Batch
 from kdzoo.distillers import DistilBERT
-from kdzoo.models import Bert, HFModel, Layers, Transformer
+from kdzoo.models import Bert, HFModel, Transformer, TruncatedTransformer
 
 VOCABULARY, ROWS, LENGTH, MASKED = 4000, 32, 128, 0.15
 TEMPERATURE, SOFT, HARD, COSINE = 2.0, 5.0, 2.0, 1.0
@@ -43,10 +43,10 @@ def batch() -> Batch:
     }
 
 
-def pair(teacher: Transformer) -> tuple[Layers, Transformer]:
+def pair(teacher: Transformer) -> tuple[TruncatedTransformer, Transformer]:
     """Return a student of half of the teacher's layers, and the teacher."""
-    student = Layers(teacher_architecture=teacher.architecture)
-    student.start_from(teacher, None)
+    student = TruncatedTransformer(teacher_architecture=teacher.architecture)
+    student.init_from_teacher(teacher, None)
     return student, teacher
 
 
@@ -58,7 +58,7 @@ def ours(distiller: DistilBERT, rows: Batch) -> None:
     sum(distiller.loss_weights[name] * value.mean() for name, value in terms.items()).backward()  # type: ignore[union-attr]
 
 
-def bare(student: Layers, teacher: Transformer, rows: Batch) -> None:
+def bare(student: TruncatedTransformer, teacher: Transformer, rows: Batch) -> None:
     """Do the same in plain torch."""
     student.zero_grad()
     given = {"input_ids": rows["input"], "attention_mask": rows["mask"].long(), "output_hidden_states": True}
@@ -84,7 +84,7 @@ def steps(rounds: int) -> tuple[str, dict[str, bool]]:
             weight += APART * torch.randn_like(weight)
     distiller, rows = DistilBERT(student, teacher), batch()
     asked, kept = (DistilBERT(student, teacher, top_k=TOP_K) for _ in range(2))
-    kept.teacher_cache["train"] = kept.ask_teacher(rows)
+    kept.teacher_cache["train"] = kept.teacher_outputs(rows)
     size = sum(one.numel() * one.element_size() for one in kept.teacher_cache["train"].values()) / (ROWS * LENGTH)
     runs: dict[str, Run] = {
         "bare loop": functools.partial(bare, student, teacher, rows),

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 from torch.nn.functional import cross_entropy
 
-from kdzoo.dataset_distillation import Learner
+from kdzoo.dataset_distillation import InnerNetwork
 from kdzoo.functional.unroll import ENGINES, unroll
 from kdzoo.models import ConvNet
 
@@ -64,20 +64,20 @@ def network() -> nn.Module:
 
 
 @functools.cache
-def learner() -> Learner:
+def inner_network() -> InnerNetwork:
     """Return the network as a function of its weights."""
-    return Learner(network())
+    return InnerNetwork(network())
 
 
 def start(count: int = 1) -> Tensor:
     """Return initial weights (K, P), always the same."""
-    return learner().sample(count, torch.Generator().manual_seed(1))
+    return inner_network().sample(count, torch.Generator().manual_seed(1))
 
 
 def ours(data: Data, engine: str, weights: Tensor | None = None, vmapped: bool = False) -> tuple[Tensor, ...]:
     """Go there and back with an engine; the outer loss is the mean over the initialisations."""
     x, y, sizes, real, classes = data
-    logits = vmap(learner()._logits, (0, None)) if vmapped else learner().logits
+    logits = vmap(inner_network()._logits, (0, None)) if vmapped else inner_network().logits
 
     def loss(weights: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         return -(labels * logits(weights, images).log_softmax(-1)).sum() / len(images)
@@ -91,7 +91,7 @@ def ours(data: Data, engine: str, weights: Tensor | None = None, vmapped: bool =
 def started() -> nn.Module:
     """Return a network of its own with the initial weights."""
     module = network()
-    module.load_state_dict(learner().state(start()[0]))
+    module.load_state_dict(inner_network().state(start()[0]))
     return module
 
 
@@ -168,10 +168,10 @@ def engines(rounds: int, peers: str) -> tuple[str, dict[str, bool]]:
             reached[f"{name} in {LESS[name]} times less memory"] = min(less) >= LESS[name]
             reached[f"{name} in at most {SLOWER[name]} times the time"] = max(slower) <= SLOWER[name]
     for name in ("segments", "reverse", "jvp"):
-        grown = peak(name, LONGER, 1, peers) / peaks[name]
-        rows.append([f"{name}, {LONGER} steps", *[""] * (1 + len(others)), f"{grown * peaks[name]:.1f}"])
+        growth = peak(name, LONGER, 1, peers) / peaks[name]
+        rows.append([f"{name}, {LONGER} steps", *[""] * (1 + len(others)), f"{growth * peaks[name]:.1f}"])
         rows[-1] += [""] * (len(rows[0]) - len(rows[-1]))
-        reached[f"{name} at {LONGER} steps in {GROWTH} times its memory at {STEPS}"] = grown <= GROWTH
+        reached[f"{name} at {LONGER} steps in {GROWTH} times its memory at {STEPS}"] = growth <= GROWTH
     heads = ["", "CPU s (range)", *(f"/ {one}" for one in others), "peak, MiB"]
     return table([*heads, *(f"{one} /" for one in others), "from full"], rows), reached
 
@@ -217,7 +217,7 @@ def main() -> None:
     publish(
         "unroll",
         "Gradients through an inner training",
-        f"{NETWORK}: {learner().n_weights:,} weights. {IMAGES} images, {STEPS} steps of gradient descent, an outer "
+        f"{NETWORK}: {inner_network().n_weights:,} weights. {IMAGES} images, {STEPS} steps of gradient descent, an outer "
         f"loss of {REAL} images, float32. One thread, median of {options.rounds} rounds in turns; a "
         f"ratio is the median of those of the same round. A peak is what a fresh process adds at its peak, the median "
         f"of {options.rounds}. The last column is the largest difference of a derivative from full unrolling. "
@@ -225,7 +225,7 @@ def main() -> None:
         first,
         verdict(reached),
         f"K initialisations at once, {SHORTER} steps by segments, against a loop of K single ones without "
-        "`torch.func.vmap`. `batched` is what a learner does: vmap, with the first convolution as a product of "
+        "`torch.func.vmap`. `batched` is what an inner network does: vmap, with the first convolution as a product of "
         "patches and kernels; the last columns but one compare it, and vmap alone, with the loop.",
         second,
         verdict(faster),

@@ -1,4 +1,4 @@
-"""Four ways to teach a small residual network on 9,000 photographs of CIFAR-10, against the untaught control.
+"""Four ways to teach a small residual network on 9,000 photographs of CIFAR-10, against the control trained without a teacher.
 
     python scripts/cifar10_study.py [--folder outputs/cifar10] [--override trainer.max_epochs=30 ...]
 

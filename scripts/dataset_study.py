@@ -19,9 +19,9 @@ import kdzoo
 from kdzoo import config
 from kdzoo.config import compose
 from kdzoo.core.batch import labelled_samples
-from kdzoo.dataset_distillation import Learner, SyntheticSet
+from kdzoo.dataset_distillation import InnerNetwork, SyntheticSet
 from kdzoo.dataset_distillation.protocols import Matrix, protocol_matrix
-from kdzoo.dataset_distillation.unseen_architecture import stranger
+from kdzoo.dataset_distillation.unseen_architecture import unseen_architecture
 from kdzoo.run.job import Job, for_seed
 from kdzoo.storage.checkpoint import load_student
 
@@ -54,12 +54,12 @@ def run(name: str, folder: Path) -> dict[str, Any]:
     return kdzoo.run(cfg, command=f"kdzoo {' '.join(overrides)}")
 
 
-def architectures(few: SyntheticSet, sizes: dict[str, Any]) -> dict[str, Learner]:
+def architectures(few: SyntheticSet, sizes: dict[str, Any]) -> dict[str, InnerNetwork]:
     """Return the networks that are trained on the sets; the last is unseen by all of them."""
     allow = config.packaged_targets()
-    cfg = config.plain(compose("distiller=dataset", f"learner=[{','.join(ARCHITECTURES)}]").learner)
+    cfg = config.plain(compose("distiller=dataset", f"inner_network=[{','.join(ARCHITECTURES)}]").inner_network)
     nodes = {name: config.with_sizes(cfg[name], sizes, allow) for name in ARCHITECTURES}
-    return {name: config.instantiate(node, allow=allow) for name, node in nodes.items()} | stranger(few)
+    return {name: config.instantiate(node, allow=allow) for name, node in nodes.items()} | unseen_architecture(few)
 
 
 def matrix(name: str, seed: int, folder: Path, inits: int) -> tuple[Matrix, float]:
@@ -69,13 +69,17 @@ def matrix(name: str, seed: int, folder: Path, inits: int) -> tuple[Matrix, floa
     data = Job(settings, seed, folder, config.packaged_targets()).data()
     few = load_student(folder / name.replace(", ", "-").replace(" ", "_") / f"seed_{seed}" / "student")
     assert isinstance(few, SyntheticSet)
-    judges = [values[:CHOOSERS] for values in labelled_samples(data.val_dataloader())]
-    learners = architectures(few, data.sizes)
+    feature_extractors = [values[:CHOOSERS] for values in labelled_samples(data.val_dataloader())]
+    inner_networks = architectures(few, data.sizes)
     rate = max(
         SGD_RATES,
-        key=lambda one: _mean(protocol_matrix(few, learners, *judges, protocols=["sgd"], inits=5, sgd_rate=one)),
+        key=lambda one: _mean(
+            protocol_matrix(few, inner_networks, *feature_extractors, protocols=["sgd"], inits=5, sgd_rate=one)
+        ),
     )
-    return protocol_matrix(few, learners, *labelled_samples(data.test_dataloader()), inits=inits, sgd_rate=rate), rate
+    return protocol_matrix(
+        few, inner_networks, *labelled_samples(data.test_dataloader()), inits=inits, sgd_rate=rate
+    ), rate
 
 
 def _mean(found: Matrix) -> float:

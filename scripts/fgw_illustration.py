@@ -23,8 +23,8 @@ from kdzoo.automata.targets import embedded_reber, random_pdfa
 from kdzoo.core.batch import IGNORE
 from kdzoo.functional import Edges, fgw_barycenter
 from kdzoo.models import RNNLM
-from kdzoo.text.language_model import sample, trace_strings
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.language_model import sample, trace_token_sequences
+from kdzoo.text.token_sequences import TokenSequences
 
 ALPHAS = (1.0, 0.99, 0.95, 0.9, 0.8, 0.5, 0.2, 0.0)
 DRAWN = (1.0, 0.95, 0.9, 0.8, 0.5, 0.0)
@@ -35,7 +35,7 @@ TEACHER = {"strings": 4000, "epochs": 12, "batch": 64, "rate": 1e-2, "hidden": 4
 
 
 class Source(NamedTuple):
-    """Strings with a point at each of their places, and the automaton that is to be found."""
+    """TokenSequences with a point at each of their places, and the automaton that is to be found."""
 
     truth: PFA
     seen: Trajectories
@@ -46,7 +46,7 @@ def made(strings: int) -> Source:
     """Return points about the states of a random automaton."""
     truth = random_pdfa(6, 4, seed=5)
     seen = truth.sample(strings, seed=1, max_length=MAX_LENGTH)
-    state = trace_strings(truth, seen).hidden.argmax(1)
+    state = trace_token_sequences(truth, seen).hidden.argmax(1)
     g = torch.Generator().manual_seed(2)
     places = torch.randn(truth.states, 2, generator=g, dtype=torch.float64)
     points = places[state] + NOISE * torch.randn(len(state), 2, generator=g, dtype=torch.float64)
@@ -58,12 +58,12 @@ def real(strings: int) -> tuple[Source, float]:
     truth = embedded_reber()
     teacher = trained(truth.sample(TEACHER["strings"], seed=3, max_length=MAX_LENGTH), truth.vocab_size)
     seen = sample(teacher, strings, max_length=MAX_LENGTH, seed=1)
-    hidden = trace_strings(teacher, seen).hidden
+    hidden = trace_token_sequences(teacher, seen).hidden
     source = Source(truth, Trajectories.of(seen, hidden.double(), vocab_size=truth.vocab_size), truth.states)
     return source, divergence(truth, teacher)
 
 
-def trained(strings: Strings, vocab_size: int) -> RNNLM:
+def trained(strings: TokenSequences, vocab_size: int) -> RNNLM:
     """Return a GRU that was trained on the strings."""
     torch.manual_seed(0)
     model = RNNLM(vocab_size=vocab_size, hidden=TEACHER["hidden"])

@@ -20,7 +20,7 @@ import torch
 from scipy import stats
 
 from kdzoo.data import OldFaithful
-from kdzoo.distillers import Evidence, SemiAuxiliary
+from kdzoo.distillers import ELBO, SemiAuxiliary
 from kdzoo.distillers.generative.rollout import named
 from kdzoo.models import HelmholtzMachine
 from kdzoo.models.helmholtz import kl_by_quadrature
@@ -55,7 +55,7 @@ def teacher_of(seed, points, steps):
     """Return a machine of width 8 that wake-sleep has trained on the points."""
     torch.manual_seed(seed)
     machine = HelmholtzMachine(in_shape=(2,), width=8)
-    descend(Evidence(machine), lambda _: {"input": points}, steps)
+    descend(ELBO(machine), lambda _: {"input": points}, steps)
     return machine.requires_grad_(False)
 
 

@@ -26,7 +26,7 @@ from torch.nn.functional import cross_entropy
 import kdzoo
 from kdzoo.config import compose
 from kdzoo.data import MNIST
-from kdzoo.dataset_distillation import Learner, SyntheticSet
+from kdzoo.dataset_distillation import InnerNetwork, SyntheticSet
 from kdzoo.dataset_distillation.synthetic_set import LARGEST_STEP, SMALLEST_STEP
 from kdzoo.errors import NonFiniteLossError
 from kdzoo.models import ConvNet
@@ -82,7 +82,7 @@ def load(folder: Path) -> SyntheticSet:
 
 
 def step_size(few: SyntheticSet) -> float:
-    """Return the learned step size of a set with one learner."""
+    """Return the learned step size of a set with one inner network."""
     (sizes,) = few.step_sizes.values()
     return float(sizes.detach()[0])
 
@@ -102,7 +102,7 @@ def results(reports: dict[str, dict[str, Any]], folder: Path) -> str:
             f"{report['cpu_seconds']['student'] / len(seeds):.0f}",
         ]
         lines.append([row.name, row.steps, row.printed, *cells])
-    headers = ["learner", "inner steps", "printed", "accuracy", "over initial weights", "worst"]
+    headers = ["inner_network", "inner steps", "printed", "accuracy", "over initial weights", "worst"]
     return table([*headers, "step size", "CPU s"], lines)
 
 
@@ -127,14 +127,14 @@ def divergence(x: Tensor, y: Tensor, std: float) -> dict[str, list[dict[str, Any
 def plain_run(x: Tensor, y: Tensor, std: float, kind: type[SyntheticSet], seed: int) -> dict[str, Any]:
     """Move a set by plain gradient descent; return when it was lost (None for never), and how it went until then."""
     torch.manual_seed(seed)
-    learner = Learner(small_convnet(x), init="normal", std=std)
+    inner_network = InnerNetwork(small_convnet(x), init="normal", std=std)
     options = {"steps": 10, "labels": "fixed", "step_size": 0.01, "step_sizes": "shared"}
-    few = kind(in_shape=x.shape[1:], num_classes=10, learner={"convnet": learner}, **options)
+    few = kind(in_shape=x.shape[1:], num_classes=10, inner_network={"convnet": inner_network}, **options)
     optimizer = torch.optim.SGD([one for one in few.parameters() if one.requires_grad], lr=RATE)
     found = {"lost": None, "loss": None, "largest": 0.0, "has_left": False}
     for update in range(UPDATES):
         rows = torch.randint(len(x), (BATCH,))
-        loss = real_loss(few, learner, x[rows], y[rows])
+        loss = real_loss(few, inner_network, x[rows], y[rows])
         if not loss.isfinite():
             return {**found, "lost": update}
         optimizer.zero_grad()
@@ -147,13 +147,13 @@ def plain_run(x: Tensor, y: Tensor, std: float, kind: type[SyntheticSet], seed: 
     return found if few.images.isfinite().all() else {**found, "lost": UPDATES}
 
 
-def real_loss(few: SyntheticSet, learner: Learner, x: Tensor, y: Tensor) -> Tensor:
+def real_loss(few: SyntheticSet, inner_network: InnerNetwork, x: Tensor, y: Tensor) -> Tensor:
     """Return the loss on real data of a new network that is trained on the set; NaN if it diverges."""
     try:
-        networks = few.train_networks("convnet", learner.sample(1), engine="full")
+        networks = few.train_networks("convnet", inner_network.sample(1), engine="full")
     except NonFiniteLossError:
         return torch.tensor(torch.nan)
-    return cross_entropy(learner.logits(networks, x)[0], y)
+    return cross_entropy(inner_network.logits(networks, x)[0], y)
 
 
 def small_convnet(x: Tensor) -> nn.Module:
@@ -185,22 +185,22 @@ def costs(data: MNIST, folder: Path, key: str) -> dict[str, Any]:
     """Return bytes and CPU seconds of a training on a row's first set and on all data, from the same weights."""
     few = load(folder / "seed_0")
     accuracy = json.loads((folder / "report.json").read_text())["student"]["metrics"]["accuracy"]["values"][0]
-    ((name, learner),) = few.learners.items()
-    begin, times = learner.held_out(1), []
+    ((name, inner_network),) = few.inner_networks.items()
+    begin, times = inner_network.held_out(1), []
     for _ in range(20):
         started = time.process_time()
         with torch.no_grad():
             few.train_networks(name, begin)
         times.append(time.process_time() - started)
     size = sum(one.numel() * one.element_size() for one in few.parameters())
-    full = on_all_data(data, learner, begin[0], accuracy, EPOCHS[key])
+    full = on_all_data(data, inner_network, begin[0], accuracy, EPOCHS[key])
     return {"bytes": size, "seconds": float(np.median(times)), "accuracy": accuracy, **full}
 
 
-def on_all_data(data: MNIST, learner: Learner, begin: Tensor, wanted: float, epochs: int) -> dict[str, Any]:
+def on_all_data(data: MNIST, inner_network: InnerNetwork, begin: Tensor, wanted: float, epochs: int) -> dict[str, Any]:
     """Train one network by Adam until an epoch is no better than the one before; measure it then, and once as good."""
-    network = copy.deepcopy(learner.model).requires_grad_(True)
-    network.load_state_dict(learner.state(begin))
+    network = copy.deepcopy(inner_network.model).requires_grad_(True)
+    network.load_state_dict(inner_network.state(begin))
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     (x, y), val, test, _ = data.splits
     spent, step, last, as_good, epoch = 0.0, 0, 0.0, None, 0
@@ -239,7 +239,7 @@ def savings(parts: dict[str, dict[str, Any]]) -> str:
         trained.append((f"all data, {part['all']['epochs']} epochs", stored, part["all"], ".1f"))
         for about, size, one, digits in trained:
             lines.append([name, about, size, f"{one['seconds']:{digits}}", f"{100 * one['accuracy']:.1f}"])
-    return table(["learner", "trained on", "bytes", "CPU s", "accuracy"], lines)
+    return table(["inner_network", "trained on", "bytes", "CPU s", "accuracy"], lines)
 
 
 def page(reports: dict[str, Any], folder: Path, parts: dict[float, Any], saved: dict[str, Any]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Random automata of the PAutomaC competition's recipe: teachers distilled, against other learners of their strings.
+"""Random automata of the PAutomaC competition's recipe: teachers distilled, against other inner_networks of their strings.
 
     python scripts/pautomac_study.py [--targets "pdfa 1" ...] [--models NAME ...] [--folder outputs/pautomac]
 
@@ -27,7 +27,7 @@ from kdzoo.automata.distill import distill
 from kdzoo.core.randomness import mix_seed
 from kdzoo.data.sequences.generated import RandomAutomaton
 from kdzoo.text.language_model import string_log_probs
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 
 KINDS = ("pdfa", "pnfa", "hmm")
 SIZES = ((6, 5), (8, 4), (10, 8), (12, 6), (15, 10), (20, 12))
@@ -75,7 +75,7 @@ class Problem(NamedTuple):
     """What is known of a target: only the scoring sees `truth` and `test`."""
 
     truth: PFA
-    test: Strings
+    test: TokenSequences
     teacher: nn.Module
     seen: Trajectories
 
@@ -103,14 +103,14 @@ def problem(target: Target) -> Problem:
     return Problem(truth, distinct(truth, mix_seed(5_318_008, target.number)), teacher, seen)
 
 
-def distinct(truth: PFA, seed: int) -> Strings:
+def distinct(truth: PFA, seed: int) -> TokenSequences:
     """Return N_TEST different strings in the order in which the automaton draws them; fewer if it has hardly more."""
     found: dict[tuple[int, ...], None] = {}
     for number in range(ROUNDS):
         found.update(dict.fromkeys(map(tuple, truth.sample(DRAWS, mix_seed(seed, number), 1000).to_lists())))
         if len(found) >= N_TEST:
             break
-    return Strings.of([list(one) for one in found][:N_TEST])
+    return TokenSequences.of([list(one) for one in found][:N_TEST])
 
 
 def distilled(seen: Trajectories, states: int, seed: int) -> tuple[PFA, dict[str, Any]]:
@@ -139,12 +139,12 @@ def figures(target: Target, name: str) -> dict[str, Any]:
     if name in ("truth", "teacher"):
         model = getattr(known, name)
     else:
-        learner = name.removesuffix(", 2K")
-        states = target.size[0] * (1 if learner == name else 2)
-        if learner == "kdzoo":
+        inner_network = name.removesuffix(", 2K")
+        states = target.size[0] * (1 if inner_network == name else 2)
+        if inner_network == "kdzoo":
             model, notes = distilled(known.seen, states, target.number)
         else:
-            model = LEARNERS[learner](known.seen, states, target.number)
+            model = LEARNERS[inner_network](known.seen, states, target.number)
     seconds = time.process_time() - start
     if isinstance(model, PFA):
         notes |= {"states": model.states}
@@ -152,7 +152,7 @@ def figures(target: Target, name: str) -> dict[str, Any]:
     return {"score": score, "seconds": seconds, "n_test": len(known.test), **notes}
 
 
-def log_probs(model: Any, strings: Strings) -> torch.Tensor:
+def log_probs(model: Any, strings: TokenSequences) -> torch.Tensor:
     """Return the log-probability of each string [n] under an automaton or any other language model."""
     return model.log_prob(strings) if isinstance(model, PFA) else string_log_probs(model, strings)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kdzoo.data import MNIST, FashionMNIST
 from kdzoo.data.loading.splits import split_rows
-from kdzoo.dataset_distillation import Learner, PoisonSet, SyntheticSet
+from kdzoo.dataset_distillation import InnerNetwork, PoisonSet, SyntheticSet
 from kdzoo.dataset_distillation.coreset import coreset
 from kdzoo.dataset_distillation.pool import trained_pool
 from kdzoo.distillers import DatasetDistillation, DatasetPoisoning
@@ -63,11 +63,11 @@ class Lab:
         if not file.exists():
             start = time.process_time()
             train = self.data.splits.train
-            pool = trained_pool(self.learner(ATTACKERS + USERS), train.inputs, train.targets, seed=POOL_SEED)
+            pool = trained_pool(self.inner_network(ATTACKERS + USERS), train.inputs, train.targets, seed=POOL_SEED)
             file.parent.mkdir(parents=True, exist_ok=True)
             torch.save(pool, file)
             print(f"{name}: {len(pool)} networks, {time.process_time() - start:.0f} CPU s", flush=True)
-        self.attackers, self.users, self.judges = torch.load(file).split([ATTACKERS, USERS, 20])
+        self.attackers, self.users, self.feature_extractors = torch.load(file).split([ATTACKERS, USERS, 20])
 
     def of_seed(self, seed: int) -> Any:
         """Return the data in an order of their own."""
@@ -75,16 +75,16 @@ class Lab:
         data.setup()
         return data
 
-    def learner(self, pool: int = 0, init: str = "normal") -> Learner:
-        """Return the small convolutional network, as ``learner=convnet``."""
+    def inner_network(self, pool: int = 0, init: str = "normal") -> InnerNetwork:
+        """Return the small convolutional network, as ``inner_network=convnet``."""
         shape = {"channels": [8], "kernel_size": 5, "padding": "valid", "activation": "tanh", "pooling": "avg"}
-        return Learner(ConvNet(**self.data.sizes, **shape, hidden=64), init=init, pool=pool)
+        return InnerNetwork(ConvNet(**self.data.sizes, **shape, hidden=64), init=init, pool=pool)
 
-    def trained_learner(self) -> Learner:
+    def trained_learner(self) -> InnerNetwork:
         """Return the network with the maker's pool."""
-        learner = self.learner(ATTACKERS)
-        learner.set_pool(torch.cat([self.attackers, self.judges]))
-        return learner
+        inner_network = self.inner_network(ATTACKERS)
+        inner_network.set_pool(torch.cat([self.attackers, self.feature_extractors]))
+        return inner_network
 
     @cached_property
     def images(self) -> tuple[Tensor, Tensor]:
@@ -96,7 +96,7 @@ class Lab:
     @cached_property
     def before(self) -> Tensor:
         """Classes that the networks which judge give to the test images, without any set."""
-        return said_by(self.learner(), self.judges, self.data.splits.test.inputs).argmax(-1)
+        return said_by(self.inner_network(), self.feature_extractors, self.data.splits.test.inputs).argmax(-1)
 
 
 def made(lab: Lab, recipe: Recipe, seed: int, pair: tuple[int, int] | None) -> SyntheticSet:
@@ -104,9 +104,9 @@ def made(lab: Lab, recipe: Recipe, seed: int, pair: tuple[int, int] | None) -> S
     torch.manual_seed(seed)
     data, is_learned = lab.of_seed(seed), recipe.iterations > 0
     init = recipe.maker if is_learned else "normal"
-    learner = lab.trained_learner() if recipe.maker == "trained" else lab.learner(init=init)
+    inner_network = lab.trained_learner() if recipe.maker == "trained" else lab.inner_network(init=init)
     options = {"examples": recipe.examples, "steps": recipe.steps, "labels": recipe.labels, **data.sizes}
-    options |= {"learner": {NAME: learner}, "step_size": recipe.step_size}
+    options |= {"inner_network": {NAME: inner_network}, "step_size": recipe.step_size}
     if not is_learned:
         train = data.splits.train
         return coreset(SyntheticSet(**options), recipe.maker, train.inputs, train.targets, seed=seed)

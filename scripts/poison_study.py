@@ -65,20 +65,22 @@ CLEAN = [
 
 def inspected(lab: Lab, few: SyntheticSet, pair: tuple[int, int] | None) -> dict[str, Any]:
     """Return what the check says, and what the attack really did to the user's networks."""
-    learner, (inputs, targets) = few.learners[NAME], lab.images
+    inner_network, (inputs, targets) = few.inner_networks[NAME], lab.images
     given = few.images.detach(), few.labels.detach(), few.schedule(NAME).detach()
-    found = vars(inspect(*given, learner=learner, networks=lab.users, inputs=inputs, targets=targets)).copy()
+    found = vars(
+        inspect(*given, inner_network=inner_network, networks=lab.users, inputs=inputs, targets=targets)
+    ).copy()
     if pair is None:
         return found
-    before, after = (said_by(learner, one, inputs).argmax(-1) for one in (lab.users, trained_on(few, lab.users)))
+    before, after = (said_by(inner_network, one, inputs).argmax(-1) for one in (lab.users, trained_on(few, lab.users)))
     effect = poisoning_effect(before, after, targets, *pair, num_classes=few.num_classes)
     return {**found, "reached": effect.source_as_target[1], "others": effect.others_lost}
 
 
 def measured(lab: Lab, few: SyntheticSet, pair: tuple[int, int]) -> dict[str, list[float]]:
-    """Return the measures of an attack on the test images, a value for each network that judges."""
+    """Return the measures of an attack on the test images, a value for each network that feature_extractors."""
     test = lab.data.splits.test
-    after = said_by(few.learners[NAME], trained_on(few, lab.judges), test.inputs).argmax(-1)
+    after = said_by(few.inner_networks[NAME], trained_on(few, lab.feature_extractors), test.inputs).argmax(-1)
     effects = [
         poisoning_effect(*one, test.targets, *pair, num_classes=few.num_classes)
         for one in zip(lab.before, after, strict=True)

@@ -26,7 +26,7 @@ from kdzoo.automata.baselines import halves, kmeans_counts, random_baum_welch
 from kdzoo.automata.counts import count
 from kdzoo.automata.distill import distill
 from kdzoo.data import RandomAutomaton, Reber
-from kdzoo.data.sequences.generated import GeneratedStrings
+from kdzoo.data.sequences.generated import GeneratedTokenSequences
 from kdzoo.distillers import OTPFA, OnlinePFA
 from kdzoo.functional import Edges, fgw_barycenter
 from kdzoo.run.training import Training, fit
@@ -148,7 +148,7 @@ OTHERS: Mapping[str, Student] = {
 
 
 @cache
-def source(name: str, seed: int) -> GeneratedStrings:
+def source(name: str, seed: int) -> GeneratedTokenSequences:
     """Return the strings of a seed; the test strings are those of all seeds."""
     sizes = {"n_train": 4000, "n_val": 0, "n_test": 4000, "max_length": MAX_LENGTH, "seed": seed}
     made = Reber(**sizes) if name == "reber" else RandomAutomaton(kind="pnfa", states=8, symbols=4, **sizes)

@@ -25,7 +25,7 @@ from kdzoo.automata.ngram import ngram
 from kdzoo.core.batch import IGNORE
 from kdzoo.data import TinyShakespeare
 from kdzoo.text.language_model import LanguageModel, trace
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 
 CHUNK = 128
 PSEUDOCOUNT = 0.01
@@ -37,7 +37,7 @@ def endless(pfa: PFA) -> PFA:
     return PFA.from_parameters(pfa.initial, pfa.transitions / going[:, None], torch.zeros_like(pfa.stop))
 
 
-def bits_per_character(model: LanguageModel, text: Strings, batch: int = 64) -> float:
+def bits_per_character(model: LanguageModel, text: TokenSequences, batch: int = 64) -> float:
     """Return the mean of -log2 P(character | piece so far); a symbol for the end is left out of account."""
     total, n = 0.0, 0
     for numbers in torch.arange(len(text)).split(batch):
@@ -50,7 +50,7 @@ def bits_per_character(model: LanguageModel, text: Strings, batch: int = 64) -> 
     return total / n / math.log(2)
 
 
-def kl_from_teacher(teacher: LanguageModel, model: LanguageModel, text: Strings, batch: int = 64) -> float:
+def kl_from_teacher(teacher: LanguageModel, model: LanguageModel, text: TokenSequences, batch: int = 64) -> float:
     """Return the mean KL(teacher || model) of the next character over all places of the teacher's text, nats."""
     total, n = 0.0, 0
     for numbers in torch.arange(len(text)).split(batch):

@@ -22,7 +22,7 @@ from kdzoo.automata import PFA, Trajectories, equivalent, from_pfa, kl_monte_car
 from kdzoo.automata.baselines import kmeans_counts
 from kdzoo.automata.distill import distill
 from kdzoo.data import UHL, Tomita
-from kdzoo.data.sequences.generated import GeneratedStrings
+from kdzoo.data.sequences.generated import GeneratedTokenSequences
 from kdzoo.text.language_model import LanguageModel
 
 GRU = {"_target_": "kdzoo.models.RNNLM", "embedding": 16, "hidden": 32}
@@ -33,7 +33,7 @@ SIZES = {"n_train": 2000, "batch_size": 128, "n_val": 0, "n_test": 2000, "max_le
 
 
 def trained(
-    data: GeneratedStrings, name: str, seed: int, strings: int, epochs: int
+    data: GeneratedTokenSequences, name: str, seed: int, strings: int, epochs: int
 ) -> tuple[LanguageModel, Trajectories]:
     """Return a GRU, and strings that it writes."""
     node = {**GRU, "vocab_size": data.sizes["vocab_size"]}

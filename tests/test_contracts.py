@@ -29,7 +29,7 @@ EXEMPTIONS: dict[str, dict[str, str]] = {
         name: dict(FittedDistiller.exempt)
         for name in ("baum_welch", "coreset", "fgw_pfa", "mps_queries", "online_pfa", "ot_pfa", "sweep_mps")
     },
-    **{name: {"compile": ROLLED_OUT} for name in ("continual", "evidence", "semi_auxiliary")},
+    **{name: {"compile": ROLLED_OUT} for name in ("continual", "elbo", "semi_auxiliary")},
     "distilbert": {"compile": READ},
     "feature_kd": {"compile": HOOKED},
     "relational_kd": {"compile": HOOKED, "micro_batches": IN_PIECES, "data_parallel": IN_PIECES},

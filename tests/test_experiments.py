@@ -56,5 +56,5 @@ def test_the_paper_s_recipe():
     for name in PAPER:
         cfg = compose(f"experiment={name}")
         assert (cfg.data.batch_size, cfg.optimizer.lr, cfg.optimizer.weight_decay) == (128, 1e-4, 1e-4)
-        assert (cfg.trainer.max_epochs, cfg.untaught.warmup) == (50, 0.5)  # 25 of 50 epochs
+        assert (cfg.trainer.max_epochs, cfg.teacher_free.warmup) == (50, 0.5)  # 25 of 50 epochs
         assert torch.isclose(torch.tensor(cfg.student.scale), torch.tensor(0.05).sqrt())

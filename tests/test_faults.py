@@ -195,7 +195,7 @@ def test_two_processes_in_one_folder(tmp_path):
     assert "is in use by another process" in one_line(error)
     other.kill()
     other.wait()
-    with run_folder.held(folder):  # the lock of a process that was killed is gone with it
+    with run_folder.lock(folder):  # the lock of a process that was killed is gone with it
         assert not (folder / "report.json").exists()
 
 

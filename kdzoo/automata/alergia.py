@@ -6,12 +6,12 @@ from kdzoo.automata.exchange.aalpy import from_markov_chain
 from kdzoo.automata.pfa import PFA
 from kdzoo.core.validation import positive
 from kdzoo.errors import ConfigError
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 
 _BEGIN = -1  # the end is token S, as everywhere
 
 
-def alergia(strings: Strings, vocab_size: int, *, eps: float = 0.05) -> PFA:
+def alergia(strings: TokenSequences, vocab_size: int, *, eps: float = 0.05) -> PFA:
     """Return the deterministic automaton that ALERGIA learns from strings.
 
     aalpy learns a Markov chain whose states carry the symbol that leads to them; the begin and the end of a string

@@ -20,7 +20,7 @@ from kdzoo.automata.pfa import PFA
 from kdzoo.automata.spectral import spectral
 from kdzoo.automata.trajectories import Trajectories
 from kdzoo.text.language_model import trace
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 
 ALERGIA_EPS = (0.005, 0.05, 0.5, 1.0)
 FLOORS = (1e-2, 1e-3, 1e-4)
@@ -106,7 +106,7 @@ def floored(pfa: PFA, share: float) -> PFA:
     return pfa_from_counts(pfa.initial, emissions, pfa.transitions, fallback_targets(pfa.transitions))
 
 
-def halves(strings: Strings) -> tuple[Tensor, Tensor]:
+def halves(strings: TokenSequences) -> tuple[Tensor, Tensor]:
     """Return the numbers of the strings to learn from, and of those that are held out."""
     number = torch.arange(len(strings))
     is_held = number % HOLD_OUT == HOLD_OUT - 1

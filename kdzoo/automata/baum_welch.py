@@ -30,7 +30,7 @@ from kdzoo.automata.prefix_tree import PrefixTree, prefix_forest
 from kdzoo.automata.trajectories import Trajectories
 from kdzoo.core.validation import integer, positive
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 
 CELLS = 1 << 25  # numbers in the beliefs of one tree
 HALVINGS = 6  # of a step that would lower the objective
@@ -64,7 +64,7 @@ class Expected:
     objective: float
 
 
-Data = Trajectories | Strings | Sequence[PrefixTree]
+Data = Trajectories | TokenSequences | Sequence[PrefixTree]
 
 
 def trees_of(data: Data, states: int, *, soft: bool = True, weights: Tensor | None = None) -> list[PrefixTree]:
@@ -76,7 +76,7 @@ def trees_of(data: Data, states: int, *, soft: bool = True, weights: Tensor | No
         soft: use the distributions where there are some.
         weights: weight of each string [n]; None for 1.
     """
-    if isinstance(data, Strings):
+    if isinstance(data, TokenSequences):
         return forest(data, states, weights=weights)
     if isinstance(data, Trajectories):
         return forest(data.strings, states, weights=weights, next_probs=data.next_probs if soft else None)
@@ -84,13 +84,13 @@ def trees_of(data: Data, states: int, *, soft: bool = True, weights: Tensor | No
 
 
 def forest(
-    strings: Strings, states: int, *, weights: Tensor | None = None, next_probs: Tensor | None = None
+    strings: TokenSequences, states: int, *, weights: Tensor | None = None, next_probs: Tensor | None = None
 ) -> list[PrefixTree]:
     """Return the prefix trees of strings, each with about ``CELLS / states`` points; see :func:`prefix_forest`."""
     return prefix_forest(strings, most=max(1, CELLS // states), weights=weights, next_probs=next_probs)
 
 
-def likeliest_states(pfa: PFA, strings: Strings) -> Tensor:
+def likeliest_states(pfa: PFA, strings: TokenSequences) -> Tensor:
     """Return the likeliest state at each point of the strings given the tokens before it, int64 [N]."""
     parameters = _Parameters.of(pfa, torch.float64)
     return torch.cat([_forward(tree, parameters)[0].argmax(1)[tree.nodes] for tree in forest(strings, pfa.states)])

@@ -15,8 +15,8 @@ from kdzoo.automata.options import LEARNED, Options
 from kdzoo.automata.pfa import PFA
 from kdzoo.automata.prefix_tree import PrefixTree
 from kdzoo.automata.trajectories import Trajectories
-from kdzoo.text.language_model import trace_strings
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.language_model import trace_token_sequences
+from kdzoo.text.token_sequences import TokenSequences
 
 PSEUDOCOUNT, SOFT_PSEUDOCOUNT = 1e-2, 1e-4  # for drawn symbols, and for a teacher's distributions
 LEAST_CLUSTERS = 60  # before merging
@@ -282,7 +282,7 @@ class Stages:
 
     def _trees(self, data: Sequence[Trajectories], states: int) -> list[PrefixTree]:
         """Return the prefix trees of all teachers' strings together."""
-        strings = Strings.cat([one.strings for one in data])
+        strings = TokenSequences.cat([one.strings for one in data])
         weights = [torch.full((len(one.strings),), w).double() for one, w in zip(data, self.weights, strict=True)]
         probs = [one.next_probs for one in data if one.next_probs is not None] if self.options.soft else []
         together = torch.cat(probs) if len(probs) == len(data) else None
@@ -291,7 +291,7 @@ class Stages:
 
 def _objectives(pfa: PFA, seen: Trajectories, soft: bool) -> Tensor:
     """Return the objective of each string, float64 [n]."""
-    probs = trace_strings(pfa, seen.strings).log_probs.double().exp()
+    probs = trace_token_sequences(pfa, seen.strings).log_probs.double().exp()
     if soft and seen.next_probs is not None:
         values = torch.xlogy(seen.next_probs.double(), probs).sum(1)
     else:

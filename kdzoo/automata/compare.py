@@ -20,10 +20,10 @@ from kdzoo.core import validation
 from kdzoo.core.batch import IGNORE
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.text.language_model import LanguageModel, device_of, trace
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 
 
-def perplexity(log_probs: Tensor, strings: Strings) -> float:
+def perplexity(log_probs: Tensor, strings: TokenSequences) -> float:
     r"""Return the perplexity per symbol, :math:`\exp(-\sum \log P(w) / \sum (|w| + 1))`.
 
     Args:
@@ -37,7 +37,7 @@ def perplexity(log_probs: Tensor, strings: Strings) -> float:
         DataError: there are no strings, or not one number for each.
 
     Example:
-        >>> strings = Strings.of([[0], [1, 0]])
+        >>> strings = TokenSequences.of([[0], [1, 0]])
         >>> round(perplexity(PFA(vocab_size=3).log_prob(strings), strings), 6)
         3.0
     """
@@ -131,7 +131,7 @@ def conditional_kl(p: LanguageModel, q: LanguageModel, input: Tensor) -> Tensor:
     return _divergence(log_p, log_q)
 
 
-def kl_monte_carlo(p: LanguageModel, q: LanguageModel, strings: Strings, *, batch_size: int = 256) -> Estimate:
+def kl_monte_carlo(p: LanguageModel, q: LanguageModel, strings: TokenSequences, *, batch_size: int = 256) -> Estimate:
     r"""Estimate KL(p || q) in nats per symbol from strings that were drawn from p.
 
     The divergences of the next-symbol distributions are averaged over all points of the strings. That varies

@@ -13,7 +13,7 @@ from torch import Tensor
 from kdzoo.automata.pfa import PFA
 from kdzoo.core import validation
 from kdzoo.errors import ConfigError
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class DFA:
 
     Example:
         >>> even = DFA([[1], [0]], [True, False])
-        >>> even.accepts(Strings.of([[], [0], [0, 0]]))
+        >>> even.accepts(TokenSequences.of([[], [0], [0, 0]]))
         tensor([ True, False,  True])
     """
 
@@ -66,7 +66,7 @@ class DFA:
         """Number of tokens with the end token."""
         return self.n_tokens + 1
 
-    def accepts(self, strings: Strings) -> Tensor:
+    def accepts(self, strings: TokenSequences) -> Tensor:
         """Return whether each string is in the language, bool [n].
 
         Raises:

@@ -15,16 +15,16 @@ from kdzoo.automata.options import Options
 from kdzoo.automata.trajectories import Trajectories
 from kdzoo.core.validation import positive
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 
 
 def distill_states(
-    sequences: Strings | Sequence[Any], hidden: Any = None, next_probs: Any = None, **options: Any
+    sequences: TokenSequences | Sequence[Any], hidden: Any = None, next_probs: Any = None, **options: Any
 ) -> Distillation:
     """Distil the strings of a language model, with what it held at their points, into an automaton.
 
     Args:
-        sequences: strings sampled from the teacher: Strings, or a list of n sequences of tokens 0..S-1.
+        sequences: strings sampled from the teacher: TokenSequences, or a list of n sequences of tokens 0..S-1.
         hidden: hidden states at the N points (a string of m tokens has m + 1): [N, H], or a list of [m + 1, H].
         next_probs: next-token distributions [N, V] with the end last, or a list; None where unknown.
         options: see :func:`distill`; also vocab_size = V, needed where the strings do not show all tokens.

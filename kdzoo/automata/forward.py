@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 
 CELLS = 1 << 20  # numbers in one layer of beliefs that are worked on at once
 
@@ -42,11 +42,11 @@ class Layer:
     lasts: Tensor
 
 
-def layers(strings: Strings) -> list[Layer]:
+def layers(strings: TokenSequences) -> list[Layer]:
     """Return the points of the strings layer by layer, from 0 tokens to the length of the longest string.
 
     Example:
-        >>> first, second, third = layers(Strings.of([[1, 0], [0]]))
+        >>> first, second, third = layers(TokenSequences.of([[1, 0], [0]]))
         >>> second.string.tolist(), second.source.tolist(), second.groups, second.lasts.tolist()
         ([1, 0], [1, 0], ((0, 0, 1), (1, 1, 2)), [0])
     """
@@ -98,10 +98,10 @@ def log_likelihoods(stop: Tensor, trellis: Sequence[Layer], forward: Iterable[tu
     return result
 
 
-def log_prob(initial: Tensor, transitions: Tensor, stop: Tensor, strings: Strings) -> Tensor:
+def log_prob(initial: Tensor, transitions: Tensor, stop: Tensor, strings: TokenSequences) -> Tensor:
     """Return the log-probability of each string [n] in nats; -inf for impossible strings.
 
-    Strings of similar length are worked on together, so many at once that a layer holds about ``CELLS`` numbers.
+    TokenSequences of similar length are worked on together, so many at once that a layer holds about ``CELLS`` numbers.
     """
     result = stop.new_empty(len(strings))
     for chunk in chunks(strings, len(stop)):
@@ -110,7 +110,7 @@ def log_prob(initial: Tensor, transitions: Tensor, stop: Tensor, strings: String
     return result
 
 
-def chunks(strings: Strings, cells: int) -> tuple[Tensor, ...]:
+def chunks(strings: TokenSequences, cells: int) -> tuple[Tensor, ...]:
     """Return the numbers of the strings, sorted by length, in chunks of at most ``CELLS``, at ``cells`` a string."""
     return strings.lengths.argsort(stable=True).split(max(1, CELLS // cells))
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from kdzoo.automata.pfa import PFA
 from kdzoo.core.validation import integer
 from kdzoo.errors import ConfigError
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,7 @@ class NGram:
         """Return the number of the context as a feature, float64 [n, 1]."""
         return state.double()
 
-    def log_prob(self, strings: Strings) -> Tensor:
+    def log_prob(self, strings: TokenSequences) -> Tensor:
         """Return the log-probability of each string [n], in nats."""
         symbols = strings.padded(self.vocab_size - 1)
         state, total = self.start(len(strings)), torch.zeros(len(strings), dtype=torch.float64)
@@ -77,7 +77,7 @@ class NGram:
         return PFA.from_parameters(initial, transitions, self.probs[:, -1])
 
 
-def ngram(strings: Strings, order: int, vocab_size: int) -> NGram:
+def ngram(strings: TokenSequences, order: int, vocab_size: int) -> NGram:
     r"""Return the n-gram model of the strings, smoothed by Witten and Bell's interpolation.
 
     With counts c, T(h) different symbols after context h, and h' the context without its first token,
@@ -96,7 +96,7 @@ def ngram(strings: Strings, order: int, vocab_size: int) -> NGram:
         DataError: a token is outside the alphabet.
 
     Example:
-        >>> model = ngram(Strings.of([[0, 1], [0, 1]]), 2, 3)
+        >>> model = ngram(TokenSequences.of([[0, 1], [0, 1]]), 2, 3)
         >>> model.probs[model.first].tolist()  # after the beginning: two counts of 0, one kind of symbol
         [0.7777777777777778, 0.1111111111111111, 0.1111111111111111]
 
@@ -127,7 +127,7 @@ def ngram(strings: Strings, order: int, vocab_size: int) -> NGram:
     return _reachable(torch.cat(tables), _following(codes, vocab_size), 0 if order == 1 else _start(codes, vocab_size))
 
 
-def _contexts(strings: Strings, order: int, vocab_size: int) -> list[tuple[Tensor, Tensor]]:
+def _contexts(strings: TokenSequences, order: int, vocab_size: int) -> list[tuple[Tensor, Tensor]]:
     """Return, for 0..order-1 tokens, the points that have so many (the begin marker counts) and their contexts.
 
     A context is a number with one digit of base V for each token, the last token least.

@@ -12,7 +12,7 @@ from kdzoo.automata.forward import advance, log_prob, normalise
 from kdzoo.core import validation
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.text.language_model import Trace
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 
 TOLERANCE = 1e-6  # by which a distribution's sum may differ from 1
 
@@ -39,7 +39,7 @@ class PFA(nn.Module):
 
     Example:
         >>> pfa = PFA(vocab_size=3, states=2)
-        >>> pfa.states, pfa.n_tokens, pfa.log_prob(Strings.of([[0, 1]])).exp()
+        >>> pfa.states, pfa.n_tokens, pfa.log_prob(TokenSequences.of([[0, 1]])).exp()
         (2, 2, tensor([0.0370], dtype=torch.float64))
 
     Source:
@@ -163,20 +163,20 @@ class PFA(nn.Module):
         """Return the belief itself [n, K]."""
         return state
 
-    def log_prob(self, strings: Strings) -> Tensor:
+    def log_prob(self, strings: TokenSequences) -> Tensor:
         """Return the log-probability of each string in nats, float64 [n]; -inf for impossible strings.
 
         Raises:
             DataError: a token is outside 0..S-1.
 
         Example:
-            >>> PFA(vocab_size=2).log_prob(Strings.of([[], [0, 0]])).exp()
+            >>> PFA(vocab_size=2).log_prob(TokenSequences.of([[], [0, 0]])).exp()
             tensor([0.5000, 0.1250], dtype=torch.float64)
         """
         strings.check(self.vocab_size)
         return log_prob(self.initial, self.transitions, self.stop, strings)
 
-    def sample(self, n: int, seed: int, max_length: int) -> Strings:
+    def sample(self, n: int, seed: int, max_length: int) -> TokenSequences:
         """Draw n strings, on the CPU; those that reach ``max_length`` tokens are cut there.
 
         Raises:
@@ -195,7 +195,7 @@ class PFA(nn.Module):
             drawn.append((alive, token))
             state = _draw(self.transitions[token, state], generator)
         owner, tokens = (torch.cat(parts) for parts in zip(*drawn, strict=True))
-        return Strings(tokens[owner.argsort(stable=True)].cpu(), torch.bincount(owner, minlength=n).cpu())
+        return TokenSequences(tokens[owner.argsort(stable=True)].cpu(), torch.bincount(owner, minlength=n).cpu())
 
     def extra_repr(self) -> str:
         """Return the sizes for ``repr``."""

@@ -1,6 +1,6 @@
 """The tree of the distinct prefixes of a set of strings, laid out for recursions over an automaton's states.
 
-Strings that begin alike share their work. The nodes of a layer (equally many tokens) are sorted by the token that
+TokenSequences that begin alike share their work. The nodes of a layer (equally many tokens) are sorted by the token that
 leads to them, so that one step of a recursion is one matrix product for each token of a layer.
 """
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,9 @@ class PrefixTree:
             yield token, torch.cat(runs[token])
 
 
-def prefix_tree(strings: Strings, *, weights: Tensor | None = None, next_probs: Tensor | None = None) -> PrefixTree:
+def prefix_tree(
+    strings: TokenSequences, *, weights: Tensor | None = None, next_probs: Tensor | None = None
+) -> PrefixTree:
     """Return the tree of the prefixes of the strings.
 
     Args:
@@ -64,7 +66,7 @@ def prefix_tree(strings: Strings, *, weights: Tensor | None = None, next_probs: 
             times take the weighted mean.
 
     Example:
-        >>> tree = prefix_tree(Strings.of([[0, 1], [0], [0, 1]]))
+        >>> tree = prefix_tree(TokenSequences.of([[0, 1], [0], [0, 1]]))
         >>> tree.parent.tolist(), tree.weight.tolist(), tree.stops.tolist()
         ([0, 0, 1], [3.0, 3.0, 2.0], [0.0, 1.0, 2.0])
     """
@@ -95,7 +97,7 @@ def prefix_tree(strings: Strings, *, weights: Tensor | None = None, next_probs: 
 
 
 def prefix_forest(
-    strings: Strings, *, most: int, weights: Tensor | None = None, next_probs: Tensor | None = None
+    strings: TokenSequences, *, most: int, weights: Tensor | None = None, next_probs: Tensor | None = None
 ) -> list[PrefixTree]:
     """Return prefix trees of consecutive strings, each of about `most` points or of one string that has more."""
     number = (strings.lengths + 1).cumsum(0).sub(1).div(most, rounding_mode="floor")

@@ -16,7 +16,7 @@ from kdzoo.automata.forward import CELLS, Layer, chunks, layers, log_prob, scale
 from kdzoo.automata.pfa import PFA
 from kdzoo.core import validation
 from kdzoo.errors import ConfigError
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 
 MAX_LENGTH = 1_000_000  # tokens after which a random string is cut
 
@@ -99,21 +99,21 @@ def expected_length(pfa: PFA) -> float:
     return float(expected_visits(pfa).sum()) - 1
 
 
-def prefix_log_prob(pfa: PFA, strings: Strings) -> Tensor:
+def prefix_log_prob(pfa: PFA, strings: TokenSequences) -> Tensor:
     """Return the log-probability that a random string begins with each of these, float64 [n].
 
     Raises:
         DataError: a token is outside 0..S-1.
 
     Example:
-        >>> prefix_log_prob(PFA(vocab_size=2), Strings.of([[], [0]])).exp()
+        >>> prefix_log_prob(PFA(vocab_size=2), TokenSequences.of([[], [0]])).exp()
         tensor([1.0000, 0.5000], dtype=torch.float64)
     """
     strings.check(pfa.vocab_size)
     return log_prob(pfa.initial, pfa.transitions, torch.ones_like(pfa.stop), strings)
 
 
-def infix_expectation(pfa: PFA, strings: Strings) -> Tensor:
+def infix_expectation(pfa: PFA, strings: TokenSequences) -> Tensor:
     """Return how often each of these occurs within a random string on average, float64 [n].
 
     Overlapping occurrences all count. The empty string occurs once at each point of a string.
@@ -123,7 +123,7 @@ def infix_expectation(pfa: PFA, strings: Strings) -> Tensor:
         DataError: a token is outside 0..S-1.
 
     Example:
-        >>> infix_expectation(PFA.from_parameters([1], [[[0.75]]], [0.25]), Strings.of([[0], [0, 0]]))
+        >>> infix_expectation(PFA.from_parameters([1], [[[0.75]]], [0.25]), TokenSequences.of([[0], [0, 0]]))
         tensor([3.0000, 2.2500], dtype=torch.float64)
     """
     strings.check(pfa.vocab_size)
@@ -131,7 +131,7 @@ def infix_expectation(pfa: PFA, strings: Strings) -> Tensor:
     return log_prob(expected_visits(pfa), pfa.transitions, torch.ones_like(pfa.stop), strings).exp()
 
 
-def infix_probability(pfa: PFA, strings: Strings) -> Tensor:
+def infix_probability(pfa: PFA, strings: TokenSequences) -> Tensor:
     """Return the probability that a random string contains each of these at least once, float64 [n].
 
     One linear system of K m unknowns for a string of m tokens.
@@ -141,7 +141,7 @@ def infix_probability(pfa: PFA, strings: Strings) -> Tensor:
         DataError: a token is outside 0..S-1.
 
     Example:
-        >>> infix_probability(PFA.from_parameters([1], [[[0.75]]], [0.25]), Strings.of([[0], [0, 0], []]))
+        >>> infix_probability(PFA.from_parameters([1], [[[0.75]]], [0.25]), TokenSequences.of([[0], [0, 0], []]))
         tensor([0.7500, 0.5625, 1.0000], dtype=torch.float64)
 
     Source:
@@ -153,7 +153,7 @@ def infix_probability(pfa: PFA, strings: Strings) -> Tensor:
     return torch.tensor(found, dtype=torch.float64, device=pfa.stop.device)
 
 
-def viterbi(pfa: PFA, strings: Strings) -> Paths:
+def viterbi(pfa: PFA, strings: TokenSequences) -> Paths:
     """Return the likeliest sequence of states behind each string.
 
     Raises:
@@ -161,7 +161,7 @@ def viterbi(pfa: PFA, strings: Strings) -> Paths:
 
     Example:
         >>> pfa = PFA.from_parameters([1, 0], [[[0, 0.5], [0.2, 0]]], [0.5, 0.8])
-        >>> viterbi(pfa, Strings.of([[0, 0], [0]])).states.tolist()
+        >>> viterbi(pfa, TokenSequences.of([[0, 0], [0]])).states.tolist()
         [0, 1, 0, 0, 1]
 
     Source:
@@ -225,7 +225,7 @@ def entropy_rate_monte_carlo(pfa: PFA, n: int, seed: int) -> Estimate:
     return Estimate(value / symbols, error / symbols)
 
 
-def _summed_entropies(pfa: PFA, strings: Strings) -> Tensor:
+def _summed_entropies(pfa: PFA, strings: TokenSequences) -> Tensor:
     """Return the sum of the next symbol's entropies along each string [n]."""
     emissions, result = pfa.emissions, pfa.stop.new_zeros(len(strings))
     for chunk in chunks(strings, pfa.states):

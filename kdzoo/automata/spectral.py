@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kdzoo.automata.prefix_tree import prefix_tree
 from kdzoo.core.validation import choice, integer, probability
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 
 KINDS = ("factor", "prefix")
 
@@ -56,7 +56,7 @@ class WeightedAutomaton:
         """Number of dimensions r."""
         return len(self.initial)
 
-    def weight(self, strings: Strings) -> Tensor:
+    def weight(self, strings: TokenSequences) -> Tensor:
         """Return the weight of each string [n] as the automaton gives it: not a probability, maybe negative."""
         state = self.initial.expand(len(strings), -1)
         tokens = strings.padded(0)
@@ -88,7 +88,7 @@ class WeightedAutomaton:
         """Return the state itself [n, r]."""
         return state
 
-    def log_prob(self, strings: Strings) -> Tensor:
+    def log_prob(self, strings: TokenSequences) -> Tensor:
         """Return the log-probability of each string [n] under the floored predictions, in nats."""
         state, total = self.start(len(strings)), self.initial.new_zeros(len(strings))
         symbols = strings.padded(self.vocab_size - 1)
@@ -143,7 +143,9 @@ class Hankel:
         return WeightedAutomaton(initial @ undo if self.kind == "factor" else initial, transitions, final, floor)
 
 
-def hankel(strings: Strings, vocab_size: int, *, kind: str = "factor", basis: int = 300, max_length: int = 6) -> Hankel:
+def hankel(
+    strings: TokenSequences, vocab_size: int, *, kind: str = "factor", basis: int = 300, max_length: int = 6
+) -> Hankel:
     """Return the decomposed Hankel matrices of the most frequent prefixes and suffixes.
 
     Args:
@@ -180,10 +182,10 @@ def hankel(strings: Strings, vocab_size: int, *, kind: str = "factor", basis: in
 
 
 def spectral(
-    strings: Strings,
+    strings: TokenSequences,
     vocab_size: int,
     *,
-    held_out: Strings,
+    held_out: TokenSequences,
     ranks: Sequence[int] = (2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 60),
     kinds: Sequence[str] = KINDS,
     basis: int = 300,
@@ -210,7 +212,7 @@ def spectral(
     return max(candidates, key=lambda one: float(one.log_prob(held_out).sum()))
 
 
-def _windows(strings: Strings, n_tokens: int, longest: int, *, forward: bool) -> tuple[Tensor, Tensor]:
+def _windows(strings: TokenSequences, n_tokens: int, longest: int, *, forward: bool) -> tuple[Tensor, Tensor]:
     """Return points, and as numbers the substrings of 0..longest tokens that begin (or end) at them.
 
     The empty substring has the number 0. A substring that reaches beyond its string is left out.

@@ -30,9 +30,9 @@ def embedded_reber() -> PFA:
         Neural Computation 1(3), figure 10; Hochreiter & Schmidhuber 1997, experiment 1.
 
     Example:
-        >>> from kdzoo.text.token_sequences import Strings
+        >>> from kdzoo.text.token_sequences import TokenSequences
         >>> words = [[REBER_SYMBOLS.index(letter) for letter in word] for word in ("BTBPVVETE", "BTBPVVEPE")]
-        >>> embedded_reber().log_prob(Strings.of(words)).exp().tolist()
+        >>> embedded_reber().log_prob(TokenSequences.of(words)).exp().tolist()
         [0.0625, 0.0]
     """
     arcs = [(0, "B", 1), (1, "T", 2), (1, "P", 10), (9, "T", 18), (17, "P", 18), (18, "E", 19)]
@@ -101,8 +101,8 @@ def tomita(language: int, *, stop: float = 0.12) -> PFA:
         stop: probability to end in each accepting state, in (0, 1).
 
     Example:
-        >>> from kdzoo.text.token_sequences import Strings
-        >>> tomita(1, stop=0.5).log_prob(Strings.of([[1, 1], [0]])).exp()
+        >>> from kdzoo.text.token_sequences import TokenSequences
+        >>> tomita(1, stop=0.5).log_prob(TokenSequences.of([[1, 1], [0]])).exp()
         tensor([0.1250, 0.0000], dtype=torch.float64)
     """
     successors, accepting = _TOMITA[validation.integer("language", language, 1, 7)]

@@ -1,7 +1,7 @@
 """Trajectories of a language model: strings, with a hidden state and a next-token distribution at every point.
 
 A string of m tokens has m + 1 points (before its first token, then after each); the points of all strings are
-numbered through, string after string, as in :class:`kdzoo.text.token_sequences.Strings`.
+numbered through, string after string, as in :class:`kdzoo.text.token_sequences.TokenSequences`.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kdzoo.errors import DataError
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 
 FEATURES = ("hidden", "sqrt_probs", "both")
 
@@ -37,7 +37,7 @@ class Trajectories:
         (4, 3)
     """
 
-    strings: Strings
+    strings: TokenSequences
     vocab_size: int
     hidden: Tensor | None = None
     next_probs: Tensor | None = None
@@ -56,7 +56,7 @@ class Trajectories:
     @classmethod
     def of(
         cls,
-        sequences: Strings | Sequence[Any],
+        sequences: TokenSequences | Sequence[Any],
         hidden: Any = None,
         next_probs: Any = None,
         *,
@@ -73,7 +73,7 @@ class Trajectories:
         Raises:
             DataError: see :class:`Trajectories`.
         """
-        strings = sequences if isinstance(sequences, Strings) else Strings.of(sequences)
+        strings = sequences if isinstance(sequences, TokenSequences) else TokenSequences.of(sequences)
         states, probs = _flat("hidden", hidden, strings), _flat("next_probs", next_probs, strings)
         if vocab_size is None:
             seen = int(strings.tokens.max()) + 2 if len(strings.tokens) else 1
@@ -128,7 +128,7 @@ class Trajectories:
         return shift.repeat_interleave(lengths) + torch.arange(int(lengths.sum()))
 
 
-def _flat(name: str, value: Any, strings: Strings) -> Tensor | None:
+def _flat(name: str, value: Any, strings: TokenSequences) -> Tensor | None:
     """Return one floating array [N, .] from one or from one for each string."""
     if value is None:
         return None

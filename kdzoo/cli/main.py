@@ -287,7 +287,7 @@ def _cite(arguments: list[str]) -> None:
     from kdzoo.config import registry
 
     _, result = checked(arguments, complete=False)
-    used = [target for job in result.jobs for target in config.targets(config.plain(_without_hydra(job)))]
+    used = [target for job in result.jobs for target in config.targets(config.to_container(_without_hydra(job)))]
     print(registry.citations(*dict.fromkeys(used)), end="")
 
 

@@ -1,13 +1,13 @@
-"""From the command line to objects: composing, validating and instantiating a configuration. Nothing here imports torch."""
+"""From the command line to objects: composing, validating and instantiating a configuration, without importing torch."""
 
 from kdzoo.config.compose import (
     FREE_KEYS,
     compose,
     compose_all,
     groups,
-    lasting,
     packaged_folder,
     packaged_targets,
+    result_settings,
     run_id,
     targets_in,
     with_new_key,
@@ -20,9 +20,9 @@ from kdzoo.config.instantiate import (
     nearest,
     one_line,
     parameters,
-    plain,
     refusal,
     targets,
+    to_container,
     with_sizes,
 )
 
@@ -34,18 +34,18 @@ __all__ = [
     "construction",
     "groups",
     "instantiate",
-    "lasting",
     "locate",
     "nearest",
     "one_line",
     "packaged_folder",
     "packaged_targets",
     "parameters",
-    "plain",
     "refusal",
+    "result_settings",
     "run_id",
     "targets",
     "targets_in",
+    "to_container",
     "with_new_key",
     "with_sizes",
 ]

@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kdzoo.config.instantiate import one_line, plain
+from kdzoo.config.instantiate import one_line, to_container
 from kdzoo.errors import ConfigError
 
 _TARGET_LINE = re.compile(r"""^\s*-?\s*_target_:\s*["']?([\w.]+)""", re.MULTILINE)
@@ -26,15 +26,15 @@ FREE_KEYS = ("output_dir", "cache_dir", "logger", "expected", "hydra")
 """Settings that change no result, and so may differ when a run is continued."""
 
 
-def lasting(cfg: DictConfig) -> dict[str, Any]:
+def result_settings(cfg: DictConfig) -> dict[str, Any]:
     """Return the settings that determine the result of a run, resolved."""
     kept = OmegaConf.masked_copy(cfg, [key for key in map(str, cfg) if key not in FREE_KEYS])
-    return plain(kept)
+    return to_container(kept)
 
 
 def run_id(cfg: DictConfig) -> str:
     """Return a short name that is the same for the same settings."""
-    return hashlib.sha256(json.dumps(lasting(cfg), sort_keys=True, default=str).encode()).hexdigest()[:10]
+    return hashlib.sha256(json.dumps(result_settings(cfg), sort_keys=True, default=str).encode()).hexdigest()[:10]
 
 
 # Registered by the import, so that the worker processes of a launcher know it too.

@@ -21,7 +21,7 @@ SIZES = {"in_shape", "num_classes", "vocab_size", "pad_id", "tokenizer", "teache
 """Arguments of teacher and student that the data fix."""
 
 
-def plain(node: Any) -> Any:
+def to_container(node: Any) -> Any:
     """Return a configuration node as plain dictionaries and lists; interpolations are resolved, ``???`` is kept."""
     return OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig | ListConfig) else node
 
@@ -39,7 +39,7 @@ def instantiate(node: Mapping[str, Any], *, allow: Collection[str], **arguments:
     """
     from hydra.utils import instantiate as hydra_instantiate
 
-    tree = {**plain(node), **arguments}
+    tree = {**to_container(node), **arguments}
     for target in targets(tree):
         if target not in allow:
             raise ConfigError(refusal(target, allow))

@@ -19,7 +19,7 @@ from kdzoo import config
 from kdzoo.config import validate
 from kdzoo.errors import ConfigError
 
-MANY_OF_A_GROUP = ("callbacks", "logger", "experiment", "debug", "learner")
+MANY_OF_A_GROUP = ("callbacks", "logger", "experiment", "debug", "inner_network")
 """Groups of which several files may be chosen, as in ``callbacks=[early_stopping,lr_monitor]``."""
 FLAGS = ("-m", "--multirun", "-r", "--run", "--resolve")
 VALUED = ("--config-dir", "-cd", "--cfg", "-c", "--package", "-p")
@@ -220,23 +220,23 @@ def _compose(typed: Sequence[Override], groups: Groups, folder: Path | None, res
     typed = [one for one in typed if not _fails_alone(one, typed, groups, folder, result)]
     choices = [one for one in typed if _chooses(one, groups)]
     values = [one for one in typed if not _chooses(one, groups)]
-    plain: list[DictConfig] = []
+    to_container: list[DictConfig] = []
     for chosen in itertools.product(*(_single(one, groups) for one in choices)):
         columns = [_single(one, groups) for one in values]
         try:
-            plain.append(config.compose_all([*chosen, *_of_hydra_itself(values, groups)], folder))
+            to_container.append(config.compose_all([*chosen, *_of_hydra_itself(values, groups)], folder))
             for i in range(max(map(len, columns), default=1)):
                 row = [column[i % len(column)] for column in columns]
                 result.jobs.append(config.compose_all([*chosen, *row], folder))
         except ConfigError as error:
             result.mistakes.append(f"{' '.join(chosen)}: {error}".removeprefix(": "))
     for override in typed:
-        result.mistakes += _of_shared(override, plain)
+        result.mistakes += _of_shared(override, to_container)
         text = override.input_line or ""
         if _chooses(override, groups) and override.value() is None:
             text = f"~{override.key_or_group}"
         # A mapping may bring keys that the one in the file lacks, as loss_weights={z1: 0.5} does.
-        is_new = isinstance(override.value(), dict) or not all(_has(cfg, override.key_or_group) for cfg in plain)
+        is_new = isinstance(override.value(), dict) or not all(_has(cfg, override.key_or_group) for cfg in to_container)
         result.overrides.append(config.with_new_key(text, groups) if is_new else text)
 
 
@@ -266,10 +266,10 @@ def _has(cfg: DictConfig, key: str) -> bool:
     return isinstance(node, DictConfig) and (last in node or OmegaConf.is_missing(node, last))
 
 
-def _of_shared(override: Override, plain: Sequence[DictConfig]) -> Iterator[str]:
+def _of_shared(override: Override, to_container: Sequence[DictConfig]) -> Iterator[str]:
     """Refuse to set a key below a reference: the value would be set in what is referred to as well."""
     parts = override.key_or_group.split(".")
-    for cfg, i in itertools.product(plain[:1], range(1, len(parts))):
+    for cfg, i in itertools.product(to_container[:1], range(1, len(parts))):
         parent, above = ".".join(parts[:i]), ".".join(parts[: i - 1])
         node = OmegaConf.select(cfg, above) if above else cfg
         if isinstance(node, DictConfig) and parts[i - 1] in node and OmegaConf.is_interpolation(node, parts[i - 1]):

@@ -41,8 +41,8 @@ RUN_TYPES: dict[str, Any] = {
     "seed": int | None,
     "seeds": list[int],
     "control": bool,
-    "untaught": dict[str, Any],
-    "judge": str | None,
+    "teacher_free": dict[str, Any],
+    "feature_extractor": str | None,
     "teacher_cache": bool,
     "checkpoint_every_n_steps": int | None,
     "compile": bool,
@@ -75,7 +75,7 @@ def in_settings(cfg: DictConfig, allow: Collection[str]) -> list[str]:
 
 
 def _without_copies(node: Any, groups: Mapping[str, Any]) -> Any:
-    """Return a group's node without what it repeats of another group, as ``learner: ${learner}`` does."""
+    """Return a group's node without what it repeats of another group, as ``inner_network: ${inner_network}`` does."""
     if not isinstance(node, Mapping):
         return node
     return {key: child for key, child in node.items() if not (isinstance(child, Mapping) and groups.get(key) == child)}
@@ -221,7 +221,7 @@ def _of_target(path: str, node: Mapping[str, Any], allow: Collection[str]) -> It
         if not node.get("_partial_"):
             yield f"{path}._partial_ must be true: the run gives {target} its first argument"
     elif not node.get("_partial_"):
-        given = {*node, *filled, *(config.SIZES if group in ("teacher", "student", "learner") else ())}
+        given = {*node, *filled, *(config.SIZES if group in ("teacher", "student", "inner_network") else ())}
         for name, parameter in named.items():
             if parameter.default is parameter.empty and name not in given:
                 yield f"{path}.{name} is missing: {target} needs it; set {path}.{name}=..."

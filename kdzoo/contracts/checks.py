@@ -132,8 +132,8 @@ def check_data_parallel(subject: Subject) -> None:
 def check_compile(subject: Subject) -> None:
     """With the student compiled (traced by torch.compile, run without code generation), the terms are the same."""
     subject = subject.having({}, dropout=False)
-    plain, compiled = subject.train("plain").history, subject.train("compiled", backend="eager").history
-    for name, values in plain.terms.items():
+    to_container, compiled = subject.train("plain").history, subject.train("compiled", backend="eager").history
+    for name, values in to_container.terms.items():
         gap = max(abs((one or 0.0) - (other or 0.0)) for one, other in zip(values, compiled.terms[name], strict=True))
         assert gap <= 1e-5, f"compilation changes the term {name!r} by {gap:.2g}"
 

@@ -16,7 +16,7 @@ from kdzoo import config
 from kdzoo.core.base import Distiller
 from kdzoo.core.batch import Batch, as_batch
 from kdzoo.run import progress, teachers
-from kdzoo.run.job import Job, for_seed, start
+from kdzoo.run.job import Job, for_seed
 from kdzoo.run.training import History, fit
 from kdzoo.storage.checkpoint import read_checkpoint
 
@@ -131,27 +131,27 @@ class Subject:
     def distiller(self, data: Any) -> Distiller:
         """Return a new distiller with new models; the teacher is not trained."""
         student, teacher = self.models(data)
-        distiller = self.job.distiller(start(student, teacher, data), teacher)
+        distiller = self.job.distiller(initialised(student, teacher, data), teacher)
         for module in distiller.modules():
             if isinstance(module, nn.Dropout) and not self.dropout:
                 module.p = 0.0
         return distiller
 
-    def rehearse(self) -> None:
+    def dry_run(self) -> None:
         """Rehearse as a run does, with other models and before ``transfer_set`` is called; once."""
         if not self._rehearsed:
             data = self.data()
             batch = as_batch(next(iter(data.train_eval_dataloader())))
-            self.distiller(data).rehearse({key: value[:8] for key, value in batch.items()})
+            self.distiller(data).dry_run({key: value[:8] for key, value in batch.items()})
             self._rehearsed = True
 
     def first(self) -> tuple[Distiller, Batch]:
         """Return a new distiller that has seen the sizes of a batch, and this batch."""
         data = self.data()
-        self.rehearse()
+        self.dry_run()
         distiller = self.distiller(data)
         batch = as_batch(next(iter(distiller.transfer_set(data).train_dataloader())))
-        distiller.rehearse(batch)
+        distiller.dry_run(batch)
         return distiller, batch
 
     def train(
@@ -166,7 +166,7 @@ class Subject:
             backend: of ``torch.compile`` for the student; None does not compile it.
         """
         data = self.data()
-        self.rehearse()
+        self.dry_run()
         distiller = self.distiller(data)
         if backend is not None:
             distiller.student.compile(backend=backend)

@@ -30,7 +30,7 @@ OptimizerFactory = Callable[[Iterable[Any]], torch.optim.Optimizer]
 SchedulerFactory = Callable[..., Any]
 Measure = Callable[[nn.Module, Iterable[Any]], dict[str, float]]
 """Returns metrics of a model on batches, as :meth:`kdzoo.kinds.Kind.scores` does."""
-Answers = dict[str, Tensor]
+TeacherOutputs = dict[str, Tensor]
 """Tensors [n, ...] by name: what a teacher says of n samples."""
 DEFAULT_OPTIMIZER: OptimizerFactory = partial(torch.optim.Adam, lr=1e-3)
 
@@ -101,11 +101,11 @@ class Distiller(pl.LightningModule, ABC):
         self.teacher = teacher
         self.micro_batch_size = micro_batch_size
         self.loss_weights = _merge_weights(self.terms, loss_weights or {})
-        self.teacher_cache: dict[str, Answers] = {}
+        self.teacher_cache: dict[str, TeacherOutputs] = {}
         """The teacher's answers to all samples of the parts ``train`` and ``val``, where they are kept."""
         self._part: str | None = None  # that of the step which is being done
         self.last_terms: dict[str, Tensor] = {}
-        self.remarks: dict[str, str] = {}
+        self.notes: dict[str, str] = {}
         """What the method chose by itself and why, by subject; shown when the training ends."""
         self._optimizer, self._scheduler = optimizer, scheduler
         self._validation = RunningMeans()
@@ -166,25 +166,25 @@ class Distiller(pl.LightningModule, ABC):
 
     # ---------------------------------------------------------------- the teacher
 
-    def ask_teacher(self, batch: Batch) -> Answers:
+    def teacher_outputs(self, batch: Batch) -> TeacherOutputs:
         """Return what the losses need of the teacher, one row for each sample of the batch, by name."""
         assert self.teacher is not None
         return {"output": self.teacher(batch["input"])}
 
     @property
-    def question(self) -> Mapping[str, Any]:
-        """Settings, as plain values, that ``ask_teacher`` depends on: kept answers are used again for the same ones."""
+    def cache_key(self) -> Mapping[str, Any]:
+        """Settings, as plain values, that ``teacher_outputs`` depends on: kept answers are used again for the same ones."""
         return {}
 
     @final
-    def teacher_answers(self, batch: Batch) -> Answers:
-        """Return ``ask_teacher`` without gradient, in a step of a training from the cache where there is one."""
+    def teacher_answers(self, batch: Batch) -> TeacherOutputs:
+        """Return ``teacher_outputs`` without gradient, in a step of a training from the cache where there is one."""
         kept = self.teacher_cache.get(self._part or "")
         if kept is not None:
             rows, device = batch["index"].cpu(), batch["input"].device
             return {name: answer[rows].to(device) for name, answer in kept.items()}
         with torch.no_grad():
-            return self.ask_teacher(batch)
+            return self.teacher_outputs(batch)
 
     @final
     def teacher_output(self, batch: Batch) -> Tensor:
@@ -225,10 +225,10 @@ class Distiller(pl.LightningModule, ABC):
         first = next(iter(self.trainer.fit_loop._data_source.dataloader()), None)
         if first is None:
             raise DataError("the training loader has no batch; give it at least one sample")
-        self.rehearse({key: value[:8].to(self.device) for key, value in as_batch(first).items()})
+        self.dry_run({key: value[:8].to(self.device) for key, value in as_batch(first).items()})
 
     @final
-    def rehearse(self, batch: Batch) -> dict[str, Tensor]:
+    def dry_run(self, batch: Batch) -> dict[str, Tensor]:
         """Run ``prepare`` and ``losses`` once without training; refuse what does not fit.
 
         Raises:
@@ -275,7 +275,7 @@ class Distiller(pl.LightningModule, ABC):
         ``whole`` holds the numbers of valid and labelled positions of the batch that this is a part of, over
         all ranks; None means that the part is the whole batch of this rank, and its own counts are right.
         """
-        with self.about("train"):
+        with self.using_cache("train"):
             terms = self.losses(part)
         sums = {name: total(value, n_samples(part)) for name, value in terms.items()}
         counts = self._counts({name: count for name, (_, count) in sums.items()}, part, whole)
@@ -317,7 +317,7 @@ class Distiller(pl.LightningModule, ABC):
         return f"the weighted sum of {sorted(terms)} is not finite {where}"
 
     @contextmanager
-    def about(self, part: str) -> Iterator[None]:
+    def using_cache(self, part: str) -> Iterator[None]:
         """Within it, losses are about samples of ``part``, and the teacher's answers are those that were kept of it."""
         self._part = part
         try:
@@ -336,7 +336,7 @@ class Distiller(pl.LightningModule, ABC):
     def validation_step(self, batch: Any, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
         """Add the terms of one validation batch."""
         batch = as_batch(batch)
-        with self.about("val"):
+        with self.using_cache("val"):
             self._validation.add(self.losses(batch), n_samples(batch))
 
     @final

@@ -1,4 +1,4 @@
-"""Reading hidden layers of any module through forward hooks."""
+"""TransformerOutput hidden layers of any module through forward hooks."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager

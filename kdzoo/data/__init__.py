@@ -6,7 +6,7 @@ from kdzoo.core.randomness import mix_seed
 from kdzoo.core.samplers import EpochBatches
 from kdzoo.data.adapt import AdaptedData
 from kdzoo.data.arrays import ArrayData, NpzData
-from kdzoo.data.derived.sampled import SampledStrings
+from kdzoo.data.derived.sampled import SampledTokenSequences
 from kdzoo.data.images.celeba import CelebA
 from kdzoo.data.images.cifar10 import CIFAR10
 from kdzoo.data.images.digits import Digits
@@ -16,15 +16,15 @@ from kdzoo.data.loading.parts import Part, Parts, PartsData
 from kdzoo.data.memory import InMemoryData
 from kdzoo.data.points.old_faithful import OldFaithful
 from kdzoo.data.points.point_data import PointData, Points
-from kdzoo.data.sequences.generated import UHL, GeneratedStrings, RandomAutomaton, Reber, Tomita
+from kdzoo.data.sequences.generated import UHL, GeneratedTokenSequences, RandomAutomaton, Reber, Tomita
 from kdzoo.data.sequences.iam_ondb import IAMOnDB
 from kdzoo.data.sequences.kanji_strokes import KanjiStrokes
 from kdzoo.data.sequences.pautomac import PAutomaC
 from kdzoo.data.sequences.polymusic import PolyphonicMusic
 from kdzoo.data.sequences.real_sequences import RealSequences, SequenceData
-from kdzoo.data.sequences.sequence_files import StringFiles
+from kdzoo.data.sequences.sequence_files import TokenSequenceFiles
 from kdzoo.data.sequences.tinyshakespeare import TinyShakespeare
-from kdzoo.data.sequences.token_sequence_data import Corpus, StringData
+from kdzoo.data.sequences.token_sequence_data import Corpus, TokenSequenceData
 from kdzoo.data.text.blocks import BlockData, TextBlocks
 from kdzoo.data.text.docstrings import Docstrings
 from kdzoo.data.text.shakespeare_text import ShakespeareText
@@ -50,7 +50,7 @@ __all__ = [
     "Docstrings",
     "EpochBatches",
     "FashionMNIST",
-    "GeneratedStrings",
+    "GeneratedTokenSequences",
     "IAMOnDB",
     "InMemoryData",
     "KanjiStrokes",
@@ -66,14 +66,14 @@ __all__ = [
     "RandomAutomaton",
     "RealSequences",
     "Reber",
-    "SampledStrings",
+    "SampledTokenSequences",
     "SequenceData",
     "ShakespeareText",
-    "StringData",
-    "StringFiles",
     "TextBlocks",
     "TextClasses",
     "TinyShakespeare",
+    "TokenSequenceData",
+    "TokenSequenceFiles",
     "Tomita",
     "mix_seed",
 ]

@@ -20,7 +20,7 @@ from kdzoo.errors import ConfigError
 
 
 class WholeBatches(Dataset[Batch]):
-    """Answers ``dataset[epoch, indices]`` with a whole batch: one copy of the rows, augmented if asked."""
+    """TeacherOutputs ``dataset[epoch, indices]`` with a whole batch: one copy of the rows, augmented if asked."""
 
     def __init__(self, split: Split, augment: Augment, seed: int) -> None:
         self.inputs, self.targets = split

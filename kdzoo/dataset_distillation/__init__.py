@@ -1,8 +1,8 @@
 """Data sets of a few learned examples: what is learned, the networks that learn from it, and how both are judged."""
 
 from kdzoo.dataset_distillation.full_data import FullDataNetwork
-from kdzoo.dataset_distillation.inner_network import Learner
+from kdzoo.dataset_distillation.inner_network import InnerNetwork
 from kdzoo.dataset_distillation.poison_set import PoisonSet
 from kdzoo.dataset_distillation.synthetic_set import SyntheticSet
 
-__all__ = ["FullDataNetwork", "Learner", "PoisonSet", "SyntheticSet"]
+__all__ = ["FullDataNetwork", "InnerNetwork", "PoisonSet", "SyntheticSet"]

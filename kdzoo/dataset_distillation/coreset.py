@@ -19,11 +19,11 @@ NETWORKS = 5
 def coreset(few: SyntheticSet, selection: str, inputs: Tensor, targets: Tensor, *, seed: int) -> SyntheticSet:
     """Return a set like ``few`` that holds a selection of real images with one-hot labels.
 
-    The constant step size of each learner is the one in ``STEPS`` after which new networks label the most of
+    The constant step size of each inner network is the one in ``STEPS`` after which new networks label the most of
     2,000 training samples rightly.
 
     Args:
-        few: gives sizes, learners and the number of steps; it stays as it is.
+        few: gives sizes, inner_networks and the number of steps; it stays as it is.
         selection: one of ``kdzoo.dataset_distillation.selection.SELECTIONS``.
         inputs: real training images [n, ...].
         targets: their classes [n].
@@ -32,7 +32,7 @@ def coreset(few: SyntheticSet, selection: str, inputs: Tensor, targets: Tensor, 
     chosen = copy.deepcopy(few)
     set_images(chosen, selection, inputs, targets, seed=seed)
     judges = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(seed))[:JUDGES]
-    for name in chosen.learners:
+    for name in chosen.inner_networks:
         accuracies = [_accuracy(chosen, name, size, inputs[judges], targets[judges]) for size in STEPS]
         _set_step(chosen, name, STEPS[accuracies.index(max(accuracies))])
     return chosen
@@ -46,9 +46,9 @@ def _set_step(few: SyntheticSet, name: str, size: float) -> None:
 def _accuracy(few: SyntheticSet, name: str, size: float, inputs: Tensor, targets: Tensor) -> float:
     """Return the accuracy of networks trained with a constant step size; those that diverge guess."""
     _set_step(few, name, size)
-    learner = few.learners[name]
-    begin = learner.sample(NETWORKS, torch.Generator().manual_seed(0))
-    networks = evaluation_networks.trained(few, learner, begin, few.schedule(name))
+    inner_network = few.inner_networks[name]
+    begin = inner_network.sample(NETWORKS, torch.Generator().manual_seed(0))
+    networks = evaluation_networks.trained(few, inner_network, begin, few.schedule(name))
     return float(
-        evaluation_networks.accuracy(evaluation_networks.said(learner, networks, inputs), targets.cpu()).mean()
+        evaluation_networks.accuracy(evaluation_networks.said(inner_network, networks, inputs), targets.cpu()).mean()
     )

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from kdzoo.dataset_distillation.inner_network import Learner
+from kdzoo.dataset_distillation.inner_network import InnerNetwork
 from kdzoo.dataset_distillation.synthetic_set import SyntheticSet
 from kdzoo.errors import NonFiniteLossError
 from kdzoo.functional.unroll import Optimizer, unroll
@@ -16,7 +16,7 @@ INPUTS = 1024
 
 def trained(
     few: SyntheticSet,
-    learner: Learner,
+    inner_network: InnerNetwork,
     begin: Tensor,
     step_sizes: Tensor,
     *,
@@ -27,7 +27,7 @@ def trained(
 
     Args:
         few: the set.
-        learner: what the networks are; it need not be one that the set was learned for.
+        inner_network: what the networks are; it need not be one that the set was learned for.
         begin: their weights [K, P] at the start.
         step_sizes: [N].
         labels: [M, C], other labels than the set's own.
@@ -37,7 +37,7 @@ def trained(
 
     def after(weights: Tensor) -> Tensor:
         try:
-            return unroll(weights, few.images, labels, step_sizes, loss=learner.loss, optimizer=optimizer)
+            return unroll(weights, few.images, labels, step_sizes, loss=inner_network.loss, optimizer=optimizer)
         except NonFiniteLossError:
             if len(weights) == 1:
                 return torch.full_like(weights, torch.nan)
@@ -47,10 +47,10 @@ def trained(
         return torch.cat([after(some) for some in begin.to(few.images).split(TOGETHER)])
 
 
-def said(learner: Learner, weights: Tensor, inputs: Tensor) -> Tensor:
+def said(inner_network: InnerNetwork, weights: Tensor, inputs: Tensor) -> Tensor:
     """Return the logits [K, n, C] of networks [K, P] for inputs [n, ...], on the CPU; 0 for weights that are NaN."""
     with torch.no_grad():
-        parts = [[learner.logits(one, part.to(one)) for part in inputs.split(INPUTS)] for one in weights.split(1)]
+        parts = [[inner_network.logits(one, part.to(one)) for part in inputs.split(INPUTS)] for one in weights.split(1)]
     logits = torch.cat([torch.cat(of_one, 1) for of_one in parts])
     return logits.where(weights.isfinite().all(-1)[:, None, None], 0.0).float().cpu()
 

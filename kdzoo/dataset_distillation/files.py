@@ -3,8 +3,8 @@
 ==============================================  ================================================================
 images                                          [M, *in_shape], as the networks get them
 labels                                          [M, C]
-step_sizes.<learner>                            [N], one for each step
-initial_weights.<learner>.<parameter>           only of a learner whose networks all start from the same weights
+step_sizes.<inner_network>                            [N], one for each step
+initial_weights.<inner_network>.<parameter>           only of an inner network whose networks all start from the same weights
 ==============================================  ================================================================
 
 ``synthetic.json`` says the rest; both other files hold the same text, as metadata and as the array ``about``.
@@ -27,7 +27,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from kdzoo import __version__
-from kdzoo.dataset_distillation.inner_network import Learner
+from kdzoo.dataset_distillation.inner_network import InnerNetwork
 from kdzoo.dataset_distillation.synthetic_set import SyntheticSet
 from kdzoo.errors import CheckpointError
 from kdzoo.storage import atomic
@@ -50,9 +50,9 @@ class Distilled:
     Attributes:
         images: [M, *in_shape].
         labels: [M, C].
-        step_sizes: of each learner, by name, [N].
+        step_sizes: of each inner network, by name, [N].
         optimizer: ``sgd``, ``momentum`` or ``adam``; its constants are in ``about``.
-        initial_weights: by learner and parameter, of learners with one fixed start.
+        initial_weights: by inner network and parameter, of inner_networks with one fixed start.
         about: all that ``synthetic.json`` says.
     """
 
@@ -94,10 +94,10 @@ def write_npz(few: SyntheticSet, path: Path, pixels: Pixels | None = None) -> Pa
 def arrays(few: SyntheticSet) -> dict[str, Tensor]:
     """Return everything that is numbers, by name."""
     found: dict[str, Tensor] = {"images": few.images, "labels": few.labels}
-    for name, learner in few.learners.items():
+    for name, inner_network in few.inner_networks.items():
         found[f"step_sizes.{name}"] = few.schedule(name)
-        if learner.fixed is not None:
-            start = learner.state(learner.sample(1)[0])
+        if inner_network.fixed is not None:
+            start = inner_network.state(inner_network.sample(1)[0])
             found |= {f"initial_weights.{name}.{key}": value for key, value in start.items()}
     return {name: array.detach().cpu().contiguous().clone() for name, array in found.items()}
 
@@ -112,8 +112,8 @@ def _about(few: SyntheticSet, pixels: Pixels | None) -> dict[str, Any]:
         "layout": {
             "images": f"[example, {image.get(few.images.ndim - 1, '...')}], as the networks get them",
             "labels": "[example, class], soft; any numbers, unless label_kind is simplex or fixed (one-hot)",
-            "step_sizes.<learner>": "[step]",
-            "initial_weights.<learner>.<parameter>": "only where all networks of a learner start from the same weights",
+            "step_sizes.<inner_network>": "[step]",
+            "initial_weights.<inner_network>.<parameter>": "only where all networks of an inner network start from the same weights",
         },
         "shapes": {name: list(array.shape) for name, array in held.items()},
         "pixels": {"value": "(pixel / 255 - mean) / std", **pixels} if pixels else "not stated by the data",
@@ -122,7 +122,7 @@ def _about(few: SyntheticSet, pixels: Pixels | None) -> dict[str, Any]:
         "batch": "every step sees all examples",
         "loss": "mean over the examples of -sum_c labels[c] * log_softmax(logits)[c]",
         "optimizer": {"name": kind, **dataclasses.asdict(few.optimizer), "update": _UPDATES[kind]},  # type: ignore[call-overload]
-        "learners": {name: _about_learner(learner) for name, learner in few.learners.items()},
+        "inner_networks": {name: _about_learner(inner_network) for name, inner_network in few.inner_networks.items()},
         "versions": {
             "kdzoo": __version__,
             "torch": str(torch.__version__),
@@ -133,21 +133,21 @@ def _about(few: SyntheticSet, pixels: Pixels | None) -> dict[str, Any]:
     return {**about, "sha256": _digest(held, about)}
 
 
-def _about_learner(learner: Learner) -> dict[str, Any]:
+def _about_learner(inner_network: InnerNetwork) -> dict[str, Any]:
     """Return a network's layers and where its weights start, parameter by parameter."""
     start = "each network from new weights"
-    if learner.fixed is not None:
+    if inner_network.fixed is not None:
         start = "all networks from initial_weights, which were drawn once"
-    if learner.pool_size:
+    if inner_network.pool_size:
         start = (
-            f"one of {learner.pool_size} networks that were drawn and then trained on the real data, "
-            f"by {learner.pool_steps} steps of Adam; their weights are not in these files"
+            f"one of {inner_network.pool_size} networks that were drawn and then trained on the real data, "
+            f"by {inner_network.pool_steps} steps of Adam; their weights are not in these files"
         )
-    distribution = learner.initial
-    offsets, scales = learner.state(distribution.offset), learner.state(distribution.scale)
+    distribution = inner_network.initial
+    offsets, scales = inner_network.state(distribution.offset), inner_network.state(distribution.scale)
     return {
-        "class": type(learner.model).__name__,
-        "layers": {name: str(one) for name, one in learner.model.named_modules() if _is_leaf(one)},
+        "class": type(inner_network.model).__name__,
+        "layers": {name: str(one) for name, one in inner_network.model.named_modules() if _is_leaf(one)},
         "start": start,
         "initial": {
             name: {
@@ -218,11 +218,11 @@ def read(path: str | Path) -> Distilled:
 
 
 def _distilled(arrays: Mapping[str, Tensor], about: dict[str, Any]) -> Distilled:
-    """Return the arrays by learner and parameter, in the order in which the set has them."""
-    sizes = {name: arrays[f"step_sizes.{name}"] for name in about["learners"]}
+    """Return the arrays by inner network and parameter, in the order in which the set has them."""
+    sizes = {name: arrays[f"step_sizes.{name}"] for name in about["inner_networks"]}
     starts = {}
-    for name, learner in about["learners"].items():
-        full = {key: f"initial_weights.{name}.{key}" for key in learner["initial"]}
+    for name, inner_network in about["inner_networks"].items():
+        full = {key: f"initial_weights.{name}.{key}" for key in inner_network["initial"]}
         if set(full.values()) <= set(arrays):
             starts[name] = {key: arrays[path] for key, path in full.items()}
     return Distilled(arrays["images"], arrays["labels"], sizes, about["optimizer"]["name"], starts, about)

@@ -10,27 +10,27 @@ from kdzoo.dataset_distillation.synthetic_set import checked_learners
 
 
 class FullDataNetwork(nn.Module):
-    """A network of the first learner's architecture and initial weights, to be trained on the whole data set.
+    """A network of the first inner network's architecture and initial weights, to be trained on the whole data set.
 
     It is what a synthetic set replaces: the ceiling for the networks that are trained on the set.
 
     Args:
-        learner: as of the synthetic set.
+        inner_network: as of the synthetic set.
 
     Raises:
-        ConfigError: there is no learner.
+        ConfigError: there is no inner network.
 
     Example:
         >>> import torch
-        >>> from kdzoo.dataset_distillation import Learner
-        >>> network = FullDataNetwork(learner={"linear": Learner(nn.Linear(4, 3))})
+        >>> from kdzoo.dataset_distillation import InnerNetwork
+        >>> network = FullDataNetwork(inner_network={"linear": InnerNetwork(nn.Linear(4, 3))})
         >>> network(torch.zeros(2, 4)).shape, sum(p.requires_grad for p in network.parameters())
         (torch.Size([2, 3]), 2)
     """
 
-    def __init__(self, *, learner: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, *, inner_network: Mapping[str, Any] | None = None) -> None:
         super().__init__()
-        first = next(iter(checked_learners(learner).values()))
+        first = next(iter(checked_learners(inner_network).values()))
         self.network = copy.deepcopy(first.model).requires_grad_(True)
         begin = first.initial if first.fixed is None else first
         self.network.load_state_dict(first.state(begin.sample(1)[0]), strict=False)

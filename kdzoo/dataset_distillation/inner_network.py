@@ -1,4 +1,4 @@
-"""A learner: a network and the distribution of its initial weights, many networks at once.
+"""An inner network: a network and the distribution of its initial weights, many networks at once.
 
 The networks that are trained on a synthetic set all have one architecture. Their weights are the rows of one matrix
 [K, P], so that K trainings are one.
@@ -24,7 +24,7 @@ _HELD_OUT_SEED = 20180411
 _REMEDY = "call kdzoo.dataset_distillation.pool.train_pools first"
 
 
-class Learner(nn.Module):
+class InnerNetwork(nn.Module):
     """A network to be trained on a synthetic set, and where its weights start.
 
     Args:
@@ -42,9 +42,9 @@ class Learner(nn.Module):
         ConfigError: an argument is out of its range, or the model has batch normalisation.
 
     Example:
-        >>> learner = Learner(nn.Linear(4, 3))
-        >>> weights = learner.sample(2)
-        >>> weights.shape, learner.logits(weights, torch.zeros(5, 4)).shape
+        >>> inner_network = InnerNetwork(nn.Linear(4, 3))
+        >>> weights = inner_network.sample(2)
+        >>> weights.shape, inner_network.logits(weights, torch.zeros(5, 4)).shape
         (torch.Size([2, 15]), torch.Size([2, 5, 3]))
     """
 
@@ -61,12 +61,14 @@ class Learner(nn.Module):
     ) -> None:
         super().__init__()
         model = copy.deepcopy(model)
-        self._pattern = (model.eval().requires_grad_(False),)  # a tuple: its weights are no part of the learner's state
+        self._pattern = (
+            model.eval().requires_grad_(False),
+        )  # a tuple: its weights are no part of the inner network's state
         _refuse_statistics(model)
         self._shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
         self._sizes = [math.prod(shape) for shape in self._shapes.values()]
         if not self._sizes:
-            raise ConfigError(f"the learner {type(model).__name__} has no parameters to train")
+            raise ConfigError(f"the inner network {type(model).__name__} has no parameters to train")
         self.initial = initial(
             model,
             validation.choice("init", init, INITS),
@@ -117,7 +119,7 @@ class Learner(nn.Module):
         if not self.pool_size:
             return self.initial.sample(count, generator)
         if self.pool is None:
-            raise ConfigError(f"the learner's pool of {self.pool_size} networks is not trained; {_REMEDY}")
+            raise ConfigError(f"the inner network's pool of {self.pool_size} networks is not trained; {_REMEDY}")
         return self.pool[torch.randint(self.pool_size, (count,), generator=generator)]
 
     def held_out(self, count: int = HELD_OUT, *, validation: bool = False) -> Tensor:
@@ -171,6 +173,6 @@ def _refuse_statistics(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) or getattr(module, "running_mean", None) is not None:
             raise ConfigError(
-                f"the learner {type(model).__name__} has {type(module).__name__} at {name!r}, whose statistics of "
+                f"the inner network {type(model).__name__} has {type(module).__name__} at {name!r}, whose statistics of "
                 "batches make the gradient wrong; use group, layer or instance normalisation, or none"
             )

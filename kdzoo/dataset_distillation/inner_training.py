@@ -13,7 +13,7 @@ from kdzoo.errors import ConfigError, NonFiniteLossError
 from kdzoo.functional.unroll import ENGINES, Adam, choose
 
 BUDGET = 2**30
-"""Bytes that the graphs of all learners may keep, by which the engine is chosen."""
+"""Bytes that the graphs of all inner_networks may keep, by which the engine is chosen."""
 
 
 class InnerTraining:
@@ -21,7 +21,7 @@ class InnerTraining:
 
     Args:
         few: the set.
-        inits: networks K of each learner, >= 1.
+        inits: networks K of each inner network, >= 1.
         lengths: [least, most]: the number of steps is drawn from these, inclusive; None takes the set's own.
         adam_share: share of the draws, in [0, 1), in which the networks are trained by Adam at one rate, whatever the
             set's own schedule.
@@ -29,7 +29,7 @@ class InnerTraining:
         window: the gradient goes back through the last so many steps only, >= 1; None takes all of them.
         engine: one of ``ENGINES``, or ``auto``.
         seed: of initial weights and lengths, >= 0.
-        remarks: where the automatic choice says why it was made, by subject.
+        notes: where the automatic choice says why it was made, by subject.
 
     Raises:
         ConfigError: an argument is out of its range.
@@ -46,9 +46,9 @@ class InnerTraining:
         window: int | None,
         engine: str,
         seed: int,
-        remarks: dict[str, str],
+        notes: dict[str, str],
     ) -> None:
-        self.few, self.remarks = few, remarks
+        self.few, self.notes = few, notes
         self.inits = validation.integer("inits", inits)
         self.lengths = (
             (few.steps, few.steps) if lengths is None else validation.interval("lengths", lengths, validation.integer)
@@ -66,18 +66,18 @@ class InnerTraining:
         self._judged: tuple[tuple[int, ...], dict[str, Tensor]] | None = None
 
     def drawn(self, step: int) -> dict[str, Tensor]:
-        """Return networks [K, P] of each learner with the set's gradient; all draws are functions of seed and step."""
+        """Return networks [K, P] of each inner network with the set's gradient; all draws are functions of seed and step."""
         generator = torch.Generator().manual_seed(mix_seed(self.seed, step))
         steps = int(torch.randint(self.lengths[0], self.lengths[1] + 1, (), generator=generator))
         schedule = self._schedule(steps, generator)
         found = {}
-        for name, learner in self.few.learners.items():
-            weights = learner.sample(self.inits, generator).to(self.few.images)
+        for name, inner_network in self.few.inner_networks.items():
+            weights = inner_network.sample(self.inits, generator).to(self.few.images)
             options = {"engine": self.engine_for(name, weights), "window": self.window, **schedule}
             found[name] = self._trained(name, weights, steps, **options)
         return found
 
-    def held_out(self, step: int, count: int, *, rehearsal: bool = False) -> dict[str, Tensor]:
+    def held_out(self, step: int, count: int, *, dry_run: bool = False) -> dict[str, Tensor]:
         """Return networks [count, P] from held-out weights by the set's own schedule, trained once a state of it.
 
         A rehearsal comes before pools are trained, and does without.
@@ -85,45 +85,45 @@ class InnerTraining:
         state = (step, *(parameter._version for parameter in self.few.parameters()))
         if self._judged is None or self._judged[0] != state:
             found = {}
-            for name, learner in self.few.learners.items():
-                untrained = rehearsal and not learner.is_ready
-                begin = learner.initial.sample(1) if untrained else learner.held_out(count, validation=True)
+            for name, inner_network in self.few.inner_networks.items():
+                untrained = dry_run and not inner_network.is_ready
+                begin = inner_network.initial.sample(1) if untrained else inner_network.held_out(count, validation=True)
                 found[name] = self._trained(name, begin.to(self.few.images))
             self._judged = (state, found)
         return self._judged[1]
 
     def differentiate_once(self) -> None:
-        """Take the gradient of one step on the set for each learner.
+        """Take the gradient of one step on the set for each inner network.
 
         Raises:
-            ConfigError: a learner's loss is not twice differentiable.
+            ConfigError: an inner network's loss is not twice differentiable.
         """
         with torch.enable_grad():
-            for name, learner in self.few.learners.items():
-                begin = learner.initial.sample(1).to(self.few.images)
+            for name, inner_network in self.few.inner_networks.items():
+                begin = inner_network.initial.sample(1).to(self.few.images)
                 engine = "full" if self.engine == "auto" else self.engine
                 end = self.few.train_networks(name, begin, 1, engine=engine)
                 torch.autograd.grad(end.sum(), self.few.images)
 
     def engine_for(self, name: str, weights: Tensor) -> str:
-        """Return the engine for a learner; the automatic choice is made once, and says why."""
+        """Return the engine for an inner network; the automatic choice is made once, and says why."""
         if self.engine != "auto":
             return self.engine
         if name not in self._chosen:
             few, steps = self.few, self.window or self.lengths[1]
             optimizer = Adam() if self.adam_share else few.optimizer  # whose state is the larger one
-            budget = BUDGET // len(few.learners)
-            choice = choose(few.learners[name].loss, weights, few.images, few.labels, steps, optimizer, budget)
+            budget = BUDGET // len(few.inner_networks)
+            choice = choose(few.inner_networks[name].loss, weights, few.images, few.labels, steps, optimizer, budget)
             self._chosen[name] = choice.engine
-            self.remarks[f"engine of {name}"] = choice.reason
+            self.notes[f"engine of {name}"] = choice.reason
         return self._chosen[name]
 
     def _trained(self, name: str, weights: Tensor, *args: Any, **options: Any) -> Tensor:
-        """Return trained networks, or name the learner whose networks diverged."""
+        """Return trained networks, or name the inner network whose networks diverged."""
         try:
             return self.few.train_networks(name, weights, *args, **options)
         except NonFiniteLossError as error:
-            raise NonFiniteLossError(f"learner.{name}: {error}") from error
+            raise NonFiniteLossError(f"inner network.{name}: {error}") from error
 
     def _schedule(self, steps: int, generator: torch.Generator) -> dict[str, Any]:
         """Return optimizer and step sizes of a training by Adam, or nothing for the set's own schedule."""

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kdzoo.core import validation
-from kdzoo.dataset_distillation.inner_network import Learner
+from kdzoo.dataset_distillation.inner_network import InnerNetwork
 from kdzoo.dataset_distillation.poisoning import confusion
 from kdzoo.errors import DataError
 from kdzoo.functional.unroll import SGD, Optimizer, unroll
@@ -64,7 +64,7 @@ def inspect(
     labels: Float[Tensor, "M C"],
     step_sizes: Float[Tensor, " N"],
     *,
-    learner: Learner,
+    inner_network: InnerNetwork,
     networks: Float[Tensor, "K P"],
     inputs: Float[Tensor, " n *d"],
     targets: Int[Tensor, " n"],
@@ -78,7 +78,7 @@ def inspect(
         images: of the set.
         labels: of the set, hard or soft.
         step_sizes: of the set, one for each of its N steps.
-        learner: the architecture; its own initial weights are not used.
+        inner_network: the architecture; its own initial weights are not used.
         networks: weights of K networks that you trained on clean data; several, since an attack works on some better.
         inputs: clean validation data of your own.
         targets: their classes; ``IGNORE`` counts nowhere.
@@ -92,13 +92,13 @@ def inspect(
         NonFiniteLossError: the steps diverge.
     """
     _check_thresholds(least_divergence, least_contrast)
-    before = _mean_confusion(learner, networks, inputs, targets, labels.shape[1])
+    before = _mean_confusion(inner_network, networks, inputs, targets, labels.shape[1])
     recall = float(before.diagonal().mean())
     if recall < LEAST_RECALL:
         raise DataError(f"networks must be trained, with a mean recall of at least {LEAST_RECALL}, got {recall:.3f}")
     with torch.no_grad():
-        trained = unroll(networks, images, labels, step_sizes, loss=learner.loss, optimizer=optimizer)
-    after = _mean_confusion(learner, trained, inputs, targets, labels.shape[1])
+        trained = unroll(networks, images, labels, step_sizes, loss=inner_network.loss, optimizer=optimizer)
+    after = _mean_confusion(inner_network, trained, inputs, targets, labels.shape[1])
     return judged(before, after, least_divergence=least_divergence, least_contrast=least_contrast)
 
 
@@ -162,9 +162,9 @@ def _check_thresholds(least_divergence: float, least_contrast: float) -> None:
 
 
 def _mean_confusion(
-    learner: Learner, networks: Tensor, inputs: Tensor, targets: Tensor, num_classes: int
+    inner_network: InnerNetwork, networks: Tensor, inputs: Tensor, targets: Tensor, num_classes: int
 ) -> Float[Tensor, "C C"]:
     """Return the confusion of K networks, averaged."""
     with torch.no_grad():
-        predicted = torch.cat([learner.logits(networks, few).argmax(-1) for few in inputs.split(CHUNK)], dim=1)
+        predicted = torch.cat([inner_network.logits(networks, few).argmax(-1) for few in inputs.split(CHUNK)], dim=1)
     return confusion(predicted, targets, num_classes).mean(0)

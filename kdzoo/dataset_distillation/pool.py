@@ -5,38 +5,41 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from kdzoo.dataset_distillation.inner_network import HELD_OUT, Learner
+from kdzoo.dataset_distillation.inner_network import HELD_OUT, InnerNetwork
 
 TOGETHER = 10
 """Networks that are trained as one."""
 BATCH = 128
 
 
-def train_pools(learners: Mapping[str, Learner], inputs: Tensor, targets: Tensor, *, seed: int) -> None:
-    """Train the pools of the learners that want one and have none yet, on real data, in place.
+def train_pools(inner_networks: Mapping[str, InnerNetwork], inputs: Tensor, targets: Tensor, *, seed: int) -> None:
+    """Train the pools of the inner_networks that want one and have none yet, on real data, in place.
 
     Args:
-        learners: by name.
+        inner_networks: by name.
         inputs: [n, ...].
         targets: classes [n].
         seed: of initial weights and the order of the data, >= 0.
     """
-    for learner in learners.values():
-        if learner.pool_size and learner.pool is None:
-            learner.set_pool(trained_pool(learner, inputs, targets, seed=seed))
+    for inner_network in inner_networks.values():
+        if inner_network.pool_size and inner_network.pool is None:
+            inner_network.set_pool(trained_pool(inner_network, inputs, targets, seed=seed))
 
 
-def trained_pool(learner: Learner, inputs: Tensor, targets: Tensor, *, seed: int) -> Tensor:
+def trained_pool(inner_network: InnerNetwork, inputs: Tensor, targets: Tensor, *, seed: int) -> Tensor:
     """Return the weights [pool_size + HELD_OUT, P] of networks trained by Adam (rate 0.001, batches of 128)."""
     generator = torch.Generator().manual_seed(seed)
-    begin = learner.initial.sample(learner.pool_size + HELD_OUT, generator).to(inputs)
+    begin = inner_network.initial.sample(inner_network.pool_size + HELD_OUT, generator).to(inputs)
     return torch.cat(
-        [_trained(learner, few, inputs, targets, learner.pool_steps, generator) for few in begin.split(TOGETHER)]
+        [
+            _trained(inner_network, few, inputs, targets, inner_network.pool_steps, generator)
+            for few in begin.split(TOGETHER)
+        ]
     )
 
 
 def _trained(
-    learner: Learner, begin: Tensor, inputs: Tensor, targets: Tensor, steps: int, generator: torch.Generator
+    inner_network: InnerNetwork, begin: Tensor, inputs: Tensor, targets: Tensor, steps: int, generator: torch.Generator
 ) -> Tensor:
     """Return networks [k, P] after ``steps`` steps from ``begin`` on the same random batches."""
     with torch.enable_grad():
@@ -44,7 +47,7 @@ def _trained(
         optimizer = torch.optim.Adam([weights])
         for _ in range(steps):
             rows = torch.randint(len(inputs), (min(BATCH, len(inputs)),), generator=generator).to(inputs.device)
-            logits = learner.logits(weights, inputs[rows])
+            logits = inner_network.logits(weights, inputs[rows])
             loss = torch.nn.functional.cross_entropy(
                 logits.flatten(0, 1), targets[rows].repeat(len(weights)), reduction="sum"
             )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kdzoo.core import validation
 from kdzoo.dataset_distillation import evaluation_networks
-from kdzoo.dataset_distillation.inner_network import Learner
+from kdzoo.dataset_distillation.inner_network import InnerNetwork
 from kdzoo.dataset_distillation.synthetic_set import SyntheticSet
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.functional.unroll import SGD, Adam, Optimizer
@@ -56,7 +56,7 @@ class Matrix:
 
     Attributes:
         protocols: P names.
-        learners: L names.
+        inner_networks: L names.
         accuracy: [P, L, inits], in [0, 1]; a network that diverged has that of guessing, 1/C.
         diverged: whether a network did, [P, L, inits].
 
@@ -69,14 +69,14 @@ class Matrix:
     """
 
     protocols: tuple[str, ...]
-    learners: tuple[str, ...]
+    inner_networks: tuple[str, ...]
     accuracy: Tensor
     diverged: Tensor
 
     @property
     def names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The names of rows and columns: protocols and learners."""
-        return self.protocols, self.learners
+        """The names of rows and columns: protocols and inner_networks."""
+        return self.protocols, self.inner_networks
 
     def mean(self) -> Tensor:
         """Return the mean accuracy over initial weights [P, L]."""
@@ -92,22 +92,22 @@ class Matrix:
 
     def to_markdown(self) -> str:
         """Return a table of accuracies in percent, with the number of networks that diverged where some did."""
-        rows = [["protocol", *self.learners]]
+        rows = [["protocol", *self.inner_networks]]
         for p, name in enumerate(self.protocols):
-            rows.append([name, *[self._cell(p, column) for column in range(len(self.learners))]])
+            rows.append([name, *[self._cell(p, column) for column in range(len(self.inner_networks))]])
         lines = [f"| {' | '.join(row)} |" for row in rows]
         return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
 
-    def _cell(self, protocol: int, learner: int) -> str:
-        mean, std, worst = (100 * float(one()[protocol, learner]) for one in (self.mean, self.std, self.worst))
-        lost = self.diverged[protocol, learner]
+    def _cell(self, protocol: int, inner_network: int) -> str:
+        mean, std, worst = (100 * float(one()[protocol, inner_network]) for one in (self.mean, self.std, self.worst))
+        lost = self.diverged[protocol, inner_network]
         note = f", {int(lost.sum())} of {len(lost)} diverged" if lost.any() else ""
         return f"{mean:.1f} ± {std:.1f} (worst {worst:.1f}{note})"
 
 
 def protocol_matrix(
     few: SyntheticSet,
-    learners: Mapping[str, Learner],
+    inner_networks: Mapping[str, InnerNetwork],
     inputs: Tensor,
     targets: Tensor,
     *,
@@ -117,12 +117,12 @@ def protocol_matrix(
 ) -> Matrix:
     """Return the accuracies of networks that are trained on a set under every protocol, from held-out weights.
 
-    A learner that the set does not know by name follows the mean of its schedules. A learner with a fixed start is
+    An inner network that the set does not know by name follows the mean of its schedules. An inner network with a fixed start is
     trained once, and its accuracy stands for all.
 
     Args:
         few: the set.
-        learners: the networks, by name; they need not be those that the set was learned for.
+        inner_networks: the networks, by name; they need not be those that the set was learned for.
         inputs: real inputs [n, ...], n >= 1.
         targets: their classes [n].
         protocols: names in ``PROTOCOLS``.
@@ -130,18 +130,24 @@ def protocol_matrix(
         sgd_rate: of the protocol ``sgd``, > 0.
 
     Raises:
-        ConfigError: an argument is not allowed, or a learner has fewer held-out weights, or an untrained pool.
+        ConfigError: an argument is not allowed, or an inner network has fewer held-out weights, or an untrained pool.
         DataError: there is not one target for each input.
     """
-    if not learners or not protocols:
-        raise ConfigError(f"learners and protocols must not be empty, got {list(learners)} and {list(protocols)}")
+    if not inner_networks or not protocols:
+        raise ConfigError(
+            f"inner_networks and protocols must not be empty, got {list(inner_networks)} and {list(protocols)}"
+        )
     if not len(inputs) or targets.shape != (len(inputs),):
         raise DataError(f"inputs [n, ...] and targets [n] must fit, got {tuple(inputs.shape)}, {tuple(targets.shape)}")
     table = PROTOCOLS | {"sgd": replace(PROTOCOLS["sgd"], rate=validation.positive("sgd_rate", sgd_rate))}
     rows = [table[validation.choice(f"protocols[{i}]", name, tuple(table))] for i, name in enumerate(protocols)]
-    begin = {name: _held_out(name, learner, validation.integer("inits", inits)) for name, learner in learners.items()}
+    begin = {
+        name: _held_out(name, inner_network, validation.integer("inits", inits))
+        for name, inner_network in inner_networks.items()
+    }
     cells = [
-        [(one, _trained(few, protocol, name, one, begin[name])) for name, one in learners.items()] for protocol in rows
+        [(one, _trained(few, protocol, name, one, begin[name])) for name, one in inner_networks.items()]
+        for protocol in rows
     ]
     right = [
         [evaluation_networks.accuracy(evaluation_networks.said(*cell, inputs), targets.cpu()) for cell in row]
@@ -151,25 +157,27 @@ def protocol_matrix(
     accuracy, diverged = (
         torch.stack([torch.stack([one.expand(inits) for one in row]) for row in table]) for table in (right, lost)
     )
-    return Matrix(tuple(protocols), tuple(learners), accuracy, diverged)
+    return Matrix(tuple(protocols), tuple(inner_networks), accuracy, diverged)
 
 
-def _held_out(name: str, learner: Learner, inits: int) -> Tensor:
+def _held_out(name: str, inner_network: InnerNetwork, inits: int) -> Tensor:
     """Return initial weights [inits, P], or [1, P] of a fixed start."""
-    weights = learner.held_out(inits)
-    if len(weights) not in (1, inits) or (len(weights) == 1 and learner.fixed is None and inits > 1):
-        raise ConfigError(f"learner {name} has {len(weights)} held-out initial weights, inits={inits} needs as many")
+    weights = inner_network.held_out(inits)
+    if len(weights) not in (1, inits) or (len(weights) == 1 and inner_network.fixed is None and inits > 1):
+        raise ConfigError(
+            f"inner network {name} has {len(weights)} held-out initial weights, inits={inits} needs as many"
+        )
     return weights
 
 
-def _trained(few: SyntheticSet, protocol: Protocol, name: str, learner: Learner, begin: Tensor) -> Tensor:
+def _trained(few: SyntheticSet, protocol: Protocol, name: str, inner_network: InnerNetwork, begin: Tensor) -> Tensor:
     """Return networks [K, P] that started at ``begin`` [K, P]; the weights of those that diverged are NaN."""
     labels = few.hard_labels() if protocol.has_hard_labels else None
     sizes = _schedule(few, name) if protocol.rate is None else few.images.new_full((protocol.steps,), protocol.rate)
-    return evaluation_networks.trained(few, learner, begin, sizes, labels=labels, optimizer=protocol.optimizer)
+    return evaluation_networks.trained(few, inner_network, begin, sizes, labels=labels, optimizer=protocol.optimizer)
 
 
 def _schedule(few: SyntheticSet, name: str) -> Tensor:
-    """Return the set's step sizes [N] for a learner; their mean over learners for one that it does not know."""
-    known = [name] if name in few.learners else list(few.learners)
+    """Return the set's step sizes [N] for an inner network; their mean over inner_networks for one that it does not know."""
+    known = [name] if name in few.inner_networks else list(few.inner_networks)
     return torch.stack([few.schedule(one) for one in known]).mean(0)

@@ -1,4 +1,4 @@
-"""A few examples of a labelled data set, chosen or averaged: the untaught baselines of dataset distillation.
+"""A few examples of a labelled data set, chosen or averaged: the teacher-free baselines of dataset distillation.
 
 Every example here is the mean of a group of samples of one class: of one sample where it is chosen, of a part of the
 class where it is made. A selection only names the groups, as positions among the class's samples.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from kdzoo.core import validation
-from kdzoo.dataset_distillation.inner_network import Learner
+from kdzoo.dataset_distillation.inner_network import InnerNetwork
 from kdzoo.errors import ConfigError, NonFiniteLossError
 from kdzoo.functional.unroll import SGD, Adam, Momentum, Optimizer, unroll
 
@@ -24,7 +24,7 @@ class SyntheticSet(nn.Module):
     Args:
         in_shape: shape of one image, without the batch.
         num_classes: number of classes C.
-        learner: the networks that learn from the set, by name.
+        inner_network: the networks that learn from the set, by name.
         per_class: examples of each class, >= 1.
         examples: number of examples M instead, >= 1; fewer than C share their labels.
         noise: deviation of the images at the start, normal noise, >= 0.
@@ -32,7 +32,7 @@ class SyntheticSet(nn.Module):
         steps: training steps N, >= 1.
         labels: ``free`` (any numbers), ``simplex`` (probabilities), ``fixed`` (one-hot).
         step_size: at the start, in [1e-5, 1].
-        step_sizes: learned ``per_step`` or ``shared`` by all steps, or ``fixed``; each learner has its own.
+        step_sizes: learned ``per_step`` or ``shared`` by all steps, or ``fixed``; each inner network has its own.
         optimizer: by which networks learn from the set: ``sgd``, ``momentum``, ``adam``.
         momentum: of ``momentum``, in [0, 1).
 
@@ -40,8 +40,8 @@ class SyntheticSet(nn.Module):
         ConfigError: an argument is out of its range, or there are fewer examples than classes with fixed labels.
 
     Example:
-        >>> learner = Learner(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)))
-        >>> few = SyntheticSet(in_shape=(2, 2), num_classes=3, learner={"linear": learner}, steps=5)
+        >>> inner_network = InnerNetwork(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)))
+        >>> few = SyntheticSet(in_shape=(2, 2), num_classes=3, inner_network={"linear": inner network}, steps=5)
         >>> few.images.shape, few.schedule("linear").shape, few(torch.zeros(7, 2, 2)).shape
         (torch.Size([3, 2, 2]), torch.Size([5]), torch.Size([7, 3]))
     """
@@ -51,7 +51,7 @@ class SyntheticSet(nn.Module):
         *,
         in_shape: Sequence[int],
         num_classes: int,
-        learner: Mapping[str, Any] | None = None,
+        inner_network: Mapping[str, Any] | None = None,
         per_class: int = 1,
         examples: int | None = None,
         noise: float = 1.0,
@@ -64,7 +64,7 @@ class SyntheticSet(nn.Module):
         momentum: float = 0.9,
     ) -> None:
         super().__init__()
-        self.learner = nn.ModuleDict(checked_learners(learner))
+        self.inner_network = nn.ModuleDict(checked_learners(inner_network))
         self.num_classes = validation.integer("num_classes", num_classes, least=2)
         self.steps = validation.integer("steps", steps)
         self.pixel_range = (
@@ -85,15 +85,15 @@ class SyntheticSet(nn.Module):
         self.step_sizes = nn.ParameterDict(
             {
                 name: nn.Parameter(torch.full((n_sizes,), start), requires_grad=step_sizes != "fixed")
-                for name in self.learner
+                for name in self.inner_network
             }
         )
         self.project_()
 
     @property
-    def learners(self) -> dict[str, Learner]:
+    def inner_networks(self) -> dict[str, InnerNetwork]:
         """The networks that learn from the set, by name."""
-        return {name: one for name, one in self.learner.items() if isinstance(one, Learner)}
+        return {name: one for name, one in self.inner_network.items() if isinstance(one, InnerNetwork)}
 
     @property
     def size(self) -> int:
@@ -101,7 +101,7 @@ class SyntheticSet(nn.Module):
         return len(self.images)
 
     def schedule(self, name: str, steps: int | None = None) -> Tensor:
-        """Return the step sizes [steps] for a learner, N unless said otherwise.
+        """Return the step sizes [steps] for an inner network, N unless said otherwise.
 
         A schedule with a size for each step ends early, or repeats its last size.
         """
@@ -119,10 +119,10 @@ class SyntheticSet(nn.Module):
         optimizer: Optimizer | None = None,
         **options: Any,
     ) -> Tensor:
-        """Return networks [K, P] of a learner that started at ``weights`` [K, P] and were trained on the set.
+        """Return networks [K, P] of an inner network that started at ``weights`` [K, P] and were trained on the set.
 
         Args:
-            name: of the learner.
+            name: of the inner network.
             weights: of K networks.
             steps: number of steps; None takes N.
             labels: [M, C], other labels than the set's own.
@@ -138,23 +138,23 @@ class SyntheticSet(nn.Module):
             self.images,
             self.labels if labels is None else labels,
             self.schedule(name, steps) if step_sizes is None else step_sizes,
-            loss=self.learners[name].loss,
+            loss=self.inner_networks[name].loss,
             optimizer=optimizer or self.optimizer,
             **options,
         )
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the logits [b, C] of a network of the first learner that is trained on the set for this call.
+        """Return the logits [b, C] of a network of the first inner network that is trained on the set for this call.
 
         They are 0 where the network diverges.
         """
-        name, learner = next(iter(self.learners.items()))
+        name, inner_network = next(iter(self.inner_networks.items()))
         with torch.no_grad():
             try:
-                trained = self.train_networks(name, learner.held_out(1).to(self.images))
+                trained = self.train_networks(name, inner_network.held_out(1).to(self.images))
             except NonFiniteLossError:
                 return self.images.new_zeros(len(input), self.num_classes)
-            return learner.logits(trained, input)[0]
+            return inner_network.logits(trained, input)[0]
 
     def project_(self) -> None:
         """Bring step sizes into [1e-5, 1], pixels into their range, labels onto the simplex, where wanted, in place."""
@@ -203,18 +203,20 @@ def onto_simplex(values: Tensor) -> Tensor:
     return (values - excess.gather(1, kept - 1)).clamp_min(0)
 
 
-def checked_learners(learner: Mapping[str, Any] | None) -> dict[str, Learner]:
-    """Return the learners by name, after a check that there are some."""
-    if not learner:
+def checked_learners(inner_network: Mapping[str, Any] | None) -> dict[str, InnerNetwork]:
+    """Return the inner_networks by name, after a check that there are some."""
+    if not inner_network:
         raise ConfigError(
-            f"learner must name at least one network to train on the set (learner=logistic), got {learner!r}"
+            f"inner_network must name at least one network to train on the set (inner_network=logistic), got {inner_network!r}"
         )
-    for name, one in learner.items():
+    for name, one in inner_network.items():
         if not name.isidentifier() or hasattr(nn.ModuleDict, name):
-            raise ConfigError(f"learner.{name} must be named by another word, made of letters, digits and _")
-        if not isinstance(one, Learner):
-            raise ConfigError(f"learner.{name} must be a kdzoo.dataset_distillation.Learner, got {type(one).__name__}")
-    return dict(learner)
+            raise ConfigError(f"inner network.{name} must be named by another word, made of letters, digits and _")
+        if not isinstance(one, InnerNetwork):
+            raise ConfigError(
+                f"inner network.{name} must be a kdzoo.dataset_distillation.InnerNetwork, got {type(one).__name__}"
+            )
+    return dict(inner_network)
 
 
 def inner_optimizer(name: str, momentum: float = 0.9) -> Optimizer:

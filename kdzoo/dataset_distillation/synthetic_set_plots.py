@@ -42,7 +42,7 @@ def shown(few: SyntheticSet) -> Tensor:
 
 
 def examples(few: SyntheticSet, path: Path) -> Path:
-    """Draw up to 10 examples of each class, a class in a row, and beside them the step sizes of every learner.
+    """Draw up to 10 examples of each class, a class in a row, and beside them the step sizes of every inner network.
 
     The class of an example is its largest label. Below it stand its labels as bars, if they are learned: 0 is the
     line, and the scale is one for all. Inputs that are no pictures are drawn as bars too.
@@ -89,17 +89,17 @@ def change(epochs: Sequence[Tensor], path: Path) -> Path:
 
 
 def matrix_heat_map(matrix: Matrix, path: Path) -> Path:
-    """Draw the mean accuracy of every protocol and learner, with its deviation and the networks that diverged."""
-    protocols, learners = matrix.names
+    """Draw the mean accuracy of every protocol and inner network, with its deviation and the networks that diverged."""
+    protocols, inner_networks = matrix.names
     mean, std, lost = _numbers(matrix.mean()), _numbers(matrix.std()), matrix.diverged.sum(-1)
-    figure = Figure(figsize=(1.8 + 1.4 * len(learners), 1.2 + 0.55 * len(protocols)), layout="constrained")
+    figure = Figure(figsize=(1.8 + 1.4 * len(inner_networks), 1.2 + 0.55 * len(protocols)), layout="constrained")
     axes = figure.subplots()
     axes.imshow(mean, vmin=0, vmax=1, cmap="viridis", aspect="auto")
     for (y, x), value in np.ndenumerate(mean):
         text = f"{100 * value:.1f} ± {100 * std[y, x]:.1f}"
         text += f"\n{int(lost[y, x])} diverged" if lost[y, x] else ""
         axes.text(x, y, text, ha="center", va="center", fontsize=8, color="white" if value < 0.6 else "black")
-    axes.set_xticks(range(len(learners)), learners)
+    axes.set_xticks(range(len(inner_networks)), inner_networks)
     axes.set_yticks(range(len(protocols)), protocols)
     axes.set_title("accuracy, %", fontsize=9)
     return _save(figure, path)
@@ -214,8 +214,8 @@ def _bars(axes: Any, values: _Array, corners: _Array, width: float, height: floa
 
 
 def _draw_schedules(axes: Any, few: SyntheticSet) -> None:
-    """Draw the step sizes of every learner over the steps."""
-    for name in few.learners:
+    """Draw the step sizes of every inner network over the steps."""
+    for name in few.inner_networks:
         sizes = few.schedule(name).detach().cpu().tolist()
         axes.plot(range(1, few.steps + 1), sizes, marker="." if few.steps <= 50 else "", linewidth=1, label=name)
     axes.set_xlim(0.5, few.steps + 0.5)

@@ -10,7 +10,7 @@ from kdzoo.distillers.datasets.dataset_poisoning import DatasetPoisoning
 from kdzoo.distillers.features.feature_kd import FeatureKD
 from kdzoo.distillers.features.relational_kd import RelationalKD
 from kdzoo.distillers.generative.continual import Continual
-from kdzoo.distillers.generative.elbo import Evidence
+from kdzoo.distillers.generative.elbo import ELBO
 from kdzoo.distillers.generative.semi_auxiliary import SemiAuxiliary
 from kdzoo.distillers.logits.dkd import DKD
 from kdzoo.distillers.logits.logit_kd import LogitKD
@@ -25,6 +25,7 @@ from kdzoo.distillers.text.distilbert import DistilBERT
 
 __all__ = [
     "DKD",
+    "ELBO",
     "FGWPFA",
     "OTPFA",
     "BaumWelch",
@@ -33,7 +34,6 @@ __all__ = [
     "DatasetDistillation",
     "DatasetPoisoning",
     "DistilBERT",
-    "Evidence",
     "FeatureKD",
     "GrowingMPS",
     "LogitKD",

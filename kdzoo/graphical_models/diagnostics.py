@@ -96,7 +96,7 @@ def _moment_kl(teacher: tuple[Tensor, Tensor], student: tuple[Tensor, Tensor]) -
     return float(normal_kl(*moments))
 
 
-def advice(ours: Mapping[str, float], local: Mapping[str, float]) -> str | None:
+def recommendation(ours: Mapping[str, float], local: Mapping[str, float]) -> str | None:
     """Return one line: which of two students to keep, and why; None where that cannot be told.
 
     The divergence of the marginals decides: ``kl`` where it is known exactly, otherwise ``marginal``.

@@ -244,11 +244,11 @@ class Graph(nn.Module):
 
     # ---------------------------------------------------------------- training on data
 
-    def evidence_noise(self, n: int, *, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """Draw the noise that :meth:`evidence` needs for n samples."""
+    def elbo_noise(self, n: int, *, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Draw the noise that :meth:`negative_elbo` needs for n samples."""
         return self.noise(n, generator=generator)
 
-    def evidence(self, batch: Values, noise: Values, lengths: Tensor | None = None) -> dict[str, Tensor]:
+    def negative_elbo(self, batch: Values, noise: Values, lengths: Tensor | None = None) -> dict[str, Tensor]:
         """Return the terms of the negative evidence lower bound by node, nats, [b] each.
 
         Those of targets are -log p(target | parents), those of learned or inferred latents KL(posterior || prior)
@@ -256,7 +256,7 @@ class Graph(nn.Module):
 
         Args:
             batch: that the nodes read their observations from.
-            noise: as :meth:`evidence_noise` draws it.
+            noise: as :meth:`elbo_noise` draws it.
             lengths: int64 [b], valid steps of sequences.
 
         Raises:

@@ -34,7 +34,7 @@ INK_HEIGHT = 84
 """Pixels of the height of a drawing of strokes."""
 
 
-def portraits(models: Mapping[str, nn.Module], folder: Path, data: Any = None) -> list[Path]:
+def plot_model(models: Mapping[str, nn.Module], folder: Path, data: Any = None) -> list[Path]:
     """Draw what fits the models and the data; return the files.
 
     Args:

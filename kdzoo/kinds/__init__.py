@@ -1,26 +1,26 @@
 """Kinds of models: what every model of a kind gets, whatever the method."""
 
 from kdzoo.errors import ConfigError
-from kdzoo.kinds.automaton import Automaton
+from kdzoo.kinds.automaton import AutomatonKind
 from kdzoo.kinds.classifier import Classifier
-from kdzoo.kinds.encoder import Encoder
+from kdzoo.kinds.encoder import EncoderKind
 from kdzoo.kinds.graphical_model import GraphicalModelKind
 from kdzoo.kinds.kind import Kind
 from kdzoo.kinds.language_model import LanguageModelKind
-from kdzoo.kinds.masked_lm import MaskedLM
-from kdzoo.kinds.poison import Poison
-from kdzoo.kinds.synthetic_set import DataSet
+from kdzoo.kinds.masked_lm import MaskedLMKind
+from kdzoo.kinds.poison import PoisonedSetKind
+from kdzoo.kinds.synthetic_set import SyntheticSetKind
 
 KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
         Classifier(),
         LanguageModelKind(),
-        MaskedLM(),
-        Encoder(),
-        Automaton(),
-        DataSet(),
-        Poison(),
+        MaskedLMKind(),
+        EncoderKind(),
+        AutomatonKind(),
+        SyntheticSetKind(),
+        PoisonedSetKind(),
         GraphicalModelKind(),
     )
 }
@@ -34,7 +34,7 @@ __all__ = [
     "GraphicalModelKind",
     "Kind",
     "LanguageModelKind",
-    "MaskedLM",
+    "MaskedLMKind",
     "Poison",
     "get",
 ]

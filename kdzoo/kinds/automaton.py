@@ -18,14 +18,14 @@ DRAWN_STATES = 40
 """Automata of more states are not drawn: nobody could read them."""
 
 
-class Automaton(LanguageModelKind):
+class AutomatonKind(LanguageModelKind):
     """Measured like every language model, and by what only an automaton can tell of itself."""
 
     name: ClassVar[str] = "automaton"
     needs: ClassVar[str] = "a probabilistic automaton (kdzoo.automata.PFA)"
-    untaught: ClassVar[str] = "kdzoo.distillers.BaumWelch"
+    teacher_free: ClassVar[str] = "kdzoo.distillers.BaumWelch"
 
-    def owns(self, model: nn.Module) -> bool:
+    def is_exclusive_match(self, model: nn.Module) -> bool:
         """Return whether it is an automaton."""
         return isinstance(model, PFA)
 
@@ -49,7 +49,7 @@ class Automaton(LanguageModelKind):
             "expected_length": float(queries.expected_length(model)),
         }
 
-    def portraits(self, models: Mapping[str, nn.Module], folder: Path, data: Any = None) -> list[Path]:
+    def plot_model(self, models: Mapping[str, nn.Module], folder: Path, data: Any = None) -> list[Path]:
         """Draw the student, if it is small enough to be read."""
         student = models["student"]
         if not isinstance(student, PFA) or student.states > DRAWN_STATES:

@@ -24,7 +24,7 @@ from kdzoo.tensor_networks.sobol import feature_moments, pairwise_indices, sobol
 
 CALIBRATION_BINS = 15
 MEASURED_INPUTS, EXPLAINED_CLASSES = 300, 10
-"""Training inputs whose marginal distributions portraits are drawn under, and most classes with an example."""
+"""Training inputs whose marginal distributions plot_model are drawn under, and most classes with an example."""
 PAIRED_INPUTS, SHOWN_PAIRS = 200, 12
 """Inputs of the largest total Sobol indices, among which pairs are looked for, and pairs that an image shows."""
 PAIRS_TITLE = "Share of the variance of a class's logit that two inputs explain together beyond what each does alone"
@@ -58,7 +58,7 @@ class Classifier(TextKind):
     task: ClassVar[str] = "classification"
     needs: ClassVar[str] = "a module that returns logits [..., classes]"
     score: ClassVar[str] = "accuracy"
-    untaught: ClassVar[str] = "kdzoo.distillers.Supervised"
+    teacher_free: ClassVar[str] = "kdzoo.distillers.Supervised"
 
     def check(self, role: str, model: nn.Module, batch: Batch, sizes: Mapping[str, Any]) -> None:
         """Call the model on a few samples and compare the shape of what it returns with the data."""
@@ -115,7 +115,7 @@ class Classifier(TextKind):
             "kl": float(TeacherKL()(student.logits, teacher.logits)),
         }
 
-    def figures(self, predictions: Mapping[str, Predictions], folder: Path) -> list[Path]:
+    def plot_predictions(self, predictions: Mapping[str, Predictions], folder: Path) -> list[Path]:
         """Draw a reliability diagram and the recall of every class."""
         confidence = {}
         recall = {}
@@ -128,7 +128,7 @@ class Classifier(TextKind):
             plotting.recall_by_class(recall, folder / "class_recall.png"),
         ]
 
-    def portraits(self, models: Mapping[str, nn.Module], folder: Path, data: Any = None) -> list[Path]:
+    def plot_model(self, models: Mapping[str, nn.Module], folder: Path, data: Any = None) -> list[Path]:
         """Draw what is in models that are matrix product states, beside the teacher's saliency."""
         chains = {role: one for role, one in models.items() if isinstance(one, MPS) and one.boundary == "open"}
         if data is None or not chains:
@@ -138,14 +138,14 @@ class Classifier(TextKind):
         drawn = {role: as_chain(model, measured, images) for role, model in chains.items()}
         file = folder / "sobol_pairs.png"
         if images.ndim != 4 or not classes:
-            return [*mps_plots.portraits(drawn, folder), pair_tables(drawn, file)]
+            return [*mps_plots.plot_model(drawn, folder), pair_tables(drawn, file)]
         of_own_class = torch.arange(len(classes)), torch.tensor(classes)
         slopes = {}
         if "teacher" in models:
             with suppress(ConfigError):  # it has no gradients
                 slopes["teacher"] = saliency(models["teacher"], images)[of_own_class]
         examples = mps_plots.Examples(images, classes, slopes)
-        return [*mps_plots.portraits(drawn, folder, examples), pairs_on_images(drawn, examples, file)]
+        return [*mps_plots.plot_model(drawn, folder, examples), pairs_on_images(drawn, examples, file)]
 
 
 def inputs_of(batches: Iterable[Any], count: int) -> Tensor:

@@ -40,19 +40,19 @@ class Predictions:
     train_target: Tensor
 
 
-class Encoder(TextKind):
+class EncoderKind(TextKind):
     """Measured by a linear probe of its vectors on the labels; against its teacher by directions and similarities."""
 
     name: ClassVar[str] = "encoder"
     task: ClassVar[str] = "embedding"
     needs: ClassVar[str] = "a module that returns a vector [b, H] of each text"
     score: ClassVar[str] = "probe_accuracy"
-    untaught: ClassVar[str | None] = None
+    teacher_free: ClassVar[str | None] = None
 
     def __init__(self) -> None:
         self.train_batches: list[Batch] = []
 
-    def on(self, data: Any, cache: Path, judge: str | None = None) -> "Encoder":  # noqa: ARG002
+    def bind(self, data: Any, cache: Path, feature_extractor: str | None = None) -> "EncoderKind":  # noqa: ARG002
         """Return this kind with the training texts that the probe learns from."""
         made = copy.copy(self)
         made.train_batches, seen = [], 0
@@ -104,7 +104,7 @@ class Encoder(TextKind):
         cosine = {"cosine": float(torch.cosine_similarity(student.vectors, teacher.vectors).mean())} if same else {}
         return {**cosine, "similarity_correlation": similarity_correlation(ours, theirs)}
 
-    def figures(self, predictions: Mapping[str, Predictions], folder: Path) -> list[Path]:
+    def plot_predictions(self, predictions: Mapping[str, Predictions], folder: Path) -> list[Path]:
         """Draw the similarities of pairs of texts, the others' against the teacher's."""
         if "teacher" not in predictions:
             return []

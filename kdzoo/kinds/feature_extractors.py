@@ -37,12 +37,12 @@ def _as_they_are(samples: Tensor, lengths: Tensor | None) -> Tensor:  # noqa: AR
 
 
 @dataclass(frozen=True)
-class Judges:
+class FeatureExtractors:
     """Extractors of features, and how samples become what they look at.
 
     Attributes:
         view: turns samples [n, ...] and their lengths [n] into what the extractors take.
-        extractors: modules by name, the first one judges.
+        extractors: modules by name, the first one feature_extractors.
         step_counts: int64 [n], lengths that generated sequences are given; None for data without steps.
         are_pictures: whether a view is an image [c, h, w] in [0, 1].
     """
@@ -53,13 +53,13 @@ class Judges:
     are_pictures: bool = False
 
     @staticmethod
-    def of(data: Any, cache: Path, file: str | None = None) -> "Judges":
-        """Return the judges of a data set.
+    def of(data: Any, cache: Path, file: str | None = None) -> "FeatureExtractors":
+        """Return the feature_extractors of a data set.
 
         Args:
             data: the data module.
             cache: where the classifier of the data is, or is put when it is trained.
-            file: TorchScript file of a network for images, which then judges first.
+            file: TorchScript file of a network for images, which then feature_extractors first.
 
         Raises:
             DataError: the file is missing or no such network.
@@ -73,7 +73,7 @@ class Judges:
         if file is not None and seen.ndim != 4:
             raise ConfigError(f"judge is for images; samples of {type(data).__name__} are none, got {file!r}")
         if seen.ndim != 4:
-            return Judges(view, {}, counts)
+            return FeatureExtractors(view, {}, counts)
         extractors: dict[str, nn.Module] = {
             "random": RandomConvNet(tuple(seen.shape[1:])),
             "pixels": PrincipalComponents.fit(seen, components=min(COMPONENTS, len(seen) - 1)),
@@ -83,7 +83,7 @@ class Judges:
             extractors = {"classifier": PenultimateFeatures(_classifier(data, view, cache)), **extractors}
         if file is not None:
             extractors = {"file": ScriptedExtractor(file), **extractors}
-        return Judges(view, extractors, counts, True)
+        return FeatureExtractors(view, extractors, counts, True)
 
     def features(self, samples: Tensor, lengths: Tensor | None) -> dict[str, Tensor]:
         """Return the features [n, d] of samples by every extractor, in float64."""
@@ -136,7 +136,7 @@ def _classifier(data: Any, view: Callable[[Tensor, Tensor | None], Tensor], cach
     batches = list(data.train_eval_dataloader())
     targets = torch.cat([batch["target"] for batch in batches])
     recipe = f"{data.fingerprint()} {STEPS} {BATCH} {RATE} {OPTIONS} {torch.__version__} {targets.tolist()}"
-    folder = cache / "judges" / hashlib.sha256(recipe.encode()).hexdigest()[:16]
+    folder = cache / "feature_extractors" / hashlib.sha256(recipe.encode()).hexdigest()[:16]
     if (folder / "config.json").exists():
         return checkpoint.load_student(folder)
     inputs = view(torch.cat([batch["input"] for batch in batches]), None)

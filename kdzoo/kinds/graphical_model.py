@@ -15,9 +15,9 @@ from kdzoo.core.inference import inference
 from kdzoo.errors import ConfigError
 from kdzoo.functional import samples as distances
 from kdzoo.graphical_models import Graph, sample_plots
-from kdzoo.graphical_models.diagnostics import advice, diagnose
+from kdzoo.graphical_models.diagnostics import diagnose, recommendation
 from kdzoo.graphical_models.paired import check_partners
-from kdzoo.kinds.feature_extractors import Judges, some_batches, steps_of
+from kdzoo.kinds.feature_extractors import FeatureExtractors, some_batches, steps_of
 from kdzoo.kinds.kind import Kind
 
 MOST = 1024
@@ -86,23 +86,23 @@ class GraphicalModelKind(Kind):
     """Measured by distances between features of generated and observed samples.
 
     Args:
-        judges: the networks by whose features samples are compared; None: the samples themselves.
+        feature_extractors: the networks by whose features samples are compared; None: the samples themselves.
     """
 
     name: ClassVar[str] = "graphical_model"
     needs: ClassVar[str] = "a directed graphical model (kdzoo.graphical_models.Graph)"
     score: ClassVar[str] = "frechet"
     lower_is_better: ClassVar[bool] = True
-    untaught: ClassVar[str] = "kdzoo.distillers.Evidence"
+    teacher_free: ClassVar[str] = "kdzoo.distillers.ELBO"
 
-    def __init__(self, judges: Judges | None = None) -> None:
-        self.judges = judges or Judges()
+    def __init__(self, feature_extractors: FeatureExtractors | None = None) -> None:
+        self.feature_extractors = feature_extractors or FeatureExtractors()
 
-    def on(self, data: Any, cache: Path, judge: str | None = None) -> "GraphicalModelKind":
+    def bind(self, data: Any, cache: Path, feature_extractor: str | None = None) -> "GraphicalModelKind":
         """Return this kind with networks that judge samples of these data, the user's own first."""
-        return GraphicalModelKind(Judges.of(data, cache, judge))
+        return GraphicalModelKind(FeatureExtractors.of(data, cache, feature_extractor))
 
-    def owns(self, model: nn.Module) -> bool:
+    def is_exclusive_match(self, model: nn.Module) -> bool:
         """Return whether it is a graph."""
         return isinstance(model, Graph)
 
@@ -122,11 +122,11 @@ class GraphicalModelKind(Kind):
         if shape != expected:
             raise ConfigError(f"{role} does not fit the data: its samples have shape {shape}, the data {expected}")
 
-    def check_untaught(self, model: nn.Module) -> None:
+    def check_teacher_free(self, model: nn.Module) -> None:
         """Refuse a control that could not be trained on data."""
         assert isinstance(model, Graph)
         lacking = [name for name, node in model.latents().items() if node.posterior is None]
-        if lacking and type(model).evidence is Graph.evidence:
+        if lacking and type(model).negative_elbo is Graph.negative_elbo:
             raise ConfigError(
                 f"the student cannot be trained on data, as a control: latent {lacking[0]!r} has no posterior; "
                 "set control=false"
@@ -143,10 +143,10 @@ class GraphicalModelKind(Kind):
         drawn = [self._lengths(model, len(data), number) for number in (0, 1)]
         return Predictions(
             model if isinstance(model, Graph) else None,
-            self.judges.features(data, lengths),
-            self.judges.features(sets[0], drawn[0]),
-            self.judges.features(sets[1], drawn[1]),
-            self.judges.pictures(sets[0][:SHOWN], None if drawn[0] is None else drawn[0][:SHOWN]),
+            self.feature_extractors.features(data, lengths),
+            self.feature_extractors.features(sets[0], drawn[0]),
+            self.feature_extractors.features(sets[1], drawn[1]),
+            self.feature_extractors.pictures(sets[0][:SHOWN], None if drawn[0] is None else drawn[0][:SHOWN]),
             _likelihood(model, rows) if isinstance(model, Graph) else {},
         )
 
@@ -161,19 +161,21 @@ class GraphicalModelKind(Kind):
     def _lengths(self, model: nn.Module, n: int, number: int) -> Tensor | None:
         if isinstance(model, Samples) and model.lengths is not None:
             return model.lengths[number][:n]
-        return self.judges.lengths(n, number)
+        return self.feature_extractors.lengths(n, number)
 
     def scores(self, model: nn.Module, batches: Iterable[Any]) -> dict[str, float]:
         """Return the Frechet distance and the nearest-neighbour accuracy of data and samples by the first judge."""
         rows = [as_batch(batch) for batch in batches]
         data, lengths = _observations(rows)
         samples = self._generated(model, len(data), 0, _observed_inputs(model, rows))
-        judges = replace(self.judges, extractors=dict(list(self.judges.extractors.items())[:1]))
-        (real,) = judges.features(data, lengths).values()
-        (drawn,) = judges.features(samples, self._lengths(model, len(data), 0)).values()
+        feature_extractors = replace(
+            self.feature_extractors, extractors=dict(list(self.feature_extractors.extractors.items())[:1])
+        )
+        (real,) = feature_extractors.features(data, lengths).values()
+        (drawn,) = feature_extractors.features(samples, self._lengths(model, len(data), 0)).values()
         return {"frechet": _frechet(real, drawn), "one_nn": float(distances.nearest_neighbour_accuracy(real, drawn))}
 
-    def floors(self, models: Mapping[str, nn.Module], data: Any) -> dict[str, nn.Module]:
+    def reference_models(self, models: Mapping[str, nn.Module], data: Any) -> dict[str, nn.Module]:
         """Return training samples (data against data), and the teacher under other noise (teacher against teacher)."""
         rows = list(some_batches(data, 2 * MOST))
         train, lengths = torch.cat([batch["input"] for batch in rows]), steps_of(rows)
@@ -193,7 +195,7 @@ class GraphicalModelKind(Kind):
     def metrics(self, predictions: Predictions) -> dict[str, float]:
         """Return the distances between data and samples, in the features of the first judge.
 
-        ``frechet`` is the root of the squared Frechet distance, with a bootstrap interval; those by the other judges
+        ``frechet`` is the root of the squared Frechet distance, with a bootstrap interval; those by the other feature_extractors
         have their names.
         """
         first, *others = predictions.data
@@ -222,10 +224,10 @@ class GraphicalModelKind(Kind):
             return found
         return found | _diagnosis(teacher.model, student.model)
 
-    def advice(self, fidelity: Mapping[str, Mapping[str, float]]) -> str | None:
+    def recommendation(self, fidelity: Mapping[str, Mapping[str, float]]) -> str | None:
         """Return whether the surrogate loss or local distillation suits these models."""
         both = [fidelity.get(role, {}) for role in ("student", "local")]
-        return advice(*both) if all(both) else None
+        return recommendation(*both) if all(both) else None
 
     def properties(self, model: nn.Module) -> dict[str, int | float]:
         """Return the number of parameters that samples depend on."""
@@ -234,14 +236,14 @@ class GraphicalModelKind(Kind):
         inferring = sum(parameter.numel() for parameter in model.inference_parameters())
         return {"generative_parameters": self.size(model) - inferring}
 
-    def figures(self, predictions: Mapping[str, Predictions], folder: Path) -> list[Path]:
+    def plot_predictions(self, predictions: Mapping[str, Predictions], folder: Path) -> list[Path]:
         """Draw samples of all models, a row each, a column for each noise."""
         rows = {name: one.pictures.numpy() for name, one in predictions.items() if one.pictures is not None}
         return [plotting.picture_rows(rows, folder / "samples.png")] if rows else []
 
-    def portraits(self, models: Mapping[str, nn.Module], folder: Path, data: Any = None) -> list[Path]:
+    def plot_model(self, models: Mapping[str, nn.Module], folder: Path, data: Any = None) -> list[Path]:
         """Draw what models make of observations, of their latents and of noise, as far as it fits them and the data."""
-        return sample_plots.portraits(models, folder, data)
+        return sample_plots.plot_model(models, folder, data)
 
 
 def _observations(rows: Sequence[Batch]) -> tuple[Tensor, Tensor | None]:
@@ -285,8 +287,8 @@ def _bound(model: Graph, rows: Iterable[Batch]) -> float:
         for batch in rows:
             here = {key: value.to(like.device) for key, value in batch.items()}
             lengths = here.pop("mask").sum(1) if "mask" in here else None
-            noise = model.evidence_noise(len(batch["input"]), generator=generator)
-            total += float(torch.stack(list(model.evidence(here, noise, lengths).values())).sum())
+            noise = model.elbo_noise(len(batch["input"]), generator=generator)
+            total += float(torch.stack(list(model.negative_elbo(here, noise, lengths).values())).sum())
             seen += len(batch["input"])
     return total / seen
 

@@ -1,4 +1,4 @@
-"""What a kind of model is: how it is called, measured, compared, drawn and left untaught."""
+"""What a kind of model is: how it is called, measured, compared, drawn and left teacher_free."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,24 +24,24 @@ class Kind(ABC):
     """The metric by which student, teacher and control are compared."""
     lower_is_better: ClassVar[bool] = False
     """Whether a smaller score is the better one."""
-    untaught: ClassVar[str | None]
+    teacher_free: ClassVar[str | None]
     """Target of the distiller that trains a model of this kind from data alone; None where nothing can."""
 
-    def on(self, data: Any, cache: Path, judge: str | None = None) -> "Kind":  # noqa: ARG002
+    def bind(self, data: Any, cache: Path, feature_extractor: str | None = None) -> "Kind":  # noqa: ARG002
         """Return this kind, made ready to judge models of some data.
 
         Args:
             data: the data module.
             cache: folder for what is needed for that.
-            judge: file of a network that the user wants to judge; of use for few kinds.
+            feature_extractor: file of a network that the user wants to judge; of use for few kinds.
         """
         return self
 
-    def floors(self, models: Mapping[str, nn.Module], data: Any) -> dict[str, nn.Module]:  # noqa: ARG002
+    def reference_models(self, models: Mapping[str, nn.Module], data: Any) -> dict[str, nn.Module]:  # noqa: ARG002
         """Return what shows how good a score can be, by name, to be measured like models; nothing for most kinds."""
         return {}
 
-    def owns(self, model: nn.Module) -> bool:  # noqa: ARG002
+    def is_exclusive_match(self, model: nn.Module) -> bool:  # noqa: ARG002
         """Return whether a model can be of no other kind."""
         return False
 
@@ -53,7 +53,7 @@ class Kind(ABC):
             ConfigError: names the role, what the kind needs and what the model did.
         """
 
-    def check_untaught(self, model: nn.Module) -> None:  # noqa: B027 - most kinds have nothing to refuse
+    def check_teacher_free(self, model: nn.Module) -> None:  # noqa: B027 - most kinds have nothing to refuse
         """Refuse a student of which there can be no control that is trained on data alone.
 
         Raises:
@@ -86,12 +86,12 @@ class Kind(ABC):
     def fidelity(self, student: Any, teacher: Any) -> dict[str, float]:
         """Return how closely a student follows its teacher."""
 
-    def advice(self, fidelity: Mapping[str, Mapping[str, float]]) -> str | None:  # noqa: ARG002
+    def recommendation(self, fidelity: Mapping[str, Mapping[str, float]]) -> str | None:  # noqa: ARG002
         """Return one line on which of the taught models to keep, from their fidelity by role; None for most kinds."""
         return None
 
     @abstractmethod
-    def figures(self, predictions: Mapping[str, Any], folder: Path) -> list[Path]:
+    def plot_predictions(self, predictions: Mapping[str, Any], folder: Path) -> list[Path]:
         """Draw teacher, student and controls side by side; return the files."""
 
     def size(self, model: nn.Module) -> int:
@@ -102,7 +102,7 @@ class Kind(ABC):
         """Return what the report says of the model itself, without data; nothing for most kinds."""
         return {}
 
-    def portraits(
+    def plot_model(
         self,
         models: Mapping[str, nn.Module],  # noqa: ARG002
         folder: Path,  # noqa: ARG002

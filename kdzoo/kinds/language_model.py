@@ -55,7 +55,7 @@ class LanguageModelKind(Kind):
         "a language model (kdzoo.text.language_model.LanguageModel) that is called with strings [b, T]"
     )
     score: ClassVar[str] = "log_prob"
-    untaught: ClassVar[str] = "kdzoo.distillers.Supervised"
+    teacher_free: ClassVar[str] = "kdzoo.distillers.Supervised"
 
     def check(self, role: str, model: nn.Module, batch: Batch, sizes: Mapping[str, Any]) -> None:
         """Look for the functions of a language model, and compare the shape of its logits with the data."""
@@ -117,7 +117,7 @@ class LanguageModelKind(Kind):
             "kl": mean_kl(student.log_probs, teacher.log_probs),
         }
 
-    def figures(self, predictions: Mapping[str, Predictions], folder: Path) -> list[Path]:
+    def plot_predictions(self, predictions: Mapping[str, Predictions], folder: Path) -> list[Path]:
         """Draw the log-probability of each string, student and control against the teacher, or else the truth."""
         of_strings: dict[str, Any] = {
             name: string_log_probs(one, one.log_probs).numpy() for name, one in predictions.items()

@@ -38,7 +38,7 @@ class Predictions:
     first: Tensor
 
 
-class MaskedLM(TextKind):
+class MaskedLMKind(TextKind):
     """Measured in nats per masked token, always the same tokens."""
 
     name: ClassVar[str] = "masked_lm"
@@ -46,7 +46,7 @@ class MaskedLM(TextKind):
     needs: ClassVar[str] = "a module that returns logits [b, T, vocab_size] of every token"
     score: ClassVar[str] = "masked_loss"
     lower_is_better: ClassVar[bool] = True
-    untaught: ClassVar[str | None] = "kdzoo.distillers.Supervised"
+    teacher_free: ClassVar[str | None] = "kdzoo.distillers.Supervised"
 
     def check(self, role: str, model: nn.Module, batch: Batch, sizes: Mapping[str, Any]) -> None:
         """Call the model on a few texts and compare the shape of its logits with the data."""
@@ -96,7 +96,7 @@ class MaskedLM(TextKind):
             "kl": float(soft_target_kl(student.first, teacher.first, temperature=1.0).mean()),
         }
 
-    def figures(self, predictions: Mapping[str, Predictions], folder: Path) -> list[Path]:
+    def plot_predictions(self, predictions: Mapping[str, Predictions], folder: Path) -> list[Path]:
         """Draw the log-probability of masked tokens, student and control against the teacher."""
         if "teacher" not in predictions:
             return []

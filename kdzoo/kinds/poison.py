@@ -10,7 +10,7 @@ from kdzoo.core.batch import Batch, labelled_samples
 from kdzoo.dataset_distillation import PoisonSet, evaluation_networks
 from kdzoo.dataset_distillation.poisoning import poisoning_effect
 from kdzoo.errors import ConfigError
-from kdzoo.kinds.synthetic_set import DataSet, Predictions
+from kdzoo.kinds.synthetic_set import Predictions, SyntheticSetKind
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Attack(Predictions):
     """What networks say after their steps on a poisoned set, and before.
 
     Attributes:
-        before: of each learner, by name, [R, n, C].
+        before: of each inner network, by name, [R, n, C].
         classes: the class under attack and the class it shall be taken for; None of models that attack nothing.
     """
 
@@ -26,13 +26,13 @@ class Attack(Predictions):
     classes: tuple[int, int] | None
 
 
-class Poison(DataSet):
+class PoisonedSetKind(SyntheticSetKind):
     """Measured like every data set, and by the four measures of the attack."""
 
     name: ClassVar[str] = "poison"
     needs: ClassVar[str] = "a poisoned data set (kdzoo.dataset_distillation.PoisonSet)"
 
-    def owns(self, model: nn.Module) -> bool:
+    def is_exclusive_match(self, model: nn.Module) -> bool:
         """Return whether it is a poisoned set."""
         return isinstance(model, PoisonSet)
 
@@ -51,12 +51,12 @@ class Poison(DataSet):
         inputs, _ = labelled_samples(rows)
         before = {
             name: evaluation_networks.said(one, one.held_out().to(model.images), inputs)
-            for name, one in model.learners.items()
+            for name, one in model.inner_networks.items()
         }
         return Attack(**vars(after), before=before, classes=(model.source, model.target))
 
     def metrics(self, predictions: Attack) -> dict[str, float]:
-        """Return the measures of a data set, and those of the attack, averaged over networks and learners.
+        """Return the measures of a data set, and those of the attack, averaged over networks and inner_networks.
 
         ``source_as_target`` is the share of the class under attack that is taken for the target class,
         ``others_lost`` the mean recall that the other classes lose, ``modified_accuracy`` the accuracy by the labels

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from kdzoo import plotting
 from kdzoo.core.batch import Batch, labelled_samples
-from kdzoo.dataset_distillation import Learner, PoisonSet, SyntheticSet, evaluation_networks, files, synthetic_set_plots
+from kdzoo.dataset_distillation import (
+    InnerNetwork,
+    PoisonSet,
+    SyntheticSet,
+    evaluation_networks,
+    files,
+    synthetic_set_plots,
+)
 from kdzoo.errors import ConfigError
 from kdzoo.functional import hard_target_ce
 from kdzoo.kinds.kind import Kind
@@ -21,7 +28,7 @@ class Predictions:
     """What networks say: one trained on all data, or many trained on a set.
 
     Attributes:
-        logits: of each learner, by name, [R, n, C] of R networks.
+        logits: of each inner network, by name, [R, n, C] of R networks.
         hardened: the same for networks that were trained on one-hot labels; of a network itself, ``logits``.
         target: [n].
     """
@@ -31,25 +38,25 @@ class Predictions:
     target: Tensor
 
     def accuracies(self, logits: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Return the accuracy [R] of every network, by learner."""
+        """Return the accuracy [R] of every network, by inner network."""
         every = self.logits if logits is None else logits
         return {name: evaluation_networks.accuracy(one, self.target) for name, one in every.items()}
 
 
-class DataSet(Kind):
+class SyntheticSetKind(Kind):
     """Measured by networks from held-out initial weights that are trained on the set by its own schedule."""
 
     name: ClassVar[str] = "data_set"
     needs: ClassVar[str] = "a synthetic data set (kdzoo.dataset_distillation.SyntheticSet)"
     score: ClassVar[str] = "accuracy"
-    untaught: ClassVar[str] = "kdzoo.distillers.Coreset"
+    teacher_free: ClassVar[str] = "kdzoo.distillers.Coreset"
 
-    def owns(self, model: nn.Module) -> bool:
+    def is_exclusive_match(self, model: nn.Module) -> bool:
         """Return whether it is a synthetic set that attacks nothing."""
         return isinstance(model, SyntheticSet) and not isinstance(model, PoisonSet)
 
     def check(self, role: str, model: nn.Module, batch: Batch, sizes: Mapping[str, Any]) -> None:
-        """Refuse what is no synthetic set, images of another shape and learners that do not fit the data."""
+        """Refuse what is no synthetic set, images of another shape and inner_networks that do not fit the data."""
         if not isinstance(model, SyntheticSet):
             raise ConfigError(f"{role} {type(model).__name__} is not {self.needs}; choose student=synthetic")
         shape = tuple(batch["input"].shape[1:])
@@ -58,8 +65,8 @@ class DataSet(Kind):
                 f"{role} does not fit the data: images {tuple(model.images.shape[1:])} of {model.num_classes} classes, "
                 f"the data have {shape} and {sizes['num_classes']}"
             )
-        for name, learner in model.learners.items():
-            _check_learner(name, learner, batch["input"], model.num_classes)
+        for name, inner_network in model.inner_networks.items():
+            _check_learner(name, inner_network, batch["input"], model.num_classes)
 
     def predict(self, model: nn.Module, batches: Iterable[Any]) -> Predictions:
         """Return what networks trained on a set say about the batches; another model speaks for itself."""
@@ -74,10 +81,10 @@ class DataSet(Kind):
         return Predictions({"itself": logits}, {"itself": logits}, target)
 
     def metrics(self, predictions: Any) -> dict[str, float]:
-        """Return the accuracy over learners and initial weights, its deviation over the latter, and its worst.
+        """Return the accuracy over inner_networks and initial weights, its deviation over the latter, and its worst.
 
         ``hard_label_accuracy`` is that of networks trained on the images with one-hot labels, ``diverged`` the share
-        of networks that diverged, which guess. With several learners, each has its own accuracy beside.
+        of networks that diverged, which guess. With several inner_networks, each has its own accuracy beside.
         """
         by_learner = predictions.accuracies()
         every = torch.stack([one.mean() for one in by_learner.values()])
@@ -107,7 +114,7 @@ class DataSet(Kind):
             "hard_label_gap": full - _mean(student.accuracies(student.hardened)),
         }
 
-    def figures(self, predictions: Mapping[str, Predictions], folder: Path) -> list[Path]:
+    def plot_predictions(self, predictions: Mapping[str, Predictions], folder: Path) -> list[Path]:
         """Draw the recall of every class, of all networks together."""
         recall = {name: _recall(one).numpy() for name, one in predictions.items()}
         return [plotting.recall_by_class(recall, folder / "class_recall.png")]
@@ -119,7 +126,7 @@ class DataSet(Kind):
         size = sum(one.nbytes for one in files.arrays(model).values())
         return {"examples": model.size, "inner_steps": model.steps, "bytes": size}
 
-    def portraits(self, models: Mapping[str, nn.Module], folder: Path, data: Any = None) -> list[Path]:  # noqa: ARG002
+    def plot_model(self, models: Mapping[str, nn.Module], folder: Path, data: Any = None) -> list[Path]:  # noqa: ARG002
         """Draw the examples of student and control with their labels and step sizes."""
         sets = {name: model for name, model in models.items() if isinstance(model, SyntheticSet)}
         return [synthetic_set_plots.examples(one, folder / f"examples_{name}.png") for name, one in sets.items()]
@@ -131,23 +138,29 @@ class DataSet(Kind):
 
 
 def _said(few: SyntheticSet, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Return, by learner, the logits [R, n, C] of networks that were trained on the images with ``labels`` [M, C]."""
+    """Return, by inner network, the logits [R, n, C] of networks that were trained on the images with ``labels`` [M, C]."""
     found = {}
-    for name, learner in few.learners.items():
-        networks = evaluation_networks.trained(few, learner, learner.held_out(), few.schedule(name), labels=labels)
-        found[name] = evaluation_networks.said(learner, networks, inputs)
+    for name, inner_network in few.inner_networks.items():
+        networks = evaluation_networks.trained(
+            few, inner_network, inner_network.held_out(), few.schedule(name), labels=labels
+        )
+        found[name] = evaluation_networks.said(inner_network, networks, inputs)
     return found
 
 
-def _check_learner(name: str, learner: Learner, inputs: Tensor, classes: int) -> None:
+def _check_learner(name: str, inner_network: InnerNetwork, inputs: Tensor, classes: int) -> None:
     try:
         with torch.no_grad():
-            logits = learner.logits(learner.initial.sample(1).to(inputs), inputs)
+            logits = inner_network.logits(inner_network.initial.sample(1).to(inputs), inputs)
     except Exception as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"learner.{name} cannot take inputs of shape {tuple(inputs.shape)}: {reason}") from error
+        raise ConfigError(
+            f"inner network.{name} cannot take inputs of shape {tuple(inputs.shape)}: {reason}"
+        ) from error
     if logits.shape != (1, len(inputs), classes):
-        raise ConfigError(f"learner.{name} returns {tuple(logits.shape[1:])}, the data need {(len(inputs), classes)}")
+        raise ConfigError(
+            f"inner network.{name} returns {tuple(logits.shape[1:])}, the data need {(len(inputs), classes)}"
+        )
 
 
 def _mean(accuracies: Mapping[str, Tensor]) -> float:

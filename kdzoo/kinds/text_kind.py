@@ -9,7 +9,7 @@ from torch import nn
 from kdzoo.errors import ConfigError
 from kdzoo.kinds import transformers_export
 from kdzoo.kinds.kind import Kind
-from kdzoo.text.transformer import Reader
+from kdzoo.text.transformer import TextTransformer
 
 
 class TextKind(Kind):
@@ -18,9 +18,9 @@ class TextKind(Kind):
     task: ClassVar[str]
     """What a transformer of text of this kind does."""
 
-    def owns(self, model: nn.Module) -> bool:
+    def is_exclusive_match(self, model: nn.Module) -> bool:
         """Return whether a model is a transformer of this kind's task."""
-        return isinstance(model, Reader) and model.task == self.task
+        return isinstance(model, TextTransformer) and model.task == self.task
 
     def check_text(self, role: str, model: nn.Module, sizes: Mapping[str, Any]) -> None:
         """Refuse a transformer of another task, or one that was trained on the ids of another tokenizer.
@@ -28,7 +28,7 @@ class TextKind(Kind):
         Raises:
             ConfigError: names both tasks, or both tokenizers.
         """
-        if isinstance(model, Reader) and model.task != self.task:
+        if isinstance(model, TextTransformer) and model.task != self.task:
             raise ConfigError(
                 f"{role} {type(model).__name__} is of task={model.task!r}, the distiller needs {self.task!r}; set "
                 f"teacher.task={self.task}, or another distiller.task"

@@ -13,7 +13,7 @@ from kdzoo.models.helmholtz import HelmholtzMachine, kl_by_quadrature
 from kdzoo.models.hf import HFModel
 from kdzoo.models.hvae import HVAE
 from kdzoo.models.lenet import LeNet
-from kdzoo.models.lm_ensemble import Committee
+from kdzoo.models.lm_ensemble import LMEnsemble
 from kdzoo.models.mlp import MLP
 from kdzoo.models.mps import MPS
 from kdzoo.models.mps_classifier import MPSClassifier
@@ -24,7 +24,7 @@ from kdzoo.models.rnn_lm import RNNLM
 from kdzoo.models.stacked_mps import StackedMPS
 from kdzoo.models.transformer import Transformer
 from kdzoo.models.transformer_lm import TransformerLM
-from kdzoo.models.truncated import Layers
+from kdzoo.models.truncated import TruncatedTransformer
 from kdzoo.models.vrnn import VRNN, StrokeVRNN, VectorVRNN
 
 __all__ = [
@@ -35,13 +35,12 @@ __all__ = [
     "VRNN",
     "Bert",
     "CausalLM",
-    "Committee",
     "ConvHVAE",
     "ConvNet",
     "Ensemble",
     "HFModel",
     "HelmholtzMachine",
-    "Layers",
+    "LMEnsemble",
     "LeNet",
     "MPSClassifier",
     "PatchMPS",
@@ -50,6 +49,7 @@ __all__ = [
     "StrokeVRNN",
     "Transformer",
     "TransformerLM",
+    "TruncatedTransformer",
     "VectorVRNN",
     "kl_by_quadrature",
     "load_weights",

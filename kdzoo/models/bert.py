@@ -6,10 +6,10 @@ from kdzoo.core import validation
 from kdzoo.errors import ConfigError
 from kdzoo.layer_init import build
 from kdzoo.models.hf import import_transformers
-from kdzoo.models.local_attention import look_at_neighbours
+from kdzoo.models.local_attention import initialise_local_attention
 from kdzoo.models.transformer import HEADS, TASKS, Transformer
 
-STARTS = ("neighbours", "random")
+STARTS = ("local_attention", "random")
 
 
 class Bert(Transformer):
@@ -29,7 +29,7 @@ class Bert(Transformer):
         intermediate_size: Width between the two maps of a layer, >= 1; None for 4 times `hidden_size`.
         max_length: Tokens of the longest text, >= 1.
         dropout: Probability of dropping a unit or an attention weight, in [0, 1).
-        start: `neighbours`, where heads of the first layer look at the tokens beside their own
+        start: `local_attention`, where heads of the first layer look at the tokens beside their own
             (`kdzoo.models.local_attention`), by which little text teaches more than the frequencies of tokens; or `random`,
             BERT's own.
 
@@ -54,7 +54,7 @@ class Bert(Transformer):
         intermediate_size: int | None = None,
         max_length: int = 512,
         dropout: float = 0.1,
-        start: str = "neighbours",
+        start: str = "local_attention",
     ) -> None:
         import_transformers(type(self).__name__)
         width, n_heads = validation.integer("hidden_size", hidden_size), validation.integer("heads", heads)
@@ -81,7 +81,7 @@ class Bert(Transformer):
                 raise ConfigError("num_classes is needed for task='classification'; allowed: an integer >= 1")
             config["num_labels"] = validation.integer("num_classes", num_classes)
         super().__init__(build({"model_class": f"Bert{HEADS[task]}", "config": config}), task, tokenizer)
-        if validation.choice("start", start, STARTS) == "neighbours":
+        if validation.choice("start", start, STARTS) == "local_attention":
             if width // n_heads % 2:
-                raise ConfigError(f"start='neighbours' needs an even width of a head, got {width} / {n_heads}")
-            look_at_neighbours(self.model.base_model)
+                raise ConfigError(f"start='local_attention' needs an even width of a head, got {width} / {n_heads}")
+            initialise_local_attention(self.model.base_model)

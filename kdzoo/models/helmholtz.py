@@ -101,12 +101,12 @@ class HelmholtzMachine(Graph):
 
     # ---------------------------------------------------------------- wake-sleep
 
-    def evidence_noise(self, n: int, *, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    def elbo_noise(self, n: int, *, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Draw the noise of the inferred latents (``wake|<node>``) and of n dreams (``sleep|<node>``)."""
         wake, sleep = self.recognizer.noise(n, generator=generator, leaves=True), self.noise(n, generator=generator)
         return {**_prefixed(_WAKE, wake), **_prefixed(_SLEEP, sleep)}
 
-    def evidence(self, batch: Values, noise: Values, lengths: Tensor | None = None) -> dict[str, Tensor]:  # noqa: ARG002
+    def negative_elbo(self, batch: Values, noise: Values, lengths: Tensor | None = None) -> dict[str, Tensor]:  # noqa: ARG002
         """Return the terms of the wake-sleep algorithm, nats, [b] each; their sum is no bound.
 
         By node the wake terms -log p(node | parents), with latents from the recognizer, to which they have no gradient;
@@ -114,7 +114,7 @@ class HelmholtzMachine(Graph):
 
         Args:
             batch: with ``input`` [b, 2].
-            noise: as :meth:`evidence_noise` draws it.
+            noise: as :meth:`elbo_noise` draws it.
             lengths: is not used.
         """
         points = self.observed(batch, self.targets())

@@ -1,6 +1,6 @@
 """Several weighted language models as one: a mixture of distributions of strings.
 
-Notation: members m with weights w_m >= 0 that sum to one and string probabilities P_m. The committee has
+Notation: members m with weights w_m >= 0 that sum to one and string probabilities P_m. The ensemble has
 P(x) = sum_m w_m P_m(x). After a prefix u its next symbol a has probability sum_m w_m(u) P_m(a | u), where
 w_m(u), proportional to w_m P_m(u), is the probability that member m is the one that speaks.
 """
@@ -20,10 +20,10 @@ State = tuple[tuple[Any, ...], Tensor]
 """The members' states, and log(w_m P_m(u)) up to a constant, (n, members)."""
 
 
-class Committee(nn.Module):
-    """Mixture of language models; a committee of teachers is a teacher.
+class LMEnsemble(nn.Module):
+    """Mixture of language models; a ensemble of teachers is a teacher.
 
-    To sample a string is to choose a member by its weight and to let it write; strings of a committee are
+    To sample a string is to choose a member by its weight and to let it write; strings of a ensemble are
     what a student of several weighted teachers learns from. The hidden vector of a prefix is that of all
     members side by side. Modules to hook: `members.0`, ...
 
@@ -36,7 +36,7 @@ class Committee(nn.Module):
 
     Example:
         >>> from kdzoo.models import RNNLM
-        >>> Committee([RNNLM(vocab_size=4), RNNLM(vocab_size=4, cell="lstm")], [3, 1]).weights
+        >>> LMEnsemble([RNNLM(vocab_size=4), RNNLM(vocab_size=4, cell="lstm")], [3, 1]).weights
         (0.75, 0.25)
     """
 

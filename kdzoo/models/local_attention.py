@@ -19,7 +19,7 @@ SHARPNESS = 18.0
 """Size of the largest attention logit, about."""
 
 
-def look_at_neighbours(model: Any) -> None:
+def initialise_local_attention(model: Any) -> None:
     """Set positions and the first layer's attention of a `transformers` BERT, in place.
 
     Its heads look at the tokens at -1, 1, -2, 2, ... from their own.

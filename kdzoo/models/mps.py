@@ -160,10 +160,10 @@ class MPS(nn.Module):
         """Return features in the dtype of the cores: inputs may be of another, and autocast changes products."""
         return phi.to(self.cores.dtype)
 
-    def see(self, inputs: Tensor) -> None:
+    def calibrate(self, inputs: Tensor) -> None:
         """Look at training inputs (samples, ...) before the training: feature maps that need data, and their scale."""
         x = inputs.to(self.cores.device).flatten(1)[:, self.order]
-        self.feature_map.see(x)
+        self.feature_map.calibrate(x)
         with torch.no_grad():
             about_one = torch.einsum("nd,nds->ns", self._units(), self.feature_map.double_features(x.T))
             scale = about_one.abs().clamp_min(1e-12).log().mean(1).neg().exp()

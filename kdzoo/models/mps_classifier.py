@@ -70,8 +70,8 @@ class MPSClassifier(MPS):
         )
         self.order_name = order
 
-    def see(self, inputs: Tensor) -> None:
+    def calibrate(self, inputs: Tensor) -> None:
         """Look at training inputs (samples, ...) before the training: their order, feature maps, scale."""
         if self.order_name == "mutual_information":
             self.order.copy_(orders.by_mutual_information(inputs.flatten(1)))
-        super().see(inputs)
+        super().calibrate(inputs)

@@ -130,5 +130,5 @@ class PatchMPS(MPS):
         patches = windows.permute(2, 3, 1, 4, 5, 0).flatten(2, 4).flatten(0, 1)
         return self._in_chain(self.feature_map(patches.index_select(0, self.order)))
 
-    def see(self, inputs: Tensor) -> None:
+    def calibrate(self, inputs: Tensor) -> None:
         """Look at training inputs (samples, ...) before the training: nothing depends on them."""

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 from kdzoo.core import validation
 from kdzoo.errors import ConfigError
 from kdzoo.layer_init import architecture_of, layers_of
-from kdzoo.text.transformer import Reading
+from kdzoo.text.transformer import TransformerOutput
 
 TASKS = ("mlm", "classification", "embedding")
 HEADS = {"mlm": "ForMaskedLM", "classification": "ForSequenceClassification", "embedding": "Model"}
@@ -79,7 +79,7 @@ class Transformer(nn.Module):
         named = dict(input) if isinstance(input, Mapping) else self.named(input)
         return self._output(self.model(**named, return_dict=True), named.get("attention_mask"))
 
-    def read(self, input: Tensor, *, attentions: bool = False) -> Reading:
+    def read(self, input: Tensor, *, attentions: bool = False) -> TransformerOutput:
         """Return the output for texts (batch, length) with all hidden states, and attentions if they are wanted.
 
         Call `show_attentions` once before attentions are wanted.
@@ -90,7 +90,7 @@ class Transformer(nn.Module):
         named = self.named(input)
         answer = self.model(**named, return_dict=True, output_hidden_states=True, output_attentions=attentions)
         mask = named.get("attention_mask")
-        return Reading(
+        return TransformerOutput(
             self._output(answer, mask),
             tuple(answer.hidden_states),
             tuple(answer.attentions) if attentions else (),

@@ -69,7 +69,7 @@ class TransformerLM(nn.Module):
 
     References:
         Vaswani et al.: Attention is all you need. NeurIPS 2017, arXiv:1706.03762.
-        Radford et al.: Language models are unsupervised multitask learners. 2019 (normalisation first).
+        Radford et al.: Language models are unsupervised multitask inner_networks. 2019 (normalisation first).
     """
 
     def __init__(

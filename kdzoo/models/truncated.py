@@ -29,10 +29,10 @@ FAMILIES = ("same", "distilbert")
 NAMES = ("every_other", "first", "last", "auto")
 
 
-class Layers(Transformer):
+class TruncatedTransformer(Transformer):
     """A shallow copy of a transformer, which starts from some of its layers, its embeddings and its head.
 
-    The architecture comes from the teacher; weights are copied by `start_from`, which a run calls when the
+    The architecture comes from the teacher; weights are copied by `init_from_teacher`, which a run calls when the
     teacher is trained. Layers are numbered from 0.
 
     Args:
@@ -51,7 +51,7 @@ class Layers(Transformer):
         gradient_checkpointing: Whether layers are computed again in the backward pass, which saves memory.
 
     Attributes:
-        chosen: The layers that it starts from; None before `start_from` where they are searched, or without a start.
+        chosen: The layers that it starts from; None before `init_from_teacher` where they are searched, or without a start.
         search: What `auto` has tried and found; None without it.
 
     Raises:
@@ -98,7 +98,7 @@ class Layers(Transformer):
         self.search: Search | None = None
         self.start, self.objective, self.search_size, self.depth = self_start, objective, size, len(chosen)
         self.tries = validation.integer("search_tries", search_tries)
-        self.remark = ""
+        self.note = ""
         if checkpointing and not self.model.supports_gradient_checkpointing:
             raise ConfigError(
                 f"gradient_checkpointing=true cannot be used: {type(self.model).__name__} has none; allowed: false"
@@ -111,7 +111,7 @@ class Layers(Transformer):
         """The layers that were found, so that an exported student need not be searched for again."""
         return {} if self.chosen is None else {"layers": list(self.chosen)}
 
-    def start_from(self, teacher: nn.Module, data: Any) -> None:
+    def init_from_teacher(self, teacher: nn.Module, data: Any) -> None:
         """Take the teacher's weights: once, when it is trained.
 
         Args:
@@ -129,17 +129,17 @@ class Layers(Transformer):
             self.search = best_layers(teacher.model, self.depth, self._score(teacher, data), most=self.tries)
             self.chosen = self.search.chosen
         alone = copy_layers(self.model, teacher.model, self.chosen)
-        self.remark = f"layers {list(self.chosen)} of {len(layers_of(teacher.model)[1])}"
+        self.note = f"layers {list(self.chosen)} of {len(layers_of(teacher.model)[1])}"
         if self.search is not None:
-            self.remark += f", best of {len(self.search.scores)} by {self.objective} ({self.search.score:.4g})"
+            self.note += f", best of {len(self.search.scores)} by {self.objective} ({self.search.score:.4g})"
         if alone:
-            self.remark += f"; at random: {', '.join(alone)}"
+            self.note += f"; at random: {', '.join(alone)}"
 
-    def check_start(self, teacher: nn.Module, data: Any) -> None:
-        """Refuse a teacher or data by which `start_from` cannot choose layers, before the teacher is trained.
+    def check_init_from_teacher(self, teacher: nn.Module, data: Any) -> None:
+        """Refuse a teacher or data by which `init_from_teacher` cannot choose layers, before the teacher is trained.
 
         Raises:
-            ConfigError: As of `start_from`; or the objective does not suit the task or the data.
+            ConfigError: As of `init_from_teacher`; or the objective does not suit the task or the data.
         """
         if self.start == "teacher" and self.chosen is None and isinstance(teacher, Transformer):
             self._score(teacher, data)

@@ -83,7 +83,7 @@ def log_prob_scatter(
         path: of the file.
         reference: what the reference is called.
 
-    Strings that are impossible under one of the two are counted in the legend, not drawn.
+    TokenSequences that are impossible under one of the two are counted in the legend, not drawn.
     """
     return _scatter(x, y, path, f"log-probability of a string, {reference} (nats)", "log-probability, model (nats)")
 

@@ -38,8 +38,8 @@ def evaluate_folder(folder: Path, cfg: DictConfig, *, allow: Collection[str] = (
     seed = cfg.seed if cfg.seed is not None else cfg.seeds[0]
     data = Job(for_seed(cfg, seed), seed, folder, allow).data()
     chosen = kind_of_student(cfg.distiller)
-    kind = next((one for one in kinds.KINDS.values() if one.owns(model)), chosen)
-    kind = kind.on(data, Path(cfg.cache_dir), cfg.judge)
+    kind = next((one for one in kinds.KINDS.values() if one.is_exclusive_match(model)), chosen)
+    kind = kind.bind(data, Path(cfg.cache_dir), cfg.feature_extractor)
     batches = list(data.test_dataloader())
     sample = {key: value[:8] for key, value in as_batch(batches[0]).items()}
     kind.check("model", model, sample, data.sizes)

@@ -75,10 +75,10 @@ class Job:
         """Build the distiller of the configuration, with ``changes`` to its settings."""
         return self._distiller({**self.settings["distiller"], **(changes or {})}, student, teacher, self.settings)
 
-    def untaught(self, student: nn.Module, target: str, source: Mapping[str, Any] | None = None) -> Distiller:
+    def teacher_free(self, student: nn.Module, target: str, source: Mapping[str, Any] | None = None) -> Distiller:
         """Build the distiller that trains on data alone, with the optimizer and scheduler of ``source``."""
         pieces = self.settings["distiller"].get("micro_batch_size")
-        node = {"_target_": target, "micro_batch_size": pieces, **self.settings["untaught"]}
+        node = {"_target_": target, "micro_batch_size": pieces, **self.settings["teacher_free"]}
         return self._distiller(node, student, None, source or self.settings)
 
     def _distiller(
@@ -119,9 +119,9 @@ class Job:
         return config.instantiate(node, allow=self.allow)
 
 
-def show(model: nn.Module, data: Any) -> nn.Module:
-    """Let a model that wants to look at training inputs before its training (``see``) do so; return it."""
-    if callable(see := getattr(model, "see", None)):
+def calibrated(model: nn.Module, data: Any) -> nn.Module:
+    """Let a model that wants to look at training inputs before its training (``calibrate``) do so; return it."""
+    if callable(see := getattr(model, "calibrate", None)):
         found: list[Tensor] = []
         for batch in data.train_eval_dataloader():
             found.append(as_batch(batch)["input"])
@@ -136,20 +136,20 @@ def kind_of_student(distiller: Mapping[str, Any]) -> kinds.Kind:
     return kinds.get(config.locate(distiller["_target_"]).kinds(distiller)[1])
 
 
-def start(student: nn.Module, teacher: nn.Module | None, data: Any) -> nn.Module:
-    """Let a student that begins with weights of its trained teacher (``start_from``) take them; return it."""
-    if teacher is not None and callable(start_from := getattr(student, "start_from", None)):
-        start_from(teacher, data)
+def initialised(student: nn.Module, teacher: nn.Module | None, data: Any) -> nn.Module:
+    """Let a student that begins with weights of its trained teacher (``init_from_teacher``) take them; return it."""
+    if teacher is not None and callable(init_from_teacher := getattr(student, "init_from_teacher", None)):
+        init_from_teacher(teacher, data)
     return student
 
 
 def for_seed(cfg: DictConfig, seed: int) -> dict[str, Any]:
     """Return the settings of one seed: ``${seed}`` resolved, accumulation turned into micro-batches."""
     one = OmegaConf.merge(cfg, {"seed": seed, "seeds": None})
-    settings = copy.deepcopy(config.plain(one))
+    settings = copy.deepcopy(config.to_container(one))
     # A schedule over ${trainer.max_epochs} is, for the teacher, one over the teacher's epochs.
     epochs = {"trainer": {"max_epochs": settings["teacher_training"]["max_epochs"]}}
-    settings["teacher_training"] = config.plain(OmegaConf.merge(one, epochs))["teacher_training"]
+    settings["teacher_training"] = config.to_container(OmegaConf.merge(one, epochs))["teacher_training"]
     pieces = settings["trainer"].get("accumulate_grad_batches", 1)
     if pieces > 1:
         if "batch_size" not in settings["data"]:

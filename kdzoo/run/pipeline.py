@@ -1,4 +1,4 @@
-"""A run: teacher, untaught control, distillation, evaluation, report; once for every seed."""
+"""A run: teacher, control trained without a teacher, distillation, evaluation, report; once for every seed."""
 
 import copy
 import shutil
@@ -18,7 +18,7 @@ from kdzoo.core.batch import as_batch
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.run import report, teachers
 from kdzoo.run.evaluation import cpu_ms_per_1000
-from kdzoo.run.job import Job, for_seed, kind_of_student, show, start
+from kdzoo.run.job import Job, calibrated, for_seed, kind_of_student
 from kdzoo.run.resume import stop_between_steps
 from kdzoo.run.training import History, fit
 from kdzoo.storage import atomic, run_folder
@@ -49,8 +49,8 @@ def run(
         raise ConfigError("\n".join(found))
     folder = Path(cfg.output_dir)
     seeds = list(cfg.seeds) if cfg.seed is None else [cfg.seed]
-    with run_folder.held(folder), stop_between_steps():
-        run_folder.claim(folder, config.plain(cfg), free=config.FREE_KEYS)
+    with run_folder.lock(folder), stop_between_steps():
+        run_folder.reserve(folder, config.to_container(cfg), free=config.FREE_KEYS)
         finished = run_folder.read_json(folder / "report.json")
         if finished is not None:
             return finished
@@ -73,28 +73,28 @@ def run_seed(job: Job) -> dict[str, Any]:
     if job.settings["compile"] and "compile" in method.exempt:
         raise ConfigError(f"compile=true does not work with {method.__name__}: {method.exempt['compile']}")
     teacher_kind, student_kind = method.kinds(job.settings["distiller"])
-    kind = kinds.get(student_kind).on(data, Path(job.settings["cache_dir"]), job.settings["judge"])
+    kind = kinds.get(student_kind).bind(data, Path(job.settings["cache_dir"]), job.settings["feature_extractor"])
     models = {} if teacher_kind is None else {"teacher": teachers.build(job, data.sizes)}
     sizes = {**data.sizes, **teachers.sizes(models.get("teacher"))}
-    models["student"] = show(job.model("student", sizes), data)
-    rehearse(job, method, models, data)
+    models["student"] = calibrated(job.model("student", sizes), data)
+    dry_run(job, method, models, data)
     if teacher_kind is not None:
         teachers.train(job, kinds.get(teacher_kind), models["teacher"], data.sizes)
     seconds = {"teacher": time.perf_counter() - started}
-    start(models["student"], models.get("teacher"), data)
+    initialised(models["student"], models.get("teacher"), data)
     distiller = job.distiller(models["student"], models.get("teacher"))
     started = time.perf_counter()
     transfer = distiller.transfer_set(data)
-    teachers.remember_answers(job, distiller, transfer)
+    teachers.cache_teacher_outputs(job, distiller, transfer)
     history = train(job, distiller, transfer, "student")
     seconds["student"] = time.perf_counter() - started
-    node = grown(job.node("student", sizes), models["student"])
+    node = with_learned_sizes(job.node("student", sizes), models["student"])
     beside = controls(job, distiller, kind, node, data) if job.settings["control"] else {}
     for role, control in beside.items():
-        models[role] = show(control.student, data)
+        models[role] = calibrated(control.student, data)
         seconds[role] = train(job, control, control.transfer_set(data), role).seconds
     models |= distiller.baselines(transfer)
-    models |= kind.floors(models, data)
+    models |= kind.reference_models(models, data)
     unseen = job.settings["data"].get("exclude_classes") or ()
     times = {"seconds": seconds, "cpu_seconds": {"student": history.cpu_seconds}}
     result = {**evaluate(kind, models, data, job.folder, unseen), **times}
@@ -106,7 +106,7 @@ def run_seed(job: Job) -> dict[str, Any]:
         descended = [name for name, weight in distiller.loss_weights.items() if weight]
         draw_history(history, descended, job.folder)
         distiller.figures(job.folder / "figures")
-        kind.portraits(models, job.folder / "figures", data)
+        kind.plot_model(models, job.folder / "figures", data)
         for role in models.keys() & {"student", "control", *distiller.controls}:
             save_model(models[role], node, job.folder / role)
             kind.export(models[role], job.folder / role, data)
@@ -115,7 +115,7 @@ def run_seed(job: Job) -> dict[str, Any]:
     return result
 
 
-def rehearse(job: Job, method: type[Distiller], models: Mapping[str, nn.Module], data: Any) -> None:
+def dry_run(job: Job, method: type[Distiller], models: Mapping[str, nn.Module], data: Any) -> None:
     """Before anything is trained, refuse models, arguments and settings that do not fit each other or the data."""
     rows = as_batch(next(iter(data.train_eval_dataloader())))
     sample = {key: value[:8] for key, value in rows.items()}
@@ -128,36 +128,39 @@ def rehearse(job: Job, method: type[Distiller], models: Mapping[str, nn.Module],
     kind = kinds.get(student_kind)
     if (
         teacher_kind is not None
-        and kinds.get(teacher_kind).untaught is None
+        and kinds.get(teacher_kind).teacher_free is None
         and not teachers.brings_weights(job, models["teacher"])
     ):
         raise ConfigError(
             f"teacher {type(models['teacher']).__name__} has no weights, and an {teacher_kind} is not trained here; "
             "set teacher=hf teacher.path=FOLDER, or teacher_training.checkpoint"
         )
-    if job.settings["control"] and kind.untaught not in (None, job.settings["distiller"]["_target_"]):
-        kind.check_untaught(models["student"])
-    if callable(check_start := getattr(models["student"], "check_start", None)) and "teacher" in models:
-        check_start(models["teacher"], data)
+    if job.settings["control"] and kind.teacher_free not in (None, job.settings["distiller"]["_target_"]):
+        kind.check_teacher_free(models["student"])
+    if (
+        callable(check_init_from_teacher := getattr(models["student"], "check_init_from_teacher", None))
+        and "teacher" in models
+    ):
+        check_init_from_teacher(models["teacher"], data)
     copies = copy.deepcopy(dict(models))
-    job.distiller(copies["student"], copies.get("teacher")).rehearse(sample)
+    job.distiller(copies["student"], copies.get("teacher")).dry_run(sample)
 
 
 def controls(
     job: Job, distiller: Distiller, kind: kinds.Kind, node: Mapping[str, Any], data: Any
 ) -> dict[str, Distiller]:
-    """Return the distillers of the student's controls by role: untaught, and under the method's other settings."""
+    """Return the distillers of the student's controls by role: teacher_free, and under the method's other settings."""
     found = {}
-    if kind.untaught not in (None, job.settings["distiller"]["_target_"]):
-        found["control"] = job.untaught(job.build("student", node), str(kind.untaught))
+    if kind.teacher_free not in (None, job.settings["distiller"]["_target_"]):
+        found["control"] = job.teacher_free(job.build("student", node), str(kind.teacher_free))
     for role, changes in distiller.controls.items():
         found[role] = job.distiller(
-            start(job.build("student", node), distiller.teacher, data), distiller.teacher, changes
+            initialised(job.build("student", node), distiller.teacher, data), distiller.teacher, changes
         )
     return found
 
 
-def grown(node: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
+def with_learned_sizes(node: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
     """Return a model's configuration with the sizes that the method has found for it, such as a number of states."""
     return {**node, **getattr(model, "learned_sizes", {})}
 
@@ -200,7 +203,7 @@ def evaluate(
     }
     taught = [role for role in predictions if role != "teacher" and "teacher" in predictions]
     if run_folder.is_main_process():
-        kind.figures(predictions, folder / "figures")
+        kind.plot_predictions(predictions, folder / "figures")
     return {
         "models": measured,
         "fidelity": {role: kind.fidelity(predictions[role], predictions["teacher"]) for role in taught},
@@ -234,7 +237,7 @@ def summarise(jobs: list[Job], outcomes: list[dict[str, Any]], command: str) -> 
         "control": merged.get("control"),
         "controls": {role: one for role, one in merged.items() if role not in ("teacher", "student")},
         "fidelity": fidelity,
-        "advice": kind.advice(report.means(fidelity)),
+        "advice": kind.recommendation(report.means(fidelity)),
         "comparison": report.comparison(score, by_role, lower_is_better=kind.lower_is_better),
         "splits": outcomes[0]["splits"],
         **{
@@ -272,4 +275,4 @@ def _loaded(cfg: DictConfig | Mapping[str, Any] | str | Path) -> DictConfig:
         return cfg
     if isinstance(cfg, Mapping):
         return OmegaConf.create(dict(cfg))
-    return OmegaConf.create({**config.plain(OmegaConf.load(cfg)), "output_dir": str(Path(cfg).parent)})
+    return OmegaConf.create({**config.to_container(OmegaConf.load(cfg)), "output_dir": str(Path(cfg).parent)})

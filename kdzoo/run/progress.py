@@ -42,13 +42,13 @@ class Progress(pl.Callback):
             self.bar.update(self.task, completed=trainer.current_epoch + 1, metrics=_brief(trainer))
 
     def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:
-        """Close the bar and leave a line, and one for each remark of the method."""
+        """Close the bar and leave a line, and one for each note of the method."""
         self._close()
         if is_main_process():
             line = f"{self.label:<28} {trainer.current_epoch} epochs, {trainer.global_step} steps, {_brief(trainer)}"
             console.print(line, highlight=False)
-            for subject, remark in module.remarks.items():
-                console.print(f"  {subject}: {remark}", highlight=False)
+            for subject, note in module.notes.items():
+                console.print(f"  {subject}: {note}", highlight=False)
 
     def on_exception(self, *_: Any) -> None:
         """Close the bar, so that the terminal is left in order."""

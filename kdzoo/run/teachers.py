@@ -12,10 +12,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from kdzoo import kinds
-from kdzoo.core.base import Answers, Distiller
+from kdzoo.core.base import Distiller, TeacherOutputs
 from kdzoo.core.batch import Batch
 from kdzoo.models import load_weights
-from kdzoo.run.job import Job, show
+from kdzoo.run.job import Job, calibrated
 from kdzoo.run.report import versions
 from kdzoo.run.training import fit
 from kdzoo.storage import run_folder, teacher_outputs
@@ -57,11 +57,11 @@ def train(job: Job, kind: kinds.Kind, model: nn.Module, sizes: dict[str, Any]) -
     data = job.data(changes)
     node = job.node("teacher", sizes)
     folder = Path(job.settings["cache_dir"]) / "teachers" / _digest(_determinants(job, node, changes, data))
-    with run_folder.held(folder):
+    with run_folder.lock(folder):
         if (folder / "config.json").exists():
             model.load_state_dict(load_student(folder, allow=job.allow).state_dict())
             return
-        distiller = job.untaught(show(model, data), str(kind.untaught), how)
+        distiller = job.teacher_free(calibrated(model, data), str(kind.teacher_free), how)
         label = f"teacher, seed {how['seed']}"
         training = job.training(label, folder, max_epochs=how["max_epochs"])
         fit(distiller, distiller.transfer_set(data), replace(training, seed=how["seed"]))
@@ -78,7 +78,7 @@ def _determinants(job: Job, node: dict[str, Any], changes: dict[str, Any], data:
         "content": data.fingerprint(),
         "training": {name: value for name, value in how.items() if name != "checkpoint"},
         "trainer": {**job.settings["trainer"], "max_epochs": how["max_epochs"]},
-        "untaught": job.settings["untaught"],
+        "teacher_free": job.settings["teacher_free"],
         "micro_batch_size": job.settings["distiller"].get("micro_batch_size"),
         "versions": versions(),
     }
@@ -97,7 +97,7 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def remember_answers(job: Job, distiller: Distiller, data: Any) -> None:
+def cache_teacher_outputs(job: Job, distiller: Distiller, data: Any) -> None:
     """Give the distiller the teacher's answers to all training and validation rows, if that is right and worth it."""
     teacher, wanted = distiller.teacher, job.settings["teacher_cache"]
     if teacher is None or not wanted or not distiller.uses_teacher_output or data.is_augmented:
@@ -108,13 +108,13 @@ def remember_answers(job: Job, distiller: Distiller, data: Any) -> None:
         "teacher": teacher_outputs.weights_fingerprint(teacher),
         "inputs and their order": data.fingerprint(),
         "dtype": str(next(teacher.parameters()).dtype),
-        "question": json.dumps([_source(distiller.ask_teacher), distiller.question], sort_keys=True),
+        "question": json.dumps([_source(distiller.teacher_outputs), distiller.cache_key], sort_keys=True),
     }
     folder = Path(job.settings["cache_dir"]) / "teacher_outputs" / _digest(fingerprint)
     device = next(teacher.parameters()).device
 
-    def ask(batch: Batch) -> Answers:
-        return distiller.ask_teacher({name: one.to(device) for name, one in batch.items()})
+    def ask(batch: Batch) -> TeacherOutputs:
+        return distiller.teacher_outputs({name: one.to(device) for name, one in batch.items()})
 
     distiller.teacher_cache["train"] = teacher_outputs.answers(folder, fingerprint, ask, data.train_eval_dataloader())
     # A user's own data module may have several loaders or none, and promises nothing about the order in them.

@@ -150,7 +150,7 @@ def _check_fits(checkpoint: Path, distiller: Distiller) -> None:
 
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Silence Lightning's remarks about choices that this module makes on purpose."""
+    """Silence Lightning's notes about choices that this module makes on purpose."""
     logger = logging.getLogger("pytorch_lightning")
     level = logger.level
     logger.setLevel(logging.WARNING)

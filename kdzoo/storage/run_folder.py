@@ -21,7 +21,7 @@ def is_main_process() -> bool:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def lock(folder: Path) -> Iterator[None]:
     """Hold ``folder`` for this process; it is made if it does not exist.
 
     Raises:
@@ -45,7 +45,7 @@ def held(folder: Path) -> Iterator[None]:
         yield
 
 
-def claim(folder: Path, settings: Mapping[str, Any], *, free: Collection[str] = ()) -> None:
+def reserve(folder: Path, settings: Mapping[str, Any], *, free: Collection[str] = ()) -> None:
     """Write ``settings`` to ``config.yaml``, or check that a run that was begun there has the same.
 
     Args:

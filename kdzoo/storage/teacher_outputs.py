@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load, save
 from torch import nn
 
-from kdzoo.core.base import Answers
+from kdzoo.core.base import TeacherOutputs
 from kdzoo.core.batch import Batch, as_batch
 from kdzoo.errors import CacheError
 from kdzoo.storage import atomic
@@ -23,11 +23,11 @@ from kdzoo.storage.run_folder import is_main_process
 
 BLOCK = 1024
 
-Ask = Callable[[Batch], Answers]
-"""Asks the teacher about a batch, as :meth:`kdzoo.Distiller.ask_teacher` does."""
+Ask = Callable[[Batch], TeacherOutputs]
+"""Asks the teacher about a batch, as :meth:`kdzoo.Distiller.teacher_outputs` does."""
 
 
-def answers(folder: Path, fingerprint: Mapping[str, str], ask: Ask, batches: Iterable[Any]) -> Answers:
+def answers(folder: Path, fingerprint: Mapping[str, str], ask: Ask, batches: Iterable[Any]) -> TeacherOutputs:
     """Return the teacher's answers [n, ...] to all training rows, from ``folder`` or computed and kept there.
 
     Args:
@@ -48,18 +48,18 @@ def answers(folder: Path, fingerprint: Mapping[str, str], ask: Ask, batches: Ite
     return read(folder, fingerprint)
 
 
-def compute(ask: Ask, batches: Iterable[Any]) -> Answers:
+def compute(ask: Ask, batches: Iterable[Any]) -> TeacherOutputs:
     """Return the answers to all rows, on the CPU."""
     with torch.no_grad():
         return joined([{name: one.cpu() for name, one in ask(as_batch(batch)).items()} for batch in batches])
 
 
-def joined(parts: Sequence[Answers]) -> Answers:
+def joined(parts: Sequence[TeacherOutputs]) -> TeacherOutputs:
     """Return the rows of several answers, one after the other."""
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def write(folder: Path, fingerprint: Mapping[str, str], found: Answers) -> None:
+def write(folder: Path, fingerprint: Mapping[str, str], found: TeacherOutputs) -> None:
     """Write the shards, then the manifest that makes the cache complete."""
     checksums = []
     for i, start in enumerate(range(0, len(next(iter(found.values()))), BLOCK)):
@@ -69,7 +69,7 @@ def write(folder: Path, fingerprint: Mapping[str, str], found: Answers) -> None:
     atomic.write_json(folder / "manifest.json", {"fingerprint": dict(fingerprint), "shards": checksums})
 
 
-def read(folder: Path, fingerprint: Mapping[str, str]) -> Answers:
+def read(folder: Path, fingerprint: Mapping[str, str]) -> TeacherOutputs:
     """Return the answers of a complete cache; see :func:`answers` for the errors."""
     remedy = f"delete {folder} to compute it again"
     try:

@@ -57,7 +57,7 @@ class FeatureMap(nn.Module, ABC):
             _check_domain(x, self.domain, type(self).__name__)
         return self.features(x)
 
-    def see(self, x: Tensor) -> None:
+    def calibrate(self, x: Tensor) -> None:
         """Look at training inputs (samples, sites) before the training; nothing for most maps."""
 
     @property
@@ -186,7 +186,7 @@ class Whitened(FeatureMap):
         """Return the whitened features (sites, d, samples)."""
         return self.turn.to(x.dtype) @ self.base.features(x)
 
-    def see(self, x: Tensor) -> None:
+    def calibrate(self, x: Tensor) -> None:
         """Whiten by inputs (samples, sites)."""
         self.turn.copy_(whitening(gram(self.base.double_features(x.T))))
 

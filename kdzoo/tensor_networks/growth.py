@@ -127,7 +127,7 @@ def grow(
         shape = (wanted[place], core.shape[1], wanted[place + 1])
         return placed(core, deviation * torch.randn(shape, generator=generator, dtype=core.dtype).to(core.device))
 
-    grown = []
+    with_learned_sizes = []
     for i, core in enumerate(sites):
         new = padded(core, i + (i >= out_site), spread / (n * max(wanted)) ** 0.5)
         legs = (0, 1, 2) if i < out_site else (2, 1, 0)  # from the outer bond to the inner one
@@ -135,9 +135,9 @@ def grow(
         view[:into, :, out:] = 0
         block = view[into:, :, out:]
         block += units[i][:, None] * torch.eye(block.shape[0], block.shape[2]).to(block)[:, None]
-        grown.append(new)
+        with_learned_sizes.append(new)
     scale = float(centre.square().mean()) ** 0.5
-    return grown, padded(centre, out_site, spread * scale)
+    return with_learned_sizes, padded(centre, out_site, spread * scale)
 
 
 def resized(cores: Tensor, old: Layout, new: Layout) -> Tensor:

@@ -84,7 +84,7 @@ class Row:
     label: str = ""
 
 
-def portraits(chains: Mapping[str, Chain], folder: Path, examples: Examples | None = None) -> list[Path]:
+def plot_model(chains: Mapping[str, Chain], folder: Path, examples: Examples | None = None) -> list[Path]:
     """Draw what fits: spectra, entropies and small graphs always, maps of the inputs where these are images.
 
     Args:

@@ -15,7 +15,7 @@ from kdzoo.core import validation
 from kdzoo.core.batch import IGNORE
 from kdzoo.core.inference import inference
 from kdzoo.errors import ConfigError
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 
 TOLERANCE = 1e-2
 """By which probabilities may miss the sum 1; models in bfloat16 do."""
@@ -91,7 +91,7 @@ def stepwise_trace(model: LanguageModel, input: Int64[Tensor, "b T"]) -> Trace:
     return Trace(hidden, torch.stack([model.next_log_probs(state) for state in states], 1))
 
 
-def trace_strings(model: LanguageModel, strings: Strings, *, batch_size: int = 256) -> Trace:
+def trace_token_sequences(model: LanguageModel, strings: TokenSequences, *, batch_size: int = 256) -> Trace:
     """Return hidden vectors [N, H] and next-symbol log-probabilities [N, V] at all points of the strings.
 
     Args:
@@ -118,7 +118,7 @@ def trace_strings(model: LanguageModel, strings: Strings, *, batch_size: int = 2
     return Trace(hidden, log_probs)
 
 
-def string_log_probs(model: LanguageModel, strings: Strings, *, batch_size: int = 256) -> Float64[Tensor, " n"]:
+def string_log_probs(model: LanguageModel, strings: TokenSequences, *, batch_size: int = 256) -> Float64[Tensor, " n"]:
     """Return the log-probability of each string in nats, its end included; -inf for impossible strings.
 
     Args:
@@ -139,7 +139,7 @@ def string_log_probs(model: LanguageModel, strings: Strings, *, batch_size: int 
     return total
 
 
-def sample(model: LanguageModel, n: int, *, max_length: int, seed: int, batch_size: int = 4096) -> Strings:
+def sample(model: LanguageModel, n: int, *, max_length: int, seed: int, batch_size: int = 4096) -> TokenSequences:
     """Return n strings drawn from the model, token by token until the end.
 
     Args:
@@ -163,7 +163,7 @@ def sample(model: LanguageModel, n: int, *, max_length: int, seed: int, batch_si
     sizes = [min(batch_size, n - done) for done in range(0, n, batch_size)]
     with inference(model):
         parts = [_sample_together(model, size, max_length, generator) for size in sizes]
-    return Strings.cat([Strings.of([]), *parts])
+    return TokenSequences.cat([TokenSequences.of([]), *parts])
 
 
 def select(state: Any, index: Int64[Tensor, " m"]) -> Any:
@@ -188,8 +188,8 @@ def device_of(model: Any) -> torch.device:
 
 
 def _batches(
-    model: LanguageModel, strings: Strings, batch_size: int
-) -> Iterator[tuple[Tensor, Strings, Tensor, Tensor]]:
+    model: LanguageModel, strings: TokenSequences, batch_size: int
+) -> Iterator[tuple[Tensor, TokenSequences, Tensor, Tensor]]:
     """Yield numbers of strings of about one length, the strings, their flat points and their targets."""
     strings.check(model.vocab_size)
     validation.integer("batch_size", batch_size)
@@ -201,7 +201,7 @@ def _batches(
         yield numbers, chosen, places[target != IGNORE], target
 
 
-def _sample_together(model: LanguageModel, n: int, max_length: int, generator: torch.Generator) -> Strings:
+def _sample_together(model: LanguageModel, n: int, max_length: int, generator: torch.Generator) -> TokenSequences:
     """Draw n strings; those that have ended leave the state at once."""
     state, going = model.start(n), torch.arange(n, device=generator.device)
     owners, tokens = [going[:0]], [going[:0]]
@@ -217,7 +217,7 @@ def _sample_together(model: LanguageModel, n: int, max_length: int, generator: t
         state = model.step(state, token)
     owner = torch.cat(owners)
     in_order = torch.cat(tokens)[owner.argsort(stable=True)]
-    return Strings(in_order.cpu(), owner.bincount(minlength=n).cpu())
+    return TokenSequences(in_order.cpu(), owner.bincount(minlength=n).cpu())
 
 
 def _check_distributions(model: Any, total: Tensor) -> None:

@@ -18,7 +18,7 @@ from kdzoo.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)
-class Strings:
+class TokenSequences:
     """A set of strings of tokens; the empty string is one as well.
 
     Args:
@@ -29,7 +29,7 @@ class Strings:
         DataError: a tensor is no int64 vector, a length is negative, or the lengths do not add up to total.
 
     Example:
-        >>> strings = Strings.of([[0, 1, 1], [], [2]])
+        >>> strings = TokenSequences.of([[0, 1, 1], [], [2]])
         >>> len(strings), strings.lengths.tolist(), strings.tokens.tolist()
         (3, [3, 0, 1], [0, 1, 1, 2])
     """
@@ -48,14 +48,14 @@ class Strings:
             )
 
     @classmethod
-    def of(cls, sequences: Iterable[Sequence[int] | Any]) -> "Strings":
+    def of(cls, sequences: Iterable[Sequence[int] | Any]) -> "TokenSequences":
         """Return the strings that are listed one by one, each as integers in a list, array or tensor.
 
         Raises:
             DataError: a sequence holds something else than integers.
 
         Example:
-            >>> Strings.of([[3, 1], []]).to_lists()
+            >>> TokenSequences.of([[3, 1], []]).to_lists()
             [[3, 1], []]
         """
         parts = [_as_tokens(number, sequence) for number, sequence in enumerate(sequences)]
@@ -63,7 +63,7 @@ class Strings:
         return cls(torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64), lengths)
 
     @classmethod
-    def cat(cls, sets: Sequence["Strings"]) -> "Strings":
+    def cat(cls, sets: Sequence["TokenSequences"]) -> "TokenSequences":
         """Return all strings of at least one set, in order."""
         return cls(torch.cat([one.tokens for one in sets]), torch.cat([one.lengths for one in sets]))
 
@@ -89,18 +89,18 @@ class Strings:
         """Number of the string to which each token belongs [total]."""
         return torch.arange(len(self), device=self.lengths.device).repeat_interleave(self.lengths)
 
-    def select(self, index: Tensor) -> "Strings":
+    def select(self, index: Tensor) -> "TokenSequences":
         """Return the strings with the given numbers, int64 [m], in that order; numbers may repeat.
 
         Example:
             >>> import torch
-            >>> Strings.of([[0], [1, 2], []]).select(torch.tensor([1, 1, 0])).to_lists()
+            >>> TokenSequences.of([[0], [1, 2], []]).select(torch.tensor([1, 1, 0])).to_lists()
             [[1, 2], [1, 2], [0]]
         """
         lengths = self.lengths[index]
         shift = self.starts[index] - (lengths.cumsum(0) - lengths)
         places = shift.repeat_interleave(lengths) + torch.arange(int(lengths.sum()), device=lengths.device)
-        return Strings(self.tokens[places], lengths)
+        return TokenSequences(self.tokens[places], lengths)
 
     def to_lists(self) -> list[list[int]]:
         """Return the strings as lists of ints."""
@@ -110,7 +110,7 @@ class Strings:
         """Return the strings as rows [n, length of the longest], filled up with ``fill``.
 
         Example:
-            >>> Strings.of([[0, 1], [], [2]]).padded(-1).tolist()
+            >>> TokenSequences.of([[0, 1], [], [2]]).padded(-1).tolist()
             [[0, 1], [-1, -1], [2, -1]]
         """
         longest = int(self.lengths.max()) if len(self) else 0
@@ -125,7 +125,7 @@ class Strings:
         target a b S. Padded positions have the input S and the target ``IGNORE``.
 
         Example:
-            >>> inputs, targets = Strings.of([[0, 1], []]).inputs_and_targets(3)
+            >>> inputs, targets = TokenSequences.of([[0, 1], []]).inputs_and_targets(3)
             >>> inputs.tolist(), targets.tolist()
             ([[2, 0, 1], [2, 2, 2]], [[0, 1, 2], [2, -100, -100]])
         """
@@ -139,7 +139,7 @@ class Strings:
         """Return source point, target point and token of each step from point to point, [total] each.
 
         Example:
-            >>> [one.tolist() for one in Strings.of([[5, 6], [], [7]]).edges()]
+            >>> [one.tolist() for one in TokenSequences.of([[5, 6], [], [7]]).edges()]
             [[0, 1, 4], [1, 2, 5], [5, 6, 7]]
         """
         source = torch.arange(len(self.tokens), device=self.tokens.device) + self.owner
@@ -160,7 +160,7 @@ class Strings:
             DataError: naming the first such token, its string and its position.
 
         Example:
-            >>> Strings.of([[0], [1, 7]]).check(3)
+            >>> TokenSequences.of([[0], [1, 7]]).check(3)
             Traceback (most recent call last):
                 ...
             kdzoo.errors.DataError: string 1 has token 7 at position 1; allowed: 0..1
@@ -188,13 +188,13 @@ def _as_tokens(number: int, sequence: Any) -> Tensor:
     return tokens.long()
 
 
-def strings_of(batch: Batch) -> Strings:
+def token_sequences_of(batch: Batch) -> TokenSequences:
     """Return the strings that a batch of language-model inputs holds: every row without its begin marker and padding.
 
     Example:
         >>> batch = {"input": torch.tensor([[2, 0, 1], [2, 1, 2]]), "target": torch.tensor([[0, 1, 2], [1, 2, IGNORE]])}
-        >>> strings_of(batch | {"mask": batch["target"] != IGNORE}).to_lists()
+        >>> token_sequences_of(batch | {"mask": batch["target"] != IGNORE}).to_lists()
         [[0, 1], [1]]
     """
     read = batch["mask"][:, 1:] if "mask" in batch else torch.ones_like(batch["input"][:, 1:], dtype=torch.bool)
-    return Strings(batch["input"][:, 1:][read], read.sum(1))
+    return TokenSequences(batch["input"][:, 1:][read], read.sum(1))

@@ -126,19 +126,19 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, *, lowercase: bool = 
     integer("vocab_size", vocab_size, len(SPECIAL) + 1)
     tokenizers = library("tokenizers", "a tokenizer")
     texts = list(texts) if iter(texts) is texts else texts
-    learner = bert_tokenizer(SPECIAL, lowercase).backend_tokenizer
+    inner_network = bert_tokenizer(SPECIAL, lowercase).backend_tokenizer
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(text)
     by_count = sorted(counts, key=lambda one: (-counts[one], one))
     rare = str.maketrans(dict.fromkeys(by_count[MOST_CHARACTERS:], " "))
-    known = sorted(set("".join(learner.normalizer.normalize_str("".join(by_count[:MOST_CHARACTERS])).split())))
+    known = sorted(set("".join(inner_network.normalizer.normalize_str("".join(by_count[:MOST_CHARACTERS])).split())))
     first = [*SPECIAL, *known, *(f"##{one}" for one in known)]
     if vocab_size < len(first):
         raise ConfigError(f"vocab_size={vocab_size} has no room for {len(known)} characters; allowed: >= {len(first)}")
     trainer = tokenizers.trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=first, show_progress=False)
-    learner.train_from_iterator((text.translate(rare) for text in texts), trainer)
-    numbers = learner.get_vocab(with_added_tokens=True)
+    inner_network.train_from_iterator((text.translate(rare) for text in texts), trainer)
+    numbers = inner_network.get_vocab(with_added_tokens=True)
     return bert_tokenizer(sorted(numbers, key=lambda token: numbers[token]), lowercase)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Reading:
+class TransformerOutput:
     """What a transformer makes of texts (batch, length).
 
     Attributes:
@@ -25,7 +25,7 @@ class Reading:
 
 
 @runtime_checkable
-class Reader(Protocol):
+class TextTransformer(Protocol):
     """A transformer of text.
 
     Attributes:
@@ -47,5 +47,5 @@ class Reader(Protocol):
     def show_attentions(self) -> None:
         """Make attentions readable, and drop none of them in training."""
 
-    def read(self, input: Tensor, *, attentions: bool = False) -> Reading:
+    def read(self, input: Tensor, *, attentions: bool = False) -> TransformerOutput:
         """Return the output with all hidden states, and attentions if they are wanted."""

@@ -11,13 +11,13 @@ from kdzoo.automata.baum_welch import baum_welch, expected_counts, objective, ra
 from kdzoo.automata.pfa import PFA
 from kdzoo.automata.trajectories import Trajectories
 from kdzoo.errors import DataError
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 
 SEQUENCES = [[0, 1, 0], [0, 1, 0], [], [1], [0, 1, 1, 0], [1, 0]]
 
 
 def soft_data(seed):
-    strings = Strings.of(SEQUENCES)
+    strings = TokenSequences.of(SEQUENCES)
     generator = torch.Generator().manual_seed(seed)
     probs = torch.rand(strings.n_points, 3, generator=generator, dtype=torch.float64)
     return Trajectories(strings, 3, next_probs=probs / probs.sum(1, keepdim=True))
@@ -42,7 +42,7 @@ def path_counts(pfa, sequence):
 @pytest.mark.parametrize("seed", range(3))
 def test_expected_counts_equal_the_sum_over_all_paths(seed):
     pfa = random_pfa_start(3, 3, seed)
-    found = expected_counts(pfa, trees_of(Strings.of(SEQUENCES), 3))
+    found = expected_counts(pfa, trees_of(TokenSequences.of(SEQUENCES), 3))
     parts = [path_counts(pfa, sequence) for sequence in SEQUENCES]
     starts, transitions, stops = (sum(part[i] for part in parts) for i in range(3))
     torch.testing.assert_close(found.starts, starts)
@@ -92,7 +92,7 @@ def test_soft_counts_are_parameters_times_derivatives(seed):
     soft=st.booleans(),
 )
 def test_the_objective_never_falls_and_zeros_stay(sequences, states, seed, soft):
-    strings = Strings.of(sequences)
+    strings = TokenSequences.of(sequences)
     generator = torch.Generator().manual_seed(seed)
     probs = torch.rand(strings.n_points, 4, generator=generator, dtype=torch.float64)
     data = Trajectories(strings, 4, next_probs=probs / probs.sum(1, keepdim=True)) if soft else strings
@@ -133,7 +133,7 @@ def test_early_stopping_returns_the_best_step():
 
 
 def test_weights_count_as_repetitions_and_float32_is_close():
-    strings = Strings.of([[0, 1], [1], []])
+    strings = TokenSequences.of([[0, 1], [1], []])
     repeated = strings.select(torch.tensor([0, 0, 0, 1, 2, 2]))
     start = random_pfa_start(3, 3, 0)
     weighted = baum_welch(start, strings, weights=torch.tensor([3.0, 1.0, 2.0]), max_iter=4).pfa
@@ -145,4 +145,4 @@ def test_weights_count_as_repetitions_and_float32_is_close():
 def test_impossible_strings_are_refused():
     start = PFA.from_parameters([1.0], [[[0.5]], [[0.0]]], [0.5])
     with pytest.raises(DataError, match="impossible"):
-        baum_welch(start, Strings.of([[0, 1]]))
+        baum_welch(start, TokenSequences.of([[0, 1]]))

@@ -12,13 +12,13 @@ from kdzoo.automata.compare import conditional_kl, distinguishing_string, kl, kl
 from kdzoo.automata.pfa import PFA
 from kdzoo.automata.queries import expected_length
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 from tests.reference.automata import random_parameters, string_prob, strings_up_to
 
 some = settings(max_examples=60, deadline=None, derandomize=True)
 seeds = st.integers(0, 10**6)
 LISTED = strings_up_to(2, 8)
-ALL = Strings.of(LISTED)
+ALL = TokenSequences.of(LISTED)
 SHORT = {"least_stop": 0.8}  # strings of more than 8 tokens have a probability below 1e-6
 LOOP = PFA.from_parameters([1], [[[0.5]], [[0.25]]], [0.25])
 
@@ -28,7 +28,7 @@ def random_pfa(states, n_tokens, seed, **options):
 
 
 def test_perplexity_is_per_symbol():
-    strings = Strings.of([[0, 1], [], [1]])
+    strings = TokenSequences.of([[0, 1], [], [1]])
     assert math.isclose(perplexity(PFA(vocab_size=3, states=4).log_prob(strings), strings), 3)
     by_hand = (0.25 * 0.5 * 0.25 * 0.25 * 0.25 * 0.25) ** (-1 / 6)
     assert math.isclose(perplexity(LOOP.log_prob(strings), strings), by_hand)
@@ -38,7 +38,7 @@ def test_perplexity_is_per_symbol():
 @pytest.mark.parametrize(("log_probs", "listed"), [(torch.zeros(2), [[0]]), (torch.zeros(0), [])])
 def test_perplexity_needs_one_number_for_each_string(log_probs, listed):
     with pytest.raises(DataError, match="log_probs must be"):
-        perplexity(log_probs, Strings.of(listed))
+        perplexity(log_probs, TokenSequences.of(listed))
 
 
 class TestPautomacScore:
@@ -110,7 +110,7 @@ class TestMonteCarloKL:
     @some
     def test_each_position_has_the_divergence_of_its_distributions(self, states, seed):
         p, q = random_pfa(states, 2, seed, density=0.7), random_pfa(3, 2, seed + 1)
-        input, _ = Strings.of(strings_up_to(2, 2)).inputs_and_targets(3)
+        input, _ = TokenSequences.of(strings_up_to(2, 2)).inputs_and_targets(3)
         log_p, log_q = p(input).numpy(), q(input).numpy()
         with np.errstate(invalid="ignore"):
             expected = np.where(np.isfinite(log_p), np.exp(log_p) * (log_p - log_q), 0).sum(-1)
@@ -119,7 +119,7 @@ class TestMonteCarloKL:
     def test_an_excluded_symbol_is_infinite(self):
         q = PFA.from_parameters([1], [[[0.5]], [[0]]], [0.5])
         assert conditional_kl(LOOP, q, torch.tensor([[2]])).tolist() == [[math.inf]]
-        assert kl_monte_carlo(LOOP, q, Strings.of([[0], []])).value == math.inf
+        assert kl_monte_carlo(LOOP, q, TokenSequences.of([[0], []])).value == math.inf
 
     def test_it_estimates_the_exact_divergence_and_its_own_error(self):
         p, q = (random_pfa(4, 2, seed, deterministic=True) for seed in (3, 8))
@@ -138,7 +138,7 @@ class TestMonteCarloKL:
 
     def test_one_string_is_too_few(self):
         with pytest.raises(DataError, match="at least 2 strings, got 1"):
-            kl_monte_carlo(LOOP, LOOP, Strings.of([[0]]))
+            kl_monte_carlo(LOOP, LOOP, TokenSequences.of([[0]]))
 
 
 class TestDistinguishingString:

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from kdzoo.automata.dfa import DFA, counterexample, equivalent, from_pfa, support
 from kdzoo.automata.pfa import PFA
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 from tests.reference.automata import random_parameters, strings_up_to
 
 some = settings(max_examples=100, deadline=None, derandomize=True)
 seeds = st.integers(0, 10**6)
 LISTED = strings_up_to(2, 8)
-ALL = Strings.of(LISTED)
+ALL = TokenSequences.of(LISTED)
 
 
 def random_dfa(states, seed):
@@ -28,7 +28,7 @@ def n_classes(dfa):
     reached = {dfa.start}
     for _ in range(dfa.states):
         reached |= {int(one) for state in reached for one in dfa.transitions[state]}
-    tests = Strings.of(strings_up_to(dfa.n_tokens, dfa.states))
+    tests = TokenSequences.of(strings_up_to(dfa.n_tokens, dfa.states))
     return len({tuple(DFA(dfa.transitions, dfa.accepting, state).accepts(tests).tolist()) for state in reached})
 
 
@@ -103,8 +103,8 @@ class TestFromPFA:
         # (ab)* ends after b; a second b and an end after a are noise
         step = [[[0, 0.6], [0, 0]], [[0.02, 0], [0.98, 0]]]
         pfa = PFA.from_parameters([1, 0], step, [0.38, 0.02])
-        noisy = Strings.of([[1], [0], [0, 1, 1, 0]])
-        regular = Strings.of([[], [0, 1], [0, 1, 0, 1]])
+        noisy = TokenSequences.of([[1], [0], [0, 1, 1, 0]])
+        regular = TokenSequences.of([[], [0, 1], [0, 1, 0, 1]])
         kept, everything = from_pfa(pfa), from_pfa(pfa, threshold=0.01)
         assert everything.accepts(noisy).all()
         assert everything.accepts(regular).all()
@@ -139,4 +139,4 @@ def test_tables_that_are_no_automaton_are_refused(table, accepting, start, messa
 
 def test_tokens_outside_the_alphabet_are_refused():
     with pytest.raises(DataError, match="string 0 has token 1"):
-        DFA([[0]], [True]).accepts(Strings.of([[1]]))
+        DFA([[0]], [True]).accepts(TokenSequences.of([[1]]))

@@ -8,7 +8,7 @@ from kdzoo.automata.pfa import PFA
 from kdzoo.automata.targets import embedded_reber, tomita
 from kdzoo.automata.trajectories import Trajectories
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 
 
 def teacher_of(truth, n, seed, *, noise=0.02, soft=True, turn=0):
@@ -102,7 +102,7 @@ def test_arrays_are_enough():
     sequences = [[0, 1] * (number % 3) for number in range(60)]
     hidden = [torch.tensor([[1.0], [-1.0]] * 4)[: len(one) + 1].numpy() for one in sequences]
     found = distill_states(sequences, hidden, states=2, em=False, held_out=0)
-    assert found.pfa.log_prob(Strings.of([[0, 1]])).exp().item() == pytest.approx(1 / 3, abs=0.1)
+    assert found.pfa.log_prob(TokenSequences.of([[0, 1]])).exp().item() == pytest.approx(1 / 3, abs=0.1)
     assert found.labels[1:4].tolist() in ([0, 1, 0], [1, 0, 1])  # the points of [0, 1]
 
 

@@ -16,7 +16,7 @@ from kdzoo.automata.prefix_tree import prefix_forest, prefix_tree
 from kdzoo.automata.spectral import hankel, spectral
 from kdzoo.automata.trajectories import Trajectories
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 
 STRINGS = st.lists(st.lists(st.integers(0, 2), max_size=6), min_size=1, max_size=8)
 PDFA = ([1.0, 0.0], [[[0.0, 0.7], [0.1, 0.0]], [[0.2, 0.0], [0.0, 0.5]]], [0.1, 0.4])
@@ -50,7 +50,7 @@ def test_nearest_is_the_least_distance_and_labels_have_no_gaps():
 @settings(max_examples=25, deadline=None)
 @given(sequences=STRINGS, seed=st.integers(0, 1000))
 def test_counts_follow_every_string_point_by_point(sequences, seed):
-    strings = Strings.of(sequences)
+    strings = TokenSequences.of(sequences)
     labels = torch.randint(0, 3, (strings.n_points,), generator=torch.Generator().manual_seed(seed))
     starts, edges, symbols, point = Counter(), Counter(), Counter(), 0
     for number, sequence in enumerate(sequences):
@@ -70,11 +70,11 @@ def test_counts_follow_every_string_point_by_point(sequences, seed):
         )
     pfa = found.to_pfa(0.1)
     assert torch.allclose(pfa.emissions.sum(1), torch.ones(3, dtype=torch.float64), atol=1e-12)
-    assert pfa.log_prob(Strings.of([[0, 1, 2], [2, 2]])).isfinite().all()
+    assert pfa.log_prob(TokenSequences.of([[0, 1, 2], [2, 2]])).isfinite().all()
 
 
 def test_frequencies_are_the_likeliest_parameters():
-    strings = Strings.of([[0, 1], [0], [1, 1, 1]])
+    strings = TokenSequences.of([[0, 1], [0], [1, 1, 1]])
     seen = Trajectories(strings, 3, torch.zeros(strings.n_points, 1))
     pfa = count(seen, torch.zeros(strings.n_points, dtype=torch.int64)).to_pfa()
     assert pfa.emissions[0].tolist() == pytest.approx([2 / 9, 4 / 9, 3 / 9])
@@ -97,7 +97,7 @@ def test_merging_all_edges_keeps_their_sum():
 @settings(max_examples=30, deadline=None)
 @given(sequences=STRINGS, most=st.integers(1, 20))
 def test_every_prefix_is_one_node_with_its_weight(sequences, most):
-    strings = Strings.of(sequences)
+    strings = TokenSequences.of(sequences)
     prefixes = Counter(tuple(one[:length]) for one in sequences for length in range(len(one) + 1))
     tree = prefix_tree(strings)
     token = {node: token for layer in tree.groups for token, first, end in layer for node in range(first, end)}
@@ -141,25 +141,25 @@ def reference_ngram(sequences, order, vocab):
 @settings(max_examples=25, deadline=None)
 @given(sequences=STRINGS, tests=STRINGS, order=st.integers(1, 4))
 def test_ngrams_equal_their_definition(sequences, tests, order):
-    model = ngram(Strings.of(sequences), order, 4)
+    model = ngram(TokenSequences.of(sequences), order, 4)
     probability = reference_ngram(sequences, order, 4)
     for sequence in tests:
         history, wanted = ["^"], 0.0
         for symbol in [*sequence, 3]:
             wanted += math.log(probability(history, symbol))
             history.append(symbol)
-        strings = Strings.of([sequence])
+        strings = TokenSequences.of([sequence])
         assert float(model.log_prob(strings)) == pytest.approx(wanted, rel=1e-9)
         assert float(model.to_pfa().log_prob(strings)) == pytest.approx(wanted, rel=1e-9)
 
 
 def test_ngram_steps_give_the_same_predictions_as_its_automaton():
-    model = ngram(Strings.of([[0, 1, 1], [1], []]), 3, 3)
+    model = ngram(TokenSequences.of([[0, 1, 1], [1], []]), 3, 3)
     pfa, tokens = model.to_pfa(), torch.tensor([0, 1])
     state, belief = model.step(model.start(2), tokens), pfa.step(pfa.start(2), tokens)
     torch.testing.assert_close(model.next_log_probs(state), pfa.next_log_probs(belief))
     with pytest.raises(ConfigError, match="order must be less with 3 symbols, got 60"):
-        ngram(Strings.of([[0]]), 60, 3)
+        ngram(TokenSequences.of([[0]]), 60, 3)
 
 
 # Spectral learning
@@ -170,7 +170,7 @@ def test_the_rank_of_a_deterministic_automaton_gives_it_back(kind):
     truth = PFA.from_parameters(*PDFA)
     strings = truth.sample(20000, seed=0, max_length=200)
     model = hankel(strings, 3, kind=kind, basis=60, max_length=3).automaton(2, floor=0.0)
-    tests = Strings.of([[], [0], [0, 0], [0, 1, 1], [1, 0, 0, 0]])
+    tests = TokenSequences.of([[], [0], [0, 0], [0, 1, 1], [1, 0, 0, 0]])
     torch.testing.assert_close(model.weight(tests), truth.log_prob(tests).exp(), atol=4e-3, rtol=0.05)
     torch.testing.assert_close(model.log_prob(tests), truth.log_prob(tests), atol=0.05, rtol=0.02)
 
@@ -199,4 +199,4 @@ def test_alergia_finds_a_deterministic_automaton():
     assert float((truth.log_prob(fresh) - model.log_prob(fresh)).sum() / fresh.n_points) < 5e-3
     assert model.states <= 10
     with pytest.raises(DataError, match="token 2"):
-        alergia(Strings.of([[2]]), 3)
+        alergia(TokenSequences.of([[2]]), 3)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kdzoo.automata import forward
 from kdzoo.automata.forward import advance, layers, log_prob, normalise, scaled_forward
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 from tests.reference.automata import random_parameters, string_prob
 
 lists = st.lists(st.lists(st.integers(0, 2), max_size=6), min_size=1, max_size=7)
@@ -22,7 +22,7 @@ def tensors(parameters):
 @given(lists)
 @some
 def test_each_point_is_in_one_layer_after_its_source(listed):
-    trellis = layers(Strings.of(listed))
+    trellis = layers(TokenSequences.of(listed))
     assert len(trellis) == 1 + max(map(len, listed))
     for depth, layer in enumerate(trellis):
         numbers = layer.string.tolist()
@@ -42,13 +42,15 @@ def test_log_probabilities_are_those_of_the_plain_recursion(listed, states, seed
     parameters = random_parameters(states, 3, seed, density=0.7)
     with np.errstate(divide="ignore"):
         expected = np.log([string_prob(*parameters, one) for one in listed])
-    np.testing.assert_allclose(log_prob(*tensors(parameters), Strings.of(listed)), expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(
+        log_prob(*tensors(parameters), TokenSequences.of(listed)), expected, rtol=1e-12, atol=1e-12
+    )
 
 
 def test_chunks_do_not_change_the_result(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     lengths = torch.randint(0, 9, (50,), generator=generator)
-    strings = Strings(torch.randint(0, 3, (int(lengths.sum()),), generator=generator), lengths)
+    strings = TokenSequences(torch.randint(0, 3, (int(lengths.sum()),), generator=generator), lengths)
     parameters = tensors(random_parameters(4, 3, 1))
     whole = log_prob(*parameters, strings)
     monkeypatch.setattr(forward, "CELLS", 12)
@@ -60,7 +62,7 @@ def test_chunks_do_not_change_the_result(monkeypatch):
 @some
 def test_beliefs_are_distributions_and_scales_their_probabilities(listed, states, seed):
     initial, transitions, _ = parameters = random_parameters(states, 3, seed, density=0.8)
-    trellis = layers(Strings.of(listed))
+    trellis = layers(TokenSequences.of(listed))
     ones = np.ones(states)
     for depth, (layer, (belief, scale)) in enumerate(
         zip(trellis, scaled_forward(*tensors(parameters[:2]), trellis), strict=True)
@@ -92,4 +94,4 @@ def test_rows_of_zeros_stay_zeros():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_precision_is_that_of_the_parameters(dtype):
     parameters = (one.to(dtype) for one in tensors(random_parameters(3, 2, 0)))
-    assert log_prob(*parameters, Strings.of([[0, 1], []])).dtype == dtype
+    assert log_prob(*parameters, TokenSequences.of([[0, 1], []])).dtype == dtype

@@ -10,13 +10,13 @@ import torch
 from kdzoo.automata import Trajectories
 from kdzoo.automata.distill import distill
 from kdzoo.automata.learned_states import learned_states
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 
 
 @pytest.fixture(scope="module")
 def seen() -> Trajectories:
-    """Strings 0220 and 1221 of a teacher whose hidden vectors say nothing; the first token counts at the end only."""
-    strings = Strings.of([[number % 2, 2, 2, number % 2] for number in range(80)])
+    """TokenSequences 0220 and 1221 of a teacher whose hidden vectors say nothing; the first token counts at the end only."""
+    strings = TokenSequences.of([[number % 2, 2, 2, number % 2] for number in range(80)])
     symbols = torch.tensor([[a, 2, 2, a, 3] for a in strings.tokens[strings.starts].tolist()])
     probs = torch.nn.functional.one_hot(symbols, 4).double()
     probs[:, 0] = torch.tensor([0.5, 0.5, 0, 0])

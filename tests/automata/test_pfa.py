@@ -12,7 +12,7 @@ from kdzoo.automata.pfa import PFA
 from kdzoo.core.batch import IGNORE
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.text.language_model import LanguageModel, sample, stepwise_trace, string_log_probs
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 from tests.reference.automata import path_probs, random_parameters, string_prob, strings_up_to
 
 some = settings(max_examples=60, deadline=None, derandomize=True)
@@ -27,7 +27,7 @@ class TestParameters:
     def test_a_new_automaton_is_uniform(self):
         pfa = PFA(vocab_size=4, states=3)
         assert (pfa.states, pfa.n_tokens, pfa.vocab_size) == (3, 3, 4)
-        log_probs = pfa.log_prob(Strings.of([[], [2], [0, 1]]))
+        log_probs = pfa.log_prob(TokenSequences.of([[], [2], [0, 1]]))
         torch.testing.assert_close(log_probs, -torch.tensor([1.0, 2.0, 3.0]).double() * math.log(4))
 
     def test_they_are_kept_exactly_and_copied(self):
@@ -126,26 +126,26 @@ class TestLogProb:
         parameters = random_parameters(states, n_tokens, seed, density=density)
         listed = strings_up_to(n_tokens, 3)
         expected = [sum(path_probs(*parameters, one).values()) for one in listed]
-        probs = PFA.from_parameters(*parameters).log_prob(Strings.of(listed)).exp()
+        probs = PFA.from_parameters(*parameters).log_prob(TokenSequences.of(listed)).exp()
         np.testing.assert_allclose(probs, expected, rtol=1e-12, atol=1e-15)
 
     def test_impossible_strings_get_minus_infinity_and_no_nan(self):
         pfa = PFA.from_parameters([1, 0], [[[0, 0.5], [0, 0]], [[0, 0], [0.5, 0]]], [0.5, 0.5])
-        log_probs = pfa.log_prob(Strings.of([[0], [0, 0], [1, 0, 1], [0, 1]]))
+        log_probs = pfa.log_prob(TokenSequences.of([[0], [0, 0], [1, 0, 1], [0, 1]]))
         assert log_probs.tolist() == [math.log(0.25), -math.inf, -math.inf, math.log(0.125)]
 
     def test_long_strings_stay_finite(self):
         pfa = PFA(vocab_size=3, states=2)
-        strings = Strings.of([torch.zeros(10_000, dtype=torch.int64), [1]])
+        strings = TokenSequences.of([torch.zeros(10_000, dtype=torch.int64), [1]])
         expected = [-10_001 * math.log(3), -2 * math.log(3)]
         np.testing.assert_allclose(pfa.log_prob(strings), expected, rtol=1e-12)
 
     def test_no_strings_have_no_log_probabilities(self):
-        assert PFA(3).log_prob(Strings.of([])).shape == (0,)
+        assert PFA(3).log_prob(TokenSequences.of([])).shape == (0,)
 
     def test_tokens_outside_the_alphabet_are_refused(self):
         with pytest.raises(DataError, match="string 1 has token 2 at position 0"):
-            PFA(vocab_size=3).log_prob(Strings.of([[1], [2]]))
+            PFA(vocab_size=3).log_prob(TokenSequences.of([[1], [2]]))
 
 
 class TestLanguageModel:
@@ -158,7 +158,7 @@ class TestLanguageModel:
         initial, transitions, stop = random_parameters(states, 2, seed, density=density)
         pfa = PFA.from_parameters(initial, transitions, stop)
         prefixes = strings_up_to(2, 3)
-        input, _ = Strings.of(prefixes).inputs_and_targets(3)
+        input, _ = TokenSequences.of(prefixes).inputs_and_targets(3)
         log_probs = pfa(input)
         assert log_probs.dtype == torch.float64
         assert not log_probs.isnan().any()
@@ -174,7 +174,7 @@ class TestLanguageModel:
     @some
     def test_the_chain_rule_gives_the_log_probability(self, seed):
         pfa = random_pfa(seed=seed, density=0.5)
-        strings = Strings.of(strings_up_to(3, 3))
+        strings = TokenSequences.of(strings_up_to(3, 3))
         input, target = strings.inputs_and_targets(4)
         chosen = pfa(input).gather(-1, target.clamp(min=0)[..., None]).squeeze(-1)
         torch.testing.assert_close(chosen.masked_fill(target == IGNORE, 0).sum(1), pfa.log_prob(strings))
@@ -188,7 +188,7 @@ class TestLanguageModel:
 
     def test_stepping_is_tracing(self):
         pfa = random_pfa(density=0.5)
-        input, _ = Strings.of([[0, 1, 2], [2, 2, 0]]).inputs_and_targets(4)
+        input, _ = TokenSequences.of([[0, 1, 2], [2, 2, 0]]).inputs_and_targets(4)
         for own, stepwise in zip(pfa.trace(input), stepwise_trace(pfa, input), strict=True):
             assert torch.equal(own, stepwise)
 
@@ -205,7 +205,7 @@ class TestSample:
         drawn = pfa.sample(n, seed=1, max_length=1000)
         listed = strings_up_to(2, 2)
         counts = np.array([drawn.to_lists().count(one) for one in listed])
-        probs = pfa.log_prob(Strings.of(listed)).exp().numpy()
+        probs = pfa.log_prob(TokenSequences.of(listed)).exp().numpy()
         assert (np.abs(counts - n * probs) < 4.5 * np.sqrt(n * probs * (1 - probs))).all()
         assert counts.min() > 100
 

@@ -26,7 +26,7 @@ from kdzoo.automata.queries import (
     viterbi,
 )
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 from tests.reference.automata import path_probs, random_parameters, string_prob, strings_up_to
 
 few = settings(max_examples=15, deadline=None, derandomize=True)
@@ -35,7 +35,7 @@ many = settings(max_examples=200, deadline=None, derandomize=True)
 seeds = st.integers(0, 10**6)
 SHORT = {"least_stop": 0.8}  # strings of more than 8 tokens have a probability below 1e-6
 LISTED = strings_up_to(2, 8)
-ALL = Strings.of(LISTED)
+ALL = TokenSequences.of(LISTED)
 LEAK = PFA.from_parameters([1, 0], [[[0.25, 0.25], [0, 1]]], [0.5, 0])  # state 1 never ends
 
 
@@ -112,7 +112,7 @@ class TestParts:
         initial, transitions, stop = random_parameters(states, 2, seed, density=density)
         listed = strings_up_to(2, 4)
         expected = [string_prob(initial, transitions, np.ones(states), one) for one in listed]
-        probs = prefix_log_prob(PFA.from_parameters(initial, transitions, stop), Strings.of(listed)).exp()
+        probs = prefix_log_prob(PFA.from_parameters(initial, transitions, stop), TokenSequences.of(listed)).exp()
         np.testing.assert_allclose(probs, expected, rtol=1e-12, atol=1e-15)
 
     @given(st.integers(1, 3), seeds)
@@ -122,23 +122,23 @@ class TestParts:
         probs = pfa.log_prob(ALL).exp().numpy()
         patterns = [*strings_up_to(2, 3), [0, 1, 0, 1], [0, 0, 1, 0, 0]]
         counts = np.array([[occurrences(pattern, string) for string in LISTED] for pattern in patterns])
-        np.testing.assert_allclose(infix_expectation(pfa, Strings.of(patterns)), counts @ probs, atol=2e-5)
-        np.testing.assert_allclose(infix_probability(pfa, Strings.of(patterns)), (counts > 0) @ probs, atol=2e-5)
+        np.testing.assert_allclose(infix_expectation(pfa, TokenSequences.of(patterns)), counts @ probs, atol=2e-5)
+        np.testing.assert_allclose(infix_probability(pfa, TokenSequences.of(patterns)), (counts > 0) @ probs, atol=2e-5)
 
     def test_states_that_no_string_reaches_do_not_matter(self):
         pfa = PFA.from_parameters([1, 0], [[[0.5, 0], [0, 1]]], [0.5, 0])
-        assert math.isclose(infix_probability(pfa, Strings.of([[0, 0]])), 0.25)
-        assert math.isclose(infix_expectation(pfa, Strings.of([[0, 0]])), 0.5)
+        assert math.isclose(infix_probability(pfa, TokenSequences.of([[0, 0]])), 0.25)
+        assert math.isclose(infix_expectation(pfa, TokenSequences.of([[0, 0]])), 0.5)
 
     @pytest.mark.parametrize("query", [infix_expectation, infix_probability])
     def test_strings_that_never_end_are_refused(self, query):
         with pytest.raises(ConfigError, match="a string that reaches state 1 never ends"):
-            query(LEAK, Strings.of([[0]]))
+            query(LEAK, TokenSequences.of([[0]]))
 
     @pytest.mark.parametrize("query", [prefix_log_prob, infix_expectation, infix_probability, viterbi])
     def test_tokens_outside_the_alphabet_are_refused(self, query):
         with pytest.raises(DataError, match="string 0 has token 2"):
-            query(PFA(vocab_size=3), Strings.of([[2]]))
+            query(PFA(vocab_size=3), TokenSequences.of([[2]]))
 
 
 class TestViterbi:
@@ -147,7 +147,7 @@ class TestViterbi:
     def test_no_path_is_likelier(self, states, seed, density):
         parameters = random_parameters(states, 2, seed, density=density)
         listed = strings_up_to(2, 4)
-        strings = Strings.of(listed)
+        strings = TokenSequences.of(listed)
         paths = viterbi(PFA.from_parameters(*parameters), strings)
         for string, root, log_prob in zip(listed, strings.roots().tolist(), paths.log_prob.tolist(), strict=True):
             found = tuple(paths.states[root : root + len(string) + 1].tolist())

@@ -12,12 +12,12 @@ from kdzoo.automata.pfa import PFA
 from kdzoo.automata.queries import consistent, reachable, terminating, total_mass
 from kdzoo.automata.simplify import determinise, minimise, trim
 from kdzoo.errors import ConfigError
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 from tests.reference.automata import random_parameters, strings_up_to
 
 some = settings(max_examples=60, deadline=None, derandomize=True)
 seeds = st.integers(0, 10**6)
-STRINGS = Strings.of(strings_up_to(2, 6))
+STRINGS = TokenSequences.of(strings_up_to(2, 6))
 
 
 def random_pfa(states, n_tokens, seed, **options):
@@ -96,7 +96,7 @@ class TestMinimise:
         step[0, 3, 3] = 0
         same = minimise(PFA.from_parameters([1, 0, 0, 0, 0], step, [0, 0, 0, 1, 1]))
         assert same.states == 3
-        assert same.log_prob(Strings.of([[0, 0], [1, 0], [0, 1]])).exp().tolist() == [0.5, 0.5, 0]
+        assert same.log_prob(TokenSequences.of([[0, 0], [1, 0], [0, 1]])).exp().tolist() == [0.5, 0.5, 0]
 
     def test_the_tolerance_decides(self):
         pfa = PFA.from_parameters([1, 0], [[[0, 0.5], [0.51, 0]]], [0.5, 0.49])

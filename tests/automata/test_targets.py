@@ -18,7 +18,7 @@ from kdzoo.automata.targets import (
     uhl,
 )
 from kdzoo.errors import ConfigError
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 
 WORDS = [word for n in range(11) for word in itertools.product((0, 1), repeat=n)]
 IN_TOMITA = {
@@ -56,7 +56,7 @@ def reber(rng):
 @pytest.mark.parametrize("language", range(1, 8))
 def test_tomita_is_the_language_that_its_description_says(language):
     expected = torch.tensor([bool(IN_TOMITA[language]("".join(map(str, word)))) for word in WORDS])
-    strings = Strings.of(WORDS)
+    strings = TokenSequences.of(WORDS)
     assert torch.equal(tomita_dfa(language).accepts(strings), expected)
     assert torch.equal(tomita(language).log_prob(strings).isfinite(), expected)
 
@@ -73,7 +73,7 @@ def test_tomita_automata_are_minimal_and_stop_as_told(language):
 def test_reber_gives_every_string_its_probability():
     rng = np.random.default_rng(0)
     drawn = [reber(rng) for _ in range(200)]
-    strings = Strings.of([[REBER_SYMBOLS.index(letter) for letter in word] for word, _ in drawn])
+    strings = TokenSequences.of([[REBER_SYMBOLS.index(letter) for letter in word] for word, _ in drawn])
     expected = torch.tensor([probability for _, probability in drawn], dtype=torch.float64)
     torch.testing.assert_close(embedded_reber().log_prob(strings), expected.log(), rtol=1e-13, atol=0)
 
@@ -87,7 +87,7 @@ def test_reber_has_twenty_states_that_all_differ():
     ends = {tuple(string[start:]) for string in tokens.to_lists() for start in range(len(string) + 1)}
     values = torch.stack(
         [
-            type(pfa).from_parameters(row, pfa.transitions, pfa.stop).log_prob(Strings.of(sorted(ends)))
+            type(pfa).from_parameters(row, pfa.transitions, pfa.stop).log_prob(TokenSequences.of(sorted(ends)))
             for row in torch.eye(20, dtype=torch.float64)
         ]
     )
@@ -96,7 +96,7 @@ def test_reber_has_twenty_states_that_all_differ():
 
 def test_reber_rejects_another_second_last_letter():
     words = [[REBER_SYMBOLS.index(letter) for letter in word] for word in ("BTBPVVEPE", "BPBPVVETE", "BPBPVVEPE", "")]
-    assert embedded_reber().log_prob(Strings.of(words)).isfinite().tolist() == [False, False, True, False]
+    assert embedded_reber().log_prob(TokenSequences.of(words)).isfinite().tolist() == [False, False, True, False]
 
 
 @pytest.mark.parametrize("language", [1, 2, 3])

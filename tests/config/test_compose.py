@@ -30,9 +30,9 @@ BUILT = [(path, node) for path in FILES for node in nodes(yaml.safe_load(path.re
 IDS = [f"{path.parent.name}/{path.stem}" for path, _ in BUILT]
 SIZED = {
     "teacher": {"hidden", "channels", "depth", "width"},
-    "learner": {"hidden", "kernel_size", "padding", "norm", "activation", "pooling", "init"},
+    "inner_network": {"hidden", "kernel_size", "padding", "norm", "activation", "pooling", "init"},
 }
-"""Teachers are larger than the defaults of the class that they share with students; learners are papers' networks."""
+"""Teachers are larger than the defaults of the class that they share with students; inner_networks are papers' networks."""
 NO_ARGUMENTS = {*validate.HYDRA_KEYS, "defaults"}
 OWN_DEFAULTS = {
     ("digits", "batch_size"): "a small data set",

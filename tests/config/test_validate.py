@@ -178,7 +178,11 @@ def test_a_key_that_is_only_in_the_signature_may_be_set(monkeypatch):
 
 
 def test_a_mapping_may_bring_keys_that_the_file_lacks():
-    for key in ("distiller.loss_weights={z1:0.5}", "untaught={warmup:0.5}", "teacher_training.data={train_size:100}"):
+    for key in (
+        "distiller.loss_weights={z1:0.5}",
+        "teacher_free={warmup:0.5}",
+        "teacher_training.data={train_size:100}",
+    ):
         result = check(f"distiller=semi_auxiliary {key}")
         assert result.mistakes == []
         assert result.overrides == ["distiller=semi_auxiliary", f"++{key}"]

@@ -118,7 +118,7 @@ def test_plain_lightning_with_pairs():
     assert not torch.equal(student.weight, started)
     assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
     assert not any(module.training for module in teacher.modules())
-    terms = distiller.rehearse({"input": inputs, "target": targets})
+    terms = distiller.dry_run({"input": inputs, "target": targets})
     assert run.callback_metrics["val/soft"].item() == pytest.approx(terms["soft"].mean().item(), rel=1e-5)
     total_loss = 0.9 * terms["soft"].mean() + 0.1 * terms["hard"].mean()
     assert run.callback_metrics["val/loss"].item() == pytest.approx(total_loss.item(), rel=1e-5)
@@ -203,7 +203,7 @@ class Free(Distiller):
 def test_weights_of_terms_that_are_known_late():
     student, teacher = models()
     with pytest.raises(ConfigError, match=r"loss_weights.gpa is no term.*\['gap'\]"):
-        Free(student, teacher, loss_weights={"gpa": 1.0}).rehearse({"input": torch.randn(2, 4)})
+        Free(student, teacher, loss_weights={"gpa": 1.0}).dry_run({"input": torch.randn(2, 4)})
 
 
 def test_a_teacher_is_needed_and_must_be_another_module():

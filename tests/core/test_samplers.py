@@ -10,7 +10,7 @@ from kdzoo.core.samplers import EpochBatches
 from kdzoo.errors import ConfigError
 
 
-def plain(batches):
+def to_container(batches):
     return [(epoch, indices.tolist()) for epoch, indices in batches]
 
 
@@ -19,7 +19,7 @@ def stream(sampler, epochs):
     seen = []
     for epoch in range(epochs):
         sampler.set_epoch(epoch)
-        seen += plain(sampler)
+        seen += to_container(sampler)
     return seen
 
 
@@ -27,7 +27,7 @@ def stream(sampler, epochs):
 def test_every_index_exactly_once_per_epoch(n, batch_size, seed, epoch, shuffle):
     sampler = EpochBatches(n, batch_size, seed, shuffle)
     sampler.set_epoch(epoch)
-    batches = plain(sampler)
+    batches = to_container(sampler)
     assert len(batches) == len(sampler)
     assert {number for number, _ in batches} == {epoch}
     assert sorted(itertools.chain.from_iterable(rows for _, rows in batches)) == list(range(n))
@@ -40,7 +40,7 @@ def test_drop_last_leaves_whole_batches(n, batch_size):
         with pytest.raises(ConfigError, match="the train set has 0 batches"):
             EpochBatches(n, batch_size, 0, drop_last=True)
         return
-    batches = plain(EpochBatches(n, batch_size, 0, drop_last=True))
+    batches = to_container(EpochBatches(n, batch_size, 0, drop_last=True))
     assert [len(rows) for _, rows in batches] == [batch_size] * (n // batch_size)
 
 
@@ -48,8 +48,8 @@ def test_drop_last_leaves_whole_batches(n, batch_size):
 def test_ranks_partition_the_batches_of_one_process(data, world_size, drop_last):
     n = data.draw(st.integers(world_size, 60))
     batch_size = data.draw(st.integers(world_size, n))
-    single = plain(EpochBatches(n, batch_size, 3, drop_last=drop_last))
-    ranks = [plain(EpochBatches(n, batch_size, 3, True, drop_last, r, world_size)) for r in range(world_size)]
+    single = to_container(EpochBatches(n, batch_size, 3, drop_last=drop_last))
+    ranks = [to_container(EpochBatches(n, batch_size, 3, True, drop_last, r, world_size)) for r in range(world_size)]
     kept = [rows for _, rows in single if len(rows) >= world_size]
     joined = [list(itertools.chain.from_iterable(rows for _, rows in step)) for step in zip(*ranks, strict=True)]
     assert joined == kept
@@ -71,10 +71,10 @@ def test_resume_equals_the_tail_for_every_position_and_both_orders(n, batch_size
         iterator = iter(sampler)
         if not epoch_first:
             sampler.set_epoch(first)
-        seen = plain(iterator)
+        seen = to_container(iterator)
         for epoch in range(first + 1, epochs):
             sampler.set_epoch(epoch)
-            seen += plain(sampler)
+            seen += to_container(sampler)
         assert seen == whole[done:]
 
 
@@ -89,7 +89,7 @@ def test_start_is_reset_at_the_end_of_the_resumed_epoch_only():
     sampler.start = 3
     sampler.set_epoch(4)
     assert sampler.start == 3
-    assert len(plain(sampler)) == 2
+    assert len(to_container(sampler)) == 2
     assert sampler.start == 0
 
 
@@ -99,7 +99,7 @@ def test_an_iterator_that_was_thrown_away_does_not_use_up_the_start():
     sampler.set_position(8)
     whole = stream(EpochBatches(10, 2, 0), 2)
     next(iter(sampler))
-    assert plain(sampler) == whole[8:]
+    assert to_container(sampler) == whole[8:]
 
 
 def test_a_resumed_epoch_that_is_left_early_does_not_shorten_the_next():
@@ -107,35 +107,35 @@ def test_a_resumed_epoch_that_is_left_early_does_not_shorten_the_next():
     sampler = EpochBatches(20, 2, 0)
     sampler.set_position(7, per_epoch=5)
     assert (sampler.epoch, sampler.start) == (1, 2)
-    assert len(plain(itertools.islice(sampler, 3))) == 3
+    assert len(to_container(itertools.islice(sampler, 3))) == 3
     sampler.set_epoch(2)
-    assert len(plain(sampler)) == 10
+    assert len(to_container(sampler)) == 10
 
 
 def test_epochs_and_seeds_differ_and_ints_repeat():
     first, second = stream(EpochBatches(30, 30, 0), 2)
     assert first[1] != second[1]
-    assert plain(EpochBatches(30, 30, 1)) != plain(EpochBatches(30, 30, 0))
+    assert to_container(EpochBatches(30, 30, 1)) != to_container(EpochBatches(30, 30, 0))
     assert stream(EpochBatches(30, 7, 0), 2) == stream(EpochBatches(30, 7, 0), 2)
 
 
 def test_global_random_state_is_untouched():
     before = torch.get_rng_state()
-    plain(EpochBatches(30, 7, 0))
+    to_container(EpochBatches(30, 7, 0))
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_set_share_moves_the_sampler_to_another_world():
     sampler = EpochBatches(9, 4, 0, shuffle=False)
     sampler.set_share(1, 2)
-    assert plain(sampler) == [(0, [2, 3]), (0, [6, 7])]  # the last batch [8] is smaller than the world
+    assert to_container(sampler) == [(0, [2, 3]), (0, [6, 7])]  # the last batch [8] is smaller than the world
     assert len(sampler) == 2
 
 
 def test_whole_batches_go_to_every_rank():
     sampler = EpochBatches(9, 4, 0, shuffle=False, whole=True)
     sampler.set_share(1, 2)
-    assert plain(sampler) == [(0, [0, 1, 2, 3]), (0, [4, 5, 6, 7])]
+    assert to_container(sampler) == [(0, [0, 1, 2, 3]), (0, [4, 5, 6, 7])]
     assert (sampler.share(4), sampler.share(5)) == (slice(2, 4), slice(2, 5))
 
 

@@ -1,4 +1,4 @@
-"""Strings from files: PAutomaC's, a user's own, and the text of tiny Shakespeare."""
+"""TokenSequences from files: PAutomaC's, a user's own, and the text of tiny Shakespeare."""
 
 import hashlib
 import io
@@ -9,10 +9,10 @@ import torch
 
 from kdzoo.automata.exchange import write_model, write_solution, write_strings
 from kdzoo.automata.targets import random_pnfa
-from kdzoo.data import IGNORE, PAutomaC, StringFiles, TinyShakespeare
+from kdzoo.data import IGNORE, PAutomaC, TinyShakespeare, TokenSequenceFiles
 from kdzoo.data.sequences.tinyshakespeare import cut, tokenise
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.text.token_sequences import Strings, strings_of
+from kdzoo.text.token_sequences import TokenSequences, token_sequences_of
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def written(folder, **texts):
 
 def test_files_of_integers(tmp_path):
     files = written(tmp_path, train="0 2 1\n\n2 2\n0 10\n", test="1 007\n\n")
-    data = ready(StringFiles(**files, val_size=0, batch_size=2))
+    data = ready(TokenSequenceFiles(**files, val_size=0, batch_size=2))
     assert data.corpus.train.to_lists() == [[0, 2, 1], [], [2, 2], [0, 10]]
     assert data.corpus.test.to_lists() == [[1, 7], []]
     assert data.sizes["vocab_size"] == 12
@@ -94,7 +94,7 @@ def test_files_of_integers(tmp_path):
 
 def test_files_of_words(tmp_path):
     files = written(tmp_path, train="open read close\nopen close\n", test="read\n")
-    data = ready(StringFiles(**files, val_size=0, batch_size=2))
+    data = ready(TokenSequenceFiles(**files, val_size=0, batch_size=2))
     assert data.symbols == ("close", "open", "read")
     assert data.corpus.train.to_lists() == [[1, 2, 0], [1, 0]]
     assert data.corpus.test.to_lists() == [[2]]
@@ -103,7 +103,9 @@ def test_files_of_words(tmp_path):
 def test_parts_of_files_do_not_depend_on_the_seed(tmp_path):
     text = "".join(f"{i}\n" for i in range(40))
     files = written(tmp_path, train=text, test=text)
-    first, second = (ready(StringFiles(**files, val_size=0.25, train_size=20, seed=s, batch_size=4)) for s in (0, 1))
+    first, second = (
+        ready(TokenSequenceFiles(**files, val_size=0.25, train_size=20, seed=s, batch_size=4)) for s in (0, 1)
+    )
     assert first.corpus.val.to_lists() == second.corpus.val.to_lists()
     train, val = first.corpus.train.tokens.tolist(), first.corpus.val.tokens.tolist()
     assert (len(train), len(val), len(set(train + val))) == (20, 10, 30)
@@ -112,11 +114,11 @@ def test_parts_of_files_do_not_depend_on_the_seed(tmp_path):
 def test_bad_files_of_strings(tmp_path):
     files = written(tmp_path, train="0 1\n", test="0\n\n1 2\n")
     with pytest.raises(DataError, match="test, line 3 has the token '2'; allowed: the 2 of the training file"):
-        StringFiles(**files, val_size=0).setup()
+        TokenSequenceFiles(**files, val_size=0).setup()
     with pytest.raises(DataError, match="absent does not exist; allowed: a text file"):
-        StringFiles(train_file=tmp_path / "absent", test_file=tmp_path / "test").setup()
+        TokenSequenceFiles(train_file=tmp_path / "absent", test_file=tmp_path / "test").setup()
     with pytest.raises(ConfigError, match="val_size=1 takes 1 of 1 samples"):
-        StringFiles(**files, val_size=1).setup()
+        TokenSequenceFiles(**files, val_size=1).setup()
 
 
 TEXT = "To be, or not to be\n" * 10
@@ -131,7 +133,7 @@ def test_shakespeare_in_small(tmp_path):
     assert "".join(data.symbols[token] for part in parts for token in part.tokens.tolist()) == TEXT
     (batch,) = data.test_dataloader()
     assert batch["target"][0, -1] == IGNORE
-    assert strings_of(batch).to_lists() == data.corpus.test.to_lists()
+    assert token_sequences_of(batch).to_lists() == data.corpus.test.to_lists()
     first = ready(TinyShakespeare(root=tmp_path, chunk_length=50, batch_size=2, train_size=2)).corpus.train
     assert first.to_lists() == data.corpus.train.to_lists()[:2]
 
@@ -168,4 +170,4 @@ def test_real_shakespeare(real_root):
     assert data.sizes["vocab_size"] == 66
     assert sum(len(part.tokens) for part in (data.corpus.train, data.corpus.val, data.corpus.test)) == 1_115_394
     assert len(data.corpus.train.tokens) == 1_003_854
-    assert isinstance(data.corpus.train, Strings)
+    assert isinstance(data.corpus.train, TokenSequences)

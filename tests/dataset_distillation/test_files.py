@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from kdzoo.data import MNIST
-from kdzoo.dataset_distillation import Learner, SyntheticSet
+from kdzoo.dataset_distillation import InnerNetwork, SyntheticSet
 from kdzoo.dataset_distillation.files import Distilled, read, write, write_npz
 from kdzoo.dataset_distillation.inner_network import HELD_OUT
 from kdzoo.dataset_distillation.protocols import protocol_matrix
@@ -30,12 +30,12 @@ some = settings(max_examples=150, deadline=None, derandomize=True)
 
 def made(**options):
     torch.manual_seed(0)
-    learners = {
-        "linear": Learner(nn.Sequential(nn.Flatten(), nn.Linear(6, 3))),
-        "deep": Learner(nn.Sequential(nn.Flatten(), nn.Linear(6, 4), nn.LayerNorm(4), nn.Linear(4, 3)), fixed=5),
+    inner_networks = {
+        "linear": InnerNetwork(nn.Sequential(nn.Flatten(), nn.Linear(6, 3))),
+        "deep": InnerNetwork(nn.Sequential(nn.Flatten(), nn.Linear(6, 4), nn.LayerNorm(4), nn.Linear(4, 3)), fixed=5),
     }
     settings = {"in_shape": (1, 2, 3), "num_classes": 3, "steps": 4, "step_sizes": "shared", "optimizer": "momentum"}
-    few = SyntheticSet(learner=learners, **settings | options)
+    few = SyntheticSet(inner_network=inner_networks, **settings | options)
     few.step_sizes["deep"].data.fill_(0.3)
     return few
 
@@ -51,8 +51,8 @@ def tensors(content):
     """Return all tensors of what was read, by name."""
     found = {"images": content.images, "labels": content.labels}
     found |= {f"step_sizes.{name}": sizes for name, sizes in content.step_sizes.items()}
-    for learner, start in content.initial_weights.items():
-        found |= {f"initial_weights.{learner}.{name}": weights for name, weights in start.items()}
+    for inner_network, start in content.initial_weights.items():
+        found |= {f"initial_weights.{inner_network}.{name}": weights for name, weights in start.items()}
     return found
 
 
@@ -78,7 +78,7 @@ def test_everything_comes_back_from_every_file(tmp_path):
         assert content.step_sizes["linear"].tolist() == pytest.approx([0.05] * 4)
         assert content.step_sizes["deep"].tolist() == pytest.approx([0.3] * 4)
         assert content.optimizer == "momentum"
-        deep = few.learners["deep"]
+        deep = few.inner_networks["deep"]
         assert list(content.initial_weights) == ["deep"]
         expected = deep.state(deep.sample(1)[0])
         assert content.initial_weights["deep"].keys() == expected.keys()
@@ -95,9 +95,9 @@ def test_a_folder_is_read_from_either_file(folder, tmp_path):
 
 
 def test_numpy_and_safetensors_find_the_same_arrays_without_us(folder):
-    plain = load_file(folder / "synthetic.safetensors")
+    to_container = load_file(folder / "synthetic.safetensors")
     parameters = ("1.weight", "1.bias", "2.weight", "2.bias", "3.weight", "3.bias")
-    assert set(plain) == {
+    assert set(to_container) == {
         "images",
         "labels",
         "step_sizes.linear",
@@ -105,8 +105,8 @@ def test_numpy_and_safetensors_find_the_same_arrays_without_us(folder):
         *(f"initial_weights.deep.{name}" for name in parameters),
     }
     with np.load(folder / "synthetic.npz", allow_pickle=False) as file:
-        assert set(file.files) == {*plain, "about"}
-        assert all(np.array_equal(file[name], plain[name].numpy()) for name in plain)
+        assert set(file.files) == {*to_container, "about"}
+        assert all(np.array_equal(file[name], to_container[name].numpy()) for name in to_container)
         assert json.loads(str(file["about"])) == json.loads((folder / "synthetic.json").read_text())
 
 
@@ -119,7 +119,7 @@ def test_the_description_is_enough_to_train(folder):
     assert (about["optimizer"]["name"], about["optimizer"]["momentum"]) == ("momentum", 0.9)
     assert "mean over the examples" in about["loss"]
     assert about["versions"]["torch"] == torch.__version__
-    linear, deep = about["learners"]["linear"], about["learners"]["deep"]
+    linear, deep = about["inner_networks"]["linear"], about["inner_networks"]["deep"]
     assert linear["class"] == "Sequential"
     assert linear["layers"]["1"] == "Linear(in_features=6, out_features=3, bias=True)"
     bound = (6 / (6 + 3)) ** 0.5
@@ -133,19 +133,19 @@ def test_the_description_is_enough_to_train(folder):
 
 
 def test_the_description_of_other_starts_and_optimizers(tmp_path):
-    learners = {
-        "normal": Learner(nn.Linear(6, 3), init="normal", mean=0.5, std=0.25),
-        "pool": Learner(nn.Linear(6, 3), pool=40, pool_steps=70),
+    inner_networks = {
+        "normal": InnerNetwork(nn.Linear(6, 3), init="normal", mean=0.5, std=0.25),
+        "pool": InnerNetwork(nn.Linear(6, 3), pool=40, pool_steps=70),
     }
-    few = SyntheticSet(in_shape=(6,), num_classes=3, learner=learners, optimizer="adam")
+    few = SyntheticSet(in_shape=(6,), num_classes=3, inner_network=inner_networks, optimizer="adam")
     content = read(write_npz(few, tmp_path / "adam.npz"))
     assert content.optimizer == "adam"
     assert content.about["optimizer"]["betas"] == [0.9, 0.999]
     assert content.about["layout"]["images"].startswith("[example, feature]")
-    normal = content.about["learners"]["normal"]["initial"]["weight"]
+    normal = content.about["inner_networks"]["normal"]["initial"]["weight"]
     assert normal == {"shape": [3, 6], "distribution": "normal", "mean": 0.5, "std": 0.25}
-    assert "one of 40 networks" in content.about["learners"]["pool"]["start"]
-    assert "70 steps of Adam" in content.about["learners"]["pool"]["start"]
+    assert "one of 40 networks" in content.about["inner_networks"]["pool"]["start"]
+    assert "70 steps of Adam" in content.about["inner_networks"]["pool"]["start"]
 
 
 def test_the_same_set_gives_the_same_bytes(folder, tmp_path):
@@ -266,7 +266,7 @@ def test_five_lines_of_torch_reach_the_accuracy_that_is_reported(tmp_path):
     """The snippet runs in a fresh process; the same networks are then trained and judged here."""
     inputs, targets = digits()
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    few = SyntheticSet(in_shape=(1, 8, 8), num_classes=10, learner={"logistic": Learner(model)}, steps=12)
+    few = SyntheticSet(in_shape=(1, 8, 8), num_classes=10, inner_network={"logistic": InnerNetwork(model)}, steps=12)
     torch.manual_seed(0)
     few.images.data.copy_(torch.stack([inputs[targets == c].mean(0) for c in range(10)]))
     few.labels.data.add_(0.1 * torch.randn(10, 10))
@@ -277,7 +277,7 @@ def test_five_lines_of_torch_reach_the_accuracy_that_is_reported(tmp_path):
     ends = torch.load(tmp_path / "ends.pt", weights_only=True)
     theirs = [((inputs.flatten(1) @ w.T + b).argmax(1) == targets).double().mean() for w, b in ends]
 
-    held_out = Learner(model, pool=1)  # its held-out weights are those that the snippet drew
+    held_out = InnerNetwork(model, pool=1)  # its held-out weights are those that the snippet drew
     pool = torch.zeros(1 + HELD_OUT, held_out.n_weights)
     for seed in range(RUNS):
         torch.manual_seed(seed)

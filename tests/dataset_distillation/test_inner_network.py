@@ -10,7 +10,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from kdzoo.dataset_distillation import FullDataNetwork, Learner
+from kdzoo.dataset_distillation import FullDataNetwork, InnerNetwork
 from kdzoo.dataset_distillation.inner_network import HELD_OUT
 from kdzoo.errors import ConfigError
 
@@ -31,7 +31,7 @@ LAYERS = [nn.Linear(5, 7, bias=False), nn.Conv2d(4, 6, 3, groups=2, bias=False),
 def test_uniform_weights_are_those_that_torch_draws_from_the_same_random_numbers(init, layer):
     fill = getattr(nn.init, f"{init}_uniform_")
     expected = fill(torch.empty_like(layer.weight), generator=seeded())
-    found = Learner(copy.deepcopy(layer), init=init).sample(1, seeded())
+    found = InnerNetwork(copy.deepcopy(layer), init=init).sample(1, seeded())
     torch.testing.assert_close(found[0], expected.detach().flatten())
 
 
@@ -41,21 +41,21 @@ def test_uniform_weights_are_those_that_torch_draws_from_the_same_random_numbers
 def test_default_weights_and_biases_are_those_of_torchs_layers(make):
     torch.manual_seed(3)
     layer = make()
-    learner = Learner(make(), init="default")
+    inner_network = InnerNetwork(make(), init="default")
     torch.manual_seed(3)
-    torch.testing.assert_close(learner.sample(1)[0], nn.utils.parameters_to_vector(layer.parameters()).detach())
+    torch.testing.assert_close(inner_network.sample(1)[0], nn.utils.parameters_to_vector(layer.parameters()).detach())
 
 
 def test_normal_weights_have_their_mean_and_deviation_everywhere():
-    weights = Learner(network(), init="normal", mean=0.3, std=0.05).sample(4000, seeded())
+    weights = InnerNetwork(network(), init="normal", mean=0.3, std=0.05).sample(4000, seeded())
     assert (weights.mean(0) - 0.3).abs().max() < 5 * 0.05 / math.sqrt(4000)
     assert (weights.std(0) / 0.05 - 1).abs().max() < 5 / math.sqrt(2 * 4000)
 
 
 @pytest.mark.parametrize("init", ["xavier", "kaiming", "default"])
 def test_normalisation_layers_begin_as_the_identity(init):
-    learner = Learner(network(), init=init)
-    first, second = (learner.state(weights) for weights in learner.sample(2, seeded()))
+    inner_network = InnerNetwork(network(), init=init)
+    first, second = (inner_network.state(weights) for weights in inner_network.sample(2, seeded()))
     assert (first["1.weight"] == 1).all()
     assert (first["1.bias"] == 0).all()
     assert ((first["4.bias"] == 0).all()) == (init != "default")
@@ -63,27 +63,27 @@ def test_normalisation_layers_begin_as_the_identity(init):
 
 
 def test_every_row_is_a_network_of_its_own():
-    learner, inputs = Learner(network()), torch.randn(6, 1, 5, 5)
-    weights = learner.sample(3, seeded())
-    assert weights.shape == (3, learner.n_weights)
-    together = learner.logits(weights, inputs)
+    inner_network, inputs = InnerNetwork(network()), torch.randn(6, 1, 5, 5)
+    weights = inner_network.sample(3, seeded())
+    assert weights.shape == (3, inner_network.n_weights)
+    together = inner_network.logits(weights, inputs)
     for k in range(3):
         model = network()
-        model.load_state_dict(learner.state(weights[k]))
+        model.load_state_dict(inner_network.state(weights[k]))
         torch.testing.assert_close(together[k], model(inputs))
-        torch.testing.assert_close(learner.logits(weights[k : k + 1], inputs), together[k : k + 1])
+        torch.testing.assert_close(inner_network.logits(weights[k : k + 1], inputs), together[k : k + 1])
 
 
 def test_the_loss_is_the_sum_over_networks_of_their_mean_cross_entropy_with_soft_labels():
-    learner = Learner(network().double())
+    inner_network = InnerNetwork(network().double())
     weights, images, labels = (
-        learner.sample(3, seeded()).double(),
+        inner_network.sample(3, seeded()).double(),
         torch.randn(6, 1, 5, 5).double(),
         torch.randn(6, 3).double(),
     )
     model = network().double()
-    expected = sum(cross_entropy(functional_call(model, learner.state(one), images), labels) for one in weights)
-    torch.testing.assert_close(learner.loss(weights, images, labels), expected)
+    expected = sum(cross_entropy(functional_call(model, inner_network.state(one), images), labels) for one in weights)
+    torch.testing.assert_close(inner_network.loss(weights, images, labels), expected)
 
 
 class Branching(nn.Module):
@@ -99,66 +99,66 @@ class Branching(nn.Module):
 
 
 def test_a_network_that_cannot_be_batched_is_taken_one_by_one():
-    learner, inputs = Learner(Branching()), torch.randn(5, 4)
-    weights = learner.sample(4, seeded())
+    inner_network, inputs = InnerNetwork(Branching()), torch.randn(5, 4)
+    weights = inner_network.sample(4, seeded())
     with pytest.warns(UserWarning, match="Branching is trained one by one, more slowly"):
-        found = learner.logits(weights, inputs)
-    torch.testing.assert_close(found, torch.cat([learner.logits(one[None], inputs) for one in weights]))
+        found = inner_network.logits(weights, inputs)
+    torch.testing.assert_close(found, torch.cat([inner_network.logits(one[None], inputs) for one in weights]))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert torch.equal(learner.logits(weights, inputs), found)
+        assert torch.equal(inner_network.logits(weights, inputs), found)
 
 
 def test_an_error_of_the_network_stays_what_it_is():
-    learner = Learner(network())
+    inner_network = InnerNetwork(network())
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
-        learner.logits(learner.sample(2), torch.randn(3, 1, 9, 9))
+        inner_network.logits(inner_network.sample(2), torch.randn(3, 1, 9, 9))
 
 
 def test_dropout_is_off():
-    learner = Learner(nn.Sequential(nn.Linear(4, 50), nn.Dropout(0.5), nn.Linear(50, 2)))
-    weights, inputs = learner.sample(2), torch.randn(3, 4)
-    assert torch.equal(learner.logits(weights, inputs), learner.logits(weights, inputs))
+    inner_network = InnerNetwork(nn.Sequential(nn.Linear(4, 50), nn.Dropout(0.5), nn.Linear(50, 2)))
+    weights, inputs = inner_network.sample(2), torch.randn(3, 4)
+    assert torch.equal(inner_network.logits(weights, inputs), inner_network.logits(weights, inputs))
 
 
 def test_held_out_weights_are_always_the_same_and_no_others():
-    learner = Learner(network())
-    assert learner.is_ready
-    assert torch.equal(learner.held_out(4), learner.held_out(4))
-    assert len(learner.held_out()) == HELD_OUT
-    assert not torch.equal(learner.sample(4, seeded()), learner.held_out(4))
-    assert torch.equal(learner.sample(4, seeded()), learner.sample(4, seeded()))
-    assert not torch.equal(learner.sample(4), learner.sample(4))
+    inner_network = InnerNetwork(network())
+    assert inner_network.is_ready
+    assert torch.equal(inner_network.held_out(4), inner_network.held_out(4))
+    assert len(inner_network.held_out()) == HELD_OUT
+    assert not torch.equal(inner_network.sample(4, seeded()), inner_network.held_out(4))
+    assert torch.equal(inner_network.sample(4, seeded()), inner_network.sample(4, seeded()))
+    assert not torch.equal(inner_network.sample(4), inner_network.sample(4))
 
 
 def test_a_fixed_start_is_one_for_all():
-    learner = Learner(network(), fixed=7)
-    weights = learner.sample(3)
-    assert torch.equal(weights, learner.sample(1))  # one row: K networks would all be the same
-    assert torch.equal(learner.held_out(), weights[:1])
-    assert not torch.equal(weights[:1], Learner(network(), fixed=8).sample(1))
+    inner_network = InnerNetwork(network(), fixed=7)
+    weights = inner_network.sample(3)
+    assert torch.equal(weights, inner_network.sample(1))  # one row: K networks would all be the same
+    assert torch.equal(inner_network.held_out(), weights[:1])
+    assert not torch.equal(weights[:1], InnerNetwork(network(), fixed=8).sample(1))
 
 
 def test_training_draws_from_a_pool_and_judges_hold_the_rest():
-    learner = Learner(nn.Linear(4, 3), pool=5)
-    assert not learner.is_ready
+    inner_network = InnerNetwork(nn.Linear(4, 3), pool=5)
+    assert not inner_network.is_ready
     with pytest.raises(ConfigError, match="pool of 5 networks is not trained"):
-        learner.sample(1)
-    learner.set_pool(torch.arange(5.0 + HELD_OUT)[:, None].expand(-1, learner.n_weights))
-    assert learner.is_ready
-    assert set(learner.sample(200, seeded())[:, 0].tolist()) == {0, 1, 2, 3, 4}
-    assert learner.held_out()[:, 0].tolist() == [5 + i for i in range(HELD_OUT)]
-    assert learner.held_out(3)[:, 0].tolist() == [5, 6, 7]
+        inner_network.sample(1)
+    inner_network.set_pool(torch.arange(5.0 + HELD_OUT)[:, None].expand(-1, inner_network.n_weights))
+    assert inner_network.is_ready
+    assert set(inner_network.sample(200, seeded())[:, 0].tolist()) == {0, 1, 2, 3, 4}
+    assert inner_network.held_out()[:, 0].tolist() == [5 + i for i in range(HELD_OUT)]
+    assert inner_network.held_out(3)[:, 0].tolist() == [5, 6, 7]
 
 
 def test_the_judges_of_a_pool_are_saved_and_the_pattern_is_not():
-    learner, other = (Learner(nn.Linear(4, 3), pool=5) for _ in range(2))
-    learner.set_pool(torch.rand(5 + HELD_OUT, learner.n_weights))
-    assert set(learner.state_dict()) == {"judges"}
-    other.load_state_dict(learner.state_dict())
-    assert torch.equal(other.held_out(), learner.held_out())
+    inner_network, other = (InnerNetwork(nn.Linear(4, 3), pool=5) for _ in range(2))
+    inner_network.set_pool(torch.rand(5 + HELD_OUT, inner_network.n_weights))
+    assert set(inner_network.state_dict()) == {"judges"}
+    other.load_state_dict(inner_network.state_dict())
+    assert torch.equal(other.held_out(), inner_network.held_out())
     assert other.is_ready
-    assert list(Learner(nn.Linear(4, 3)).state_dict()) == list(learner.parameters()) == []
+    assert list(InnerNetwork(nn.Linear(4, 3)).state_dict()) == list(inner_network.parameters()) == []
 
 
 @pytest.mark.parametrize(
@@ -178,12 +178,12 @@ def test_the_judges_of_a_pool_are_saved_and_the_pattern_is_not():
 )
 def test_what_is_refused(model, options, message):
     with pytest.raises(ConfigError, match=message):
-        Learner(model, **options)
+        InnerNetwork(model, **options)
 
 
 def test_the_network_of_all_data_begins_like_the_first_learner_and_can_be_trained():
-    first = Learner(nn.Linear(4, 3), init="normal", mean=1.0, std=0.0)
-    full = FullDataNetwork(learner={"a": first, "b": Learner(nn.Linear(4, 3))})
+    first = InnerNetwork(nn.Linear(4, 3), init="normal", mean=1.0, std=0.0)
+    full = FullDataNetwork(inner_network={"a": first, "b": InnerNetwork(nn.Linear(4, 3))})
     assert all((parameter == 1).all() and parameter.requires_grad for parameter in full.parameters())
     assert full(torch.ones(2, 4)).tolist() == [[5.0] * 3] * 2
     full.network.weight.data.fill_(0)

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from kdzoo.core.batch import IGNORE
 from kdzoo.data import Digits
-from kdzoo.dataset_distillation.inner_network import Learner
+from kdzoo.dataset_distillation.inner_network import InnerNetwork
 from kdzoo.dataset_distillation.inspection import inspect, judged, row_divergence
 from kdzoo.dataset_distillation.poisoning import poisoning_effect, relabelled
 from kdzoo.dataset_distillation.pool import train_pools
@@ -29,9 +29,9 @@ class Lab:
         self.inputs, self.targets = inputs[:797], targets[:797]
         self.val, self.val_targets = inputs[797:], targets[797:]
         model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, C))
-        self.learner = Learner(model, pool=POOL, pool_steps=200)
-        train_pools({"small": self.learner}, self.inputs, self.targets, seed=0)
-        self.mine = self.learner.held_out(5)
+        self.inner_network = InnerNetwork(model, pool=POOL, pool_steps=200)
+        train_pools({"small": self.inner_network}, self.inputs, self.targets, seed=0)
+        self.mine = self.inner_network.held_out(5)
 
     def distil(self, targets, steps, *, trained=True, iterations=60):
         """Return images, labels and step sizes learned from real data with the given targets."""
@@ -41,10 +41,12 @@ class Lab:
         sizes = torch.full((steps,), 0.3, requires_grad=True)
         optimizer = torch.optim.Adam([images, labels, sizes], lr=0.05)
         for _ in range(iterations):
-            start = self.learner.sample(4, generator) if trained else self.learner.initial.sample(4, generator)
-            weights = unroll(start, images, labels, sizes, loss=self.learner.loss)
+            start = (
+                self.inner_network.sample(4, generator) if trained else self.inner_network.initial.sample(4, generator)
+            )
+            weights = unroll(start, images, labels, sizes, loss=self.inner_network.loss)
             rows = torch.randint(len(targets), (200,), generator=generator)
-            logits = self.learner.logits(weights, self.inputs[rows])
+            logits = self.inner_network.logits(weights, self.inputs[rows])
             optimizer.zero_grad()
             cross_entropy(logits.flatten(0, 1), targets[rows].repeat(4)).backward()
             optimizer.step()
@@ -52,7 +54,7 @@ class Lab:
 
     def inspect(self, few, **options):
         known = {"networks": self.mine, "inputs": self.val, "targets": self.val_targets}
-        return inspect(*few, learner=self.learner, **(known | options))
+        return inspect(*few, inner_network=self.inner_network, **(known | options))
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +70,8 @@ def test_a_poisoned_set_is_found_with_its_classes(lab, source, target, steps):
     assert (found.source, found.target) == (source, target)
     assert f"class {source} moved to class {target}" in found.reason
     before, after = (
-        lab.learner.logits(weights, lab.val).argmax(-1)
-        for weights in (lab.mine, unroll(lab.mine, *few, loss=lab.learner.loss))
+        lab.inner_network.logits(weights, lab.val).argmax(-1)
+        for weights in (lab.mine, unroll(lab.mine, *few, loss=lab.inner_network.loss))
     )
     effect = poisoning_effect(before, after, lab.val_targets, source, target, num_classes=C)
     assert found.moved == pytest.approx(effect.source_as_target[1] - effect.source_as_target[0])
@@ -107,7 +109,7 @@ def test_unlabelled_validation_data_count_nowhere(lab):
 def test_networks_that_know_nothing_are_no_judges(lab):
     few = lab.val[:C], torch.eye(C), torch.full((1,), 0.1)
     with pytest.raises(DataError, match="networks must be trained"):
-        lab.inspect(few, networks=lab.learner.initial.sample(3, torch.Generator().manual_seed(0)))
+        lab.inspect(few, networks=lab.inner_network.initial.sample(3, torch.Generator().manual_seed(0)))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, one_hot
 
-from kdzoo.dataset_distillation import Learner, SyntheticSet, evaluation_networks
+from kdzoo.dataset_distillation import InnerNetwork, SyntheticSet, evaluation_networks
 from kdzoo.dataset_distillation.inner_network import HELD_OUT
 from kdzoo.dataset_distillation.protocols import PROTOCOLS, Matrix, protocol_matrix
 from kdzoo.errors import ConfigError, DataError
@@ -25,8 +25,8 @@ def deep():
 @pytest.fixture
 def few():
     torch.manual_seed(0)
-    learners = {"linear": Learner(linear()), "deep": Learner(deep())}
-    few = SyntheticSet(**SIZES, learner=learners)
+    inner_networks = {"linear": InnerNetwork(linear()), "deep": InnerNetwork(deep())}
+    few = SyntheticSet(**SIZES, inner_network=inner_networks)
     few.labels.data.copy_((2 * few.labels + torch.randn(6, CLASSES)).softmax(1))
     few.step_sizes["linear"].data.copy_(torch.tensor([0.1, 0.4, 0.2, 0.3]))
     few.step_sizes["deep"].data.copy_(torch.tensor([0.8, 0.1, 0.6, 0.5]))
@@ -39,20 +39,20 @@ def data():
     return torch.randn(50, 2, 3), torch.randint(CLASSES, (50,))
 
 
-def accuracies(learner, weights, inputs, targets):
+def accuracies(inner_network, weights, inputs, targets):
     """Return the accuracy of each network, one at a time."""
-    every = [learner.logits(one[None], inputs)[0].argmax(1) for one in weights]
+    every = [inner_network.logits(one[None], inputs)[0].argmax(1) for one in weights]
     return [float((predicted == targets).double().mean()) for predicted in every]
 
 
 def test_the_sets_own_schedules_and_labels_soft_or_hard(few, data):
-    matrix = protocol_matrix(few, few.learners, *data, protocols=["hard", "own"], inits=7)
+    matrix = protocol_matrix(few, few.inner_networks, *data, protocols=["hard", "own"], inits=7)
     assert matrix.names == (("hard", "own"), ("linear", "deep"))
     hard = one_hot(few.classes(), CLASSES).float()
     for p, labels in enumerate((hard, None)):
-        for column, (name, learner) in enumerate(few.learners.items()):
-            trained = few.train_networks(name, learner.held_out(7), labels=labels).detach()
-            assert matrix.accuracy[p, column].tolist() == accuracies(learner, trained, *data)
+        for column, (name, inner_network) in enumerate(few.inner_networks.items()):
+            trained = few.train_networks(name, inner_network.held_out(7), labels=labels).detach()
+            assert matrix.accuracy[p, column].tolist() == accuracies(inner_network, trained, *data)
     assert not torch.equal(matrix.accuracy[0], matrix.accuracy[1])
     assert not matrix.accuracy.requires_grad
 
@@ -66,39 +66,43 @@ OPTIMIZERS = {
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_fixed_rates_are_300_steps_of_torchs_optimizers(name, few, data):
-    learner = few.learners["deep"]
-    matrix = protocol_matrix(few, {"deep": learner}, *data, protocols=[name], inits=2, sgd_rate=0.3)
+    inner_network = few.inner_networks["deep"]
+    matrix = protocol_matrix(few, {"deep": inner_network}, *data, protocols=[name], inits=2, sgd_rate=0.3)
     trained = []
-    for one in learner.held_out(2):
+    for one in inner_network.held_out(2):
         weights = one.clone().requires_grad_()
         optimizer = OPTIMIZERS[name]([weights])
         for _ in range(300):
             optimizer.zero_grad()
-            cross_entropy(learner.logits(weights[None], few.images.detach())[0], few.labels.detach()).backward()
+            cross_entropy(inner_network.logits(weights[None], few.images.detach())[0], few.labels.detach()).backward()
             optimizer.step()
         trained.append(weights.detach())
-    assert matrix.accuracy[0, 0].tolist() == accuracies(learner, trained, *data)
+    assert matrix.accuracy[0, 0].tolist() == accuracies(inner_network, trained, *data)
 
 
 def test_an_unknown_network_follows_the_mean_of_the_schedules(few, data):
-    learners = {"wide": Learner(nn.Sequential(nn.Flatten(), nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, CLASSES)))}
-    matrix = protocol_matrix(few, learners, *data, protocols=["own"], inits=5)
-    alike = SyntheticSet(**SIZES, learner=learners)
+    inner_networks = {
+        "wide": InnerNetwork(nn.Sequential(nn.Flatten(), nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, CLASSES)))
+    }
+    matrix = protocol_matrix(few, inner_networks, *data, protocols=["own"], inits=5)
+    alike = SyntheticSet(**SIZES, inner_network=inner_networks)
     alike.images.data, alike.labels.data = few.images.data, few.labels.data
     alike.step_sizes["wide"].data = torch.tensor([0.45, 0.25, 0.4, 0.4])
-    assert torch.equal(protocol_matrix(alike, learners, *data, protocols=["own"], inits=5).accuracy, matrix.accuracy)
+    assert torch.equal(
+        protocol_matrix(alike, inner_networks, *data, protocols=["own"], inits=5).accuracy, matrix.accuracy
+    )
 
 
 def test_parts_change_nothing(few, data, monkeypatch):
     options = {"protocols": ["own", "hard"], "inits": 7}
-    whole = protocol_matrix(few, few.learners, *data, **options)
+    whole = protocol_matrix(few, few.inner_networks, *data, **options)
     monkeypatch.setattr(evaluation_networks, "TOGETHER", 2)
     monkeypatch.setattr(evaluation_networks, "INPUTS", 16)
-    assert torch.equal(protocol_matrix(few, few.learners, *data, **options).accuracy, whole.accuracy)
+    assert torch.equal(protocol_matrix(few, few.inner_networks, *data, **options).accuracy, whole.accuracy)
 
 
 def test_what_diverges_guesses_and_is_counted_and_spoils_no_other(few, data):
-    pooled = Learner(linear(), pool=1)
+    pooled = InnerNetwork(linear(), pool=1)
     with pytest.raises(ConfigError, match="pool of 1 are not trained"):
         protocol_matrix(few, {"linear": pooled}, *data, protocols=["own"], inits=6)
     pooled.set_pool(pooled.initial.sample(1 + HELD_OUT))
@@ -114,7 +118,7 @@ def test_what_diverges_guesses_and_is_counted_and_spoils_no_other(few, data):
 
 
 def test_one_start_stands_for_all(few, data):
-    fixed = Learner(linear(), fixed=3)
+    fixed = InnerNetwork(linear(), fixed=3)
     matrix = protocol_matrix(few, {"linear": fixed}, *data, protocols=["own"], inits=4)
     assert matrix.accuracy.shape == (1, 1, 4)
     assert float(matrix.std()) == 0
@@ -123,7 +127,7 @@ def test_one_start_stands_for_all(few, data):
 
 
 def test_all_protocols_by_default(few, data):
-    matrix = protocol_matrix(few, {"linear": few.learners["linear"]}, *data, inits=1)
+    matrix = protocol_matrix(few, {"linear": few.inner_networks["linear"]}, *data, inits=1)
     assert matrix.protocols == tuple(PROTOCOLS) == ("own", "sgd", "adam_1e-3", "adam_1e-2", "hard")
     assert matrix.accuracy.shape == (5, 1, 1)
 
@@ -152,26 +156,28 @@ def test_the_table_of_a_matrix():
             r"protocols\[1\] must be one of own, sgd, .*, got 'lion'",
         ),
         ({"protocols": []}, "must not be empty"),
-        ({"learners": {}}, "must not be empty"),
+        ({"inner_networks": {}}, "must not be empty"),
         ({"inits": 0}, "inits must be an integer >= 1"),
         ({"sgd_rate": 0.0}, "sgd_rate must be finite and > 0"),
     ],
 )
 def test_what_is_refused(options, message, few, data):
-    learners = options.pop("learners", few.learners)
+    inner_networks = options.pop("inner_networks", few.inner_networks)
     with pytest.raises(ConfigError, match=message):
-        protocol_matrix(few, learners, *data, **options)
+        protocol_matrix(few, inner_networks, *data, **options)
 
 
 def test_a_pool_that_holds_out_too_few_is_refused(few, data):
-    pooled = Learner(linear(), pool=1)
+    pooled = InnerNetwork(linear(), pool=1)
     pooled.set_pool(torch.ones(1 + HELD_OUT, pooled.n_weights))
-    with pytest.raises(ConfigError, match="learner linear has 20 held-out initial weights, inits=21 needs as many"):
+    with pytest.raises(
+        ConfigError, match="inner network linear has 20 held-out initial weights, inits=21 needs as many"
+    ):
         protocol_matrix(few, {"linear": pooled}, *data, inits=21)
 
 
 def test_inputs_and_targets_must_fit(few, data):
     with pytest.raises(DataError, match=r"got \(50, 2, 3\), \(49,\)"):
-        protocol_matrix(few, few.learners, data[0], data[1][:-1])
+        protocol_matrix(few, few.inner_networks, data[0], data[1][:-1])
     with pytest.raises(DataError, match="must fit"):
-        protocol_matrix(few, few.learners, data[0][:0], data[1][:0])
+        protocol_matrix(few, few.inner_networks, data[0][:0], data[1][:0])

@@ -12,7 +12,7 @@ from scipy.optimize import brentq
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from kdzoo.dataset_distillation import Learner, SyntheticSet
+from kdzoo.dataset_distillation import InnerNetwork, SyntheticSet
 from kdzoo.dataset_distillation.synthetic_set import LARGEST_STEP, SMALLEST_STEP, first_labels, onto_simplex
 from kdzoo.errors import ConfigError, NonFiniteLossError
 
@@ -25,8 +25,8 @@ def network():
 
 def made(**options):
     torch.manual_seed(0)
-    learner = options.pop("learner", None) or {"net": Learner(network())}
-    return SyntheticSet(**{"in_shape": (2, 3), "num_classes": 3, "steps": 8, "learner": learner, **options})
+    inner_network = options.pop("inner_network", None) or {"net": InnerNetwork(network())}
+    return SyntheticSet(**{"in_shape": (2, 3), "num_classes": 3, "steps": 8, "inner_network": inner_network, **options})
 
 
 # ---------------------------------------------------------------- labels
@@ -100,11 +100,11 @@ def test_networks_are_trained_as_by_a_plain_loop(name, labels):
     sizes = torch.linspace(0.02, 0.3, few.steps).double()
     few.step_sizes["net"].data.copy_(sizes)
     given = torch.randn(6, 3).double() if labels == "others" else None
-    begin = few.learners["net"].sample(3).double()
+    begin = few.inner_networks["net"].sample(3).double()
     found = few.train_networks("net", begin, labels=given)
     for one, trained in zip(begin, found, strict=True):
         model = network().double()
-        model.load_state_dict(few.learners["net"].state(one))
+        model.load_state_dict(few.inner_networks["net"].state(one))
         optimizer = OPTIMIZERS[name](model.parameters())
         for size in sizes:
             optimizer.param_groups[0]["lr"] = float(size)
@@ -131,9 +131,11 @@ def test_a_schedule_ends_early_or_repeats_its_last_size():
 
 
 def test_every_learner_has_step_sizes_of_its_own():
-    few = made(learner={"a": Learner(network()), "b": Learner(nn.Sequential(nn.Flatten(), nn.Linear(6, 3)))})
+    few = made(
+        inner_network={"a": InnerNetwork(network()), "b": InnerNetwork(nn.Sequential(nn.Flatten(), nn.Linear(6, 3)))}
+    )
     few.step_sizes["b"].data.fill_(0.5)
-    begin = few.learners["b"].sample(2)
+    begin = few.inner_networks["b"].sample(2)
     slow = copy.deepcopy(few)
     slow.step_sizes["b"].data.fill_(0.05)
     assert (few.train_networks("b", begin) - slow.train_networks("b", begin)).abs().max() > 0.1
@@ -173,8 +175,8 @@ def test_projection_brings_back_what_left_its_range_and_nothing_else(labels):
 
 def test_called_it_is_a_network_trained_on_it():
     few, inputs = made(step_size=0.5), torch.randn(5, 2, 3)
-    learner = few.learners["net"]
-    expected = learner.logits(few.train_networks("net", learner.held_out(1)), inputs)[0].detach()
+    inner_network = few.inner_networks["net"]
+    expected = inner_network.logits(few.train_networks("net", inner_network.held_out(1)), inputs)[0].detach()
     found = few(inputs)
     assert not found.requires_grad
     torch.testing.assert_close(found, expected)
@@ -189,10 +191,10 @@ def test_sizes_and_classes():
 
 
 def test_a_diverging_training_is_refused():
-    few = made(step_size=1.0, learner={"net": Learner(nn.Sequential(nn.Flatten(), nn.Linear(6, 3)))})
+    few = made(step_size=1.0, inner_network={"net": InnerNetwork(nn.Sequential(nn.Flatten(), nn.Linear(6, 3)))})
     few.images.data.fill_(1e30)
     with pytest.raises(NonFiniteLossError, match="inner step"):
-        few.train_networks("net", few.learners["net"].sample(1))
+        few.train_networks("net", few.inner_networks["net"].sample(1))
 
 
 @pytest.mark.parametrize(
@@ -209,7 +211,10 @@ def test_a_diverging_training_is_refused():
         ({"optimizer": "lion"}, "optimizer must be one of sgd, momentum, adam"),
         ({"momentum": 1.0}, r"momentum must be in \[0, 1\)"),
         ({"in_shape": (0,)}, r"in_shape\[0\] must be"),
-        ({"learner": {"net": network()}}, "learner.net must be a kdzoo.dataset_distillation.Learner, got Sequential"),
+        (
+            {"inner_network": {"net": network()}},
+            "inner_network.net must be a kdzoo.dataset_distillation.InnerNetwork, got Sequential",
+        ),
     ],
 )
 def test_what_is_refused(options, message):
@@ -218,7 +223,7 @@ def test_what_is_refused(options, message):
 
 
 def test_a_learner_is_needed():
-    with pytest.raises(ConfigError, match="learner must name at least one network"):
+    with pytest.raises(ConfigError, match="inner_network must name at least one network"):
         SyntheticSet(in_shape=(2,), num_classes=2)
 
 
@@ -229,37 +234,39 @@ def test_a_set_learns_what_its_networks_need():
     pixels, targets = load_digits(return_X_y=True)
     inputs, targets = torch.from_numpy(pixels / 16).float(), torch.from_numpy(targets)
     torch.manual_seed(0)
-    few = SyntheticSet(in_shape=(64,), num_classes=10, learner={"linear": Learner(nn.Linear(64, 10))}, step_size=0.5)
-    learner, optimizer = few.learners["linear"], torch.optim.Adam(few.parameters(), lr=0.02)
+    few = SyntheticSet(
+        in_shape=(64,), num_classes=10, inner_network={"linear": InnerNetwork(nn.Linear(64, 10))}, step_size=0.5
+    )
+    inner_network, optimizer = few.inner_networks["linear"], torch.optim.Adam(few.parameters(), lr=0.02)
 
     def judged(rows, weights):
-        logits = learner.logits(few.train_networks("linear", weights), inputs[rows])
+        logits = inner_network.logits(few.train_networks("linear", weights), inputs[rows])
         return logits, targets[rows].repeat(len(weights))
 
     for _ in range(80):
-        logits, wanted = judged(torch.randint(1200, (256,)), learner.sample(2))
+        logits, wanted = judged(torch.randint(1200, (256,)), inner_network.sample(2))
         loss = cross_entropy(logits.flatten(0, 1), wanted)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         few.project_()
-    logits, wanted = judged(slice(1200, None), learner.held_out(5))
+    logits, wanted = judged(slice(1200, None), inner_network.held_out(5))
     assert (logits.flatten(0, 1).argmax(1) == wanted).double().mean() > 0.75
 
 
 def test_images_begin_as_noise_of_the_deviation_that_is_wanted():
-    learner = {"linear": Learner(nn.Sequential(nn.Flatten(), nn.Linear(400, 2)))}
-    few = SyntheticSet(in_shape=(20, 20), num_classes=2, learner=learner, per_class=20, noise=0.1)
+    inner_network = {"linear": InnerNetwork(nn.Sequential(nn.Flatten(), nn.Linear(400, 2)))}
+    few = SyntheticSet(in_shape=(20, 20), num_classes=2, inner_network=inner_network, per_class=20, noise=0.1)
     assert float(few.images.std()) == pytest.approx(0.1, rel=0.05)
     with pytest.raises(ConfigError, match=r"noise must be a finite number >= 0, got -1\.0"):
-        SyntheticSet(in_shape=(20, 20), num_classes=2, learner=learner, noise=-1.0)
+        SyntheticSet(in_shape=(20, 20), num_classes=2, inner_network=inner_network, noise=-1.0)
 
 
 def test_pixels_are_brought_into_their_range():
-    learner = {"linear": Learner(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))}
-    few = SyntheticSet(in_shape=(2, 2), num_classes=2, learner=learner, pixel_range=[0.0, 1.0])
+    inner_network = {"linear": InnerNetwork(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))}
+    few = SyntheticSet(in_shape=(2, 2), num_classes=2, inner_network=inner_network, pixel_range=[0.0, 1.0])
     few.images.data = torch.tensor([[[-1.0, 0.5], [2.0, 1.0]]] * 2)
     few.project_()
     assert few.images.tolist() == [[[0, 0.5], [1, 1]]] * 2
     with pytest.raises(ConfigError, match=r"pixel_range must be \[least, most\] with least <= most"):
-        SyntheticSet(in_shape=(2, 2), num_classes=2, learner=learner, pixel_range=[1.0, 0.0])
+        SyntheticSet(in_shape=(2, 2), num_classes=2, inner_network=inner_network, pixel_range=[1.0, 0.0])

@@ -7,7 +7,7 @@ import torch
 from matplotlib.collections import LineCollection, PolyCollection
 from torch import nn
 
-from kdzoo.dataset_distillation import Learner, SyntheticSet, synthetic_set_plots
+from kdzoo.dataset_distillation import InnerNetwork, SyntheticSet, synthetic_set_plots
 from kdzoo.dataset_distillation.protocols import Matrix
 from kdzoo.errors import ConfigError
 
@@ -26,11 +26,13 @@ def figures(monkeypatch):
     return saved
 
 
-def made(*in_shape, num_classes=3, learners=("net",), **options):
+def made(*in_shape, num_classes=3, inner_networks=("net",), **options):
     torch.manual_seed(0)
     size = int(np.prod(in_shape))
-    learner = {name: Learner(nn.Sequential(nn.Flatten(), nn.Linear(size, num_classes))) for name in learners}
-    return SyntheticSet(in_shape=in_shape, num_classes=num_classes, learner=learner, **options)
+    inner_network = {
+        name: InnerNetwork(nn.Sequential(nn.Flatten(), nn.Linear(size, num_classes))) for name in inner_networks
+    }
+    return SyntheticSet(in_shape=in_shape, num_classes=num_classes, inner_network=inner_network, **options)
 
 
 def is_picture(path):
@@ -140,7 +142,7 @@ def test_inputs_that_are_no_pictures_are_bars(figures, tmp_path):
 
 
 def test_the_step_sizes_of_every_learner_stand_beside(figures, tmp_path):
-    few = made(1, 3, 3, learners=("one", "two"), steps=3)
+    few = made(1, 3, 3, inner_networks=("one", "two"), steps=3)
     few.step_sizes["one"].data.copy_(torch.tensor([0.1, 0.3, 0.2]))
     synthetic_set_plots.examples(few, tmp_path / "a.png")
     _, beside = figures[0].axes

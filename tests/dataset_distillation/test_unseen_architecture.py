@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from kdzoo.dataset_distillation import Learner, SyntheticSet
-from kdzoo.dataset_distillation.unseen_architecture import stranger
+from kdzoo.dataset_distillation import InnerNetwork, SyntheticSet
+from kdzoo.dataset_distillation.unseen_architecture import unseen_architecture
 from kdzoo.models import MLP, ConvNet, LeNet
 
 IMAGE = (1, 12, 12)
@@ -13,8 +13,8 @@ LINEAR = nn.Sequential(nn.Flatten(), nn.Linear(144, 3))
 
 
 def networks_for(shape, *models):
-    learners = {f"net{i}": Learner(model) for i, model in enumerate(models)}
-    return stranger(SyntheticSet(in_shape=shape, num_classes=3, learner=learners))
+    inner_networks = {f"net{i}": InnerNetwork(model) for i, model in enumerate(models)}
+    return unseen_architecture(SyntheticSet(in_shape=shape, num_classes=3, inner_network=inner_networks))
 
 
 @pytest.mark.parametrize(
@@ -27,9 +27,9 @@ def networks_for(shape, *models):
     ],
 )
 def test_it_is_of_an_architecture_that_the_set_was_not_made_for(models, kind):
-    (learner,) = networks_for(IMAGE, *models).values()
-    assert isinstance(learner.model, kind)
-    assert learner.logits(learner.held_out(2), torch.zeros(4, *IMAGE)).shape == (2, 4, 3)
+    (inner_network,) = networks_for(IMAGE, *models).values()
+    assert isinstance(inner_network.model, kind)
+    assert inner_network.logits(inner_network.held_out(2), torch.zeros(4, *IMAGE)).shape == (2, 4, 3)
 
 
 def test_a_set_made_for_all_has_none():

@@ -11,11 +11,11 @@ from kdzoo.automata import PFA, equivalent, from_pfa
 from kdzoo.automata.baum_welch import expected_counts, maximise, trees_of
 from kdzoo.automata.distill import distill_states
 from kdzoo.automata.targets import tomita, tomita_dfa
-from kdzoo.data import SampledStrings, Tomita
+from kdzoo.data import SampledTokenSequences, Tomita
 from kdzoo.distillers import FGWPFA, OTPFA, BaumWelch, OnlinePFA
 from kdzoo.errors import ConfigError
-from kdzoo.models import Committee
-from kdzoo.text.token_sequences import Strings, strings_of
+from kdzoo.models import LMEnsemble
+from kdzoo.text.token_sequences import TokenSequences, token_sequences_of
 
 
 @pytest.fixture(scope="module")
@@ -51,32 +51,36 @@ def test_the_language_and_its_probabilities_are_recovered_without_being_told_the
 
 
 def test_the_written_strings_are_a_function_of_the_seed(data):
-    written = [SampledStrings(data, [tomita(4)], n=50, batch_size=20, seed=seed) for seed in (0, 0, 1)]
-    first, again, other = ([strings_of(batch).to_lists() for batch in one.train_eval_dataloader()] for one in written)
+    written = [SampledTokenSequences(data, [tomita(4)], n=50, batch_size=20, seed=seed) for seed in (0, 0, 1)]
+    first, again, other = (
+        [token_sequences_of(batch).to_lists() for batch in one.train_eval_dataloader()] for one in written
+    )
     assert first == again != other
     assert [len(part) for part in first] == [20, 20, 10]
     assert written[0].fingerprint() == written[1].fingerprint() != written[2].fingerprint()
 
 
 def test_every_teacher_writes_its_share(data):
-    written = SampledStrings(data, [tomita(1), tomita(2)], n=40, shares=[0.75, 0.25], batch_size=16)
+    written = SampledTokenSequences(data, [tomita(1), tomita(2)], n=40, shares=[0.75, 0.25], batch_size=16)
     members = torch.cat([batch["member"] for batch in written.train_eval_dataloader()])
     assert members.tolist() == [0] * 30 + [1] * 10
     for batch in written.train_eval_dataloader():
-        tokens = [one for one, who in zip(strings_of(batch).to_lists(), batch["member"], strict=True) if who == 0]
+        tokens = [
+            one for one, who in zip(token_sequences_of(batch).to_lists(), batch["member"], strict=True) if who == 0
+        ]
         assert all(0 not in one for one in tokens)  # Tomita 1: no zeros
 
 
 def test_two_teachers_of_one_language_give_one_automaton(data):
-    committee = Committee([tomita(4), tomita(4, stop=0.12)], [1, 3])
+    ensemble = LMEnsemble([tomita(4), tomita(4, stop=0.12)], [1, 3])
     student = PFA(vocab_size=3)
-    distiller = OTPFA(student, committee, n_samples=800)
+    distiller = OTPFA(student, ensemble, n_samples=800)
     fit(distiller, distiller.transfer_set(data))
     assert equivalent(from_pfa(student), tomita_dfa(4))
 
 
 def test_teachers_without_a_string_are_named(data):
-    distiller = OTPFA(PFA(vocab_size=3, states=2), Committee([tomita(4), tomita(4)], [1, 999]), n_samples=10)
+    distiller = OTPFA(PFA(vocab_size=3, states=2), LMEnsemble([tomita(4), tomita(4)], [1, 999]), n_samples=10)
     with pytest.raises(ConfigError, match="1 of 2 teachers"):
         fit(distiller, distiller.transfer_set(data))
 
@@ -127,8 +131,8 @@ def test_the_report_says_what_an_automaton_is(data, tmp_path):
     assert kind.size(student) == student.n_parameters
     written = kind.export(student, tmp_path, data)
     assert all(path.stat().st_size for path in written)
-    assert [path.name for path in kind.portraits({"student": student}, tmp_path, data)] == ["automaton.png"]
-    assert kind.portraits({"student": PFA(vocab_size=3, states=41)}, tmp_path) == []
+    assert [path.name for path in kind.plot_model({"student": student}, tmp_path, data)] == ["automaton.png"]
+    assert kind.plot_model({"student": PFA(vocab_size=3, states=41)}, tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -160,9 +164,9 @@ def test_more_states_than_points_are_refused(data):
 
 
 def test_baselines_learn_from_the_strings_of_all_teachers(data):
-    committee = Committee([tomita(1), tomita(2)])
+    ensemble = LMEnsemble([tomita(1), tomita(2)])
     names = ["kmeans", "ngram3", "spectral", "baum_welch"]
-    distiller = OTPFA(PFA(vocab_size=3, states=3), committee, n_samples=200, baselines=names)
+    distiller = OTPFA(PFA(vocab_size=3, states=3), ensemble, n_samples=200, baselines=names)
     found = distiller.baselines(distiller.transfer_set(data))
     batch = next(iter(data.test_dataloader()))
     for name in names:
@@ -173,7 +177,7 @@ def test_baselines_learn_from_the_strings_of_all_teachers(data):
 
 def test_only_empty_strings_are_strings_as_well():
     found = distill_states([[], [], []], torch.zeros(3, 2), states=1, vocab_size=3)
-    assert float(found.pfa.log_prob(Strings.of([[]])).exp()) > 0.9
+    assert float(found.pfa.log_prob(TokenSequences.of([[]])).exp()) > 0.9
 
 
 def test_an_unknown_option_is_named():
@@ -184,4 +188,4 @@ def test_an_unknown_option_is_named():
 def test_no_string_is_impossible_for_the_control(data):
     student = PFA(vocab_size=3, states=4)
     fit(BaumWelch(student), data, epochs=30)
-    assert bool(student.log_prob(Strings.of([[0, 0, 0, 0], [1], []])).isfinite().all())
+    assert bool(student.log_prob(TokenSequences.of([[0, 0, 0, 0], [1], []])).isfinite().all())

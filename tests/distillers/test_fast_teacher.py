@@ -39,15 +39,15 @@ def gradient(distiller, batch):
 def test_losses_and_gradients_are_about_those_of_the_teacher(lowered):
     student, teacher = models()
     batch = {"input": torch.zeros(8, 0), **named(teacher.noise(8))}
-    plain = SemiAuxiliary(copy.deepcopy(student), copy.deepcopy(teacher))
+    to_container = SemiAuxiliary(copy.deepcopy(student), copy.deepcopy(teacher))
     fast = SemiAuxiliary(student, teacher, fast_teacher=True)
-    expected, found = plain.losses(batch), fast.losses(batch)
+    expected, found = to_container.losses(batch), fast.losses(batch)
     for name, value in expected.items():
         assert found[name].dtype == torch.float32
         torch.testing.assert_close(found[name], value, rtol=0.1 if lowered else 1e-3, atol=1e-2 if lowered else 1e-4)
-    cosine = torch.nn.functional.cosine_similarity(gradient(plain, batch), gradient(fast, batch), dim=0)
+    cosine = torch.nn.functional.cosine_similarity(gradient(to_container, batch), gradient(fast, batch), dim=0)
     assert float(cosine) > (0.999 if lowered else 0.999999)
-    assert fast.remarks["fast_teacher"] == f"norms folded, torch.{'bfloat16' if lowered else 'float32'} on cpu"
+    assert fast.notes["fast_teacher"] == f"norms folded, torch.{'bfloat16' if lowered else 'float32'} on cpu"
 
 
 def test_the_copy_is_no_part_of_the_distiller(lowered):
@@ -69,12 +69,12 @@ def test_a_fit_begins_with_the_teacher_as_it_is_then(lowered):
     fast = SemiAuxiliary(student, teacher, fast_teacher=True, calibrated=False)
     noise = teacher.noise(2)
     batch = {"input": torch.zeros(2, 0), **named(noise)}
-    fast.rehearse(batch)
+    fast.dry_run(batch)
     copied = fast._rolled_out()
     assert fast._rolled_out() is copied
     for parameter in teacher.targets()["image"].conditional.net.head.parameters():
         parameter.data.zero_()
-    fast.rehearse(batch)
+    fast.dry_run(batch)
     assert not fast._rolled_out().rollout(noise).raw["image"].any()
     assert copied.rollout(noise).raw["image"].any()
 

@@ -87,13 +87,13 @@ def test_distillation_starts_from_queries(method, data, teacher):
     distiller = SketchedKD(student(), teacher, method=method, samples=40, rank=5)
     before = error(distiller.student, teacher, data)
     assert distiller.transfer_set(data) is data
-    distiller.rehearse({"input": data.splits.train[0][:8], "target": data.splits.train[1][:8]})
+    distiller.dry_run({"input": data.splits.train[0][:8], "target": data.splits.train[1][:8]})
     distiller.configure_optimizers()
     assert error(distiller.student, teacher, data) == before  # outside of a training nothing is asked
     start(distiller, data)
     assert error(distiller.student, teacher, data) < 0.2 * before
     assert max(distiller.student.dims.tolist()) <= 5
-    assert "evaluations of the teacher" in distiller.remarks["start"]
+    assert "evaluations of the teacher" in distiller.notes["start"]
     assert dict(distiller.controls) == {"from_noise": {"samples": 0}}
     cost = distiller.measurements(distiller.student, [], lambda model, batches: {})
     assert 0 < cost["queries"] < cost["queries_asked"]
@@ -137,7 +137,7 @@ def test_a_continued_training_does_not_ask_again(data, tmp_path):
     then, asked_again = train(2)
     assert asked > first.cost["queries"] > 8 >= asked_again  # the rehearsal looks at eight samples
     assert then.cost == first.cost
-    assert then.remarks["start"] == first.remarks["start"]
+    assert then.notes["start"] == first.notes["start"]
 
 
 def test_a_budget_holds_for_the_start(data, teacher):

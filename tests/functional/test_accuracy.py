@@ -24,7 +24,7 @@ def test_the_suite_reaches_into_the_corners() -> None:
     assert len(exact) > 400
 
 
-def plain(student: Tensor, teacher: Tensor, T: float) -> Tensor:
+def to_container(student: Tensor, teacher: Tensor, T: float) -> Tensor:
     return T * T * kl_div((student / T).log_softmax(-1), (teacher / T).softmax(-1), reduction="none").sum(-1)
 
 
@@ -34,14 +34,14 @@ def log_target(student: Tensor, teacher: Tensor, T: float) -> Tensor:
 
 
 def plain_in_float64(student: Tensor, teacher: Tensor, T: float) -> Tensor:
-    return plain(student.double(), teacher.double(), T)
+    return to_container(student.double(), teacher.double(), T)
 
 
 def reversed_arguments(student: Tensor, teacher: Tensor, T: float) -> Tensor:
     return soft_target_kl(teacher, student, temperature=T)
 
 
-@pytest.mark.parametrize("loss", [plain, log_target, plain_in_float64])
+@pytest.mark.parametrize("loss", [to_container, log_target, plain_in_float64])
 def test_the_usual_formulas_fail_where_the_pair_is_nearly_equal(loss) -> None:
     assert not errors(loss, 10)["near-equal, c=10, T=10000"] < 1e-6
 
@@ -52,7 +52,7 @@ def test_swapped_arguments_fail_everywhere() -> None:
 
 
 def test_plain_float32_fails_at_high_temperature_on_ordinary_logits() -> None:
-    found = errors(plain, 10)
+    found = errors(to_container, 10)
     assert found["random, c=10, T=10000"] > 1e-3
 
 

@@ -242,15 +242,15 @@ class TestEveryLoss:
     def test_compiled_is_the_same(self, loss) -> None:
         torch._dynamo.reset()
         teacher, target = normal(3, 4, seed=1), torch.tensor([0, 3, 1])
-        plain, compiled = normal(3, 4).requires_grad_(), normal(3, 4).requires_grad_()
+        to_container, compiled = normal(3, 4).requires_grad_(), normal(3, 4).requires_grad_()
         expected, value = (
-            loss(plain, teacher, target),
+            loss(to_container, teacher, target),
             torch.compile(loss, backend="eager")(compiled, teacher, target),
         )
         expected.sum().backward()
         value.sum().backward()
         torch.testing.assert_close(value, expected)
-        torch.testing.assert_close(compiled.grad, plain.grad)
+        torch.testing.assert_close(compiled.grad, to_container.grad)
 
 
 class TestHardTargetCE:

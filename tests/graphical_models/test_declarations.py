@@ -249,7 +249,7 @@ def test_a_declaration_with_posteriors_for_all_latents_can_be_trained_on_data(na
     generator = torch.Generator().manual_seed(0)
     losses = []
     for _ in range(60):
-        terms = graph.evidence(batch, graph.evidence_noise(4, generator=generator))
+        terms = graph.negative_elbo(batch, graph.elbo_noise(4, generator=generator))
         loss = sum(terms.values()).mean()
         losses.append(float(loss.detach()))
         optimizer.zero_grad()

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from kdzoo.graphical_models import Graph, Latent, Normal, Target
-from kdzoo.graphical_models.diagnostics import advice, diagnose, normal_kl
+from kdzoo.graphical_models.diagnostics import diagnose, normal_kl, recommendation
 from kdzoo.graphical_models.marginal import expected_divergences, marginal_kl
 
 SIZE, DEPTH = 6, 3
@@ -81,7 +81,7 @@ def test_the_advice_picks_the_better_way_in_nine_of_ten_draws(student_of):
         torch.manual_seed(seed)
         noise = {name: value.double() for name, value in teacher.noise(4096).items()}
         found = [diagnose(teacher, one, noise).as_dict() for one in students]
-        said = "surrogate" in advice(*found).split(";")[0]
+        said = "surrogate" in recommendation(*found).split(";")[0]
         right += said == (truth[0] <= truth[1])
         wins += truth[0] <= truth[1]
     assert right >= 9

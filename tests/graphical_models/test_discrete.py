@@ -270,8 +270,8 @@ def test_the_values_of_reinforce_are_the_means_over_samples():
     for name, value in values.items():
         torch.testing.assert_close(found[name], value.reshape(3, 4).mean(1))
     targets = ~of_latents(student)
-    plain = gradient(values, student, retain_graph=True)
-    torch.testing.assert_close(gradient(found, student)[targets], plain[targets])
+    to_container = gradient(values, student, retain_graph=True)
+    torch.testing.assert_close(gradient(found, student)[targets], to_container[targets])
 
 
 def test_reinforce_leaves_the_teacher_alone_and_knows_an_equal_student():

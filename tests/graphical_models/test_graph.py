@@ -274,9 +274,9 @@ def test_the_mean_of_the_bound_is_the_log_density_less_the_divergence_of_posteri
     )
     expected = -log_marginal(graph, {"y": y}) + torch.distributions.kl_divergence(own, true)[:, 0]
     for i in range(2):
-        noise = graph.evidence_noise(n, generator=torch.Generator().manual_seed(0))
+        noise = graph.elbo_noise(n, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
-            terms = graph.evidence({"input": y[i : i + 1].expand(n, 1)}, noise)
+            terms = graph.negative_elbo({"input": y[i : i + 1].expand(n, 1)}, noise)
         total = terms["z"] + terms["y"]
         assert abs(total.mean() - expected[i]).item() <= 4 * total.std().item() / n**0.5 + 1e-5
 
@@ -285,8 +285,8 @@ def test_the_terms_of_the_bound_are_those_of_the_posteriors_and_the_targets():
     torch.manual_seed(0)
     graph = Graph([*model().entries[:6]], model().recognition)
     batch = {"label": torch.tensor([2, 0]), "points": torch.tensor([[1.0, 2.0, 1.0], [3.0, 4.0, 0.0]])}
-    noise = graph.evidence_noise(2)
-    terms = graph.evidence(batch, noise)
+    noise = graph.elbo_noise(2)
+    terms = graph.negative_elbo(batch, noise)
     a, b, x = batch["points"][:, :2], batch["points"][:, 2:], torch.eye(3)[batch["label"]]
     nodes = {node.name: node for node in graph.nodes()}
     up = graph.recognition[0].conditional.net(a)
@@ -331,7 +331,7 @@ def test_a_merged_posterior_is_the_product_of_prior_and_likelihood():
 def test_a_latent_without_posterior_cannot_be_trained_on_data():
     graph = Graph([Latent("z", BIT), Target("y", BIT, nn.Linear(1, 1), "z", "input")])
     with pytest.raises(ConfigError, match=r"^latent 'z' has no posterior: the model cannot be trained on data$"):
-        graph.evidence({"input": torch.ones(2, 1)}, graph.evidence_noise(2))
+        graph.negative_elbo({"input": torch.ones(2, 1)}, graph.elbo_noise(2))
 
 
 def test_steps_after_the_end_have_no_evidence():
@@ -341,16 +341,16 @@ def test_steps_after_the_end_have_no_evidence():
         Target("y", Normal((1,), scale=1.0), nn.Linear(2, 1), "z", "input"),
     ]
     graph = Graph([Scan(nodes, LSTM(4, ("y", "z"), 3), 6)])
-    batch, noise, lengths = {"input": torch.randn(3, 6, 1)}, graph.evidence_noise(3), torch.tensor([6, 2, 4])
-    terms = graph.evidence(batch, noise, lengths)
+    batch, noise, lengths = {"input": torch.randn(3, 6, 1)}, graph.elbo_noise(3), torch.tensor([6, 2, 4])
+    terms = graph.negative_elbo(batch, noise, lengths)
     changed = {"input": batch["input"].clone()}
     changed["input"][1, 2:] += 7
-    for name, value in graph.evidence(changed, noise, lengths).items():
+    for name, value in graph.negative_elbo(changed, noise, lengths).items():
         torch.testing.assert_close(value, terms[name])
-    whole = graph.evidence(changed, noise)
+    whole = graph.negative_elbo(changed, noise)
     assert (whole["y"][1] > terms["y"][1]).all()
-    for name, value in graph.evidence(batch, noise, torch.full((3,), 6)).items():
-        torch.testing.assert_close(value, graph.evidence(batch, noise)[name])
+    for name, value in graph.negative_elbo(batch, noise, torch.full((3,), 6)).items():
+        torch.testing.assert_close(value, graph.negative_elbo(batch, noise)[name])
 
 
 # ---------------------------------------------------------------- copies and pairs

@@ -109,7 +109,7 @@ def test_what_fits_is_drawn_and_differs_between_models(case, tmp_path):
     folders = [tmp_path / "first" / "new", tmp_path / "again", tmp_path / "other"]
     for folder, seed in zip(folders, (0, 0, 1), strict=True):
         models = {"teacher": build(), "student": build(seed), "data": nn.Linear(2, 2)}
-        found = sample_plots.portraits(models, folder, data())
+        found = sample_plots.plot_model(models, folder, data())
         assert sorted(path.stem for path in found) == names
         assert sorted(folder.iterdir()) == sorted(found)
     for name in names:
@@ -132,7 +132,7 @@ def test_what_fits_is_drawn_and_differs_between_models(case, tmp_path):
     ids=["no_graph", "points_of_images", "points_of_sequences", "offsets", "bits_of_points", "no_data"],
 )
 def test_nothing_is_drawn_of_what_does_not_fit(build, data, tmp_path):
-    assert sample_plots.portraits({"student": build()}, tmp_path / "figures", data()) == []
+    assert sample_plots.plot_model({"student": build()}, tmp_path / "figures", data()) == []
     assert not (tmp_path / "figures").exists()
 
 
@@ -141,7 +141,7 @@ def test_models_and_random_numbers_stay_as_they_are(case, tmp_path):
     build, data, names = CASES[case]
     model, twin = build().double().train(), build().double()
     state = torch.random.get_rng_state()
-    found = sample_plots.portraits({"student": model}, tmp_path, data())
+    found = sample_plots.plot_model({"student": model}, tmp_path, data())
     assert len(found) == len(names)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert model.training
@@ -181,7 +181,7 @@ def test_pixels_are_those_of_the_data(drawn, tmp_path):
     """Also of data whose brightest pixel is far from white, as 16 of 255 is: they would be black."""
     for std in (0.5, 0.03):
         scaled = images(pixels={"mean": (0.25 * std,), "std": (std,)})
-        sample_plots.portraits({"student": image_model()}, tmp_path, scaled)
+        sample_plots.plot_model({"student": image_model()}, tmp_path, scaled)
         shown, numbers = drawn[-1]["data"], scaled.batches[0]["input"]
         torch.testing.assert_close(shown, (numbers + 0.25) / (numbers + 0.25).max())
         assert float(shown.max()) == 1
@@ -316,7 +316,7 @@ def test_sequences_without_a_mask_are_whole_and_long_ones_are_cut(drawn, tmp_pat
 
 def test_densities_of_all_points(drawn, tmp_path):
     model = point_model()
-    sample_plots.portraits({"student": model}, tmp_path, points(9, 4))
+    sample_plots.plot_model({"student": model}, tmp_path, points(9, 4))
     shown = torch.cat([batch["input"] for batch in points(9, 4).batches])
     (found,) = drawn
     side = sample_plots.GRID_SIDE
@@ -337,5 +337,5 @@ def test_a_model_that_diverged_is_drawn_too(tmp_path):
         with torch.no_grad():
             for parameter in broken.parameters():
                 parameter.fill_(torch.nan)
-        found = sample_plots.portraits({"teacher": build(), "student": broken}, tmp_path / case, data())
+        found = sample_plots.plot_model({"teacher": build(), "student": broken}, tmp_path / case, data())
         assert sorted(path.stem for path in found) == names

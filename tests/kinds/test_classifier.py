@@ -347,13 +347,13 @@ class TestFigures:
     @pytest.mark.parametrize("roles", [["student"], ["teacher", "student", "control"]])
     def test_are_written_as_pictures(self, roles, tmp_path) -> None:
         predictions = {role: random_predictions(seed=i) for i, role in enumerate(roles)}
-        files = KIND.figures(predictions, tmp_path / "figures")
+        files = KIND.plot_predictions(predictions, tmp_path / "figures")
         assert [file.name for file in files] == ["reliability.png", "class_recall.png"]
         assert all(file.read_bytes().startswith(PNG) for file in files)
 
     def test_a_class_without_samples_and_certainty(self, tmp_path) -> None:
         one = Predictions(1000 * torch.eye(3)[[0, 1]], torch.tensor([0, 1]))
-        assert all(file.stat().st_size > 1000 for file in KIND.figures({"student": one}, tmp_path))
+        assert all(file.stat().st_size > 1000 for file in KIND.plot_predictions({"student": one}, tmp_path))
 
     def test_curve_and_bars_show_the_measured_numbers(self, tmp_path, monkeypatch) -> None:
         drawn = {}
@@ -363,7 +363,7 @@ class TestFigures:
                 lambda data, path, name=name, **options: drawn.update({name: (data, options)}) or path,
             )
         one = random_predictions()
-        KIND.figures({"student": one}, tmp_path)
+        KIND.plot_predictions({"student": one}, tmp_path)
         (recall, _), (confidence, options) = drawn["recall_by_class"], drawn["reliability_diagram"]
         np.testing.assert_allclose(recall["student"], class_recall(one).numpy())
         probability, right = confidence["student"]

@@ -24,7 +24,7 @@ def digits():
 
 @pytest.fixture(scope="module")
 def kind(digits, tmp_path_factory):
-    return GraphicalModelKind().on(digits, tmp_path_factory.mktemp("cache"))
+    return GraphicalModelKind().bind(digits, tmp_path_factory.mktemp("cache"))
 
 
 class Halved(nn.Module):
@@ -38,12 +38,12 @@ class Halved(nn.Module):
 def test_a_network_in_a_file_judges_first(digits, tmp_path):
     path = tmp_path / "halved.pt"
     torch.jit.save(torch.jit.script(Halved()), path)
-    kind = GraphicalModelKind().on(digits, tmp_path, str(path))
+    kind = GraphicalModelKind().bind(digits, tmp_path, str(path))
     predictions = kind.predict(model(), digits.test_dataloader())
     assert list(predictions.data) == ["file", "classifier", "random", "pixels"]
     assert predictions.data["file"].shape[1] == 3 * 16
     with pytest.raises(DataError, match="missing"):
-        GraphicalModelKind().on(digits, tmp_path, str(tmp_path / "missing.pt"))
+        GraphicalModelKind().bind(digits, tmp_path, str(tmp_path / "missing.pt"))
 
 
 def model(seed=0, width=6):
@@ -52,10 +52,10 @@ def model(seed=0, width=6):
 
 
 def test_judges_are_a_classifier_of_the_data_a_random_network_and_pixels(kind, digits):
-    found = kind.judges.extractors
+    found = kind.feature_extractors.extractors
     assert [type(one) for one in found.values()] == [PenultimateFeatures, RandomConvNet, PrincipalComponents]
     batch = next(iter(digits.test_dataloader()))
-    logits = found["classifier"].model(kind.judges.view(batch["input"], None))
+    logits = found["classifier"].model(kind.feature_extractors.view(batch["input"], None))
     assert float((logits.argmax(1) == batch["target"]).float().mean()) > 0.9
 
 
@@ -79,16 +79,16 @@ def test_equal_models_have_equal_samples_under_shared_noise_only(kind, digits):
 
 
 def test_metrics_see_that_data_are_better_than_an_untrained_model(kind, digits):
-    floors = kind.floors({"teacher": model()}, digits)
-    assert list(floors) == ["data", "teacher_again"]
-    real = kind.metrics(kind.predict(floors["data"], digits.test_dataloader()))
+    reference_models = kind.reference_models({"teacher": model()}, digits)
+    assert list(reference_models) == ["data", "teacher_again"]
+    real = kind.metrics(kind.predict(reference_models["data"], digits.test_dataloader()))
     untrained = kind.metrics(kind.predict(model(), digits.test_dataloader()))
     assert real["frechet"] < 0.3 * untrained["frechet"]
     assert real["frechet_random"] < untrained["frechet_random"]
     assert real["frechet_squared"] == pytest.approx(real["frechet"] ** 2)
     assert real["frechet_low"] < real["frechet"] < real["frechet_high"]
     assert 0.4 < real["one_nn"] < 0.65 < untrained["one_nn"]
-    again = kind.predict(floors["teacher_again"], digits.test_dataloader())
+    again = kind.predict(reference_models["teacher_again"], digits.test_dataloader())
     assert kind.fidelity(again, kind.predict(model(), digits.test_dataloader()))["one_nn_paired"] > 0.4
 
 
@@ -106,13 +106,13 @@ def test_the_bound_is_reported_of_models_that_were_trained_to_infer(kind, digits
     one.infers.fill_(True)
     batch = next(iter(digits.test_dataloader()))
     found = kind.metrics(kind.predict(one, [batch]))["negative_bound"]
-    terms = one.evidence(batch, one.evidence_noise(len(batch["input"])))
+    terms = one.negative_elbo(batch, one.elbo_noise(len(batch["input"])))
     assert found == pytest.approx(float(sum(value.mean() for value in terms.values())), rel=0.01)
 
 
 def test_samples_are_drawn_side_by_side(kind, digits, tmp_path):
     predictions = {name: kind.predict(model(seed), digits.test_dataloader()) for seed, name in enumerate("ab")}
-    (path,) = kind.figures(predictions, tmp_path)
+    (path,) = kind.plot_predictions(predictions, tmp_path)
     assert path.stat().st_size > 1000
 
 
@@ -130,5 +130,5 @@ def test_what_does_not_fit_is_refused(one, words, kind, digits):
 
 
 def test_graphs_are_of_no_other_kind():
-    assert [kind.name for kind in kinds.KINDS.values() if kind.owns(model())] == ["graphical_model"]
-    assert not GraphicalModelKind().owns(nn.Linear(1, 1))
+    assert [kind.name for kind in kinds.KINDS.values() if kind.is_exclusive_match(model())] == ["graphical_model"]
+    assert not GraphicalModelKind().is_exclusive_match(nn.Linear(1, 1))

@@ -10,7 +10,7 @@ from scipy.special import log_softmax, softmax
 from torch import nn
 
 from kdzoo.core.batch import IGNORE
-from kdzoo.data.sequences.token_sequence_data import Corpus, StringData
+from kdzoo.data.sequences.token_sequence_data import Corpus, TokenSequenceData
 from kdzoo.distillers import LogitKD, Supervised
 from kdzoo.errors import ConfigError
 from kdzoo.kinds import LanguageModelKind, get
@@ -18,12 +18,12 @@ from kdzoo.kinds.language_model import Predictions, distinct_strings, mean_kl, s
 from kdzoo.models import MLP, RNNLM
 from kdzoo.run.training import Training, fit
 from kdzoo.text.language_model import string_log_probs as of_strings
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 
 KIND = LanguageModelKind()
 SIZES = {"num_classes": 4, "vocab_size": 4}
 LISTS = [[0, 1, 2], [], [2, 2], [0, 1, 2], [1]]
-STRINGS = Strings.of(LISTS)
+STRINGS = TokenSequences.of(LISTS)
 N = STRINGS.n_points
 EPS = np.finfo(np.float64).tiny
 
@@ -39,7 +39,7 @@ def batches(strings=STRINGS, size=2, **extra):
 
 
 class Says(nn.Module):
-    """Answers with given logits after each last symbol."""
+    """TeacherOutputs with given logits after each last symbol."""
 
     def __init__(self, logits):
         super().__init__()
@@ -48,7 +48,7 @@ class Says(nn.Module):
     def forward(self, inputs):
         return self.logits[inputs]
 
-    def start(self, n):
+    def initialised(self, n):
         return torch.full((n,), 3)
 
     def step(self, state, token):
@@ -131,7 +131,7 @@ class TestMetrics:
 
     def test_the_competitions_score_is_over_distinct_strings(self):
         found = KIND.metrics(KIND.predict(MODEL, with_truth()))
-        distinct = Strings.of([LISTS[i] for i in (0, 1, 2, 4)])
+        distinct = TokenSequences.of([LISTS[i] for i in (0, 1, 2, 4)])
         truth = softmax(of_strings(TRUTH, distinct).numpy())
         model = softmax(of_strings(MODEL, distinct).numpy())
         assert found["pautomac_score"] == pytest.approx(2 ** -(truth * np.log2(model)).sum(), rel=1e-12)
@@ -226,7 +226,7 @@ class TestFigures:
             return tmp_path
 
         monkeypatch.setattr("kdzoo.plotting.log_prob_scatter", draw)
-        KIND.figures(predictions, tmp_path)
+        KIND.plot_predictions(predictions, tmp_path)
         return seen
 
     def test_every_string_under_student_and_control_against_the_teacher(self, tmp_path, monkeypatch):
@@ -250,15 +250,15 @@ class TestFigures:
         student = random_logits(0)
         student[2] += torch.tensor([0.0, 0.0, 0.0, shift])
         roles = {"teacher": KIND.predict(TRUTH, batches()), "student": KIND.predict(Says(student), batches())}
-        [path] = KIND.figures(roles, tmp_path / "figures")
+        [path] = KIND.plot_predictions(roles, tmp_path / "figures")
         assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
 # all strings of up to three tokens in which tokens never fall
-RISING = Strings.of([s for m in range(4) for s in itertools.product(range(3), repeat=m) if list(s) == sorted(s)])
+RISING = TokenSequences.of([s for m in range(4) for s in itertools.product(range(3), repeat=m) if list(s) == sorted(s)])
 
 
-class RisingStrings(StringData):
+class RisingStrings(TokenSequenceData):
     def load(self):
         return Corpus(RISING, RISING, RISING, ("a", "b", "c"))
 
@@ -281,7 +281,7 @@ class TestTraining:
         assert after["log_prob"] == pytest.approx(history.validation[-1]["val/hard"] * -1, rel=1e-5)
         # 20 equally likely strings have log 20 nats each
         assert after["log_prob"] > -1.1 * math.log(20) * 20 / RISING.n_points
-        falling = Strings.of([[1, 0], [2, 1], [2, 0]])
+        falling = TokenSequences.of([[1, 0], [2, 1], [2, 0]])
         assert of_strings(model, falling).exp().sum() < 0.05
 
     def test_micro_batches_of_strings_have_the_gradient_of_the_whole(self, tmp_path):

@@ -73,7 +73,7 @@ def test_a_model_agrees_with_itself_and_less_with_another():
 
 
 def test_an_encoder_is_probed_and_compared():
-    kind = kinds.get("encoder").on(Data(labelled()), cache=Path())
+    kind = kinds.get("encoder").bind(Data(labelled()), cache=Path())
     one, other = (kind.predict(bert("embedding", seed), [labelled(seed=2)]) for seed in (0, 1))
     assert 0 <= kind.metrics(one)["probe_accuracy"] <= 1
     same = kind.fidelity(one, one)
@@ -84,11 +84,11 @@ def test_an_encoder_is_probed_and_compared():
 
 def test_figures_are_drawn(tmp_path):
     for name, task, batch in (("masked_lm", "mlm", masked()), ("encoder", "embedding", labelled())):
-        kind = kinds.get(name).on(Data(batch), cache=Path())
+        kind = kinds.get(name).bind(Data(batch), cache=Path())
         predictions = {
             role: kind.predict(bert(task, seed), [batch]) for seed, role in enumerate(("teacher", "student"))
         }
-        files = kind.figures(predictions, tmp_path)
+        files = kind.plot_predictions(predictions, tmp_path)
         assert files
         assert all(path.stat().st_size > 1000 for path in files)
 
@@ -148,7 +148,7 @@ def test_an_export_that_gives_other_outputs_is_not_left(tmp_path, monkeypatch):
 
 def test_a_transformer_belongs_to_the_kind_of_its_task():
     for task, kind in (("mlm", "masked_lm"), ("classification", "classifier"), ("embedding", "encoder")):
-        assert [name for name, one in kinds.KINDS.items() if one.owns(bert(task))] == [kind]
+        assert [name for name, one in kinds.KINDS.items() if one.is_exclusive_match(bert(task))] == [kind]
 
 
 def test_a_part_without_masked_tokens_is_refused():

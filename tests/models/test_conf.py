@@ -13,8 +13,8 @@ from kdzoo.config import SIZES
 
 CONF = Path(__file__).parents[2] / "conf"
 FROM_DATA = {"in_shape": (1, 12, 12), "num_classes": 10, "vocab_size": 10}
-TEACHERS_ONLY = {"ensemble", "committee"}
-LANGUAGE_MODELS = {"rnn_lm", "transformer_lm", "causal_lm", "committee"}
+TEACHERS_ONLY = {"ensemble", "lm_ensemble"}
+LANGUAGE_MODELS = {"rnn_lm", "transformer_lm", "causal_lm", "lm_ensemble"}
 NEED_FILES = {"hf", "causal_lm"}
 OURS = {"mlp", "convnet", "lenet", "resnet", "hf", "ensemble"} | LANGUAGE_MODELS
 FILES = [CONF / group / f"{name}.yaml" for group in ("teacher", "student") for name in sorted(OURS)]
@@ -22,7 +22,7 @@ FILES = [file for file in FILES if file.exists()]
 IDS = [f"{file.parent.name}/{file.stem}" for file in FILES]
 
 
-def plain(file):
+def to_container(file):
     return OmegaConf.to_container(OmegaConf.load(file), resolve=True)
 
 
@@ -44,7 +44,7 @@ def test_the_files_are_there():
 
 @pytest.mark.parametrize("file", FILES, ids=IDS)
 def test_every_argument_is_there_with_its_default(file):
-    config = plain(file)
+    config = to_container(file)
     target = config.pop("_target_")
     assert target.startswith("kdzoo.models.")
     signature = inspect.signature(getattr(kdzoo.models, target.removeprefix("kdzoo.models."))).parameters
@@ -68,6 +68,6 @@ def test_every_key_has_a_comment(file):
 )
 def test_each_file_builds_a_model(file):
     if file.stem in LANGUAGE_MODELS:
-        assert build(plain(file))(torch.zeros(3, 4, dtype=torch.long)).shape == (3, 4, 10)
+        assert build(to_container(file))(torch.zeros(3, 4, dtype=torch.long)).shape == (3, 4, 10)
     else:
-        assert build(plain(file))(torch.randn(3, 1, 12, 12)).shape == (3, 10)
+        assert build(to_container(file))(torch.randn(3, 1, 12, 12)).shape == (3, 10)

@@ -162,7 +162,7 @@ def test_the_condition_reaches_every_node():
 @BOTH
 def test_the_bound_reaches_every_parameter(options):
     model = ConvHVAE(**{**options, "width": 8})
-    sum(model.evidence(batch(), model.evidence_noise(8)).values()).sum().backward()
+    sum(model.negative_elbo(batch(), model.elbo_noise(8)).values()).sum().backward()
     assert all(p.grad.abs().sum() > 0 for p in model.parameters())
 
 
@@ -171,7 +171,7 @@ def test_fifty_steps_lower_the_bound():
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     bounds = []
     for _ in range(50):
-        loss = sum(model.evidence(data, model.evidence_noise(4)).values()).mean()
+        loss = sum(model.negative_elbo(data, model.elbo_noise(4)).values()).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

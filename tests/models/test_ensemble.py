@@ -14,7 +14,7 @@ from kdzoo.models import MLP, Ensemble
 
 
 class Fixed(nn.Module):
-    """Answers with given logits, whatever the input."""
+    """TeacherOutputs with given logits, whatever the input."""
 
     def __init__(self, logits):
         super().__init__()

@@ -71,7 +71,7 @@ def test_wrong_arguments_are_refused(options, message):
 def test_points_of_another_shape_are_refused():
     model = machine()
     with pytest.raises(DataError, match=r"^input must be points \[b, 2\], got \[4, 3\]$"):
-        model.evidence({"input": torch.zeros(4, 3)}, model.evidence_noise(4))
+        model.negative_elbo({"input": torch.zeros(4, 3)}, model.elbo_noise(4))
 
 
 def test_samples_are_in_the_order_of_the_data():
@@ -114,7 +114,7 @@ def gradients(terms, model):
 
 def test_wake_trains_the_model_and_sleep_the_recognizer():
     model = machine()
-    terms = model.evidence({"input": torch.randn(20, 2)}, model.evidence_noise(20))
+    terms = model.negative_elbo({"input": torch.randn(20, 2)}, model.elbo_noise(20))
     assert set(terms) == {*model.random_nodes(), "sleep"}
     assert all(value.shape == (20,) for value in terms.values())
     inferring = {name for name, _ in model.named_parameters() if name.startswith("recognizer.")}
@@ -125,8 +125,8 @@ def test_wake_trains_the_model_and_sleep_the_recognizer():
 
 def test_the_terms_are_the_log_densities_of_both_directions():
     model = machine().double()
-    places, noise = torch.randn(6, 2).double(), model.evidence_noise(6)
-    terms = model.evidence({"input": places}, noise)
+    places, noise = torch.randn(6, 2).double(), model.elbo_noise(6)
+    terms = model.negative_elbo({"input": places}, noise)
     inferred = recognised(model, places, {k.removeprefix("wake|"): v for k, v in noise.items() if "wake" in k})
     values = {**inferred, "y1": places[:, :1], "y2": places[:, 1:]}
     trace = model.rollout({}, forced=values)
@@ -161,7 +161,7 @@ def test_wake_sleep_raises_the_exact_density(points):
     adam = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(300):
         adam.zero_grad()
-        terms = model.evidence({"input": points}, model.evidence_noise(len(points)))
+        terms = model.negative_elbo({"input": points}, model.elbo_noise(len(points)))
         sum(value.mean() for value in terms.values()).backward()
         adam.step()
     after = model.log_density(points).mean()

@@ -83,7 +83,7 @@ def test_any_number_of_latents(latents):
         "image": (2, 9),
     }
     assert list(model.random_nodes()) == [*names, "image"]
-    assert all(term.isfinite().all() for term in model.evidence(batch(2, (9,)), noise).values())
+    assert all(term.isfinite().all() for term in model.negative_elbo(batch(2, (9,)), noise).values())
 
 
 # ---------------------------------------------------------------- generation
@@ -148,7 +148,7 @@ def normal(raw):
 def test_the_bound_is_that_of_a_ladder_written_out(options):
     model = HVAE(**options).double()
     data = {name: value.double() if value.is_floating_point() else value for name, value in batch().items()}
-    noise = {name: value.double() for name, value in model.evidence_noise(8).items()}
+    noise = {name: value.double() for name, value in model.elbo_noise(8).items()}
     label = [torch.eye(3, dtype=torch.float64)[data["target"]]] if options is CONDITIONAL else []
     net = {name: node.conditional.net for name, node in model.random_nodes().items()}
     head = {name: node.posterior.net for name, node in model.latents().items()}
@@ -168,14 +168,14 @@ def test_the_bound_is_that_of_a_ladder_written_out(options):
         value = posterior.mean + posterior.stddev * noise[name]
     squares = (data["input"] - net["image"](value, *label)).square().sum((1, 2, 3))
     expected["image"] = squares / 0.1 + 10 * math.log(2 * math.pi * 0.05)
-    for name, term in model.evidence(data, noise).items():
+    for name, term in model.negative_elbo(data, noise).items():
         torch.testing.assert_close(term, expected[name], rtol=1e-5, atol=1e-9, msg=name)
 
 
 @BOTH
 def test_the_bound_reaches_every_parameter(options):
     model = HVAE(**{**options, "width": 32})
-    sum(model.evidence(batch(), model.evidence_noise(8)).values()).sum().backward()
+    sum(model.negative_elbo(batch(), model.elbo_noise(8)).values()).sum().backward()
     assert all(p.grad.abs().sum() > 0 for p in model.parameters())
 
 
@@ -185,7 +185,7 @@ def test_fifty_steps_lower_the_bound(options):
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     bounds = []
     for _ in range(50):
-        loss = sum(model.evidence(data, model.evidence_noise(16)).values()).mean()
+        loss = sum(model.negative_elbo(data, model.elbo_noise(16)).values()).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -197,7 +197,7 @@ def test_fifty_steps_lower_the_bound(options):
 def test_a_class_that_there_is_not_is_refused():
     model = HVAE(**CONDITIONAL)
     with pytest.raises(DataError, match=r"classes must be in 0\.\.2"):
-        model.evidence({**batch(4), "target": torch.tensor([0, 1, 2, 3])}, model.evidence_noise(4))
+        model.negative_elbo({**batch(4), "target": torch.tensor([0, 1, 2, 3])}, model.elbo_noise(4))
 
 
 # ---------------------------------------------------------------- as teacher and student
@@ -229,8 +229,8 @@ def test_distillation_reaches_what_generates_and_nothing_else():
 @BOTH
 def test_an_exported_model_is_the_same_model(options, tmp_path):
     model = HVAE(**options)
-    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
-    save_model(model, {"_target_": "kdzoo.models.HVAE", **plain}, tmp_path)
+    to_container = {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
+    save_model(model, {"_target_": "kdzoo.models.HVAE", **to_container}, tmp_path)
     twin = load_student(tmp_path)
     noise, inputs = model.noise(3), model.draw_inputs(3)
     one, other = (each.rollout(noise, inputs).raw for each in (model, twin))

@@ -13,12 +13,12 @@ from scipy.special import erf, expit, log_softmax, logsumexp, softmax
 
 from kdzoo.core.batch import IGNORE
 from kdzoo.errors import CheckpointError, ConfigError
-from kdzoo.models import RNNLM, CausalLM, Committee, TransformerLM
+from kdzoo.models import RNNLM, CausalLM, LMEnsemble, TransformerLM
 from kdzoo.text.language_model import LanguageModel, sample, stepwise_trace, string_log_probs, trace
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 
 V = 5
-STRINGS = Strings.of([[0, 3, 1, 1, 2, 0], [], [2], [3, 3, 3]])
+STRINGS = TokenSequences.of([[0, 3, 1, 1, 2, 0], [], [2], [3, 3, 3]])
 INPUT, TARGET = STRINGS.inputs_and_targets(V)
 VALID = TARGET != IGNORE
 
@@ -44,7 +44,7 @@ BUILD = {
     "lstm, 3 layers": lambda _: RNNLM(vocab_size=V, hidden=6, layers=3, cell="lstm", dropout=0.3),
     "gru, 2 layers": lambda _: RNNLM(vocab_size=V, embedding=4, hidden=6, layers=2),
     "transformer": lambda _: TransformerLM(vocab_size=V, width=8, heads=2, dropout=0.3, max_length=20),
-    "committee": lambda _: Committee(
+    "ensemble": lambda _: LMEnsemble(
         [RNNLM(vocab_size=V, cell="lstm"), TransformerLM(vocab_size=V, dropout=0.3)], [1, 3]
     ),
     "gpt2": causal_lm,
@@ -114,9 +114,9 @@ def test_a_step_leaves_the_state_as_it_was(model):
 def test_the_probabilities_of_all_strings_add_up(model):
     longest = 3
     strings = [list(s) for length in range(longest + 1) for s in itertools.product(range(V - 1), repeat=length)]
-    total = float(string_log_probs(model, Strings.of(strings)).exp().sum())
+    total = float(string_log_probs(model, TokenSequences.of(strings)).exp().sum())
     endless = [s for s in strings if len(s) == longest]
-    inputs, _ = Strings.of(endless).inputs_and_targets(V)
+    inputs, _ = TokenSequences.of(endless).inputs_and_targets(V)
     says = trace(model, inputs).log_probs.double()
     prefix = says[:, :-1].gather(2, inputs[:, 1:, None])[..., 0].sum(1)
     goes_on = prefix.exp() * (1 - says[:, -1, V - 1].exp())
@@ -127,7 +127,7 @@ def test_samples_have_the_probabilities_that_the_model_gives_them(model):
     n = 1500
     strings = sample(model, n, max_length=15, seed=0, batch_size=1000)
     assert model.training  # as before
-    ends = [float(string_log_probs(model, Strings.of([s])).exp()) for s in ([], [0], [3])]
+    ends = [float(string_log_probs(model, TokenSequences.of([s])).exp()) for s in ([], [0], [3])]
     counts = [sum(one == s for one in strings.to_lists()) for s in ([], [0], [3])]
     for p, count in zip(ends, counts, strict=True):
         assert abs(count - n * p) <= 5 * math.sqrt(n * p * (1 - p))
@@ -278,7 +278,7 @@ class Letters(torch.nn.Module):
     def forward(self, input):
         return self.p.log().expand(*input.shape, -1)
 
-    def start(self, n):
+    def initialised(self, n):
         return torch.zeros(n, 1)
 
     def step(self, state, token):
@@ -296,7 +296,7 @@ class TestCommittee:
         torch.manual_seed(0)
         members = [RNNLM(vocab_size=V).double() for _ in range(3)]
         weights = [0.2, 0.5, 0.3]
-        found = string_log_probs(Committee(members, weights), STRINGS)
+        found = string_log_probs(LMEnsemble(members, weights), STRINGS)
         each = np.stack([string_log_probs(member, STRINGS).numpy() for member in members])
         np.testing.assert_allclose(found, logsumexp(each, axis=0, b=np.array(weights)[:, None]), rtol=1e-9)
 
@@ -304,13 +304,13 @@ class TestCommittee:
         torch.manual_seed(0)
         first, other = (RNNLM(vocab_size=V, cell=cell) for cell in ("gru", "lstm"))
         expected = trace(first, INPUT)
-        torch.testing.assert_close(trace(Committee([first]), INPUT), expected)
-        torch.testing.assert_close(trace(Committee([first, other], [2, 0]), INPUT).log_probs, expected.log_probs)
+        torch.testing.assert_close(trace(LMEnsemble([first]), INPUT), expected)
+        torch.testing.assert_close(trace(LMEnsemble([first, other], [2, 0]), INPUT).log_probs, expected.log_probs)
 
     def test_a_member_that_cannot_have_written_the_prefix_is_silent(self):
         only_0, only_1 = Letters([0.9, 0.0, 0.1]), Letters([0.0, 0.5, 0.5])
-        model = Committee([only_0, only_1])
-        inputs, _ = Strings.of([[0, 0], [1, 1], [0, 1]]).inputs_and_targets(3)
+        model = LMEnsemble([only_0, only_1])
+        inputs, _ = TokenSequences.of([[0, 0], [1, 1], [0, 1]]).inputs_and_targets(3)
         for traced in (trace(model, inputs), stepwise_trace(model, inputs)):
             said = traced.log_probs.exp()
             np.testing.assert_allclose(said[:, 0], [[0.45, 0.25, 0.3]] * 3, rtol=1e-12)
@@ -319,7 +319,7 @@ class TestCommittee:
             assert said[2, 2].tolist() == [0.0, 0.0, 0.0]  # nobody writes 0 1
 
     def test_hidden_vectors_stand_side_by_side(self):
-        model = Committee([RNNLM(vocab_size=V, hidden=3), RNNLM(vocab_size=V, hidden=4, layers=2)])
+        model = LMEnsemble([RNNLM(vocab_size=V, hidden=3), RNNLM(vocab_size=V, hidden=4, layers=2)])
         found = trace(model, INPUT).hidden
         torch.testing.assert_close(found[..., :3], trace(model.members[0], INPUT).hidden)
         torch.testing.assert_close(found[..., 3:], trace(model.members[1], INPUT).hidden)
@@ -341,7 +341,7 @@ class TestCommittee:
     )
     def test_bad_arguments_are_refused(self, arguments, message):
         with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-            Committee(*arguments)
+            LMEnsemble(*arguments)
 
 
 class TestCausalLM:

@@ -35,7 +35,7 @@ def test_heads_look_beside(width, heads):
 def test_what_stands_beside_is_learned_at_once():
     """A masked token is the one before it plus one: the frequencies of tokens say nothing about it."""
     losses = {}
-    for start in ("neighbours", "random"):
+    for start in ("local_attention", "random"):
         model = bert(start=start)
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
         generator = torch.Generator().manual_seed(0)
@@ -48,13 +48,13 @@ def test_what_stands_beside_is_learned_at_once():
             loss.backward()
             optimizer.step()
         losses[start] = float(loss)
-    assert losses["neighbours"] < 0.5
+    assert losses["local_attention"] < 0.5
     assert losses["random"] > 2.0
 
 
 def test_heads_of_odd_width_are_refused():
-    with pytest.raises(ConfigError, match="start='neighbours' needs an even width of a head, got 15 / 3"):
+    with pytest.raises(ConfigError, match="start='local_attention' needs an even width of a head, got 15 / 3"):
         bert(hidden_size=15, heads=3)
     assert bert(hidden_size=15, heads=3, start="random").hidden_size == 15
-    with pytest.raises(ConfigError, match="start must be one of neighbours, random, got 'even'"):
+    with pytest.raises(ConfigError, match="start must be one of local_attention, random, got 'even'"):
         bert(start="even")

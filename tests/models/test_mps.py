@@ -47,13 +47,13 @@ def test_uneven_bonds():
 def test_states_of_chosen_bonds_pass_through_modules():
     torch.manual_seed(0)
     model = MPS(9, 2, 3, probes=[2, 4, 7]).double()
-    plain = MPS(9, 2, 3).double()
-    plain.load_state_dict(model.state_dict())
+    to_container = MPS(9, 2, 3).double()
+    to_container.load_state_dict(model.state_dict())
     x = torch.rand(5, 9, dtype=torch.float64)
     seen = {}
     for name in ("left", "right", "bonds.2", "bonds.7"):
         model.get_submodule(name).register_forward_hook(lambda m, i, out, name=name: seen.update({name: out}))
-    assert torch.allclose(model(x), plain(x), rtol=1e-12)
+    assert torch.allclose(model(x), to_container(x), rtol=1e-12)
     sites, phi = model.sites(), model.feature_map(x.T)
     state = torch.ones(5, 1, dtype=torch.float64)
     for i in range(2):
@@ -137,7 +137,7 @@ def test_images_in_any_order(order):
     torch.manual_seed(0)
     model = MPSClassifier(in_shape=(1, 4, 4), num_classes=3, bond_dim=4, order=order).double()
     x = torch.rand(50, 1, 4, 4, dtype=torch.float64)
-    model.see(x)
+    model.calibrate(x)
     assert torch.allclose(model(x), dense(model, x.flatten(1)), rtol=1e-12)
 
 
@@ -145,7 +145,7 @@ def test_a_chain_that_has_seen_its_data_starts_at_one():
     """Cosine and sine at x = 1/2 add up to 1.41: without a look at the data a long chain would explode."""
     x = 0.5 + 0.01 * torch.rand(50, 2000)
     model = MPS(2000, 2, 4, feature_map="cos_sin", noise=0.0)
-    model.see(x)
+    model.calibrate(x)
     with torch.no_grad():
         model.centre.fill_(1.0)
     assert torch.allclose(model(x), torch.ones(50, 2), rtol=0.05)
@@ -163,7 +163,7 @@ def test_each_site_starts_at_its_own_one():
     with torch.no_grad():
         model.centre.fill_(1.0)
         assert torch.allclose(model(x), torch.ones(50, 2), rtol=0.05)
-        model.see(x)
+        model.calibrate(x)
         model.centre.fill_(1.0)
     assert torch.allclose(model(x), torch.ones(50, 2), rtol=0.05)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kdzoo.errors import ConfigError
-from kdzoo.models import Bert, Layers
+from kdzoo.models import Bert, TruncatedTransformer
 from kdzoo.storage import checkpoint
 
 pytest.importorskip("transformers")
@@ -56,16 +56,16 @@ def test_shown_attentions_are_distributions_in_training_too():
 @pytest.mark.parametrize("task", ["mlm", "embedding"])
 def test_a_student_of_full_depth_is_its_teacher(task, family):
     teacher = bert(task).eval()
-    student = Layers(teacher_architecture=teacher.architecture, layers=[0, 1, 2, 3, 4, 5], family=family)
-    student.start_from(teacher, None)
+    student = TruncatedTransformer(teacher_architecture=teacher.architecture, layers=[0, 1, 2, 3, 4, 5], family=family)
+    student.init_from_teacher(teacher, None)
     gap = (student.eval()(IDS) - teacher(IDS)).abs()
     assert gap[IDS != 0 if task == "mlm" else ...].max() < 1e-5
 
 
 def test_half_of_the_layers_by_default():
     teacher = bert()
-    student = Layers(teacher_architecture=teacher.architecture)
-    student.start_from(teacher, None)
+    student = TruncatedTransformer(teacher_architecture=teacher.architecture)
+    student.init_from_teacher(teacher, None)
     assert student.chosen == (0, 2, 5)
     for mine, theirs in zip(student.layers, (0, 2, 5), strict=True):
         for one, other in zip(mine.parameters(), teacher.layers[theirs].parameters(), strict=True):
@@ -76,9 +76,9 @@ def test_half_of_the_layers_by_default():
 
 def test_a_random_start_copies_nothing():
     teacher = bert()
-    student = Layers(teacher_architecture=teacher.architecture, start="random")
+    student = TruncatedTransformer(teacher_architecture=teacher.architecture, start="random")
     before = {name: value.clone() for name, value in student.state_dict().items()}
-    student.start_from(teacher, None)
+    student.init_from_teacher(teacher, None)
     assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
 
 
@@ -95,40 +95,46 @@ class Texts:
 @pytest.mark.parametrize("objective", ["fidelity", "loss"])
 def test_auto_finds_layers_by_the_objective(objective):
     teacher = bert()
-    student = Layers(teacher_architecture=teacher.architecture, layers="auto", depth=2, objective=objective)
+    student = TruncatedTransformer(
+        teacher_architecture=teacher.architecture, layers="auto", depth=2, objective=objective
+    )
     assert student.chosen is None
-    student.start_from(teacher, Texts())
+    student.init_from_teacher(teacher, Texts())
     assert len(student.chosen) == 2
     assert len(teacher.layers) == 6
     assert student.learned_sizes == {"layers": list(student.chosen)}
     assert len(student.search.scores) == 15
     assert student.search.score == max(student.search.scores.values())
-    assert f"layers {list(student.chosen)} of 6, best of 15 by {objective} (" in student.remark
+    assert f"layers {list(student.chosen)} of 6, best of 15 by {objective} (" in student.note
 
 
 def test_auto_tries_no_more_than_it_may():
     teacher = bert()
-    student = Layers(teacher_architecture=teacher.architecture, layers="auto", depth=3, search_tries=7)
-    student.start_from(teacher, Texts())
+    student = TruncatedTransformer(teacher_architecture=teacher.architecture, layers="auto", depth=3, search_tries=7)
+    student.init_from_teacher(teacher, Texts())
     assert len(student.search.scores) == 7
 
 
 def test_auto_needs_validation_texts():
     teacher = bert()
-    student = Layers(teacher_architecture=teacher.architecture, layers="auto")
+    student = TruncatedTransformer(teacher_architecture=teacher.architecture, layers="auto")
 
     class Empty:
         def val_dataloader(self):
             return []
 
     with pytest.raises(ConfigError, match=r"^student\.layers='auto' chooses on validation texts"):
-        student.start_from(teacher, Empty())
+        student.init_from_teacher(teacher, Empty())
 
 
 def test_an_exported_student_needs_no_teacher(tmp_path):
     teacher = bert("classification")
-    node = {"_target_": "kdzoo.models.Layers", "teacher_architecture": teacher.architecture, "layers": "auto"}
-    student = Layers(**{key: value for key, value in node.items() if key != "_target_"})
+    node = {
+        "_target_": "kdzoo.models.TruncatedTransformer",
+        "teacher_architecture": teacher.architecture,
+        "layers": "auto",
+    }
+    student = TruncatedTransformer(**{key: value for key, value in node.items() if key != "_target_"})
     student.chosen = (1, 3, 4)
     checkpoint.save_model(student, {**node, **student.learned_sizes}, tmp_path)
     again = checkpoint.load_student(tmp_path)
@@ -151,7 +157,7 @@ def test_an_exported_student_needs_no_teacher(tmp_path):
 )
 def test_what_cannot_be_is_refused(options, message):
     with pytest.raises(ConfigError, match=rf"^{message}"):
-        Layers(teacher_architecture=bert().architecture, **options)
+        TruncatedTransformer(teacher_architecture=bert().architecture, **options)
 
 
 def test_long_texts_and_other_inputs_are_refused():
@@ -172,15 +178,15 @@ def test_layers_that_cannot_be_computed_again():
     }
     architecture = {"model_class": "MPNetForMaskedLM", "config": {**config, "intermediate_size": 32}}
     with pytest.raises(ConfigError, match="gradient_checkpointing=true cannot be used: MPNetForMaskedLM has none"):
-        Layers(teacher_architecture=architecture, gradient_checkpointing=True)
+        TruncatedTransformer(teacher_architecture=architecture, gradient_checkpointing=True)
 
 
 def test_layers_are_computed_again_in_the_backward_pass():
     teacher = bert(dropout=0.0)
     gradients = []
     for again in (False, True):
-        student = Layers(teacher_architecture=teacher.architecture, gradient_checkpointing=again)
-        student.start_from(teacher, None)
+        student = TruncatedTransformer(teacher_architecture=teacher.architecture, gradient_checkpointing=again)
+        student.init_from_teacher(teacher, None)
         student(IDS).square().sum().backward()
         assert student.model.is_activation_checkpointing is again
         gradients.append(torch.cat([one.grad.flatten() for one in student.parameters() if one.grad is not None]))

@@ -246,11 +246,11 @@ def test_the_past_does_not_depend_on_the_future(kind):
 @BOTH
 def test_the_bound_improves_on_toy_sequences(kind):
     model, batch = BUILT[kind](), sequences(kind, n=32)
-    noise = model.evidence_noise(32, generator=torch.Generator().manual_seed(1))
+    noise = model.elbo_noise(32, generator=torch.Generator().manual_seed(1))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     history = []
     for _ in range(60):
-        loss = torch.stack(list(model.evidence(batch, noise).values())).sum(0).mean()
+        loss = torch.stack(list(model.negative_elbo(batch, noise).values())).sum(0).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -266,7 +266,7 @@ def idle(model):
 @BOTH
 def test_all_parameters_learn_from_data_and_all_but_the_posteriors_from_a_teacher(kind):
     teacher, student = (BUILT[kind](width=16) for _ in range(2))  # so many units that some are not at rest
-    evidence = student.evidence(sequences(kind), student.evidence_noise(5))
+    evidence = student.negative_elbo(sequences(kind), student.elbo_noise(5))
     torch.stack(list(evidence.values())).sum().backward()
     assert idle(student) == set()
     student.zero_grad()
@@ -279,14 +279,14 @@ def test_all_parameters_learn_from_data_and_all_but_the_posteriors_from_a_teache
 @BOTH
 def test_padding_does_not_change_the_terms(kind):
     model, batch = BUILT[kind](), sequences(kind)
-    noise, lengths = model.evidence_noise(5), torch.tensor([6, 4, 4, 1, 5])
-    terms = model.evidence(batch, noise, lengths)
+    noise, lengths = model.elbo_noise(5), torch.tensor([6, 4, 4, 1, 5])
+    terms = model.negative_elbo(batch, noise, lengths)
     padded = torch.arange(6) >= lengths[:, None]
     other = {"input": torch.where(padded[..., None], 1 - batch["input"], batch["input"])}
-    changed = model.evidence(other, noise, lengths)
+    changed = model.negative_elbo(other, noise, lengths)
     for row, length in enumerate(lengths.tolist()):
         short = {name: value[row : row + 1, :length] for name, value in noise.items()}
-        alone = model.evidence({"input": batch["input"][row : row + 1, :length]}, short)
+        alone = model.negative_elbo({"input": batch["input"][row : row + 1, :length]}, short)
         for name, term in terms.items():
             assert changed[name][row] == term[row]
             torch.testing.assert_close(alone[name][0], term[row])
@@ -358,14 +358,14 @@ def test_a_wrong_size_is_one_line(kind, options, message):
 def test_vectors_of_another_size_are_a_mistake_of_the_data(kind):
     model = BUILT[kind]()
     with pytest.raises(DataError, match="observations of shape"):
-        model.evidence({"input": torch.zeros(2, 6, 4)}, model.evidence_noise(2))
+        model.negative_elbo({"input": torch.zeros(2, 6, 4)}, model.elbo_noise(2))
 
 
 @BOTH
 def test_another_number_of_steps_than_that_of_the_noise_is_refused(kind):
     model = BUILT[kind]()
     with pytest.raises(ConfigError, match="must have the same number of steps"):
-        model.evidence(sequences(kind, n=2, steps=5), model.evidence_noise(2))
+        model.negative_elbo(sequences(kind, n=2, steps=5), model.elbo_noise(2))
 
 
 def test_models_of_other_targets_are_no_partners():

@@ -131,7 +131,7 @@ def remembered(folder, changes=None, alter=None):
     distiller = subject.distiller(data)
     if alter is not None:
         alter(distiller, data)
-    teachers.remember_answers(subject.job, distiller, data)
+    teachers.cache_teacher_outputs(subject.job, distiller, data)
     return distiller, data, len(list(folder.glob("teacher_outputs/*")))
 
 
@@ -208,17 +208,17 @@ def test_the_same_again_is_used(tmp_path):
 class Louder(LogitKD):
     """Asks for something else than its base."""
 
-    def ask_teacher(self, batch):
+    def teacher_outputs(self, batch):
         return {"output": 100 + self.teacher(batch["input"]), "most": self.teacher(batch["input"]).amax(1)}
 
 
 def test_answers_to_another_question_are_not_used(tmp_path, monkeypatch):
-    plain, _, _ = remembered(tmp_path)
-    monkeypatch.setattr(Subject, "distiller", lambda self, data: Louder(plain.student, plain.teacher))
+    to_container, _, _ = remembered(tmp_path)
+    monkeypatch.setattr(Subject, "distiller", lambda self, data: Louder(to_container.student, to_container.teacher))
     louder, _, folders = remembered(tmp_path)
     assert folders == 2
     assert louder.teacher_cache["train"].keys() == louder.teacher_cache["val"].keys() == {"output", "most"}
-    assert torch.allclose(louder.teacher_cache["train"]["output"], 100 + plain.teacher_cache["train"]["output"])
+    assert torch.allclose(louder.teacher_cache["train"]["output"], 100 + to_container.teacher_cache["train"]["output"])
     monkeypatch.setattr(Louder, "question", {"temperature": 2.0})
     assert remembered(tmp_path)[2] == 3
 
@@ -234,7 +234,7 @@ def test_a_method_that_reads_hidden_layers_has_no_cache(tmp_path):
     subject = Subject(kdzoo.compose("distiller=feature_kd", f"cache_dir={tmp_path}"), tmp_path, changes=PLAIN)
     data = subject.data()
     distiller = subject.distiller(data)
-    teachers.remember_answers(subject.job, distiller, data)
+    teachers.cache_teacher_outputs(subject.job, distiller, data)
     assert not distiller.teacher_cache
 
 
@@ -245,7 +245,7 @@ def test_training_from_the_cache_is_training_from_the_teacher(tmp_path, monkeypa
 
     def with_cache(self, data):
         distiller = build(self, data)
-        teachers.remember_answers(self.job, distiller, data)
+        teachers.cache_teacher_outputs(self.job, distiller, data)
         return distiller
 
     monkeypatch.setattr(Subject, "distiller", with_cache)

@@ -41,7 +41,7 @@ def test_whitening_makes_features_orthonormal_and_leaves_what_is_constant():
     x = torch.rand(500, 3, dtype=torch.float64)
     x[:, 1] = 0.25
     phi = Whitened(Polynomial(2), 3).double()
-    phi.see(x)
+    phi.calibrate(x)
     found = gram(phi(x.T))
     assert torch.allclose(found[[0, 2]], torch.eye(3, dtype=torch.float64).expand(2, 3, 3), atol=1e-9)
     assert torch.allclose(phi(x.T)[1, 1:], torch.zeros(2, 500, dtype=torch.float64), atol=1e-12)
@@ -50,7 +50,7 @@ def test_whitening_makes_features_orthonormal_and_leaves_what_is_constant():
 def test_a_whitened_line_is_the_standardised_number():
     x = torch.rand(50, 2, dtype=torch.float64)
     phi = Whitened(Polynomial(1), 2).double()
-    phi.see(x)
+    phi.calibrate(x)
     expected = ((x - x.mean(0)) / x.std(0, correction=0)).T
     assert torch.allclose(phi(x.T)[:, 1], expected)
 
@@ -77,7 +77,7 @@ def test_some_combination_is_about_one(name, degree):
 def test_each_site_has_its_own_combination():
     torch.manual_seed(0)
     phi = Whitened(CosSin(1, (0.0, 1.0)), 3)
-    phi.see(torch.rand(200, 3, dtype=torch.float64) ** torch.tensor([1.0, 4.0, 0.25]))
+    phi.calibrate(torch.rand(200, 3, dtype=torch.float64) ** torch.tensor([1.0, 4.0, 0.25]))
     assert phi.unit.shape == (3, 2)
     about = torch.einsum("nd,nds->ns", phi.unit, phi.double_features(X.expand(3, 7)))
     shared = CosSin(1).unit @ CosSin(1).double_features(X)[0]  # the same span: the same best combination
@@ -106,7 +106,7 @@ SEEN = torch.rand(30, 3, generator=torch.Generator().manual_seed(0))
 
 def whitened(degree=1, power=1.0):
     found = Whitened(Polynomial(degree), 3)
-    found.see(SEEN**power)
+    found.calibrate(SEEN**power)
     return found
 
 

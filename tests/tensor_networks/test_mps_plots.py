@@ -65,7 +65,7 @@ def test_portraits_of_images(drawn, tmp_path):
         "periodic": image_model(boundary="periodic"),
     }
     data = Data(1, 4, 5)
-    found = Classifier().portraits(models, tmp_path / "figures", data)
+    found = Classifier().plot_model(models, tmp_path / "figures", data)
     chains = {"chain_student.png", "chain_control.png"}
     assert {path.name for path in found} == MAPS | BONDS | PAIRS | chains
     assert all(imread(path).std() > 0 for path in found)
@@ -88,13 +88,13 @@ def test_portraits_of_images(drawn, tmp_path):
 def test_portraits_of_patches(drawn, tmp_path):
     torch.manual_seed(0)
     model = PatchMPS(in_shape=(2, 4, 6), num_classes=3, patch=2, bond_dim=3)
-    Classifier().portraits({"student": model}, tmp_path, Data(2, 4, 6))
+    Classifier().plot_model({"student": model}, tmp_path, Data(2, 4, 6))
     assert {one.shape for one in images_of(drawn["sobol_maps.png"])} == {(2, 3)}
     assert {one.shape for one in images_of(drawn["relevance_maps.png"])} == {(2, 3), (4, 6)}
 
 
 def test_portraits_of_vectors_have_no_maps(tmp_path):
-    found = Classifier().portraits({"student": image_model((30,))}, tmp_path, Data(30))
+    found = Classifier().plot_model({"student": image_model((30,))}, tmp_path, Data(30))
     assert {path.name for path in found} == BONDS | PAIRS
 
 
@@ -109,7 +109,7 @@ def pairs_of_model(model, inputs):
 @pytest.mark.parametrize("in_shape", [(1, 4, 5), (2, 4, 5)], ids=["grey", "colour"])
 def test_lines_join_the_strongest_pairs(drawn, tmp_path, in_shape):
     model, data = image_model(in_shape), Data(*in_shape)
-    Classifier().portraits({"student": model}, tmp_path, data)
+    Classifier().plot_model({"student": model}, tmp_path, data)
     found = pairs_of_model(model, data.batch["input"])
     panels = drawn["sobol_pairs.png"].axes
     assert len(panels) == 3
@@ -126,7 +126,7 @@ def test_lines_join_the_strongest_pairs(drawn, tmp_path, in_shape):
 def test_lines_between_patches_join_their_middles(drawn, tmp_path):
     torch.manual_seed(0)
     model, data = PatchMPS(in_shape=(1, 4, 8), num_classes=3, patch=4, bond_dim=3, noise=3.0), Data(1, 4, 8)
-    Classifier().portraits({"student": model}, tmp_path, data)
+    Classifier().plot_model({"student": model}, tmp_path, data)
     (line,) = drawn["sobol_pairs.png"].axes[0].get_lines()
     np.testing.assert_allclose(line.get_data(), [[1.5, 5.5], [1.5, 1.5]])
 
@@ -134,13 +134,13 @@ def test_lines_between_patches_join_their_middles(drawn, tmp_path):
 def test_overlapping_patches_have_maps_of_their_places(drawn, tmp_path):
     torch.manual_seed(0)
     model = PatchMPS(in_shape=(1, 4, 6), num_classes=3, patch=2, stride=1, bond_dim=3)
-    Classifier().portraits({"student": model}, tmp_path, Data(1, 4, 6))
+    Classifier().plot_model({"student": model}, tmp_path, Data(1, 4, 6))
     assert {one.shape for one in images_of(drawn["sobol_maps.png"])} == {(3, 5)}
 
 
 def test_pairs_of_vectors_are_a_table(drawn, tmp_path):
     model, data = image_model((30,)), Data(30)
-    Classifier().portraits({"student": model}, tmp_path, data)
+    Classifier().plot_model({"student": model}, tmp_path, data)
     (shown,) = images_of(drawn["sobol_pairs.png"])[:1]
     np.testing.assert_allclose(shown, pairs_of_model(model, data.batch["input"]).amax(0))
 
@@ -157,8 +157,8 @@ def test_only_inputs_that_matter_most_are_paired(monkeypatch):
 
 
 def test_other_models_have_no_portraits(tmp_path):
-    assert Classifier().portraits({"student": MLP(in_shape=(4,), num_classes=2)}, tmp_path, Data(4)) == []
-    assert Classifier().portraits({"student": image_model()}, tmp_path) == []
+    assert Classifier().plot_model({"student": MLP(in_shape=(4,), num_classes=2)}, tmp_path, Data(4)) == []
+    assert Classifier().plot_model({"student": image_model()}, tmp_path) == []
 
 
 def test_channels_are_summed_and_sites_put_back():

@@ -116,7 +116,7 @@ def test_a_chain_is_found_from_its_answers(method, feature_map):
     images = torch.rand(16, 1, 3, 4, dtype=torch.float64)
     student = chain(**options).double()
     for one in (teacher, student):
-        one.see(images)
+        one.calibrate(images)
     found = from_queries(student, teacher, images, method=method, ends=6, cutoff=1e-10)
     others = torch.rand(20, 1, 3, 4, dtype=torch.float64)
     with torch.no_grad():
@@ -202,8 +202,8 @@ def test_the_query_for_its_outputs_is_one_that_is_needed_anyway(method):
     oracle = Oracle(lambda x: teacher(x[:, student.order.argsort()]))
     grid = [*map(float, points.aminmax())]
     make = sketch if method == "sketching" else cross
-    plain = make(oracle, points, student.feature_map.double_features, rank=4, out_site=6, domain=grid)[2]
-    assert found.evaluations == plain.evaluations
+    to_container = make(oracle, points, student.feature_map.double_features, rank=4, out_site=6, domain=grid)[2]
+    assert found.evaluations == to_container.evaluations
 
 
 def test_samples_outside_of_the_feature_maps_domain_cost_no_query():

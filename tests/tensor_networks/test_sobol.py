@@ -194,12 +194,12 @@ def test_a_long_chain_is_finite_at_any_scale():
         model.out_site,
         feature_moments(model.feature_map(torch.rand(n, 50, dtype=torch.float64))),
     )
-    plain = sobol_indices(model.sites(), *rest)
+    to_container = sobol_indices(model.sites(), *rest)
     for factor in (1e-3, 1e3):  # the chain is about 1e-2352 and 1e2352
         sites = [factor * core for core in model.sites()]
         found = sobol_indices(sites, *rest)
-        torch.testing.assert_close(found.first, plain.first)
-        torch.testing.assert_close(found.total, plain.total)
+        torch.testing.assert_close(found.first, to_container.first)
+        torch.testing.assert_close(found.total, to_container.total)
         together = pairwise_indices(sites, *rest, [0, 391, 392, 783])
         torch.testing.assert_close(together, pairwise_indices(model.sites(), *rest, [0, 391, 392, 783]))
 

@@ -84,8 +84,8 @@ def test_of_one_bond_it_is_the_best(out_site):
     for cap in (1, 2, 3):
         sites, centre, error = truncate(*before, grams=grams, bond_dim=cap)
         assert max(bonds_of(Train(sites, centre, out_site))) <= cap
-        plain = truncate(*before, bond_dim=cap)
-        other = distance(before, Train(plain[0], plain[1], out_site), grams).sqrt() / norm(before, grams)
+        to_container = truncate(*before, bond_dim=cap)
+        other = distance(before, Train(to_container[0], to_container[1], out_site), grams).sqrt() / norm(before, grams)
         assert error <= float(other) * 6**0.5  # at most the square root of the bonds above the best of all
 
 

@@ -21,9 +21,9 @@ from kdzoo.text.language_model import (
     stepwise_trace,
     string_log_probs,
     trace,
-    trace_strings,
+    trace_token_sequences,
 )
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 
 END = 2
 P = np.array([[0.2, 0.5, 0.3], [0.6, 0.0, 0.4], [0.7, 0.3, 0.0]])  # rows: last token 0, 1, none; columns: 0, 1, end
@@ -37,7 +37,7 @@ class Chain:
     def __init__(self, p=P):
         self.p = torch.as_tensor(p)
 
-    def start(self, n):
+    def initialised(self, n):
         return Held(torch.full((n,), END))
 
     def step(self, state, token):
@@ -83,27 +83,27 @@ def test_a_chain_is_a_language_model_and_a_module_is_not():
 @settings(deadline=None, max_examples=50)
 @given(string_lists, st.integers(1, 7))
 def test_log_probabilities_are_those_of_the_chain(strings, batch_size):
-    found = string_log_probs(Chain(), Strings.of(strings), batch_size=batch_size).exp()
+    found = string_log_probs(Chain(), TokenSequences.of(strings), batch_size=batch_size).exp()
     np.testing.assert_allclose(found, [probability(s) for s in strings], rtol=1e-12)
 
 
 def test_impossible_strings_have_probability_zero_and_no_strings_have_none():
-    found = string_log_probs(Chain(), Strings.of([[1, 1], [0], []]))
+    found = string_log_probs(Chain(), TokenSequences.of([[1, 1], [0], []]))
     assert found.tolist() == pytest.approx([-math.inf, math.log(0.7 * 0.3), -math.inf])
-    assert string_log_probs(Chain(), Strings.of([])).shape == (0,)
+    assert string_log_probs(Chain(), TokenSequences.of([])).shape == (0,)
 
 
 @settings(deadline=None, max_examples=50)
 @given(string_lists, st.integers(1, 7))
 def test_points_are_numbered_through_whatever_the_batches(strings, batch_size):
-    found = trace_strings(Chain(), Strings.of(strings), batch_size=batch_size)
+    found = trace_token_sequences(Chain(), TokenSequences.of(strings), batch_size=batch_size)
     last = [one for string in strings for one in (END, *string)]
     np.testing.assert_allclose(found.log_probs.exp(), P[last], rtol=1e-12)
     assert found.hidden.argmax(1).tolist() == last
 
 
 def test_what_follows_padding_is_never_a_token_outside_of_the_alphabet():
-    inputs, targets = Strings.of([[0, 1, 0], []]).inputs_and_targets(3)
+    inputs, targets = TokenSequences.of([[0, 1, 0], []]).inputs_and_targets(3)
     valid = targets != IGNORE
     traced = trace(Chain(), inputs)
     assert traced.hidden.shape == traced.log_probs.shape == (2, 4, 3)
@@ -194,12 +194,12 @@ def test_bad_inputs_are_refused(input):
         trace(Chain(), input)
 
 
-@pytest.mark.parametrize("ask", [string_log_probs, trace_strings])
+@pytest.mark.parametrize("ask", [string_log_probs, trace_token_sequences])
 def test_tokens_outside_of_the_alphabet_are_refused(ask):
     with pytest.raises(DataError, match=r"^string 1 has token 2 at position 0; allowed: 0\.\.1$"):
-        ask(Chain(), Strings.of([[0], [2]]))
+        ask(Chain(), TokenSequences.of([[0], [2]]))
     with pytest.raises(ConfigError, match=r"^batch_size must be an integer >= 1, got 0$"):
-        ask(Chain(), Strings.of([[0]]), batch_size=0)
+        ask(Chain(), TokenSequences.of([[0]]), batch_size=0)
 
 
 def test_states_are_selected_inside_of_tuples_and_objects():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kdzoo.core.batch import IGNORE
 from kdzoo.core.batch import IGNORE as IGNORE_OF_DATA
 from kdzoo.errors import DataError
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 
 lists = st.lists(st.lists(st.integers(0, 3), max_size=5), max_size=6)
 some = settings(max_examples=100, deadline=None, derandomize=True)
@@ -18,7 +18,7 @@ some = settings(max_examples=100, deadline=None, derandomize=True)
 @given(lists)
 @some
 def test_strings_come_back_as_they_were(listed):
-    strings = Strings.of(listed)
+    strings = TokenSequences.of(listed)
     assert strings.to_lists() == listed
     assert [strings[i].tolist() for i in range(len(strings))] == listed
     assert strings.n_points == sum(len(one) + 1 for one in listed)
@@ -29,20 +29,20 @@ def test_strings_come_back_as_they_were(listed):
 @some
 def test_selected_strings_come_in_the_order_of_the_selection(listed, data):
     index = data.draw(st.lists(st.integers(0, len(listed) - 1))) if listed else []
-    chosen = Strings.of(listed).select(torch.tensor(index, dtype=torch.int64))
+    chosen = TokenSequences.of(listed).select(torch.tensor(index, dtype=torch.int64))
     assert chosen.to_lists() == [listed[i] for i in index]
 
 
 @given(lists, lists)
 @some
 def test_sets_are_joined_in_order(first, second):
-    assert Strings.cat([Strings.of(first), Strings.of(second)]).to_lists() == first + second
+    assert TokenSequences.cat([TokenSequences.of(first), TokenSequences.of(second)]).to_lists() == first + second
 
 
 @given(lists)
 @some
 def test_points_and_edges_follow_each_string(listed):
-    strings = Strings.of(listed)
+    strings = TokenSequences.of(listed)
     edges, roots, lasts, point = [], [], [], 0
     for one in listed:
         roots.append(point)
@@ -59,7 +59,7 @@ def test_points_and_edges_follow_each_string(listed):
 @given(lists.filter(bool))
 @some
 def test_inputs_begin_and_targets_end_with_the_end_token(listed):
-    inputs, targets = Strings.of(listed).inputs_and_targets(5)
+    inputs, targets = TokenSequences.of(listed).inputs_and_targets(5)
     longest = max(map(len, listed))
     for string, row, target in zip(listed, inputs.tolist(), targets.tolist(), strict=True):
         padding = longest - len(string)
@@ -68,7 +68,7 @@ def test_inputs_begin_and_targets_end_with_the_end_token(listed):
 
 
 def test_no_strings_are_a_set_as_well():
-    empty = Strings.of([])
+    empty = TokenSequences.of([])
     assert (len(empty), empty.n_points, empty.to_lists()) == (0, 0, [])
     assert empty.padded(0).shape == (0, 0)
     assert [len(part) for part in empty.edges()] == [0, 0, 0]
@@ -79,14 +79,14 @@ def test_the_label_to_ignore_is_that_of_the_data():
 
 
 def test_arrays_and_tensors_are_sequences_too():
-    strings = Strings.of([np.array([1, 2], dtype=np.int16), torch.tensor([3]), (), np.array([])])
+    strings = TokenSequences.of([np.array([1, 2], dtype=np.int16), torch.tensor([3]), (), np.array([])])
     assert strings.to_lists() == [[1, 2], [3], [], []]
 
 
 @pytest.mark.parametrize("wrong", [[0.5], [[1, 2]], "ab", 3, [True], [None]])
 def test_what_holds_no_integers_is_refused_with_its_number(wrong):
     with pytest.raises(DataError, match="string 1 must be a sequence of integers"):
-        Strings.of([[0], wrong])
+        TokenSequences.of([[0], wrong])
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_what_holds_no_integers_is_refused_with_its_number(wrong):
 )
 def test_tensors_that_make_no_strings_are_refused(tokens, lengths, message):
     with pytest.raises(DataError, match=message):
-        Strings(torch.tensor(tokens), torch.tensor(lengths))
+        TokenSequences(torch.tensor(tokens), torch.tensor(lengths))
 
 
 @pytest.mark.parametrize(("token", "place"), [(2, 0), (-1, 1)])
@@ -108,5 +108,5 @@ def test_tokens_outside_the_alphabet_are_named(token, place):
     listed = [[0, 1], [], [1, 1]]
     listed[2][place] = token
     with pytest.raises(DataError, match=rf"string 2 has token {token} at position {place}; allowed: 0\.\.1"):
-        Strings.of(listed).check(3)
-    Strings.of(listed).check(4) if token > 0 else None
+        TokenSequences.of(listed).check(3)
+    TokenSequences.of(listed).check(4) if token > 0 else None

@@ -70,9 +70,9 @@ def test_what_is_saved_is_loaded(trained, tmp_path):
 
 
 def test_ids_of_texts(trained):
-    plain, marked = token_ids(trained, ["to be", ""]), token_ids(trained, ["to be", ""], 9)
-    assert [[2, *row, 3] for row in plain] == marked
-    assert plain[1] == []
+    to_container, marked = token_ids(trained, ["to be", ""]), token_ids(trained, ["to be", ""], 9)
+    assert [[2, *row, 3] for row in to_container] == marked
+    assert to_container[1] == []
     assert [len(row) for row in token_ids(trained, [TEXTS[0], "to be"], 4)] == [4, 4]
     assert token_ids(trained, []) == []
     assert not {0, 4} & set(token_ids(trained, ["[MASK] [PAD]"])[0])

@@ -1,6 +1,6 @@
 """The four text formats of the PAutomaC competition (Verwer, Eyraud & de la Higuera 2014).
 
-- *Strings* (``.train``, ``.test``): a header "number of strings, number of tokens", then for each string a line of
+- *TokenSequences* (``.train``, ``.test``): a header "number of strings, number of tokens", then for each string a line of
   its length and its tokens.
 - *Solution*: the number of strings, then the probability of each on a line of its own.
 - *Model*: four sections, each a header and lines "(indices) probability": ``I: (state)``, ``F: (state)``,
@@ -21,7 +21,7 @@ from kdzoo.automata.exchange.lines import Line, read_lines
 from kdzoo.automata.pfa import PFA
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.storage.atomic import write_text
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 
 _SECTIONS = {"I": "(state)", "F": "(state)", "S": "(state,symbol)", "T": "(state,symbol,state)"}
 _ENTRY = re.compile(r"\(([^()]*)\)\s*(\S+)")
@@ -32,7 +32,7 @@ Table = Mapping[tuple[int, ...], float]
 # ---------------------------------------------------------------- strings
 
 
-def read_strings(path: str | Path) -> tuple[Strings, int]:
+def read_strings(path: str | Path) -> tuple[TokenSequences, int]:
     """Return the strings of a train or test file, and the number of tokens S in its header.
 
     Raises:
@@ -55,10 +55,10 @@ def read_strings(path: str | Path) -> tuple[Strings, int]:
         lengths.append(len(string))
     if len(lengths) != n:
         header.refuse(f"announces {n} strings but {len(lengths)} follow; allowed: as many")
-    return Strings(torch.tensor(tokens, dtype=torch.int64), torch.tensor(lengths, dtype=torch.int64)), n_tokens
+    return TokenSequences(torch.tensor(tokens, dtype=torch.int64), torch.tensor(lengths, dtype=torch.int64)), n_tokens
 
 
-def write_strings(strings: Strings, n_tokens: int, path: str | Path) -> None:
+def write_strings(strings: TokenSequences, n_tokens: int, path: str | Path) -> None:
     """Write strings over S tokens as a train or test file.
 
     Raises:

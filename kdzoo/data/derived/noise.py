@@ -96,7 +96,7 @@ class NoisyData(DerivedData):
 
 
 class _Noisy(Dataset[Batch]):
-    """Answers ``dataset[epoch, indices]`` with a batch of another data set and its noise, or with noise."""
+    """TeacherOutputs ``dataset[epoch, indices]`` with a batch of another data set and its noise, or with noise."""
 
     def __init__(self, data: NoisyData, samples: Dataset[Batch] | None) -> None:
         self.data, self.samples = data, samples

@@ -15,11 +15,11 @@ from kdzoo.core.validation import integer
 from kdzoo.data.derived.base import DerivedData
 from kdzoo.data.loading.batch_loader import batch_loader
 from kdzoo.text.language_model import LanguageModel, sample
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 
 
-class SampledStrings(DerivedData):
-    """Strings that language models write for training; all other parts are those of other data.
+class SampledTokenSequences(DerivedData):
+    """TokenSequences that language models write for training; all other parts are those of other data.
 
     Nothing is kept: an epoch of any length takes the memory of one batch. A batch of an epoch is the same
     whenever it is asked for, so that training resumes exactly. Batches have one more key, ``member`` [b]: the
@@ -84,9 +84,9 @@ class SampledStrings(DerivedData):
 
 
 class _Written(Dataset[Batch]):
-    """Answers ``dataset[epoch, indices]`` with strings written for it."""
+    """TeacherOutputs ``dataset[epoch, indices]`` with strings written for it."""
 
-    def __init__(self, data: SampledStrings) -> None:
+    def __init__(self, data: SampledTokenSequences) -> None:
         self.data = data
 
     def __len__(self) -> int:
@@ -105,5 +105,5 @@ class _Written(Dataset[Batch]):
             )
             for number in member.unique().tolist()
         ]
-        inputs, targets = Strings.cat(parts).inputs_and_targets(self.data.sizes["vocab_size"])
+        inputs, targets = TokenSequences.cat(parts).inputs_and_targets(self.data.sizes["vocab_size"])
         return {"input": inputs, "target": targets, "mask": targets != IGNORE, "index": index, "member": member}

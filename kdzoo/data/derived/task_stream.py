@@ -145,7 +145,7 @@ class TaskStream(NoisyData):
 
 
 class _OfTask(Dataset[Batch]):
-    """Answers ``dataset[epoch, places]`` with samples of the epoch's task and their noise."""
+    """TeacherOutputs ``dataset[epoch, places]`` with samples of the epoch's task and their noise."""
 
     def __init__(self, data: TaskStream, samples: Dataset[Batch]) -> None:
         self.data, self.samples = data, samples

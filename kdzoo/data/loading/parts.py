@@ -53,7 +53,7 @@ class Parts(Generic[P]):
 
 
 class PartBatches(Dataset[Batch]):
-    """Answers ``dataset[epoch, indices]`` with a whole batch of a part."""
+    """TeacherOutputs ``dataset[epoch, indices]`` with a whole batch of a part."""
 
     def __init__(self, part: Part) -> None:
         self.part = part

@@ -18,7 +18,7 @@ _SAMPLE, _COLLATE = 0, 1
 
 
 class ReplayedBatches(Dataset[Batch]):
-    """Answers ``dataset[epoch, indices]`` with a converted batch.
+    """TeacherOutputs ``dataset[epoch, indices]`` with a converted batch.
 
     The transforms of a random data set draw from generators that are seeded with (seed, epoch, index) before
     each sample; the caller's random numbers go on as if nothing had been drawn.

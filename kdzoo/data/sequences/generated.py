@@ -1,4 +1,4 @@
-"""Strings drawn from automata that are known, so that every model of them can be held against the truth."""
+"""TokenSequences drawn from automata that are known, so that every model of them can be held against the truth."""
 
 from abc import abstractmethod
 from typing import Any
@@ -7,16 +7,16 @@ from kdzoo.automata.pfa import PFA
 from kdzoo.automata.targets import REBER_SYMBOLS, embedded_reber, random_hmm, random_pdfa, random_pnfa, tomita, uhl
 from kdzoo.core.randomness import mix_seed
 from kdzoo.core.validation import choice, integer
-from kdzoo.data.sequences.token_sequence_data import Corpus, StringData
+from kdzoo.data.sequences.token_sequence_data import Corpus, TokenSequenceData
 from kdzoo.errors import ConfigError
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 
 # The val and test strings never depend on the run's seed: only such numbers can be compared between seeds.
 _TRAIN_KEY, _VAL_KEY, _TEST_KEY = 1_202_621, 1_202_622, 1_202_623
 _ROUNDS = 100
 
 
-class GeneratedStrings(StringData):
+class GeneratedTokenSequences(TokenSequenceData):
     """Independent strings of an automaton; a subclass writes ``automaton()`` and nothing else.
 
     Args:
@@ -24,7 +24,7 @@ class GeneratedStrings(StringData):
         n_val: val strings, >= 0, the same for every seed.
         n_test: test strings, >= 1, the same for every seed.
         max_length: longer strings, in tokens, are drawn again.
-        batch_size: see :class:`kdzoo.data.sequences.token_sequence_data.StringData`.
+        batch_size: see :class:`kdzoo.data.sequences.token_sequence_data.TokenSequenceData`.
         seed: decides on the training strings and their order.
         eval_batch_size: see there.
         num_workers: see there.
@@ -68,7 +68,7 @@ class GeneratedStrings(StringData):
         return tuple(map(str, range(n_tokens)))
 
 
-def draw_strings(pfa: PFA, n: int, seed: int, max_length: int) -> Strings:
+def draw_strings(pfa: PFA, n: int, seed: int, max_length: int) -> TokenSequences:
     """Draw n strings of at most ``max_length`` tokens; longer ones are drawn again.
 
     Raises:
@@ -80,18 +80,18 @@ def draw_strings(pfa: PFA, n: int, seed: int, max_length: int) -> Strings:
         ... )
         (100, 3)
     """
-    kept = [Strings.of([])]
+    kept = [TokenSequences.of([])]
     for attempt in range(_ROUNDS):
         wanted = n - sum(map(len, kept))
         if not wanted:
-            return Strings.cat(kept)
+            return TokenSequences.cat(kept)
         drawn = pfa.sample(wanted, mix_seed(seed, attempt), max_length + 1)
         kept.append(drawn.select((drawn.lengths <= max_length).nonzero().flatten()))
     raise ConfigError(f"max_length={max_length} is less than the length of nearly all strings; allowed: more")
 
 
-class Reber(GeneratedStrings):
-    """The embedded Reber grammar: 20 states, letters BTPSXVE; options of :class:`GeneratedStrings`.
+class Reber(GeneratedTokenSequences):
+    """The embedded Reber grammar: 20 states, letters BTPSXVE; options of :class:`GeneratedTokenSequences`.
 
     Example:
         >>> data = Reber(n_train=100)
@@ -109,13 +109,13 @@ class Reber(GeneratedStrings):
         return tuple(REBER_SYMBOLS[:n_tokens])
 
 
-class Tomita(GeneratedStrings):
+class Tomita(GeneratedTokenSequences):
     """One of Tomita's languages over 0 and 1, with probabilities; see :func:`kdzoo.automata.targets.tomita`.
 
     Args:
         language: 1..7.
         stop: probability to end in each accepting state, in (0, 1).
-        options: see :class:`GeneratedStrings`.
+        options: see :class:`GeneratedTokenSequences`.
 
     Raises:
         ConfigError: an argument is out of range.
@@ -136,12 +136,12 @@ class Tomita(GeneratedStrings):
         return self.target
 
 
-class UHL(GeneratedStrings):
+class UHL(GeneratedTokenSequences):
     """One of three languages of unbounded history; see :func:`kdzoo.automata.targets.uhl`.
 
     Args:
         language: 1..3.
-        options: see :class:`GeneratedStrings`.
+        options: see :class:`GeneratedTokenSequences`.
 
     Raises:
         ConfigError: an argument is out of range.
@@ -160,7 +160,7 @@ class UHL(GeneratedStrings):
         return self.target
 
 
-class RandomAutomaton(GeneratedStrings):
+class RandomAutomaton(GeneratedTokenSequences):
     """A random target by the recipe of the PAutomaC competition; see :mod:`kdzoo.automata.targets`.
 
     Args:
@@ -170,7 +170,7 @@ class RandomAutomaton(GeneratedStrings):
         symbol_density: share of the pairs (state, token) that are possible, in (0, 1]; None draws it.
         transition_density: share of the states that a pair leads to, in (0, 1]; None draws it. Not for a pdfa.
         target_seed: decides on the target.
-        options: see :class:`GeneratedStrings`.
+        options: see :class:`GeneratedTokenSequences`.
 
     Raises:
         ConfigError: an argument is out of range, or there is no such target.

@@ -9,11 +9,11 @@ from kdzoo.automata.exchange.pautomac import read_model, read_solution, read_str
 from kdzoo.core.validation import integer
 from kdzoo.data.files.folders import find_file, find_root
 from kdzoo.data.loading.splits import SplitPlan
-from kdzoo.data.sequences.token_sequence_data import Corpus, StringData, divide
+from kdzoo.data.sequences.token_sequence_data import Corpus, TokenSequenceData, divide
 from kdzoo.errors import DataError
 
 
-class PAutomaC(StringData):
+class PAutomaC(TokenSequenceData):
     """A problem of the PAutomaC competition (Verwer, Eyraud & de la Higuera 2014).
 
     ``<n>.pautomac.train`` and ``<n>.pautomac.test`` are looked for in ``<root>/pautomac`` and ``<root>``; without
@@ -26,7 +26,7 @@ class PAutomaC(StringData):
         root: folder of the files; None for the usual places.
         val_size: part of the training strings that is set aside: a fraction in [0, 1) or a count; 0 for none.
         train_size: train on so many strings only, always the same ones; None for all.
-        options: see :class:`kdzoo.data.sequences.token_sequence_data.StringData`.
+        options: see :class:`kdzoo.data.sequences.token_sequence_data.TokenSequenceData`.
 
     Attributes:
         solution: after ``setup``, the true probability of each test string, normalised over them, float64

@@ -7,11 +7,11 @@ import torch
 
 from kdzoo.automata.exchange.lines import Line, read_lines
 from kdzoo.data.loading.splits import SplitPlan
-from kdzoo.data.sequences.token_sequence_data import Corpus, StringData, divide
-from kdzoo.text.token_sequences import Strings
+from kdzoo.data.sequences.token_sequence_data import Corpus, TokenSequenceData, divide
+from kdzoo.text.token_sequences import TokenSequences
 
 
-class StringFiles(StringData):
+class TokenSequenceFiles(TokenSequenceData):
     """Two text files with a string on each line, its tokens separated by white space; an empty line is empty.
 
     Where all tokens of the training file are integers >= 0, they are taken as they are, and S is the largest + 1.
@@ -22,7 +22,7 @@ class StringFiles(StringData):
         test_file: path of the test file; a token that is not in the training file is an error.
         val_size: part of the training strings that is set aside: a fraction in [0, 1) or a count; 0 for none.
         train_size: train on so many strings only, always the same ones; None for all.
-        options: see :class:`kdzoo.data.sequences.token_sequence_data.StringData`.
+        options: see :class:`kdzoo.data.sequences.token_sequence_data.TokenSequenceData`.
 
     Raises:
         ConfigError: an option is out of range.
@@ -63,7 +63,7 @@ def symbols_of(lines: list[Line]) -> tuple[str, ...]:
     return tuple(sorted(words))
 
 
-def _strings(lines: list[Line], symbols: tuple[str, ...]) -> Strings:
+def _strings(lines: list[Line], symbols: tuple[str, ...]) -> TokenSequences:
     number = {symbol: token for token, symbol in enumerate(symbols)}
     tokens: list[int] = []
     for line in lines:
@@ -73,4 +73,4 @@ def _strings(lines: list[Line], symbols: tuple[str, ...]) -> Strings:
                 line.refuse(f"has the token {word!r}; allowed: the {len(symbols)} of the training file")
             tokens.append(number[known])
     lengths = [len(line.split()) for line in lines]
-    return Strings(torch.tensor(tokens, dtype=torch.int64), torch.tensor(lengths, dtype=torch.int64))
+    return TokenSequences(torch.tensor(tokens, dtype=torch.int64), torch.tensor(lengths, dtype=torch.int64))

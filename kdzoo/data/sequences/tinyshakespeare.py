@@ -12,14 +12,14 @@ from kdzoo.core.validation import integer
 from kdzoo.data.files.download import download
 from kdzoo.data.files.folders import cache_root, find_root, search_root
 from kdzoo.data.loading.splits import take_rows
-from kdzoo.data.sequences.token_sequence_data import Corpus, StringData
+from kdzoo.data.sequences.token_sequence_data import Corpus, TokenSequenceData
 from kdzoo.errors import DataError
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 
 _FOLDER, _FILE = "tinyshakespeare", "input.txt"
 
 
-class TinyShakespeare(StringData):
+class TinyShakespeare(TokenSequenceData):
     """1,115,394 characters of Shakespeare's plays (Karpathy 2015), 65 different ones, in pieces of equal length.
 
     The first 90 % of the text are for training, the next 5 % for val and the last 5 % for test. Each part is cut
@@ -34,7 +34,7 @@ class TinyShakespeare(StringData):
         root: folder of the text; None for the usual places.
         chunk_length: characters of a piece, >= 1.
         train_size: train on so many pieces only, the first ones; None for all.
-        options: see :class:`kdzoo.data.sequences.token_sequence_data.StringData`.
+        options: see :class:`kdzoo.data.sequences.token_sequence_data.TokenSequenceData`.
 
     Raises:
         ConfigError: an option is out of range.
@@ -96,7 +96,7 @@ def tokenise(text: str) -> tuple[tuple[str, ...], Tensor]:
     return tuple(map(chr, distinct.tolist())), torch.from_numpy(places.astype(np.int64))
 
 
-def cut(tokens: Tensor, length: int) -> Strings:
+def cut(tokens: Tensor, length: int) -> TokenSequences:
     """Return consecutive pieces of a text [n]; the last one may be shorter.
 
     Example:
@@ -106,4 +106,4 @@ def cut(tokens: Tensor, length: int) -> Strings:
     lengths = torch.full((-(-len(tokens) // length),), length)
     if len(tokens) % length:
         lengths[-1] = len(tokens) % length
-    return Strings(tokens, lengths)
+    return TokenSequences(tokens, lengths)

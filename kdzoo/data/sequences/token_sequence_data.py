@@ -30,12 +30,12 @@ from kdzoo.data.loading.batch_loader import batch_loader
 from kdzoo.data.loading.fingerprint import hash_inputs
 from kdzoo.data.loading.splits import SplitPlan, split_rows, take_rows
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Strings in three parts, and what is known of them.
+    """TokenSequences in three parts, and what is known of them.
 
     Args:
         train: at least one string.
@@ -49,16 +49,16 @@ class Corpus:
         DataError: the train or test part is empty, or a token is outside 0..S-1.
     """
 
-    train: Strings
-    val: Strings
-    test: Strings
+    train: TokenSequences
+    val: TokenSequences
+    test: TokenSequences
     symbols: tuple[str, ...]
     truth: PFA | None = None
     has_ends: bool = True
 
     def __post_init__(self) -> None:
         for name in ("train", "val", "test"):
-            part: Strings = getattr(self, name)
+            part: TokenSequences = getattr(self, name)
             if not len(part) and name != "val":
                 raise DataError(f"the {name} part is empty; allowed: at least 1 string")
             try:
@@ -73,7 +73,7 @@ class Corpus:
 
 
 class PaddedBatches(Dataset[Batch]):
-    """Answers ``dataset[epoch, indices]`` with a batch of strings, padded to the longest of them.
+    """TeacherOutputs ``dataset[epoch, indices]`` with a batch of strings, padded to the longest of them.
 
     Args:
         strings: the strings.
@@ -82,12 +82,14 @@ class PaddedBatches(Dataset[Batch]):
         truth: adds the log-probabilities of this automaton.
 
     Example:
-        >>> batch = PaddedBatches(Strings.of([[0, 1], [1]]), 3)[0, torch.tensor([1, 0])]
+        >>> batch = PaddedBatches(TokenSequences.of([[0, 1], [1]]), 3)[0, torch.tensor([1, 0])]
         >>> batch["input"].tolist(), batch["target"].tolist()
         ([[2, 1, 2], [2, 0, 1]], [[1, 2, -100], [0, 1, 2]])
     """
 
-    def __init__(self, strings: Strings, vocab_size: int, has_ends: bool = True, truth: PFA | None = None) -> None:
+    def __init__(
+        self, strings: TokenSequences, vocab_size: int, has_ends: bool = True, truth: PFA | None = None
+    ) -> None:
         self.strings = strings
         self.vocab_size = vocab_size
         self.has_ends = has_ends
@@ -110,8 +112,8 @@ class PaddedBatches(Dataset[Batch]):
         return batch if self.truth is None else {**batch, "truth": self.truth(inputs)}
 
 
-class StringData(BatchData):
-    """Strings held in memory; a subclass writes ``load()`` and nothing else.
+class TokenSequenceData(BatchData):
+    """TokenSequences held in memory; a subclass writes ``load()`` and nothing else.
 
     Args:
         batch_size: strings of a global training batch, over all processes, 1..n_train.
@@ -212,12 +214,12 @@ class StringData(BatchData):
             "num_classes": corpus.vocab_size,
         }
 
-    def _plain_loader(self, strings: Strings, truth: PFA | None) -> DataLoader[Batch]:
+    def _plain_loader(self, strings: TokenSequences, truth: PFA | None) -> DataLoader[Batch]:
         sampler = EpochBatches(len(strings), self.eval_batch_size, seed=0, shuffle=False)
         return batch_loader(PaddedBatches(strings, self.corpus.vocab_size, self.corpus.has_ends, truth), sampler)
 
 
-def divide(strings: Strings, plan: SplitPlan) -> tuple[Strings, Strings]:
+def divide(strings: TokenSequences, plan: SplitPlan) -> tuple[TokenSequences, TokenSequences]:
     """Return the train and the val part of the given strings, the same ones for every seed.
 
     Raises:

@@ -82,7 +82,7 @@ class Blocks(Part):
 
 
 class MaskedBatches(PartBatches):
-    """Answers ``dataset[epoch, indices]`` with masked blocks.
+    """TeacherOutputs ``dataset[epoch, indices]`` with masked blocks.
 
     Args:
         part: the blocks.

@@ -24,7 +24,7 @@ from kdzoo.data.loading.splits import split_rows
 from kdzoo.data.text.blocks import sizes_of
 from kdzoo.data.text.tables import Table, classes_of, read_table
 from kdzoo.errors import DataError
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 from kdzoo.text.tokenizers import check_length, load_tokenizer, special_id, token_ids, train_tokenizer
 
 
@@ -37,7 +37,7 @@ class LabelledTexts(Part):
         pad_id: what batches are padded with.
     """
 
-    def __init__(self, texts: Strings, targets: Tensor, pad_id: int) -> None:
+    def __init__(self, texts: TokenSequences, targets: Tensor, pad_id: int) -> None:
         self.texts, self.targets, self.pad_id = texts, targets, pad_id
 
     def __len__(self) -> int:
@@ -197,7 +197,7 @@ class TextClasses(ClassifiedTexts):
         return train, test
 
 
-def _strings(rows: Sequence[Sequence[int]]) -> Strings:
+def _strings(rows: Sequence[Sequence[int]]) -> TokenSequences:
     """Return ids as strings; much faster than a tensor for each."""
     tokens, lengths = [one for row in rows for one in row], [len(row) for row in rows]
-    return Strings(torch.tensor(tokens, dtype=torch.int64), torch.tensor(lengths, dtype=torch.int64))
+    return TokenSequences(torch.tensor(tokens, dtype=torch.int64), torch.tensor(lengths, dtype=torch.int64))

@@ -1,7 +1,7 @@
 """Baum-Welch: the likeliest automaton of given strings, by expectation maximisation.
 
 An epoch is one iteration. Every batch adds the expected numbers of starts, transitions and stops under the
-present automaton; at the end of the epoch their relative frequencies are the next one. It is the untaught
+present automaton; at the end of the epoch their relative frequencies are the next one. It is the teacher-free
 control of every method whose student is an automaton: the same number of states, from the data alone.
 """
 
@@ -15,7 +15,7 @@ from kdzoo.automata.pfa import PFA
 from kdzoo.core.batch import Batch, valid_positions
 from kdzoo.core.closed_form import FittedDistiller
 from kdzoo.core.validation import choice, number
-from kdzoo.text.token_sequences import strings_of
+from kdzoo.text.token_sequences import token_sequences_of
 
 
 class BaumWelch(FittedDistiller):
@@ -81,7 +81,7 @@ class BaumWelch(FittedDistiller):
 
     def observe(self, batch: Batch) -> None:
         """Add the expected counts of a batch."""
-        counts = expected_counts(self.student, trees_of(strings_of(batch), self.student.states))
+        counts = expected_counts(self.student, trees_of(token_sequences_of(batch), self.student.states))
         for name in ("starts", "emissions", "transitions"):
             self.observed[name] = self.observed.get(name, 0) + getattr(counts, name)
 

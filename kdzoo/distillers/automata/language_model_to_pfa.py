@@ -15,11 +15,11 @@ from kdzoo.core.batch import Batch, as_batch, valid_positions
 from kdzoo.core.closed_form import FittedDistiller
 from kdzoo.core.randomness import mix_seed
 from kdzoo.core.validation import choice, integer
-from kdzoo.data.derived.sampled import SampledStrings
+from kdzoo.data.derived.sampled import SampledTokenSequences
 from kdzoo.errors import ConfigError
 from kdzoo.functional import soft_target_kl
 from kdzoo.text.language_model import trace
-from kdzoo.text.token_sequences import Strings, strings_of
+from kdzoo.text.token_sequences import TokenSequences, token_sequences_of
 
 SHOWN_POINTS = 5000
 """Hidden states in a picture."""
@@ -29,7 +29,7 @@ class TrajectoryDistiller(FittedDistiller):
     """Base of the methods that look at a teacher's hidden states along strings that it writes itself.
 
     A method writes ``distil``. The teacher is any language model (:class:`kdzoo.text.language_model.LanguageModel`); a
-    :class:`kdzoo.models.Committee` is several teachers, each of which writes its share of the strings.
+    :class:`kdzoo.models.LMEnsemble` is several teachers, each of which writes its share of the strings.
 
     Args:
         student: the automaton; its number of states is kept, or found if it was built without one.
@@ -87,7 +87,7 @@ class TrajectoryDistiller(FittedDistiller):
         """Return strings that the teachers write, or ``data`` where ``n_samples`` is 0."""
         if self.n_samples == 0:
             return data
-        return SampledStrings(
+        return SampledTokenSequences(
             data,
             self.members,
             n=self.n_samples,
@@ -163,7 +163,7 @@ class TrajectoryDistiller(FittedDistiller):
         for number in writer.unique().tolist():
             rows = {key: batch[key][writer == number] for key in ("input", "mask")}
             seen = trace(self.members[number], rows["input"])
-            strings = strings_of(rows)
+            strings = token_sequences_of(rows)
             pieces = {
                 "tokens": strings.tokens,
                 "lengths": strings.lengths,
@@ -182,7 +182,7 @@ class TrajectoryDistiller(FittedDistiller):
         whole = {key: torch.cat(pieces) for key, pieces in observed.items()}
         return [
             Trajectories(
-                Strings(whole[f"{number}.tokens"], whole[f"{number}.lengths"]),
+                TokenSequences(whole[f"{number}.tokens"], whole[f"{number}.lengths"]),
                 self.student.vocab_size,
                 whole[f"{number}.hidden"],
                 whole[f"{number}.next_probs"],
@@ -197,7 +197,7 @@ def pooled(teachers: Sequence[Trajectories]) -> Trajectories:
     if len(teachers) == 1:
         return first
     probs = [one.next_probs for one in teachers if one.next_probs is not None]
-    return Trajectories(Strings.cat([one.strings for one in teachers]), first.vocab_size, None, torch.cat(probs))
+    return Trajectories(TokenSequences.cat([one.strings for one in teachers]), first.vocab_size, None, torch.cat(probs))
 
 
 def _projected(seen: Trajectories, labels: Tensor) -> dict[str, Tensor]:

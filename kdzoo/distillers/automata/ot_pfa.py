@@ -33,7 +33,7 @@ class OTPFA(TrajectoryDistiller):
 
     Args:
         student: the automaton; its number of states is kept, or found if it was built without one.
-        teacher: a language model, or a :class:`kdzoo.models.Committee` of several.
+        teacher: a language model, or a :class:`kdzoo.models.LMEnsemble` of several.
         features: what points are clustered on: ``hidden``, ``sqrt_probs`` (of the next token) or ``both``; ``learned``
             is both with the states of a small recurrent network that learns the teacher's distributions in place
             of hidden vectors, for teachers whose hidden vector does not sum up the past, as a transformer's.

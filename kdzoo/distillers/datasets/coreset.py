@@ -1,6 +1,6 @@
 """Coresets: a data set in a few of its own examples, without any learning of images.
 
-The untaught control of methods whose student is a data set: the same number of examples and of training steps.
+The control trained without a teacher of methods whose student is a data set: the same number of examples and of training steps.
 """
 
 from typing import Any, ClassVar
@@ -63,10 +63,10 @@ class Coreset(FittedDistiller):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the cross entropy of a network that is trained on the set; from a pool once this is trained."""
-        name, learner = next(iter(self.student.learners.items()))
-        begin = learner.held_out(1) if learner.is_ready else learner.initial.sample(1)
+        name, inner_network = next(iter(self.student.inner_networks.items()))
+        begin = inner_network.held_out(1) if inner_network.is_ready else inner_network.initial.sample(1)
         trained = self.student.train_networks(name, begin.to(self.student.images))
-        logits = learner.logits(trained, batch["input"])[0]
+        logits = inner_network.logits(trained, batch["input"])[0]
         return {"real": hard_target_ce(logits[labelled_positions(batch)], labels(batch))}
 
     def observe(self, batch: Batch) -> None:
@@ -77,7 +77,7 @@ class Coreset(FittedDistiller):
     def solve(self) -> bool:
         """Select from all that was seen."""
         inputs, targets = torch.cat(self.observed["input"]), torch.cat(self.observed["target"])
-        train_pools(self.student.learners, inputs, targets, seed=self.seed)
+        train_pools(self.student.inner_networks, inputs, targets, seed=self.seed)
         chosen = coreset(self.student, self.selection, inputs, targets, seed=self.seed)
         self.student.load_state_dict(chosen.state_dict())
         self.observed = {}

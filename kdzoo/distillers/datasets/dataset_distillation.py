@@ -30,7 +30,7 @@ from kdzoo.dataset_distillation.inner_training import InnerTraining
 from kdzoo.dataset_distillation.pool import train_pools
 from kdzoo.dataset_distillation.protocols import protocol_matrix
 from kdzoo.dataset_distillation.starts import STARTS, set_images
-from kdzoo.dataset_distillation.unseen_architecture import stranger
+from kdzoo.dataset_distillation.unseen_architecture import unseen_architecture
 from kdzoo.errors import ConfigError, NonFiniteLossError
 from kdzoo.functional import hard_target_ce, soft_target_kl
 from kdzoo.storage import atomic
@@ -51,8 +51,8 @@ class DatasetDistillation(Distiller):
         teacher: a classifier that has seen all data: the report compares with it, and it may label the real data; None
             leaves the labels to the data.
         start: first images: ``noise``, or a selection of the real data (``kdzoo.dataset_distillation.selection.SELECTIONS``).
-        inits: networks K of each learner in an optimizer step, >= 1; their gradients are averaged, and those of
-            several learners too.
+        inits: networks K of each inner network in an optimizer step, >= 1; their gradients are averaged, and those of
+            several inner_networks too.
         lengths: [least, most]: the number of inner steps is drawn from these, inclusive; None takes the student's.
         adam_share: share of the optimizer steps, in [0, 1), in which the networks are trained by Adam at a random rate,
             whatever the set's own schedule: for sets that others will train on.
@@ -69,7 +69,7 @@ class DatasetDistillation(Distiller):
         **options: see :class:`kdzoo.Distiller`.
 
     Raises:
-        ConfigError: an argument is out of its range, or a learner is not twice differentiable.
+        ConfigError: an argument is out of its range, or an inner network is not twice differentiable.
         NonFiniteLossError: an inner training diverged; the last set on which none did is kept beside the checkpoint.
     """
 
@@ -122,7 +122,7 @@ class DatasetDistillation(Distiller):
             window=window,
             engine=engine,
             seed=seed,
-            remarks=self.remarks,
+            notes=self.notes,
         )
         self.max_norm = validation.positive("max_norm", max_norm)
         self.temperature = validation.positive("temperature", temperature)
@@ -137,12 +137,12 @@ class DatasetDistillation(Distiller):
     # ---------------------------------------------------------------- before the training
 
     def transfer_set(self, data: pl.LightningDataModule) -> pl.LightningDataModule:
-        """Train the learners' pools and set the first images; return the data, which are learned from as they are.
+        """Train the inner_networks' pools and set the first images; return the data, which are learned from as they are.
 
         A plain Lightning trainer with a data module of kdzoo does this by itself.
         """
         inputs, targets = labelled_samples(data.train_eval_dataloader())  # type: ignore[attr-defined]
-        train_pools(self.student.learners, inputs, targets, seed=self.seed)
+        train_pools(self.student.inner_networks, inputs, targets, seed=self.seed)
         judges = list(data.val_dataloader())
         self._judging = labelled_samples(judges) if judges else None
         if self.start != "noise":
@@ -156,14 +156,16 @@ class DatasetDistillation(Distiller):
         return {name: coreset(self.student, name, inputs, targets, seed=self.seed) for name in self.compared}
 
     def prepare(self, batch: Batch) -> None:  # noqa: ARG002 - the images are at hand
-        """Refuse a learner whose loss is not twice differentiable; in a plain Lightning training, look at the data."""
+        """Refuse an inner network whose loss is not twice differentiable; in a plain Lightning training, look at the data."""
         self.inner.differentiate_once()
         if self._trainer is None or self._is_set:
             return
         data: Any = getattr(self.trainer, "datamodule", None)
         if hasattr(data, "train_eval_dataloader"):
             self.transfer_set(data)
-        elif self.start != "noise" or any(learner.pool_size for learner in self.student.learners.values()):
+        elif self.start != "noise" or any(
+            inner_network.pool_size for inner_network in self.student.inner_networks.values()
+        ):
             raise ConfigError(f"start={self.start} and pools need the data first: call transfer_set(data) before fit")
 
     # ---------------------------------------------------------------- the loss
@@ -176,7 +178,7 @@ class DatasetDistillation(Distiller):
         """
         terms: dict[str, list[Tensor]] = {}
         for name, weights in self.networks().items():
-            logits = self.student.learners[name].logits(weights, batch["input"])
+            logits = self.student.inner_networks[name].logits(weights, batch["input"])
             for term, values in self._of_networks(logits, batch).items():
                 terms.setdefault(term, []).append(values)
         return {term: torch.stack(values).mean(0) for term, values in terms.items()}
@@ -200,13 +202,13 @@ class DatasetDistillation(Distiller):
         return labels(batch)
 
     def networks(self) -> dict[str, Tensor]:
-        """Return networks [K, P] of each learner, trained on the set as it is.
+        """Return networks [K, P] of each inner network, trained on the set as it is.
 
         They start from weights that are a function of the seed and the step, the same for all parts of a batch; in
         validation, from held-out ones. Where one diverges, the last set on which none did is kept.
         """
         if self._trainer is None:
-            return self.inner.drawn(0) if self.training else self.inner.held_out(0, VALIDATION_INITS, rehearsal=True)
+            return self.inner.drawn(0) if self.training else self.inner.held_out(0, VALIDATION_INITS, dry_run=True)
         try:
             if self.training:
                 found = self.inner.drawn(self.global_step)
@@ -277,7 +279,7 @@ class DatasetDistillation(Distiller):
         drawn = [synthetic_set_plots.change(self.epochs, folder / "images_by_epoch.png")] if self.epochs else []
         if self.protocols and self._judging is not None:
             inputs, targets = (values[:JUDGES].to(self.student.images.device) for values in self._judging)
-            networks = {**self.student.learners, **stranger(self.student)}
+            networks = {**self.student.inner_networks, **unseen_architecture(self.student)}
             found = protocol_matrix(self.student, networks, inputs, targets, inits=MATRIX_INITS)
             drawn.append(synthetic_set_plots.matrix_heat_map(found, folder / "protocols.png"))
             atomic.write_text(folder / "protocols.md", found.to_markdown() + "\n")

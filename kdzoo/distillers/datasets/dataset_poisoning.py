@@ -25,28 +25,30 @@ class DatasetPoisoning(DatasetDistillation):
     (:func:`kdzoo.dataset_distillation.inspection.inspect`).
 
     Args:
-        student: the set (:class:`kdzoo.dataset_distillation.PoisonSet`), which names the two classes; its learners have a pool.
+        student: the set (:class:`kdzoo.dataset_distillation.PoisonSet`), which names the two classes; its inner_networks have a pool.
         teacher: see :class:`kdzoo.distillers.DatasetDistillation`.
         **options: see :class:`kdzoo.distillers.DatasetDistillation`.
 
     Raises:
-        ConfigError: an argument is out of its range, or a learner has no pool of trained networks.
+        ConfigError: an argument is out of its range, or an inner network has no pool of trained networks.
     """
 
     student_kind: ClassVar[str] = "poison"
     contract_settings: ClassVar[dict[str, Any]] = {
         **DatasetDistillation.contract_settings,
-        "learner.convnet.pool": 1,
-        "learner.convnet.pool_steps": 1,
+        "inner_network.convnet.pool": 1,
+        "inner_network.convnet.pool_steps": 1,
     }
     student: PoisonSet
     paper: ClassVar[str] = "Wang, Zhu, Torralba & Efros 2018, Dataset distillation, section 4.3"
 
     def __init__(self, student: PoisonSet, teacher: nn.Module | None = None, **options: Any) -> None:
         super().__init__(student, teacher, **options)
-        for name, learner in student.learners.items():
-            if not learner.pool_size:
-                raise ConfigError(f"learner.{name}.pool must be at least 1, got 0: the attack is on trained networks")
+        for name, inner_network in student.inner_networks.items():
+            if not inner_network.pool_size:
+                raise ConfigError(
+                    f"inner network.{name}.pool must be at least 1, got 0: the attack is on trained networks"
+                )
 
     def transfer_set(self, data: pl.LightningDataModule) -> pl.LightningDataModule:
         """Train the pools, set the first images, and give the label of the source class over to the target class."""

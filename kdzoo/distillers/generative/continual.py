@@ -117,12 +117,12 @@ class Continual(Distiller):
         """Return a stream of the tasks with noise, and in every sample also a draw among the old classes."""
 
         def draw(n: int, generator: torch.Generator) -> dict[str, Tensor]:
-            drawn = named(self.student.evidence_noise(n, generator=generator))
+            drawn = named(self.student.elbo_noise(n, generator=generator))
             if self.old != "nothing":
                 drawn |= named(self.student.noise(n, generator=generator), _ROLLED_OUT)
                 drawn["old_class"] = torch.rand(n, generator=generator)
             if self.old == "replay":
-                drawn |= named(self.student.evidence_noise(n, generator=generator), _REPLAYED)
+                drawn |= named(self.student.elbo_noise(n, generator=generator), _REPLAYED)
             return drawn
 
         return TaskStream(data, draw, tasks=self.tasks, seed=self.seed)  # type: ignore[arg-type]
@@ -148,8 +148,8 @@ class Continual(Distiller):
         task, n = int(self.task), n_samples(batch)
         so_far = [one for classes in self.tasks[: task + 1] for one in classes]
         share = len(self.tasks[task]) / len(so_far) if self.old != "nothing" else 1.0
-        noise = noise_in(batch) or self.student.evidence_noise(n)
-        terms = {f"new_{name}": share * value for name, value in self.student.evidence(batch, noise).items()}
+        noise = noise_in(batch) or self.student.elbo_noise(n)
+        terms = {f"new_{name}": share * value for name, value in self.student.negative_elbo(batch, noise).items()}
         if self.old == "nothing" or (task == 0 and self.training):
             return terms
         classes = so_far[: -len(self.tasks[task])] or so_far  # of a rehearsal, in which all is computed, with weight 0
@@ -168,8 +168,8 @@ class Continual(Distiller):
         if self.old == "replay":
             with inference(previous):
                 samples = previous.samples(noise, inputs)
-            again = noise_in(batch, _REPLAYED) or self.student.evidence_noise(n)
-            return self.student.evidence({**batch, "input": samples, "target": target}, again)
+            again = noise_in(batch, _REPLAYED) or self.student.elbo_noise(n)
+            return self.student.negative_elbo({**batch, "input": samples, "target": target}, again)
         with inference(previous):
             trace = imitated(previous, noise, inputs)
         return pair_losses(

@@ -2,7 +2,7 @@
 
 The terms are those of the model's negative evidence lower bound, by node: -log p(target | parents) for targets and
 KL(posterior || prior) for latents (Kingma & Welling 2014, Auto-encoding variational Bayes, equation 3); a model that is
-trained in another way, such as wake-sleep, says so in its own ``evidence``.
+trained in another way, such as wake-sleep, says so in its own ``negative_elbo``.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from kdzoo.distillers.generative.rollout import named, noise_in
 from kdzoo.graphical_models import Graph
 
 
-class Evidence(Distiller):
+class ELBO(Distiller):
     """Maximise the evidence lower bound of the data, without a teacher.
 
     Args:
@@ -62,7 +62,7 @@ class Evidence(Distiller):
         """Return the data with the noise of the posteriors."""
 
         def draw(n: int, generator: Any) -> dict[str, Tensor]:
-            return named(self.student.evidence_noise(n, generator=generator))
+            return named(self.student.elbo_noise(n, generator=generator))
 
         return NoisyData(data, draw, alone=False, seed=self.seed)  # type: ignore[arg-type]
 
@@ -73,8 +73,8 @@ class Evidence(Distiller):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the terms of the negative bound, nats for each sample."""
         batch = with_lengths(batch)
-        noise = noise_in(batch) or self.student.evidence_noise(n_samples(batch))
-        terms = self.student.evidence(batch, noise, batch.get("length"))
+        noise = noise_in(batch) or self.student.elbo_noise(n_samples(batch))
+        terms = self.student.negative_elbo(batch, noise, batch.get("length"))
         share = self._warm()
         latents = self.student.latents()
         return {name: value * share if name in latents else value for name, value in terms.items()}

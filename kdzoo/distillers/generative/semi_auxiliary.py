@@ -178,7 +178,7 @@ class SemiAuxiliary(Distiller):
         if self.estimator == "gumbel":
             reasons.append("estimator=gumbel, whose latents are relaxed")
         if reasons:
-            self.remarks["bound"] = f"none on the divergence of the marginals: {'; '.join(reasons)}"
+            self.notes["bound"] = f"none on the divergence of the marginals: {'; '.join(reasons)}"
             warnings.warn(f"the surrogate loss is no bound: {'; '.join(reasons)}", stacklevel=3)
 
     # ---------------------------------------------------------------- the transfer set
@@ -211,7 +211,7 @@ class SemiAuxiliary(Distiller):
             self.teacher, {k: v.to(like) for k, v in noise.items()}, {k: v.to(like) for k, v in given.items()}
         )
         self.calibration = torch.stack([costs.get(name, torch.ones(())).to(like) for name in self.compared])
-        self.remarks["calibration"] = ", ".join(
+        self.notes["calibration"] = ", ".join(
             f"{name} {float(cost):.3g}" for name, cost in zip(self.compared, self.calibration, strict=True)
         )
 
@@ -267,7 +267,7 @@ class SemiAuxiliary(Distiller):
             self._fast = [faster(self.teacher, bfloat16=lowered)]
             norms = "norms folded" if hasattr(self.teacher, "folded") else "no norms to fold"
             dtype = torch.bfloat16 if lowered else like.dtype
-            self.remarks["fast_teacher"] = f"{norms}, {dtype} on {like.device.type}"
+            self.notes["fast_teacher"] = f"{norms}, {dtype} on {like.device.type}"
         return self._fast[0]
 
     def _repeated(self, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Supervised training on labels alone: how teachers and untaught controls are made.
+"""Supervised training on labels alone: how teachers and controls trained without a teacher are made.
 
 The one term, ``hard``, is the cross entropy -log softmax(z)_y of the student's logits z [..., classes] at
 the labelled positions.

@@ -132,7 +132,7 @@ class GrowingMPS(LogitKD):
         centre = student.centre.detach().double()
         sites, centre, error = truncate(student.sites(), centre, student.out_site, grams=grams, max_error=max_error)
         student.load_tensors(sites, centre)
-        self.remarks["bonds"] = (
+        self.notes["bonds"] = (
             f"cut after {self.current_epoch + 1} epochs with a relative error of {error:.3g} to {bonds_in_words(sites)}"
         )
         for optimizer in self.trainer.optimizers:

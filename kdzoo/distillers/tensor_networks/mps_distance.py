@@ -99,7 +99,7 @@ class MPSDistance(Distiller):
             largest = int(self.student.dims.max())
             sites, centre, error = truncate(*self._teacher(), grams=self.grams.double(), bond_dim=largest)
             self.student.load_tensors(sites, centre)
-            self.remarks["start"] = f"the teacher truncated to bonds of {largest} with a relative error of {error:.3g}"
+            self.notes["start"] = f"the teacher truncated to bonds of {largest} with a relative error of {error:.3g}"
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:  # noqa: ARG002
         """Return the relative distance, a scalar that no sample has a part in."""

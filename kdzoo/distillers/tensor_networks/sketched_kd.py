@@ -120,7 +120,7 @@ class SketchedKD(LogitKD):
 
     def _remark(self) -> None:
         if self.cost:
-            self.remarks["start"] = (
+            self.notes["start"] = (
                 f"from {self.cost['queries']:.0f} evaluations of the teacher; relative error "
                 f"{self.cost['query_error']:.2g} on recombined samples"
             )

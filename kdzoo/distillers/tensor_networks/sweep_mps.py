@@ -108,5 +108,5 @@ class SweepMPS(FittedDistiller, LogitKD):
             max_error=self.max_error,
         )
         student.load_tensors(sites, centre)
-        self.remarks["bonds"] = bonds_in_words(sites)
+        self.notes["bonds"] = bonds_in_words(sites)
         return False

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from kdzoo.core.base import Answers, Distiller
+from kdzoo.core.base import Distiller, TeacherOutputs
 from kdzoo.core.batch import Batch, labelled_positions, labels
 from kdzoo.core.validation import choice, flag, integer, positive
 from kdzoo.errors import ConfigError
@@ -46,7 +46,7 @@ from kdzoo.functional import (
     top_k_kl,
 )
 from kdzoo.layer_init import chosen_layers, draw_search
-from kdzoo.text.transformer import Reader, Reading
+from kdzoo.text.transformer import TextTransformer, TransformerOutput
 
 KINDS = {"mlm": "masked_lm", "classification": "classifier", "embedding": "encoder"}
 OUTPUT_TERMS = {"mlm": ("soft", "hard"), "classification": ("soft", "hard"), "embedding": ("sentence",)}
@@ -57,7 +57,7 @@ class DistilBERT(Distiller):
     """The triple loss, and further terms on hidden layers, between two transformers of text.
 
     Args:
-        student: a :class:`kdzoo.text.transformer.Reader`, such as :class:`kdzoo.models.Layers`.
+        student: a :class:`kdzoo.text.transformer.TextTransformer`, such as :class:`kdzoo.models.Layers`.
         teacher: another one of the same task; its hidden states may be wider, then the student's pass through a learned
             linear map before they are compared.
         task: ``mlm``, ``classification`` or ``embedding``.
@@ -131,16 +131,16 @@ class DistilBERT(Distiller):
         kept, live = {"soft", "cosine"}, {"hidden", "attention", "embedding"}
         self.uses_teacher_output = self.top_k is not None and bool(self.weigh & kept) and not self.weigh & live
         for role, model in (("student", student), ("teacher", teacher)):
-            if not isinstance(model, Reader) or model.task != self.task:
-                found = f"task={model.task!r}" if isinstance(model, Reader) else type(model).__name__
+            if not isinstance(model, TextTransformer) or model.task != self.task:
+                found = f"task={model.task!r}" if isinstance(model, TextTransformer) else type(model).__name__
                 raise ConfigError(f"{role} must be a transformer of text of task {task!r}, got {found}")
             if self.top_k is not None and self.top_k >= (size := getattr(model, "vocab_size", math.inf)):
                 raise ConfigError(f"top_k must be less than the {size} tokens of the {role}, got {top_k}")
             if "attention" in self.weigh:
                 model.show_attentions()
         self.project = projection(student, teacher)
-        if isinstance(remark := getattr(student, "remark", None), str) and remark:
-            self.remarks["start"] = remark
+        if isinstance(note := getattr(student, "note", None), str) and note:
+            self.notes["start"] = note
         self.start = copy.deepcopy(student) if self.task == "embedding" else None
 
     @classmethod
@@ -155,7 +155,7 @@ class DistilBERT(Distiller):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the terms that weigh anything, per token or per text."""
-        assert isinstance(self.student, Reader)
+        assert isinstance(self.student, TextTransformer)
         batch = without_padding(batch, self.student.pad_id)
         ours = self.student.read(batch["input"], attentions="attention" in self.weigh)
         theirs = self.teacher_answers(batch)
@@ -164,9 +164,9 @@ class DistilBERT(Distiller):
         terms = {**self.output_terms(batch, ours, theirs), **self.layer_terms(batch, ours, theirs)}
         return {name: value for name, value in terms.items() if value is not None}
 
-    def ask_teacher(self, batch: Batch) -> Answers:
+    def teacher_outputs(self, batch: Batch) -> TeacherOutputs:
         """Return what the terms compare; of what is kept, the likeliest tokens and the directions of hidden states."""
-        assert isinstance(self.teacher, Reader)
+        assert isinstance(self.teacher, TextTransformer)
         said = self.teacher.read(batch["input"], attentions="attention" in self.weigh)
         found = {"output": said.output, "last": said.hidden[-1]}
         found |= {f"hidden.{j}": hidden for j, hidden in enumerate(said.hidden)}
@@ -181,7 +181,7 @@ class DistilBERT(Distiller):
         return found
 
     @property
-    def question(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         """What decides on the likeliest tokens, and what is wanted of a token."""
         return {"top_k": self.top_k, "temperature": self.temperature, "terms": sorted(self.weigh & {"soft", "cosine"})}
 
@@ -190,7 +190,7 @@ class DistilBERT(Distiller):
         """The terms that weigh anything."""
         return {name for name, weight in self.loss_weights.items() if weight}
 
-    def output_terms(self, batch: Batch, ours: Reading, theirs: Answers) -> dict[str, Tensor | None]:
+    def output_terms(self, batch: Batch, ours: TransformerOutput, theirs: TeacherOutputs) -> dict[str, Tensor | None]:
         """Return the terms of logits, or of the vectors of texts."""
         if self.task == "embedding":
             return {"sentence": cosine_distance(self.project(ours.output), theirs["output"])}
@@ -205,7 +205,7 @@ class DistilBERT(Distiller):
                 soft = top_k_kl(student, teacher, rows(theirs["tokens"], where).long(), temperature=self.temperature)
         return {"soft": soft, "hard": hard_target_ce(ours.output[labelled], labels(batch))}
 
-    def layer_terms(self, batch: Batch, ours: Reading, theirs: Answers) -> dict[str, Tensor | None]:
+    def layer_terms(self, batch: Batch, ours: TransformerOutput, theirs: TeacherOutputs) -> dict[str, Tensor | None]:
         """Return the terms of hidden states and attentions."""
         valid = batch.get("mask", ours.valid)
 
@@ -243,8 +243,8 @@ class DistilBERT(Distiller):
 
 def projection(student: nn.Module, teacher: nn.Module) -> nn.Module:
     """Return a learned map from the student's width to the teacher's; nothing where they are equal."""
-    assert isinstance(student, Reader)
-    assert isinstance(teacher, Reader)
+    assert isinstance(student, TextTransformer)
+    assert isinstance(teacher, TextTransformer)
     ours, theirs = student.hidden_size, teacher.hidden_size
     return nn.Identity() if ours == theirs else nn.Linear(ours, theirs, bias=False)
 

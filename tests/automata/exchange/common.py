@@ -4,7 +4,7 @@ import torch
 
 from kdzoo.automata.pfa import PFA
 from kdzoo.automata.targets import embedded_reber, random_hmm, random_pdfa, random_pnfa, tomita, uhl
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 
 AUTOMATA = {
     "reber": embedded_reber(),
@@ -22,7 +22,7 @@ def strings_for(pfa):
     """Likely strings, and some that are mostly impossible."""
     generator = torch.Generator().manual_seed(0)
     wild = [torch.randint(pfa.n_tokens, (n,), generator=generator) for n in range(6)]
-    return Strings.cat([pfa.sample(100, seed=0, max_length=400), Strings.of(wild)])
+    return TokenSequences.cat([pfa.sample(100, seed=0, max_length=400), TokenSequences.of(wild)])
 
 
 def assert_same_strings(first, second):

@@ -7,7 +7,7 @@ import torch
 from kdzoo.automata.exchange import from_aalpy_dfa, from_hmm, from_markov_chain, to_aalpy_dfa, to_hmm, to_markov_chain
 from kdzoo.automata.targets import embedded_reber, random_hmm, random_pnfa, tomita, tomita_dfa
 from kdzoo.errors import ConfigError
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 from tests.automata.exchange.common import AUTOMATA, assert_same_strings
 
 
@@ -27,7 +27,7 @@ def test_an_hmm_emits_the_strings_with_their_ends(name):
         np.testing.assert_allclose(part.sum(-1), 1, atol=1e-12)
         assert part.min() >= 0
     for string in pfa.sample(20, seed=1, max_length=50).to_lists():
-        expected = float(pfa.log_prob(Strings.of([string])).exp())
+        expected = float(pfa.log_prob(TokenSequences.of([string])).exp())
         assert hmm_probability(hmm, string, pfa.n_tokens) == pytest.approx(expected, rel=1e-9, abs=1e-15)
 
 
@@ -66,7 +66,7 @@ def test_alergia_learns_a_chain_that_is_read():
     strings = tomita(2).sample(1000, seed=0, max_length=100)
     rows = [["start", *string, 2] for string in strings.to_lists()]  # ALERGIA compares symbols, so the end is an int
     pfa = from_markov_chain(learning.run_Alergia(rows, automaton_type="mc", eps=0.1), 2, end=2)
-    assert pfa.log_prob(Strings.of([[1], [0], [1, 0, 1]])).isneginf().all()
+    assert pfa.log_prob(TokenSequences.of([[1], [0], [1, 0, 1]])).isneginf().all()
     assert float(pfa.log_prob(strings).mean()) == pytest.approx(float(tomita(2).log_prob(strings).mean()), abs=0.1)
 
 
@@ -89,7 +89,7 @@ def test_dfas_there_and_back(language):
     dfa = tomita_dfa(language)
     model = to_aalpy_dfa(dfa)
     words = torch.randint(2, (50, 6), generator=torch.Generator().manual_seed(0)).tolist()
-    accepted = dfa.accepts(Strings.of(words)).tolist()
+    accepted = dfa.accepts(TokenSequences.of(words)).tolist()
     assert [model.execute_sequence(model.initial_state, word)[-1] for word in words] == accepted
     again = from_aalpy_dfa(model)
     assert torch.equal(again.transitions, dfa.transitions)

@@ -10,7 +10,7 @@ from kdzoo.automata.exchange.pautomac import (
     write_strings,
 )
 from kdzoo.errors import DataError
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 
 MODEL = """I: (state)
 \t(0) 0.25
@@ -38,8 +38,8 @@ def test_a_model_means_what_the_competition_says(tmp_path):
     assert (pfa.states, pfa.n_tokens) == (2, 2)
     # P(1 1) by hand: over the paths 0-0-1, 1-0-1, 0-1-x with x = 0 never final; F stops before S and T go on.
     expected = 0.25 * 0.6 * 0.1 * 0.6 * 0.9 * 0.5 + 0.75 * 0.5 * 1 * 1 * 0.6 * 0.9 * 0.5
-    assert float(pfa.log_prob(Strings.of([[1, 1]])).exp()) == pytest.approx(expected, rel=1e-12)
-    assert float(pfa.log_prob(Strings.of([[]])).exp()) == pytest.approx(0.375, rel=1e-12)
+    assert float(pfa.log_prob(TokenSequences.of([[1, 1]])).exp()) == pytest.approx(expected, rel=1e-12)
+    assert float(pfa.log_prob(TokenSequences.of([[]])).exp()) == pytest.approx(0.375, rel=1e-12)
     assert read_model(written(tmp_path, MODEL), n_tokens=5).n_tokens == 5
 
 
@@ -51,7 +51,7 @@ def test_a_written_model_is_read_by_eye(tmp_path):
 
 
 def test_strings_there_and_back(tmp_path):
-    strings = Strings.of([[0, 2, 1], [], [2]])
+    strings = TokenSequences.of([[0, 2, 1], [], [2]])
     write_strings(strings, 4, tmp_path / "a.train")
     assert (tmp_path / "a.train").read_text() == "3 4\n3 0 2 1\n0\n1 2\n"
     again, n_tokens = read_strings(tmp_path / "a.train")

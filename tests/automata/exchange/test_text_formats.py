@@ -9,7 +9,7 @@ from kdzoo.automata.exchange import read_dot, read_json, read_openfst, to_dot, w
 from kdzoo.automata.pfa import PFA
 from kdzoo.automata.targets import tomita
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.text.token_sequences import Strings
+from kdzoo.text.token_sequences import TokenSequences
 from tests.automata.exchange.common import AUTOMATA
 
 
@@ -43,7 +43,7 @@ def test_an_openfst_acceptor_gives_every_string_its_weight(name, tmp_path):
     write_openfst(pfa, tmp_path / "a.txt")
     text = (tmp_path / "a.txt").read_text()
     for string in [[], [0], [1, 1, 0], [0, 1, 1, 0, 0]]:
-        expected = float(pfa.log_prob(Strings.of([string])).exp())
+        expected = float(pfa.log_prob(TokenSequences.of([string])).exp())
         assert cost(text, [token + 1 for token in string]) == pytest.approx(expected, rel=1e-9, abs=1e-15)
 
 
@@ -59,7 +59,7 @@ def test_openfst_symbol_table(tmp_path):
 def test_openfst_defaults_and_any_order_of_states(tmp_path):
     pfa = read_openfst(written(tmp_path, "2 0 1\n0\n1 0 2 0.6931471805599453\n1 0.6931471805599453\n"))
     assert (pfa.states, pfa.n_tokens, pfa.initial.tolist()) == (3, 2, [0, 0, 1])
-    assert pfa.log_prob(Strings.of([[0], []])).exp().tolist() == [1, 0]
+    assert pfa.log_prob(TokenSequences.of([[0], []])).exp().tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(

@@ -97,5 +97,5 @@ def test_a_mask_becomes_a_number_of_steps():
     batch = {"input": torch.zeros(2, 3, 1), "mask": torch.tensor([[True, True, False], [True, False, False]])}
     assert with_lengths(batch)["length"].tolist() == [2, 1]
     assert "mask" not in with_lengths(batch)
-    plain = {"input": torch.zeros(2, 1)}
-    assert with_lengths(plain) is plain
+    to_container = {"input": torch.zeros(2, 1)}
+    assert with_lengths(to_container) is to_container

@@ -333,10 +333,10 @@ def test_pictures_undo_the_standardisation(tmp_path):
     kanji = ready(KanjiStrokes(root=tmp_path, batch_size=4))
     (batch,) = kanji.train_eval_dataloader()
     lengths = batch["mask"].sum(1)
-    plain = torch.zeros_like(batch["input"])
-    plain[batch["mask"]] = drawing(batch, kanji.offsets)
+    to_container = torch.zeros_like(batch["input"])
+    to_container[batch["mask"]] = drawing(batch, kanji.offsets)
     torch.testing.assert_close(
-        kanji.pictures(batch["input"], lengths), stroke_images(plain, lengths), rtol=0, atol=1e-3
+        kanji.pictures(batch["input"], lengths), stroke_images(to_container, lengths), rtol=0, atol=1e-3
     )
     assert kanji.pictures(batch["input"], lengths, 40).shape == (4, 1, 40, 40)
 

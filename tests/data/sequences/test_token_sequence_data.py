@@ -9,24 +9,24 @@ from torch import nn
 
 from kdzoo.automata.targets import embedded_reber, tomita, uhl
 from kdzoo.core.batch import labels
-from kdzoo.data import IGNORE, UHL, Corpus, RandomAutomaton, Reber, StringData, Tomita
+from kdzoo.data import IGNORE, UHL, Corpus, RandomAutomaton, Reber, TokenSequenceData, Tomita
 from kdzoo.data.sequences.generated import draw_strings
 from kdzoo.data.sequences.token_sequence_data import PaddedBatches
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.text.token_sequences import Strings, strings_of
+from kdzoo.text.token_sequences import TokenSequences, token_sequences_of
 
 N = 22
 
 
-class Given(StringData):
-    """Strings whose first token tells their number."""
+class Given(TokenSequenceData):
+    """TokenSequences whose first token tells their number."""
 
     def __init__(self, has_ends=True, n_val=3, **options):
         super().__init__(**{"batch_size": 4, **options})
         self.has_ends, self.n_val = has_ends, n_val
 
     def load(self):
-        part = [Strings.of([[i, *[0] * (i % 4)] for i in range(n)]) for n in (N, self.n_val, 5)]
+        part = [TokenSequences.of([[i, *[0] * (i % 4)] for i in range(n)]) for n in (N, self.n_val, 5)]
         return Corpus(*part, symbols=tuple(map(str, range(N))), has_ends=self.has_ends)
 
 
@@ -51,16 +51,16 @@ def test_batches_are_padded_to_their_longest_string():
         assert (batch["input"][:, 0] == N).all()
         assert torch.equal(batch["mask"], torch.arange(batch["mask"].shape[1]) <= strings.lengths[:, None])
         assert torch.equal(batch["mask"], batch["target"] != IGNORE)
-        assert strings_of(batch).to_lists() == strings.to_lists()
+        assert token_sequences_of(batch).to_lists() == strings.to_lists()
         assert labels(batch).tolist() == [t for one in strings.to_lists() for t in [*one, N]]
         seen += batch["index"].tolist()
     assert sorted(seen) == list(range(N))
 
 
 def test_ends_of_pieces_are_not_predicted():
-    batch = PaddedBatches(Strings.of([[0, 1], [1]]), 3, has_ends=False)[0, torch.tensor([0, 1])]
+    batch = PaddedBatches(TokenSequences.of([[0, 1], [1]]), 3, has_ends=False)[0, torch.tensor([0, 1])]
     assert batch["target"].tolist() == [[0, 1, IGNORE], [1, IGNORE, IGNORE]]
-    assert strings_of(batch).to_lists() == [[0, 1], [1]]
+    assert token_sequences_of(batch).to_lists() == [[0, 1], [1]]
     (whole,) = ready(Given(has_ends=False, eval_batch_size=100)).train_eval_dataloader()
     assert not (whole["target"] == N).any()
 
@@ -127,12 +127,12 @@ def test_the_fingerprint_is_of_the_training_strings():
     assert ready(one).fingerprint() != ready(other).fingerprint()
 
 
-class PaddedData(StringData):
+class PaddedData(TokenSequenceData):
     """Two strings."""
 
     def __init__(self, rows):
         super().__init__(batch_size=1)
-        self.rows = Strings.of(rows)
+        self.rows = TokenSequences.of(rows)
 
     def load(self):
         return Corpus(self.rows, self.rows, self.rows, ("a", "b"))
@@ -148,7 +148,7 @@ def test_val_and_test_carry_the_truth():
             assert batch["truth"].dtype == torch.float64
             assert batch["truth"].shape == (*batch["input"].shape, 8)
             said = batch["truth"].gather(2, batch["target"].clamp(min=0)[..., None])[..., 0]
-            strings = strings_of(batch)
+            strings = token_sequences_of(batch)
             torch.testing.assert_close(said.where(batch["mask"], 0.0).sum(1), embedded_reber().log_prob(strings))
             assert not batch["truth"].isnan().any()
     assert all("truth" not in batch for batch in data.train_dataloader())
@@ -231,7 +231,7 @@ def test_long_strings_are_drawn_again():
         ),
         (lambda: ready(PaddedData([])), DataError, "the train part is empty; allowed: at least 1 string"),
         (
-            lambda: PaddedBatches(Strings.of([[0]]), 2)[3],
+            lambda: PaddedBatches(TokenSequences.of([[0]]), 2)[3],
             ConfigError,
             "the train loader's sampler was replaced",
         ),

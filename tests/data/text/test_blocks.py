@@ -78,11 +78,11 @@ def test_batches_and_sizes(make):
     for batch in data.train_dataloader():
         assert list(batch) == ["input", "target", "index", "mask"]
         assert [batch[one].dtype for one in batch] == [torch.int64] * 3 + [torch.bool]
-        plain = data.parts.train.batch(batch["index"])
-        assert torch.equal(batch["mask"], plain["mask"])
+        to_container = data.parts.train.batch(batch["index"])
+        assert torch.equal(batch["mask"], to_container["mask"])
         chosen = batch["target"] != IGNORE
-        assert torch.equal(batch["target"][chosen], plain["input"][chosen])
-        assert int(chosen.sum()) == -(-15 * int(plain["mask"].sum()) // 100)
+        assert torch.equal(batch["target"][chosen], to_container["input"][chosen])
+        assert int(chosen.sum()) == -(-15 * int(to_container["mask"].sum()) // 100)
         seen += batch["index"].tolist()
     assert sorted(seen) == list(range(len(data.parts.train)))
     assert data.is_augmented

@@ -9,12 +9,12 @@ from torch import nn
 
 from kdzoo.core.randomness import mix_seed
 from kdzoo.data import Digits
-from kdzoo.dataset_distillation import Learner, SyntheticSet
+from kdzoo.dataset_distillation import InnerNetwork, SyntheticSet
 from kdzoo.dataset_distillation.files import read
 from kdzoo.dataset_distillation.selection import select
 from kdzoo.distillers import DatasetDistillation
 from kdzoo.errors import ConfigError, NonFiniteLossError
-from kdzoo.kinds import DataSet
+from kdzoo.kinds import SyntheticSetKind
 from kdzoo.models import MLP
 
 SIZES = {"in_shape": (3,), "num_classes": 4}
@@ -22,11 +22,11 @@ SIZES = {"in_shape": (3,), "num_classes": 4}
 
 def linear_set(**options):
     torch.manual_seed(0)
-    learner = {
-        "linear": Learner(nn.Linear(3, 4)),
-        "mlp": Learner(nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 4))),
+    inner_network = {
+        "linear": InnerNetwork(nn.Linear(3, 4)),
+        "mlp": InnerNetwork(nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 4))),
     }
-    return SyntheticSet(learner=learner, **SIZES, **{"steps": 3, **options}).double()
+    return SyntheticSet(inner_network=inner_network, **SIZES, **{"steps": 3, **options}).double()
 
 
 def rows(n=6, seed=1):
@@ -57,10 +57,10 @@ def test_the_loss_and_its_gradient_are_those_of_a_plain_loop_over_networks_and_l
     generator = torch.Generator().manual_seed(mix_seed(5, 0))
     torch.randint(3, 4, (), generator=generator)  # the number of inner steps
     values = []
-    for name, learner in few.learners.items():
-        for weights in learner.sample(2, generator):
-            state = {key: value.double() for key, value in learner.state(weights).items()}
-            values.append(plain_loop(learner.model, few, name, batch, state))
+    for name, inner_network in few.inner_networks.items():
+        for weights in inner_network.sample(2, generator):
+            state = {key: value.double() for key, value in inner_network.state(weights).items()}
+            values.append(plain_loop(inner_network.model, few, name, batch, state))
     expected = torch.stack(values).mean()
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(found, torch.autograd.grad(expected, list(few.parameters())))
@@ -108,7 +108,7 @@ def test_every_engine_has_the_same_gradient(engine):
 def test_the_automatic_engine_says_why():
     distiller = DatasetDistillation(linear_set())
     distiller.losses(rows())
-    assert set(distiller.remarks) == {"engine of linear", "engine of mlp"}
+    assert set(distiller.notes) == {"engine of linear", "engine of mlp"}
 
 
 def test_the_teacher_term_is_the_divergence_from_the_teacher():
@@ -117,7 +117,7 @@ def test_the_teacher_term_is_the_divergence_from_the_teacher():
     terms = distiller.losses(batch)
     expected = []
     for name, weights in distiller.networks().items():
-        said = distiller.student.learners[name].logits(weights, batch["input"])[0]
+        said = distiller.student.inner_networks[name].logits(weights, batch["input"])[0]
         expected.append(
             4
             * nn.functional.kl_div(
@@ -176,10 +176,10 @@ class Opaque(nn.Linear):
 
 
 def test_a_learner_that_is_not_twice_differentiable_is_refused_before_training():
-    few = SyntheticSet(learner={"opaque": Learner(Opaque(3, 4))}, **SIZES)
+    few = SyntheticSet(inner_network={"opaque": InnerNetwork(Opaque(3, 4))}, **SIZES)
     batch = {key: value.float() if value.is_floating_point() else value for key, value in rows().items()}
     with pytest.raises(ConfigError, match="twice differentiable"):
-        DatasetDistillation(few, inits=1).rehearse(batch)
+        DatasetDistillation(few, inits=1).dry_run(batch)
 
 
 # ---------------------------------------------------------------- training
@@ -207,11 +207,11 @@ def trained(distiller, data, folder, epochs):
 
 
 def logistic(sizes, **options):
-    return SyntheticSet(learner={"logistic": Learner(MLP(**sizes, hidden=[]))}, **sizes, **options)
+    return SyntheticSet(inner_network={"logistic": InnerNetwork(MLP(**sizes, hidden=[]))}, **sizes, **options)
 
 
 def test_ten_learned_examples_beat_the_class_means(tmp_path):
-    data, kind, found = digits(), DataSet(), []
+    data, kind, found = digits(), SyntheticSetKind(), []
     test = list(data.test_dataloader())
     for seed in range(2):
         torch.manual_seed(seed)
@@ -255,7 +255,9 @@ def test_a_diverging_inner_training_names_the_step_and_keeps_the_last_good_set(t
             few.images.data.mul_(1e25)
 
     distiller.on_train_epoch_start = spoil
-    message = r"epoch 1, step \d+: learner.logistic: .* step \d+ of 50.* on which all stayed finite is .*last_good.npz"
+    message = (
+        r"epoch 1, step \d+: inner_network.logistic: .* step \d+ of 50.* on which all stayed finite is .*last_good.npz"
+    )
     with pytest.raises(NonFiniteLossError, match=message):
         trained(distiller, data, tmp_path, 2)
     assert torch.equal(read(tmp_path / "last_good.npz").images, good[0])
@@ -283,16 +285,16 @@ def test_fewer_examples_than_classes_start_from_means_of_what_their_labels_share
 
 def test_a_pool_is_trained_once_and_its_held_out_networks_are_never_drawn():
     data = digits(train_size=512)
-    learner = Learner(MLP(**data.sizes, hidden=[]), pool=3, pool_steps=600)
-    few = SyntheticSet(learner={"logistic": learner}, **data.sizes)
+    inner_network = InnerNetwork(MLP(**data.sizes, hidden=[]), pool=3, pool_steps=600)
+    few = SyntheticSet(inner_network={"logistic": inner_network}, **data.sizes)
     distiller = DatasetDistillation(few)
-    distiller.rehearse({key: value[:8] for key, value in next(iter(data.train_dataloader())).items()})
+    distiller.dry_run({key: value[:8] for key, value in next(iter(data.train_dataloader())).items()})
     distiller.transfer_set(data)
-    drawn, held_out = learner.sample(100), learner.held_out()
+    drawn, held_out = inner_network.sample(100), inner_network.held_out()
     assert len(drawn.unique(dim=0)) == 3
     assert len(held_out) == 20
     assert not (drawn[:, None] == held_out).all(-1).any()
-    said = learner.logits(held_out, data.splits.val.inputs).argmax(-1)
+    said = inner_network.logits(held_out, data.splits.val.inputs).argmax(-1)
     assert (said == data.splits.val.targets).double().mean() > 0.7
 
 

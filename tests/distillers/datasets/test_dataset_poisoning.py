@@ -7,13 +7,13 @@ import pytorch_lightning as pl
 import torch
 
 from kdzoo.data import Digits
-from kdzoo.dataset_distillation import Learner, PoisonSet
+from kdzoo.dataset_distillation import InnerNetwork, PoisonSet
 from kdzoo.dataset_distillation.pool import trained_pool
 from kdzoo.dataset_distillation.starts import set_images
 from kdzoo.dataset_distillation.synthetic_set import first_labels
 from kdzoo.distillers import DatasetPoisoning
 from kdzoo.errors import ConfigError
-from kdzoo.kinds import Poison
+from kdzoo.kinds import PoisonedSetKind
 from kdzoo.models import MLP
 
 SOURCE, TARGET = 4, 9
@@ -32,20 +32,20 @@ def data():
 def pool(data):
     torch.manual_seed(0)
     train = data.splits.train
-    return trained_pool(learner(data), train.inputs, train.targets, seed=0)
+    return trained_pool(inner_network(data), train.inputs, train.targets, seed=0)
 
 
-def learner(data, size=POOL):
-    return Learner(MLP(**data.sizes, hidden=[32], activation="tanh"), pool=size, pool_steps=STEPS)
+def inner_network(data, size=POOL):
+    return InnerNetwork(MLP(**data.sizes, hidden=[32], activation="tanh"), pool=size, pool_steps=STEPS)
 
 
 def poison(data, pool=None, **options):
     torch.manual_seed(0)
-    one = learner(data)
+    one = inner_network(data)
     if pool is not None:
         one.set_pool(pool)
     chosen = {"source": SOURCE, "target": TARGET, "step_size": 0.3, "steps": 1}
-    return PoisonSet(learner={"mlp": one}, **data.sizes, **(chosen | options))
+    return PoisonSet(inner_network={"mlp": one}, **data.sizes, **(chosen | options))
 
 
 def attacked(few, data, folder, epochs=7, **options):
@@ -64,7 +64,7 @@ def attacked(few, data, folder, epochs=7, **options):
         accelerator="cpu",
     )
     trainer.fit(distiller, datamodule=data)
-    kind = Poison()
+    kind = PoisonedSetKind()
     return kind.metrics(kind.predict(few, list(data.test_dataloader())))
 
 
@@ -87,7 +87,7 @@ def test_an_honest_set_of_the_same_start_attacks_nothing(data, pool):
     few = poison(data, pool)
     train = data.splits.train
     set_images(few, "random", train.inputs, train.targets, seed=0)
-    kind = Poison()
+    kind = PoisonedSetKind()
     found = kind.metrics(kind.predict(few, list(data.test_dataloader())))
     assert found["source_as_target"] < 0.05
 
@@ -131,8 +131,8 @@ def test_real_data_of_the_source_get_the_label_of_the_target(data, pool):
 
 
 def test_initial_weights_are_no_aim(data):
-    few = PoisonSet(learner={"mlp": learner(data, 0)}, **data.sizes)
-    with pytest.raises(ConfigError, match=r"learner\.mlp\.pool must be at least 1, got 0") as caught:
+    few = PoisonSet(inner_network={"mlp": inner_network(data, 0)}, **data.sizes)
+    with pytest.raises(ConfigError, match=r"inner network\.mlp\.pool must be at least 1, got 0") as caught:
         DatasetPoisoning(few)
     assert "\n" not in str(caught.value)
 

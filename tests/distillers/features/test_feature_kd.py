@@ -73,7 +73,7 @@ def vectors(n: int = 5) -> dict[str, Tensor]:
 
 
 def ready(distiller: FeatureKD, batch: dict[str, Tensor]) -> FeatureKD:
-    distiller.eval().rehearse(batch)
+    distiller.eval().dry_run(batch)
     return distiller
 
 
@@ -251,20 +251,20 @@ def test_module_that_is_not_called_is_refused(role):
     paths = {name: "idle" if name == role else "head" for name in ("student", "teacher")}
     distiller = FeatureKD(models["student"], models["teacher"], layers={paths["student"]: paths["teacher"]})
     with pytest.raises(ConfigError, match="'idle' of WithIdleLayer was not called"):
-        distiller.rehearse(vectors())
+        distiller.dry_run(vectors())
 
 
 def test_hint_of_other_spatial_size_is_refused():
     distiller = FeatureKD(resnet(4), resnet(4), layers={"stages.1": "stages.2"})
     with pytest.raises(ConfigError, match=r"student layer of shape \(5, 8, 4, 4\).*\(5, 16, 2, 2\).*width only"):
-        distiller.rehearse(images())
+        distiller.dry_run(images())
 
 
 def test_attention_of_vectors_is_refused(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the function's own message is what is tested
     distiller = FeatureKD(perceptron(6), perceptron(9), layers={"layers.0": "layers.0"}, match="attention")
     with pytest.raises(ValueError, match=r"feature maps of shape \(b, c, h, w\), got \(5, 6\)"):
-        distiller.rehearse(vectors())
+        distiller.dry_run(vectors())
 
 
 def test_member_of_an_ensemble_as_hint():

@@ -46,7 +46,7 @@ def close(value: Tensor, wanted: np.ndarray) -> None:
 @pytest.mark.parametrize("path", ["left", "right", "bonds.2", "bonds.5"])
 def test_states_of_a_chain_are_compared(path):
     student, known, data = chain(probes=[2, 5]), teacher(), batch()
-    terms = RelationalKD(student, known, layers={path: "layers.1"}).rehearse(data)
+    terms = RelationalKD(student, known, layers={path: "layers.1"}).dry_run(data)
     with torch.no_grad():
         hint = nn.Sequential(*known.layers)(data["input"]).double().numpy()
     mine = state(student, data["input"], path)
@@ -57,7 +57,7 @@ def test_states_of_a_chain_are_compared(path):
 def test_features_of_a_chain_are_compared_after_a_projection():
     student, known, data = chain(probes=[2]), teacher(), batch()
     distiller = FeatureKD(student, known, layers={"left": "layers.1", "bonds.2": "layers.0"})
-    terms = distiller.rehearse(data)
+    terms = distiller.dry_run(data)
     assert [tuple(one.weight.shape) for one in distiller.projections] == [(9, 4), (9, 4)]
     with torch.no_grad():
         hints = [nn.Sequential(*known.layers[:n])(data["input"]) for n in (2, 1)]
@@ -70,17 +70,17 @@ def test_several_layers_are_averaged_and_the_rest_is_logit_distillation():
     student, known, data = chain(), teacher(), batch()
     both = RelationalKD(student, known, layers={"left": "layers.1", "right": "layers.0"}, temperature=3.0)
     each = [RelationalKD(student, known, layers={a: b}) for a, b in both.layers.items()]
-    terms, parts = both.rehearse(data), [one.rehearse(data) for one in each]
-    plain = LogitKD(student, known, temperature=3.0).rehearse(data)
+    terms, parts = both.dry_run(data), [one.dry_run(data) for one in each]
+    to_container = LogitKD(student, known, temperature=3.0).dry_run(data)
     for name in ("distance", "angle"):
         torch.testing.assert_close(terms[name], (parts[0][name] + parts[1][name]) / 2)
     for name in ("soft", "hard"):
-        torch.testing.assert_close(terms[name], plain[name])
+        torch.testing.assert_close(terms[name], to_container[name])
 
 
 def test_a_term_of_weight_zero_is_not_computed():
     distiller = RelationalKD(chain(), teacher(), layers={"left": "layers.1"}, loss_weights={"angle": 0.0})
-    assert set(distiller.rehearse(batch())) == {"distance", "soft", "hard"}
+    assert set(distiller.dry_run(batch())) == {"distance", "soft", "hard"}
 
 
 def test_gradients_reach_what_lies_before_the_layer():

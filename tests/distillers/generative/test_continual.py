@@ -65,7 +65,7 @@ def old_samples(distiller, batch):
 def test_new_classes_are_learned_by_their_share_of_the_evidence_bound(task, share, old):
     distiller = at_task(task, old)
     batch = batch_of(distiller)
-    expected = distiller.student.evidence(batch, noise_in(batch))
+    expected = distiller.student.negative_elbo(batch, noise_in(batch))
     found = {name: value for name, value in distiller.losses(batch).items() if name.startswith("new_")}
     assert found.keys() == {"new_z2", "new_z1", "new_image"}
     for name, value in expected.items():
@@ -116,7 +116,7 @@ def test_replayed_old_classes_are_means_of_the_last_model(task):
     rest = 1 - len(TASKS[task]) / sum(len(classes) for classes in TASKS[: task + 1])
     target, inputs, noise = old_samples(distiller, batch)
     samples = distiller.kept[task - 1].rollout(noise, inputs).distributions["image"].mean
-    expected = distiller.student.evidence({"input": samples, "target": target}, noise_in(batch, "replayed_"))
+    expected = distiller.student.negative_elbo({"input": samples, "target": target}, noise_in(batch, "replayed_"))
     found = distiller.losses(batch)
     for name, value in expected.items():
         torch.testing.assert_close(found[f"old_{name}"], rest * value)
@@ -134,7 +134,7 @@ def test_no_old_classes_in_the_first_task(old):
     distiller = at_task(0, old)
     batch = batch_of(distiller)
     assert not [name for name in distiller.losses(batch) if name.startswith("old_")]
-    rehearsed = {name: value for name, value in distiller.rehearse(batch).items() if name.startswith("old_")}
+    rehearsed = {name: value for name, value in distiller.dry_run(batch).items() if name.startswith("old_")}
     assert bool(rehearsed) == (old != "nothing")
     assert all(not value.any() for value in rehearsed.values())
 
@@ -334,4 +334,4 @@ def test_a_class_that_the_data_lack_is_refused():
 def test_a_loss_weight_of_no_term_is_refused():
     distiller = at_task(0, loss_weights={"old_u1": 1.0})
     with pytest.raises(ConfigError, match="old_u1 is no term"):
-        distiller.rehearse(batch_of(distiller))
+        distiller.dry_run(batch_of(distiller))

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from kdzoo.data import Digits
-from kdzoo.distillers import Evidence, SemiAuxiliary
+from kdzoo.distillers import ELBO, SemiAuxiliary
 from kdzoo.distillers.generative.rollout import inputs_in, named, named_inputs, noise_in
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.graphical_models import Bernoulli, Categorical, Constant, Delta, Graph, Input, Latent, Normal, Target
@@ -155,10 +155,10 @@ def test_calibration_counts_a_latent_in_nats_of_the_targets():
     weight = teacher.entries[2].conditional.net.weight
     expected = float((weight.T @ weight / 0.25).diagonal().mean() / 2)
     assert float(distiller.calibration[0]) == pytest.approx(expected, rel=0.15)
-    assert "z1" in distiller.remarks["calibration"]
+    assert "z1" in distiller.notes["calibration"]
     noise = teacher.noise(6)
-    plain = SemiAuxiliary(student, teacher, calibrated=False).losses(batch_of(noise, 6))
-    assert torch.allclose(distiller.losses(batch_of(noise, 6))["z1"], plain["z1"] * distiller.calibration[0])
+    to_container = SemiAuxiliary(student, teacher, calibrated=False).losses(batch_of(noise, 6))
+    assert torch.allclose(distiller.losses(batch_of(noise, 6))["z1"], to_container["z1"] * distiller.calibration[0])
 
 
 def test_fewer_latents_learn_through_a_map_of_the_noise():
@@ -218,11 +218,11 @@ def test_distillation_brings_the_student_nearer(digits):
 
 def test_evidence_is_the_bound_with_the_latents_warmed_up(digits):
     model = HVAE(in_shape=(1, 8, 8), latents=[3, 2], width=8)
-    distiller = Evidence(model, warmup=0.5)
+    distiller = ELBO(model, warmup=0.5)
     batch = next(iter(distiller.transfer_set(digits).train_dataloader()))
     terms = distiller.losses(batch)
     assert list(terms) == ["z2", "z1", "image"]
-    expected = model.evidence(batch, noise_in(batch))
+    expected = model.negative_elbo(batch, noise_in(batch))
     assert all(torch.equal(terms[name], expected[name]) for name in terms)
     warm = at_step(distiller, 10, 100).losses(batch)
     assert torch.equal(warm["image"], expected["image"])
@@ -231,7 +231,7 @@ def test_evidence_is_the_bound_with_the_latents_warmed_up(digits):
 
 def test_evidence_of_a_model_that_infers_nothing_is_refused():
     with pytest.raises(ConfigError, match="latent 'z2' has no posterior"):
-        Evidence(graph()).losses({"input": torch.zeros(2, 5)})
+        ELBO(graph()).losses({"input": torch.zeros(2, 5)})
 
 
 # ---------------------------------------------------------------- discrete latents and exact marginals
@@ -290,13 +290,13 @@ def test_reinforce_and_enumeration_have_the_exact_gradient():
 def test_a_choice_without_a_bound_is_told(options, words):
     with pytest.warns(UserWarning, match=f"the surrogate loss is no bound: {words}"):
         distiller = SemiAuxiliary(binary(1), binary(0), **options)
-    assert words in distiller.remarks["bound"]
+    assert words in distiller.notes["bound"]
 
 
 def test_bounds_are_not_warned_of(recwarn):
     distiller = SemiAuxiliary(binary(1), binary(0), divergence="w2")
     assert not recwarn
-    assert "bound" not in distiller.remarks
+    assert "bound" not in distiller.notes
 
 
 def test_the_exact_marginal_is_one_term():
@@ -325,7 +325,7 @@ def test_a_generator_of_points_is_distilled_by_w2():
     assert torch.allclose(distiller.losses(batch_of(noise, 4))["y"], expected.sum(1))
     assert distiller.controls == {}
     with pytest.raises(ConfigError, match="node 'y': kl between deltas is infinite"):
-        SemiAuxiliary(generator(1), teacher).rehearse(batch_of(noise, 4))
+        SemiAuxiliary(generator(1), teacher).dry_run(batch_of(noise, 4))
 
 
 @pytest.mark.parametrize("estimator", ["reinforce", "enumerate", "gumbel"])
@@ -333,15 +333,15 @@ def test_local_distillation_has_no_use_for_an_estimator(estimator):
     teacher, student = binary(0), binary(1)
     batch = batch_of(teacher.noise(6), 6)
     local = SemiAuxiliary(student, teacher, parents="teacher", estimator=estimator).losses(batch)
-    plain = SemiAuxiliary(student, teacher, parents="teacher", estimator="none").losses(batch)
-    assert all(torch.equal(local[name], plain[name]) for name in plain)
+    to_container = SemiAuxiliary(student, teacher, parents="teacher", estimator="none").losses(batch)
+    assert all(torch.equal(local[name], to_container[name]) for name in to_container)
     (reached,) = torch.autograd.grad(local["y"].sum(), student.entries[0].conditional.net.value, allow_unused=True)
     assert reached is None
 
 
 def test_the_exact_marginal_rehearses_and_has_a_local_control_of_its_own():
     distiller = SemiAuxiliary(binary(1), binary(0), marginal=True)
-    distiller.rehearse({"input": torch.zeros(4, 0)})
+    distiller.dry_run({"input": torch.zeros(4, 0)})
     assert distiller.controls == {"local": {"parents": "teacher", "marginal": False}}
 
 

@@ -32,11 +32,13 @@ def test_bonds_grow_when_they_are_due(tmp_path):
 
 def test_growing_alone_does_not_change_the_function(tmp_path):
     settings = {"trainer.max_epochs": 1}
-    plain = subject(tmp_path, grow=[], cut=[]).having(settings).train("plain")
-    grown = subject(tmp_path, grow=[[1, 8]], cut=[]).having(settings).train("grown")
+    to_container = subject(tmp_path, grow=[], cut=[]).having(settings).train("plain")
+    with_learned_sizes = subject(tmp_path, grow=[[1, 8]], cut=[]).having(settings).train("grown")
     x = torch.rand(5, 1, 8, 8)
-    torch.testing.assert_close(grown.distiller.student(x), plain.distiller.student(x), rtol=1e-5, atol=1e-5)
-    assert grown.distiller.student.cores.numel() > plain.distiller.student.cores.numel()
+    torch.testing.assert_close(
+        with_learned_sizes.distiller.student(x), to_container.distiller.student(x), rtol=1e-5, atol=1e-5
+    )
+    assert with_learned_sizes.distiller.student.cores.numel() > to_container.distiller.student.cores.numel()
 
 
 def test_moments_are_padded_by_zeros(tmp_path):
@@ -59,17 +61,17 @@ def test_cuts_keep_their_error_and_start_the_moments_anew(tmp_path):
     assert largest(trained.distiller.student) <= 4
     assert sum(trained.distiller.student.dims.tolist()) < 66 * 4 - 2 * (3 + 2)
     assert trained.checkpoint["optimizer_states"][0]["state"] == {}
-    line = trained.distiller.remarks["bonds"]
+    line = trained.distiller.notes["bonds"]
     assert line.startswith("cut after 1 epochs with a relative error of 0.")
     assert float(line.split("error of ")[1].split()[0]) <= 0.3
 
 
 def test_a_cut_at_error_zero_is_the_same_function(tmp_path):
     settings = {"trainer.max_epochs": 1}
-    plain = subject(tmp_path, grow=[], cut=[]).having(settings).train("plain")
+    to_container = subject(tmp_path, grow=[], cut=[]).having(settings).train("plain")
     cut = subject(tmp_path, grow=[], cut=[[1, 1e-6]]).having(settings).train("cut")
     x = next(iter(cut.data.train_eval_dataloader()))["input"]
-    torch.testing.assert_close(cut.distiller.student(x), plain.distiller.student(x), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(cut.distiller.student(x), to_container.distiller.student(x), rtol=1e-3, atol=1e-3)
 
 
 def test_cuts_see_every_sample_of_the_epoch(tmp_path, monkeypatch):

@@ -51,7 +51,7 @@ def test_the_student_starts_as_the_truncated_teacher(data):
     student, teacher = models()
     distiller = MPSDistance(student, teacher)
     distiller.transfer_set(data)
-    first = distiller.rehearse({})["distance"]
+    first = distiller.dry_run({})["distance"]
     error = teacher.truncate(bond_dim=2, inputs=inputs(data))
     assert float(first) == pytest.approx(error**2, rel=1e-4)
     assert int(student.dims.max()) == 2
@@ -63,7 +63,7 @@ def test_descent_gets_nearer_than_truncation(data):
     student, teacher = models()
     distiller = MPSDistance(student.double(), teacher.double())
     distiller.transfer_set(data)
-    first = float(distiller.rehearse({})["distance"])
+    first = float(distiller.dry_run({})["distance"])
     optimizer = torch.optim.Adam(distiller.trainable(), lr=1e-3)
     for _ in range(60):
         optimizer.zero_grad()
@@ -76,11 +76,11 @@ def test_descent_gets_nearer_than_truncation(data):
 
 def test_order_and_features_become_the_teachers(data):
     student, teacher = models(order="mutual_information", feature_map="whitened")
-    teacher.see(inputs(data))
+    teacher.calibrate(inputs(data))
     distiller = MPSDistance(student, teacher)
     distiller.transfer_set(data)
     assert not torch.equal(student.order, teacher.order)
-    distiller.rehearse({})
+    distiller.dry_run({})
     assert torch.equal(student.order, teacher.order)
     assert torch.equal(student.feature_map.turn, teacher.feature_map.turn)
 
@@ -93,7 +93,7 @@ def test_a_training_needs_the_marginals_first(data):
 
 
 def test_a_rehearsal_takes_the_inputs_that_it_is_shown(data):
-    terms = MPSDistance(*models()).rehearse({"input": inputs(data)[:8]})
+    terms = MPSDistance(*models()).dry_run({"input": inputs(data)[:8]})
     assert 0 < float(terms["distance"]) < 1
 
 

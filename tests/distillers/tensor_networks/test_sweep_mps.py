@@ -74,7 +74,7 @@ def test_bonds_adapt():
         swept(distiller, batch())
     assert small.student.cores.numel() < large.student.cores.numel()
     assert max(large.student.dims.tolist()) == 6
-    assert large.remarks["bonds"].startswith("2 to 6")
+    assert large.notes["bonds"].startswith("2 to 6")
 
 
 def test_patches_can_be_swept():

@@ -12,7 +12,7 @@ from kdzoo.distillers import DistilBERT
 from kdzoo.distillers.text.distilbert import without_padding
 from kdzoo.errors import ConfigError
 from kdzoo.layer_init import Search
-from kdzoo.models import Bert, Layers
+from kdzoo.models import Bert, TruncatedTransformer
 
 pytest.importorskip("transformers")
 
@@ -28,7 +28,7 @@ def bert(task="mlm", seed=0, **options):
 def pair(task="mlm", **options):
     teacher = bert(task)
     torch.manual_seed(1)
-    student = Layers(teacher_architecture=teacher.architecture, **{"start": "random", **options})
+    student = TruncatedTransformer(teacher_architecture=teacher.architecture, **{"start": "random", **options})
     return student, teacher
 
 
@@ -70,8 +70,8 @@ def test_the_triple_loss_is_that_of_torch():
 @pytest.mark.parametrize("task", ["mlm", "classification", "embedding"])
 def test_every_term_is_zero_between_equal_models(task):
     teacher = bert(task)
-    student = Layers(teacher_architecture=teacher.architecture, layers=[0, 1, 2, 3])
-    student.start_from(teacher, None)
+    student = TruncatedTransformer(teacher_architecture=teacher.architecture, layers=[0, 1, 2, 3])
+    student.init_from_teacher(teacher, None)
     distiller = DistilBERT(
         student, teacher, task=task, loss_weights={"hidden": 1.0, "attention": 1.0, "embedding": 1.0}
     )
@@ -150,7 +150,7 @@ def test_answers_that_are_kept_are_those_of_the_teacher(weights):
     distiller, batch = DistilBERT(student, teacher, top_k=5, loss_weights=weights), batch_of()
     assert distiller.uses_teacher_output
     live = distiller.losses(batch)
-    distiller.teacher_cache["train"] = distiller.ask_teacher(batch)  # of rows with their padding
+    distiller.teacher_cache["train"] = distiller.teacher_outputs(batch)  # of rows with their padding
     order = torch.tensor([4, 0, 5])
     some = {name: one[order, :10] if one.dim() == 2 else one[order] for name, one in batch.items()}
     some["mask"] = some["mask"] & (torch.arange(10) < 9)

@@ -5,7 +5,7 @@ import torch
 import yaml
 
 from kdzoo import config
-from kdzoo.dataset_distillation import Learner
+from kdzoo.dataset_distillation import InnerNetwork
 from kdzoo.errors import ConfigError
 
 WEIGHTS = {
@@ -19,18 +19,18 @@ WEIGHTS = {
 
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_a_file_names_one_learner_of_the_right_size(name):
-    ((key, node),) = yaml.safe_load((config.packaged_folder() / "learner" / f"{name}.yaml").read_text()).items()
+    ((key, node),) = yaml.safe_load((config.packaged_folder() / "inner_network" / f"{name}.yaml").read_text()).items()
     model = {**node["model"], "in_shape": (1, 28, 28), "num_classes": 10}
-    learner = config.instantiate({**node, "model": model}, allow={node["_target_"], model["_target_"]})
+    inner_network = config.instantiate({**node, "model": model}, allow={node["_target_"], model["_target_"]})
     assert key == name
-    assert isinstance(learner, Learner)
-    assert learner.n_weights == WEIGHTS[name]
-    weights = learner.sample(2, torch.Generator().manual_seed(0))
-    assert learner.logits(weights, torch.zeros(3, 1, 28, 28)).shape == (2, 3, 10)
+    assert isinstance(inner_network, InnerNetwork)
+    assert inner_network.n_weights == WEIGHTS[name]
+    weights = inner_network.sample(2, torch.Generator().manual_seed(0))
+    assert inner_network.logits(weights, torch.zeros(3, 1, 28, 28)).shape == (2, 3, 10)
 
 
 def test_several_are_chosen_by_name():
-    chosen = config.compose("learner=[logistic,convnet3]").learner
+    chosen = config.compose("inner_network=[logistic,convnet3]").inner_network
     assert list(chosen) == ["logistic", "convnet3"]
 
 
@@ -40,7 +40,9 @@ def test_what_is_wrong_in_a_learner_is_said_with_its_key():
         "_target_": "kdzoo.dataset_distillation.SyntheticSet",
         "in_shape": (2, 2),
         "num_classes": 3,
-        "learner": {"linear": {"_target_": "kdzoo.dataset_distillation.Learner", "model": linear, "std": -1.0}},
+        "inner_network": {
+            "linear": {"_target_": "kdzoo.dataset_distillation.InnerNetwork", "model": linear, "std": -1.0}
+        },
     }
-    with pytest.raises(ConfigError, match=r"^learner\.linear: std must be a finite number >= 0, got -1.0$"):
+    with pytest.raises(ConfigError, match=r"^inner network\.linear: std must be a finite number >= 0, got -1.0$"):
         config.instantiate(node, allow=config.packaged_targets())
