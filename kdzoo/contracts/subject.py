@@ -16,7 +16,7 @@ from kdzoo import config
 from kdzoo.core.base import Distiller
 from kdzoo.core.batch import Batch, as_batch
 from kdzoo.run import progress, teachers
-from kdzoo.run.job import Job, for_seed
+from kdzoo.run.job import Job, for_seed, initialised
 from kdzoo.run.training import History, fit
 from kdzoo.storage.checkpoint import read_checkpoint
 

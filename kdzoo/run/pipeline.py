@@ -18,7 +18,7 @@ from kdzoo.core.batch import as_batch
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.run import report, teachers
 from kdzoo.run.evaluation import cpu_ms_per_1000
-from kdzoo.run.job import Job, calibrated, for_seed, kind_of_student
+from kdzoo.run.job import Job, calibrated, for_seed, initialised, kind_of_student
 from kdzoo.run.resume import stop_between_steps
 from kdzoo.run.training import History, fit
 from kdzoo.storage import atomic, run_folder
