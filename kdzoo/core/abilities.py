@@ -1,0 +1,129 @@
+"""Optional abilities of data modules and models, as protocols that callers test with ``isinstance``.
+
+Most code needs only the required interface of an object: :class:`kdzoo.core.data_module.BatchData` for data and
+``forward`` for models. An *optional ability* is one more attribute or method that some objects have and that a caller can do
+without: a data set of images knows how its pixels were scaled, a data set of words names its tokens. Each ability is a
+small ``@runtime_checkable`` protocol here. A class has the ability as soon as it has the members of the protocol; it
+need not inherit from it. Callers write ``isinstance(data, HasPixelScaling)`` and never probe with ``getattr`` or
+``hasattr``, so that the type checker finds a misspelt name and this file lists everything that may be implemented.
+
+``isinstance`` checks that the members are there, not their types, and may evaluate a property to do so. Data modules
+are therefore tested after ``setup()``.
+
+Example:
+    >>> from kdzoo.data import Digits
+    >>> isinstance(Digits(), HasPixelScaling), isinstance(Digits(), HasTokenNames)
+    (True, False)
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+Scaling = dict[str, tuple[float, ...]]
+"""``mean`` and ``std`` of each channel: a pixel in 0..255 becomes ``(pixel / 255 - mean) / std``."""
+
+# ---------------------------------------------------------------- data modules
+
+
+@runtime_checkable
+class DeclaresAugmentation(Protocol):
+    """Data that say whether their training samples differ from epoch to epoch.
+
+    Every :class:`kdzoo.core.data_module.BatchData` does. A user's own Lightning data module may: if nothing changes, the
+    outputs of the teacher can be cached.
+    """
+
+    @property
+    def is_augmented(self) -> bool:
+        """False if a training sample is the same in every epoch."""
+
+
+@runtime_checkable
+class DeclaresClassCount(Protocol):
+    """Data that state their number of classes, which saves a pass over all labels."""
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, >= 1."""
+
+
+@runtime_checkable
+class HasPixelScaling(Protocol):
+    """Images that know how their pixels were scaled, so that figures and exported files can undo it."""
+
+    @property
+    def pixels(self) -> Scaling:
+        """``mean`` and ``std`` of each channel; see :data:`Scaling`."""
+
+
+@runtime_checkable
+class HasTokenNames(Protocol):
+    """Token sequences whose tokens have names, which figures and exported automata show."""
+
+    @property
+    def symbols(self) -> Sequence[str]:
+        """Names of the tokens 0..S-1; the end token S has none."""
+
+
+@runtime_checkable
+class HasClassNames(Protocol):
+    """Labelled data whose classes have names, which an exported classifier carries with it."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of the classes 0..C-1."""
+
+
+@runtime_checkable
+class HasTokenizer(Protocol):
+    """Texts that know the tokenizer of their ids, which is exported beside a student."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """The ``transformers.PreTrainedTokenizerFast``."""
+
+
+@runtime_checkable
+class HasLengths(Protocol):
+    """Sequences of different lengths, from which the lengths of generated sequences are drawn."""
+
+    @property
+    def lengths(self) -> Tensor:
+        """Number of steps of each training sequence, int64 ``[n_train]``."""
+
+
+@runtime_checkable
+class DrawsPictures(Protocol):
+    """Sequences that can be drawn as images, such as handwriting; figures and image metrics use the drawings."""
+
+    def pictures(self, samples: Tensor, lengths: Tensor | None = None, size: int = 28) -> Tensor:
+        """Return images ``[n, 1, size, width]`` in [0, 1] of samples ``[n, T, d]`` with ``lengths`` ``[n]`` steps."""
+
+
+@runtime_checkable
+class SummarisesSamples(Protocol):
+    """Sequences of any length that can be compared by summary statistics of one length."""
+
+    def summaries(self, samples: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Return statistics ``[n, k]`` of samples ``[n, T, d]`` with ``lengths`` ``[n]`` steps."""
+
+
+# ---------------------------------------------------------------- models
+
+
+@runtime_checkable
+class FoldsNorms(Protocol):
+    """A model whose batch norms can be folded into the layers before them, which makes its forward pass cheaper."""
+
+    def fold_norms(self) -> Any:
+        """Return a copy in eval mode without batch norms and with the same outputs; the model does not change."""
+
+
+@runtime_checkable
+class HasLogDensity(Protocol):
+    """A generative model of points whose density can be computed exactly."""
+
+    def log_density(self, points: Tensor) -> Tensor:
+        """Return the log density of points ``[n, d]`` in nats, ``[n]``."""
