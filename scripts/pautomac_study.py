@@ -26,7 +26,7 @@ from kdzoo.automata.baselines import kmeans_counts
 from kdzoo.automata.distill import distill
 from kdzoo.core.randomness import mix_seed
 from kdzoo.data.sequences.generated import RandomAutomaton
-from kdzoo.text.language_model import string_log_probs
+from kdzoo.text.language_model import sequence_log_probs
 from kdzoo.text.token_sequences import TokenSequences
 
 KINDS = ("pdfa", "pnfa", "hmm")
@@ -154,7 +154,7 @@ def figures(target: Target, name: str) -> dict[str, Any]:
 
 def log_probs(model: Any, strings: TokenSequences) -> torch.Tensor:
     """Return the log-probability of each string [n] under an automaton or any other language model."""
-    return model.log_prob(strings) if isinstance(model, PFA) else string_log_probs(model, strings)
+    return model.log_prob(strings) if isinstance(model, PFA) else sequence_log_probs(model, strings)
 
 
 def chosen(known: dict[str, Any]) -> str:

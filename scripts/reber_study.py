@@ -86,7 +86,7 @@ def pot(seen: Trajectories, seed: int, *, alpha: float, strings: int = 100) -> L
     import ot
 
     some, points = seen.select(torch.arange(strings)), seen.features("hidden").double()
-    n = some.n_points
+    n = some.n_prefixes
     adjacency = np.zeros((n, n))
     source, target, _ = some.strings.edges()
     adjacency[source, target] = n

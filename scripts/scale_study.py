@@ -61,7 +61,7 @@ def at_once(strings: int) -> dict[str, float]:
     written = time.process_time()
     found = distill([seen], states=STATES, seed=0)
     return {
-        "points": seen.n_points,
+        "points": seen.n_prefixes,
         "sampling_s": written - started,
         "distilling_s": time.process_time() - written,
         "kl": kl_from_truth(data, found.pfa),

@@ -56,7 +56,7 @@ def kmeans_counts(seen: Trajectories, states: int, seed: int, *, restarts: int =
     Half of the restarts begin with k-means++, half with random points.
     """
     points, (train, held) = seen.features(features), halves(seen.strings)
-    best, best_value = torch.zeros(seen.n_points, dtype=torch.int64), -torch.inf
+    best, best_value = torch.zeros(seen.n_prefixes, dtype=torch.int64), -torch.inf
     for number in range(restarts):
         labels = kmeans_labels(points, states, init=INITS[number % len(INITS)], seed=seed + number)
         pfa = count(seen.select(train), labels[seen.points_of(train)], n_clusters=states, soft=False).to_pfa(

@@ -115,7 +115,7 @@ class Stages:
         alone = [self._merge([own], [part], [points], [1.0]).pfa for part, points, own in rows]
         states = [torch.stack([likeliest_states(pfa, seen.strings) for pfa in alone]) for seen in self.teachers]
         together = torch.unique(torch.cat(states, 1), dim=1, return_inverse=True)[1]
-        common = together.split([seen.n_points for seen in self.teachers])
+        common = together.split([seen.n_prefixes for seen in self.teachers])
         return self._merge(common, self.train, self.train_points, self.weights, noted=True)
 
     def _merge(
@@ -243,13 +243,13 @@ class Stages:
         self.stages[name] = max(value, self.stages.get(name, -torch.inf))
         return value
 
-    def _clusters(self, n_points: int) -> int:
+    def _clusters(self, n_prefixes: int) -> int:
         """Return the number of clusters before merging for one teacher."""
         options = self.options
         states = options.states or 1
         if options.clusters is not None:
-            return min(options.clusters, n_points)
-        most = min(n_points // POINTS_PER_CLUSTER, int((MERGE_CELLS / self.teachers[0].vocab_size) ** 0.5))
+            return min(options.clusters, n_prefixes)
+        most = min(n_prefixes // POINTS_PER_CLUSTER, int((MERGE_CELLS / self.teachers[0].vocab_size) ** 0.5))
         return max(states, min(max(LEAST_CLUSTERS, CLUSTERS_PER_STATE * states), most), 1)
 
     def _kmeans(self, teacher: int, clusters: int, restart: int) -> Tensor:

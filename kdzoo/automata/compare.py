@@ -43,7 +43,7 @@ def perplexity(log_probs: Tensor, strings: TokenSequences) -> float:
     """
     if len(strings) == 0 or log_probs.shape != (len(strings),):
         raise DataError(f"log_probs must be [n] for n >= 1 strings, got {list(log_probs.shape)} for {len(strings)}")
-    return math.exp(-float(log_probs.double().sum()) / strings.n_points)
+    return math.exp(-float(log_probs.double().sum()) / strings.n_prefixes)
 
 
 def pautomac_score(truth: Tensor, model: Tensor) -> float:

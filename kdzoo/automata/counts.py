@@ -78,7 +78,7 @@ def count(
     per_point = per_string.repeat_interleave(strings.lengths + 1)
     source, target, token = strings.edges()
 
-    starts = torch.zeros(clusters, dtype=torch.float64).index_add_(0, labels[strings.roots()], per_string)
+    starts = torch.zeros(clusters, dtype=torch.float64).index_add_(0, labels[strings.first_prefixes()], per_string)
     if soft and trajectories.next_probs is not None:
         emissions = torch.zeros(clusters, vocab, dtype=torch.float64)
         emissions.index_add_(0, labels, trajectories.next_probs.double() * per_point[:, None])

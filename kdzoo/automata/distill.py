@@ -100,7 +100,7 @@ def _check_teachers(teachers: Sequence[Trajectories], weights: Sequence[float], 
         raise DataError(f"all teachers must have the same vocab_size, got {sizes}")
     if len(teachers) > 1 and not options.merge:
         raise ConfigError("merge must be true for several teachers, whose clusters have to be brought together")
-    points = min(one.n_points for one in teachers)
+    points = min(one.n_prefixes for one in teachers)
     for name in ("states", "clusters"):
         wanted = getattr(options, name)
         if wanted is not None and wanted > points:

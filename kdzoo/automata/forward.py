@@ -52,21 +52,21 @@ def layers(strings: TokenSequences) -> list[Layer]:
     """
     numbers = torch.arange(len(strings), device=strings.lengths.device)
     source_point, target_point, token = strings.edges()
-    depth = target_point - strings.roots()[strings.owner]
+    depth = target_point - strings.first_prefixes()[strings.sequence_ids]
     order = token.argsort(stable=True)
     order = order[depth[order].argsort(stable=True)]
     sizes = torch.bincount(depth, minlength=1) if len(token) else depth.new_zeros(1)
     sizes[0] = len(strings)
-    row_of = torch.empty(strings.n_points, dtype=torch.int64, device=token.device)
-    row_of[strings.roots()] = numbers
+    row_of = torch.empty(strings.n_prefixes, dtype=torch.int64, device=token.device)
+    row_of[strings.first_prefixes()] = numbers
     within = torch.arange(len(token), device=token.device) - (sizes.cumsum(0) - sizes - len(strings))[depth[order]]
     row_of[target_point[order]] = within
-    lasts = row_of[strings.lasts()[strings.lengths.argsort(stable=True)]]
+    lasts = row_of[strings.last_prefixes()[strings.lengths.argsort(stable=True)]]
     ends = torch.bincount(strings.lengths, minlength=len(sizes)).tolist()
     steps = sizes[1:].tolist()
     first = Layer(numbers, numbers, (), lasts[: ends[0]])
     rest = zip(
-        strings.owner[order].split(steps),
+        strings.sequence_ids[order].split(steps),
         row_of[source_point[order]].split(steps),
         _groups(depth[order], token[order], len(steps)),
         lasts[ends[0] :].split(ends[1:]),

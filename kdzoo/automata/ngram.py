@@ -39,7 +39,7 @@ class NGram:
         """Number of free parameters."""
         return self.probs.shape[0] * (self.probs.shape[1] - 1)
 
-    def start(self, n: int) -> Tensor:
+    def initial_state(self, n: int) -> Tensor:
         """Return the context before the first token, n times, int64 [n, 1]."""
         return torch.full((n, 1), self.first)
 
@@ -59,7 +59,7 @@ class NGram:
     def log_prob(self, strings: TokenSequences) -> Tensor:
         """Return the log-probability of each string [n], in nats."""
         symbols = strings.padded(self.vocab_size - 1)
-        state, total = self.start(len(strings)), torch.zeros(len(strings), dtype=torch.float64)
+        state, total = self.initial_state(len(strings)), torch.zeros(len(strings), dtype=torch.float64)
         logs = self.probs.log()
         for place in range(symbols.shape[1]):
             going = place < strings.lengths
@@ -108,7 +108,7 @@ def ngram(strings: TokenSequences, order: int, vocab_size: int) -> NGram:
     strings.check(vocab_size)
     if (order - 1) * torch.tensor(float(vocab_size)).log2() > 62:
         raise ConfigError(f"order must be less with {vocab_size} symbols, got {order}")
-    symbols = torch.full((strings.n_points,), vocab_size - 1)
+    symbols = torch.full((strings.n_prefixes,), vocab_size - 1)
     symbols[strings.edges()[0]] = strings.tokens
     probs = torch.full((1, vocab_size), 1 / vocab_size, dtype=torch.float64)
     codes: list[Tensor] = []
@@ -133,11 +133,11 @@ def _contexts(strings: TokenSequences, order: int, vocab_size: int) -> list[tupl
     A context is a number with one digit of base V for each token, the last token least.
     """
     lengths = strings.lengths + 1
-    history = torch.full((strings.n_points,), vocab_size - 1)  # the token that led to each point, or the begin marker
+    history = torch.full((strings.n_prefixes,), vocab_size - 1)  # the token that led to each point, or the begin marker
     history[strings.edges()[1]] = strings.tokens
-    depth = torch.arange(strings.n_points) - strings.roots().repeat_interleave(lengths)
-    points = torch.arange(strings.n_points)
-    code = torch.zeros(strings.n_points, dtype=torch.int64)
+    depth = torch.arange(strings.n_prefixes) - strings.first_prefixes().repeat_interleave(lengths)
+    points = torch.arange(strings.n_prefixes)
+    code = torch.zeros(strings.n_prefixes, dtype=torch.int64)
     found = [(points, code)]
     for length in range(1, order):
         points = points[depth[points] >= length - 1]

@@ -138,13 +138,13 @@ class PFA(nn.Module):
         tokens = input[:, 1:]
         if tokens.numel() and (tokens.min() < 0 or tokens.max() > self.n_tokens):
             raise DataError(f"input has tokens {int(tokens.min())}..{int(tokens.max())}; allowed: 0..{self.n_tokens}")
-        beliefs = [self.start(len(input))]
+        beliefs = [self.initial_state(len(input))]
         for token in tokens.unbind(1):
             beliefs.append(self.step(beliefs[-1], token))
         hidden = torch.stack(beliefs, 1)
         return Trace(hidden, self.next_log_probs(hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2]))
 
-    def start(self, n: int) -> Tensor:
+    def initial_state(self, n: int) -> Tensor:
         """Return the belief before the first token, n times [n, K]."""
         return self.initial.expand(n, -1)
 

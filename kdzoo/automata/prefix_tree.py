@@ -71,8 +71,8 @@ def prefix_tree(
         ([0, 0, 1], [3.0, 3.0, 2.0], [0.0, 1.0, 2.0])
     """
     per_string = torch.ones(len(strings), dtype=torch.float64) if weights is None else weights.double()
-    roots, lengths = strings.roots(), strings.lengths
-    node_of = torch.zeros(strings.n_points, dtype=torch.int64)
+    roots, lengths = strings.first_prefixes(), strings.lengths
+    node_of = torch.zeros(strings.n_prefixes, dtype=torch.int64)
     alive = lengths.argsort(descending=True, stable=True)
     at = torch.zeros(len(strings), dtype=torch.int64)
     parents, groups, first = [torch.zeros(1, dtype=torch.int64)], [], 1
@@ -80,7 +80,7 @@ def prefix_tree(
     for depth in range(len(longest) - 1):
         alive, at = alive[: longest[depth + 1]], at[: longest[depth + 1]]
         width = int(at.max()) + 1
-        keys, at = torch.unique(strings.tokens[strings.starts[alive] + depth] * width + at, return_inverse=True)
+        keys, at = torch.unique(strings.tokens[strings.offsets[alive] + depth] * width + at, return_inverse=True)
         at = at + first
         node_of[roots[alive] + depth + 1] = at
         parents.append(keys % width)
@@ -88,7 +88,7 @@ def prefix_tree(
         first += len(keys)
     per_point = per_string.repeat_interleave(lengths + 1)
     weight = torch.zeros(first, dtype=torch.float64).index_add_(0, node_of, per_point)
-    stops = torch.zeros(first, dtype=torch.float64).index_add_(0, node_of[strings.lasts()], per_string)
+    stops = torch.zeros(first, dtype=torch.float64).index_add_(0, node_of[strings.last_prefixes()], per_string)
     symbols = None
     if next_probs is not None:
         symbols = torch.zeros(first, next_probs.shape[1], dtype=next_probs.dtype)
@@ -104,9 +104,9 @@ def prefix_forest(
     trees, point = [], 0
     for part in torch.arange(len(strings)).split(torch.unique_consecutive(number, return_counts=True)[1].tolist()):
         chosen = strings.select(part)
-        probs = None if next_probs is None else next_probs[point : point + chosen.n_points]
+        probs = None if next_probs is None else next_probs[point : point + chosen.n_prefixes]
         trees.append(prefix_tree(chosen, weights=None if weights is None else weights[part], next_probs=probs))
-        point += chosen.n_points
+        point += chosen.n_prefixes
     return trees
 
 

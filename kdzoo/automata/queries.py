@@ -168,9 +168,9 @@ def viterbi(pfa: PFA, strings: TokenSequences) -> Paths:
         Viterbi 1967; for automata see Vidal et al. 2005, "Probabilistic finite-state machines, part I".
     """
     strings.check(pfa.vocab_size)
-    paths = Paths(strings.tokens.new_empty(strings.n_points), torch.empty(len(strings), dtype=torch.float64))
+    paths = Paths(strings.tokens.new_empty(strings.n_prefixes), torch.empty(len(strings), dtype=torch.float64))
     initial, transitions, stop = (one.cpu().log() for one in (pfa.initial, pfa.transitions, pfa.stop))
-    roots, longest = strings.roots(), int(strings.lengths.max()) if len(strings) else 0
+    roots, longest = strings.first_prefixes(), int(strings.lengths.max()) if len(strings) else 0
     for chunk in chunks(strings, pfa.states * (longest + 1)):
         trellis = layers(strings.select(chunk))
         paths.log_prob[chunk], states = _best_paths(initial, transitions, stop, trellis)

@@ -65,7 +65,7 @@ class WeightedAutomaton:
             state = torch.where(going, self._advance(state, tokens[:, place]), state)
         return state @ self.final
 
-    def start(self, n: int) -> Tensor:
+    def initial_state(self, n: int) -> Tensor:
         """Return the state before the first token, n times [n, r]."""
         return _scaled(self.initial).expand(n, -1)
 
@@ -90,7 +90,7 @@ class WeightedAutomaton:
 
     def log_prob(self, strings: TokenSequences) -> Tensor:
         """Return the log-probability of each string [n] under the floored predictions, in nats."""
-        state, total = self.start(len(strings)), self.initial.new_zeros(len(strings))
+        state, total = self.initial_state(len(strings)), self.initial.new_zeros(len(strings))
         symbols = strings.padded(self.vocab_size - 1)
         for place in range(symbols.shape[1] + 1):
             going = place <= strings.lengths
@@ -171,8 +171,8 @@ def hankel(
     if kind == "factor":
         before = _most_frequent(*_windows(strings, vocab_size - 1, max_length, forward=False), basis)
     else:
-        before = _most_frequent(torch.arange(strings.n_points), prefix_tree(strings).nodes, basis)
-    B, F = (_indicator(strings.n_points, *one) for one in (before, after))
+        before = _most_frequent(torch.arange(strings.n_prefixes), prefix_tree(strings).nodes, basis)
+    B, F = (_indicator(strings.n_prefixes, *one) for one in (before, after))
     source, target, token = (one.numpy() for one in strings.edges())
     shifted = [(B[source[token == a]].T @ F[target[token == a]]).toarray() for a in range(vocab_size - 1)]
     matrix = (B.T @ F).toarray() / len(strings)
@@ -217,12 +217,12 @@ def _windows(strings: TokenSequences, n_tokens: int, longest: int, *, forward: b
 
     The empty substring has the number 0. A substring that reaches beyond its string is left out.
     """
-    ends = strings.lasts() if forward else strings.roots()
-    room = (torch.arange(strings.n_points) - ends.repeat_interleave(strings.lengths + 1)).abs()
-    token_at = torch.zeros(strings.n_points, dtype=torch.int64)
+    ends = strings.last_prefixes() if forward else strings.first_prefixes()
+    room = (torch.arange(strings.n_prefixes) - ends.repeat_interleave(strings.lengths + 1)).abs()
+    token_at = torch.zeros(strings.n_prefixes, dtype=torch.int64)
     source, target, token = strings.edges()
     token_at[source if forward else target] = token + 1
-    points, code = torch.arange(strings.n_points), torch.zeros(strings.n_points, dtype=torch.int64)
+    points, code = torch.arange(strings.n_prefixes), torch.zeros(strings.n_prefixes, dtype=torch.int64)
     found = [(points, code)]
     for length in range(1, longest + 1):
         keep = room[points] >= length

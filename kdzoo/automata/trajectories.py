@@ -33,7 +33,7 @@ class Trajectories:
     Example:
         >>> import torch
         >>> seen = Trajectories.of([[0, 1], []], torch.randn(4, 8))
-        >>> seen.n_points, seen.vocab_size
+        >>> seen.n_prefixes, seen.vocab_size
         (4, 3)
     """
 
@@ -47,7 +47,7 @@ class Trajectories:
             raise DataError("sequences must hold at least one string, got none")
         self.strings.check(self.vocab_size)
         for name in ("hidden", "next_probs"):
-            _check_points(name, getattr(self, name), self.n_points)
+            _check_points(name, getattr(self, name), self.n_prefixes)
         if self.hidden is None and self.next_probs is None:
             raise DataError("trajectories need hidden or next_probs, got neither")
         if self.next_probs is not None:
@@ -81,9 +81,9 @@ class Trajectories:
         return cls(strings, vocab_size, states, probs)
 
     @property
-    def n_points(self) -> int:
+    def n_prefixes(self) -> int:
         """Number of points N."""
-        return self.strings.n_points
+        return self.strings.n_prefixes
 
     @property
     def n_tokens(self) -> int:
@@ -92,7 +92,7 @@ class Trajectories:
 
     def symbols(self) -> Tensor:
         """Return the symbol that follows each point, the end included, int64 [N]."""
-        symbols = torch.full((self.n_points,), self.n_tokens)
+        symbols = torch.full((self.n_prefixes,), self.n_tokens)
         source, _, token = self.strings.edges()
         symbols[source] = token
         return symbols
@@ -124,7 +124,7 @@ class Trajectories:
     def points_of(self, index: Tensor) -> Tensor:
         """Return the numbers of the points of the given strings, in the order that `select` gives them."""
         lengths = self.strings.lengths[index] + 1
-        shift = self.strings.roots()[index] - (lengths.cumsum(0) - lengths)
+        shift = self.strings.first_prefixes()[index] - (lengths.cumsum(0) - lengths)
         return shift.repeat_interleave(lengths) + torch.arange(int(lengths.sum()))
 
 
@@ -155,12 +155,12 @@ def _tensor(name: str, value: Any) -> Tensor:
         raise DataError(f"{name} must be an array of numbers: {str(error).splitlines()[0]}") from error
 
 
-def _check_points(name: str, value: Tensor | None, n_points: int) -> None:
+def _check_points(name: str, value: Tensor | None, n_prefixes: int) -> None:
     if value is None:
         return
-    if value.ndim != 2 or len(value) != n_points:
+    if value.ndim != 2 or len(value) != n_prefixes:
         raise DataError(
-            f"{name} must have shape [{n_points}, .], one row for each point (tokens + 1 per string), "
+            f"{name} must have shape [{n_prefixes}, .], one row for each point (tokens + 1 per string), "
             f"got {list(value.shape)}"
         )
     wrong = ~value.isfinite().all(1)

@@ -18,7 +18,7 @@ from kdzoo.kinds.kind import Kind
 from kdzoo.kinds.logits import check_logits
 from kdzoo.text.language_model import device_of
 
-PROTOCOL = ("start", "step", "next_log_probs", "hidden")
+PROTOCOL = ("initial_state", "step", "next_log_probs", "hidden")
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ class LanguageModelKind(Kind):
         if predictions.truth is None:
             return found
         first = distinct_strings(predictions)
-        truth = string_log_probs(predictions, predictions.truth)[first]
-        model = string_log_probs(predictions, predictions.log_probs)[first]
+        truth = sequence_log_probs(predictions, predictions.truth)[first]
+        model = sequence_log_probs(predictions, predictions.log_probs)[first]
         return {
             **found,
             "kl_from_truth": mean_kl(predictions.log_probs, predictions.truth),
@@ -120,7 +120,7 @@ class LanguageModelKind(Kind):
     def plot_predictions(self, predictions: Mapping[str, Predictions], folder: Path) -> list[Path]:
         """Draw the log-probability of each string, student and control against the teacher, or else the truth."""
         of_strings: dict[str, Any] = {
-            name: string_log_probs(one, one.log_probs).numpy() for name, one in predictions.items()
+            name: sequence_log_probs(one, one.log_probs).numpy() for name, one in predictions.items()
         }
         taught: dict[str, Any] = {name: of_strings[name] for name in ("student", "control") if name in of_strings}
         if "teacher" in of_strings:
@@ -129,7 +129,7 @@ class LanguageModelKind(Kind):
             student = predictions["student"]
             if student.truth is None:
                 return []
-            reference, x = "truth", string_log_probs(student, student.truth).numpy()
+            reference, x = "truth", sequence_log_probs(student, student.truth).numpy()
         path = folder / "log_probabilities.png"
         return [plotting.log_prob_scatter(x, taught, path, reference=reference)]
 
@@ -144,7 +144,7 @@ def mean_kl(student: Tensor, teacher: Tensor) -> float:
     return float(soft_target_kl(student, teacher, temperature=1.0)[possible].mean())
 
 
-def string_log_probs(predictions: Predictions, log_probs: Tensor) -> Tensor:
+def sequence_log_probs(predictions: Predictions, log_probs: Tensor) -> Tensor:
     """Return the log-probability of each string in nats [strings], from those of the next symbols [n, V]."""
     total = torch.zeros(int(predictions.string.max()) + 1, dtype=torch.float64)
     return total.index_add_(0, predictions.string, _of_targets(log_probs, predictions.target))

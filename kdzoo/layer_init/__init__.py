@@ -3,28 +3,28 @@
 Works for transformers of the Hugging Face format and for any module whose layers the user names by a path.
 """
 
-from kdzoo.layer_init.anatomy import layers_of
-from kdzoo.layer_init.architecture import architecture_of, as_distilbert, build, shorter
-from kdzoo.layer_init.choice import chosen_layers
+from kdzoo.layer_init.architecture import architecture_of, build_model, distilbert_architecture, truncate_architecture
 from kdzoo.layer_init.copying import copy_layers
-from kdzoo.layer_init.cutting import shortened
+from kdzoo.layer_init.layer_lists import find_layers
 from kdzoo.layer_init.objectives import fidelity, loss, probe
-from kdzoo.layer_init.search import Search, best_layers
-from kdzoo.layer_init.search_plot import draw_search
+from kdzoo.layer_init.search import LayerSearch, search_layers
+from kdzoo.layer_init.search_plot import plot_layer_search
+from kdzoo.layer_init.selection import select_layers
+from kdzoo.layer_init.truncation import truncated_layers
 
 __all__ = [
-    "Search",
+    "LayerSearch",
     "architecture_of",
-    "as_distilbert",
-    "best_layers",
-    "build",
-    "chosen_layers",
+    "distilbert_architecture",
+    "search_layers",
+    "build_model",
+    "select_layers",
     "copy_layers",
-    "draw_search",
+    "plot_layer_search",
     "fidelity",
-    "layers_of",
+    "find_layers",
     "loss",
     "probe",
-    "shortened",
-    "shorter",
+    "truncated_layers",
+    "truncate_architecture",
 ]

@@ -15,8 +15,8 @@ from typing import Any
 
 from kdzoo.core import validation
 from kdzoo.errors import ConfigError
-from kdzoo.layer_init.choice import chosen_layers
-from kdzoo.layer_init.cutting import shorten_config
+from kdzoo.layer_init.selection import select_layers
+from kdzoo.layer_init.truncation import shorten_config
 
 KEYS = ("model_class", "config", "add_pooling_layer")
 NOT_ARCHITECTURE = (
@@ -52,7 +52,7 @@ def architecture_of(model: Any) -> dict[str, Any]:
     return _architecture(model, _plain(model.config))
 
 
-def build(architecture: Mapping[str, Any]) -> Any:
+def build_model(architecture: Mapping[str, Any]) -> Any:
     """Return a model of an architecture, with random weights and in train mode.
 
     Args:
@@ -63,7 +63,7 @@ def build(architecture: Mapping[str, Any]) -> Any:
             refuses the configuration.
 
     Example:
-        >>> model = build({"model_class": "BertModel", "config": {"num_hidden_layers": 2}})  # doctest: +SKIP
+        >>> model = build_model({"model_class": "BertModel", "config": {"num_hidden_layers": 2}})  # doctest: +SKIP
     """
     model_class, config = _resolved(architecture)
     pooling = {} if "add_pooling_layer" not in architecture else {"add_pooling_layer": False}
@@ -73,7 +73,7 @@ def build(architecture: Mapping[str, Any]) -> Any:
         raise _refused(architecture, error) from error
 
 
-def shorter(architecture: Mapping[str, Any], chosen: Sequence[int]) -> dict[str, Any]:
+def truncate_architecture(architecture: Mapping[str, Any], chosen: Sequence[int]) -> dict[str, Any]:
     """Return the architecture with only the chosen layers.
 
     Args:
@@ -81,19 +81,19 @@ def shorter(architecture: Mapping[str, Any], chosen: Sequence[int]) -> dict[str,
         chosen: Numbers of the layers that stay, strictly increasing, counted from 0.
 
     Raises:
-        ConfigError: As of `build` and `chosen_layers`, or if there is no number of layers.
+        ConfigError: As of `build_model` and `select_layers`, or if there is no number of layers.
 
     Example:
         >>> bert = {"model_class": "BertModel", "config": {}}
-        >>> shorter(bert, [0, 5, 11])["config"]["num_hidden_layers"]  # doctest: +SKIP
+        >>> truncate_architecture(bert, [0, 5, 11])["config"]["num_hidden_layers"]  # doctest: +SKIP
         3
     """
     _, config = _resolved(architecture)
-    shorten_config(config, chosen_layers(chosen, _depth(architecture, config)))
+    shorten_config(config, select_layers(chosen, _depth(architecture, config)))
     return {**architecture, "config": _plain(config)}
 
 
-def as_distilbert(architecture: Mapping[str, Any], depth: int) -> dict[str, Any]:
+def distilbert_architecture(architecture: Mapping[str, Any], depth: int) -> dict[str, Any]:
     """Return the DistilBERT of `depth` layers for a BERT: the same sizes and task, no token types, no pooler.
 
     A BERT that classifies has a pooler with tanh, a DistilBERT a `pre_classifier` with ReLU, so these heads have the

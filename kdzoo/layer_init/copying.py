@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from kdzoo.errors import ConfigError
-from kdzoo.layer_init.anatomy import Blocks, base_prefix, layers_of
-from kdzoo.layer_init.choice import chosen_layers
+from kdzoo.layer_init.layer_lists import Blocks, base_prefix, find_layers
+from kdzoo.layer_init.selection import select_layers
 
 DISTILBERT_FROM_BERT = {
     "embeddings": "embeddings",
@@ -47,8 +47,8 @@ def copy_layers(
         student: The model that is written to.
         teacher: The model that is read.
         chosen: Numbers of the teacher's layers, strictly increasing, as many as the student has; or a name that
-            `chosen_layers` knows.
-        path: Dotted path of the list of layers in both; None where `layers_of` finds it.
+            `select_layers` knows.
+        path: Dotted path of the list of layers in both; None where `find_layers` finds it.
 
     Returns:
         Sorted names of the student's parameters and buffers without a partner, which are as they were.
@@ -69,8 +69,8 @@ def copy_layers(
         Sanh et al. 2019, "DistilBERT", section 3; the token-type vector is dropped there.
     """
     table = _table(student, teacher)
-    ours, theirs = layers_of(student, path), layers_of(teacher, path)
-    numbers = chosen_layers(chosen, len(theirs[1]), len(ours[1]))
+    ours, theirs = find_layers(student, path), find_layers(teacher, path)
+    numbers = select_layers(chosen, len(theirs[1]), len(ours[1]))
     layers = list(zip(_prefixes(*ours), (_prefixes(*theirs)[number] for number in numbers), strict=True))
     head = [("", "")] if base_prefix(teacher) else []
     renamed = [*layers, (base_prefix(student), base_prefix(teacher)), *head]

@@ -10,15 +10,15 @@ from torch import nn
 
 from kdzoo.core import validation
 from kdzoo.errors import ConfigError
-from kdzoo.layer_init.anatomy import layers_of
-from kdzoo.layer_init.choice import chosen_layers
-from kdzoo.layer_init.cutting import shortened
+from kdzoo.layer_init.layer_lists import find_layers
+from kdzoo.layer_init.selection import select_layers
+from kdzoo.layer_init.truncation import truncated_layers
 
 Layers = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Search:
+class LayerSearch:
     """What a search found.
 
     Attributes:
@@ -32,9 +32,9 @@ class Search:
     scores: dict[Layers, float]
 
 
-def best_layers(
+def search_layers(
     teacher: nn.Module, depth: int, score: Callable[[Any], float], *, path: str | None = None, most: int = 64
-) -> Search:
+) -> LayerSearch:
     """Return the layers that score best when the teacher has only them.
 
     All subsets are tried if there are at most `most`. Otherwise the search starts from `every_other` and exchanges
@@ -45,7 +45,7 @@ def best_layers(
         teacher: Any module whose list of layers can be cut; it is as it was afterwards.
         depth: Number of layers to choose, in 1..the teacher's.
         score: Called with the shortened teacher; larger is better, and what is not finite is worst.
-        path: Dotted path of the list of layers; None where `layers_of` finds it.
+        path: Dotted path of the list of layers; None where `find_layers` finds it.
         most: Number of subsets to try at most, >= 1.
 
     Raises:
@@ -57,17 +57,17 @@ def best_layers(
         >>> shifts = nn.Sequential(*(nn.Linear(1, 1) for _ in range(4)))
         >>> for i, layer in enumerate(shifts):
         ...     _ = layer.weight.data.fill_(1), layer.bias.data.fill_((-1) ** i * i)
-        >>> best_layers(shifts, 2, lambda model: model(torch.zeros(1)).item(), path="").chosen
+        >>> search_layers(shifts, 2, lambda model: model(torch.zeros(1)).item(), path="").chosen
         (0, 2)
     """
-    deep = len(layers_of(teacher, path)[1])
+    deep = len(find_layers(teacher, path)[1])
     shallow = validation.integer("depth", depth, 1, deep)
     limit = validation.integer("most", most)
     scores: dict[Layers, float] = {}
 
     def value(layers: Layers) -> float:
         if layers not in scores:
-            with shortened(teacher, layers, path):
+            with truncated_layers(teacher, layers, path):
                 scores[layers] = float(score(teacher))
         return scores[layers] if isfinite(scores[layers]) else -inf
 
@@ -75,11 +75,11 @@ def best_layers(
         for layers in combinations(range(deep), shallow):
             value(layers)
     else:
-        _climb(chosen_layers("every_other", deep, shallow), deep, value, lambda: len(scores) < limit)
+        _climb(select_layers("every_other", deep, shallow), deep, value, lambda: len(scores) < limit)
     chosen = min(scores, key=lambda layers: (-value(layers), layers))
     if value(chosen) == -inf:
         raise ConfigError(f"score must be finite for some choice of layers, got {scores[chosen]} for {list(chosen)}")
-    return Search(chosen, scores[chosen], scores)
+    return LayerSearch(chosen, scores[chosen], scores)
 
 
 def _climb(layers: Layers, deep: int, value: Callable[[Layers], float], spare: Callable[[], bool]) -> None:

@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from kdzoo import plotting
-from kdzoo.layer_init.search import Search
+from kdzoo.layer_init.search import LayerSearch
 
 
-def draw_search(search: Search, path: Path) -> Path:
+def plot_layer_search(search: LayerSearch, path: Path) -> Path:
     """Draw the score of every choice of layers that was tried, the best on top and in another colour.
 
     Args:
-        search: What `best_layers` returned.
+        search: What `search_layers` returned.
         path: The file, a PNG.
     """
     scores = {" ".join(map(str, layers)): score for layers, score in search.scores.items()}

@@ -4,7 +4,7 @@ from typing import Any
 
 from kdzoo.core import validation
 from kdzoo.errors import ConfigError
-from kdzoo.layer_init import build
+from kdzoo.layer_init import build_model
 from kdzoo.models.hf import import_transformers
 from kdzoo.models.local_attention import initialise_local_attention
 from kdzoo.models.transformer import HEADS, TASKS, Transformer
@@ -80,7 +80,7 @@ class Bert(Transformer):
             if num_classes is None:
                 raise ConfigError("num_classes is needed for task='classification'; allowed: an integer >= 1")
             config["num_labels"] = validation.integer("num_classes", num_classes)
-        super().__init__(build({"model_class": f"Bert{HEADS[task]}", "config": config}), task, tokenizer)
+        super().__init__(build_model({"model_class": f"Bert{HEADS[task]}", "config": config}), task, tokenizer)
         if validation.choice("start", start, STARTS) == "local_attention":
             if width // n_heads % 2:
                 raise ConfigError(f"start='local_attention' needs an even width of a head, got {width} / {n_heads}")

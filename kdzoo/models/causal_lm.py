@@ -109,7 +109,7 @@ class CausalLM(nn.Module):
         answer = self._ask(self._ids_of(input), use_cache=False, output_hidden_states=True)
         return Trace(answer.hidden_states[-1], self._logits(answer).log_softmax(-1))
 
-    def start(self, n: int) -> State:
+    def initial_state(self, n: int) -> State:
         """Return the state of n empty prefixes: after the begin marker."""
         ids = torch.full((n, 1), self.begin, device=self.ids.device)
         return self._state(ids, self._ask(ids, use_cache=True, output_hidden_states=True))

@@ -161,7 +161,7 @@ class ConvHVAE(Graph):
                 return top_latent(f"z{level}", family.shape, classes, posterior, given)
             net = Stage(CHANNELS, width, ["double"] * steps[level], n_out=2 * CHANNELS, classes=classes)
             parents = (f"z{level + 1}", *label)
-            return Latent(f"z{level}", family, net, parents, posterior=posterior, given=given, merged=True)
+            return Latent(f"z{level}", family, net, parents, posterior=posterior, posterior_parents=given, merged=True)
 
         image = Normal(shape, scale)
         net = Stage(CHANNELS, width, ["double"] * steps[0], n_out=image.raw_shape[0], classes=classes)
@@ -175,7 +175,7 @@ class ConvHVAE(Graph):
             [recognition(level) for level in levels],
         )
 
-    def folded(self) -> "ConvHVAE":
+    def fold_norms(self) -> "ConvHVAE":
         """Return a faster copy in eval mode, its norms moved into the convolutions; it is for roll-outs only.
 
         Its state does not fit a model that is built anew, and in training mode it does not normalise.

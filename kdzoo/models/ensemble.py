@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kdzoo.core import validation
 from kdzoo.errors import ConfigError
-from kdzoo.models.ensemble_members import logsumexp, module_list, shares
+from kdzoo.models.ensemble_members import logsumexp, module_list, normalised_weights
 
 
 class Ensemble(nn.Module):
@@ -51,7 +51,7 @@ class Ensemble(nn.Module):
     ) -> None:
         super().__init__()
         self.members = module_list(members)
-        self.weights = shares(weights, len(members))
+        self.weights = normalised_weights(weights, len(members))
         self.average = validation.choice("average", average, ("probabilities", "logits"))
 
     def forward(self, input: Any) -> Tensor:

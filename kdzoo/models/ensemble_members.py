@@ -23,14 +23,14 @@ def module_list(members: Sequence[nn.Module]) -> nn.ModuleList:
     return nn.ModuleList(members)
 
 
-def shares(weights: Sequence[float | int] | None, count: int) -> tuple[float, ...]:
+def normalised_weights(weights: Sequence[float | int] | None, count: int) -> tuple[float, ...]:
     """Return weights >= 0 divided by their sum; equal ones for None.
 
     Raises:
         ConfigError: there are not ``count`` finite numbers >= 0, or all are zero.
 
     Example:
-        >>> shares([3, 1], 2)
+        >>> normalised_weights([3, 1], 2)
         (0.75, 0.25)
     """
     weights = [1.0] * count if weights is None else weights

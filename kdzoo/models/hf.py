@@ -14,7 +14,7 @@ from torch import Tensor
 from kdzoo.core import validation
 from kdzoo.errors import CheckpointError, ConfigError
 from kdzoo.models.transformer import TASKS, Transformer
-from kdzoo.text.tokenizers import fingerprint, library, load_tokenizer
+from kdzoo.text.tokenizers import fingerprint, import_library, load_tokenizer
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 AUTO = {"mlm": "AutoModelForMaskedLM", "classification": "AutoModelForSequenceClassification", "embedding": "AutoModel"}
@@ -112,7 +112,7 @@ def import_transformers(who: str) -> Any:
     Raises:
         ConfigError: it is not installed.
     """
-    transformers = library("transformers", who)
+    transformers = import_library("transformers", who)
     transformers.utils.logging.disable_progress_bar()  # they tear the lines of a run
     transformers.utils.logging.set_verbosity_error()  # what a folder lacks is in new_parameters
     return transformers

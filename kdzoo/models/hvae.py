@@ -98,7 +98,9 @@ class HVAE(Graph):
                 return top_latent(f"z{level}", (size,), classes, posterior, given)
             net = Perceptron([sizes[level] + classes, width, width, 2 * size])
             parents = (f"z{level + 1}", *label)
-            return Latent(f"z{level}", Normal((size,)), net, parents, posterior=posterior, given=given, merged=True)
+            return Latent(
+                f"z{level}", Normal((size,)), net, parents, posterior=posterior, posterior_parents=given, merged=True
+            )
 
         image = Perceptron([sizes[0] + classes, width, width, prod(shape)], shape)
         levels = range(1, len(sizes) + 1)
@@ -154,6 +156,6 @@ def top_latent(name: str, shape: tuple[int, ...], classes: int, posterior: nn.Mo
     """
     family = Normal(shape)
     if not classes:
-        return Latent(name, family, posterior=posterior, given=given)
+        return Latent(name, family, posterior=posterior, posterior_parents=given)
     prior = ClassPrior(classes, family.raw_shape)
-    return Latent(name, family, prior, "label", posterior=posterior, given=given, merged=True)
+    return Latent(name, family, prior, "label", posterior=posterior, posterior_parents=given, merged=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kdzoo.errors import ConfigError
-from kdzoo.models.ensemble_members import logsumexp, module_list, shares
+from kdzoo.models.ensemble_members import logsumexp, module_list, normalised_weights
 from kdzoo.text.language_model import Trace, trace
 
 State = tuple[tuple[Any, ...], Tensor]
@@ -43,7 +43,7 @@ class LMEnsemble(nn.Module):
     def __init__(self, members: Sequence[nn.Module], weights: Sequence[float | int] | None = None) -> None:
         super().__init__()
         self.members: Any = module_list(members)
-        self.weights = shares(weights, len(members))
+        self.weights = normalised_weights(weights, len(members))
         sizes: list[Any] = [getattr(member, "vocab_size", None) for member in self.members]
         if None in sizes or len(set(sizes)) > 1:
             raise ConfigError(f"members must be language models of one vocab_size, got {sizes}")
@@ -60,9 +60,9 @@ class LMEnsemble(nn.Module):
         mixed = self._mix(input, [one.log_probs for one in traces])
         return Trace(torch.cat([one.hidden for one in traces], -1), mixed)
 
-    def start(self, n: int) -> State:
+    def initial_state(self, n: int) -> State:
         """Return the state of n empty prefixes."""
-        states = tuple(member.start(n) for member in self.members)
+        states = tuple(member.initial_state(n) for member in self.members)
         first = self.members[0].next_log_probs(states[0])
         return states, first.new_tensor(self._log_weights).expand(n, -1)
 

@@ -21,13 +21,13 @@ from kdzoo.core import validation
 from kdzoo.errors import ConfigError, DataError, NonFiniteLossError
 from kdzoo.tensor_networks import features
 from kdzoo.tensor_networks.contraction import ENGINES, contract
-from kdzoo.tensor_networks.features import FeatureMap, in_words, readable, same
+from kdzoo.tensor_networks.features import FeatureMap, describe_map, equal_maps, values_readable
 from kdzoo.tensor_networks.growth import usable_bonds
-from kdzoo.tensor_networks.layout import Layout, layout
-from kdzoo.tensor_networks.measure import Train, check_pair, inner
-from kdzoo.tensor_networks.network import canonical, nodes, reference, refuse_periodic
+from kdzoo.tensor_networks.layout import Layout, make_layout
+from kdzoo.tensor_networks.measure import TensorTrain, check_compatible, inner_product
+from kdzoo.tensor_networks.network import as_nodes, canonical_form, check_open, reference_outputs
 from kdzoo.tensor_networks.polynomial import to_polynomial
-from kdzoo.tensor_networks.truncation import balanced, moments, truncate
+from kdzoo.tensor_networks.truncation import balanced_truncation, state_moments, truncate
 
 BOUNDARIES = ("open", "periodic")
 METHODS = ("product", "balanced")
@@ -101,7 +101,7 @@ class MPS(nn.Module):
         self.feature_map = (
             feature_map
             if isinstance(feature_map, FeatureMap)
-            else features.feature_map(feature_map, n_sites, degree, domain)
+            else features.make_feature_map(feature_map, n_sites, degree, domain)
         )
         self.probes = validation.integers("probes", probes, empty=True)
         for bond in self.probes:
@@ -136,7 +136,7 @@ class MPS(nn.Module):
         towards = (left @ self.centre.flatten(1)).unflatten(1, self.centre.shape[1:])  # (samples, outputs, right bond)
         products = (towards * right[:, None]).sum(2)
         outputs = products.unflatten(0, (samples, turns)).sum(1)
-        if readable(outputs):
+        if values_readable(outputs):
             self._check_outputs(outputs, left, right)
         return outputs
 
@@ -226,7 +226,7 @@ class MPS(nn.Module):
         """Make room for bonds ``dims``: those left of the output core from the left end, then those right of it."""
         m, like = self.out_site, getattr(self, "cores", torch.empty(0))
         self.register_buffer("dims", torch.tensor(dims, device=like.device))
-        self._layout = layout(self.feature_map.d, tuple(dims[: m + 1]), tuple(reversed(dims[m + 1 :])))
+        self._layout = make_layout(self.feature_map.d, tuple(dims[: m + 1]), tuple(reversed(dims[m + 1 :])))
         learned = like.requires_grad or not isinstance(like, nn.Parameter)
         self.cores = nn.Parameter(like.new_zeros(self._layout.n_cores), learned)
         self.centre = nn.Parameter(like.new_zeros(dims[m], self.n_outputs, dims[m + 1]), learned)
@@ -284,7 +284,7 @@ class MPS(nn.Module):
 
     # ---------------------------------------------------------------- the chain as a function
 
-    def chain(self) -> Train:
+    def chain(self) -> TensorTrain:
         """Return its tensors in float64, in the chain's order; gradients go through."""
         plan, n = self.layout, self.n_sites
         places = sorted((at, side, step) for side in (0, 1) for step, at in enumerate(plan.cores[side]))
@@ -294,7 +294,7 @@ class MPS(nn.Module):
         for (_, side, step), shape, piece in zip(places, shapes, pieces, strict=True):
             core = piece.view(shape)
             sites[n - 1 - step if side else step] = core.permute(2, 0, 1) if side else core.transpose(0, 1)
-        return Train([sites[i] for i in range(n)], self.centre.double(), self.out_site)
+        return TensorTrain([sites[i] for i in range(n)], self.centre.double(), self.out_site)
 
     def grams(self, inputs: Tensor, other: "MPS | None" = None) -> Tensor:
         """Return the mean products (sites, d, d) of the features of inputs (samples, ...), in float64.
@@ -327,17 +327,19 @@ class MPS(nn.Module):
             DataError: There are no inputs, one is not finite, or they do not fit the chains.
         """
         mine, theirs = self.chain(), other.chain()
-        check_pair(mine, theirs)
+        check_compatible(mine, theirs)
         if not torch.equal(self.order, other.order):
             raise ConfigError("an inner product needs chains with one order of sites, got two")
         if inputs is not None:
-            return inner(mine, theirs, self.grams(inputs, other)).sum()
-        if not same(self.feature_map, other.feature_map):
+            return inner_product(mine, theirs, self.grams(inputs, other)).sum()
+        if not equal_maps(self.feature_map, other.feature_map):
             raise ConfigError(
                 "an inner product without inputs needs chains with one feature map, equal in settings and numbers, got "
-                f"{in_words(self.feature_map)} and {in_words(other.feature_map)}"
+                f"{describe_map(self.feature_map)} and {describe_map(other.feature_map)}"
             )
-        return inner(mine, theirs, torch.eye(self.feature_map.d).to(mine.centre).repeat(self.n_sites, 1, 1)).sum()
+        return inner_product(
+            mine, theirs, torch.eye(self.feature_map.d).to(mine.centre).repeat(self.n_sites, 1, 1)
+        ).sum()
 
     def canonicalize(self) -> None:
         """Make every core an isometry towards the output core, in place; the outputs stay.
@@ -346,7 +348,7 @@ class MPS(nn.Module):
             ConfigError: The chain is periodic.
             NonFiniteLossError: A decomposition fails; the chain is as it was.
         """
-        self._take(*canonical(self.sites(), self.centre.detach().double(), self.out_site))
+        self._take(*canonical_form(self.sites(), self.centre.detach().double(), self.out_site))
 
     def truncate(
         self,
@@ -390,16 +392,16 @@ class MPS(nn.Module):
             _check_inputs(inputs)
             with torch.no_grad():
                 phi = self.features(inputs.to(self.cores)).double()
-            sites, centre = balanced(*chain, *moments(*chain, phi), bond_dim)
-            before = reference(*chain, phi)
-            gap = (reference(sites, centre, self.out_site, phi) - before).norm()
+            sites, centre = balanced_truncation(*chain, *state_moments(*chain, phi), bond_dim)
+            before = reference_outputs(*chain, phi)
+            gap = (reference_outputs(sites, centre, self.out_site, phi) - before).norm()
             error = float(gap / before.norm().clamp_min(torch.finfo(before.dtype).tiny))
         self._take(sites, centre)
         return error
 
     def to_tensornetwork(self) -> list[Any]:
         """Return connected nodes of the library `tensornetwork`, one for each site and the output."""
-        return nodes(self.sites(), self.centre.detach().double(), self.out_site)
+        return as_nodes(self.sites(), self.centre.detach().double(), self.out_site)
 
     def _take(self, sites: Sequence[Tensor], centre: Tensor) -> None:
         """Load tensors that are computed, unless one is too large for the dtype of the parameters."""
@@ -422,7 +424,7 @@ class MPS(nn.Module):
         if not isinstance(self.feature_map, features.Polynomial):
             raise ConfigError(f"to_polynomial needs feature_map='polynomial', got {type(self.feature_map).__name__}")
         sites, centre = self.sites(), self.centre.detach().double()
-        refuse_periodic(sites, centre, self.out_site, "a polynomial")
+        check_open(sites, centre, self.out_site, "a polynomial")
         place = self.order.argsort().tolist()
         found = to_polynomial(sites, centre, self.out_site)
         return {tuple(one[site] for site in place): value for one, value in found.items()}

@@ -73,5 +73,5 @@ class MPSClassifier(MPS):
     def calibrate(self, inputs: Tensor) -> None:
         """Look at training inputs (samples, ...) before the training: their order, feature maps, scale."""
         if self.order_name == "mutual_information":
-            self.order.copy_(orders.by_mutual_information(inputs.flatten(1)))
+            self.order.copy_(orders.mutual_information_order(inputs.flatten(1)))
         super().calibrate(inputs)

@@ -76,7 +76,7 @@ class RNNLM(nn.Module):
         outputs, _ = self._read(input, None)
         return Trace(torch.cat(outputs, -1), self.head(self.dropout(outputs[-1])).log_softmax(-1))
 
-    def start(self, n: int) -> State:
+    def initial_state(self, n: int) -> State:
         """Return the state of n empty prefixes: after the begin marker."""
         begin = torch.full((n, 1), self.vocab_size - 1, device=self.head.weight.device)
         return self._read(begin, None)[1]

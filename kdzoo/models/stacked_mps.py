@@ -15,7 +15,7 @@ from kdzoo.core import validation
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.models.mps import MPS
 from kdzoo.tensor_networks import orders
-from kdzoo.tensor_networks.polynomial import Coefficients, composed, polynomial_layer
+from kdzoo.tensor_networks.polynomial import Coefficients, compose, polynomial_layer
 
 ORDERS = ("raster", "snake", "hilbert")
 MOST_NUMBERS = 2**26
@@ -118,7 +118,7 @@ class StackedMPS(nn.Module):
             number[copied] = number.get(copied, 0.0) + 1.0
             numbers.append({one: value for one, value in number.items() if value})
         second = self.second
-        found = composed(second.sites(), second.centre.detach().double(), second.out_site, numbers, n)
+        found = compose(second.sites(), second.centre.detach().double(), second.out_site, numbers, n)
         place = self.order.argsort().tolist()
         return {tuple(one[i] for i in place): value for one, value in found.items()}
 

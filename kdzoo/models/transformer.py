@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 
 from kdzoo.core import validation
 from kdzoo.errors import ConfigError
-from kdzoo.layer_init import architecture_of, layers_of
+from kdzoo.layer_init import architecture_of, find_layers
 from kdzoo.text.transformer import TransformerOutput
 
 TASKS = ("mlm", "classification", "embedding")
@@ -55,7 +55,7 @@ class Transformer(nn.Module):
     @property
     def layers(self) -> nn.ModuleList | nn.Sequential:
         """The wrapped model's layers."""
-        return layers_of(self.model)[1]
+        return find_layers(self.model)[1]
 
     @property
     def vocab_size(self) -> int:
@@ -82,7 +82,7 @@ class Transformer(nn.Module):
     def read(self, input: Tensor, *, attentions: bool = False) -> TransformerOutput:
         """Return the output for texts (batch, length) with all hidden states, and attentions if they are wanted.
 
-        Call `show_attentions` once before attentions are wanted.
+        Call `enable_attention_outputs` once before attentions are wanted.
 
         Raises:
             ConfigError: As of `forward`.
@@ -97,7 +97,7 @@ class Transformer(nn.Module):
             torch.ones_like(input, dtype=torch.bool) if mask is None else mask.bool(),
         )
 
-    def show_attentions(self) -> None:
+    def enable_attention_outputs(self) -> None:
         """Make attentions readable: use the implementation that holds them, and drop none of them in training."""
         self.model.set_attn_implementation("eager")
         for module in self.model.modules():

@@ -107,7 +107,7 @@ class TransformerLM(nn.Module):
         outputs, _ = self._read(input)
         return Trace(outputs, self.head(outputs).log_softmax(-1))
 
-    def start(self, n: int) -> State:
+    def initial_state(self, n: int) -> State:
         """Return the state of n empty prefixes: after the begin marker."""
         outputs, caches = self._read(torch.full((n, 1), self.vocab_size - 1, device=self.position.device))
         return caches, outputs[:, -1]

@@ -8,17 +8,17 @@ from torch import Tensor, nn
 from kdzoo.core import validation
 from kdzoo.errors import ConfigError, KdzooError
 from kdzoo.layer_init import (
-    Search,
-    as_distilbert,
-    best_layers,
-    build,
-    chosen_layers,
+    LayerSearch,
+    build_model,
     copy_layers,
+    distilbert_architecture,
     fidelity,
-    layers_of,
+    find_layers,
     loss,
     probe,
-    shorter,
+    search_layers,
+    select_layers,
+    truncate_architecture,
 )
 from kdzoo.models.hf import import_transformers
 from kdzoo.models.transformer import HEADS, Transformer
@@ -88,14 +88,14 @@ class TruncatedTransformer(Transformer):
         searched = layers == "auto"
         if depth is not None:
             validation.integer("depth", depth, 1, deep)
-        chosen = chosen_layers("every_other" if searched else layers, deep, depth)
+        chosen = select_layers("every_other" if searched else layers, deep, depth)
         if family == "distilbert":
-            architecture = as_distilbert(teacher_architecture, len(chosen))
+            architecture = distilbert_architecture(teacher_architecture, len(chosen))
         else:
-            architecture = shorter(teacher_architecture, chosen)
-        super().__init__(build(architecture), task_of(str(architecture["model_class"])), tokenizer)
+            architecture = truncate_architecture(teacher_architecture, chosen)
+        super().__init__(build_model(architecture), task_of(str(architecture["model_class"])), tokenizer)
         self.chosen: tuple[int, ...] | None = None if searched else chosen
-        self.search: Search | None = None
+        self.search: LayerSearch | None = None
         self.start, self.objective, self.search_size, self.depth = self_start, objective, size, len(chosen)
         self.tries = validation.integer("search_tries", search_tries)
         self.note = ""
@@ -126,10 +126,10 @@ class TruncatedTransformer(Transformer):
         if not isinstance(teacher, Transformer):
             raise ConfigError(f"student.layers needs a teacher of text from transformers, got {type(teacher).__name__}")
         if self.chosen is None:
-            self.search = best_layers(teacher.model, self.depth, self._score(teacher, data), most=self.tries)
+            self.search = search_layers(teacher.model, self.depth, self._score(teacher, data), most=self.tries)
             self.chosen = self.search.chosen
         alone = copy_layers(self.model, teacher.model, self.chosen)
-        self.note = f"layers {list(self.chosen)} of {len(layers_of(teacher.model)[1])}"
+        self.note = f"layers {list(self.chosen)} of {len(find_layers(teacher.model)[1])}"
         if self.search is not None:
             self.note += f", best of {len(self.search.scores)} by {self.objective} ({self.search.score:.4g})"
         if alone:

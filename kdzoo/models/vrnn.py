@@ -20,7 +20,19 @@ from torch import Tensor, nn
 
 from kdzoo.core import validation
 from kdzoo.errors import ConfigError
-from kdzoo.graphical_models import LSTM, STATE, Bernoulli, Drive, Family, Graph, Hidden, Latent, Normal, Scan, Target
+from kdzoo.graphical_models import (
+    LSTM,
+    STATE,
+    Bernoulli,
+    Family,
+    GateInput,
+    Graph,
+    Hidden,
+    Latent,
+    Normal,
+    Scan,
+    Target,
+)
 from kdzoo.graphical_models.nodes import Source
 
 
@@ -71,7 +83,7 @@ class VRNN(Graph):
                 Layers(hidden, width, z.raw_shape[0]),
                 STATE,
                 posterior=Layers(hidden + width, width, z.raw_shape[0]),
-                given=(STATE, "x_features"),
+                posterior_parents=(STATE, "x_features"),
             ),
             Hidden("z_features", Layers(latents, width), "z"),
             Hidden("decoder", Layers(width + hidden, width), ("z_features", STATE)),
@@ -80,9 +92,9 @@ class VRNN(Graph):
                 for name, (family, source) in observed.items()
             ),
             Hidden("x_features", Layers(sum(sizes.values()), width), tuple(observed)),
-            Hidden("drive", Drive(width, hidden), "x_features"),
+            Hidden("gate_input", GateInput(width, hidden), "x_features"),
         ]
-        super().__init__([Scan(nodes, LSTM(hidden, ("drive", "z_features"), width, driven=True), steps)])
+        super().__init__([Scan(nodes, LSTM(hidden, ("gate_input", "z_features"), width, has_gate_input=True), steps)])
 
 
 class StrokeVRNN(VRNN):

@@ -35,7 +35,7 @@ class LanguageModel(Protocol):
     def vocab_size(self) -> int:
         """Number V of symbols: the tokens 0..V-2 and the end V-1."""
 
-    def start(self, n: int) -> Any:
+    def initial_state(self, n: int) -> Any:
         """Return the state of n empty prefixes."""
 
     def step(self, state: Any, token: Int64[Tensor, " n"]) -> Any:
@@ -84,7 +84,7 @@ def trace(model: LanguageModel, input: Int64[Tensor, "b T"]) -> Trace:
 def stepwise_trace(model: LanguageModel, input: Int64[Tensor, "b T"]) -> Trace:
     """Return what `trace` does, by one step after the other."""
     tokens = input.masked_fill(input == model.vocab_size - 1, 0)  # padding: any token will do
-    states = [model.start(len(input))]
+    states = [model.initial_state(len(input))]
     for t in range(1, input.shape[1]):
         states.append(model.step(states[-1], tokens[:, t]))
     hidden = torch.stack([model.hidden(state) for state in states], 1)
@@ -111,14 +111,14 @@ def trace_token_sequences(model: LanguageModel, strings: TokenSequences, *, batc
         traced = trace(model, input.to(device_of(model)))
         valid = (target != IGNORE).to(traced.hidden.device)
         if hidden.numel() == 0:
-            hidden = traced.hidden.new_empty(strings.n_points, traced.hidden.shape[-1], device="cpu")
-            log_probs = traced.log_probs.new_empty(strings.n_points, model.vocab_size, device="cpu")
+            hidden = traced.hidden.new_empty(strings.n_prefixes, traced.hidden.shape[-1], device="cpu")
+            log_probs = traced.log_probs.new_empty(strings.n_prefixes, model.vocab_size, device="cpu")
         hidden[places] = traced.hidden[valid].cpu()
         log_probs[places] = traced.log_probs[valid].cpu()
     return Trace(hidden, log_probs)
 
 
-def string_log_probs(model: LanguageModel, strings: TokenSequences, *, batch_size: int = 256) -> Float64[Tensor, " n"]:
+def sequence_log_probs(model: LanguageModel, strings: TokenSequences, *, batch_size: int = 256) -> Float64[Tensor, " n"]:
     """Return the log-probability of each string in nats, its end included; -inf for impossible strings.
 
     Args:
@@ -193,7 +193,7 @@ def _batches(
     """Yield numbers of strings of about one length, the strings, their flat points and their targets."""
     strings.check(model.vocab_size)
     validation.integer("batch_size", batch_size)
-    roots = strings.roots()
+    roots = strings.first_prefixes()
     for numbers in strings.lengths.argsort(descending=True, stable=True).split(batch_size):
         chosen = strings.select(numbers)
         _, target = chosen.inputs_and_targets(model.vocab_size)
@@ -203,7 +203,7 @@ def _batches(
 
 def _sample_together(model: LanguageModel, n: int, max_length: int, generator: torch.Generator) -> TokenSequences:
     """Draw n strings; those that have ended leave the state at once."""
-    state, going = model.start(n), torch.arange(n, device=generator.device)
+    state, going = model.initial_state(n), torch.arange(n, device=generator.device)
     owners, tokens = [going[:0]], [going[:0]]
     for _ in range(max_length):
         token = _draw(model, state, generator)

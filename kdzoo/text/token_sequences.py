@@ -80,7 +80,7 @@ class TokenSequences:
         return self.lengths.cumsum(0) - self.lengths
 
     @property
-    def n_points(self) -> int:
+    def n_prefixes(self) -> int:
         """Number of points; as every string has its end, it is the number of symbols as well."""
         return len(self.tokens) + len(self)
 
@@ -151,7 +151,7 @@ class TokenSequences:
 
     def lasts(self) -> Tensor:
         """Return the last point of each string [n]."""
-        return self.roots() + self.lengths
+        return self.first_prefixes() + self.lengths
 
     def check(self, vocab_size: int) -> None:
         """Refuse tokens outside 0..vocab_size-2.

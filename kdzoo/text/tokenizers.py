@@ -32,7 +32,7 @@ def load_tokenizer(path: Any) -> Any:
     path = str(path)
     if not path or "://" in path:
         raise ConfigError(f"tokenizer must be a local folder or a cached name, got {path!r}")
-    transformers = library("transformers", "a tokenizer")
+    transformers = import_library("transformers", "a tokenizer")
     try:
         found = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the readers behind transformers share no base error
@@ -52,7 +52,7 @@ def fingerprint(tokenizer: Any) -> str:
     return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()[:16]
 
 
-def special_id(tokenizer: Any, name: str) -> int:
+def special_token_id(tokenizer: Any, name: str) -> int:
     """Return the id of the token that a tokenizer uses as ``name``, one of pad, cls, sep and mask.
 
     Raises:
@@ -124,7 +124,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, *, lowercase: bool = 
         Devlin et al.: BERT, pre-training of deep bidirectional transformers. NAACL 2019, arXiv:1810.04805.
     """
     integer("vocab_size", vocab_size, len(SPECIAL) + 1)
-    tokenizers = library("tokenizers", "a tokenizer")
+    tokenizers = import_library("tokenizers", "a tokenizer")
     texts = list(texts) if iter(texts) is texts else texts
     inner_network = bert_tokenizer(SPECIAL, lowercase).backend_tokenizer
     counts: Counter[str] = Counter()
@@ -147,14 +147,14 @@ def bert_tokenizer(tokens: Sequence[str], lowercase: bool = True) -> Any:
 
     Its answers hold no segments, so that they are arguments of models that have none, such as DistilBERT.
     """
-    return library("transformers", "a tokenizer").BertTokenizer(
+    return import_library("transformers", "a tokenizer").BertTokenizer(
         vocab={token: number for number, token in enumerate(tokens)},
         do_lower_case=flag("lowercase", lowercase),
         model_input_names=["input_ids", "attention_mask"],
     )
 
 
-def library(name: str, who: str) -> Any:
+def import_library(name: str, who: str) -> Any:
     """Return a library of the extra `kdzoo[text]`.
 
     Raises:

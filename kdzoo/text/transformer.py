@@ -44,7 +44,7 @@ class TextTransformer(Protocol):
     def __call__(self, inputs: Tensor) -> Tensor:
         """Return the output for token ids (batch, length)."""
 
-    def show_attentions(self) -> None:
+    def enable_attention_outputs(self) -> None:
         """Make attentions readable, and drop none of them in training."""
 
     def read(self, input: Tensor, *, attentions: bool = False) -> TransformerOutput:

@@ -19,7 +19,7 @@ SEQUENCES = [[0, 1, 0], [0, 1, 0], [], [1], [0, 1, 1, 0], [1, 0]]
 def soft_data(seed):
     strings = TokenSequences.of(SEQUENCES)
     generator = torch.Generator().manual_seed(seed)
-    probs = torch.rand(strings.n_points, 3, generator=generator, dtype=torch.float64)
+    probs = torch.rand(strings.n_prefixes, 3, generator=generator, dtype=torch.float64)
     return Trajectories(strings, 3, next_probs=probs / probs.sum(1, keepdim=True))
 
 
@@ -80,8 +80,8 @@ def test_soft_counts_are_parameters_times_derivatives(seed):
     torch.testing.assert_close(shift, shift.mean().expand(3))
     torch.testing.assert_close(found.transitions, transitions)
     torch.testing.assert_close(found.emissions[:, -1], stops)
-    assert found.objective == pytest.approx(float(value.detach()) / data.n_points, rel=1e-12)
-    assert float(found.emissions.sum()) == pytest.approx(data.n_points, rel=1e-12)
+    assert found.objective == pytest.approx(float(value.detach()) / data.n_prefixes, rel=1e-12)
+    assert float(found.emissions.sum()) == pytest.approx(data.n_prefixes, rel=1e-12)
 
 
 @settings(max_examples=15, deadline=None)
@@ -94,7 +94,7 @@ def test_soft_counts_are_parameters_times_derivatives(seed):
 def test_the_objective_never_falls_and_zeros_stay(sequences, states, seed, soft):
     strings = TokenSequences.of(sequences)
     generator = torch.Generator().manual_seed(seed)
-    probs = torch.rand(strings.n_points, 4, generator=generator, dtype=torch.float64)
+    probs = torch.rand(strings.n_prefixes, 4, generator=generator, dtype=torch.float64)
     data = Trajectories(strings, 4, next_probs=probs / probs.sum(1, keepdim=True)) if soft else strings
     start = random_pfa_start(4, states, seed)
     found = baum_welch(start, data, max_iter=5, tol=1e-12)
@@ -111,7 +111,7 @@ def test_strings_of_a_known_automaton_give_it_back():
     found = baum_welch(start, strings, max_iter=300, tol=1e-9)
     assert found.train[-1] >= objective(truth, trees_of(strings, 2))
     fresh = truth.sample(2000, seed=1, max_length=100)
-    symbols = fresh.n_points
+    symbols = fresh.n_prefixes
     assert float((truth.log_prob(fresh) - found.pfa.log_prob(fresh)).sum()) / symbols < 2e-3
 
 

@@ -15,7 +15,7 @@ def teacher_of(truth, n, seed, *, noise=0.02, soft=True, turn=0):
     """Trajectories of a teacher whose hidden state is the belief of an automaton, turned and with noise."""
     strings = truth.sample(n, seed=seed, max_length=200)
     inputs, targets = strings.inputs_and_targets(truth.vocab_size)
-    belief, beliefs = truth.start(len(strings)), []
+    belief, beliefs = truth.initial_state(len(strings)), []
     for place in range(inputs.shape[1]):
         belief = truth.step(belief, inputs[:, place]) if place else belief
         beliefs.append(belief)
@@ -30,7 +30,7 @@ def teacher_of(truth, n, seed, *, noise=0.02, soft=True, turn=0):
 def divergence(truth, pfa):
     """Kullback-Leibler divergence in nats per symbol, from fresh strings."""
     fresh = truth.sample(1000, seed=99, max_length=200)
-    return float((truth.log_prob(fresh) - pfa.log_prob(fresh)).sum()) / fresh.n_points
+    return float((truth.log_prob(fresh) - pfa.log_prob(fresh)).sum()) / fresh.n_prefixes
 
 
 def test_reber_comes_back_from_states_that_predict_alike():
@@ -38,7 +38,7 @@ def test_reber_comes_back_from_states_that_predict_alike():
     seen = teacher_of(truth, 200, 0)
     found = distill([seen], states=20, restarts=1, em=False)
     assert divergence(truth, found.pfa) < 2e-3
-    assert found.labels.shape == (seen.n_points,)
+    assert found.labels.shape == (seen.n_prefixes,)
     assert int(found.labels.max()) < 20
     assert found.pfa.states == found.states == 20
 
@@ -83,7 +83,7 @@ def test_two_teachers_share_their_states():
     one, other = teacher_of(truth, 150, 4, turn=1), teacher_of(truth, 150, 5, turn=2)
     found = distill([one, other], [1.0, 2.0], states=3, restarts=1, em=False)
     assert divergence(truth, found.pfa) < 5e-3
-    states = found.labels.split([one.n_points, other.n_points])
+    states = found.labels.split([one.n_prefixes, other.n_prefixes])
     assert set(states[0].tolist()) == set(states[1].tolist()) == {0, 1, 2}
     pooled = distill([one, one], [1.0, 1.0], states=3, restarts=1, em=False, held_out=0)
     alone = distill([one], states=3, restarts=1, em=False, held_out=0, pseudocount=5e-5)

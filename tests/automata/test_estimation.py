@@ -51,7 +51,7 @@ def test_nearest_is_the_least_distance_and_labels_have_no_gaps():
 @given(sequences=STRINGS, seed=st.integers(0, 1000))
 def test_counts_follow_every_string_point_by_point(sequences, seed):
     strings = TokenSequences.of(sequences)
-    labels = torch.randint(0, 3, (strings.n_points,), generator=torch.Generator().manual_seed(seed))
+    labels = torch.randint(0, 3, (strings.n_prefixes,), generator=torch.Generator().manual_seed(seed))
     starts, edges, symbols, point = Counter(), Counter(), Counter(), 0
     for number, sequence in enumerate(sequences):
         starts[int(labels[point])] += number + 1
@@ -62,7 +62,7 @@ def test_counts_follow_every_string_point_by_point(sequences, seed):
         symbols[int(labels[point]), 3] += number + 1
         point += 1
     weights = torch.arange(1.0, len(sequences) + 1)
-    seen = Trajectories(strings, 4, torch.zeros(strings.n_points, 1))
+    seen = Trajectories(strings, 4, torch.zeros(strings.n_prefixes, 1))
     found = count(seen, labels, n_clusters=3, weights=weights)
     for wanted, tensor in ((starts, [found.starts]), (edges, [found.transitions]), (symbols, [found.emissions])):
         assert {tuple(i) if len(i) > 1 else i[0]: tensor[0][tuple(i)].item() for i in tensor[0].nonzero().tolist()} == (
@@ -75,8 +75,8 @@ def test_counts_follow_every_string_point_by_point(sequences, seed):
 
 def test_frequencies_are_the_likeliest_parameters():
     strings = TokenSequences.of([[0, 1], [0], [1, 1, 1]])
-    seen = Trajectories(strings, 3, torch.zeros(strings.n_points, 1))
-    pfa = count(seen, torch.zeros(strings.n_points, dtype=torch.int64)).to_pfa()
+    seen = Trajectories(strings, 3, torch.zeros(strings.n_prefixes, 1))
+    pfa = count(seen, torch.zeros(strings.n_prefixes, dtype=torch.int64)).to_pfa()
     assert pfa.emissions[0].tolist() == pytest.approx([2 / 9, 4 / 9, 3 / 9])
     double = added([count(seen, torch.zeros(9, dtype=torch.int64))] * 2, [1.0, 3.0])
     assert double.weight == pytest.approx(36)
@@ -110,7 +110,7 @@ def test_every_prefix_is_one_node_with_its_weight(sequences, most):
     assert {prefix(n): tree.stops[n].item() for n in range(tree.n_nodes) if tree.stops[n]} == dict(ends)
     wanted = [tuple(one[:length]) for one in sequences for length in range(len(one) + 1)]
     assert [prefix(node) for node in tree.nodes.tolist()] == wanted
-    assert sum(one.total for one in prefix_forest(strings, most=most)) == tree.total == strings.n_points
+    assert sum(one.total for one in prefix_forest(strings, most=most)) == tree.total == strings.n_prefixes
 
 
 # N-grams
@@ -156,7 +156,7 @@ def test_ngrams_equal_their_definition(sequences, tests, order):
 def test_ngram_steps_give_the_same_predictions_as_its_automaton():
     model = ngram(TokenSequences.of([[0, 1, 1], [1], []]), 3, 3)
     pfa, tokens = model.to_pfa(), torch.tensor([0, 1])
-    state, belief = model.step(model.start(2), tokens), pfa.step(pfa.start(2), tokens)
+    state, belief = model.step(model.initial_state(2), tokens), pfa.step(pfa.initial_state(2), tokens)
     torch.testing.assert_close(model.next_log_probs(state), pfa.next_log_probs(belief))
     with pytest.raises(ConfigError, match="order must be less with 3 symbols, got 60"):
         ngram(TokenSequences.of([[0]]), 60, 3)
@@ -179,9 +179,9 @@ def test_weighted_automata_are_proper_distributions_and_chosen_on_held_out_strin
     truth = PFA.from_parameters(*PDFA)
     train, held_out = truth.sample(500, seed=1, max_length=100), truth.sample(200, seed=2, max_length=100)
     model = spectral(train, 3, held_out=held_out, ranks=(1, 2, 8), basis=30, max_length=3)
-    state = model.step(model.start(3), torch.tensor([0, 1, 0]))
+    state = model.step(model.initial_state(3), torch.tensor([0, 1, 0]))
     torch.testing.assert_close(model.next_log_probs(state).exp().sum(1), torch.ones(3, dtype=torch.float64))
-    gap = (truth.log_prob(held_out) - model.log_prob(held_out)).sum() / held_out.n_points
+    gap = (truth.log_prob(held_out) - model.log_prob(held_out)).sum() / held_out.n_prefixes
     assert float(gap) < 0.01
     assert model.rank >= 2
 
@@ -196,7 +196,7 @@ def test_alergia_finds_a_deterministic_automaton():
     truth = PFA.from_parameters(*PDFA)
     model = alergia(truth.sample(3000, seed=0, max_length=100), 3, eps=0.05)
     fresh = truth.sample(500, seed=1, max_length=100)
-    assert float((truth.log_prob(fresh) - model.log_prob(fresh)).sum() / fresh.n_points) < 5e-3
+    assert float((truth.log_prob(fresh) - model.log_prob(fresh)).sum() / fresh.n_prefixes) < 5e-3
     assert model.states <= 10
     with pytest.raises(DataError, match="token 2"):
         alergia(TokenSequences.of([[2]]), 3)

@@ -17,10 +17,10 @@ from kdzoo.text.token_sequences import TokenSequences
 def seen() -> Trajectories:
     """TokenSequences 0220 and 1221 of a teacher whose hidden vectors say nothing; the first token counts at the end only."""
     strings = TokenSequences.of([[number % 2, 2, 2, number % 2] for number in range(80)])
-    symbols = torch.tensor([[a, 2, 2, a, 3] for a in strings.tokens[strings.starts].tolist()])
+    symbols = torch.tensor([[a, 2, 2, a, 3] for a in strings.tokens[strings.offsets].tolist()])
     probs = torch.nn.functional.one_hot(symbols, 4).double()
     probs[:, 0] = torch.tensor([0.5, 0.5, 0, 0])
-    return Trajectories(strings, 4, torch.zeros(strings.n_points, 2), probs.flatten(0, 1))
+    return Trajectories(strings, 4, torch.zeros(strings.n_prefixes, 2), probs.flatten(0, 1))
 
 
 def test_the_states_tell_what_the_next_token_alone_does_not(seen: Trajectories) -> None:
@@ -56,6 +56,6 @@ def test_drawn_tokens_are_learnt_where_no_distributions_are_known(seen: Trajecto
     drawn = Trajectories(seen.strings, 4, seen.hidden)
     with torch.no_grad():
         states = learned_states(drawn, steps=3)
-    assert states.shape[0] == seen.n_points
+    assert states.shape[0] == seen.n_prefixes
     assert not states.requires_grad
     assert not torch.equal(states, learned_states(seen, steps=3))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kdzoo.automata.pfa import PFA
 from kdzoo.core.batch import IGNORE
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.text.language_model import LanguageModel, sample, stepwise_trace, string_log_probs
+from kdzoo.text.language_model import LanguageModel, sample, sequence_log_probs, stepwise_trace
 from kdzoo.text.token_sequences import TokenSequences
 from tests.reference.automata import path_probs, random_parameters, string_prob, strings_up_to
 
@@ -178,7 +178,7 @@ class TestLanguageModel:
         input, target = strings.inputs_and_targets(4)
         chosen = pfa(input).gather(-1, target.clamp(min=0)[..., None]).squeeze(-1)
         torch.testing.assert_close(chosen.masked_fill(target == IGNORE, 0).sum(1), pfa.log_prob(strings))
-        torch.testing.assert_close(string_log_probs(pfa, strings), pfa.log_prob(strings))
+        torch.testing.assert_close(sequence_log_probs(pfa, strings), pfa.log_prob(strings))
 
     def test_the_begin_marker_and_the_padding_mean_nothing(self):
         pfa = random_pfa()

@@ -103,7 +103,7 @@ def test_reber_rejects_another_second_last_letter():
 def test_uhl_prefers_as_described(language):
     pfa = uhl(language)
     for word in np.random.default_rng(0).integers(pfa.n_tokens, size=(10, 20)).tolist():
-        belief = pfa.start(1)
+        belief = pfa.initial_state(1)
         for n, token in enumerate(word):
             probs = pfa.next_log_probs(belief)[0].exp()
             if language == 1:

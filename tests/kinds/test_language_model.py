@@ -14,17 +14,17 @@ from kdzoo.data.sequences.token_sequence_data import Corpus, TokenSequenceData
 from kdzoo.distillers import LogitKD, Supervised
 from kdzoo.errors import ConfigError
 from kdzoo.kinds import LanguageModelKind, get
-from kdzoo.kinds.language_model import Predictions, distinct_strings, mean_kl, string_log_probs
+from kdzoo.kinds.language_model import Predictions, distinct_strings, mean_kl, sequence_log_probs
 from kdzoo.models import MLP, RNNLM
 from kdzoo.run.training import Training, fit
-from kdzoo.text.language_model import string_log_probs as of_strings
+from kdzoo.text.language_model import sequence_log_probs as of_strings
 from kdzoo.text.token_sequences import TokenSequences
 
 KIND = LanguageModelKind()
 SIZES = {"num_classes": 4, "vocab_size": 4}
 LISTS = [[0, 1, 2], [], [2, 2], [0, 1, 2], [1]]
 STRINGS = TokenSequences.of(LISTS)
-N = STRINGS.n_points
+N = STRINGS.n_prefixes
 EPS = np.finfo(np.float64).tiny
 
 
@@ -48,7 +48,7 @@ class Says(nn.Module):
     def forward(self, inputs):
         return self.logits[inputs]
 
-    def initialised(self, n):
+    def initial_state(self, n):
         return torch.full((n,), 3)
 
     def step(self, state, token):
@@ -155,7 +155,7 @@ class TestMetrics:
     def test_first_of_all_equal_strings(self):
         one = KIND.predict(MODEL, batches())
         assert distinct_strings(one).tolist() == [0, 1, 2, 4]
-        summed = string_log_probs(one, one.log_probs)
+        summed = sequence_log_probs(one, one.log_probs)
         np.testing.assert_allclose(summed, of_strings(MODEL, STRINGS), rtol=1e-12)
 
 
@@ -280,7 +280,7 @@ class TestTraining:
         assert before["log_prob"] < -1.2
         assert after["log_prob"] == pytest.approx(history.validation[-1]["val/hard"] * -1, rel=1e-5)
         # 20 equally likely strings have log 20 nats each
-        assert after["log_prob"] > -1.1 * math.log(20) * 20 / RISING.n_points
+        assert after["log_prob"] > -1.1 * math.log(20) * 20 / RISING.n_prefixes
         falling = TokenSequences.of([[1, 0], [2, 1], [2, 0]])
         assert of_strings(model, falling).exp().sum() < 0.05
 

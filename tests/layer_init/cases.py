@@ -48,9 +48,9 @@ def architecture(family: str, head: str | None = None, **changes: Any) -> dict[s
 
 def made(family: str, head: str | None = None, *, seed: int = 0, **changes: Any) -> Any:
     """Return a model in eval mode all of whose parameters are normal: biases and norms too."""
-    from kdzoo.layer_init import build
+    from kdzoo.layer_init import build_model
 
-    return randomised(build(architecture(family, head, **changes)), seed)
+    return randomised(build_model(architecture(family, head, **changes)), seed)
 
 
 def randomised(model: Any, seed: int) -> Any:

@@ -9,17 +9,24 @@ from kdzoo.errors import ConfigError
 from tests.layer_init.cases import BERT_LIKE, CONFIGS, answers, architecture, made, randomised, texts
 
 pytest.importorskip("transformers")
-from kdzoo.layer_init import architecture_of, as_distilbert, build, copy_layers, layers_of, shorter
+from kdzoo.layer_init import (
+    architecture_of,
+    build_model,
+    copy_layers,
+    distilbert_architecture,
+    find_layers,
+    truncate_architecture,
+)
 
 BERT = {"model_class": "BertForMaskedLM", "config": {**BERT_LIKE, "num_hidden_layers": 4}}
 
 
 @pytest.mark.parametrize("family", CONFIGS)
 def test_an_architecture_is_plain_and_builds_the_same_again(family):
-    first = build(architecture(family))
+    first = build_model(architecture(family))
     written = architecture_of(first)
     assert json.loads(json.dumps(written)) == written
-    second = build(written)
+    second = build_model(written)
     assert architecture_of(second) == written
     assert {name: value.shape for name, value in first.state_dict().items()} == {
         name: value.shape for name, value in second.state_dict().items()
@@ -33,15 +40,15 @@ def test_an_encoder_without_pooler_stays_without():
     model = transformers.BertModel(transformers.BertConfig(**BERT["config"]), add_pooling_layer=False)
     written = architecture_of(model)
     assert written["add_pooling_layer"] is False
-    assert build(written).pooler is None
-    assert build(shorter(written, [0, 3])).pooler is None
-    assert "add_pooling_layer" not in architecture_of(build({**BERT, "model_class": "BertModel"}))
+    assert build_model(written).pooler is None
+    assert build_model(truncate_architecture(written, [0, 3])).pooler is None
+    assert "add_pooling_layer" not in architecture_of(build_model({**BERT, "model_class": "BertModel"}))
 
 
 def test_what_is_no_architecture_is_left_out():
     trap = {"_attn_implementation": "someone/kernel", "auto_map": {"AutoModel": "x.Y"}, "dtype": "bfloat16"}
     inside = {"id2label": {"0": "_dtype", "1": "dtype"}, "label2id": {"_dtype": 0, "dtype": 1}}
-    model = build({"model_class": "BertForSequenceClassification", "config": {**BERT["config"], **trap, **inside}})
+    model = build_model({"model_class": "BertForSequenceClassification", "config": {**BERT["config"], **trap, **inside}})
     written = architecture_of(model)["config"]
     assert not set(written) & {*trap, "_name_or_path", "transformers_version"}
     assert written["id2label"] == inside["id2label"]
@@ -53,8 +60,8 @@ def test_what_is_no_architecture_is_left_out():
 def test_a_shorter_architecture_can_be_saved_and_loaded(family, tmp_path):
     transformers = pytest.importorskip("transformers")
     chosen = (0, 2, 3)
-    model = randomised(build(shorter(architecture(family), chosen)), seed=1)
-    assert len(layers_of(model)[1]) == 3
+    model = randomised(build_model(truncate_architecture(architecture(family), chosen)), seed=1)
+    assert len(find_layers(model)[1]) == 3
     model.save_pretrained(tmp_path)
     loaded = getattr(transformers, type(model).__name__).from_pretrained(tmp_path, local_files_only=True)
     assert loaded.state_dict().keys() == model.state_dict().keys()
@@ -63,11 +70,11 @@ def test_a_shorter_architecture_can_be_saved_and_loaded(family, tmp_path):
 
 
 def test_lists_with_a_value_for_each_layer_are_cut():
-    config = architecture_of(build(architecture("Qwen2")))["config"]
+    config = architecture_of(build_model(architecture("Qwen2")))["config"]
     assert config["layer_types"] == ["full_attention"] * 2 + ["sliding_attention"] * 2
-    cut = shorter(architecture("Qwen2"), [0, 1, 3])["config"]
+    cut = truncate_architecture(architecture("Qwen2"), [0, 1, 3])["config"]
     assert cut["layer_types"] == ["full_attention"] * 2 + ["sliding_attention"]
-    two = shorter(architecture("DebertaV2", num_hidden_layers=2), [1])["config"]
+    two = truncate_architecture(architecture("DebertaV2", num_hidden_layers=2), [1])["config"]
     assert two["pos_att_type"] == ["p2c", "c2p"]  # as many as layers, but not one for each
 
 
@@ -84,15 +91,15 @@ def test_a_distilbert_has_the_sizes_of_its_bert(bert, distilbert):
         **{"num_labels": 3, "hidden_act": "relu", "hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.3},
         **{"classifier_dropout": 0.4, "pad_token_id": 7, "initializer_range": 0.05},
     }
-    found = as_distilbert({"model_class": bert, "config": {**BERT["config"], **changes}}, 2)
-    config = build(found).config
+    found = distilbert_architecture({"model_class": bert, "config": {**BERT["config"], **changes}}, 2)
+    config = build_model(found).config
     assert found["model_class"] == distilbert
     assert (config.n_layers, config.dim, config.n_heads, config.hidden_dim) == (2, 16, 2, 24)
     assert (config.activation, config.dropout, config.attention_dropout) == ("relu", 0.2, 0.3)
     assert (config.seq_classif_dropout, config.num_labels, config.pad_token_id) == (0.4, 3, 7)
     assert (config.vocab_size, config.max_position_embeddings, config.initializer_range) == (50, 20, 0.05)
     assert config.tie_word_embeddings is True
-    assert as_distilbert(BERT, 1)["config"]["seq_classif_dropout"] == 0.1
+    assert distilbert_architecture(BERT, 1)["config"]["seq_classif_dropout"] == 0.1
 
 
 @pytest.mark.parametrize(
@@ -123,7 +130,7 @@ def test_a_distilbert_has_the_sizes_of_its_bert(bert, distilbert):
 )
 def test_what_is_no_architecture_is_refused(wrong, line):
     with pytest.raises(ConfigError, match=f"^{line}$"):
-        build(wrong)
+        build_model(wrong)
 
 
 @pytest.mark.parametrize(
@@ -137,18 +144,18 @@ def test_what_is_no_architecture_is_refused(wrong, line):
 )
 def test_a_bert_that_no_distilbert_can_equal_is_refused(change, line):
     with pytest.raises(ConfigError, match=f"^{line}$"):
-        as_distilbert({**BERT, "config": {**BERT["config"], **change}}, 2)
+        distilbert_architecture({**BERT, "config": {**BERT["config"], **change}}, 2)
 
 
 def test_other_models_and_depths_are_refused():
     with pytest.raises(ConfigError, match=r"^model_class must be one of BertModel, .*, got 'RobertaForMaskedLM'$"):
-        as_distilbert(architecture("Roberta"), 2)
+        distilbert_architecture(architecture("Roberta"), 2)
     with pytest.raises(ConfigError, match=r"^depth must be an integer in 1\.\.4, got 5$"):
-        as_distilbert(BERT, 5)
+        distilbert_architecture(BERT, 5)
     with pytest.raises(ConfigError, match=r"^layers\[1\] must be an integer in 0\.\.3, got 4$"):
-        shorter(BERT, [0, 4])
+        truncate_architecture(BERT, [0, 4])
     with pytest.raises(ConfigError, match=r"^config of CLIPModel has no number of layers$"):
-        shorter({"model_class": "CLIPModel", "config": {}}, [0])
+        truncate_architecture({"model_class": "CLIPModel", "config": {}}, [0])
     with pytest.raises(ConfigError, match=r"^model must be of a class of transformers, got torch\..*\.Linear$"):
         architecture_of(torch.nn.Linear(1, 1))
 
@@ -158,10 +165,10 @@ def test_without_the_library_the_extra_is_named(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ConfigError, match=r"^an architecture needs transformers: pip install 'kdzoo\[text\]'$"):
-        build(BERT)
+        build_model(BERT)
 
 
 def test_a_student_of_a_built_architecture_takes_its_layers():
     teacher = made("Bert")
-    student = build(shorter(architecture_of(teacher), [1, 2]))
+    student = build_model(truncate_architecture(architecture_of(teacher), [1, 2]))
     assert copy_layers(student, teacher, [1, 2]) == ()

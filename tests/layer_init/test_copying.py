@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from kdzoo.errors import ConfigError
-from kdzoo.layer_init import copy_layers, layers_of
+from kdzoo.layer_init import copy_layers, find_layers
 from tests.layer_init.cases import CONFIGS, Tagger, answers, architecture, made, needs_transformers, texts
 
 
@@ -19,10 +19,10 @@ def hidden(model, ids):
 
 
 def distilled(teacher, depth: int, seed: int = 1):
-    from kdzoo.layer_init import architecture_of, as_distilbert, build
+    from kdzoo.layer_init import architecture_of, build_model, distilbert_architecture
     from tests.layer_init.cases import randomised
 
-    return randomised(build(as_distilbert(architecture_of(teacher), depth)), seed)
+    return randomised(build_model(distilbert_architecture(architecture_of(teacher), depth)), seed)
 
 
 @needs_transformers
@@ -77,10 +77,10 @@ def test_a_shallow_copy_holds_exactly_the_chosen_layers(family):
     config = {depth: 2} if family != "Qwen2" else {depth: 2, "layer_types": ["full_attention", "sliding_attention"]}
     teacher, student = made(family), made(family, seed=1, **config)
     assert copy_layers(student, teacher, [1, 3]) == ()
-    (_, shallow), (_, deep) = layers_of(student), layers_of(teacher)
+    (_, shallow), (_, deep) = find_layers(student), find_layers(teacher)
     for mine, number in ((0, 1), (1, 3)):
         assert_same(shallow[mine].state_dict(), deep[number].state_dict())
-    rest = {name: value for name, value in student.state_dict().items() if f"{layers_of(student)[0]}." not in name}
+    rest = {name: value for name, value in student.state_dict().items() if f"{find_layers(student)[0]}." not in name}
     assert rest
     assert all(torch.equal(value, teacher.state_dict()[name]) for name, value in rest.items())
 

@@ -9,7 +9,7 @@ from kdzoo.errors import ConfigError, DataError
 from tests.layer_init.cases import PAD, VOCABULARY, answers, made, texts
 
 pytest.importorskip("transformers")
-from kdzoo.layer_init import best_layers, fidelity, loss, probe, shortened
+from kdzoo.layer_init import fidelity, loss, probe, search_layers, truncated_layers
 
 
 def batches(**targets):
@@ -36,7 +36,7 @@ def test_fidelity_is_the_mean_cosine_to_the_whole_teacher(head, pooled):
     teacher = made("Bert", head)
     score, t = fidelity(batches(), teacher, pad_id=PAD), states(teacher, pooled)
     assert score(teacher) == pytest.approx(1, abs=1e-6)
-    with shortened(teacher, [0, 2]):
+    with truncated_layers(teacher, [0, 2]):
         s = states(teacher, pooled)
         cosines = (s * t).sum(1) / np.linalg.norm(s, axis=1) / np.linalg.norm(t, axis=1)
         assert score(teacher) == pytest.approx(cosines.mean(), abs=1e-6)
@@ -46,7 +46,7 @@ def test_fidelity_is_the_mean_cosine_to_the_whole_teacher(head, pooled):
 def test_fidelity_of_a_decoder_asks_it_as_an_encoder():
     teacher = made("GPT2")
     score, t = fidelity(batches(), teacher, pad_id=PAD), states(teacher, False)
-    with shortened(teacher, [1, 3]):
+    with truncated_layers(teacher, [1, 3]):
         s = states(teacher, False)
         cosines = (s * t).sum(1) / np.linalg.norm(s, axis=1) / np.linalg.norm(t, axis=1)
         assert score(teacher) == pytest.approx(cosines.mean(), abs=1e-6)
@@ -57,7 +57,7 @@ def test_without_a_padding_token_every_position_counts():
     rows = [answers_unmasked(teacher, batch["input"]) for batch in batches()]
     t = np.concatenate([row.mean(1) for row in rows])
     score = fidelity(batches(), teacher, pad_id=None)
-    with shortened(teacher, [0, 2]):
+    with truncated_layers(teacher, [0, 2]):
         s = np.concatenate([answers_unmasked(teacher, batch["input"]).mean(1) for batch in batches()])
         cosines = (s * t).sum(1) / np.linalg.norm(s, axis=1) / np.linalg.norm(t, axis=1)
         assert score(teacher) == pytest.approx(cosines.mean(), abs=1e-6)
@@ -147,8 +147,8 @@ def test_the_best_layers_for_the_loss_have_the_least_loss():
     teacher = made("Bert")
     held_out = [{"input": one["input"], "target": one["input"]} for one in batches()]
     score = loss((batch for batch in held_out), teacher, pad_id=PAD)
-    found = best_layers(teacher, 2, score)
-    with shortened(teacher, found.chosen):
+    found = search_layers(teacher, 2, score)
+    with truncated_layers(teacher, found.chosen):
         assert score(teacher) == found.score == max(found.scores.values())
     assert len(set(found.scores.values())) > 1
 

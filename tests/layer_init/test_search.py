@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from kdzoo.errors import ConfigError
-from kdzoo.layer_init import best_layers, copy_layers
+from kdzoo.layer_init import copy_layers, search_layers
 from tests.layer_init.cases import Tagger, answers, made, needs_transformers, texts
 
 some = settings(max_examples=40, deadline=None, derandomize=True)
@@ -47,7 +47,7 @@ def brute_force(chain: Chain, depth: int) -> dict[tuple[int, ...], float]:
 @some
 def test_all_subsets_are_tried_and_ties_go_to_the_first(worths, depth):
     chain = Chain(*worths)
-    found, expected = best_layers(chain, depth, Chain.score, path="layers"), brute_force(chain, depth)
+    found, expected = search_layers(chain, depth, Chain.score, path="layers"), brute_force(chain, depth)
     assert found.scores == expected
     assert found.score == max(expected.values())
     assert found.chosen == min(chosen for chosen, score in expected.items() if score == found.score)
@@ -57,7 +57,7 @@ def test_all_subsets_are_tried_and_ties_go_to_the_first(worths, depth):
 @some
 def test_a_limited_search_climbs_from_every_other_to_where_no_exchange_is_better(worths, most):
     chain = Chain(*worths)
-    found, expected = best_layers(chain, 3, Chain.score, path="layers", most=most), brute_force(chain, 3)
+    found, expected = search_layers(chain, 3, Chain.score, path="layers", most=most), brute_force(chain, 3)
     assert len(found.scores) <= most
     assert found.scores.items() <= expected.items()
     assert next(iter(found.scores)) == (0, 4, 7)
@@ -69,14 +69,14 @@ def test_a_limited_search_climbs_from_every_other_to_where_no_exchange_is_better
 
 def test_scores_that_are_not_finite_lose():
     values = iter([nan, inf, -3.0, -inf])
-    found = best_layers(Chain(1, 2, 3, 4), 1, lambda _: next(values), path="layers")
+    found = search_layers(Chain(1, 2, 3, 4), 1, lambda _: next(values), path="layers")
     assert found.chosen == (2,)
     assert found.score == -3.0
     assert len(found.scores) == 4
 
 
 def test_a_score_may_be_a_tensor_of_one_number():
-    found = best_layers(Chain(1, 3, 2), 1, lambda chain: torch.tensor(chain.score()), path="layers")
+    found = search_layers(Chain(1, 3, 2), 1, lambda chain: torch.tensor(chain.score()), path="layers")
     assert (found.chosen, found.score) == ((1,), 3.0)
 
 
@@ -98,7 +98,7 @@ def test_six_to_three_equals_brute_force_with_copies_and_leaves_the_teacher(fami
     for chosen in combinations(range(6), 3):
         copy_layers(student, teacher, chosen)
         expected[chosen] = float(score(student))
-    found = best_layers(teacher, 3, score)
+    found = search_layers(teacher, 3, score)
     assert found.scores == expected
     assert found.chosen == max(expected, key=lambda chosen: expected[chosen])
     assert len(expected) == 20
@@ -119,7 +119,7 @@ def test_the_teacher_is_restored_when_a_score_raises():
         return 0.0
 
     with pytest.raises(ArithmeticError, match="third"):
-        best_layers(teacher, 2, score)
+        search_layers(teacher, 2, score)
     after = list(teacher.named_parameters())
     assert [name for name, _ in after] == [name for name, _ in before]
     assert all(one is other for (_, one), (_, other) in zip(after, before, strict=True))
@@ -144,4 +144,4 @@ def test_the_teacher_is_restored_when_a_score_raises():
 )
 def test_what_cannot_be_searched_is_refused(options, line):
     with pytest.raises(ConfigError, match=f"^{line}$"):
-        best_layers(Tagger(3), score=lambda _: nan, **options)
+        search_layers(Tagger(3), score=lambda _: nan, **options)

@@ -14,7 +14,7 @@ from scipy.special import erf, expit, log_softmax, logsumexp, softmax
 from kdzoo.core.batch import IGNORE
 from kdzoo.errors import CheckpointError, ConfigError
 from kdzoo.models import RNNLM, CausalLM, LMEnsemble, TransformerLM
-from kdzoo.text.language_model import LanguageModel, sample, stepwise_trace, string_log_probs, trace
+from kdzoo.text.language_model import LanguageModel, sample, sequence_log_probs, stepwise_trace, trace
 from kdzoo.text.token_sequences import TokenSequences
 
 V = 5
@@ -100,7 +100,7 @@ def test_no_symbol_knows_those_that_follow(model):
 def test_a_step_leaves_the_state_as_it_was(model):
     model.eval()
     with torch.no_grad():
-        state = model.step(model.start(2), torch.tensor([0, 3]))
+        state = model.step(model.initial_state(2), torch.tensor([0, 3]))
         hidden, log_probs = model.hidden(state).clone(), model.next_log_probs(state).clone()
         first = model.next_log_probs(model.step(state, torch.tensor([1, 1])))
         other = model.next_log_probs(model.step(state, torch.tensor([2, 2])))
@@ -114,7 +114,7 @@ def test_a_step_leaves_the_state_as_it_was(model):
 def test_the_probabilities_of_all_strings_add_up(model):
     longest = 3
     strings = [list(s) for length in range(longest + 1) for s in itertools.product(range(V - 1), repeat=length)]
-    total = float(string_log_probs(model, TokenSequences.of(strings)).exp().sum())
+    total = float(sequence_log_probs(model, TokenSequences.of(strings)).exp().sum())
     endless = [s for s in strings if len(s) == longest]
     inputs, _ = TokenSequences.of(endless).inputs_and_targets(V)
     says = trace(model, inputs).log_probs.double()
@@ -127,7 +127,7 @@ def test_samples_have_the_probabilities_that_the_model_gives_them(model):
     n = 1500
     strings = sample(model, n, max_length=15, seed=0, batch_size=1000)
     assert model.training  # as before
-    ends = [float(string_log_probs(model, TokenSequences.of([s])).exp()) for s in ([], [0], [3])]
+    ends = [float(sequence_log_probs(model, TokenSequences.of([s])).exp()) for s in ([], [0], [3])]
     counts = [sum(one == s for one in strings.to_lists()) for s in ([], [0], [3])]
     for p, count in zip(ends, counts, strict=True):
         assert abs(count - n * p) <= 5 * math.sqrt(n * p * (1 - p))
@@ -278,7 +278,7 @@ class Letters(torch.nn.Module):
     def forward(self, input):
         return self.p.log().expand(*input.shape, -1)
 
-    def initialised(self, n):
+    def initial_state(self, n):
         return torch.zeros(n, 1)
 
     def step(self, state, token):
@@ -296,8 +296,8 @@ class TestCommittee:
         torch.manual_seed(0)
         members = [RNNLM(vocab_size=V).double() for _ in range(3)]
         weights = [0.2, 0.5, 0.3]
-        found = string_log_probs(LMEnsemble(members, weights), STRINGS)
-        each = np.stack([string_log_probs(member, STRINGS).numpy() for member in members])
+        found = sequence_log_probs(LMEnsemble(members, weights), STRINGS)
+        each = np.stack([sequence_log_probs(member, STRINGS).numpy() for member in members])
         np.testing.assert_allclose(found, logsumexp(each, axis=0, b=np.array(weights)[:, None]), rtol=1e-9)
 
     def test_one_member_and_members_of_weight_zero(self):

@@ -21,7 +21,7 @@ def bert(**options):
 @pytest.mark.parametrize(("width", "heads"), [(256, 4), (64, 4), (48, 2), (24, 4), (16, 8)])
 def test_heads_look_beside(width, heads):
     model = bert(hidden_size=width, heads=heads)
-    model.show_attentions()
+    model.enable_attention_outputs()
     ids = torch.randint(5, V, (50, 40))
     attention = model.read(ids, attentions=True).attentions[0].mean(0)  # (heads, from, to)
     for head, distance in enumerate([-1, 1, -2, 2, -3, 3, -4, 4][:heads]):

@@ -34,7 +34,7 @@ def test_outputs_of_the_tasks_and_what_can_be_read(task):
     assert len(reading.hidden) == 7
     assert reading.attentions == ()
     assert torch.equal(reading.valid, IDS != 0)
-    model.show_attentions()
+    model.enable_attention_outputs()
     attentions = model.read(IDS, attentions=True).attentions
     assert [tuple(one.shape) for one in attentions] == [(2, 2, 5, 5)] * 6
     torch.testing.assert_close(attentions[0].sum(-1), torch.ones(2, 2, 5))
@@ -48,7 +48,7 @@ def test_padding_changes_no_output():
 
 def test_shown_attentions_are_distributions_in_training_too():
     model = bert(dropout=0.5)
-    model.show_attentions()
+    model.enable_attention_outputs()
     torch.testing.assert_close(model.read(IDS, attentions=True).attentions[0].sum(-1), torch.ones(2, 2, 5))
 
 

@@ -18,8 +18,8 @@ from kdzoo.text.language_model import (
     inference,
     sample,
     select,
+    sequence_log_probs,
     stepwise_trace,
-    string_log_probs,
     trace,
     trace_token_sequences,
 )
@@ -37,7 +37,7 @@ class Chain:
     def __init__(self, p=P):
         self.p = torch.as_tensor(p)
 
-    def initialised(self, n):
+    def initial_state(self, n):
         return Held(torch.full((n,), END))
 
     def step(self, state, token):
@@ -83,14 +83,14 @@ def test_a_chain_is_a_language_model_and_a_module_is_not():
 @settings(deadline=None, max_examples=50)
 @given(string_lists, st.integers(1, 7))
 def test_log_probabilities_are_those_of_the_chain(strings, batch_size):
-    found = string_log_probs(Chain(), TokenSequences.of(strings), batch_size=batch_size).exp()
+    found = sequence_log_probs(Chain(), TokenSequences.of(strings), batch_size=batch_size).exp()
     np.testing.assert_allclose(found, [probability(s) for s in strings], rtol=1e-12)
 
 
 def test_impossible_strings_have_probability_zero_and_no_strings_have_none():
-    found = string_log_probs(Chain(), TokenSequences.of([[1, 1], [0], []]))
+    found = sequence_log_probs(Chain(), TokenSequences.of([[1, 1], [0], []]))
     assert found.tolist() == pytest.approx([-math.inf, math.log(0.7 * 0.3), -math.inf])
-    assert string_log_probs(Chain(), TokenSequences.of([])).shape == (0,)
+    assert sequence_log_probs(Chain(), TokenSequences.of([])).shape == (0,)
 
 
 @settings(deadline=None, max_examples=50)
@@ -194,7 +194,7 @@ def test_bad_inputs_are_refused(input):
         trace(Chain(), input)
 
 
-@pytest.mark.parametrize("ask", [string_log_probs, trace_token_sequences])
+@pytest.mark.parametrize("ask", [sequence_log_probs, trace_token_sequences])
 def test_tokens_outside_of_the_alphabet_are_refused(ask):
     with pytest.raises(DataError, match=r"^string 1 has token 2 at position 0; allowed: 0\.\.1$"):
         ask(Chain(), TokenSequences.of([[0], [2]]))

@@ -21,8 +21,8 @@ def test_strings_come_back_as_they_were(listed):
     strings = TokenSequences.of(listed)
     assert strings.to_lists() == listed
     assert [strings[i].tolist() for i in range(len(strings))] == listed
-    assert strings.n_points == sum(len(one) + 1 for one in listed)
-    assert strings.owner.tolist() == [number for number, one in enumerate(listed) for _ in one]
+    assert strings.n_prefixes == sum(len(one) + 1 for one in listed)
+    assert strings.sequence_ids.tolist() == [number for number, one in enumerate(listed) for _ in one]
 
 
 @given(lists, st.data())
@@ -52,8 +52,8 @@ def test_points_and_edges_follow_each_string(listed):
         lasts.append(point)
         point += 1
     assert list(zip(*(part.tolist() for part in strings.edges()), strict=True)) == edges
-    assert strings.roots().tolist() == roots
-    assert strings.lasts().tolist() == lasts
+    assert strings.first_prefixes().tolist() == roots
+    assert strings.last_prefixes().tolist() == lasts
 
 
 @given(lists.filter(bool))
@@ -69,7 +69,7 @@ def test_inputs_begin_and_targets_end_with_the_end_token(listed):
 
 def test_no_strings_are_a_set_as_well():
     empty = TokenSequences.of([])
-    assert (len(empty), empty.n_points, empty.to_lists()) == (0, 0, [])
+    assert (len(empty), empty.n_prefixes, empty.to_lists()) == (0, 0, [])
     assert empty.padded(0).shape == (0, 0)
     assert [len(part) for part in empty.edges()] == [0, 0, 0]
 

@@ -12,7 +12,7 @@ from kdzoo.text.tokenizers import (
     check_length,
     fingerprint,
     load_tokenizer,
-    special_id,
+    special_token_id,
     token_ids,
     train_tokenizer,
 )
@@ -29,7 +29,7 @@ def trained():
 
 def test_a_trained_vocabulary_is_that_of_bert(trained):
     assert trained.convert_ids_to_tokens(range(5)) == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    assert [special_id(trained, name) for name in ("pad", "cls", "sep", "mask")] == [0, 2, 3, 4]
+    assert [special_token_id(trained, name) for name in ("pad", "cls", "sep", "mask")] == [0, 2, 3, 4]
     assert sorted(trained.get_vocab().values()) == list(range(len(trained)))
     assert len(trained) <= 90
     ids = trained("Nobler, or MIND")["input_ids"]
@@ -56,7 +56,7 @@ def test_training_is_a_function_of_the_texts(trained):
 def test_only_the_most_frequent_characters_are_known(monkeypatch):
     monkeypatch.setattr(tokenizers, "MOST_CHARACTERS", 3)
     tokenizer = train_tokenizer(["aaa bbb cd"], 20)
-    assert tokenizer("ab c")["input_ids"][-2] == special_id(tokenizer, "sep") - 2  # [UNK]
+    assert tokenizer("ab c")["input_ids"][-2] == special_token_id(tokenizer, "sep") - 2  # [UNK]
     assert tokenizer("ab")["input_ids"].count(1) == 0
 
 
@@ -100,7 +100,7 @@ def test_mistakes(trained, tmp_path):
         check_length("block_size", 17, other)
     check_length("block_size", 16, other)
     with pytest.raises(ConfigError, match="has no mask token; allowed: one that has"):
-        special_id(other, "mask")
+        special_token_id(other, "mask")
 
 
 @pytest.mark.parametrize("name", ["transformers", "tokenizers"])

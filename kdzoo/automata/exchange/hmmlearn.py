@@ -67,7 +67,7 @@ def from_hmm(startprob: Any, transmat: Any, emissionprob: Any) -> PFA:
 
     Example:
         >>> pfa = from_hmm(*to_hmm(PFA.from_parameters([1.0], [[[0.75]]], [0.25])))
-        >>> pfa.next_log_probs(pfa.start(1)).exp()
+        >>> pfa.next_log_probs(pfa.initial_state(1)).exp()
         tensor([[0.7500, 0.2500]], dtype=torch.float64)
     """
     start, moves, emissions = (torch.as_tensor(one, dtype=torch.float64) for one in (startprob, transmat, emissionprob))

@@ -58,9 +58,9 @@ class GeneratedTokenSequences(TokenSequenceData):
     def load(self) -> Corpus:
         """Draw the three parts."""
         truth = self.automaton()
-        train = draw_strings(truth, self.n_train, mix_seed(_TRAIN_KEY, self.seed), self.max_length)
-        val = draw_strings(truth, self.n_val, mix_seed(_VAL_KEY), self.max_length)
-        test = draw_strings(truth, self.n_test, mix_seed(_TEST_KEY), self.max_length)
+        train = sample_sequences(truth, self.n_train, mix_seed(_TRAIN_KEY, self.seed), self.max_length)
+        val = sample_sequences(truth, self.n_val, mix_seed(_VAL_KEY), self.max_length)
+        test = sample_sequences(truth, self.n_test, mix_seed(_TEST_KEY), self.max_length)
         return Corpus(train, val, test, self.names(truth.n_tokens), truth)
 
     def names(self, n_tokens: int) -> tuple[str, ...]:
@@ -68,15 +68,15 @@ class GeneratedTokenSequences(TokenSequenceData):
         return tuple(map(str, range(n_tokens)))
 
 
-def draw_strings(pfa: PFA, n: int, seed: int, max_length: int) -> TokenSequences:
+def sample_sequences(pfa: PFA, n: int, seed: int, max_length: int) -> TokenSequences:
     """Draw n strings of at most ``max_length`` tokens; longer ones are drawn again.
 
     Raises:
         ConfigError: nearly all strings are longer.
 
     Example:
-        >>> len(draw_strings(tomita(1), 100, seed=0, max_length=3)), int(
-        ...     draw_strings(tomita(1), 100, seed=0, max_length=3).lengths.max()
+        >>> len(sample_sequences(tomita(1), 100, seed=0, max_length=3)), int(
+        ...     sample_sequences(tomita(1), 100, seed=0, max_length=3).lengths.max()
         ... )
         (100, 3)
     """

@@ -9,7 +9,7 @@ from kdzoo.automata.exchange.pautomac import read_model, read_solution, read_str
 from kdzoo.core.validation import integer
 from kdzoo.data.files.folders import find_file, find_root
 from kdzoo.data.loading.splits import SplitPlan
-from kdzoo.data.sequences.token_sequence_data import Corpus, TokenSequenceData, divide
+from kdzoo.data.sequences.token_sequence_data import Corpus, TokenSequenceData, split_train_val
 from kdzoo.errors import DataError
 
 
@@ -66,5 +66,5 @@ class PAutomaC(TokenSequenceData):
                     f"{solution} has {len(self.solution)} probabilities; allowed: {len(test)}, as test strings"
                 )
         truth = None if model is None else read_model(model, n_tokens)
-        train, val = divide(given, self.plan)
+        train, val = split_train_val(given, self.plan)
         return Corpus(train, val, test, tuple(map(str, range(n_tokens))), truth)

@@ -7,7 +7,7 @@ import torch
 
 from kdzoo.automata.exchange.lines import Line, read_lines
 from kdzoo.data.loading.splits import SplitPlan
-from kdzoo.data.sequences.token_sequence_data import Corpus, TokenSequenceData, divide
+from kdzoo.data.sequences.token_sequence_data import Corpus, TokenSequenceData, split_train_val
 from kdzoo.text.token_sequences import TokenSequences
 
 
@@ -46,7 +46,7 @@ class TokenSequenceFiles(TokenSequenceData):
         """Read both files."""
         given, test = (list(read_lines(file)) for file in self.files)
         symbols = symbols_of(given)
-        train, val = divide(_strings(given, symbols), self.plan)
+        train, val = split_train_val(_strings(given, symbols), self.plan)
         return Corpus(train, val, _strings(test, symbols), symbols)
 
 

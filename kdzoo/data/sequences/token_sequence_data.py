@@ -219,7 +219,7 @@ class TokenSequenceData(BatchData):
         return batch_loader(PaddedBatches(strings, self.corpus.vocab_size, self.corpus.has_ends, truth), sampler)
 
 
-def divide(strings: TokenSequences, plan: SplitPlan) -> tuple[TokenSequences, TokenSequences]:
+def split_train_val(strings: TokenSequences, plan: SplitPlan) -> tuple[TokenSequences, TokenSequences]:
     """Return the train and the val part of the given strings, the same ones for every seed.
 
     Raises:

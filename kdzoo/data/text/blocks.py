@@ -43,7 +43,7 @@ from kdzoo.text.tokenizers import (
     check_length,
     fingerprint,
     load_tokenizer,
-    special_id,
+    special_token_id,
     token_ids,
     train_tokenizer,
 )
@@ -170,12 +170,12 @@ class BlockData(PartsData[Blocks]):
         text = packing.DividedText.of(self.reader(), *self.shares)
         self._tokenizer = self._own(text) if self.tokenizer_path is None else load_tokenizer(self.tokenizer_path)
         check_length("block_size", self.block_size, self.tokenizer)
-        pad_id = special_id(self.tokenizer, "pad")
-        marks = packing.Marks(special_id(self.tokenizer, "cls"), special_id(self.tokenizer, "sep"), pad_id)
+        pad_id = special_token_id(self.tokenizer, "pad")
+        marks = packing.Marks(special_token_id(self.tokenizer, "cls"), special_token_id(self.tokenizer, "sep"), pad_id)
         blocks = self._packed(text, marks)
         special = self.tokenizer.all_special_ids
         self._weights = token_weights(blocks.counts, special, self.smoothing)
-        self._mask_id = special_id(self.tokenizer, "mask")
+        self._mask_id = special_token_id(self.tokenizer, "mask")
         parts = [blocks.part(number) for number in range(3)]
         return Parts(*(Blocks(one, torch.arange(len(one)), pad_id) for one in parts))
 
@@ -301,6 +301,6 @@ def sizes_of(tokenizer: Any, num_classes: int) -> dict[str, Any]:
     return {
         "num_classes": num_classes,
         "vocab_size": len(tokenizer),
-        "pad_id": special_id(tokenizer, "pad"),
+        "pad_id": special_token_id(tokenizer, "pad"),
         "tokenizer": fingerprint(tokenizer),
     }

@@ -25,7 +25,7 @@ from kdzoo.data.text.blocks import sizes_of
 from kdzoo.data.text.tables import Table, classes_of, read_table
 from kdzoo.errors import DataError
 from kdzoo.text.token_sequences import TokenSequences
-from kdzoo.text.tokenizers import check_length, load_tokenizer, special_id, token_ids, train_tokenizer
+from kdzoo.text.tokenizers import check_length, load_tokenizer, special_token_id, token_ids, train_tokenizer
 
 
 class LabelledTexts(Part):
@@ -159,7 +159,7 @@ class ClassifiedTexts(PartsData[LabelledTexts]):
         texts = _strings(token_ids(self.tokenizer, table.texts, self.max_length))
         if len(empty := (texts.lengths == 0).nonzero()):
             raise DataError(f"{name} text {int(empty[0])} has no token; allowed: at least 1")
-        return LabelledTexts(texts, targets, special_id(self.tokenizer, "pad"))
+        return LabelledTexts(texts, targets, special_token_id(self.tokenizer, "pad"))
 
 
 class TextClasses(ClassifiedTexts):

@@ -87,14 +87,14 @@ class FGWPFA(TrajectoryDistiller):
             K,
             alpha=self.alpha,
             loss=self.comparison,
-            weights=[float(one.n_points) for one in teachers],
+            weights=[float(one.n_prefixes) for one in teachers],
             n_tokens=S,
             init=self.init,
             n_init=self.restarts,
             seed=self.seed,
         )
         self.shown["objective"] = list(found.objective)
-        parts = found.labels.split([one.n_points for one in teachers])
+        parts = found.labels.split([one.n_prefixes for one in teachers])
         counts = [
             count(one, part, n_clusters=K, soft=self.soft_labels) for one, part in zip(teachers, parts, strict=True)
         ]

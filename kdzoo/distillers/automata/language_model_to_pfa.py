@@ -202,7 +202,7 @@ def pooled(teachers: Sequence[Trajectories]) -> Trajectories:
 
 def _projected(seen: Trajectories, labels: Tensor) -> dict[str, Tensor]:
     """Return some of the hidden states in their first two principal components [m, 2], and their states [m]."""
-    chosen = torch.arange(0, seen.n_points, max(1, seen.n_points // SHOWN_POINTS))
+    chosen = torch.arange(0, seen.n_prefixes, max(1, seen.n_prefixes // SHOWN_POINTS))
     hidden = seen.features("hidden")[chosen]
     axes = torch.linalg.svd(hidden - hidden.mean(0), full_matrices=False).Vh[:2]
     return {"points": hidden @ axes.T, "labels": labels[chosen]}

@@ -45,7 +45,7 @@ from kdzoo.functional import (
     soft_target_kl,
     top_k_kl,
 )
-from kdzoo.layer_init import chosen_layers, draw_search
+from kdzoo.layer_init import plot_layer_search, select_layers
 from kdzoo.text.transformer import TextTransformer, TransformerOutput
 
 KINDS = {"mlm": "masked_lm", "classification": "classifier", "embedding": "encoder"}
@@ -137,7 +137,7 @@ class DistilBERT(Distiller):
             if self.top_k is not None and self.top_k >= (size := getattr(model, "vocab_size", math.inf)):
                 raise ConfigError(f"top_k must be less than the {size} tokens of the {role}, got {top_k}")
             if "attention" in self.weigh:
-                model.show_attentions()
+                model.enable_attention_outputs()
         self.project = projection(student, teacher)
         if isinstance(note := getattr(student, "note", None), str) and note:
             self.notes["start"] = note
@@ -234,11 +234,11 @@ class DistilBERT(Distiller):
     def figures(self, folder: Path) -> list[Path]:
         """Draw the scores of the layers that were tried, where the student's layers were searched for."""
         search = getattr(self.student, "search", None)
-        return [] if search is None else [draw_search(search, folder / "layers.png")]
+        return [] if search is None else [plot_layer_search(search, folder / "layers.png")]
 
     def partners(self, shallow: int, deep: int) -> tuple[int, ...]:
         """Return the teacher's layer that each layer of the student is compared with: the one that it began as."""
-        return getattr(self.student, "chosen", None) or chosen_layers("every_other", deep, shallow)
+        return getattr(self.student, "chosen", None) or select_layers("every_other", deep, shallow)
 
 
 def projection(student: nn.Module, teacher: nn.Module) -> nn.Module:

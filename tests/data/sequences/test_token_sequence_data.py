@@ -10,7 +10,7 @@ from torch import nn
 from kdzoo.automata.targets import embedded_reber, tomita, uhl
 from kdzoo.core.batch import labels
 from kdzoo.data import IGNORE, UHL, Corpus, RandomAutomaton, Reber, TokenSequenceData, Tomita
-from kdzoo.data.sequences.generated import draw_strings
+from kdzoo.data.sequences.generated import sample_sequences
 from kdzoo.data.sequences.token_sequence_data import PaddedBatches
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.text.token_sequences import TokenSequences, token_sequences_of
@@ -191,13 +191,13 @@ def test_random_automata(kind):
 
 
 def test_long_strings_are_drawn_again():
-    strings = draw_strings(tomita(1), 2000, seed=0, max_length=3)
+    strings = sample_sequences(tomita(1), 2000, seed=0, max_length=3)
     counts = torch.bincount(strings.lengths).double()
     assert (counts / 2000).tolist() == pytest.approx(
         [0.88**n / (1 + 0.88 + 0.88**2 + 0.88**3) for n in range(4)], abs=0.05
     )
     with pytest.raises(ConfigError, match="max_length=5 is less than the length of nearly all strings; allowed: more"):
-        draw_strings(embedded_reber(), 10, seed=0, max_length=5)
+        sample_sequences(embedded_reber(), 10, seed=0, max_length=5)
 
 
 @pytest.mark.parametrize(

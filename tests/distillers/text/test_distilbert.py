@@ -11,7 +11,7 @@ from kdzoo.core.batch import IGNORE
 from kdzoo.distillers import DistilBERT
 from kdzoo.distillers.text.distilbert import without_padding
 from kdzoo.errors import ConfigError
-from kdzoo.layer_init import Search
+from kdzoo.layer_init import LayerSearch
 from kdzoo.models import Bert, TruncatedTransformer
 
 pytest.importorskip("transformers")
@@ -229,7 +229,7 @@ def test_a_weight_of_a_term_that_the_task_lacks_is_refused(task, weights, terms)
 def test_the_scores_of_a_search_are_drawn(tmp_path):
     student, teacher = pair(layers="auto", depth=2)
     assert DistilBERT(student, teacher).figures(tmp_path) == []
-    student.search = Search((0, 2), 0.5, {(0, 2): 0.5, (1, 2): 0.25, (0, 1): float("nan")})
+    student.search = LayerSearch((0, 2), 0.5, {(0, 2): 0.5, (1, 2): 0.25, (0, 1): float("nan")})
     (path,) = DistilBERT(student, teacher).figures(tmp_path)
     assert path.name == "layers.png"
     assert path.stat().st_size > 1000

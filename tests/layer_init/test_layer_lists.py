@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from kdzoo.errors import ConfigError
-from kdzoo.layer_init import layers_of, shortened
+from kdzoo.layer_init import find_layers, truncated_layers
 from tests.layer_init.cases import CONFIGS, Tagger, answers, made, needs_transformers, texts
 
 PATHS = {
@@ -23,7 +23,7 @@ PATHS = {
 @pytest.mark.parametrize("family", CONFIGS)
 def test_the_layers_of_a_transformer_are_found(family):
     model = made(family)
-    path, layers = layers_of(model)
+    path, layers = find_layers(model)
     assert path == PATHS[family]
     assert layers is model.get_submodule(path)
     assert len(layers) == 4
@@ -31,7 +31,7 @@ def test_the_layers_of_a_transformer_are_found(family):
 
 def test_a_named_list_of_any_module_is_found():
     model = Tagger(3)
-    assert layers_of(model, "encoder.layers") == ("encoder.layers", model.encoder.layers)
+    assert find_layers(model, "encoder.layers") == ("encoder.layers", model.encoder.layers)
 
 
 class Configured(nn.Module):
@@ -51,7 +51,7 @@ def blocks(n: int = 2) -> nn.ModuleList:
 def test_lists_inside_of_layers_and_of_different_modules_are_no_layers():
     experts = nn.ModuleList(nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1)) for _ in range(2))
     model = Configured(layers=experts, head=nn.Sequential(nn.Linear(1, 1), nn.Tanh()), other=blocks(3))
-    assert layers_of(model)[0] == "layers"
+    assert find_layers(model)[0] == "layers"
 
 
 @pytest.mark.parametrize(
@@ -73,22 +73,22 @@ def test_lists_inside_of_layers_and_of_different_modules_are_no_layers():
 )
 def test_no_list_or_several_are_refused(model, path, line):
     with pytest.raises(ConfigError, match=f"^{line}$"):
-        layers_of(model, path)
+        find_layers(model, path)
 
 
 @needs_transformers
 @pytest.mark.parametrize("family", CONFIGS)
 def test_a_shortened_transformer_answers_as_its_copy_and_is_restored(family):
-    from kdzoo.layer_init import architecture_of, build, copy_layers, shorter
+    from kdzoo.layer_init import architecture_of, build_model, copy_layers, truncate_architecture
 
     model, ids, chosen = made(family), texts(), (0, 3)
-    config, names, layers = model.config.to_dict(), list(model.state_dict()), list(layers_of(model)[1])
+    config, names, layers = model.config.to_dict(), list(model.state_dict()), list(find_layers(model)[1])
     whole = answers(model, ids).logits
-    student = build(shorter(architecture_of(model), chosen)).eval()
+    student = build_model(truncate_architecture(architecture_of(model), chosen)).eval()
     copy_layers(student, model, chosen)
-    with shortened(model, chosen):
+    with truncated_layers(model, chosen):
         assert model.config.num_hidden_layers == 2
-        assert list(layers_of(model)[1]) == [layers[0], layers[3]]
+        assert list(find_layers(model)[1]) == [layers[0], layers[3]]
         cut = answers(model, ids).logits
     torch.testing.assert_close(cut, answers(student, ids).logits, rtol=0, atol=0)
     assert not torch.equal(cut, whole)
@@ -104,7 +104,7 @@ def test_names_of_a_sequential_are_restored_after_an_error():
         model.add_module(name, nn.Linear(1, 1))
 
     def fail() -> None:
-        with shortened(model, [0, 2], path=""):
+        with truncated_layers(model, [0, 2], path=""):
             assert list(model.state_dict()) == ["0.weight", "0.bias", "1.weight", "1.bias"]
             raise RuntimeError("inside")
 

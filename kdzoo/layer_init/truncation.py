@@ -6,15 +6,15 @@ from typing import Any
 
 from torch import nn
 
-from kdzoo.layer_init.anatomy import config_above, layers_of
-from kdzoo.layer_init.choice import chosen_layers
+from kdzoo.layer_init.layer_lists import config_above, find_layers
+from kdzoo.layer_init.selection import select_layers
 
 PER_LAYER = ("layer_types", "mlp_layer_types", "layers_block_type", "no_rope_layers", "layer_rope_theta")
 """Lists in configurations of transformers that have one value for each layer."""
 
 
 @contextmanager
-def shortened(model: nn.Module, chosen: Sequence[int], path: str | None = None) -> Iterator[None]:
+def truncated_layers(model: nn.Module, chosen: Sequence[int], path: str | None = None) -> Iterator[None]:
     """Leave a model only the chosen layers; afterwards it is as it was, whatever happened.
 
     The number of layers and the lists by layer in the configuration above, and the `layer_idx` that layers of
@@ -23,22 +23,22 @@ def shortened(model: nn.Module, chosen: Sequence[int], path: str | None = None) 
     Args:
         model: Any module that calls the members of its list of layers one after the other.
         chosen: Numbers of the layers that stay, strictly increasing.
-        path: Dotted path of the list of layers; None where `layers_of` finds it.
+        path: Dotted path of the list of layers; None where `find_layers` finds it.
 
     Raises:
-        ConfigError: As of `layers_of` and `chosen_layers`.
+        ConfigError: As of `find_layers` and `select_layers`.
 
     Example:
         >>> from torch import nn
         >>> model = nn.Sequential(nn.ReLU(), nn.Tanh(), nn.GELU())
-        >>> with shortened(model, [0, 2], path=""):
+        >>> with truncated_layers(model, [0, 2], path=""):
         ...     [type(layer).__name__ for layer in model]
         ['ReLU', 'GELU']
         >>> len(model)
         3
     """
-    where, layers = layers_of(model, path)
-    numbers = chosen_layers(chosen, len(layers))
+    where, layers = find_layers(model, path)
+    numbers = select_layers(chosen, len(layers))
     config = config_above(model, where)
     modules = dict(layers._modules)
     settings = dict(vars(config)) if getattr(config, "num_hidden_layers", None) == len(layers) else None

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdzoo.errors import ConfigError
-from kdzoo.layer_init import chosen_layers
+from kdzoo.layer_init import select_layers
 
 some = settings(max_examples=100, deadline=None, derandomize=True)
 
@@ -18,14 +18,14 @@ some = settings(max_examples=100, deadline=None, derandomize=True)
     ids=["half-of-twelve", "half-of-six", "quarter-of-twelve"],
 )
 def test_the_published_lists(deep, shallow, published):
-    assert chosen_layers("every_other", deep, shallow) == published
+    assert select_layers("every_other", deep, shallow) == published
 
 
 @given(deep=st.integers(1, 40), data=st.data())
 @some
 def test_every_other_is_even_with_both_ends(deep, data):
     shallow = data.draw(st.integers(1, deep))
-    chosen = chosen_layers("every_other", deep, shallow)
+    chosen = select_layers("every_other", deep, shallow)
     gaps = [after - before for before, after in pairwise(chosen)]
     assert len(chosen) == shallow
     assert chosen[0] == 0
@@ -36,15 +36,15 @@ def test_every_other_is_even_with_both_ends(deep, data):
 
 
 def test_first_last_and_listed():
-    assert chosen_layers("first", 6, 2) == (0, 1)
-    assert chosen_layers("last", 6, 2) == (4, 5)
-    assert chosen_layers([1, 4], 6) == (1, 4)
-    assert chosen_layers([1, 4], 6, 2) == (1, 4)
+    assert select_layers("first", 6, 2) == (0, 1)
+    assert select_layers("last", 6, 2) == (4, 5)
+    assert select_layers([1, 4], 6) == (1, 4)
+    assert select_layers([1, 4], 6, 2) == (1, 4)
 
 
 @pytest.mark.parametrize(("deep", "half"), [(1, 1), (2, 1), (5, 2), (12, 6)], ids=["one", "two", "five", "twelve"])
 def test_half_the_depth_is_what_is_meant(deep, half):
-    assert len(chosen_layers("every_other", deep)) == half
+    assert len(select_layers("every_other", deep)) == half
 
 
 @pytest.mark.parametrize(
@@ -69,4 +69,4 @@ def test_half_the_depth_is_what_is_meant(deep, half):
 )
 def test_what_is_no_choice_is_refused(which, deep, shallow, line):
     with pytest.raises(ConfigError, match=f"^{line}$"):
-        chosen_layers(which, deep, shallow)
+        select_layers(which, deep, shallow)

@@ -10,7 +10,7 @@ from kdzoo.errors import ConfigError
 Blocks = nn.ModuleList | nn.Sequential
 
 
-def layers_of(model: nn.Module, path: str | None = None) -> tuple[str, Blocks]:
+def find_layers(model: nn.Module, path: str | None = None) -> tuple[str, Blocks]:
     """Return the dotted path and the list of a model's layers.
 
     Args:
@@ -24,7 +24,7 @@ def layers_of(model: nn.Module, path: str | None = None) -> tuple[str, Blocks]:
 
     Example:
         >>> from torch import nn
-        >>> path, layers = layers_of(nn.ModuleDict({"blocks": nn.Sequential(nn.ReLU(), nn.ReLU())}), "blocks")
+        >>> path, layers = find_layers(nn.ModuleDict({"blocks": nn.Sequential(nn.ReLU(), nn.ReLU())}), "blocks")
         >>> path, len(layers)
         ('blocks', 2)
     """

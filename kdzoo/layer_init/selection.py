@@ -10,7 +10,7 @@ from kdzoo.errors import ConfigError
 NAMES = ("every_other", "first", "last")
 
 
-def chosen_layers(which: str | Sequence[int], n_teacher: int, n_student: int | None = None) -> tuple[int, ...]:
+def select_layers(which: str | Sequence[int], n_teacher: int, n_student: int | None = None) -> tuple[int, ...]:
     """Return the numbers of the chosen layers, counted from 0 and strictly increasing.
 
     `every_other` is evenly spaced, with the first and the last layer; halves go to the even number. One layer is the
@@ -27,7 +27,7 @@ def chosen_layers(which: str | Sequence[int], n_teacher: int, n_student: int | N
             `n_student`, the name is unknown, or a number is outside its range.
 
     Example:
-        >>> chosen_layers("every_other", 12), chosen_layers("every_other", 6), chosen_layers("last", 6, 2)
+        >>> select_layers("every_other", 12), select_layers("every_other", 6), select_layers("last", 6, 2)
         ((0, 2, 4, 7, 9, 11), (0, 2, 5), (4, 5))
 
     Source:
