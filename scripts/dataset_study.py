@@ -20,7 +20,7 @@ from kdzoo import config
 from kdzoo.config import compose
 from kdzoo.core.batch import labelled_samples
 from kdzoo.dataset_distillation import InnerNetwork, SyntheticSet
-from kdzoo.dataset_distillation.protocols import Matrix, protocol_matrix
+from kdzoo.dataset_distillation.protocols import ProtocolMatrix, protocol_matrix
 from kdzoo.dataset_distillation.unseen_architecture import unseen_architecture
 from kdzoo.run.job import Job, for_seed
 from kdzoo.storage.checkpoint import load_student
@@ -62,7 +62,7 @@ def architectures(few: SyntheticSet, sizes: dict[str, Any]) -> dict[str, InnerNe
     return {name: config.instantiate(node, allow=allow) for name, node in nodes.items()} | unseen_architecture(few)
 
 
-def matrix(name: str, seed: int, folder: Path, inits: int) -> tuple[Matrix, float]:
+def matrix(name: str, seed: int, folder: Path, inits: int) -> tuple[ProtocolMatrix, float]:
     """Return the protocol matrix of one seed's set on the test part, and the rate of plain gradient descent."""
     experiment, changes = EXPERIMENTS[name]
     settings = for_seed(compose(f"experiment={experiment}", *changes), seed)
@@ -82,7 +82,7 @@ def matrix(name: str, seed: int, folder: Path, inits: int) -> tuple[Matrix, floa
     ), rate
 
 
-def _mean(found: Matrix) -> float:
+def _mean(found: ProtocolMatrix) -> float:
     return float(found.mean().mean())
 
 

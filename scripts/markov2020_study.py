@@ -27,7 +27,7 @@ import kdzoo
 from kdzoo.config import compose
 from kdzoo.data import MNIST
 from kdzoo.dataset_distillation import InnerNetwork, SyntheticSet
-from kdzoo.dataset_distillation.synthetic_set import LARGEST_STEP, SMALLEST_STEP
+from kdzoo.dataset_distillation.synthetic_set import MAX_STEP_SIZE, MIN_STEP_SIZE
 from kdzoo.errors import NonFiniteLossError
 from kdzoo.models import ConvNet
 from kdzoo.storage import atomic
@@ -129,7 +129,7 @@ def plain_run(x: Tensor, y: Tensor, std: float, kind: type[SyntheticSet], seed: 
     torch.manual_seed(seed)
     inner_network = InnerNetwork(small_convnet(x), init="normal", std=std)
     options = {"steps": 10, "labels": "fixed", "step_size": 0.01, "step_sizes": "shared"}
-    few = kind(in_shape=x.shape[1:], num_classes=10, inner_network={"convnet": inner_network}, **options)
+    few = kind(in_shape=x.shape[1:], num_classes=10, inner_network={"convnet_8": inner_network}, **options)
     optimizer = torch.optim.SGD([one for one in few.parameters() if one.requires_grad], lr=RATE)
     found = {"lost": None, "loss": None, "largest": 0.0, "has_left": False}
     for update in range(UPDATES):
@@ -141,7 +141,7 @@ def plain_run(x: Tensor, y: Tensor, std: float, kind: type[SyntheticSet], seed: 
         loss.backward()
         optimizer.step()
         found["loss"] = float(loss.detach())
-        found["has_left"] |= not SMALLEST_STEP <= step_size(few) <= LARGEST_STEP
+        found["has_left"] |= not MIN_STEP_SIZE <= step_size(few) <= MAX_STEP_SIZE
         few.project_()
         found["largest"] = max(found["largest"], abs(step_size(few)))
     return found if few.images.isfinite().all() else {**found, "lost": UPDATES}
@@ -150,7 +150,7 @@ def plain_run(x: Tensor, y: Tensor, std: float, kind: type[SyntheticSet], seed: 
 def real_loss(few: SyntheticSet, inner_network: InnerNetwork, x: Tensor, y: Tensor) -> Tensor:
     """Return the loss on real data of a new network that is trained on the set; NaN if it diverges."""
     try:
-        networks = few.train_networks("convnet", inner_network.sample(1), engine="full")
+        networks = few.train_networks("convnet_8", inner_network.sample(1), engine="full")
     except NonFiniteLossError:
         return torch.tensor(torch.nan)
     return cross_entropy(inner_network.logits(networks, x)[0], y)

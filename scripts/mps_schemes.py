@@ -29,7 +29,13 @@ EPOCHS = 40
 ADAM = "{_target_:torch.optim.Adam,_partial_:true,lr:0.001}"
 LAYERS = "{left:fc.activation,right:fc.activation}"
 DIGITS = [
-    *("data=digits_labelled", "teacher=cnn", "scheduler=cosine", "optimizer.lr=0.003", f"trainer.max_epochs={EPOCHS}"),
+    *(
+        "data=digits_labelled",
+        "teacher=convnet_32_64",
+        "scheduler=cosine",
+        "optimizer.lr=0.003",
+        f"trainer.max_epochs={EPOCHS}",
+    ),
     *("teacher_training.max_epochs=60", f"teacher_training.optimizer={ADAM}"),
     *("teacher_training.data={augment:{shift:1}}", "control=false"),
 ]
@@ -82,7 +88,13 @@ TITLES = {
 def clothes(images: int, epochs: int) -> list[str]:
     """Return the settings of the runs about locality."""
     return [
-        *("data=fashion_mnist", f"data.train_size={images}", "teacher=cnn", "distiller=logit_kd", "scheduler=cosine"),
+        *(
+            "data=fashion_mnist",
+            f"data.train_size={images}",
+            "teacher=convnet_32_64",
+            "distiller=logit_kd",
+            "scheduler=cosine",
+        ),
         *("trainer.gradient_clip_val=1.0", f"trainer.max_epochs={epochs}", "control=false"),
         *("teacher_training.seed=0", f"teacher_training.max_epochs={2 * epochs}", f"teacher_training.optimizer={ADAM}"),
     ]

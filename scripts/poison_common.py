@@ -14,13 +14,13 @@ from kdzoo.data import MNIST, FashionMNIST
 from kdzoo.data.loading.splits import split_rows
 from kdzoo.dataset_distillation import InnerNetwork, PoisonSet, SyntheticSet
 from kdzoo.dataset_distillation.coreset import coreset
-from kdzoo.dataset_distillation.pool import trained_pool
+from kdzoo.dataset_distillation.pool import train_pool
 from kdzoo.distillers import DatasetDistillation, DatasetPoisoning
 from kdzoo.kinds.synthetic_set import said_by
 from kdzoo.models import ConvNet
 
 DATA = {"MNIST": MNIST, "Fashion-MNIST": FashionMNIST}
-NAME = "convnet"
+NAME = "convnet_8"
 ATTACKERS, USERS = 15, 5
 """Networks of whoever makes a set, and of whoever checks it; 20 more judge the attacks."""
 POOL_SEED = 4100
@@ -63,7 +63,7 @@ class Lab:
         if not file.exists():
             start = time.process_time()
             train = self.data.splits.train
-            pool = trained_pool(self.inner_network(ATTACKERS + USERS), train.inputs, train.targets, seed=POOL_SEED)
+            pool = train_pool(self.inner_network(ATTACKERS + USERS), train.inputs, train.targets, seed=POOL_SEED)
             file.parent.mkdir(parents=True, exist_ok=True)
             torch.save(pool, file)
             print(f"{name}: {len(pool)} networks, {time.process_time() - start:.0f} CPU s", flush=True)
@@ -76,7 +76,7 @@ class Lab:
         return data
 
     def inner_network(self, pool: int = 0, init: str = "normal") -> InnerNetwork:
-        """Return the small convolutional network, as ``inner_network=convnet``."""
+        """Return the small convolutional network, as ``inner_network=convnet_8``."""
         shape = {"channels": [8], "kernel_size": 5, "padding": "valid", "activation": "tanh", "pooling": "avg"}
         return InnerNetwork(ConvNet(**self.data.sizes, **shape, hidden=64), init=init, pool=pool)
 

@@ -23,7 +23,7 @@ from scipy import stats
 from torch import Tensor
 
 from kdzoo.dataset_distillation import SyntheticSet
-from kdzoo.dataset_distillation.inspection import LEAST_CONTRAST, LEAST_DIVERGENCE, inspect
+from kdzoo.dataset_distillation.inspection import MIN_CONTRAST, MIN_DIVERGENCE, inspect
 from kdzoo.dataset_distillation.poisoning import PoisoningEffect, poisoning_effect
 from kdzoo.kinds.synthetic_set import said_by
 
@@ -191,7 +191,7 @@ def main() -> None:
             [attack_row(one) for one in poisoned if "test" in one],
         ),
         "## The check",
-        f"Thresholds {LEAST_DIVERGENCE:g} nats and {LEAST_CONTRAST:g} times the next class, as they were before these "
+        f"Thresholds {MIN_DIVERGENCE:g} nats and {MIN_CONTRAST:g} times the next class, as they were before these "
         f"sets were made; {USERS} networks and {IMAGES:,} images of the user's own. Intervals are exact (Clopper and "
         "Pearson), 95 %.",
         table(

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from kdzoo.dataset_distillation import evaluation_networks
-from kdzoo.dataset_distillation.starts import set_images
-from kdzoo.dataset_distillation.synthetic_set import LARGEST_STEP, SMALLEST_STEP, SyntheticSet
+from kdzoo.dataset_distillation.initial_images import set_real_images
+from kdzoo.dataset_distillation.synthetic_set import MAX_STEP_SIZE, MIN_STEP_SIZE, SyntheticSet
 
 STEPS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Step sizes that compete."""
@@ -30,7 +30,7 @@ def coreset(few: SyntheticSet, selection: str, inputs: Tensor, targets: Tensor, 
         seed: of the selection and of the samples that judge.
     """
     chosen = copy.deepcopy(few)
-    set_images(chosen, selection, inputs, targets, seed=seed)
+    set_real_images(chosen, selection, inputs, targets, seed=seed)
     judges = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(seed))[:JUDGES]
     for name in chosen.inner_networks:
         accuracies = [_accuracy(chosen, name, size, inputs[judges], targets[judges]) for size in STEPS]
@@ -40,7 +40,7 @@ def coreset(few: SyntheticSet, selection: str, inputs: Tensor, targets: Tensor, 
 
 def _set_step(few: SyntheticSet, name: str, size: float) -> None:
     with torch.no_grad():
-        few.step_sizes[name].fill_(min(max(size, SMALLEST_STEP), LARGEST_STEP))
+        few.step_sizes[name].fill_(min(max(size, MIN_STEP_SIZE), MAX_STEP_SIZE))
 
 
 def _accuracy(few: SyntheticSet, name: str, size: float, inputs: Tensor, targets: Tensor) -> float:
@@ -48,7 +48,7 @@ def _accuracy(few: SyntheticSet, name: str, size: float, inputs: Tensor, targets
     _set_step(few, name, size)
     inner_network = few.inner_networks[name]
     begin = inner_network.sample(NETWORKS, torch.Generator().manual_seed(0))
-    networks = evaluation_networks.trained(few, inner_network, begin, few.schedule(name))
+    networks = evaluation_networks.train_on_set(few, inner_network, begin, few.schedule(name))
     return float(
-        evaluation_networks.accuracy(evaluation_networks.said(inner_network, networks, inputs), targets.cpu()).mean()
+        evaluation_networks.accuracy(evaluation_networks.predict_logits(inner_network, networks, inputs), targets.cpu()).mean()
     )

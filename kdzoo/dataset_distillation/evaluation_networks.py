@@ -8,13 +8,13 @@ from kdzoo.dataset_distillation.synthetic_set import SyntheticSet
 from kdzoo.errors import NonFiniteLossError
 from kdzoo.functional.unroll import Optimizer, unroll
 
-TOGETHER = 5
+NETWORKS_AT_ONCE = 5
 """Networks that are trained as one."""
-INPUTS = 1024
+INPUTS_AT_ONCE = 1024
 """Inputs that they label at once."""
 
 
-def trained(
+def train_on_set(
     few: SyntheticSet,
     inner_network: InnerNetwork,
     begin: Tensor,
@@ -44,13 +44,13 @@ def trained(
             return torch.cat([after(one) for one in weights.split(1)])
 
     with torch.no_grad():
-        return torch.cat([after(some) for some in begin.to(few.images).split(TOGETHER)])
+        return torch.cat([after(some) for some in begin.to(few.images).split(NETWORKS_AT_ONCE)])
 
 
-def said(inner_network: InnerNetwork, weights: Tensor, inputs: Tensor) -> Tensor:
+def predict_logits(inner_network: InnerNetwork, weights: Tensor, inputs: Tensor) -> Tensor:
     """Return the logits [K, n, C] of networks [K, P] for inputs [n, ...], on the CPU; 0 for weights that are NaN."""
     with torch.no_grad():
-        parts = [[inner_network.logits(one, part.to(one)) for part in inputs.split(INPUTS)] for one in weights.split(1)]
+        parts = [[inner_network.logits(one, part.to(one)) for part in inputs.split(INPUTS_AT_ONCE)] for one in weights.split(1)]
     logits = torch.cat([torch.cat(of_one, 1) for of_one in parts])
     return logits.where(weights.isfinite().all(-1)[:, None, None], 0.0).float().cpu()
 

@@ -44,7 +44,7 @@ _UPDATES = {
 
 
 @dataclass(frozen=True)
-class Distilled:
+class SavedSet:
     """The content of a file.
 
     Attributes:
@@ -186,7 +186,7 @@ def _digest(arrays: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
 # ---------------------------------------------------------------- reading
 
 
-def read(path: str | Path) -> Distilled:
+def read(path: str | Path) -> SavedSet:
     """Return the content of ``synthetic.npz``, ``synthetic.safetensors`` or of the folder that holds one of them.
 
     Raises:
@@ -217,7 +217,7 @@ def read(path: str | Path) -> Distilled:
     return _distilled(arrays, about)
 
 
-def _distilled(arrays: Mapping[str, Tensor], about: dict[str, Any]) -> Distilled:
+def _distilled(arrays: Mapping[str, Tensor], about: dict[str, Any]) -> SavedSet:
     """Return the arrays by inner network and parameter, in the order in which the set has them."""
     sizes = {name: arrays[f"step_sizes.{name}"] for name in about["inner_networks"]}
     starts = {}
@@ -225,7 +225,7 @@ def _distilled(arrays: Mapping[str, Tensor], about: dict[str, Any]) -> Distilled
         full = {key: f"initial_weights.{name}.{key}" for key in inner_network["initial"]}
         if set(full.values()) <= set(arrays):
             starts[name] = {key: arrays[path] for key, path in full.items()}
-    return Distilled(arrays["images"], arrays["labels"], sizes, about["optimizer"]["name"], starts, about)
+    return SavedSet(arrays["images"], arrays["labels"], sizes, about["optimizer"]["name"], starts, about)
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str]:

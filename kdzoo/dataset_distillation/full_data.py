@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kdzoo.dataset_distillation.synthetic_set import checked_learners
+from kdzoo.dataset_distillation.synthetic_set import validate_inner_networks
 
 
 class FullDataNetwork(nn.Module):
@@ -30,7 +30,7 @@ class FullDataNetwork(nn.Module):
 
     def __init__(self, *, inner_network: Mapping[str, Any] | None = None) -> None:
         super().__init__()
-        first = next(iter(checked_learners(inner_network).values()))
+        first = next(iter(validate_inner_networks(inner_network).values()))
         self.network = copy.deepcopy(first.model).requires_grad_(True)
         begin = first.initial if first.fixed is None else first
         self.network.load_state_dict(first.state(begin.sample(1)[0]), strict=False)

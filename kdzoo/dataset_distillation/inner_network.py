@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from kdzoo.core import validation
-from kdzoo.dataset_distillation.initial import INITS, initial
+from kdzoo.dataset_distillation.initial_weights import INITS, initial_distribution
 from kdzoo.errors import ConfigError
 from kdzoo.functional.unroll import batched
 
@@ -69,7 +69,7 @@ class InnerNetwork(nn.Module):
         self._sizes = [math.prod(shape) for shape in self._shapes.values()]
         if not self._sizes:
             raise ConfigError(f"the inner network {type(model).__name__} has no parameters to train")
-        self.initial = initial(
+        self.initial = initial_distribution(
             model,
             validation.choice("init", init, INITS),
             validation.number("mean", mean),
@@ -81,9 +81,9 @@ class InnerNetwork(nn.Module):
         self._is_batchable = True
         self.pool: Tensor | None = None
         """[pool_size, P], weights of trained networks; not saved."""
-        self.judges: Tensor | None
+        self.evaluation_weights: Tensor | None
         """[HELD_OUT, P], trained in the same way and never drawn; 0 until then."""
-        self.register_buffer("judges", torch.zeros(HELD_OUT, self.n_weights) if self.pool_size else None)
+        self.register_buffer("evaluation_weights", torch.zeros(HELD_OUT, self.n_weights) if self.pool_size else None)
         if self.fixed is not None and self.pool_size:
             raise ConfigError(f"fixed={fixed} and pool={pool} exclude each other: one start, or one of many")
 
@@ -100,13 +100,13 @@ class InnerNetwork(nn.Module):
     @property
     def is_ready(self) -> bool:
         """Whether networks can be judged by; those of a pool must be trained or loaded first."""
-        return self.judges is None or bool(self.judges.any())
+        return self.evaluation_weights is None or bool(self.evaluation_weights.any())
 
     def set_pool(self, weights: Tensor) -> None:
         """Take trained networks [pool_size + HELD_OUT, P], the last of which are held out."""
-        assert self.judges is not None
+        assert self.evaluation_weights is not None
         self.pool = weights[: self.pool_size]
-        self.judges.copy_(weights[self.pool_size :])
+        self.evaluation_weights.copy_(weights[self.pool_size :])
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Return the weights [count, P] from which networks are trained while the set is learned; [1, P] if fixed.
@@ -133,10 +133,10 @@ class InnerNetwork(nn.Module):
         """
         if self.fixed is not None:
             return self.sample(1)
-        if self.judges is not None:
+        if self.evaluation_weights is not None:
             if not self.is_ready:
                 raise ConfigError(f"the held-out networks of a pool of {self.pool_size} are not trained; {_REMEDY}")
-            return self.judges[:count]
+            return self.evaluation_weights[:count]
         return self.initial.sample(count, torch.Generator().manual_seed(_HELD_OUT_SEED + validation))
 
     def logits(self, weights: Tensor, inputs: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ class InnerTraining:
         self._chosen: dict[str, str] = {}
         self._judged: tuple[tuple[int, ...], dict[str, Tensor]] | None = None
 
-    def drawn(self, step: int) -> dict[str, Tensor]:
+    def train_sampled(self, step: int) -> dict[str, Tensor]:
         """Return networks [K, P] of each inner network with the set's gradient; all draws are functions of seed and step."""
         generator = torch.Generator().manual_seed(mix_seed(self.seed, step))
         steps = int(torch.randint(self.lengths[0], self.lengths[1] + 1, (), generator=generator))
@@ -77,7 +77,7 @@ class InnerTraining:
             found[name] = self._trained(name, weights, steps, **options)
         return found
 
-    def held_out(self, step: int, count: int, *, dry_run: bool = False) -> dict[str, Tensor]:
+    def train_held_out(self, step: int, count: int, *, dry_run: bool = False) -> dict[str, Tensor]:
         """Return networks [count, P] from held-out weights by the set's own schedule, trained once a state of it.
 
         A rehearsal comes before pools are trained, and does without.
@@ -92,7 +92,7 @@ class InnerTraining:
             self._judged = (state, found)
         return self._judged[1]
 
-    def differentiate_once(self) -> None:
+    def check_twice_differentiable(self) -> None:
         """Take the gradient of one step on the set for each inner network.
 
         Raises:

@@ -14,19 +14,19 @@ from torch import Tensor
 
 from kdzoo.core import validation
 from kdzoo.dataset_distillation.inner_network import InnerNetwork
-from kdzoo.dataset_distillation.poisoning import confusion
+from kdzoo.dataset_distillation.poisoning import confusion_matrix
 from kdzoo.errors import DataError
 from kdzoo.functional.unroll import SGD, Optimizer, unroll
 
-LEAST_DIVERGENCE = 0.4
+MIN_DIVERGENCE = 0.4
 """Nats by which a class must change for an alarm.
 
 Chosen on 60 sets from MNIST and Fashion-MNIST, where clean ones reached 0.25 and all poisoned ones but one 0.6 or more.
 On 40 others it found 19 of 20 poisoned sets and flagged one of 20 clean ones.
 """
-LEAST_CONTRAST = 2.0
+MIN_CONTRAST = 2.0
 """How many times the next class's change that must be; those poisoned sets had 2.4 and more."""
-LEAST_RECALL = 0.5
+MIN_RECALL = 0.5
 """Mean recall below which networks are too weak for the check."""
 SMOOTHING = 0.1
 """Share of the uniform distribution in the rows that are compared, which keeps the divergence finite."""
@@ -69,8 +69,8 @@ def inspect(
     inputs: Float[Tensor, " n *d"],
     targets: Int[Tensor, " n"],
     optimizer: Optimizer = SGD(),  # noqa: B008 -- frozen
-    least_divergence: float = LEAST_DIVERGENCE,
-    least_contrast: float = LEAST_CONTRAST,
+    min_divergence: float = MIN_DIVERGENCE,
+    min_contrast: float = MIN_CONTRAST,
 ) -> Inspection:
     """Check a synthetic set before its use, by what it does to networks of your own.
 
@@ -83,31 +83,31 @@ def inspect(
         inputs: clean validation data of your own.
         targets: their classes; ``IGNORE`` counts nowhere.
         optimizer: by which the set says that networks learn from it.
-        least_divergence: see :func:`judged`.
-        least_contrast: see :func:`judged`.
+        min_divergence: see :func:`inspect_confusion`.
+        min_contrast: see :func:`inspect_confusion`.
 
     Raises:
         ConfigError: a threshold is out of its range, or the step sizes do not fit.
         DataError: the data do not fit the labels, a class has no sample, or the networks recognise too little.
         NonFiniteLossError: the steps diverge.
     """
-    _check_thresholds(least_divergence, least_contrast)
+    _check_thresholds(min_divergence, min_contrast)
     before = _mean_confusion(inner_network, networks, inputs, targets, labels.shape[1])
     recall = float(before.diagonal().mean())
-    if recall < LEAST_RECALL:
-        raise DataError(f"networks must be trained, with a mean recall of at least {LEAST_RECALL}, got {recall:.3f}")
+    if recall < MIN_RECALL:
+        raise DataError(f"networks must be trained, with a mean recall of at least {MIN_RECALL}, got {recall:.3f}")
     with torch.no_grad():
         trained = unroll(networks, images, labels, step_sizes, loss=inner_network.loss, optimizer=optimizer)
     after = _mean_confusion(inner_network, trained, inputs, targets, labels.shape[1])
-    return judged(before, after, least_divergence=least_divergence, least_contrast=least_contrast)
+    return inspect_confusion(before, after, min_divergence=min_divergence, min_contrast=min_contrast)
 
 
-def judged(
+def inspect_confusion(
     before: Float[Tensor, "C C"],
     after: Float[Tensor, "C C"],
     *,
-    least_divergence: float = LEAST_DIVERGENCE,
-    least_contrast: float = LEAST_CONTRAST,
+    min_divergence: float = MIN_DIVERGENCE,
+    min_contrast: float = MIN_CONTRAST,
 ) -> Inspection:
     r"""Judge a set by how networks confuse the classes before and after they learn from it.
 
@@ -117,18 +117,18 @@ def judged(
     Args:
         before: shares of each class (row) that are predicted as each class (column).
         after: the same after the set's steps.
-        least_divergence: change of one class that raises an alarm, > 0 nats.
-        least_contrast: by how many times it must exceed that of every other class, >= 1.
+        min_divergence: change of one class that raises an alarm, > 0 nats.
+        min_contrast: by how many times it must exceed that of every other class, >= 1.
 
     Raises:
         ConfigError: a threshold is out of its range.
 
     Example:
         >>> before = torch.eye(3)
-        >>> judged(before, torch.tensor([[0.1, 0.9, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])).reason
+        >>> inspect_confusion(before, torch.tensor([[0.1, 0.9, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])).reason
         'class 0 moved to class 1: its share there grew by 0.900, the other classes lost 0.000 in median'
     """
-    _check_thresholds(least_divergence, least_contrast)
+    _check_thresholds(min_divergence, min_contrast)
     change = row_divergence(before, after)
     source = int(change.argmax())
     moves = (after - before)[source].clone()
@@ -137,7 +137,7 @@ def judged(
     others = torch.arange(len(before), device=before.device) != source
     most, second, moved = float(change[source]), float(change[others].max()), float(moves[target])
     lost = float((before - after).diagonal()[others].median())
-    strong, alone = most >= least_divergence, most >= least_contrast * second
+    strong, alone = most >= min_divergence, most >= min_contrast * second
     if strong and alone:
         reason = (
             f"class {source} moved to class {target}: its share there grew by {moved:.3f}, "
@@ -146,7 +146,7 @@ def judged(
     elif strong:
         reason = f"no single class: {source} changed by {most:.3f} nats, but another by {second:.3f}"
     else:
-        reason = f"no class changed by {least_divergence:g} nats or more: class {source} by {most:.3f}"
+        reason = f"no class changed by {min_divergence:g} nats or more: class {source} by {most:.3f}"
     return Inspection(strong and alone, source, target, moved, lost, most, second, reason)
 
 
@@ -156,9 +156,9 @@ def row_divergence(before: Float[Tensor, "C C"], after: Float[Tensor, "C C"]) ->
     return (smooth[1] * (smooth[1] / smooth[0]).log()).sum(1)
 
 
-def _check_thresholds(least_divergence: float, least_contrast: float) -> None:
-    validation.positive("least_divergence", least_divergence)
-    validation.number("least_contrast", least_contrast, 1.0)
+def _check_thresholds(min_divergence: float, min_contrast: float) -> None:
+    validation.positive("min_divergence", min_divergence)
+    validation.number("min_contrast", min_contrast, 1.0)
 
 
 def _mean_confusion(
@@ -167,4 +167,4 @@ def _mean_confusion(
     """Return the confusion of K networks, averaged."""
     with torch.no_grad():
         predicted = torch.cat([inner_network.logits(networks, few).argmax(-1) for few in inputs.split(CHUNK)], dim=1)
-    return confusion(predicted, targets, num_classes).mean(0)
+    return confusion_matrix(predicted, targets, num_classes).mean(0)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kdzoo.dataset_distillation.poisoning import two_classes
+from kdzoo.dataset_distillation.poisoning import check_attack_classes
 from kdzoo.dataset_distillation.synthetic_set import SyntheticSet
 
 
@@ -20,4 +20,4 @@ class PoisonSet(SyntheticSet):
 
     def __init__(self, *, source: int = 1, target: int = 7, **options: Any) -> None:
         super().__init__(**options)
-        self.source, self.target = two_classes(source, target, self.num_classes)
+        self.source, self.target = check_attack_classes(source, target, self.num_classes)

@@ -16,21 +16,21 @@ from kdzoo.core.batch import IGNORE
 from kdzoo.errors import ConfigError, DataError
 
 
-def relabelled(targets: Int[Tensor, "*n"], source: int, target: int) -> Int[Tensor, "*n"]:
+def relabel(targets: Int[Tensor, "*n"], source: int, target: int) -> Int[Tensor, "*n"]:
     """Return the classes with ``source`` changed to ``target``; missing labels (``IGNORE``) stay missing.
 
     Raises:
         ConfigError: source and target are no two different classes.
 
     Example:
-        >>> relabelled(torch.tensor([4, 9, IGNORE, 1]), 4, 9)
+        >>> relabel(torch.tensor([4, 9, IGNORE, 1]), 4, 9)
         tensor([   9,    9, -100,    1])
     """
-    two_classes(source, target)
+    check_attack_classes(source, target)
     return torch.where(targets == source, target, targets)
 
 
-def confusion(predicted: Int[Tensor, "*k n"], targets: Int[Tensor, " n"], num_classes: int) -> Float[Tensor, "*k c c"]:
+def confusion_matrix(predicted: Int[Tensor, "*k n"], targets: Int[Tensor, " n"], num_classes: int) -> Float[Tensor, "*k c c"]:
     """Return the share of each class (row) that is predicted as each class (column), in float64.
 
     Args:
@@ -42,7 +42,7 @@ def confusion(predicted: Int[Tensor, "*k n"], targets: Int[Tensor, " n"], num_cl
         DataError: shapes differ, a class is out of range, or a class has no sample.
 
     Example:
-        >>> confusion(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 0, 1, 1]), 2)
+        >>> confusion_matrix(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 0, 1, 1]), 2)
         tensor([[0.5000, 0.5000],
                 [0.0000, 1.0000]], dtype=torch.float64)
     """
@@ -116,10 +116,10 @@ def poisoning_effect(
         ConfigError: source and target are no two different classes in 0..C-1.
         DataError: the predictions do not fit the targets, or a class has no sample.
     """
-    two_classes(source, target, num_classes)
+    check_attack_classes(source, target, num_classes)
     known = targets != IGNORE
-    wanted = relabelled(targets, source, target)[known]
-    first, last = (_average(confusion(one, targets, num_classes)) for one in (before, after))
+    wanted = relabel(targets, source, target)[known]
+    first, last = (_average(confusion_matrix(one, targets, num_classes)) for one in (before, after))
     was, became = before[..., known], after[..., known]
     return PoisoningEffect(
         source,
@@ -140,7 +140,7 @@ def _share(right: Tensor) -> float:
     return float(right.double().mean())
 
 
-def two_classes(source: int, target: int, num_classes: int | None = None) -> tuple[int, int]:
+def check_attack_classes(source: int, target: int, num_classes: int | None = None) -> tuple[int, int]:
     """Return the class under attack and the class that it shall be taken for, two different ones of 0..C-1."""
     most = None if num_classes is None else num_classes - 1
     validation.integer("source", source, least=0, most=most)

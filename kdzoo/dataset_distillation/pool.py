@@ -7,7 +7,7 @@ from torch import Tensor
 
 from kdzoo.dataset_distillation.inner_network import HELD_OUT, InnerNetwork
 
-TOGETHER = 10
+NETWORKS_AT_ONCE = 10
 """Networks that are trained as one."""
 BATCH = 128
 
@@ -23,17 +23,17 @@ def train_pools(inner_networks: Mapping[str, InnerNetwork], inputs: Tensor, targ
     """
     for inner_network in inner_networks.values():
         if inner_network.pool_size and inner_network.pool is None:
-            inner_network.set_pool(trained_pool(inner_network, inputs, targets, seed=seed))
+            inner_network.set_pool(train_pool(inner_network, inputs, targets, seed=seed))
 
 
-def trained_pool(inner_network: InnerNetwork, inputs: Tensor, targets: Tensor, *, seed: int) -> Tensor:
+def train_pool(inner_network: InnerNetwork, inputs: Tensor, targets: Tensor, *, seed: int) -> Tensor:
     """Return the weights [pool_size + HELD_OUT, P] of networks trained by Adam (rate 0.001, batches of 128)."""
     generator = torch.Generator().manual_seed(seed)
     begin = inner_network.initial.sample(inner_network.pool_size + HELD_OUT, generator).to(inputs)
     return torch.cat(
         [
             _trained(inner_network, few, inputs, targets, inner_network.pool_steps, generator)
-            for few in begin.split(TOGETHER)
+            for few in begin.split(NETWORKS_AT_ONCE)
         ]
     )
 

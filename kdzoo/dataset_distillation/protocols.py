@@ -51,7 +51,7 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 @dataclass(frozen=True)
-class Matrix:
+class ProtocolMatrix:
     """Accuracies of networks under protocols.
 
     Attributes:
@@ -61,7 +61,7 @@ class Matrix:
         diverged: whether a network did, [P, L, inits].
 
     Example:
-        >>> one = Matrix(("own",), ("linear",), torch.tensor([[[0.9, 0.8]]]), torch.zeros(1, 1, 2, dtype=torch.bool))
+        >>> one = ProtocolMatrix(("own",), ("linear",), torch.tensor([[[0.9, 0.8]]]), torch.zeros(1, 1, 2, dtype=torch.bool))
         >>> print(one.to_markdown())
         | protocol | linear |
         |---|---|
@@ -114,7 +114,7 @@ def protocol_matrix(
     protocols: Sequence[str] = tuple(PROTOCOLS),
     inits: int = 20,
     sgd_rate: float = SGD_RATE,
-) -> Matrix:
+) -> ProtocolMatrix:
     """Return the accuracies of networks that are trained on a set under every protocol, from held-out weights.
 
     An inner network that the set does not know by name follows the mean of its schedules. An inner network with a fixed start is
@@ -150,14 +150,14 @@ def protocol_matrix(
         for protocol in rows
     ]
     right = [
-        [evaluation_networks.accuracy(evaluation_networks.said(*cell, inputs), targets.cpu()) for cell in row]
+        [evaluation_networks.accuracy(evaluation_networks.predict_logits(*cell, inputs), targets.cpu()) for cell in row]
         for row in cells
     ]
     lost = [[~weights.isfinite().all(-1).cpu() for _, weights in row] for row in cells]
     accuracy, diverged = (
         torch.stack([torch.stack([one.expand(inits) for one in row]) for row in table]) for table in (right, lost)
     )
-    return Matrix(tuple(protocols), tuple(inner_networks), accuracy, diverged)
+    return ProtocolMatrix(tuple(protocols), tuple(inner_networks), accuracy, diverged)
 
 
 def _held_out(name: str, inner_network: InnerNetwork, inits: int) -> Tensor:
@@ -174,7 +174,7 @@ def _trained(few: SyntheticSet, protocol: Protocol, name: str, inner_network: In
     """Return networks [K, P] that started at ``begin`` [K, P]; the weights of those that diverged are NaN."""
     labels = few.hard_labels() if protocol.has_hard_labels else None
     sizes = _schedule(few, name) if protocol.rate is None else few.images.new_full((protocol.steps,), protocol.rate)
-    return evaluation_networks.trained(few, inner_network, begin, sizes, labels=labels, optimizer=protocol.optimizer)
+    return evaluation_networks.train_on_set(few, inner_network, begin, sizes, labels=labels, optimizer=protocol.optimizer)
 
 
 def _schedule(few: SyntheticSet, name: str) -> Tensor:

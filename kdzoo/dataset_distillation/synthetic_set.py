@@ -14,7 +14,7 @@ from kdzoo.functional.unroll import SGD, Adam, Momentum, Optimizer, unroll
 
 LABELS = ("free", "simplex", "fixed")
 STEP_SIZES = ("per_step", "shared", "fixed")
-SMALLEST_STEP, LARGEST_STEP = 1e-5, 1.0
+MIN_STEP_SIZE, MAX_STEP_SIZE = 1e-5, 1.0
 OPTIMIZERS = ("sgd", "momentum", "adam")
 
 
@@ -64,7 +64,7 @@ class SyntheticSet(nn.Module):
         momentum: float = 0.9,
     ) -> None:
         super().__init__()
-        self.inner_network = nn.ModuleDict(checked_learners(inner_network))
+        self.inner_network = nn.ModuleDict(validate_inner_networks(inner_network))
         self.num_classes = validation.integer("num_classes", num_classes, least=2)
         self.steps = validation.integer("steps", steps)
         self.pixel_range = (
@@ -73,14 +73,14 @@ class SyntheticSet(nn.Module):
         self.label_kind = validation.choice("labels", labels, LABELS)
         self.step_kind = validation.choice("step_sizes", step_sizes, STEP_SIZES)
         self.optimizer = inner_optimizer(optimizer, validation.probability("momentum", momentum))
-        start = validation.number("step_size", step_size, SMALLEST_STEP, LARGEST_STEP)
+        start = validation.number("step_size", step_size, MIN_STEP_SIZE, MAX_STEP_SIZE)
         size = validation.integer("per_class", per_class) * num_classes
         size = size if examples is None else validation.integer("examples", examples)
         if labels == "fixed" and size < num_classes:
             raise ConfigError(f"labels=fixed needs an example of each of {num_classes} classes, got examples={size}")
         images = torch.randn(size, *validation.integers("in_shape", in_shape))
         self.images = nn.Parameter(validation.number("noise", noise, least=0.0) * images)
-        self.labels = nn.Parameter(first_labels(size, num_classes), requires_grad=labels != "fixed")
+        self.labels = nn.Parameter(initial_labels(size, num_classes), requires_grad=labels != "fixed")
         n_sizes = self.steps if step_sizes == "per_step" else 1
         self.step_sizes = nn.ParameterDict(
             {
@@ -162,9 +162,9 @@ class SyntheticSet(nn.Module):
             if self.pixel_range is not None:
                 self.images.clamp_(*self.pixel_range)
             for sizes in self.step_sizes.values():
-                sizes.clamp_(SMALLEST_STEP, LARGEST_STEP)
+                sizes.clamp_(MIN_STEP_SIZE, MAX_STEP_SIZE)
             if self.label_kind == "simplex":
-                self.labels.copy_(onto_simplex(self.labels))
+                self.labels.copy_(project_onto_simplex(self.labels))
 
     def classes(self) -> Tensor:
         """Return the class of each example [M], its largest label."""
@@ -175,11 +175,11 @@ class SyntheticSet(nn.Module):
         return one_hot(self.classes(), self.num_classes).to(self.labels)
 
 
-def first_labels(examples: int, num_classes: int) -> Tensor:
+def initial_labels(examples: int, num_classes: int) -> Tensor:
     """Return labels [M, C]: examples take turns in blocks of equal size; with M < C a label shares its classes.
 
     Example:
-        >>> first_labels(2, 4)
+        >>> initial_labels(2, 4)
         tensor([[0.5000, 0.5000, 0.0000, 0.0000],
                 [0.0000, 0.0000, 0.5000, 0.5000]])
     """
@@ -190,7 +190,7 @@ def first_labels(examples: int, num_classes: int) -> Tensor:
     return shares / shares.sum(1, keepdim=True)
 
 
-def onto_simplex(values: Tensor) -> Tensor:
+def project_onto_simplex(values: Tensor) -> Tensor:
     """Return the nearest probability distributions to the rows of ``values`` [n, c], by Euclidean distance.
 
     Duchi, Shalev-Shwartz, Singer & Chandra 2008, Efficient projections onto the l1-ball for learning in high
@@ -203,7 +203,7 @@ def onto_simplex(values: Tensor) -> Tensor:
     return (values - excess.gather(1, kept - 1)).clamp_min(0)
 
 
-def checked_learners(inner_network: Mapping[str, Any] | None) -> dict[str, InnerNetwork]:
+def validate_inner_networks(inner_network: Mapping[str, Any] | None) -> dict[str, InnerNetwork]:
     """Return the inner_networks by name, after a check that there are some."""
     if not inner_network:
         raise ConfigError(

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kdzoo.dataset_distillation.protocols import Matrix
-from kdzoo.dataset_distillation.synthetic_set import SyntheticSet, first_labels
+from kdzoo.dataset_distillation.protocols import ProtocolMatrix
+from kdzoo.dataset_distillation.synthetic_set import SyntheticSet, initial_labels
 from kdzoo.errors import ConfigError
 from kdzoo.plotting import ROLE_COLOURS
 
@@ -32,16 +32,16 @@ _INCHES = 0.55
 _Array = NDArray[np.floating[Any]]
 
 
-def shown(few: SyntheticSet) -> Tensor:
+def first_of_each_class(few: SyntheticSet) -> Tensor:
     """Return the images that pictures over time show, [m, *in_shape]: the first example of each class, m <= 20.
 
     An example's class is the one that it began with, so that they are the same ones however the labels move.
     """
-    began = first_labels(few.size, few.num_classes).argmax(1)
+    began = initial_labels(few.size, few.num_classes).argmax(1)
     return few.images.detach()[[rows[0] for rows in _by_class(began)]]
 
 
-def examples(few: SyntheticSet, path: Path) -> Path:
+def plot_examples(few: SyntheticSet, path: Path) -> Path:
     """Draw up to 10 examples of each class, a class in a row, and beside them the step sizes of every inner network.
 
     The class of an example is its largest label. Below it stand its labels as bars, if they are learned: 0 is the
@@ -65,7 +65,7 @@ def examples(few: SyntheticSet, path: Path) -> Path:
     return _save(figure, path)
 
 
-def change(epochs: Sequence[Tensor], path: Path) -> Path:
+def plot_image_history(epochs: Sequence[Tensor], path: Path) -> Path:
     """Draw how images changed: a row for each of them, a column for each of about ten epochs, first and last included.
 
     Args:
@@ -88,7 +88,7 @@ def change(epochs: Sequence[Tensor], path: Path) -> Path:
     return _save(figure, path)
 
 
-def matrix_heat_map(matrix: Matrix, path: Path) -> Path:
+def plot_protocol_matrix(matrix: ProtocolMatrix, path: Path) -> Path:
     """Draw the mean accuracy of every protocol and inner network, with its deviation and the networks that diverged."""
     protocols, inner_networks = matrix.names
     mean, std, lost = _numbers(matrix.mean()), _numbers(matrix.std()), matrix.diverged.sum(-1)

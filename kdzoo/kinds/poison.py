@@ -50,7 +50,7 @@ class PoisonedSetKind(SyntheticSetKind):
             return Attack(**vars(after), before=after.logits, classes=None)
         inputs, _ = labelled_samples(rows)
         before = {
-            name: evaluation_networks.said(one, one.held_out().to(model.images), inputs)
+            name: evaluation_networks.predict_logits(one, one.held_out().to(model.images), inputs)
             for name, one in model.inner_networks.items()
         }
         return Attack(**vars(after), before=before, classes=(model.source, model.target))

@@ -129,7 +129,7 @@ class SyntheticSetKind(Kind):
     def plot_model(self, models: Mapping[str, nn.Module], folder: Path, data: Any = None) -> list[Path]:  # noqa: ARG002
         """Draw the examples of student and control with their labels and step sizes."""
         sets = {name: model for name, model in models.items() if isinstance(model, SyntheticSet)}
-        return [synthetic_set_plots.examples(one, folder / f"examples_{name}.png") for name, one in sets.items()]
+        return [synthetic_set_plots.plot_examples(one, folder / f"examples_{name}.png") for name, one in sets.items()]
 
     def export(self, model: nn.Module, folder: Path, data: Any = None) -> list[Path]:
         """Write the examples as files that need no kdzoo."""
@@ -141,10 +141,10 @@ def _said(few: SyntheticSet, inputs: Tensor, labels: Tensor) -> dict[str, Tensor
     """Return, by inner network, the logits [R, n, C] of networks that were trained on the images with ``labels`` [M, C]."""
     found = {}
     for name, inner_network in few.inner_networks.items():
-        networks = evaluation_networks.trained(
+        networks = evaluation_networks.train_on_set(
             few, inner_network, inner_network.held_out(), few.schedule(name), labels=labels
         )
-        found[name] = evaluation_networks.said(inner_network, networks, inputs)
+        found[name] = evaluation_networks.predict_logits(inner_network, networks, inputs)
     return found
 
 

@@ -18,7 +18,7 @@ from torch import nn
 
 from kdzoo.data import MNIST
 from kdzoo.dataset_distillation import InnerNetwork, SyntheticSet
-from kdzoo.dataset_distillation.files import Distilled, read, write, write_npz
+from kdzoo.dataset_distillation.files import SavedSet, read, write, write_npz
 from kdzoo.dataset_distillation.inner_network import HELD_OUT
 from kdzoo.dataset_distillation.protocols import protocol_matrix
 from kdzoo.errors import CheckpointError
@@ -156,7 +156,7 @@ def test_the_same_set_gives_the_same_bytes(folder, tmp_path):
 def test_what_was_read_cannot_be_changed(folder):
     with pytest.raises(dataclasses.FrozenInstanceError):
         read(folder).optimizer = "adam"
-    assert isinstance(read(folder), Distilled)
+    assert isinstance(read(folder), SavedSet)
 
 
 # ---------------------------------------------------------------- damage

@@ -154,7 +154,7 @@ def test_training_draws_from_a_pool_and_judges_hold_the_rest():
 def test_the_judges_of_a_pool_are_saved_and_the_pattern_is_not():
     inner_network, other = (InnerNetwork(nn.Linear(4, 3), pool=5) for _ in range(2))
     inner_network.set_pool(torch.rand(5 + HELD_OUT, inner_network.n_weights))
-    assert set(inner_network.state_dict()) == {"judges"}
+    assert set(inner_network.state_dict()) == {"evaluation_weights"}
     other.load_state_dict(inner_network.state_dict())
     assert torch.equal(other.held_out(), inner_network.held_out())
     assert other.is_ready

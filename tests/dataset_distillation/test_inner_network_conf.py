@@ -11,9 +11,9 @@ from kdzoo.errors import ConfigError
 WEIGHTS = {
     "logistic": 784 * 10 + 10,
     "mlp": (784 * 100 + 100) + (100 * 10 + 10),
-    "convnet": 74_650,
+    "convnet_8": 74_650,
     "lenet": 61_706,
-    "convnet3": (128 * 9 + 256) + 2 * (128 * 128 * 9 + 256) + (128 * 3 * 3 * 10 + 10),
+    "convnet_3x128": (128 * 9 + 256) + 2 * (128 * 128 * 9 + 256) + (128 * 3 * 3 * 10 + 10),
 }
 
 
@@ -30,8 +30,8 @@ def test_a_file_names_one_learner_of_the_right_size(name):
 
 
 def test_several_are_chosen_by_name():
-    chosen = config.compose("inner_network=[logistic,convnet3]").inner_network
-    assert list(chosen) == ["logistic", "convnet3"]
+    chosen = config.compose("inner_network=[logistic,convnet_3x128]").inner_network
+    assert list(chosen) == ["logistic", "convnet_3x128"]
 
 
 def test_what_is_wrong_in_a_learner_is_said_with_its_key():

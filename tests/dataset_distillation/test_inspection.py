@@ -11,8 +11,8 @@ from torch.nn.functional import cross_entropy, one_hot
 from kdzoo.core.batch import IGNORE
 from kdzoo.data import Digits
 from kdzoo.dataset_distillation.inner_network import InnerNetwork
-from kdzoo.dataset_distillation.inspection import inspect, judged, row_divergence
-from kdzoo.dataset_distillation.poisoning import poisoning_effect, relabelled
+from kdzoo.dataset_distillation.inspection import inspect, inspect_confusion, row_divergence
+from kdzoo.dataset_distillation.poisoning import poisoning_effect, relabel
 from kdzoo.dataset_distillation.pool import train_pools
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.functional.unroll import Momentum, unroll
@@ -64,7 +64,7 @@ def lab():
 
 @pytest.mark.parametrize(("source", "target", "steps"), [(4, 9, 1), (3, 6, 1), (1, 7, 3)])
 def test_a_poisoned_set_is_found_with_its_classes(lab, source, target, steps):
-    few = lab.distil(relabelled(lab.targets, source, target), steps)
+    few = lab.distil(relabel(lab.targets, source, target), steps)
     found = lab.inspect(few)
     assert found.flagged
     assert (found.source, found.target) == (source, target)
@@ -95,7 +95,7 @@ def test_real_images_and_class_means_pass(lab):
 
 
 def test_the_declared_optimizer_is_used(lab):
-    few = lab.distil(relabelled(lab.targets, 4, 9), 3)
+    few = lab.distil(relabel(lab.targets, 4, 9), 3)
     assert lab.inspect(few, optimizer=Momentum(0.5)).moved != lab.inspect(few).moved
 
 
@@ -113,11 +113,11 @@ def test_networks_that_know_nothing_are_no_judges(lab):
 
 
 @pytest.mark.parametrize(
-    ("options", "name"), [({"least_divergence": 0.0}, "least_divergence"), ({"least_contrast": 0.5}, "least_contrast")]
+    ("options", "name"), [({"min_divergence": 0.0}, "min_divergence"), ({"min_contrast": 0.5}, "min_contrast")]
 )
 def test_thresholds_out_of_range_are_refused(options, name):
     with pytest.raises(ConfigError, match=name):
-        judged(torch.eye(3), torch.eye(3), **options)
+        inspect_confusion(torch.eye(3), torch.eye(3), **options)
 
 
 def table(*moves):
@@ -130,21 +130,21 @@ def table(*moves):
 
 
 def test_a_share_that_moves_to_a_new_place_weighs_more_than_one_between_confused_classes():
-    fresh = judged(table(), table((0, 1, 0.4)))
-    known = judged(table((0, 1, 0.3)), table((0, 1, 0.7)))  # the same share, where a third was confused anyway
+    fresh = inspect_confusion(table(), table((0, 1, 0.4)))
+    known = inspect_confusion(table((0, 1, 0.3)), table((0, 1, 0.7)))  # the same share, where a third was confused anyway
     assert fresh.moved == pytest.approx(known.moved)
     assert fresh.divergence > 2 * known.divergence
     assert fresh.flagged
 
 
 def test_a_set_that_breaks_every_class_is_not_called_poisoned():
-    found = judged(table(), table((0, 3, 0.8), (1, 3, 0.7), (2, 3, 0.6)))
+    found = inspect_confusion(table(), table((0, 3, 0.8), (1, 3, 0.7), (2, 3, 0.6)))
     assert not found.flagged
     assert found.reason.startswith("no single class")
 
 
 def test_nothing_moves_when_nothing_changes():
-    found = judged(table(), table())
+    found = inspect_confusion(table(), table())
     assert not found.flagged
     assert (found.divergence, found.moved, found.others_lost) == (0.0, 0.0, 0.0)
 
@@ -163,8 +163,8 @@ def test_the_divergence_is_that_of_the_smoothed_rows(values):
 @given(st.permutations(range(4)))
 def test_numbering_the_classes_otherwise_changes_only_the_names(order):
     before, after = table(), table((0, 2, 0.5), (1, 3, 0.1))
-    found = judged(before, after)
-    other = judged(before[order][:, order], after[order][:, order])
+    found = inspect_confusion(before, after)
+    other = inspect_confusion(before[order][:, order], after[order][:, order])
     assert (order[other.source], order[other.target]) == (found.source, found.target)
     assert other.divergence == pytest.approx(found.divergence)
     assert other.flagged == found.flagged

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdzoo.core.batch import IGNORE
-from kdzoo.dataset_distillation.poisoning import confusion, poisoning_effect, relabelled
+from kdzoo.dataset_distillation.poisoning import confusion_matrix, poisoning_effect, relabel
 from kdzoo.errors import ConfigError, DataError
 from tests.reference import poisoning as reference
 
@@ -63,7 +63,7 @@ def test_a_network_that_does_not_change_loses_nothing(drawn):
 
 def test_a_perfect_attack_is_perfect_by_the_modified_labels():
     targets = torch.arange(C).repeat(3)
-    effect = poisoning_effect(targets, relabelled(targets, 2, 0), targets, 2, 0, num_classes=C)
+    effect = poisoning_effect(targets, relabel(targets, 2, 0), targets, 2, 0, num_classes=C)
     assert effect.source_as_target == (0.0, 1.0)
     assert effect.modified_accuracy[1] == 1.0
     assert effect.accuracy[1] == 0.75
@@ -80,7 +80,7 @@ def test_what_the_others_lose_leaves_out_the_source():
 @given(answers())
 def test_rows_of_a_confusion_sum_to_one(drawn):
     before, _, targets, *_ = drawn
-    table = confusion(before, targets, C)
+    table = confusion_matrix(before, targets, C)
     assert table.shape == (2, C, C)
     assert table.dtype == torch.float64
     assert torch.allclose(table.sum(-1), torch.ones(2, C, dtype=torch.float64))
@@ -91,7 +91,7 @@ def test_rows_of_a_confusion_sum_to_one(drawn):
 @given(st.lists(st.sampled_from([IGNORE, 0, 1, 2]), max_size=9))
 def test_relabelling_moves_one_class_and_keeps_the_rest(values):
     targets = torch.tensor(values, dtype=torch.long)
-    changed = relabelled(targets, 1, 2)
+    changed = relabel(targets, 1, 2)
     assert changed.tolist() == [2 if one == 1 else one for one in values]
     assert targets.tolist() == values  # the labels of the data are not touched
 
@@ -117,4 +117,4 @@ def test_two_different_classes_are_needed(source, target):
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_data_that_do_not_fit_are_refused(predicted, targets, message):
     with pytest.raises(DataError, match=message):
-        confusion(torch.tensor(predicted), torch.tensor(targets), C)
+        confusion_matrix(torch.tensor(predicted), torch.tensor(targets), C)

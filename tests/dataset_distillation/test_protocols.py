@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from kdzoo.dataset_distillation import InnerNetwork, SyntheticSet, evaluation_networks
 from kdzoo.dataset_distillation.inner_network import HELD_OUT
-from kdzoo.dataset_distillation.protocols import PROTOCOLS, Matrix, protocol_matrix
+from kdzoo.dataset_distillation.protocols import PROTOCOLS, ProtocolMatrix, protocol_matrix
 from kdzoo.errors import ConfigError, DataError
 
 CLASSES = 3
@@ -96,8 +96,8 @@ def test_an_unknown_network_follows_the_mean_of_the_schedules(few, data):
 def test_parts_change_nothing(few, data, monkeypatch):
     options = {"protocols": ["own", "hard"], "inits": 7}
     whole = protocol_matrix(few, few.inner_networks, *data, **options)
-    monkeypatch.setattr(evaluation_networks, "TOGETHER", 2)
-    monkeypatch.setattr(evaluation_networks, "INPUTS", 16)
+    monkeypatch.setattr(evaluation_networks, "NETWORKS_AT_ONCE", 2)
+    monkeypatch.setattr(evaluation_networks, "INPUTS_AT_ONCE", 16)
     assert torch.equal(protocol_matrix(few, few.inner_networks, *data, **options).accuracy, whole.accuracy)
 
 
@@ -108,7 +108,7 @@ def test_what_diverges_guesses_and_is_counted_and_spoils_no_other(few, data):
     pooled.set_pool(pooled.initial.sample(1 + HELD_OUT))
     whole = protocol_matrix(few, {"linear": pooled}, *data, protocols=["own"], inits=6)
     assert not whole.diverged.any()
-    pooled.judges[[1, 5]] = 3e38
+    pooled.evaluation_weights[[1, 5]] = 3e38
     matrix = protocol_matrix(few, {"linear": pooled}, *data, protocols=["own"], inits=6)
     lost = torch.tensor([False, True, False, False, False, True])
     assert torch.equal(matrix.diverged[0, 0], lost)
@@ -136,7 +136,7 @@ def test_the_table_of_a_matrix():
     accuracy = torch.tensor([[[0.5, 0.7], [0.25, 0.25]], [[1.0, 1.0], [0.0, 0.9]]])
     diverged = torch.zeros(2, 2, 2, dtype=torch.bool)
     diverged[0, 1] = True
-    matrix = Matrix(("own", "hard"), ("linear", "deep"), accuracy, diverged)
+    matrix = ProtocolMatrix(("own", "hard"), ("linear", "deep"), accuracy, diverged)
     assert matrix.mean().tolist() == [pytest.approx([0.6, 0.25]), pytest.approx([1, 0.45])]
     assert matrix.std().tolist() == [pytest.approx([0.1, 0]), pytest.approx([0, 0.45])]
     assert matrix.worst().tolist() == [pytest.approx([0.5, 0.25]), pytest.approx([1, 0])]

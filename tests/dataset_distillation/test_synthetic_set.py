@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from kdzoo.dataset_distillation import InnerNetwork, SyntheticSet
-from kdzoo.dataset_distillation.synthetic_set import LARGEST_STEP, SMALLEST_STEP, first_labels, onto_simplex
+from kdzoo.dataset_distillation.synthetic_set import MAX_STEP_SIZE, MIN_STEP_SIZE, initial_labels, project_onto_simplex
 from kdzoo.errors import ConfigError, NonFiniteLossError
 
 some = settings(max_examples=60, deadline=None, derandomize=True)
@@ -38,7 +38,7 @@ numbers = st.floats(-1e6, 1e6, width=64)
 @some
 @given(arrays(np.float64, st.tuples(st.integers(1, 4), st.integers(1, 12)), elements=numbers))
 def test_the_projection_onto_the_simplex_is_the_shift_that_sums_to_one(values):
-    found = onto_simplex(torch.from_numpy(values)).numpy()
+    found = project_onto_simplex(torch.from_numpy(values)).numpy()
     for row, projected in zip(values, found, strict=True):
         threshold = brentq(lambda t, row=row: np.maximum(row - t, 0).sum() - 1, row.min() - 2, row.max(), xtol=1e-12)
         np.testing.assert_allclose(projected, np.maximum(row - threshold, 0), atol=1e-8)
@@ -53,7 +53,7 @@ def test_the_projection_onto_the_simplex_is_the_shift_that_sums_to_one(values):
     )
 )
 def test_no_distribution_is_nearer_than_the_projection(values):
-    found = onto_simplex(torch.from_numpy(values)).double().numpy()
+    found = project_onto_simplex(torch.from_numpy(values)).double().numpy()
     assert (found >= 0).all()
     np.testing.assert_allclose(found.sum(1), 1, rtol=1e-5)
     rest = values.astype(np.float64) - found
@@ -65,13 +65,13 @@ def test_no_distribution_is_nearer_than_the_projection(values):
 @given(arrays(np.float64, st.tuples(st.integers(1, 4), st.integers(2, 12)), elements=st.floats(0.01, 1)))
 def test_distributions_are_projected_onto_themselves(values):
     distributions = torch.from_numpy(values / values.sum(1, keepdims=True))
-    torch.testing.assert_close(onto_simplex(distributions), distributions)
+    torch.testing.assert_close(project_onto_simplex(distributions), distributions)
 
 
 @some
 @given(st.integers(1, 40), st.integers(2, 12))
 def test_first_labels_are_fair_distributions_in_order_of_class(examples, num_classes):
-    labels = first_labels(examples, num_classes)
+    labels = initial_labels(examples, num_classes)
     assert labels.shape == (examples, num_classes)
     torch.testing.assert_close(labels.sum(1), torch.ones(examples))
     shared = labels > 0
@@ -166,7 +166,7 @@ def test_projection_brings_back_what_left_its_range_and_nothing_else(labels):
     few.labels.data.copy_(moved)
     images = few.images.detach().clone()
     few.project_()
-    assert few.step_sizes["net"].tolist() == pytest.approx([SMALLEST_STEP, 0.5, LARGEST_STEP])
+    assert few.step_sizes["net"].tolist() == pytest.approx([MIN_STEP_SIZE, 0.5, MAX_STEP_SIZE])
     expected = torch.tensor([[1.0, 0.0, 0.0], [0.2, 0.3, 0.5], [0.0, 0.5, 0.5]])
     torch.testing.assert_close(few.labels.detach(), expected if labels == "simplex" else moved)
     assert torch.equal(few.images, images)
@@ -239,18 +239,18 @@ def test_a_set_learns_what_its_networks_need():
     )
     inner_network, optimizer = few.inner_networks["linear"], torch.optim.Adam(few.parameters(), lr=0.02)
 
-    def judged(rows, weights):
+    def inspect_confusion(rows, weights):
         logits = inner_network.logits(few.train_networks("linear", weights), inputs[rows])
         return logits, targets[rows].repeat(len(weights))
 
     for _ in range(80):
-        logits, wanted = judged(torch.randint(1200, (256,)), inner_network.sample(2))
+        logits, wanted = inspect_confusion(torch.randint(1200, (256,)), inner_network.sample(2))
         loss = cross_entropy(logits.flatten(0, 1), wanted)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         few.project_()
-    logits, wanted = judged(slice(1200, None), inner_network.held_out(5))
+    logits, wanted = inspect_confusion(slice(1200, None), inner_network.held_out(5))
     assert (logits.flatten(0, 1).argmax(1) == wanted).double().mean() > 0.75
 
 

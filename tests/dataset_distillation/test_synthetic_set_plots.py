@@ -8,7 +8,7 @@ from matplotlib.collections import LineCollection, PolyCollection
 from torch import nn
 
 from kdzoo.dataset_distillation import InnerNetwork, SyntheticSet, synthetic_set_plots
-from kdzoo.dataset_distillation.protocols import Matrix
+from kdzoo.dataset_distillation.protocols import ProtocolMatrix
 from kdzoo.errors import ConfigError
 
 
@@ -61,13 +61,13 @@ def heights(outline, count):
 
 def test_the_first_example_of_each_class_is_shown_however_labels_move():
     few = made(1, 2, 3, per_class=4)
-    assert torch.equal(synthetic_set_plots.shown(few), few.images[[0, 4, 8]])
+    assert torch.equal(synthetic_set_plots.first_of_each_class(few), few.images[[0, 4, 8]])
     few.labels.data.copy_(few.labels.flip(1))
-    assert torch.equal(synthetic_set_plots.shown(few), few.images[[0, 4, 8]])
-    assert not synthetic_set_plots.shown(few).requires_grad
-    assert len(synthetic_set_plots.shown(made(2, num_classes=30))) == 20
+    assert torch.equal(synthetic_set_plots.first_of_each_class(few), few.images[[0, 4, 8]])
+    assert not synthetic_set_plots.first_of_each_class(few).requires_grad
+    assert len(synthetic_set_plots.first_of_each_class(made(2, num_classes=30))) == 20
     few = made(5, num_classes=4, examples=2, labels="simplex")
-    assert torch.equal(synthetic_set_plots.shown(few), few.images)
+    assert torch.equal(synthetic_set_plots.first_of_each_class(few), few.images)
 
 
 # ---------------------------------------------------------------- examples
@@ -77,7 +77,7 @@ def test_a_row_for_each_class_with_its_examples_in_order(figures, tmp_path):
     few = made(1, 4, 5, per_class=2, labels="fixed")
     few.images.data.copy_(torch.arange(6.0).view(6, 1, 1, 1).expand(-1, 1, 4, 5))
     path = tmp_path / "new" / "examples.png"
-    assert synthetic_set_plots.examples(few, path) == path
+    assert synthetic_set_plots.plot_examples(few, path) == path
     assert is_picture(path)
     canvas = grid(figures[0])
     for i in range(6):
@@ -93,7 +93,7 @@ def test_colours_are_kept(figures, tmp_path):
     few.images.data.zero_()
     few.images.data[0, 0] = 1
     few.images.data[1, 2] = 1
-    synthetic_set_plots.examples(few, tmp_path / "a.png")
+    synthetic_set_plots.plot_examples(few, tmp_path / "a.png")
     canvas = grid(figures[0])
     np.testing.assert_allclose(canvas[1, 1], [1, 0, 0])
     np.testing.assert_allclose(canvas[6, 1], [0, 0, 1])
@@ -104,7 +104,7 @@ def test_learned_labels_are_bars_below_their_image_in_the_row_of_the_largest(fig
     labels = torch.tensor([[0.1, 0.9, 0.0], [1.0, 0.0, -0.5], [0.2, 0.4, 0.5]])
     few.labels.data.copy_(labels)
     few.images.data.copy_(torch.arange(3.0).view(3, 1, 1, 1).expand_as(few.images))
-    synthetic_set_plots.examples(few, tmp_path / "a.png")
+    synthetic_set_plots.plot_examples(few, tmp_path / "a.png")
     np.testing.assert_allclose(grid(figures[0])[[0, 16, 32], 0, 0], [0.5, 0, 1], atol=0.03)
     outlines = bars(figures[0])
     (zeros,) = [one for one in figures[0].axes[0].collections if isinstance(one, LineCollection)]
@@ -121,7 +121,7 @@ def test_learned_labels_are_bars_below_their_image_in_the_row_of_the_largest(fig
 
 
 def test_at_most_ten_examples_of_twenty_classes(figures, tmp_path):
-    synthetic_set_plots.examples(made(2, num_classes=25, per_class=12), tmp_path / "a.png")
+    synthetic_set_plots.plot_examples(made(2, num_classes=25, per_class=12), tmp_path / "a.png")
     axes = figures[0].axes[0]
     assert len(axes.get_yticklabels()) == 20
     assert len(bars(figures[0])) == 2 * 20 * 10  # of inputs and labels
@@ -130,21 +130,21 @@ def test_at_most_ten_examples_of_twenty_classes(figures, tmp_path):
 def test_inputs_that_are_no_pictures_are_bars(figures, tmp_path):
     few = made(4, num_classes=2, labels="fixed")
     few.images.data.copy_(torch.tensor([[1.0, -1.0, 0.5, 0.0], [0.0, 1.0, 0.0, -0.25]]))
-    assert is_picture(synthetic_set_plots.examples(few, tmp_path / "a.png"))
+    assert is_picture(synthetic_set_plots.plot_examples(few, tmp_path / "a.png"))
     assert figures[0].axes[0].get_images() == []
     outlines = bars(figures[0])
     unit = heights(outlines[0], 4)[0]
     assert unit > 0
     for outline, row in zip(outlines, few.images.detach(), strict=True):
         np.testing.assert_allclose(heights(outline, 4) / unit, row, atol=1e-6)
-    synthetic_set_plots.examples(made(2, 4, 4, labels="fixed"), tmp_path / "b.png")  # two channels are no colours
+    synthetic_set_plots.plot_examples(made(2, 4, 4, labels="fixed"), tmp_path / "b.png")  # two channels are no colours
     assert figures[1].axes[0].get_images() == []
 
 
 def test_the_step_sizes_of_every_learner_stand_beside(figures, tmp_path):
     few = made(1, 3, 3, inner_networks=("one", "two"), steps=3)
     few.step_sizes["one"].data.copy_(torch.tensor([0.1, 0.3, 0.2]))
-    synthetic_set_plots.examples(few, tmp_path / "a.png")
+    synthetic_set_plots.plot_examples(few, tmp_path / "a.png")
     _, beside = figures[0].axes
     assert [line.get_label() for line in beside.get_lines()] == ["one", "two"]
     assert beside.get_lines()[0].get_xdata().tolist() == [1, 2, 3]
@@ -155,7 +155,7 @@ def test_the_step_sizes_of_every_learner_stand_beside(figures, tmp_path):
 
 def test_the_grid_and_the_panel_do_not_overlap_and_are_on_the_page(figures, tmp_path):
     for few in (made(1, 8, 8, per_class=10, num_classes=10), made(1, 8, 8, num_classes=2), made(1, 30, 4)):
-        synthetic_set_plots.examples(few, tmp_path / "a.png")
+        synthetic_set_plots.plot_examples(few, tmp_path / "a.png")
         left, right = (axes.get_position() for axes in figures[-1].axes)
         assert 0 < left.x0 < left.x1 < right.x0 < right.x1 < 1
         assert all(0 < box.y0 < box.y1 < 1 for box in (left, right))
@@ -166,7 +166,7 @@ def test_a_set_that_diverged_or_is_empty_can_be_drawn(value, tmp_path):
     for few in (made(1, 3, 3), made(3)):
         few.images.data.fill_(value)
         few.labels.data.fill_(value)
-        assert is_picture(synthetic_set_plots.examples(few, tmp_path / "a.png"))
+        assert is_picture(synthetic_set_plots.plot_examples(few, tmp_path / "a.png"))
 
 
 # ---------------------------------------------------------------- change
@@ -174,7 +174,7 @@ def test_a_set_that_diverged_or_is_empty_can_be_drawn(value, tmp_path):
 
 def test_columns_are_ten_epochs_with_the_first_and_the_last(figures, tmp_path):
     epochs = [torch.full((2, 1, 3, 3), float(i)) for i in range(37)]
-    assert is_picture(synthetic_set_plots.change(epochs, tmp_path / "new" / "a.png"))
+    assert is_picture(synthetic_set_plots.plot_image_history(epochs, tmp_path / "new" / "a.png"))
     (axes,) = figures[0].axes
     numbers = [int(label.get_text()) for label in axes.get_xticklabels()]
     assert (numbers[0], numbers[-1], len(numbers)) == (1, 37, 10)
@@ -188,19 +188,19 @@ def test_columns_are_ten_epochs_with_the_first_and_the_last(figures, tmp_path):
 
 def test_rows_are_images(figures, tmp_path):
     images = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 1, 4, 4)
-    synthetic_set_plots.change([images, images], tmp_path / "a.png")
+    synthetic_set_plots.plot_image_history([images, images], tmp_path / "a.png")
     assert [label.get_text() for label in figures[0].axes[0].get_xticklabels()] == ["1", "2"]
     np.testing.assert_allclose(grid(figures[0])[::5, 0, 0], [0, 0.5, 1], atol=0.03)
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 4), (7,)])
 def test_one_epoch_of_colours_or_features_is_drawn(shape, tmp_path):
-    assert is_picture(synthetic_set_plots.change([torch.randn(2, *shape)], tmp_path / "a.png"))
+    assert is_picture(synthetic_set_plots.plot_image_history([torch.randn(2, *shape)], tmp_path / "a.png"))
 
 
 def test_there_must_be_an_epoch(tmp_path):
     with pytest.raises(ConfigError, match="at least one epoch"):
-        synthetic_set_plots.change([], tmp_path / "a.png")
+        synthetic_set_plots.plot_image_history([], tmp_path / "a.png")
 
 
 # ---------------------------------------------------------------- protocols
@@ -210,8 +210,8 @@ def test_the_heat_map_says_mean_deviation_and_what_diverged(figures, tmp_path):
     accuracy = torch.tensor([[[0.5, 0.7]], [[0.25, 0.25]], [[0.9, 0.9]]])
     diverged = torch.zeros(3, 1, 2, dtype=torch.bool)
     diverged[1] = True
-    matrix = Matrix(("own", "sgd", "hard"), ("linear",), accuracy, diverged)
-    assert is_picture(synthetic_set_plots.matrix_heat_map(matrix, tmp_path / "new" / "a.png"))
+    matrix = ProtocolMatrix(("own", "sgd", "hard"), ("linear",), accuracy, diverged)
+    assert is_picture(synthetic_set_plots.plot_protocol_matrix(matrix, tmp_path / "new" / "a.png"))
     (axes,) = figures[0].axes
     texts = {text.get_position(): text.get_text() for text in axes.texts}
     assert texts == {(0, 0): "60.0 ± 10.0", (0, 1): "25.0 ± 0.0\n2 diverged", (0, 2): "90.0 ± 0.0"}
@@ -223,5 +223,5 @@ def test_the_heat_map_says_mean_deviation_and_what_diverged(figures, tmp_path):
 def test_no_figure_stays_open(tmp_path):
     import matplotlib.pyplot as plt
 
-    synthetic_set_plots.examples(made(1, 3, 3), tmp_path / "a.png")
+    synthetic_set_plots.plot_examples(made(1, 3, 3), tmp_path / "a.png")
     assert plt.get_fignums() == []

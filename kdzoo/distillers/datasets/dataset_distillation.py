@@ -26,10 +26,10 @@ from kdzoo.core.base import Distiller
 from kdzoo.core.batch import Batch, labelled_positions, labelled_samples, labels
 from kdzoo.dataset_distillation import SyntheticSet, files, synthetic_set_plots
 from kdzoo.dataset_distillation.coreset import coreset
+from kdzoo.dataset_distillation.initial_images import INITIAL_IMAGES, set_real_images
 from kdzoo.dataset_distillation.inner_training import InnerTraining
 from kdzoo.dataset_distillation.pool import train_pools
 from kdzoo.dataset_distillation.protocols import protocol_matrix
-from kdzoo.dataset_distillation.starts import STARTS, set_images
 from kdzoo.dataset_distillation.unseen_architecture import unseen_architecture
 from kdzoo.errors import ConfigError, NonFiniteLossError
 from kdzoo.functional import hard_target_ce, soft_target_kl
@@ -112,7 +112,7 @@ class DatasetDistillation(Distiller):
         if teacher is None and self.loss_weights["teacher"]:
             raise ConfigError(f"loss_weights.teacher={self.loss_weights['teacher']} needs a teacher, got teacher=None")
         self.uses_teacher_output = bool(self.loss_weights["teacher"])
-        self.start = validation.choice("start", start, STARTS)
+        self.start = validation.choice("start", start, INITIAL_IMAGES)
         self.inner = InnerTraining(
             student,
             inits=inits,
@@ -127,7 +127,7 @@ class DatasetDistillation(Distiller):
         self.max_norm = validation.positive("max_norm", max_norm)
         self.temperature = validation.positive("temperature", temperature)
         self.protocols = validation.flag("protocols", protocols)
-        self.compared = [validation.choice("baselines", name, STARTS[1:]) for name in baselines]
+        self.compared = [validation.choice("baselines", name, INITIAL_IMAGES[1:]) for name in baselines]
         self.seed = seed
         self.epochs: list[Tensor] = []
         self._last_good: dict[str, Tensor] = {}
@@ -146,7 +146,7 @@ class DatasetDistillation(Distiller):
         judges = list(data.val_dataloader())
         self._judging = labelled_samples(judges) if judges else None
         if self.start != "noise":
-            set_images(self.student, self.start, inputs, targets, seed=self.seed)
+            set_real_images(self.student, self.start, inputs, targets, seed=self.seed)
         self._is_set = True
         return data
 
@@ -157,7 +157,7 @@ class DatasetDistillation(Distiller):
 
     def prepare(self, batch: Batch) -> None:  # noqa: ARG002 - the images are at hand
         """Refuse an inner network whose loss is not twice differentiable; in a plain Lightning training, look at the data."""
-        self.inner.differentiate_once()
+        self.inner.check_twice_differentiable()
         if self._trainer is None or self._is_set:
             return
         data: Any = getattr(self.trainer, "datamodule", None)
@@ -208,12 +208,12 @@ class DatasetDistillation(Distiller):
         validation, from held-out ones. Where one diverges, the last set on which none did is kept.
         """
         if self._trainer is None:
-            return self.inner.drawn(0) if self.training else self.inner.held_out(0, VALIDATION_INITS, dry_run=True)
+            return self.inner.train_sampled(0) if self.training else self.inner.train_held_out(0, VALIDATION_INITS, dry_run=True)
         try:
             if self.training:
-                found = self.inner.drawn(self.global_step)
+                found = self.inner.train_sampled(self.global_step)
             else:
-                found = self.inner.held_out(self.global_step, VALIDATION_INITS)
+                found = self.inner.train_held_out(self.global_step, VALIDATION_INITS)
         except NonFiniteLossError as error:
             raise self._with_last_good(str(error)) from error
         self._last_good = {name: one.detach().clone() for name, one in self.student.named_parameters()}
@@ -261,10 +261,10 @@ class DatasetDistillation(Distiller):
 
     def on_train_epoch_end(self) -> None:
         """Keep the images of this epoch, and draw them beside the checkpoint."""
-        self.epochs.append(synthetic_set_plots.shown(self.student).cpu())
+        self.epochs.append(synthetic_set_plots.first_of_each_class(self.student).cpu())
         if self.trainer.is_global_zero:
             folder = Path(self.trainer.default_root_dir) / "epochs"
-            synthetic_set_plots.examples(self.student, folder / f"epoch_{self.current_epoch + 1:03d}.png")
+            synthetic_set_plots.plot_examples(self.student, folder / f"epoch_{self.current_epoch + 1:03d}.png")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the images of the epochs."""
@@ -276,12 +276,12 @@ class DatasetDistillation(Distiller):
 
     def figures(self, folder: Path) -> list[Path]:
         """Draw how the images changed over the epochs, and how networks fare that are trained in other ways."""
-        drawn = [synthetic_set_plots.change(self.epochs, folder / "images_by_epoch.png")] if self.epochs else []
+        drawn = [synthetic_set_plots.plot_image_history(self.epochs, folder / "images_by_epoch.png")] if self.epochs else []
         if self.protocols and self._judging is not None:
             inputs, targets = (values[:JUDGES].to(self.student.images.device) for values in self._judging)
             networks = {**self.student.inner_networks, **unseen_architecture(self.student)}
             found = protocol_matrix(self.student, networks, inputs, targets, inits=MATRIX_INITS)
-            drawn.append(synthetic_set_plots.matrix_heat_map(found, folder / "protocols.png"))
+            drawn.append(synthetic_set_plots.plot_protocol_matrix(found, folder / "protocols.png"))
             atomic.write_text(folder / "protocols.md", found.to_markdown() + "\n")
         return drawn
 

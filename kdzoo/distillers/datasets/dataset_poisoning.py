@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kdzoo.core.batch import Batch, labels
 from kdzoo.dataset_distillation.poison_set import PoisonSet
-from kdzoo.dataset_distillation.poisoning import relabelled
+from kdzoo.dataset_distillation.poisoning import relabel
 from kdzoo.distillers.datasets.dataset_distillation import DatasetDistillation
 from kdzoo.errors import ConfigError
 
@@ -36,8 +36,8 @@ class DatasetPoisoning(DatasetDistillation):
     student_kind: ClassVar[str] = "poison"
     contract_settings: ClassVar[dict[str, Any]] = {
         **DatasetDistillation.contract_settings,
-        "inner_network.convnet.pool": 1,
-        "inner_network.convnet.pool_steps": 1,
+        "inner_network.convnet_8.pool": 1,
+        "inner_network.convnet_8.pool_steps": 1,
     }
     student: PoisonSet
     paper: ClassVar[str] = "Wang, Zhu, Torralba & Efros 2018, Dataset distillation, section 4.3"
@@ -61,4 +61,4 @@ class DatasetPoisoning(DatasetDistillation):
 
     def targets(self, batch: Batch) -> Tensor:
         """Return the labels with the attacked class changed to the target class."""
-        return relabelled(labels(batch), self.student.source, self.student.target)
+        return relabel(labels(batch), self.student.source, self.student.target)

@@ -8,9 +8,9 @@ import torch
 
 from kdzoo.data import Digits
 from kdzoo.dataset_distillation import InnerNetwork, PoisonSet
-from kdzoo.dataset_distillation.pool import trained_pool
-from kdzoo.dataset_distillation.starts import set_images
-from kdzoo.dataset_distillation.synthetic_set import first_labels
+from kdzoo.dataset_distillation.pool import train_pool
+from kdzoo.dataset_distillation.initial_images import set_real_images
+from kdzoo.dataset_distillation.synthetic_set import initial_labels
 from kdzoo.distillers import DatasetPoisoning
 from kdzoo.errors import ConfigError
 from kdzoo.kinds import PoisonedSetKind
@@ -32,7 +32,7 @@ def data():
 def pool(data):
     torch.manual_seed(0)
     train = data.splits.train
-    return trained_pool(inner_network(data), train.inputs, train.targets, seed=0)
+    return train_pool(inner_network(data), train.inputs, train.targets, seed=0)
 
 
 def inner_network(data, size=POOL):
@@ -86,7 +86,7 @@ def test_networks_it_has_not_seen_take_the_source_for_the_target_and_keep_the_re
 def test_an_honest_set_of_the_same_start_attacks_nothing(data, pool):
     few = poison(data, pool)
     train = data.splits.train
-    set_images(few, "random", train.inputs, train.targets, seed=0)
+    set_real_images(few, "random", train.inputs, train.targets, seed=0)
     kind = PoisonedSetKind()
     found = kind.metrics(kind.predict(few, list(data.test_dataloader())))
     assert found["source_as_target"] < 0.05
@@ -99,7 +99,7 @@ def test_an_honest_set_of_the_same_start_attacks_nothing(data, pool):
 @pytest.mark.parametrize("start", ["noise", "random"])
 def test_the_examples_of_the_source_begin_with_the_label_of_the_target(data, pool, labels, start):
     few = poison(data, pool, labels=labels, per_class=2)
-    expected = first_labels(20, 10)
+    expected = initial_labels(20, 10)
     expected[expected[:, SOURCE] == 1] = torch.eye(10)[TARGET]
     distiller = DatasetPoisoning(few, start=start)
     for _ in range(2):  # a run that continues begins again

@@ -21,7 +21,7 @@ _FAN_IN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @dataclass(frozen=True)
-class Initial:
+class InitialDistribution:
     """The distribution of a network's initial weights.
 
     Attributes:
@@ -44,7 +44,7 @@ class Initial:
         return self.offset + self.scale * unit
 
 
-def initial(model: nn.Module, init: str, mean: float = 0.0, std: float = 0.05) -> Initial:
+def initial_distribution(model: nn.Module, init: str, mean: float = 0.0, std: float = 0.05) -> InitialDistribution:
     """Return a distribution of the weights of ``model``, in the order of ``named_parameters``.
 
     Args:
@@ -58,13 +58,13 @@ def initial(model: nn.Module, init: str, mean: float = 0.0, std: float = 0.05) -
     """
     if init == "normal":
         size = sum(parameter.numel() for parameter in model.parameters())
-        return Initial(torch.full((size,), mean), torch.full((size,), std), is_normal=True)
+        return InitialDistribution(torch.full((size,), mean), torch.full((size,), std), is_normal=True)
     pairs = [_offset_and_bound(init, *named) for named in _owned_parameters(model)]
     offset, scale = (
         torch.cat([torch.full((n,), value) for n, value in values])
         for values in zip(*[((n, offset), (n, bound)) for n, offset, bound in pairs], strict=True)
     )
-    return Initial(offset, scale, is_normal=False)
+    return InitialDistribution(offset, scale, is_normal=False)
 
 
 def _owned_parameters(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:

@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 
 from kdzoo.dataset_distillation.selection import SELECTIONS, select
-from kdzoo.dataset_distillation.synthetic_set import SyntheticSet, first_labels
+from kdzoo.dataset_distillation.synthetic_set import SyntheticSet, initial_labels
 
-STARTS = ("noise", *SELECTIONS)
+INITIAL_IMAGES = ("noise", *SELECTIONS)
 
 
-def set_images(few: SyntheticSet, name: str, inputs: Tensor, targets: Tensor, *, seed: int) -> None:
+def set_real_images(few: SyntheticSet, name: str, inputs: Tensor, targets: Tensor, *, seed: int) -> None:
     """Set the images of a synthetic set to a selection of real ones, in place and in its range of pixels.
 
     An example whose label is shared by classes becomes the mean of an image of each.
@@ -24,7 +24,7 @@ def set_images(few: SyntheticSet, name: str, inputs: Tensor, targets: Tensor, *,
     Raises:
         DataError: a class has too few images.
     """
-    shares = first_labels(few.size, few.num_classes)
+    shares = initial_labels(few.size, few.num_classes)
     counts = shares.argmax(1).bincount(minlength=few.num_classes).tolist()
     if few.size >= few.num_classes:
         images, _ = select(name, inputs, targets, counts, few.num_classes, seed)
