@@ -1,11 +1,12 @@
 """Optional abilities of data modules and models, as protocols that callers test with ``isinstance``.
 
 Most code needs only the required interface of an object: :class:`kdzoo.core.data_module.BatchData` for data and
-``forward`` for models. An *optional ability* is one more attribute or method that some objects have and that a caller can do
-without: a data set of images knows how its pixels were scaled, a data set of words names its tokens. Each ability is a
-small ``@runtime_checkable`` protocol here. A class has the ability as soon as it has the members of the protocol; it
-need not inherit from it. Callers write ``isinstance(data, HasPixelScaling)`` and never probe with ``getattr`` or
-``hasattr``, so that the type checker finds a misspelt name and this file lists everything that may be implemented.
+``forward`` for models. An *optional ability* is one more attribute or method that some objects have and that a caller
+can do without: a data set of images knows how its pixels were scaled, a data set of words names its tokens. Each
+ability is a small ``@runtime_checkable`` protocol here. A class has the ability as soon as it has the members of the
+protocol; it need not inherit from it. Callers write ``isinstance(data, HasPixelScaling)`` and never probe with
+``getattr`` or ``hasattr``, so that the type checker finds a misspelt name and this file lists everything that may be
+implemented.
 
 ``isinstance`` checks that the members are there, not their types, and may evaluate a property to do so. Data modules
 are therefore tested after ``setup()``.
@@ -31,8 +32,8 @@ Scaling = dict[str, tuple[float, ...]]
 class DeclaresAugmentation(Protocol):
     """Data that say whether their training samples differ from epoch to epoch.
 
-    Every :class:`kdzoo.core.data_module.BatchData` does. A user's own Lightning data module may: if nothing changes, the
-    outputs of the teacher can be cached.
+    Every :class:`kdzoo.core.data_module.BatchData` does. A user's own Lightning data module may: if nothing changes,
+    the outputs of the teacher can be cached.
     """
 
     @property
