@@ -128,3 +128,87 @@ class HasLogDensity(Protocol):
 
     def log_density(self, points: Tensor) -> Tensor:
         """Return the log density of points ``[n, d]`` in nats, ``[n]``."""
+
+
+@runtime_checkable
+class TracesInParallel(Protocol):
+    """A language model that reads all positions of its inputs at once, which is faster than step by step."""
+
+    def trace(self, input: Tensor) -> Any:
+        """Return the :class:`kdzoo.text.language_model.Trace` of inputs ``[b, T]``."""
+
+
+@runtime_checkable
+class HasVocabularySize(Protocol):
+    """A model of tokens that states how many it knows; the data may use fewer of them."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens."""
+
+
+@runtime_checkable
+class DeclaresTokenizer(Protocol):
+    """A model of texts that knows which tokenizer made the ids it was trained on."""
+
+    tokenizer: str | None
+    """``kdzoo.text.tokenizers.fingerprint`` of the tokenizer; None if it is not known."""
+
+
+@runtime_checkable
+class DescribesArchitecture(Protocol):
+    """A model whose architecture can be written down, so that a student can be built from its teacher's."""
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """Class and configuration as plain values that JSON can hold."""
+
+
+@runtime_checkable
+class LoadsPretrained(Protocol):
+    """A model that loads weights when it is built; it needs no training if they were complete."""
+
+    new_parameters: tuple[str, ...]
+    """Names of the parameters that were not among the weights and start at random."""
+
+
+@runtime_checkable
+class InitialisesFromTeacher(Protocol):
+    """A student that takes weights from its teacher once the teacher is trained."""
+
+    def init_from_teacher(self, teacher: Any, data: Any) -> None:
+        """Take the weights; ``data`` is the data module, after ``setup()``."""
+
+    def check_init_from_teacher(self, teacher: Any, data: Any) -> None:
+        """Raise a ConfigError if ``init_from_teacher`` will fail; called before the teacher is trained."""
+
+
+@runtime_checkable
+class StartsFromLayers(Protocol):
+    """A student that starts from some layers of its teacher, which a method can compare and a report can name."""
+
+    chosen_layers: tuple[int, ...] | None
+    """Indices of the teacher's layers; None before they are known, or if nothing was copied."""
+
+    search: Any
+    """The :class:`kdzoo.layer_init.LayerSearch` that chose the layers; None if they were given."""
+
+    init_note: str
+    """One line for the report about what the student starts from; empty if there is nothing to say."""
+
+
+@runtime_checkable
+class HasLearnedSizes(Protocol):
+    """A model whose sizes are found during the run, such as a number of states or the layers that it starts from."""
+
+    @property
+    def learned_sizes(self) -> dict[str, Any]:
+        """Constructor arguments with which an exported model is built again; empty before they are known."""
+
+
+@runtime_checkable
+class CombinesMembers(Protocol):
+    """A model that is a weighted combination of models, which a method may want to use one by one."""
+
+    def weighted_members(self) -> list[tuple[Any, float]]:
+        """Return each member with its weight; the weights are >= 0 and sum to 1."""
