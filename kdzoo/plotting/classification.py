@@ -1,0 +1,69 @@
+"""Figures of classifiers: calibration, and the recall of each class."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from kdzoo.plotting.style import GUIDE_COLOUR, ROLE_COLOURS, save_figure
+
+
+def reliability_diagram(
+    confidence: Mapping[str, tuple[NDArray[np.floating], NDArray[np.bool_]]], path: Path, *, bins: int
+) -> Path:
+    """Draw accuracy against confidence in bins of equal width; a calibrated classifier lies on the diagonal.
+
+    Each point stands at the mean confidence and the accuracy of the samples of one bin. Empty bins have no point.
+
+    Args:
+        confidence: The name of a model -> (confidence in [0, 1], whether the prediction is correct), each ``[n]``.
+        path: Path of the PNG file.
+        bins: Number of bins, >= 1.
+
+    Returns:
+        The path.
+
+    References:
+        Guo et al. 2017, "On calibration of modern neural networks", section 2.
+    """
+    figure = Figure(figsize=(4.5, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color=GUIDE_COLOUR, linewidth=1, linestyle="--")
+    for name, (probability, correct) in confidence.items():
+        # A confidence of exactly 1 belongs to the last bin.
+        bin_index = np.minimum((probability * bins).astype(int), bins - 1)
+        filled = [b for b in range(bins) if (bin_index == b).any()]
+        x = [probability[bin_index == b].mean() for b in filled]
+        y = [correct[bin_index == b].mean() for b in filled]
+        shares = [(bin_index == b).mean() for b in filled]
+        colour = ROLE_COLOURS.get(name)
+        axes.plot(x, y, linewidth=0.8, alpha=0.5, color=colour)
+        # The area of a marker grows with the share of samples in its bin; 8 keeps a bin of one sample visible.
+        axes.scatter(x, y, s=[8 + 150 * share for share in shares], label=name, color=colour)
+    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.05), ylim=(0, 1.05))
+    figure.legend(loc="outside upper center", ncols=len(confidence), markerscale=0.5)
+    return save_figure(figure, path)
+
+
+def recall_by_class(recall: Mapping[str, NDArray[np.floating]], path: Path) -> Path:
+    """Draw the recall of every class as bars, one group per class and one bar per model.
+
+    Args:
+        recall: The name of a model -> recall in [0, 1] of each class, ``[classes]``.
+        path: Path of the PNG file.
+
+    Returns:
+        The path.
+    """
+    classes = len(next(iter(recall.values())))
+    figure = Figure(figsize=(max(5.0, 0.6 * classes), 3.5), layout="constrained")
+    axes = figure.subplots()
+    width = 0.8 / len(recall)  # a group takes 0.8 of its class, the rest is the gap to the next group
+    for i, (name, values) in enumerate(recall.items()):
+        centres = np.arange(classes) + (i - (len(recall) - 1) / 2) * width
+        axes.bar(centres, values, width, label=name, color=ROLE_COLOURS.get(name))
+    axes.set(xlabel="class", ylabel="recall", xticks=np.arange(classes), ylim=(0, 1.02))
+    figure.legend(loc="outside upper center", ncols=len(recall))
+    return save_figure(figure, path)
