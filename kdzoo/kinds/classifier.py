@@ -209,7 +209,7 @@ def pairs_on_images(chains: Mapping[str, mps_plots.Chain], examples: mps_plots.E
             rows[name].append((spots[upper[:, best].T].numpy(), strengths.numpy()))
     names = [f"class {one}" for one in examples.classes]
     pictures = examples.images.mean(1).double().numpy()
-    return plotting.pairs_on_pictures(pictures, rows, names, path, title=PAIRS_TITLE + "; below: the largest")
+    return plotting.pairs_on_images(pictures, rows, names, path, title=PAIRS_TITLE + "; below: the largest")
 
 
 def pair_tables(chains: Mapping[str, mps_plots.Chain], path: Path) -> Path:
@@ -218,7 +218,7 @@ def pair_tables(chains: Mapping[str, mps_plots.Chain], path: Path) -> Path:
     for name, chain in chains.items():
         where, found = pairs_of(chain)
         tables[name] = ([str(one) for one in where.tolist()], found.amax(0).numpy())
-    return plotting.pair_tables(tables, path, title=PAIRS_TITLE + "; the largest of all classes")
+    return plotting.pair_matrices(tables, path, title=PAIRS_TITLE + "; the largest of all classes")
 
 
 def class_recall(predictions: Predictions) -> Tensor:

@@ -15,4 +15,4 @@ def plot_layer_search(search: LayerSearch, path: Path) -> Path:
     """
     scores = {" ".join(map(str, layers)): score for layers, score in search.scores.items()}
     chosen = " ".join(map(str, search.chosen))
-    return plotting.ranking(scores, chosen, path, xlabel="score", ylabel="layers of the teacher")
+    return plotting.score_bars(scores, chosen, path, xlabel="score", ylabel="layers of the teacher")
