@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from kdzoo.functional._checks import check_floating, check_same_shape
+from kdzoo.functional.loss_arguments import check_floating, check_same_shape
 
 
 def cosine_distance(student: Float[Tensor, "n d"], teacher: Float[Tensor, "n d"]) -> Float64[Tensor, " n"]:

@@ -17,7 +17,13 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from kdzoo.functional._checks import check_classes, check_floating, check_labels, check_same_shape, check_temperature
+from kdzoo.functional.loss_arguments import (
+    check_classes,
+    check_floating,
+    check_labels,
+    check_same_shape,
+    check_temperature,
+)
 
 BLOCK = 1 << 16  # logits that are worked on at once on a CPU
 ACCURATE_ABOVE = 1e-3  # a divergence by its definition, as a share of the largest log-probability

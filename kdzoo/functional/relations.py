@@ -12,7 +12,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
-from kdzoo.functional._checks import check_floating
+from kdzoo.functional.loss_arguments import check_floating
 
 
 def distance_relation(student: Float[Tensor, " b *d1"], teacher: Float[Tensor, " b *d2"]) -> Float64[Tensor, " b"]:

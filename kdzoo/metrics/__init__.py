@@ -9,7 +9,7 @@ from kdzoo.metrics.extractors import (
 )
 from kdzoo.metrics.fidelity import Agreement, TeacherKL
 from kdzoo.metrics.probe import probe_accuracy, similarity_correlation
-from kdzoo.metrics.samples import (
+from kdzoo.metrics.sample_metrics import (
     EarthMoversDistance,
     FrechetDistance,
     KernelDistance,

@@ -17,7 +17,7 @@ from sklearn.decomposition import PCA
 from torch import nn
 
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.functional.samples import frechet_distance
+from kdzoo.functional.sample_distances import frechet_distance
 from kdzoo.metrics import (
     EarthMoversDistance,
     Extractor,

@@ -25,12 +25,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from kdzoo.core import validation
-from kdzoo.functional.fgw.descent import frank_wolfe
+from kdzoo.functional.fgw.frank_wolfe import frank_wolfe
 from kdzoo.functional.fgw.graph import Edges
+from kdzoo.functional.fgw.initialization import INITS, first_plan, given, matched
 from kdzoo.functional.fgw.plan import HardPlan, Plan
 from kdzoo.functional.fgw.problem import Problem, fit, revive, spaces_of
-from kdzoo.functional.fgw.starts import INITS, first_plan, given, matched
-from kdzoo.functional.fgw.terms import LOSSES, density
+from kdzoo.functional.fgw.transition_cost import LOSSES, density
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from kdzoo.core import validation
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.functional.fgw.graph import Graph, check_edges, unit_mass
 from kdzoo.functional.fgw.plan import Plan
-from kdzoo.functional.fgw.terms import Comparison, compare
+from kdzoo.functional.fgw.transition_cost import Comparison, compare
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,9 +1,9 @@
 """Differentiating through an inner training: exact gradients in little memory."""
 
-from kdzoo.functional.unroll.choice import Choice, choose
-from kdzoo.functional.unroll.descent import InnerLoss
+from kdzoo.functional.unroll.batched_networks import batched
+from kdzoo.functional.unroll.engine_choice import Choice, choose
 from kdzoo.functional.unroll.engines import ENGINES
-from kdzoo.functional.unroll.networks import batched
+from kdzoo.functional.unroll.inner_loop import InnerLoss
 from kdzoo.functional.unroll.optimizers import SGD, Adam, Momentum, Optimizer, State
 from kdzoo.functional.unroll.unrolling import unroll
 

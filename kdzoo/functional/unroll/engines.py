@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from kdzoo.errors import ConfigError
-from kdzoo.functional.unroll.descent import Descent
+from kdzoo.functional.unroll.inner_loop import Descent
 from kdzoo.functional.unroll.optimizers import State
-from kdzoo.functional.unroll.pullbacks import Pullback, Steps, by_recursion, by_tangent, leaf, through_graph
+from kdzoo.functional.unroll.segment_backward import Pullback, Steps, by_recursion, by_tangent, leaf, through_graph
 
 
 @dataclass(frozen=True)

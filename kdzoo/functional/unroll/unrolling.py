@@ -6,8 +6,8 @@ from torch import Tensor
 
 from kdzoo.core.validation import choice, integer
 from kdzoo.errors import ConfigError, NonFiniteLossError
-from kdzoo.functional.unroll.descent import Descent, InnerLoss
 from kdzoo.functional.unroll.engines import ENGINES, differentiable
+from kdzoo.functional.unroll.inner_loop import Descent, InnerLoss
 from kdzoo.functional.unroll.optimizers import SGD, Optimizer
 
 

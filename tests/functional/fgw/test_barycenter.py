@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.functional import Barycenter, Edges, fgw_barycenter
-from kdzoo.functional.fgw.terms import LOSSES
+from kdzoo.functional.fgw.transition_cost import LOSSES
 from tests.reference import fgw as reference
 
 some = settings(max_examples=25, deadline=None, derandomize=True)

@@ -9,7 +9,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from kdzoo.errors import ConfigError
-from kdzoo.functional.fgw.descent import frank_wolfe
+from kdzoo.functional.fgw.frank_wolfe import frank_wolfe
 from kdzoo.functional.fgw.plan import HardPlan, Plan, SoftPlan
 from kdzoo.functional.fgw.problem import Problem, Space, fit
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kdzoo.functional.unroll import ENGINES, unroll
-from tests.functional.unroll_cases import normal
+from tests.functional.unroll.cases import normal
 
 D, STARTS = 8, 12
 SIZE = torch.tensor([0.4], dtype=torch.float64)

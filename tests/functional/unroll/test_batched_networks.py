@@ -6,7 +6,7 @@ from torch import nn
 from torch.func import functional_call
 
 from kdzoo.functional.unroll import batched, unroll
-from tests.functional.unroll_cases import apart, cross_entropy, normal
+from tests.functional.unroll.cases import apart, cross_entropy, normal
 
 
 def convnet(**options):

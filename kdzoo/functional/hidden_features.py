@@ -12,7 +12,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from kdzoo.functional._checks import check_floating, check_same_shape
+from kdzoo.functional.loss_arguments import check_floating, check_same_shape
 
 
 def hint_mse(student: Float[Tensor, " b *d"], teacher: Float[Tensor, " b *d"]) -> Float64[Tensor, " b"]:

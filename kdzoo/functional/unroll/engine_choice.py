@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kdzoo.core.validation import integer
-from kdzoo.functional.unroll.descent import Descent, InnerLoss
 from kdzoo.functional.unroll.engines import WAYS, half_root, root
+from kdzoo.functional.unroll.inner_loop import Descent, InnerLoss
 from kdzoo.functional.unroll.optimizers import Optimizer
 
 MEBIBYTE = 2**20

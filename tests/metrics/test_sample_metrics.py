@@ -6,7 +6,7 @@ from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.functional import samples
+from kdzoo.functional import sample_distances
 from kdzoo.metrics import (
     EarthMoversDistance,
     FrechetDistance,
@@ -18,12 +18,12 @@ from kdzoo.metrics import (
 )
 
 CLASSES = {
-    FrechetDistance: samples.frechet_distance,
-    KernelDistance: samples.kernel_distance,
-    MeanDiscrepancy: samples.mean_discrepancy,
-    EarthMoversDistance: samples.earth_movers_distance,
-    NearestNeighbourAccuracy: samples.nearest_neighbour_accuracy,
-    PrecisionRecallDensityCoverage: samples.precision_recall_density_coverage,
+    FrechetDistance: sample_distances.frechet_distance,
+    KernelDistance: sample_distances.kernel_distance,
+    MeanDiscrepancy: sample_distances.mean_discrepancy,
+    EarthMoversDistance: sample_distances.earth_movers_distance,
+    NearestNeighbourAccuracy: sample_distances.nearest_neighbour_accuracy,
+    PrecisionRecallDensityCoverage: sample_distances.precision_recall_density_coverage,
 }
 
 
@@ -69,7 +69,7 @@ def test_batches_and_an_extractor_give_the_function_of_the_features(kind):
 
 def test_without_an_extractor_samples_are_their_own_features():
     real, generated = images(9, 1), images(8, 2)
-    expected = samples.earth_movers_distance(real.flatten(1), generated.flatten(1))
+    expected = sample_distances.earth_movers_distance(real.flatten(1), generated.flatten(1))
     assert filled(EarthMoversDistance(), real, generated).compute() == expected
 
 

@@ -10,15 +10,15 @@ from scipy.optimize import linear_sum_assignment
 from torch.autograd import gradcheck
 
 from kdzoo.errors import DataError
-from kdzoo.functional import samples
+from kdzoo.functional import sample_distances
 
 some = settings(max_examples=40, deadline=None, derandomize=True)
 DISTANCES = {
-    "frechet": samples.frechet_distance,
-    "kernel": samples.kernel_distance,
-    "mean discrepancy": samples.mean_discrepancy,
-    "earth mover": samples.earth_movers_distance,
-    "neighbour": samples.nearest_neighbour_accuracy,
+    "frechet": sample_distances.frechet_distance,
+    "kernel": sample_distances.kernel_distance,
+    "mean discrepancy": sample_distances.mean_discrepancy,
+    "earth mover": sample_distances.earth_movers_distance,
+    "neighbour": sample_distances.nearest_neighbour_accuracy,
 }
 
 
@@ -45,22 +45,22 @@ def test_frechet_distance_is_that_of_the_matrix_root(n, m, d, seed):
     )
     root = sqrtm(covariances[0] @ covariances[1]).real
     expected = ((means[0] - means[1]) ** 2).sum() + np.trace(covariances[0] + covariances[1] - 2 * root)
-    assert float(samples.frechet_distance(x, y)) == pytest.approx(expected, rel=1e-6, abs=1e-6)
-    assert float(samples.frechet_distance(x, y, squared=False)) == pytest.approx(expected**0.5, rel=1e-6, abs=1e-6)
+    assert float(sample_distances.frechet_distance(x, y)) == pytest.approx(expected, rel=1e-6, abs=1e-6)
+    assert float(sample_distances.frechet_distance(x, y, squared=False)) == pytest.approx(expected**0.5, rel=1e-6, abs=1e-6)
 
 
 def test_fewer_samples_than_dimensions_agree_with_the_embedding_in_their_span():
     x, y = drawn(7, 9, 5)
     turned = torch.linalg.qr(torch.randn(40, 5, dtype=torch.double, generator=torch.Generator().manual_seed(1))).Q.T
-    small, large = samples.frechet_distance(x, y), samples.frechet_distance(x @ turned, y @ turned)
+    small, large = sample_distances.frechet_distance(x, y), sample_distances.frechet_distance(x @ turned, y @ turned)
     assert float(large) == pytest.approx(float(small), rel=1e-9)
 
 
 def test_frechet_distance_has_a_gradient():
     x, y = drawn(6, 8, 3)
-    assert gradcheck(samples.frechet_distance, (x, y.requires_grad_()))
+    assert gradcheck(sample_distances.frechet_distance, (x, y.requires_grad_()))
     wide, other = drawn(4, 5, 7)
-    assert gradcheck(samples.frechet_distance, (wide, other.requires_grad_()))
+    assert gradcheck(sample_distances.frechet_distance, (wide, other.requires_grad_()))
 
 
 # ---------------------------------------------------------------- the others
@@ -79,35 +79,35 @@ def test_kernels_are_sums_over_pairs(n, m, d, seed):
         for one in (x, y)
     ]
     across = sum(cubic(a, b) for a in x for b in y) / n / m
-    assert float(samples.kernel_distance(x, y)) == pytest.approx(sum(within) - 2 * across, rel=1e-9, abs=1e-9)
+    assert float(sample_distances.kernel_distance(x, y)) == pytest.approx(sum(within) - 2 * across, rel=1e-9, abs=1e-9)
     squares = [by_loops(*pair) ** 2 for pair in ((x, x), (y, y), (x, y))]
     width = 2 * 0.7**2 * squares[0].mean()
     kernels = [np.exp(-one / width).mean() for one in squares]
     expected = max(kernels[0] + kernels[1] - 2 * kernels[2], 0) ** 0.5
-    assert float(samples.mean_discrepancy(x, y, bandwidth=0.7)) == pytest.approx(expected, abs=1e-7)
+    assert float(sample_distances.mean_discrepancy(x, y, bandwidth=0.7)) == pytest.approx(expected, abs=1e-7)
 
 
 def test_earth_movers_distance_is_an_assignment():
     x, y = drawn(40, 40, 6)
     cost = by_loops(x, y)
     expected = cost[linear_sum_assignment(cost)].mean()
-    assert float(samples.earth_movers_distance(x, y)) == pytest.approx(expected, abs=1e-9)
-    split = samples.earth_movers_distance(torch.tensor([[0.0], [4.0]]), torch.tensor([[1.0]]))
+    assert float(sample_distances.earth_movers_distance(x, y)) == pytest.approx(expected, abs=1e-9)
+    split = sample_distances.earth_movers_distance(torch.tensor([[0.0], [4.0]]), torch.tensor([[1.0]]))
     assert float(split) == pytest.approx((1 + 3) / 2)
 
 
 def test_neighbours_of_equal_pairs_far_and_tied_samples():
     x, y = drawn(30, 30, 4)
-    assert float(samples.nearest_neighbour_accuracy(x, x + 1000)) == 1
-    paired = samples.nearest_neighbour_accuracy(x, x + 1e-6)
+    assert float(sample_distances.nearest_neighbour_accuracy(x, x + 1000)) == 1
+    paired = sample_distances.nearest_neighbour_accuracy(x, x + 1e-6)
     assert float(paired) == 0
     same = torch.zeros(5, 2)
-    assert float(samples.nearest_neighbour_accuracy(same, same)) == pytest.approx(4 / 9)
+    assert float(sample_distances.nearest_neighbour_accuracy(same, same)) == pytest.approx(4 / 9)
     pooled = torch.cat([x, y])
     distances = by_loops(pooled, pooled)
     np.fill_diagonal(distances, np.inf)
     right = (distances.argmin(1) < 30) == (np.arange(60) < 30)
-    assert float(samples.nearest_neighbour_accuracy(x, y)) == pytest.approx(right.mean())
+    assert float(sample_distances.nearest_neighbour_accuracy(x, y)) == pytest.approx(right.mean())
 
 
 @given(st.integers(5, 12), st.integers(5, 12), st.integers(1, 4), st.integers(0, 99))
@@ -122,7 +122,7 @@ def test_balls_are_counted_one_by_one(n, m, k, seed):
         "density": sum(across[i, j] <= radii[0][i] for i in range(n) for j in range(m)) / (k * m),
         "coverage": np.mean([any(across[i, j] <= radii[0][i] for j in range(m)) for i in range(n)]),
     }
-    found = samples.precision_recall_density_coverage(real, generated, neighbours=k)
+    found = sample_distances.precision_recall_density_coverage(real, generated, neighbours=k)
     assert {name: float(value) for name, value in found.items()} == pytest.approx(expected)
 
 
@@ -169,4 +169,4 @@ def test_what_cannot_be_compared_is_refused(name, x, y, message):
 
 def test_a_kernel_without_width_is_refused():
     with pytest.raises(DataError, match="no width"):
-        samples.mean_discrepancy(torch.zeros(3, 1), torch.ones(3, 1))
+        sample_distances.mean_discrepancy(torch.zeros(3, 1), torch.ones(3, 1))

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kdzoo.errors import ConfigError
-from kdzoo.functional.unroll.descent import Descent, check_twice
+from kdzoo.functional.unroll.inner_loop import Descent, check_twice
 from kdzoo.functional.unroll.optimizers import State
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from kdzoo.functional.fgw.graph import Graph, both_ways
 from kdzoo.functional.fgw.plan import HardPlan, Plan
-from kdzoo.functional.fgw.terms import Comparison
+from kdzoo.functional.fgw.transition_cost import Comparison
 
 
 @torch.inference_mode()

@@ -15,7 +15,7 @@ from torchmetrics.utilities import dim_zero_cat
 from kdzoo.core import validation
 from kdzoo.core.inference import inference
 from kdzoo.errors import DataError
-from kdzoo.functional import samples
+from kdzoo.functional import sample_distances
 
 
 class SampleMetric(Metric):
@@ -76,16 +76,16 @@ class FrechetDistance(SampleMetric):
         self.squared = validation.flag("squared", squared)
 
     def between(self, real: Tensor, generated: Tensor) -> Tensor:
-        """Return the distance; see :func:`kdzoo.functional.samples.frechet_distance`."""
-        return samples.frechet_distance(real, generated, squared=self.squared)
+        """Return the distance; see :func:`kdzoo.functional.sample_distances.frechet_distance`."""
+        return sample_distances.frechet_distance(real, generated, squared=self.squared)
 
 
 class KernelDistance(SampleMetric):
-    """Unbiased squared discrepancy under a cubic kernel: KID; see :func:`kdzoo.functional.samples.kernel_distance`."""
+    """Unbiased squared discrepancy under a cubic kernel: KID; see :func:`kdzoo.functional.sample_distances.kernel_distance`."""
 
     def between(self, real: Tensor, generated: Tensor) -> Tensor:
         """Return the distance, which may be negative."""
-        return samples.kernel_distance(real, generated)
+        return sample_distances.kernel_distance(real, generated)
 
 
 class MeanDiscrepancy(SampleMetric):
@@ -93,7 +93,7 @@ class MeanDiscrepancy(SampleMetric):
 
     Args:
         extractor: see :class:`SampleMetric`.
-        bandwidth: of the kernel; see :func:`kdzoo.functional.samples.mean_discrepancy`.
+        bandwidth: of the kernel; see :func:`kdzoo.functional.sample_distances.mean_discrepancy`.
     """
 
     def __init__(self, extractor: nn.Module | None = None, *, bandwidth: float = 1.0) -> None:
@@ -102,28 +102,28 @@ class MeanDiscrepancy(SampleMetric):
 
     def between(self, real: Tensor, generated: Tensor) -> Tensor:
         """Return the discrepancy, >= 0."""
-        return samples.mean_discrepancy(real, generated, bandwidth=self.bandwidth)
+        return sample_distances.mean_discrepancy(real, generated, bandwidth=self.bandwidth)
 
 
 class EarthMoversDistance(SampleMetric):
-    """Mean Euclidean distance of optimal transport; see :func:`kdzoo.functional.samples.earth_movers_distance`."""
+    """Mean Euclidean distance of optimal transport; see :func:`kdzoo.functional.sample_distances.earth_movers_distance`."""
 
     def between(self, real: Tensor, generated: Tensor) -> Tensor:
         """Return the distance, >= 0."""
-        return samples.earth_movers_distance(real, generated)
+        return sample_distances.earth_movers_distance(real, generated)
 
 
 class NearestNeighbourAccuracy(SampleMetric):
     """Leave-one-out accuracy of one nearest neighbour, 1/2 for equal distributions.
 
-    Below 1/2 the samples of both come in pairs: see :func:`kdzoo.functional.samples.nearest_neighbour_accuracy`.
+    Below 1/2 the samples of both come in pairs: see :func:`kdzoo.functional.sample_distances.nearest_neighbour_accuracy`.
     """
 
     higher_is_better: bool | None = None
 
     def between(self, real: Tensor, generated: Tensor) -> Tensor:
         """Return the accuracy, in [0, 1]."""
-        return samples.nearest_neighbour_accuracy(real, generated)
+        return sample_distances.nearest_neighbour_accuracy(real, generated)
 
 
 class PrecisionRecallDensityCoverage(SampleMetric):
@@ -131,7 +131,7 @@ class PrecisionRecallDensityCoverage(SampleMetric):
 
     Args:
         extractor: see :class:`SampleMetric`.
-        neighbours: see :func:`kdzoo.functional.samples.precision_recall_density_coverage`.
+        neighbours: see :func:`kdzoo.functional.sample_distances.precision_recall_density_coverage`.
     """
 
     higher_is_better: bool | None = True
@@ -142,7 +142,7 @@ class PrecisionRecallDensityCoverage(SampleMetric):
 
     def between(self, real: Tensor, generated: Tensor) -> dict[str, Tensor]:
         """Return ``precision``, ``recall``, ``density`` and ``coverage``."""
-        return samples.precision_recall_density_coverage(real, generated, neighbours=self.neighbours)
+        return sample_distances.precision_recall_density_coverage(real, generated, neighbours=self.neighbours)
 
 
 def bootstrap(

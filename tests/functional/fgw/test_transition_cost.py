@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import entropy
 from torch import Tensor
 
-from kdzoo.functional.fgw.terms import LOSSES, compare, density
+from kdzoo.functional.fgw.transition_cost import LOSSES, compare, density
 
 some = settings(max_examples=60, deadline=None, derandomize=True)
 seeds = st.integers(0, 2**32 - 1)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from kdzoo.functional import attention_map, attention_transfer, hint_mse
-from tests.reference import features as reference
+from tests.reference import hidden_features as reference
 
 some = settings(max_examples=100, deadline=None, derandomize=True)
 seeds = st.integers(0, 2**32 - 1)

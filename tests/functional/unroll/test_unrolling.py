@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
 from kdzoo.functional.unroll import ENGINES, SGD, Adam, Momentum, unroll
-from tests.functional.unroll_cases import (
+from tests.functional.unroll.cases import (
     NAMES,
     OPTIMIZERS,
     apart,

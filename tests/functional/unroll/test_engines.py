@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from kdzoo.errors import ConfigError, NonFiniteLossError
 from kdzoo.functional.unroll import ENGINES, SGD, Adam, Momentum, choose, unroll
-from tests.functional.unroll_cases import OPTIMIZERS, case, cross_entropy, normal
+from tests.functional.unroll.cases import OPTIMIZERS, case, cross_entropy, normal
 
 REBUILDING = [engine for engine in ENGINES if engine != "full"]
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kdzoo.functional import Edges
-from kdzoo.functional.fgw.descent import Descent, lowest_point
+from kdzoo.functional.fgw.frank_wolfe import Descent, lowest_point
 from kdzoo.functional.fgw.graph import Graph, both_ways, unit_mass
 from kdzoo.functional.fgw.plan import HardPlan, Plan, SoftPlan
-from kdzoo.functional.fgw.terms import Comparison, compare
+from kdzoo.functional.fgw.transition_cost import Comparison, compare
 from tests.reference import fgw as reference
 
 N, K, S = 60, 5, 3
