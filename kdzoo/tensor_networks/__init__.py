@@ -6,32 +6,32 @@ right bond) that stands before the site `out_site`; `kdzoo.models.MPS` holds one
 
 from kdzoo.tensor_networks.black_box import from_queries
 from kdzoo.tensor_networks.contraction import contract
-from kdzoo.tensor_networks.cross import cross
+from kdzoo.tensor_networks.cross import cross_interpolate
 from kdzoo.tensor_networks.entanglement import entropies, entropy
 from kdzoo.tensor_networks.features import (
-    MAPS,
+    FEATURE_MAPS,
     CosSin,
     FeatureMap,
     Legendre,
     Polynomial,
     Trainable,
     Whitened,
-    feature_map,
+    make_feature_map,
 )
 from kdzoo.tensor_networks.growth import grow
-from kdzoo.tensor_networks.layout import Layout, layout
-from kdzoo.tensor_networks.measure import Train, distance, inner, norm
-from kdzoo.tensor_networks.network import canonical, nodes, reference, spectra
-from kdzoo.tensor_networks.orders import by_mutual_information, site_order
-from kdzoo.tensor_networks.polynomial import copying_layer, polynomial_layer, to_polynomial
+from kdzoo.tensor_networks.layout import Layout, make_layout
+from kdzoo.tensor_networks.measure import TensorTrain, inner_product, norm, squared_distance
+from kdzoo.tensor_networks.network import as_nodes, canonical_form, reference_outputs, spectra
+from kdzoo.tensor_networks.orders import mutual_information_order, site_order
+from kdzoo.tensor_networks.polynomial import copy_layer, polynomial_layer, to_polynomial
 from kdzoo.tensor_networks.queries import Oracle
-from kdzoo.tensor_networks.relevance import alone, given_rest, saliency
+from kdzoo.tensor_networks.relevance import conditional_effect, main_effect, saliency
 from kdzoo.tensor_networks.sketching import sketch
 from kdzoo.tensor_networks.sobol import Moments, Sobol, feature_moments, pairwise_indices, sobol_indices
-from kdzoo.tensor_networks.truncation import balanced, moments, truncate
+from kdzoo.tensor_networks.truncation import balanced_truncation, state_moments, truncate
 
 __all__ = [
-    "MAPS",
+    "FEATURE_MAPS",
     "CosSin",
     "FeatureMap",
     "Layout",
@@ -40,37 +40,37 @@ __all__ = [
     "Oracle",
     "Polynomial",
     "Sobol",
-    "Train",
+    "TensorTrain",
     "Trainable",
     "Whitened",
-    "alone",
-    "balanced",
-    "by_mutual_information",
-    "canonical",
+    "as_nodes",
+    "balanced_truncation",
+    "canonical_form",
+    "conditional_effect",
     "contract",
-    "copying_layer",
-    "cross",
-    "distance",
+    "copy_layer",
+    "cross_interpolate",
     "entropies",
     "entropy",
-    "feature_map",
     "feature_moments",
     "from_queries",
-    "given_rest",
     "grow",
-    "inner",
-    "layout",
-    "moments",
-    "nodes",
+    "inner_product",
+    "main_effect",
+    "make_feature_map",
+    "make_layout",
+    "mutual_information_order",
     "norm",
     "pairwise_indices",
     "polynomial_layer",
-    "reference",
+    "reference_outputs",
     "saliency",
     "site_order",
     "sketch",
     "sobol_indices",
     "spectra",
+    "squared_distance",
+    "state_moments",
     "to_polynomial",
     "truncate",
 ]

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from kdzoo.core import validation
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.tensor_networks.cross import cross
-from kdzoo.tensor_networks.growth import Student, check_chain
+from kdzoo.tensor_networks.cross import cross_interpolate
+from kdzoo.tensor_networks.growth import Student, check_open_chain
 from kdzoo.tensor_networks.queries import Function, Oracle
-from kdzoo.tensor_networks.sketching import CUTOFF, Queried, as_set, sketch
+from kdzoo.tensor_networks.sketching import CUTOFF, QueryResult, as_set, sketch
 
 METHODS = ("sketching", "cross")
 
@@ -27,7 +27,7 @@ def from_queries(
     domain: Sequence[float] | None = None,
     ends: int | None = None,
     budget: int | None = None,
-) -> Queried:
+) -> QueryResult:
     """Set a chain to an imitation of a teacher, which is only ever asked, and return what that took.
 
     Ordinary distillation can go on from there. If anything fails, the chain is as it was.
@@ -51,7 +51,7 @@ def from_queries(
         BudgetError: the budget is not enough.
     """
     assert isinstance(model, nn.Module)
-    check_chain(model)
+    check_open_chain(model)
     validation.choice("method", method, METHODS)
     if len(samples) == 0:
         raise DataError("queries need at least one sample, got none")
@@ -84,7 +84,7 @@ def from_queries(
         "out_site": model.out_site,
     }
     if method == "cross":
-        sites, centre, found = cross(oracle, points, features, domain=(low, high), **limits)
+        sites, centre, found = cross_interpolate(oracle, points, features, domain=(low, high), **limits)
     else:
         tried = torch.linspace(low, high, model.feature_map.d).tolist()
         sites, centre, found = sketch(oracle, points, features, domain=tried, ends=ends, **limits)

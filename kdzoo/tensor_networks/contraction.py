@@ -19,7 +19,7 @@ from torch import Tensor
 from kdzoo.core.validation import choice
 from kdzoo.errors import ConfigError, DataError, NonFiniteLossError
 from kdzoo.tensor_networks import kernel, torch_sweep
-from kdzoo.tensor_networks.layout import Layout, from_text, layout
+from kdzoo.tensor_networks.layout import Layout, from_text, make_layout
 
 Ends = tuple[Tensor, Tensor, Tensor]
 Chain = tuple[Tensor, Tensor, tuple[Tensor, Tensor]]
@@ -82,7 +82,7 @@ def _with_stops(
         bonds, last = plan.sides[side], len(plan.sides[side]) - 1
         cuts = sorted({0, last, *(step for one, step in stops if one == side)})
         for first, end in pairwise(cuts):
-            piece = layout(plan.d, bonds[first : end + 1], (1,), (side, first, plan.n_sites))
+            piece = make_layout(plan.d, bonds[first : end + 1], (1,), (side, first, plan.n_sites))
             own = torch.cat([plan.core(cores, side, step).flatten() for step in range(first, end)])
             ones = phi.new_ones(1, phi.shape[2])
             current, _, log2 = contract(phi[list(plan.sites[side][first:end])], own, (current, ones), piece, engine)
@@ -94,7 +94,7 @@ def _with_stops(
     return ends[0], ends[1], exponents
 
 
-def chosen_engine(like: Tensor, engine: str) -> str:
+def select_engine(like: Tensor, engine: str) -> str:
     """Return the engine for tensors such as ``like``.
 
     Raises:
@@ -164,7 +164,7 @@ def _sweep(
     """
     plan = from_text(chain)
     starts = left, right
-    ends, log2, saved = _SWEEPS[chosen_engine(phi, engine)].forward(phi, cores, starts, plan)
+    ends, log2, saved = _SWEEPS[select_engine(phi, engine)].forward(phi, cores, starts, plan)
     if phi.shape[2]:
         _check_range(ends, log2, (phi, cores, starts), plan)
     return ends[0].clone(), ends[1].clone(), log2, *saved
@@ -175,8 +175,8 @@ def _(phi, cores, left, right, chain, engine):  # type: ignore[no-untyped-def]
     del cores, left, right
     plan, samples = from_text(chain), phi.shape[2]
     whole, rows = samples, plan.n_states
-    if chosen_engine(phi, engine) == "compiled":
-        whole, rows = kernel.padded_samples(samples, phi.dtype), kernel.kept_states(plan).rows
+    if select_engine(phi, engine) == "compiled":
+        whole, rows = kernel.padded_samples(samples, phi.dtype), kernel.stored_states(plan).rows
     rescalings = (max(len(plan.left), len(plan.right)) - 1) // torch_sweep.EVERY
     return (
         phi.new_empty(plan.left[-1], samples),
@@ -201,7 +201,7 @@ def _sweep_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of features (empty unless asked for), cores and starts from those of the ends."""
     plan = from_text(chain)
-    of_features, of_cores, starts = _SWEEPS[chosen_engine(phi, engine)].backward(
+    of_features, of_cores, starts = _SWEEPS[select_engine(phi, engine)].backward(
         phi, cores, (states, scales), (left, right), plan, of_phi=of_phi
     )
     of_features = phi.new_empty(0) if of_features is None else of_features.contiguous()

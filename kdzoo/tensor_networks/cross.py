@@ -24,10 +24,10 @@ from torch import Tensor
 from kdzoo.core import validation
 from kdzoo.errors import ConfigError
 from kdzoo.tensor_networks.queries import BudgetError, Oracle
-from kdzoo.tensor_networks.sketching import CUTOFF, Features, Found, Queried, bonds_of, checked, spread
+from kdzoo.tensor_networks.sketching import CUTOFF, Features, Found, QueryResult, bonds_of, checked, spread
 
 
-def cross(
+def cross_interpolate(
     oracle: Oracle,
     samples: Tensor,
     features: Features,
@@ -85,7 +85,7 @@ def cross(
             break
     tensors, error = search.interpolation()
     sites = [torch.linalg.solve(phi[k].T, core) for k, core in enumerate(tensors[:m] + tensors[m + 1 :])]
-    info = Queried(oracle.evaluations, oracle.asked, bonds_of(sites, tensors[m], m), error, finished)
+    info = QueryResult(oracle.evaluations, oracle.asked, bonds_of(sites, tensors[m], m), error, finished)
     return sites, tensors[m], info
 
 

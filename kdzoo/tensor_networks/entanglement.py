@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 
-def normalised(values: Tensor) -> Tensor:
+def squared_shares(values: Tensor) -> Tensor:
     """Return the shares s^2 / sum s^2 of singular values (bond), falling and in float64; zeros if all values are 0."""
     values = values.double().abs().sort(descending=True).values
     largest = values.max() if len(values) else values.new_ones(())
@@ -27,7 +27,7 @@ def entropy(values: Tensor) -> float:
         Schollwöck: The density-matrix renormalization group in the age of matrix product states. Ann. Phys. 326, 2011,
         eq. 26, with the natural logarithm.
     """
-    return float(torch.special.entr(normalised(values)).sum())
+    return float(torch.special.entr(squared_shares(values)).sum())
 
 
 def entropies(spectra: Sequence[Tensor]) -> Tensor:

@@ -53,7 +53,7 @@ class FeatureMap(nn.Module, ABC):
         Raises:
             DataError: a number is outside of the domain.
         """
-        if self.domain is not None and readable(x):
+        if self.domain is not None and values_readable(x):
             _check_domain(x, self.domain, type(self).__name__)
         return self.features(x)
 
@@ -188,7 +188,7 @@ class Whitened(FeatureMap):
 
     def calibrate(self, x: Tensor) -> None:
         """Whiten by inputs (samples, sites)."""
-        self.turn.copy_(whitening(gram(self.base.double_features(x.T))))
+        self.turn.copy_(whitening_matrices(gram_matrices(self.base.double_features(x.T))))
 
 
 class Trainable(FeatureMap):
@@ -211,7 +211,7 @@ class Trainable(FeatureMap):
         return torch.cat([basis[:, :1], self.weight @ basis[:, 1:]], 1)
 
 
-MAPS: dict[str, Callable[[int, int, tuple[float, float] | None], FeatureMap]] = {
+FEATURE_MAPS: dict[str, Callable[[int, int, tuple[float, float] | None], FeatureMap]] = {
     "polynomial": lambda n_sites, degree, domain: Polynomial(degree, domain),  # noqa: ARG005
     "cos_sin": lambda n_sites, degree, domain: CosSin(degree, domain or (0.0, 1.0)),  # noqa: ARG005
     "legendre": lambda n_sites, degree, domain: Legendre(degree, domain or (0.0, 1.0)),  # noqa: ARG005
@@ -221,7 +221,7 @@ MAPS: dict[str, Callable[[int, int, tuple[float, float] | None], FeatureMap]] = 
 """Feature maps by name, made from the number of sites, a degree and a domain."""
 
 
-def readable(x: Tensor) -> bool:
+def values_readable(x: Tensor) -> bool:
     """Return whether a check may look at numbers: not in compiled code, under vmap, or where there are none."""
     if torch.compiler.is_compiling() or x.device.type == "meta":
         return False
@@ -230,45 +230,45 @@ def readable(x: Tensor) -> bool:
     return not torch._C._functorch.is_batchedtensor(x)
 
 
-def same_kind(one: FeatureMap, other: FeatureMap) -> bool:
+def same_settings(one: FeatureMap, other: FeatureMap) -> bool:
     """Return whether two maps are of one class with one set of settings; what they have learned may differ."""
     return _settings(one) == _settings(other)
 
 
-def same(one: FeatureMap, other: FeatureMap) -> bool:
+def equal_maps(one: FeatureMap, other: FeatureMap) -> bool:
     """Return whether two maps are of one class with one set of settings and equal numbers, parameters and buffers."""
     ours, theirs = one.state_dict(), other.state_dict()
     return (
-        same_kind(one, other)
+        same_settings(one, other)
         and ours.keys() == theirs.keys()
         and all(torch.equal(ours[key].double(), theirs[key].double()) for key in ours)
     )
 
 
-def in_words(feature_map: FeatureMap) -> str:
+def describe_map(feature_map: FeatureMap) -> str:
     """Return class, number of features and domain of a map."""
     name, domain = type(feature_map).__name__, feature_map.domain
     return f"{name} with {feature_map.d} features of numbers in {'any range' if domain is None else list(domain)}"
 
 
-def feature_map(name: str, n_sites: int, degree: int = 1, domain: Sequence[float] | None = None) -> FeatureMap:
-    """Return a feature map by its name in ``MAPS``.
+def make_feature_map(name: str, n_sites: int, degree: int = 1, domain: Sequence[float] | None = None) -> FeatureMap:
+    """Return a feature map by its name in ``FEATURE_MAPS``.
 
     Raises:
         ConfigError: the name is unknown, or degree or domain is out of range.
     """
     interval = None if domain is None else validation.interval("domain", domain, validation.number)
-    return MAPS[validation.choice("feature_map", name, tuple(MAPS))](
+    return FEATURE_MAPS[validation.choice("feature_map", name, tuple(FEATURE_MAPS))](
         n_sites, validation.integer("degree", degree), interval
     )
 
 
-def gram(phi: Tensor) -> Tensor:
+def gram_matrices(phi: Tensor) -> Tensor:
     """Return the mean products (sites, d, d) of features (sites, d, samples)."""
     return phi @ phi.mT / phi.shape[2]
 
 
-def whitening(grams: Tensor, least: float = 1e-10) -> Tensor:
+def whitening_matrices(grams: Tensor, least: float = 1e-10) -> Tensor:
     """Return triangular matrices T (sites, d, d) with T G T' = 1.
 
     A direction without variance (less than ``least`` of its mean square) is left unscaled.

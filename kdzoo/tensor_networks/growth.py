@@ -18,7 +18,7 @@ from kdzoo.core import validation
 from kdzoo.errors import ConfigError
 from kdzoo.tensor_networks.features import FeatureMap
 from kdzoo.tensor_networks.layout import Layout
-from kdzoo.tensor_networks.network import refuse_periodic, row
+from kdzoo.tensor_networks.network import check_open, tensor_row
 
 
 @runtime_checkable
@@ -46,7 +46,7 @@ class Student(Protocol):
         """Return the mean products (sites, d, d) of the features of inputs, in the chain's order."""
 
 
-def check_chain(model: nn.Module) -> None:
+def check_open_chain(model: nn.Module) -> None:
     """Refuse a model that is no chain with open ends.
 
     Raises:
@@ -76,12 +76,12 @@ def usable_bonds(wanted: Sequence[int], legs: Sequence[int]) -> list[int]:
     return found
 
 
-def roomy_bonds(sites: Sequence[Tensor], centre: Tensor, out_site: int, bond_dim: int) -> list[int]:
+def grown_bonds(sites: Sequence[Tensor], centre: Tensor, out_site: int, bond_dim: int) -> list[int]:
     """Return all bonds, from the left end, with ``bond_dim`` where they are smaller and could use it.
 
     The output core has a bond on both sides; see :func:`usable_bonds`.
     """
-    chain = row(sites, centre, out_site)
+    chain = tensor_row(sites, centre, out_site)
     bonds = [chain[0].shape[0], *(core.shape[2] for core in chain)]
     wanted = [bonds[0], *(max(bond, validation.integer("bond_dim", bond_dim)) for bond in bonds[1:-1]), bonds[-1]]
     return [max(pair) for pair in zip(bonds, usable_bonds(wanted, [core.shape[1] for core in chain]), strict=True)]
@@ -112,8 +112,8 @@ def grow(
     Raises:
         ConfigError: a bond would become smaller, there is another number of bonds, or the chain is periodic.
     """
-    refuse_periodic(sites, centre, out_site, "a growing chain")
-    chain = row(sites, centre, out_site)
+    check_open(sites, centre, out_site, "a growing chain")
+    chain = tensor_row(sites, centre, out_site)
     bonds = [chain[0].shape[0], *(core.shape[2] for core in chain)]
     wanted = list(validation.integers("bond_dims", bond_dims, length=len(bonds)))
     if any(new < old for new, old in zip(wanted, bonds, strict=True)) or wanted[-1] != 1 or wanted[0] != 1:
@@ -125,7 +125,7 @@ def grow(
 
     def padded(core: Tensor, place: int, deviation: float) -> Tensor:
         shape = (wanted[place], core.shape[1], wanted[place + 1])
-        return placed(core, deviation * torch.randn(shape, generator=generator, dtype=core.dtype).to(core.device))
+        return embed(core, deviation * torch.randn(shape, generator=generator, dtype=core.dtype).to(core.device))
 
     with_learned_sizes = []
     for i, core in enumerate(sites):
@@ -140,7 +140,7 @@ def grow(
     return with_learned_sizes, padded(centre, out_site, spread * scale)
 
 
-def resized(cores: Tensor, old: Layout, new: Layout) -> Tensor:
+def embed_cores(cores: Tensor, old: Layout, new: Layout) -> Tensor:
     """Return the numbers of one chain, such as moments of its cores, where they lie in a larger one; 0 elsewhere."""
     found = cores.new_zeros(new.n_cores)
     for side in (0, 1):
@@ -150,13 +150,13 @@ def resized(cores: Tensor, old: Layout, new: Layout) -> Tensor:
     return found
 
 
-def placed(tensor: Tensor, larger: Tensor) -> Tensor:
+def embed(tensor: Tensor, larger: Tensor) -> Tensor:
     """Write a tensor (left, leg, right) where it lies in one with larger bonds, in place, and return that."""
     larger[: tensor.shape[0], :, : tensor.shape[2]] = tensor
     return larger
 
 
-def bonds_in_words(sites: Sequence[Tensor]) -> str:
+def describe_bonds(sites: Sequence[Tensor]) -> str:
     """Return the range and the mean of the bonds between the sites (n_left, d, n_right) of a chain."""
     bonds = [core.shape[2] for core in sites[:-1]]
     return f"{min(bonds)} to {max(bonds)}, {sum(bonds) / len(bonds):.1f} on average"

@@ -51,7 +51,7 @@ def forward(phi: Tensor, cores: Tensor, starts: tuple[Tensor, Tensor], plan: Lay
     library, width = _library(NUMBERS[phi.dtype]), _width(NUMBERS[phi.dtype])
     n = phi.shape[2]
     phi, cores = _padded(phi, width), cores.contiguous()
-    samples, kept = phi.shape[2], kept_states(plan)
+    samples, kept = phi.shape[2], stored_states(plan)
     states = buffers.empty(kept.rows, samples, dtype=phi.dtype)
     scales = phi.new_ones(2, max(len(bonds) - 1 for bonds in plan.sides) // EVERY, samples)
     log2 = phi.new_zeros(2, samples)
@@ -95,7 +95,7 @@ def backward(
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredStates:
     """Which states the compiled sweep keeps: every second one, and the last one of each side.
 
     Attributes:
@@ -108,7 +108,7 @@ class Kept:
 
 
 @lru_cache(maxsize=256)
-def kept_states(plan: Layout) -> Kept:
+def stored_states(plan: Layout) -> StoredStates:
     """Return where the states lie that are kept."""
     places: tuple[list[int], list[int]] = ([], [])
     rows = 0
@@ -117,7 +117,7 @@ def kept_states(plan: Layout) -> Kept:
             is_kept = step % 2 == 0 or step == len(bonds) - 1
             at.append(rows if is_kept else -1)
             rows += bond * is_kept
-    return Kept(places, rows)
+    return StoredStates(places, rows)
 
 
 def padded_samples(samples: int, dtype: torch.dtype) -> int:
@@ -164,7 +164,7 @@ class _Side(ctypes.Structure):
 @lru_cache(maxsize=512)
 def _sides(plan: Layout) -> "ctypes.Array[_Side]":
     """Return bonds, and where sites, cores and states of both sides lie."""
-    lists = zip(plan.sides, plan.sites, plan.cores, kept_states(plan).places, strict=True)
+    lists = zip(plan.sides, plan.sites, plan.cores, stored_states(plan).places, strict=True)
     return (_Side * 2)(
         *(_Side(len(one[0]) - 1, *((ctypes.c_longlong * max(len(row), 1))(*row) for row in one)) for one in lists)
     )

@@ -89,7 +89,7 @@ class Layout:
 
 
 @lru_cache(maxsize=256)
-def layout(d: int, left: Sizes, right: Sizes, part: Part | None = None) -> Layout:
+def make_layout(d: int, left: Sizes, right: Sizes, part: Part | None = None) -> Layout:
     """Return the layout of a chain with ``d`` features per site and the bonds ``left`` and ``right``."""
     slots: tuple[list[int], list[int]] = ([], [])
     cores: tuple[list[int], list[int]] = ([], [])
@@ -114,7 +114,7 @@ def layout(d: int, left: Sizes, right: Sizes, part: Part | None = None) -> Layou
 def from_text(text: str) -> Layout:
     """Return the layout whose ``text`` this is."""
     (d,), left, right, part = (tuple(map(int, one.split(","))) if one else () for one in text.split(";"))
-    return layout(d, left, right, (part[0], part[1], part[2]) if part else None)
+    return make_layout(d, left, right, (part[0], part[1], part[2]) if part else None)
 
 
 def _pair(lists: tuple[list[int], list[int]]) -> tuple[Sizes, Sizes]:

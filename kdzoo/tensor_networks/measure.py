@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from kdzoo.errors import ConfigError
-from kdzoo.tensor_networks.network import refuse_periodic
+from kdzoo.tensor_networks.network import check_open
 from kdzoo.tensor_networks.torch_sweep import EVERY
 
 
-class Train(NamedTuple):
+class TensorTrain(NamedTuple):
     """A chain: cores (n_left, d, n_right), the output core (left, outputs, right), and the site that it is before."""
 
     sites: Sequence[Tensor]
@@ -32,7 +32,7 @@ class Train(NamedTuple):
     out_site: int
 
 
-def inner(a: Train, b: Train, grams: Tensor) -> Tensor:
+def inner_product(a: TensorTrain, b: TensorTrain, grams: Tensor) -> Tensor:
     """Return E[f_o g_o] of each output (outputs); their sum is the inner product. Differentiable in both chains.
 
     Args:
@@ -43,7 +43,7 @@ def inner(a: Train, b: Train, grams: Tensor) -> Tensor:
     Raises:
         ConfigError: the chains do not fit each other or the measure.
     """
-    check_pair(a, b)
+    check_compatible(a, b)
     expected = (len(a.sites), a.sites[0].shape[1], b.sites[0].shape[1])
     if tuple(grams.shape) != expected:
         raise ConfigError(f"grams must be of shape {expected}, got {tuple(grams.shape)}")
@@ -62,17 +62,17 @@ def inner(a: Train, b: Train, grams: Tensor) -> Tensor:
     return (current * right).sum((1, 2)) * (log2 + more).exp2()
 
 
-def norm(a: Train, grams: Tensor) -> Tensor:
+def norm(a: TensorTrain, grams: Tensor) -> Tensor:
     """Return the square root of E ||f||^2, the sum over all outputs."""
-    return inner(a, a, grams).sum().clamp_min(0).sqrt()
+    return inner_product(a, a, grams).sum().clamp_min(0).sqrt()
 
 
-def distance(a: Train, b: Train, grams: Tensor) -> Tensor:
+def squared_distance(a: TensorTrain, b: TensorTrain, grams: Tensor) -> Tensor:
     """Return E ||f - g||^2, the sum over all outputs; differentiable in both chains.
 
     It is exact to rounding of the squared norms, about 1e-14 of them, and not negative.
     """
-    return (inner(a, a, grams) - 2 * inner(a, b, grams) + inner(b, b, grams)).sum().clamp_min(0)
+    return (inner_product(a, a, grams) - 2 * inner_product(a, b, grams) + inner_product(b, b, grams)).sum().clamp_min(0)
 
 
 def _transfer(a: Sequence[Tensor], b: Sequence[Tensor], grams: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,14 +97,14 @@ def _step(current: Tensor, one: Tensor, other: Tensor, gram: Tensor) -> Tensor:
     return one.permute(2, 1, 0).flatten(1) @ products
 
 
-def check_pair(a: Train, b: Train) -> None:
+def check_compatible(a: TensorTrain, b: TensorTrain) -> None:
     """Refuse chains that have no inner product.
 
     Raises:
         ConfigError: one is periodic, or they have different numbers of sites or outputs.
     """
     for one in (a, b):
-        refuse_periodic(*one, "an inner product")
+        check_open(*one, "an inner product")
     if len(a.sites) != len(b.sites) or a.centre.shape[1] != b.centre.shape[1]:
         raise ConfigError(
             f"an inner product needs chains of equal size, got {len(a.sites)} sites with {a.centre.shape[1]} outputs "

@@ -17,9 +17,9 @@ from torch import Tensor
 from kdzoo.errors import ConfigError
 from kdzoo.plotting import ROLE_COLOURS
 from kdzoo.tensor_networks import network
-from kdzoo.tensor_networks.entanglement import entropies, normalised, orthonormal_legs
-from kdzoo.tensor_networks.features import gram
-from kdzoo.tensor_networks.relevance import alone
+from kdzoo.tensor_networks.entanglement import entropies, orthonormal_legs, squared_shares
+from kdzoo.tensor_networks.features import gram_matrices
+from kdzoo.tensor_networks.relevance import main_effect
 from kdzoo.tensor_networks.sobol import feature_moments, sobol_indices
 
 DPI = 120
@@ -94,7 +94,7 @@ def plot_model(chains: Mapping[str, Chain], folder: Path, examples: Examples | N
     """
     found = {}
     for name, one in chains.items():
-        legs = orthonormal_legs(one.sites, gram(one.phi))
+        legs = orthonormal_legs(one.sites, gram_matrices(one.phi))
         found[name] = network.spectra(legs, one.centre, one.out_site)
     outputs = {name: one.out_site for name, one in chains.items()}
     files = [
@@ -128,7 +128,7 @@ def bond_spectra(spectra: Mapping[str, Sequence[Tensor]], out_sites: Mapping[str
     for axes, (name, bonds) in zip(panels, spectra.items(), strict=True):
         table = np.full((max(map(len, bonds)), len(bonds)), np.nan)
         for i, values in enumerate(bonds):
-            table[: len(values), i] = np.log10(normalised(values).clamp_min(LEAST_SHARE).numpy())
+            table[: len(values), i] = np.log10(squared_shares(values).clamp_min(LEAST_SHARE).numpy())
         box = (-0.5, len(bonds) - 0.5, 0.5, len(table) + 0.5)
         scale: dict[str, Any] = {"vmin": np.log10(LEAST_SHARE), "vmax": 0, "cmap": "viridis"}
         drawn = axes.imshow(table, origin="lower", aspect="auto", interpolation="nearest", extent=box, **scale)
@@ -190,7 +190,7 @@ def relevance_maps(chains: Mapping[str, Chain], examples: Examples, path: Path) 
     rows = {"input": Row(examples.images.mean(1), "gray")}
     at = torch.arange(len(examples.classes))
     for name, one in chains.items():
-        found = alone(one.sites, one.centre, one.out_site, feature_moments(one.phi), one.shown)
+        found = main_effect(one.sites, one.centre, one.out_site, feature_moments(one.phi), one.shown)
         own = to_image(found[at, list(examples.classes)], one)
         rows[f"{_words(name)}\nrelevance"] = Row(own, "RdBu_r", signed=True, label="logit")
     for name, gradient in examples.saliency.items():
@@ -244,7 +244,7 @@ def graph(sites: Sequence[Tensor], centre: Tensor, out_site: int, path: Path) ->
     """
     if len(sites) > MOST_NODES:
         raise ConfigError(f"a graph is drawn of at most {MOST_NODES} sites, got {len(sites)}")
-    nodes = network.nodes(sites, centre, out_site)
+    nodes = network.as_nodes(sites, centre, out_site)
     places = {node: i for i, node in enumerate(nodes)}
     figure = Figure(figsize=(max(4.0, 0.8 * len(nodes) + 0.6), 2.4), layout="constrained")
     axes = figure.subplots()

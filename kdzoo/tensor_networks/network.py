@@ -41,7 +41,7 @@ def _library() -> Any:
 # ---------------------------------------------------------------- the definition
 
 
-def reference(sites: Sequence[Tensor], centre: Tensor, out_site: int, phi: Tensor) -> Tensor:
+def reference_outputs(sites: Sequence[Tensor], centre: Tensor, out_site: int, phi: Tensor) -> Tensor:
     """Return the outputs (samples, outputs) of a chain, by its definition; differentiable, of any dtype, and slow.
 
     Args:
@@ -51,7 +51,7 @@ def reference(sites: Sequence[Tensor], centre: Tensor, out_site: int, phi: Tenso
         phi: features (sites, d, samples) in the chain's order.
     """
     ncon, ends = _library().ncon, torch.ones_like(phi[0, 0])
-    joined = torch.eye(row(sites, centre, out_site)[0].shape[0], dtype=phi.dtype, device=phi.device)
+    joined = torch.eye(tensor_row(sites, centre, out_site)[0].shape[0], dtype=phi.dtype, device=phi.device)
     left = right = ends[:, None, None] * joined  # (samples, bond that joins the ends, current bond)
     for core, numbers in zip(sites[:out_site], phi[:out_site], strict=True):
         left = ncon([left, numbers, core], [[-1, -2, 1], [2, -1], [1, 2, -3]], backend="pytorch")
@@ -61,13 +61,13 @@ def reference(sites: Sequence[Tensor], centre: Tensor, out_site: int, phi: Tenso
     return outputs
 
 
-def nodes(sites: Sequence[Tensor], centre: Tensor, out_site: int) -> list[Any]:
+def as_nodes(sites: Sequence[Tensor], centre: Tensor, out_site: int) -> list[Any]:
     """Return the chain as connected nodes of the library, for drawing and for its contractors.
 
     The nodes ``site 0``, ... and ``output`` are in the chain's order; their edges ``feature`` and ``output`` dangle.
     The ends of an open chain have no outer edge, those of a periodic one share theirs.
     """
-    tensors = row(sites, centre, out_site)
+    tensors = tensor_row(sites, centre, out_site)
     names = [f"site {i}" for i in range(len(sites))]
     names.insert(out_site, "output")
     made, closed = [], tensors[0].shape[0] > 1
@@ -88,7 +88,7 @@ def nodes(sites: Sequence[Tensor], centre: Tensor, out_site: int) -> list[Any]:
 # ---------------------------------------------------------------- canonical form
 
 
-def canonical(sites: Sequence[Tensor], centre: Tensor, out_site: int) -> tuple[list[Tensor], Tensor]:
+def canonical_form(sites: Sequence[Tensor], centre: Tensor, out_site: int) -> tuple[list[Tensor], Tensor]:
     """Return the same function with every site an isometry towards the output core, which holds the norm.
 
     With the bonds left and right of a core, sum_k A_k' A_k = 1 to the left of the output and sum_k A_k A_k' = 1 to its
@@ -103,10 +103,10 @@ def canonical(sites: Sequence[Tensor], centre: Tensor, out_site: int) -> tuple[l
         ConfigError: the chain is periodic.
         NonFiniteLossError: a decomposition fails or overflows.
     """
-    refuse_periodic(sites, centre, out_site, "a canonical form")
+    check_open(sites, centre, out_site, "a canonical form")
     with _decomposed("canonical form"):
         chain = _library().FiniteMPS(
-            [_numpy(tensor) for tensor in row(sites, centre, out_site)], canonicalize=False, backend="numpy"
+            [_numpy(tensor) for tensor in tensor_row(sites, centre, out_site)], canonicalize=False, backend="numpy"
         )
         chain.center_position = 0  # of no meaning yet; the sweep to the right end makes every core an isometry
         chain.position(len(sites), normalize=False)
@@ -133,23 +133,23 @@ def spectra(sites: Sequence[Tensor], centre: Tensor, out_site: int) -> list[Tens
         ConfigError: the chain is periodic.
         NonFiniteLossError: a decomposition fails or overflows.
     """
-    sites, centre = canonical(sites, centre, out_site)
+    sites, centre = canonical_form(sites, centre, out_site)
     left: list[Tensor] = []
     current = centre
     for core in reversed(sites[:out_site]):
-        turn, _, values, _ = split(current, legs=1)
+        turn, _, values, _ = split_svd(current, legs=1)
         left.append(values)
         current = core @ (turn * values)
     right: list[Tensor] = []
     current = centre
     for core in sites[out_site:]:
-        _, turn, values, _ = split(current, legs=2)
+        _, turn, values, _ = split_svd(current, legs=2)
         right.append(values)
         current = torch.tensordot(values[:, None] * turn, core, 1)
     return left[::-1] + right
 
 
-def split(
+def split_svd(
     tensor: Tensor, max_bond: int | None = None, max_error: float | None = None, *, legs: int = 2
 ) -> tuple[Tensor, Tensor, Tensor, float]:
     """Divide a merged tensor by its singular value decomposition.
@@ -192,18 +192,18 @@ def split(
 # ---------------------------------------------------------------- helpers
 
 
-def row(sites: Sequence[Tensor], centre: Tensor, out_site: int) -> list[Tensor]:
+def tensor_row(sites: Sequence[Tensor], centre: Tensor, out_site: int) -> list[Tensor]:
     """Return all tensors of a chain from left to right, the output core among them."""
     return [*sites[:out_site], centre, *sites[out_site:]]
 
 
-def refuse_periodic(sites: Sequence[Tensor], centre: Tensor, out_site: int, what: str) -> None:
+def check_open(sites: Sequence[Tensor], centre: Tensor, out_site: int, what: str) -> None:
     """Refuse a chain whose ends share a bond.
 
     Raises:
         ConfigError: they do.
     """
-    joined = row(sites, centre, out_site)[0].shape[0]
+    joined = tensor_row(sites, centre, out_site)[0].shape[0]
     if joined != 1:
         raise ConfigError(f"{what} needs boundary='open', got ends that share a bond of dimension {joined}")
 

@@ -46,7 +46,7 @@ def site_order(name: str, in_shape: Sequence[int]) -> Tensor:
     return (walk[:, None] + height * width * torch.arange(n_channels)).flatten()
 
 
-def by_mutual_information(x: Tensor) -> Tensor:
+def mutual_information_order(x: Tensor) -> Tensor:
     """Return an order in which inputs that tell much about each other are near.
 
     Inputs are placed by the second eigenvector of the Laplacian of their mutual information, as if they were normal:

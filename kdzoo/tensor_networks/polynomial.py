@@ -18,7 +18,7 @@ from torch import Tensor
 
 from kdzoo.core.validation import integer
 from kdzoo.errors import ConfigError
-from kdzoo.tensor_networks.measure import Train
+from kdzoo.tensor_networks.measure import TensorTrain
 
 Exponents = tuple[int, ...]
 Coefficients = Mapping[Exponents, int | float | Sequence[int | float] | Tensor]
@@ -28,7 +28,7 @@ MOST_MONOMIALS = 2**16
 """Largest number of monomials that a chain is expanded into."""
 
 
-def copying_layer(n_inputs: int, times: int) -> Train:
+def copy_layer(n_inputs: int, times: int) -> TensorTrain:
     """Return the chain with the features [1, x] that gives every input ``times`` times, those of one input together.
 
     The state beside the output is (1, inputs of its side), so no bond is larger than n_inputs / 2 + 3 / 2. The output
@@ -49,10 +49,10 @@ def copying_layer(n_inputs: int, times: int) -> Train:
     for i in range(n):  # the left state is (1, x_0, ..., x_m-1), the right one (1, x_n-1, ..., x_m)
         at = (i + 1, 0) if i < m else (0, n - i)
         centre[at[0], i * z : (i + 1) * z, at[1]] = 1
-    return Train([*left, *right], centre, m)
+    return TensorTrain([*left, *right], centre, m)
 
 
-def polynomial_layer(coefficients: Coefficients, n_inputs: int, degree: int) -> Train:
+def polynomial_layer(coefficients: Coefficients, n_inputs: int, degree: int) -> TensorTrain:
     """Return the chain with the features [1, x] on ``degree`` copies of every input that is a polynomial.
 
     A monomial is a product of as many copies of an input as its exponent. A bond counts the different parts that the
@@ -80,7 +80,7 @@ def polynomial_layer(coefficients: Coefficients, n_inputs: int, degree: int) -> 
     centre = torch.zeros(max(firsts) + 1, values.shape[1], max(lasts) + 1, dtype=torch.float64)
     for first, value, last in zip(firsts, values, lasts, strict=True):
         centre[first, :, last] = value
-    return Train([*left, *(core.permute(2, 1, 0) for core in reversed(right))], centre, m)
+    return TensorTrain([*left, *(core.permute(2, 1, 0) for core in reversed(right))], centre, m)
 
 
 def to_polynomial(sites: Sequence[Tensor], centre: Tensor, out_site: int) -> dict[Exponents, Tensor]:
@@ -110,7 +110,7 @@ def to_polynomial(sites: Sequence[Tensor], centre: Tensor, out_site: int) -> dic
     return {one: value for one, value in zip(exponents, values, strict=True) if value.any()}
 
 
-def composed(
+def compose(
     sites: Sequence[Tensor],
     centre: Tensor,
     out_site: int,

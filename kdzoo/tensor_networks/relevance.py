@@ -2,7 +2,7 @@
 
 A chain is linear in the features of each site. With the derivative with respect to them, and the mean features of the
 site under a product measure, an input's part is known exactly, without samples: taken alone, all others being averaged
-(:func:`alone`), or as what the output would lose in the mean if only this input were drawn again (:func:`given_rest`).
+(:func:`main_effect`), or as what the output would lose in the mean if only this input were drawn again (:func:`conditional_effect`).
 Both are signed and in the output's own unit.
 """
 
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from kdzoo.errors import ConfigError
-from kdzoo.tensor_networks.features import gram
+from kdzoo.tensor_networks.features import gram_matrices
 from kdzoo.tensor_networks.sobol import Moments, rescaled, scaled
 
 
-def alone(sites: Sequence[Tensor], centre: Tensor, out_site: int, measure: Moments, phi: Tensor) -> Tensor:
+def main_effect(sites: Sequence[Tensor], centre: Tensor, out_site: int, measure: Moments, phi: Tensor) -> Tensor:
     """Return E[f | x_i] - E[f] for every site of given inputs (samples, outputs, sites), in float64.
 
     Args:
@@ -31,8 +31,8 @@ def alone(sites: Sequence[Tensor], centre: Tensor, out_site: int, measure: Momen
     return torch.einsum("oid,ids->soi", effects, phi.double() - mean)
 
 
-def given_rest(sites: Sequence[Tensor], centre: Tensor, out_site: int, measure: Moments, phi: Tensor) -> Tensor:
-    """Return f(x) - E[f | all inputs but x_i] for every site of given inputs; as :func:`alone`."""
+def conditional_effect(sites: Sequence[Tensor], centre: Tensor, out_site: int, measure: Moments, phi: Tensor) -> Tensor:
+    """Return f(x) - E[f | all inputs but x_i] for every site of given inputs; as :func:`main_effect`."""
     effects = derivatives(sites, centre, out_site, phi)
     return torch.einsum("soid,ids->soi", effects, phi.double() - measure.mean.double()[..., None])
 
@@ -47,7 +47,7 @@ def derivatives(sites: Sequence[Tensor], centre: Tensor, out_site: int, phi: Ten
         phi: features (sites, d, samples) at which.
     """
     phi, centre = phi.double(), centre.double()
-    cores, exponent = rescaled(sites, out_site, gram(phi))
+    cores, exponent = rescaled(sites, out_site, gram_matrices(phi))
     inner, outer = cores[:out_site], [core.permute(2, 1, 0) for core in reversed(cores[out_site:])]
     left, right = _states(inner, phi[:out_site]), _states(outer, phi[out_site:].flip(0))
     from_left = torch.einsum("lor,sr->sol", centre, right[-1])

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from kdzoo.core import validation
 from kdzoo.errors import DataError
-from kdzoo.tensor_networks.network import row
+from kdzoo.tensor_networks.network import tensor_row
 from kdzoo.tensor_networks.queries import Oracle
 
 Features = Callable[[Tensor], Tensor]
@@ -36,7 +36,7 @@ LEAST_ENDS = 20
 
 
 @dataclass(frozen=True)
-class Queried:
+class QueryResult:
     """What a chain from queries has cost, and how near it is to the function where it was asked.
 
     Attributes:
@@ -55,7 +55,7 @@ class Queried:
     finished: bool = True
 
 
-Found = tuple[list[Tensor], Tensor, Queried]
+Found = tuple[list[Tensor], Tensor, QueryResult]
 """Cores (left bond, d, right bond) of all sites, output core (left bond, outputs, right bond), and what it has cost."""
 
 
@@ -123,7 +123,7 @@ def sketch(
     gap = torch.einsum("il,lor,jr->ijo", l_states, centre, r_states) - wanted
     sites = [*left, *(core.permute(2, 1, 0).contiguous() for core in reversed(right))]
     error = float(gap.norm() / wanted.norm().clamp_min(torch.finfo(wanted.dtype).tiny))
-    return sites, centre, Queried(oracle.evaluations, oracle.asked, bonds_of(sites, centre, m), error)
+    return sites, centre, QueryResult(oracle.evaluations, oracle.asked, bonds_of(sites, centre, m), error)
 
 
 def as_set(samples: Tensor) -> Tensor:
@@ -166,7 +166,7 @@ def spread(n: int, count: int) -> Tensor:
 
 def bonds_of(sites: Sequence[Tensor], centre: Tensor, out_site: int) -> tuple[int, ...]:
     """Return the dimensions of all bonds of a chain, those beside the output and at both ends included."""
-    chain = row(sites, centre, out_site)
+    chain = tensor_row(sites, centre, out_site)
     return (chain[0].shape[0], *(one.shape[2] for one in chain))
 
 

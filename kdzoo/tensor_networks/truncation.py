@@ -13,8 +13,8 @@ from torch import Tensor
 
 from kdzoo.core import validation
 from kdzoo.errors import ConfigError, NonFiniteLossError
-from kdzoo.tensor_networks.features import whitening
-from kdzoo.tensor_networks.network import canonical, refuse_periodic, row, spectra, split
+from kdzoo.tensor_networks.features import whitening_matrices
+from kdzoo.tensor_networks.network import canonical_form, check_open, spectra, split_svd, tensor_row
 
 RANK = 1e-7
 """Singular values of roots of second moments below this share of the largest are rounding."""
@@ -57,16 +57,16 @@ def truncate(
         raise ConfigError("truncate needs a limit: bond_dim, max_error or both; got None for both")
     most = None if bond_dim is None else validation.integer("bond_dim", bond_dim)
     share = math.inf if max_error is None else validation.probability("max_error", max_error) ** 2
-    refuse_periodic(sites, centre, out_site, "a truncation")
+    check_open(sites, centre, out_site, "a truncation")
     if grams is not None:
         if tuple(grams.shape) != (expected := (len(sites), sites[0].shape[1], sites[0].shape[1])):
             raise ConfigError(f"grams must be of shape {expected}, got {tuple(grams.shape)}")
-        turn, back = white_legs(grams)
+        turn, back = whitened_legs(grams)
         sites = [torch.einsum("lkr,kj->ljr", core, one) for core, one in zip(sites, back, strict=True)]
-    sites, centre = canonical(sites, centre, out_site)
+    sites, centre = canonical_form(sites, centre, out_site)
     whole = float(centre.square().sum())
     budget = share * whole if whole else 0.0
-    chain = row(sites, centre, out_site)
+    chain = tensor_row(sites, centre, out_site)
     planned = _planned(chain, out_site, budget)
     chain, left = _cut(chain, planned[:out_site], budget - sum(planned[out_site:]), most)
     chain, right = _cut(_mirrored(chain), planned[out_site:][::-1], budget - left, most)
@@ -76,7 +76,7 @@ def truncate(
     return sites, centre, ((left + right) / whole) ** 0.5 if whole else 0.0
 
 
-def balanced(
+def balanced_truncation(
     sites: Sequence[Tensor],
     centre: Tensor,
     out_site: int,
@@ -106,10 +106,10 @@ def balanced(
         Moore: Principal component analysis in linear systems. IEEE Trans. Automatic Control 26, 1981.
     """
     most = validation.integer("bond_dim", bond_dim)
-    refuse_periodic(sites, centre, out_site, "a truncation")
+    check_open(sites, centre, out_site, "a truncation")
     if not all(bool(moment.isfinite().all()) for moment in (*left, *right)):
         raise NonFiniteLossError("the truncation of a chain failed, and nothing was changed: a moment is not finite")
-    chain = row(sites, centre, out_site)
+    chain = tensor_row(sites, centre, out_site)
     for i, (ours, theirs) in enumerate(zip(left, right, strict=True)):
         one, other = _root(ours), _root(theirs)
         u, values, v = torch.linalg.svd(one.T @ other, full_matrices=False)
@@ -120,7 +120,9 @@ def balanced(
     return _parted(chain, out_site)
 
 
-def moments(sites: Sequence[Tensor], centre: Tensor, out_site: int, phi: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+def state_moments(
+    sites: Sequence[Tensor], centre: Tensor, out_site: int, phi: Tensor
+) -> tuple[list[Tensor], list[Tensor]]:
     """Return the second moments (bond, bond) of the states to the left and to the right of every bond over samples.
 
     On the side where the output is, the moments are summed over outputs. Each is known up to a factor, which does not
@@ -132,8 +134,8 @@ def moments(sites: Sequence[Tensor], centre: Tensor, out_site: int, phi: Tensor)
         out_site: the output core is before this site.
         phi: features (sites, d, samples) in the chain's order, float64.
     """
-    refuse_periodic(sites, centre, out_site, "a truncation")
-    chain = row(sites, centre, out_site)
+    check_open(sites, centre, out_site, "a truncation")
+    chain = tensor_row(sites, centre, out_site)
     legs: list[Tensor | None] = [*phi[:out_site], None, *phi[out_site:]]
     left = _moments(chain, legs)
     return left, _moments(_mirrored(chain), legs[::-1])[::-1]
@@ -169,13 +171,13 @@ def _cut(
         budget: largest sum of squares of all that is cut.
         most: largest bond.
     """
-    rest, current = canonical(chain[1:], chain[0], 0)
+    rest, current = canonical_form(chain[1:], chain[0], 0)
     done: list[Tensor] = []
     spent = 0.0
     for i, core in enumerate(rest[: len(planned)]):
         size, share = float(current.square().sum()), max(budget - spent - sum(planned[i + 1 :]), 0.0)
         limit = (share / size) ** 0.5 if math.isfinite(share) and size else None
-        left, right, values, weight = split(current, most, limit)
+        left, right, values, weight = split_svd(current, most, limit)
         done.append(left)
         spent += weight
         current = torch.tensordot(values[:, None] * right, core, 1)
@@ -192,9 +194,9 @@ def _mirrored(chain: Sequence[Tensor]) -> list[Tensor]:
     return [core.transpose(0, 2) for core in reversed(chain)]
 
 
-def white_legs(grams: Tensor) -> tuple[Tensor, Tensor]:
+def whitened_legs(grams: Tensor) -> tuple[Tensor, Tensor]:
     """Return T (sites, d, d) with T G T' = 1 and its inverse, both 0 for what the measure does not see."""
-    turn = whitening(grams)
+    turn = whitening_matrices(grams)
     back = torch.linalg.solve_triangular(turn, torch.eye(grams.shape[-1]).to(grams), upper=False)
     seen = (turn @ grams @ turn.mT).diagonal(dim1=1, dim2=2) > 0.5
     return turn * seen[:, :, None], back * seen[:, None, :]

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from kdzoo.core import validation
 from kdzoo.errors import ConfigError, NonFiniteLossError
-from kdzoo.tensor_networks.features import gram
-from kdzoo.tensor_networks.network import canonical, refuse_periodic, split
-from kdzoo.tensor_networks.truncation import white_legs
+from kdzoo.tensor_networks.features import gram_matrices
+from kdzoo.tensor_networks.network import canonical_form, check_open, split_svd
+from kdzoo.tensor_networks.truncation import whitened_legs
 
 Update = Callable[[Tensor, Tensor], Tensor]
 """Returns better weights (features, outputs) from features (samples, features) and weights."""
@@ -62,12 +62,12 @@ def sweep(
     """
     most, n = validation.integer("bond_dim", bond_dim), len(sites)
     allowed = validation.probability("max_error", max_error) or None
-    refuse_periodic(sites, centre, out_site, "a sweep")
+    check_open(sites, centre, out_site, "a sweep")
     if n < 2:
         raise ConfigError(f"a sweep over two sites at a time needs a chain of two sites or more, got {n}")
-    turn, back = white_legs(gram(phi))
+    turn, back = whitened_legs(gram_matrices(phi))
     white = (turn @ phi).mT  # (sites, samples, d)
-    cores, centre = canonical(
+    cores, centre = canonical_form(
         [torch.einsum("lkr,kj->ljr", core, one) for core, one in zip(sites, back, strict=True)], centre, out_site
     )
     at = min(out_site, n - 1)  # the site that carries the output's leg
@@ -83,12 +83,12 @@ def sweep(
     for to in (*range(at + 1, n), *range(n - 2, -1, -1), *range(1, at + 1)):
         if to > at:
             merged = updated(torch.einsum("laok,kbr->laobr", carrier, cores[to]), at)
-            cores[at], right, values, _ = split(merged, most, allowed, legs=2)
+            cores[at], right, values, _ = split_svd(merged, most, allowed, legs=2)
             carrier = (values[:, None, None, None] * right).transpose(1, 2)
             states.pass_right(at, cores[at])
         else:
             merged = updated(torch.einsum("lak,kbor->laobr", cores[to], carrier), to)
-            left, cores[at], values, _ = split(merged, most, allowed, legs=3)
+            left, cores[at], values, _ = split_svd(merged, most, allowed, legs=3)
             carrier = left * values
             states.pass_left(at, cores[at])
         at = to
@@ -207,7 +207,7 @@ def _absorbed(core: Tensor, centre: Tensor, before: bool) -> Tensor:
 def _parted(carrier: Tensor, most: int, allowed: float | None, before: bool) -> tuple[Tensor, Tensor]:
     """Return the core and the output core of one that carries the output's leg."""
     if before:
-        left, core, values, _ = split(carrier.transpose(1, 2), most, allowed)
+        left, core, values, _ = split_svd(carrier.transpose(1, 2), most, allowed)
         return core, left * values
-    core, right, values, _ = split(carrier, most, allowed)
+    core, right, values, _ = split_svd(carrier, most, allowed)
     return core, values[:, None, None] * right

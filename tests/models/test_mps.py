@@ -8,7 +8,7 @@ import torch
 
 from kdzoo.errors import ConfigError, DataError, NonFiniteLossError
 from kdzoo.models import MPS, MPSClassifier
-from kdzoo.tensor_networks import MAPS, FeatureMap
+from kdzoo.tensor_networks import FEATURE_MAPS, FeatureMap
 
 
 def dense(model, x):
@@ -25,7 +25,7 @@ def dense(model, x):
     return state.diagonal(dim1=2, dim2=3).sum(-1)
 
 
-@pytest.mark.parametrize("feature_map", MAPS)
+@pytest.mark.parametrize("feature_map", FEATURE_MAPS)
 @pytest.mark.parametrize("out_site", [0, 1, 4, 7])
 @pytest.mark.parametrize("boundary", ["open", "periodic"])
 def test_outputs_are_the_sum_over_all_bonds(feature_map, out_site, boundary):
@@ -47,13 +47,13 @@ def test_uneven_bonds():
 def test_states_of_chosen_bonds_pass_through_modules():
     torch.manual_seed(0)
     model = MPS(9, 2, 3, probes=[2, 4, 7]).double()
-    to_container = MPS(9, 2, 3).double()
-    to_container.load_state_dict(model.state_dict())
+    unprobed = MPS(9, 2, 3).double()
+    unprobed.load_state_dict(model.state_dict())
     x = torch.rand(5, 9, dtype=torch.float64)
     seen = {}
     for name in ("left", "right", "bonds.2", "bonds.7"):
         model.get_submodule(name).register_forward_hook(lambda m, i, out, name=name: seen.update({name: out}))
-    assert torch.allclose(model(x), to_container(x), rtol=1e-12)
+    assert torch.allclose(model(x), unprobed(x), rtol=1e-12)
     sites, phi = model.sites(), model.feature_map(x.T)
     state = torch.ones(5, 1, dtype=torch.float64)
     for i in range(2):

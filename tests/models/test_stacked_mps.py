@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from kdzoo.errors import ConfigError
 from kdzoo.models import MPS, StackedMPS
 from kdzoo.tensor_networks.orders import site_order
-from kdzoo.tensor_networks.polynomial import copying_layer
+from kdzoo.tensor_networks.polynomial import copy_layer
 
 FILE = Path(__file__).parents[2] / "conf" / "student" / "stacked_mps.yaml"
 
@@ -138,7 +138,7 @@ def test_the_layers_are_one_chain_each():
     """The copies plus what the first layer adds are a chain: the direct sum of the copying layer and `first`."""
     torch.manual_seed(0)
     model = StackedMPS(in_shape=(5,), num_classes=3, copies=2, hidden_bond_dim=2).double()
-    sites, centre, m = copying_layer(5, 2)
+    sites, centre, m = copy_layer(5, 2)
     own, own_centre = model.first.sites(), model.first.centre.detach()
 
     def beside(one, other):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kdzoo.errors import ConfigError, DataError, NonFiniteLossError
 from kdzoo.models import MPS
-from kdzoo.tensor_networks import MAPS, contract, contraction, kernel, layout, torch_sweep
+from kdzoo.tensor_networks import FEATURE_MAPS, contract, contraction, kernel, make_layout, torch_sweep
 from kdzoo.tensor_networks.layout import from_text
 
 ENGINES = ["compiled", "sweep", "autograd"]
@@ -27,7 +27,7 @@ CHAINS = {
 
 def chain(name, dtype=torch.float64, scale=0.5):
     left, right, d, samples = CHAINS[name]
-    plan = layout(d, left, right)
+    plan = make_layout(d, left, right)
     generator = torch.Generator().manual_seed(len(name))
     shapes = [(plan.n_sites, d, samples), (plan.n_cores,), (left[0], samples), (right[0], samples)]
     factors = [1, scale, 1, 1]
@@ -103,7 +103,7 @@ def test_second_derivatives_need_the_plain_engine():
 def test_scales_cancel(exponent, sites, engine):
     """Cores a power of two larger make outputs larger by exactly the product of these powers."""
     sites = 16 * sites
-    plan = layout(2, (1, *(3,) * sites), (1,))
+    plan = make_layout(2, (1, *(3,) * sites), (1,))
     generator = torch.Generator().manual_seed(sites)
     phi = torch.rand(sites, 2, 4, generator=generator, dtype=torch.float64)
     cores = torch.randn(plan.n_cores, generator=generator, dtype=torch.float64) / 2
@@ -118,7 +118,7 @@ def test_scales_cancel(exponent, sites, engine):
 def test_what_vanishes_and_explodes_on_the_way_is_exact(engine):
     """The left half is about 2^-600 and the right one 2^600: single precision holds the product."""
     n = 300
-    plan = layout(1, (1, *(1,) * n), (1, *(1,) * n))
+    plan = make_layout(1, (1, *(1,) * n), (1, *(1,) * n))
     cores = torch.empty(2 * n)
     cores[list(plan.cores[0])] = 0.25
     cores[list(plan.cores[1])] = 4.0
@@ -166,7 +166,7 @@ def test_a_start_that_is_not_finite_is_named(engine):
 def test_the_site_after_which_a_state_is_too_large_is_named(engine, dtype, end):
     """The state of the second sample is 8 to the power of the number of sites."""
     sites = 400
-    plan = layout(1, (1,) * (sites + 1), (1,)) if end == "left" else layout(1, (1,), (1,) * (sites + 1))
+    plan = make_layout(1, (1,) * (sites + 1), (1,)) if end == "left" else make_layout(1, (1,), (1,) * (sites + 1))
     phi = torch.ones(sites, 1, 2, dtype=dtype)
     phi[:, :, 1] = 8
     most = {torch.float32: 128, torch.float64: 1024}[dtype]
@@ -179,7 +179,7 @@ def test_the_site_after_which_a_state_is_too_large_is_named(engine, dtype, end):
 
 
 def test_sides_that_are_too_large_together_are_refused():
-    plan = layout(1, (1,) * 33, (1,) * 33)
+    plan = make_layout(1, (1,) * 33, (1,) * 33)
     phi, ones = torch.full((64, 1, 2), 8.0), torch.ones(1, 2)
     with pytest.raises(NonFiniteLossError, match=r"beyond 2\^128, .*; neither side of the output is alone"):
         contract(phi, torch.ones(64), (ones, ones), plan, "sweep")
@@ -195,12 +195,12 @@ def test_outputs_beyond_the_largest_number_are_refused():
 
 @pytest.mark.parametrize("part", [None, (1, 3, 9)])
 def test_a_layout_is_read_from_its_text(part):
-    plan = layout(2, (1, 2, 3), (1,), part)
+    plan = make_layout(2, (1, 2, 3), (1,), part)
     assert from_text(plan.text) is plan
 
 
 def test_ten_thousand_sites_are_finite():
-    for name in MAPS:
+    for name in FEATURE_MAPS:
         model = MPS(10_000, 3, 8, feature_map=name)
         model(torch.rand(4, 10_000)).logsumexp(1).sum().backward()
         assert torch.isfinite(model.cores.grad).all()
@@ -248,18 +248,18 @@ def test_without_a_compiler_the_torch_engine_is_announced_once(monkeypatch):
     monkeypatch.setattr(kernel, "available", lambda like: "there is no C compiler")
     contraction._announce.cache_clear()
     with pytest.warns(UserWarning, match="slower engine 'sweep': there is no C compiler"):
-        assert contraction.chosen_engine(torch.ones(1), "auto") == "sweep"
+        assert contraction.select_engine(torch.ones(1), "auto") == "sweep"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert contraction.chosen_engine(torch.ones(1), "auto") == "sweep"
+        assert contraction.select_engine(torch.ones(1), "auto") == "sweep"
     with pytest.raises(ConfigError, match="there is no C compiler"):
-        contraction.chosen_engine(torch.ones(1), "compiled")
+        contraction.select_engine(torch.ones(1), "compiled")
 
 
 def test_numbers_that_the_kernel_does_not_take_are_swept_by_torch():
     assert "float16" in kernel.available(torch.ones(1, dtype=torch.float16))
     with pytest.raises(ConfigError, match="got 'fast'"):
-        contraction.chosen_engine(torch.ones(1), "fast")
+        contraction.select_engine(torch.ones(1), "fast")
 
 
 def test_the_kernel_needs_a_compiler(monkeypatch, tmp_path):
@@ -284,8 +284,8 @@ def test_two_threads_give_the_numbers_of_one():
 
 
 def test_every_second_state_is_kept_and_the_last():
-    plan = layout(2, (1, 2, 4, 8, 8), (1, 2, 4))
-    kept = kernel.kept_states(plan)
+    plan = make_layout(2, (1, 2, 4, 8, 8), (1, 2, 4))
+    kept = kernel.stored_states(plan)
     assert kept.places == ([0, -1, 1, -1, 5], [13, -1, 14])
     assert kept.rows == 18
     phi, starts = torch.rand(6, 2, 5), (torch.ones(1, 5), torch.ones(1, 5))
@@ -306,7 +306,7 @@ def test_a_compiler_without_openmp_will_do(tmp_path):
 
 
 def test_gradients_are_products_of_stacks_where_cores_lie_in_a_row():
-    plan = layout(2, (1, 2, *(4,) * 70), (1, 2, *(4,) * 70))
+    plan = make_layout(2, (1, 2, *(4,) * 70), (1, 2, *(4,) * 70))
     runs = [(run.first, run.last, run.sides) for run in torch_sweep._runs(plan)]
     assert runs == [(0, 1, (0, 1)), (1, 2, (0, 1)), (2, 34, (0, 1)), (34, 66, (0, 1)), (66, 71, (0, 1))]
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.tensor_networks.cross import cross, pivoted_lu
+from kdzoo.tensor_networks.cross import cross_interpolate, pivoted_lu
 from kdzoo.tensor_networks.features import CosSin, Legendre, Polynomial
 from kdzoo.tensor_networks.queries import BudgetError, Oracle
 
@@ -50,7 +50,9 @@ def test_a_chain_of_the_rank_is_found(out_site, n_outputs, feature_map):
     def function(x):
         return evaluate(given, out_site, features(x.T))
 
-    sites, centre, info = cross(Oracle(function), points(20, 7), features, rank=3, cutoff=1e-10, out_site=out_site)
+    sites, centre, info = cross_interpolate(
+        Oracle(function), points(20, 7), features, rank=3, cutoff=1e-10, out_site=out_site
+    )
     x = points(15, 7, seed=9)
     found = evaluate([*sites[:out_site], centre, *sites[out_site:]], out_site, features(x.T))
     assert (found - function(x)).norm() / function(x).norm() < 1e-8
@@ -62,7 +64,9 @@ def test_a_chain_of_the_rank_is_found(out_site, n_outputs, feature_map):
 def test_the_cut_off_finds_the_rank():
     features = Polynomial(1).double_features
     given = chain(8, 2, 3, 2, 4)
-    *_, info = cross(Oracle(lambda x: evaluate(given, 4, features(x.T))), points(20, 8), features, cutoff=1e-8)
+    *_, info = cross_interpolate(
+        Oracle(lambda x: evaluate(given, 4, features(x.T))), points(20, 8), features, cutoff=1e-8
+    )
     assert max(info.bonds) == 3
 
 
@@ -85,7 +89,9 @@ def test_a_zero_matrix_has_one_pivot():
 
 
 def test_a_function_of_nothing():
-    sites, centre, info = cross(Oracle(lambda x: x[:, :2] * 0), points(9, 5), Polynomial(1).double_features, rank=3)
+    sites, centre, info = cross_interpolate(
+        Oracle(lambda x: x[:, :2] * 0), points(9, 5), Polynomial(1).double_features, rank=3
+    )
     assert info.error == 0
     assert all(not bool(one.any()) or bool(one.isfinite().all()) for one in (*sites, centre))
 
@@ -99,8 +105,8 @@ def test_a_sample_shows_what_no_two_legs_show():
     x = torch.zeros(2, 8, dtype=torch.float64)
     x[1] = 1
     features = Polynomial(1).double_features
-    *_, blind = cross(Oracle(spike), x[:1], features, rank=2, cutoff=1e-10)
-    sites, centre, info = cross(Oracle(spike), x, features, rank=2, cutoff=1e-10)
+    *_, blind = cross_interpolate(Oracle(spike), x[:1], features, rank=2, cutoff=1e-10)
+    sites, centre, info = cross_interpolate(Oracle(spike), x, features, rank=2, cutoff=1e-10)
     assert max(blind.bonds) == 1
     found = evaluate([*sites[:4], centre, *sites[4:]], 4, features(x.T))
     assert torch.allclose(found, spike(x), atol=1e-10)
@@ -110,17 +116,19 @@ def test_a_sample_shows_what_no_two_legs_show():
 def test_what_the_budget_leaves_is_the_chain_of_the_last_pivots():
     function, features = lambda x: (x * torch.arange(1, 9)).sum(1, keepdim=True).sin(), Polynomial(1).double_features
     seen = []
-    whole = [cross(Oracle(function), points(20, 8), features, rank=4, sweeps=sweeps)[2] for sweeps in (1, 2)]
+    whole = [
+        cross_interpolate(Oracle(function), points(20, 8), features, rank=4, sweeps=sweeps)[2] for sweeps in (1, 2)
+    ]
     assert whole[0].evaluations < whole[1].evaluations
     for budget in range(whole[0].evaluations, whole[1].evaluations, 7):
         oracle = Oracle(function, budget=budget)
-        sites, centre, info = cross(oracle, points(20, 8), features, rank=4, sweeps=2)
+        sites, centre, info = cross_interpolate(oracle, points(20, 8), features, rank=4, sweeps=2)
         assert info.evaluations <= budget
         assert all(bool(one.isfinite().all()) for one in (*sites, centre))
         seen.append(info.finished)
     assert not any(seen)
     with pytest.raises(BudgetError):
-        cross(Oracle(function, budget=whole[0].evaluations - 1), points(20, 8), features, rank=4)
+        cross_interpolate(Oracle(function, budget=whole[0].evaluations - 1), points(20, 8), features, rank=4)
 
 
 @pytest.mark.parametrize(
@@ -138,9 +146,9 @@ def test_what_the_budget_leaves_is_the_chain_of_the_last_pivots():
 )
 def test_arguments(changes, match):
     with pytest.raises(ConfigError, match=match):
-        cross(Oracle(lambda x: x[:, :1]), points(9, 5), Polynomial(1).double_features, **changes)
+        cross_interpolate(Oracle(lambda x: x[:, :1]), points(9, 5), Polynomial(1).double_features, **changes)
 
 
 def test_samples_must_be_a_matrix():
     with pytest.raises(DataError, match="matrix"):
-        cross(Oracle(lambda x: x[:, :1]), points(9, 5)[0], Polynomial(1).double_features)
+        cross_interpolate(Oracle(lambda x: x[:, :1]), points(9, 5)[0], Polynomial(1).double_features)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdzoo.models import MPS
-from kdzoo.tensor_networks.entanglement import entropies, entropy, normalised, orthonormal_legs
-from kdzoo.tensor_networks.features import Legendre, Polynomial, gram
+from kdzoo.tensor_networks.entanglement import entropies, entropy, orthonormal_legs, squared_shares
+from kdzoo.tensor_networks.features import Legendre, Polynomial, gram_matrices
 from kdzoo.tensor_networks.network import spectra
 
 
@@ -35,10 +35,10 @@ def test_entropy_is_that_of_the_definition(values, expected):
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=9), st.floats(1e-3, 1e3))
 def test_shares_sum_to_one_whatever_the_scale(values, factor):
     numbers = torch.tensor(values, dtype=torch.float64)
-    shares = normalised(numbers)
+    shares = squared_shares(numbers)
     assert shares.sum().item() == pytest.approx(1.0 if numbers.any() else 0.0)
     assert bool((shares.diff() <= 0).all())
-    torch.testing.assert_close(normalised(factor * numbers), shares)
+    torch.testing.assert_close(squared_shares(factor * numbers), shares)
     assert -1e-12 <= entropy(numbers) <= math.log(len(values)) + 1e-12
 
 
@@ -52,17 +52,17 @@ def test_orthonormal_legs_are_the_same_function(name):
     d = MAPS[name].d
     sites = [torch.randn(3, d, 5, dtype=torch.float64) for _ in range(4)]
     phi = MAPS[name].features(torch.rand(4, 40, dtype=torch.float64))
-    for core, features, other in zip(sites, phi, orthonormal_legs(sites, gram(phi)), strict=True):
+    for core, features, other in zip(sites, phi, orthonormal_legs(sites, gram_matrices(phi)), strict=True):
         expected = torch.einsum("ldr,ds->lrs", core, features).flatten(0, 1)
         weights = other.transpose(1, 2).flatten(0, 1)  # (left and right bond, d)
         white = torch.linalg.lstsq(weights, expected).solution
         torch.testing.assert_close(weights @ white, expected)
-        torch.testing.assert_close(gram(white[None])[0], torch.eye(d, dtype=torch.float64))
+        torch.testing.assert_close(gram_matrices(white[None])[0], torch.eye(d, dtype=torch.float64))
 
 
 def test_weights_that_no_input_shows_are_left_out():
     core = torch.tensor([[[2.0], [5.0]]], dtype=torch.float64)  # 2 + 5 x, where x is always 0
-    assert orthonormal_legs([core], gram(torch.tensor([[[1.0] * 3, [0.0] * 3]])))[0].abs().sum().item() == 2
+    assert orthonormal_legs([core], gram_matrices(torch.tensor([[[1.0] * 3, [0.0] * 3]])))[0].abs().sum().item() == 2
 
 
 def test_the_squares_of_a_bond_are_the_mean_square_of_the_function():
@@ -73,7 +73,7 @@ def test_the_squares_of_a_bond_are_the_mean_square_of_the_function():
     points = torch.stack(torch.meshgrid(*values, indexing="ij"), -1).flatten(0, 3)
     with torch.no_grad():
         expected = model(points).square().mean(0).sum()
-    turned = orthonormal_legs(model.sites(), gram(model.feature_map(values)))
+    turned = orthonormal_legs(model.sites(), gram_matrices(model.feature_map(values)))
     for values in spectra(turned, model.centre.detach(), model.out_site):
         torch.testing.assert_close(values.square().sum(), expected)
 
@@ -87,7 +87,7 @@ def test_entropies_are_those_of_the_function():
     with torch.no_grad():
         table = model(points)[:, 0] / 5**2
     expected = [entropy(torch.linalg.svdvals(table.view(5**cut, -1))) for cut in (1, 2, 2, 3)]
-    turned = orthonormal_legs(model.sites(), gram(model.feature_map(values)))
+    turned = orthonormal_legs(model.sites(), gram_matrices(model.feature_map(values)))
     found = entropies(spectra(turned, model.centre.detach(), model.out_site))
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
 

@@ -10,8 +10,17 @@ from hypothesis import strategies as st
 
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.models import MPS
-from kdzoo.tensor_networks import MAPS, CosSin, FeatureMap, Legendre, Polynomial, Trainable, Whitened, feature_map
-from kdzoo.tensor_networks.features import gram, same, same_kind, whitening
+from kdzoo.tensor_networks import (
+    FEATURE_MAPS,
+    CosSin,
+    FeatureMap,
+    Legendre,
+    Polynomial,
+    Trainable,
+    Whitened,
+    make_feature_map,
+)
+from kdzoo.tensor_networks.features import equal_maps, gram_matrices, same_settings, whitening_matrices
 
 X = torch.linspace(0, 1, 7, dtype=torch.float64)[None]
 
@@ -42,7 +51,7 @@ def test_whitening_makes_features_orthonormal_and_leaves_what_is_constant():
     x[:, 1] = 0.25
     phi = Whitened(Polynomial(2), 3).double()
     phi.calibrate(x)
-    found = gram(phi(x.T))
+    found = gram_matrices(phi(x.T))
     assert torch.allclose(found[[0, 2]], torch.eye(3, dtype=torch.float64).expand(2, 3, 3), atol=1e-9)
     assert torch.allclose(phi(x.T)[1, 1:], torch.zeros(2, 500, dtype=torch.float64), atol=1e-12)
 
@@ -60,15 +69,15 @@ def test_whitening_of_any_gram_matrix(d, seed):
     generator = torch.Generator().manual_seed(seed)
     root = torch.randn(3, d, d, generator=generator, dtype=torch.float64)
     grams = root @ root.mT + 1e-3 * torch.eye(d, dtype=torch.float64)
-    turn = whitening(grams)
+    turn = whitening_matrices(grams)
     assert torch.allclose(turn @ grams @ turn.mT, torch.eye(d, dtype=torch.float64).expand(3, d, d), atol=1e-7)
     assert torch.equal(turn, turn.tril())
 
 
-@pytest.mark.parametrize("name", MAPS)
+@pytest.mark.parametrize("name", FEATURE_MAPS)
 @pytest.mark.parametrize("degree", [1, 3])
 def test_some_combination_is_about_one(name, degree):
-    phi = feature_map(name, 4, degree)
+    phi = make_feature_map(name, 4, degree)
     about = phi.unit @ phi.double_features(X.float().expand(4, 7))
     exact = name != "cos_sin"
     assert torch.allclose(about, torch.ones_like(about), atol=1e-12 if exact else 0.35)
@@ -122,21 +131,21 @@ OTHERS = {
 
 @pytest.mark.parametrize(("one", "other"), OTHERS.values(), ids=OTHERS)
 def test_maps_of_another_kind(one, other):
-    assert same_kind(one, one)
-    assert same(one, copy.deepcopy(one))
-    assert not same_kind(one, other)
-    assert not same(one, other)
+    assert same_settings(one, one)
+    assert equal_maps(one, copy.deepcopy(one))
+    assert not same_settings(one, other)
+    assert not equal_maps(one, other)
 
 
 def test_maps_of_one_kind_with_other_numbers():
-    assert same(whitened(), whitened().double())
-    assert not same(whitened(), whitened(power=2.0))
-    assert same_kind(whitened(), whitened(power=2.0))
+    assert equal_maps(whitened(), whitened().double())
+    assert not equal_maps(whitened(), whitened(power=2.0))
+    assert same_settings(whitened(), whitened(power=2.0))
     one, other = Trainable(2), Trainable(2)
-    assert same(one, other)
+    assert equal_maps(one, other)
     with torch.no_grad():
         other.weight[0, 1] = 0.5
-    assert not same(one, other)
+    assert not equal_maps(one, other)
 
 
 def test_domains_are_not_looked_at_under_vmap_and_are_under_grad():
@@ -162,17 +171,17 @@ def test_trainable_maps_learn_and_start_as_legendre():
 @pytest.mark.parametrize("name", ["cos_sin", "legendre", "trainable"])
 def test_inputs_outside_of_the_domain_are_refused(name):
     with pytest.raises(DataError, match=r"inputs in \[0, 1\] \(domain\), got values from 0.5 to 1.5"):
-        feature_map(name, 2)(torch.tensor([[0.5, 1.5]]))
-    feature_map(name, 2)(torch.tensor([[0.0, 1.00001]]))  # rounding
+        make_feature_map(name, 2)(torch.tensor([[0.5, 1.5]]))
+    make_feature_map(name, 2)(torch.tensor([[0.0, 1.00001]]))  # rounding
 
 
 def test_other_bad_arguments_are_refused():
     with pytest.raises(ConfigError, match="feature_map must be one of"):
-        feature_map("fourier", 2)
+        make_feature_map("fourier", 2)
     with pytest.raises(ConfigError, match="degree"):
-        feature_map("polynomial", 2, 0)
+        make_feature_map("polynomial", 2, 0)
     with pytest.raises(ConfigError, match="domain"):
-        feature_map("legendre", 2, domain=(1.0, 0.0))
+        make_feature_map("legendre", 2, domain=(1.0, 0.0))
 
 
 def test_a_map_of_ones_own_is_taken():

@@ -11,15 +11,15 @@ from torch import nn
 
 from kdzoo.errors import ConfigError
 from kdzoo.models import MLP, MPS
-from kdzoo.tensor_networks import layout
+from kdzoo.tensor_networks import make_layout
 from kdzoo.tensor_networks.growth import (
-    bonds_in_words,
-    check_chain,
+    check_open_chain,
+    describe_bonds,
+    embed,
+    embed_cores,
     grow,
-    placed,
+    grown_bonds,
     replace_parameter,
-    resized,
-    roomy_bonds,
     usable_bonds,
 )
 
@@ -65,7 +65,7 @@ def test_the_function_does_not_change_at_all(n_sites, place, bond, to, d, noise)
     out_site = round(place * n_sites)
     sites, centre = random_chain(n_sites, out_site, bond, d)
     phi = torch.randn(n_sites, d, 4, dtype=torch.float64)
-    bonds = roomy_bonds(sites, centre, out_site, to)
+    bonds = grown_bonds(sites, centre, out_site, to)
     larger = grow(sites, centre, out_site, bonds, noise=noise)
     torch.testing.assert_close(
         outputs(*larger, out_site, phi), outputs(sites, centre, out_site, phi), rtol=1e-12, atol=1e-12
@@ -77,16 +77,16 @@ def test_the_function_does_not_change_at_all(n_sites, place, bond, to, d, noise)
 def test_arguments_are_left_alone():
     sites, centre = random_chain(4, 2, 2)
     copies = [one.clone() for one in (*sites, centre)]
-    grow(sites, centre, 2, roomy_bonds(sites, centre, 2, 3))
+    grow(sites, centre, 2, grown_bonds(sites, centre, 2, 3))
     assert all(torch.equal(one, copy) for one, copy in zip((*sites, centre), copies, strict=True))
 
 
 def test_bonds_grow_no_further_than_they_can_be_used():
     sites, centre = random_chain(6, 3, 1, outputs=2)
-    assert roomy_bonds(sites, centre, 3, 16) == [1, 2, 4, 8, 8, 4, 2, 1]
-    assert roomy_bonds(sites, centre, 3, 3) == [1, 2, 3, 3, 3, 3, 2, 1]
+    assert grown_bonds(sites, centre, 3, 16) == [1, 2, 4, 8, 8, 4, 2, 1]
+    assert grown_bonds(sites, centre, 3, 3) == [1, 2, 3, 3, 3, 3, 2, 1]
     wide, middle = random_chain(6, 3, 5, outputs=2)
-    assert roomy_bonds(wide, middle, 3, 3) == [1, 5, 5, 5, 5, 5, 5, 1]  # none becomes smaller
+    assert grown_bonds(wide, middle, 3, 3) == [1, 5, 5, 5, 5, 5, 5, 1]  # none becomes smaller
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=6), st.data())
@@ -104,7 +104,7 @@ def test_a_bond_is_used_up_to_the_product_of_the_legs_on_either_side(legs, data)
 def test_bonds_in_words():
     sites, _ = random_chain(4, 2, 3)
     sites[0] = sites[0][:, :, :2]
-    assert bonds_in_words(sites) == "2 to 3, 2.7 on average"
+    assert describe_bonds(sites) == "2 to 3, 2.7 on average"
 
 
 @pytest.mark.parametrize("out_site", [0, 2, 5])
@@ -112,7 +112,7 @@ def test_gradients_reach_new_entries_of_every_bond(out_site):
     torch.manual_seed(0)
     model = MPS(5, 4, 1, out_site=out_site).double()
     tensors = model.sites(), model.centre.detach(), out_site
-    model.load_tensors(*grow(*tensors, roomy_bonds(*tensors, 2), unit=model.feature_map.unit))
+    model.load_tensors(*grow(*tensors, grown_bonds(*tensors, 2), unit=model.feature_map.unit))
     model(torch.rand(8, 5, dtype=torch.float64)).square().sum().backward()
     gradient = MPS(5, 4, 1, out_site=out_site).double()
     gradient.load_tensors(*tensors[:2])
@@ -160,9 +160,9 @@ def test_the_optimizer_goes_on_as_if_nothing_had_grown(optimizer):
     train(3)
     tensors, old, plan = (large.sites(), large.centre.detach(), 3), (large.cores, large.centre), large.layout
     nothing = torch.zeros(2, dtype=torch.float64)
-    large.load_tensors(*grow(*tensors, roomy_bonds(*tensors, 4), noise=0.0, unit=nothing))
-    replace_parameter(steps[large], old[0], large.cores, lambda one: resized(one, plan, large.layout))
-    replace_parameter(steps[large], old[1], large.centre, lambda one: placed(one, torch.zeros_like(large.centre)))
+    large.load_tensors(*grow(*tensors, grown_bonds(*tensors, 4), noise=0.0, unit=nothing))
+    replace_parameter(steps[large], old[0], large.cores, lambda one: embed_cores(one, plan, large.layout))
+    replace_parameter(steps[large], old[1], large.centre, lambda one: embed(one, torch.zeros_like(large.centre)))
     train(3)
     torch.testing.assert_close(large(x), small(x), rtol=1e-12, atol=1e-14)
     assert large.cores.numel() > small.cores.numel()
@@ -179,9 +179,9 @@ def test_a_state_can_begin_anew():
 
 
 def test_numbers_lie_where_they_were():
-    small, large = layout(2, (1, 2, 2), (1, 2)), layout(2, (1, 2, 4), (1, 3))
+    small, large = make_layout(2, (1, 2, 2), (1, 2)), make_layout(2, (1, 2, 4), (1, 3))
     numbers = torch.arange(1.0, small.n_cores + 1)
-    found = resized(numbers, small, large)
+    found = embed_cores(numbers, small, large)
     assert found.count_nonzero() == small.n_cores
     for side, step in ((0, 0), (0, 1), (1, 0)):
         _, n_in, n_out = small.shape(side, step)
@@ -195,6 +195,6 @@ def test_what_cannot_grow_is_refused():
     with pytest.raises(ConfigError, match="bond_dims must be 5 integers"):
         grow(sites, centre, 1, [1, 2, 1])
     with pytest.raises(ConfigError, match=r"student must be a matrix product state .* got MLP"):
-        check_chain(MLP(in_shape=(4,), num_classes=3))
+        check_open_chain(MLP(in_shape=(4,), num_classes=3))
     with pytest.raises(ConfigError, match=r"student must have boundary='open', got 'periodic'"):
-        check_chain(MPS(4, 3, 2, boundary="periodic"))
+        check_open_chain(MPS(4, 3, 2, boundary="periodic"))

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from kdzoo.errors import ConfigError
 from kdzoo.models import MPS
-from kdzoo.tensor_networks.features import gram
-from kdzoo.tensor_networks.measure import Train, distance, inner, norm
-from kdzoo.tensor_networks.network import reference
+from kdzoo.tensor_networks.features import gram_matrices
+from kdzoo.tensor_networks.measure import TensorTrain, inner_product, norm, squared_distance
+from kdzoo.tensor_networks.network import reference_outputs
 
 
 def train(bonds, out_site, d=2, outputs=3, seed=0):
@@ -23,7 +23,7 @@ def train(bonds, out_site, d=2, outputs=3, seed=0):
         for i, (n_in, n_out) in enumerate(pairwise(bonds))
     ]
     centre = tensors.pop(out_site)
-    return Train(tensors, centre, out_site)
+    return TensorTrain(tensors, centre, out_site)
 
 
 def points(n, atoms=3, seed=1):
@@ -43,28 +43,28 @@ def test_inner_product_is_the_mean_over_all_points(one_site, other_site, d, bond
     one = train([1, 2, bond, 3, 2, 1], one_site, d, seed=1)
     other = train([1, bond, 2, 2, 4, 1], other_site, seed=2)
     marginals, x = points(4)
-    f, g = reference(*one, powers(x, d)), reference(*other, powers(x))
+    f, g = reference_outputs(*one, powers(x, d)), reference_outputs(*other, powers(x))
     grams = powers(marginals, d) @ powers(marginals).mT / marginals.shape[1]
-    torch.testing.assert_close(inner(one, other, grams), (f * g).mean(0), rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(inner_product(one, other, grams), (f * g).mean(0), rtol=1e-11, atol=1e-11)
 
 
 def test_distance_and_norm_are_those_of_the_functions():
     one, other = train([1, 2, 3, 2, 1], 1, seed=1), train([1, 3, 2, 2, 1], 3, seed=2)
     marginals, x = points(3)
-    grams = gram(powers(marginals))
-    f, g = reference(*one, powers(x)), reference(*other, powers(x))
+    grams = gram_matrices(powers(marginals))
+    f, g = reference_outputs(*one, powers(x)), reference_outputs(*other, powers(x))
     assert float(norm(one, grams)) == pytest.approx(float(f.square().sum(1).mean().sqrt()), rel=1e-12)
-    assert float(distance(one, other, grams)) == pytest.approx(float((f - g).square().sum(1).mean()), rel=1e-12)
-    assert 0 <= float(distance(one, one, grams)) <= 1e-13 * float(norm(one, grams)) ** 2
+    assert float(squared_distance(one, other, grams)) == pytest.approx(float((f - g).square().sum(1).mean()), rel=1e-12)
+    assert 0 <= float(squared_distance(one, one, grams)) <= 1e-13 * float(norm(one, grams)) ** 2
 
 
 def test_gradients_of_both_chains():
     one, other = train([1, 2, 2, 1], 1, seed=1), train([1, 2, 2, 1], 2, seed=2)
-    grams = gram(powers(points(2)[0]))
+    grams = gram_matrices(powers(points(2)[0]))
 
     def of(*tensors):
-        a, b = Train(tensors[:2], tensors[2], 1), Train(tensors[3:5], tensors[5], 2)
-        return distance(a, b, grams), inner(a, b, grams)
+        a, b = TensorTrain(tensors[:2], tensors[2], 1), TensorTrain(tensors[3:5], tensors[5], 2)
+        return squared_distance(a, b, grams), inner_product(a, b, grams)
 
     tensors = [t.clone().requires_grad_() for t in (*one.sites, one.centre, *other.sites, other.centre)]
     assert torch.autograd.gradcheck(of, tensors)
@@ -74,9 +74,9 @@ def test_gradients_of_both_chains():
 def test_long_chains_stay_finite(size):
     n, m = 784, 392
     sites = [torch.full((1, 2, 1), size if i < m else 1 / size, dtype=torch.float64).requires_grad_() for i in range(n)]
-    one = Train(sites, torch.ones(1, 1, 1, dtype=torch.float64), m)  # 1, though each side is 10^-1176 or 10^1176
+    one = TensorTrain(sites, torch.ones(1, 1, 1, dtype=torch.float64), m)  # 1, though each side is 10^-1176 or 10^1176
     grams = torch.tensor([[1.0, 0.0], [0.0, 0.0]], dtype=torch.float64).repeat(n, 1, 1)
-    value = inner(one, one, grams).sum()
+    value = inner_product(one, one, grams).sum()
     assert float(value.detach()) == pytest.approx(1.0, rel=1e-9)
     (gradient,) = torch.autograd.grad(value, sites[0])
     assert float(gradient[0, 0, 0]) == pytest.approx(2 / size, rel=1e-9)
@@ -93,7 +93,7 @@ BAD = {
 @pytest.mark.parametrize(("other", "d", "line"), BAD.values(), ids=BAD)
 def test_what_does_not_fit_is_refused(other, d, line):
     with pytest.raises(ConfigError, match=re.escape(line)):
-        inner(train([1, 2, 2, 1], 1), other, torch.eye(d, dtype=torch.float64).repeat(2, 1, 1))
+        inner_product(train([1, 2, 2, 1], 1), other, torch.eye(d, dtype=torch.float64).repeat(2, 1, 1))
 
 
 # ---------------------------------------------------------------- the model
@@ -114,7 +114,7 @@ def test_without_inputs_it_is_that_of_the_coefficients():
     one = MPS(3, 2, 3, noise=3.0).double()
     whole = torch.stack(
         [
-            reference(*one.chain(), torch.eye(2).double()[list(index)][..., None])[0]
+            reference_outputs(*one.chain(), torch.eye(2).double()[list(index)][..., None])[0]
             for index in product(range(2), repeat=3)
         ]
     )
@@ -166,4 +166,4 @@ def test_coefficients_of_other_features_have_none(one, other, line):
 
 def test_many_samples_are_measured_in_parts():
     chained, x = MPS(3, 2, 2).double(), torch.rand(5000, 3).double()
-    torch.testing.assert_close(chained.grams(x), gram(powers(x.T)), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(chained.grams(x), gram_matrices(powers(x.T)), rtol=1e-12, atol=1e-12)

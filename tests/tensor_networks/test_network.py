@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kdzoo.errors import ConfigError, NonFiniteLossError
 from kdzoo.models import MPS
 from kdzoo.tensor_networks import network
-from kdzoo.tensor_networks.network import canonical, nodes, reference, row, spectra, split
+from kdzoo.tensor_networks.network import as_nodes, canonical_form, reference_outputs, spectra, split_svd, tensor_row
 
 
 def chain(bonds, out_site, d=2, outputs=3, seed=0):
@@ -69,19 +69,19 @@ SHAPES = {
 def test_reference_is_the_sum_over_all_indices(bonds, out_site, d):
     tensors, phi = chain(bonds, out_site, d), features(3, d)
     expected = values(*tensors, phi)
-    torch.testing.assert_close(reference(*tensors, phi), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(reference_outputs(*tensors, phi), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_reference_can_be_differentiated():
     sites, centre, m = chain([1, 2, 3, 1], 1)
     tensors = [one.requires_grad_() for one in (*sites, centre, features(2, samples=2))]
-    assert torch.autograd.gradcheck(lambda a, b, c, phi: reference([a, b], c, m, phi), tensors)
+    assert torch.autograd.gradcheck(lambda a, b, c, phi: reference_outputs([a, b], c, m, phi), tensors)
 
 
 @pytest.mark.parametrize(("bonds", "out_site"), SHAPES.values(), ids=SHAPES)
 def test_nodes_contract_to_all_coefficients(bonds, out_site):
     tensors = chain(bonds, out_site)
-    made = nodes(*tensors)
+    made = as_nodes(*tensors)
     names = ["site 0", "site 1", "site 2"]
     assert [node.name for node in made] == [*names[:out_site], "output", *names[out_site:]]
     dangling = [node["output" if node.name == "output" else "feature"] for node in made]
@@ -96,15 +96,15 @@ def test_canonical_form_is_the_same_function_of_isometries(inner, data):
     sites, centre, _ = tensors = chain([1, *inner, 1], out_site, seed=len(inner))
     phi = features(len(inner))
     before = [one.clone() for one in (*sites, centre)]
-    found, core = canonical(*tensors)
-    expected = reference(*tensors, phi)
-    assert (reference(found, core, out_site, phi) - expected).abs().max() <= 1e-12 * expected.abs().max()
+    found, core = canonical_form(*tensors)
+    expected = reference_outputs(*tensors, phi)
+    assert (reference_outputs(found, core, out_site, phi) - expected).abs().max() <= 1e-12 * expected.abs().max()
     for one in found[:out_site]:
         torch.testing.assert_close(torch.einsum("lkr,lks->rs", one, one), torch.eye(one.shape[2]).double())
     for one in found[out_site:]:
         torch.testing.assert_close(torch.einsum("lkr,mkr->lm", one, one), torch.eye(one.shape[0]).double())
     assert all(torch.equal(one, kept) for one, kept in zip((*sites, centre), before, strict=True))
-    chained = [one.shape for one in row(found, core, out_site)]
+    chained = [one.shape for one in tensor_row(found, core, out_site)]
     assert all(one[2] <= was for one, was in zip(chained, inner, strict=False))
 
 
@@ -122,7 +122,7 @@ def test_spectra_are_singular_values_of_the_coefficients(out_site):
 @given(st.integers(1, 8), st.floats(0, 0.99), st.integers(0, 5))
 def test_split_keeps_what_it_is_told(most, error, seed):
     tensor = torch.randn(3, 2, 4, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    left, right, kept, weight = split(tensor, most, error)
+    left, right, kept, weight = split_svd(tensor, most, error)
     size, rank = float(tensor.square().sum()), len(kept)
     whole = torch.einsum("las,s,sbr->labr", left, kept, right)
     assert weight == pytest.approx(float((whole - tensor).square().sum()), abs=1e-9 * size)
@@ -133,7 +133,7 @@ def test_split_keeps_what_it_is_told(most, error, seed):
 
 
 def test_split_of_nothing_keeps_one_value():
-    left, right, kept, weight = split(torch.zeros(2, 2, 2, 2), 3, 0.1)
+    left, right, kept, weight = split_svd(torch.zeros(2, 2, 2, 2), 3, 0.1)
     assert (left.shape, right.shape, kept.tolist(), weight) == ((2, 2, 1), (1, 2, 2), [0.0], 0.0)
 
 
@@ -146,16 +146,16 @@ BAD = {
 @pytest.mark.parametrize(("most", "error", "line"), BAD.values(), ids=BAD)
 def test_split_refuses(most, error, line):
     with pytest.raises(ConfigError, match=re.escape(line)):
-        split(torch.ones(2, 2, 2, 2), most, error)
+        split_svd(torch.ones(2, 2, 2, 2), most, error)
 
 
-@pytest.mark.parametrize("function", [canonical, spectra])
+@pytest.mark.parametrize("function", [canonical_form, spectra])
 def test_periodic_chains_have_no_canonical_form(function):
     with pytest.raises(ConfigError, match=r"needs boundary='open', got ends that share a bond of dimension 3"):
         function(*chain([3, 2, 2, 3], 1))
 
 
-@pytest.mark.parametrize("function", [canonical, spectra])
+@pytest.mark.parametrize("function", [canonical_form, spectra])
 @pytest.mark.parametrize("number", [float("nan"), 1e200], ids=["not-a-number", "overflow"])
 def test_a_failure_is_one_line(function, number):
     sites, centre, m = chain([1, 2, 2, 2, 1], 1)
@@ -176,7 +176,7 @@ def model(**options):
 def test_the_model_is_the_reference(out_site, boundary):
     chained, x = model(out_site=out_site, boundary=boundary), torch.rand(6, 9).double()
     phi = chained.feature_map(x.T)
-    expected = reference(chained.sites(), chained.centre.detach(), out_site, phi)
+    expected = reference_outputs(chained.sites(), chained.centre.detach(), out_site, phi)
     torch.testing.assert_close(chained(x).detach(), expected, rtol=1e-12, atol=1e-12)
     assert len(chained.to_tensornetwork()) == 10
     for one, other in zip(chained.chain().sites, chained.sites(), strict=True):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdzoo.errors import ConfigError
-from kdzoo.tensor_networks import by_mutual_information, site_order
+from kdzoo.tensor_networks import mutual_information_order, site_order
 
 
 @given(st.sampled_from(["raster", "snake", "hilbert"]), st.integers(1, 9), st.integers(1, 9), st.integers(1, 3))
@@ -47,7 +47,7 @@ def test_a_shuffled_walk_is_found_again_by_mutual_information():
     for i in range(1, 12):
         walk[:, i] += 1.5 * walk[:, i - 1] / walk[:, i - 1].std()
     shuffle = torch.randperm(12)
-    order = by_mutual_information(walk[:, shuffle])
+    order = mutual_information_order(walk[:, shuffle])
     found = shuffle[order]
     assert found.tolist() in (list(range(12)), list(reversed(range(12))))
 
@@ -55,6 +55,6 @@ def test_a_shuffled_walk_is_found_again_by_mutual_information():
 def test_inputs_that_never_change_go_to_the_ends():
     x = torch.rand(100, 6)
     x[:, [1, 4]] = 0.5
-    order = by_mutual_information(x).tolist()
+    order = mutual_information_order(x).tolist()
     assert {order[0], order[-1]} == {1, 4}
     assert sorted(order) == list(range(6))

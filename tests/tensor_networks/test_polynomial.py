@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kdzoo.errors import ConfigError
 from kdzoo.models import MPS
-from kdzoo.tensor_networks.polynomial import MOST_MONOMIALS, copying_layer, polynomial_layer, to_polynomial
+from kdzoo.tensor_networks.polynomial import MOST_MONOMIALS, copy_layer, polynomial_layer, to_polynomial
 from kdzoo.tensor_networks.truncation import truncate
 
 SIZES = [(d, z) for d in range(1, 60) for z in range(1, 60) if comb(d + z, z) <= 60]
@@ -56,7 +56,7 @@ def test_two_layers_are_every_polynomial_bit_by_bit(d, z):
     exponents = monomials(d, z)
     assert len(exponents) == comb(d + z, z)
     numbers = torch.randint(-9, 10, (len(exponents), 2), generator=generator)
-    copying, layer = copying_layer(d, z), polynomial_layer(dict(zip(exponents, numbers, strict=True)), d, z)
+    copying, layer = copy_layer(d, z), polynomial_layer(dict(zip(exponents, numbers, strict=True)), d, z)
     points = small(z, d, generator)
     copies = evaluate(copying, points.double())
     assert torch.equal(copies, points.double().repeat_interleave(z, 1))
@@ -81,7 +81,7 @@ def test_two_models_are_the_polynomial(d, z):
     numbers = torch.randint(-9, 10, (len(exponents),), generator=generator).tolist()
     coefficients = dict(zip(exponents, numbers, strict=True))
     first, second = MPS(d, d * z, 1).double(), MPS(d * z, 1, 1).double()
-    for model, (sites, centre, m) in ((first, copying_layer(d, z)), (second, polynomial_layer(coefficients, d, z))):
+    for model, (sites, centre, m) in ((first, copy_layer(d, z)), (second, polynomial_layer(coefficients, d, z))):
         assert model.out_site == m
         model.load_tensors(sites, centre)
     points = torch.randint(-3, 4, (20, d), generator=generator)
@@ -228,4 +228,4 @@ def test_unfit_coefficients_are_refused(coefficients, line):
 @pytest.mark.parametrize("name", ["n_inputs", "times"])
 def test_no_input_is_refused(name):
     with pytest.raises(ConfigError, match=f"^{name} must be an integer >= 1, got 0$"):
-        copying_layer(**({"n_inputs": 2, "times": 2} | {name: 0}))
+        copy_layer(**({"n_inputs": 2, "times": 2} | {name: 0}))

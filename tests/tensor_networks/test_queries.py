@@ -9,7 +9,7 @@ from torch import nn
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.models import MLP, MPS, MPSClassifier
 from kdzoo.tensor_networks import from_queries
-from kdzoo.tensor_networks.cross import cross
+from kdzoo.tensor_networks.cross import cross_interpolate
 from kdzoo.tensor_networks.queries import BudgetError, Oracle
 from kdzoo.tensor_networks.sketching import sketch
 
@@ -201,9 +201,9 @@ def test_the_query_for_its_outputs_is_one_that_is_needed_anyway(method):
     points = images.flatten(1)[:, student.order]
     oracle = Oracle(lambda x: teacher(x[:, student.order.argsort()]))
     grid = [*map(float, points.aminmax())]
-    make = sketch if method == "sketching" else cross
-    to_container = make(oracle, points, student.feature_map.double_features, rank=4, out_site=6, domain=grid)[2]
-    assert found.evaluations == to_container.evaluations
+    make = sketch if method == "sketching" else cross_interpolate
+    direct = make(oracle, points, student.feature_map.double_features, rank=4, out_site=6, domain=grid)[2]
+    assert found.evaluations == direct.evaluations
 
 
 def test_samples_outside_of_the_feature_maps_domain_cost_no_query():

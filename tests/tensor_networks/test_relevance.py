@@ -7,7 +7,7 @@ from torch import nn
 from kdzoo.errors import ConfigError
 from kdzoo.models import MLP, MPS
 from kdzoo.tensor_networks.features import Legendre, Polynomial
-from kdzoo.tensor_networks.relevance import alone, derivatives, given_rest, saliency
+from kdzoo.tensor_networks.relevance import conditional_effect, derivatives, main_effect, saliency
 from kdzoo.tensor_networks.sobol import feature_moments, sobol_indices
 
 MAPS = {"powers": Polynomial(1), "cubes": Polynomial(3), "legendre": Legendre(2)}
@@ -33,7 +33,7 @@ def test_relevance_is_that_of_the_definition(name, n, m):
         outputs = model(points)
     whole = outputs.unflatten(0, (3,) * n)
     measure, phi = feature_moments(MAPS[name].features(values)), MAPS[name].features(points.T)
-    by_itself, by_rest = (f(*tensors(model), measure, phi) for f in (alone, given_rest))
+    by_itself, by_rest = (f(*tensors(model), measure, phi) for f in (main_effect, conditional_effect))
     mean = outputs.mean(0)
     for i in range(n):
         rest = tuple(axis for axis in range(n) if axis != i)
@@ -48,7 +48,7 @@ def test_mean_squares_of_relevance_are_sobol_indices():
     values = torch.rand(6, 50, dtype=torch.float64)
     measure = feature_moments(MAPS["powers"].features(values))
     found = sobol_indices(*tensors(model), measure)
-    squares = alone(*tensors(model), measure, MAPS["powers"].features(values)).square().mean(0)
+    squares = main_effect(*tensors(model), measure, MAPS["powers"].features(values)).square().mean(0)
     torch.testing.assert_close(squares, found.first * found.variance[:, None])
 
 
@@ -68,7 +68,7 @@ def test_a_long_chain_is_finite_though_its_halves_are_not():
     x = torch.rand(784, 20, dtype=torch.float64)
     measure, phi = feature_moments(model.feature_map(x)), model.feature_map(x[:, :2])
     sites = [core * (8.0 if i < 392 else 0.125) for i, core in enumerate(model.sites())]  # 2^1176 and 2^-1176
-    for relevance in (alone, given_rest):
+    for relevance in (main_effect, conditional_effect):
         found = relevance(sites, model.centre.detach(), 392, measure, phi)
         torch.testing.assert_close(found, relevance(model.sites(), model.centre.detach(), 392, measure, phi))
 

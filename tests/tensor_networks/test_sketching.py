@@ -81,11 +81,11 @@ def test_order_and_repetitions_of_samples_do_not_matter(order, again):
     def function(x):
         return torch.stack([x.sin().sum(1), x.cos().prod(1)], 1)
 
-    to_container = sketch(Oracle(function), x, features, rank=2, ends=5, domain=[0.0, 1.0])
+    expected = sketch(Oracle(function), x, features, rank=2, ends=5, domain=[0.0, 1.0])
     mixed = sketch(Oracle(function), x[[*order, *again]], features, rank=2, ends=5, domain=[0.0, 1.0])
-    assert all(torch.equal(one, other) for one, other in zip(to_container[0], mixed[0], strict=True))
-    assert torch.equal(to_container[1], mixed[1])
-    assert to_container[2] == mixed[2]
+    assert all(torch.equal(one, other) for one, other in zip(expected[0], mixed[0], strict=True))
+    assert torch.equal(expected[1], mixed[1])
+    assert expected[2] == mixed[2]
 
 
 def test_the_cut_off_finds_the_rank():

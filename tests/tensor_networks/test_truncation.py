@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from kdzoo.errors import ConfigError, NonFiniteLossError
 from kdzoo.models import MPS, MPSClassifier
-from kdzoo.tensor_networks.features import gram
-from kdzoo.tensor_networks.measure import Train, distance, norm
-from kdzoo.tensor_networks.network import reference
-from kdzoo.tensor_networks.truncation import balanced, moments, truncate
+from kdzoo.tensor_networks.features import gram_matrices
+from kdzoo.tensor_networks.measure import TensorTrain, norm, squared_distance
+from kdzoo.tensor_networks.network import reference_outputs
+from kdzoo.tensor_networks.truncation import balanced_truncation, state_moments, truncate
 
 
 def train(n, out_site, bond=6, d=2, outputs=3, seed=0, noise=0.4):
@@ -28,7 +28,7 @@ def train(n, out_site, bond=6, d=2, outputs=3, seed=0, noise=0.4):
         core[:, 0] += torch.eye(n_in, n_out, dtype=torch.float64)
         tensors.append(core)
     centre = tensors.pop(out_site)
-    return Train(tensors, centre, out_site)
+    return TensorTrain(tensors, centre, out_site)
 
 
 def powers(x, d=2):
@@ -47,10 +47,10 @@ def bonds_of(chain):
 @given(st.integers(0, 8), st.sampled_from([0.0, 1e-6, 0.01, 0.1, 0.4, 0.9]), st.integers(2, 3), st.integers(0, 3))
 def test_the_error_is_exact_and_within_its_limit(out_site, limit, d, seed):
     before = train(8, out_site, d=d, seed=seed)
-    grams = gram(powers(numbers(8, 50), d))
+    grams = gram_matrices(powers(numbers(8, 50), d))
     sites, centre, error = truncate(*before, grams=grams, max_error=limit)
-    after = Train(sites, centre, out_site)
-    measured = float(distance(before, after, grams).sqrt() / norm(before, grams))
+    after = TensorTrain(sites, centre, out_site)
+    measured = float(squared_distance(before, after, grams).sqrt() / norm(before, grams))
     assert error <= limit
     assert measured == pytest.approx(error, rel=1e-6, abs=1e-6)  # the root of what is rounding of a norm
 
@@ -59,8 +59,8 @@ def test_the_error_is_exact_and_within_its_limit(out_site, limit, d, seed):
 def test_the_error_over_every_point_of_a_measure(out_site):
     before, marginals = train(5, out_site), numbers(5, 3)
     x = marginals.gather(1, torch.tensor(list(product(range(3), repeat=5))).T)
-    sites, centre, error = truncate(*before, grams=gram(powers(marginals)), max_error=0.2)
-    f, g = reference(*before, powers(x)), reference(sites, centre, out_site, powers(x))
+    sites, centre, error = truncate(*before, grams=gram_matrices(powers(marginals)), max_error=0.2)
+    f, g = reference_outputs(*before, powers(x)), reference_outputs(sites, centre, out_site, powers(x))
     assert float((f - g).norm() / f.norm()) == pytest.approx(error, rel=1e-9)
     assert 0 < error <= 0.2
 
@@ -70,7 +70,7 @@ def test_the_error_by_monte_carlo():
     grams = torch.tensor([[1, 1 / 2], [1 / 2, 1 / 3]], dtype=torch.float64).repeat(12, 1, 1)  # of a uniform number
     sites, centre, error = truncate(*before, grams=grams, bond_dim=3)
     phi = powers(numbers(12, n))
-    f, g = reference(*before, phi), reference(sites, centre, 6, phi)
+    f, g = reference_outputs(*before, phi), reference_outputs(sites, centre, 6, phi)
     squares, whole = (f - g).square().sum(1), f.square().sum(1)
     share = squares.mean() / whole.mean()
     deviation = (squares - share * whole).std() / whole.mean() / n**0.5  # of a ratio of means
@@ -80,12 +80,14 @@ def test_the_error_by_monte_carlo():
 @pytest.mark.parametrize("out_site", [0, 3, 6])
 def test_of_one_bond_it_is_the_best(out_site):
     before = train(6, out_site)
-    grams = gram(powers(numbers(6, 50)))
+    grams = gram_matrices(powers(numbers(6, 50)))
     for cap in (1, 2, 3):
         sites, centre, error = truncate(*before, grams=grams, bond_dim=cap)
-        assert max(bonds_of(Train(sites, centre, out_site))) <= cap
-        to_container = truncate(*before, bond_dim=cap)
-        other = distance(before, Train(to_container[0], to_container[1], out_site), grams).sqrt() / norm(before, grams)
+        assert max(bonds_of(TensorTrain(sites, centre, out_site))) <= cap
+        unweighted = truncate(*before, bond_dim=cap)
+        other = squared_distance(before, TensorTrain(unweighted[0], unweighted[1], out_site), grams).sqrt() / norm(
+            before, grams
+        )
         assert error <= float(other) * 6**0.5  # at most the square root of the bonds above the best of all
 
 
@@ -94,34 +96,34 @@ def test_what_fits_is_kept():
     sites, centre, error = truncate(*before, bond_dim=3)
     again, middle, nothing = truncate(sites, centre, 3, max_error=1e-9)
     assert nothing <= 1e-9 < error
-    assert bonds_of(Train(again, middle, 3)) == bonds_of(Train(sites, centre, 3))
+    assert bonds_of(TensorTrain(again, middle, 3)) == bonds_of(TensorTrain(sites, centre, 3))
     phi = powers(numbers(6, 4))
-    torch.testing.assert_close(reference(again, middle, 3, phi), reference(sites, centre, 3, phi))
+    torch.testing.assert_close(reference_outputs(again, middle, 3, phi), reference_outputs(sites, centre, 3, phi))
 
 
 def test_a_constant_input_is_taken_out():
     before, x = train(6, 3), numbers(6, 200)
     x[2] = 0.7
-    sites, centre, error = truncate(*before, grams=gram(powers(x)), max_error=0.0)
+    sites, centre, error = truncate(*before, grams=gram_matrices(powers(x)), max_error=0.0)
     assert error == 0.0
-    torch.testing.assert_close(reference(sites, centre, 3, powers(x)), reference(*before, powers(x)))
+    torch.testing.assert_close(reference_outputs(sites, centre, 3, powers(x)), reference_outputs(*before, powers(x)))
     x[2] = torch.linspace(0, 1, 200)
-    elsewhere = reference(sites, centre, 3, powers(x))
+    elsewhere = reference_outputs(sites, centre, 3, powers(x))
     x[2] = 0.7
-    torch.testing.assert_close(elsewhere, reference(*before, powers(x)))
+    torch.testing.assert_close(elsewhere, reference_outputs(*before, powers(x)))
 
 
 def test_nothing_is_truncated_to_nothing():
     before = train(4, 2)
     sites, centre, error = truncate(before.sites, torch.zeros_like(before.centre), 2, max_error=0.1)
-    assert (error, float(centre.abs().max()), bonds_of(Train(sites, centre, 2))) == (0.0, 0.0, [1, 1, 1, 1])
+    assert (error, float(centre.abs().max()), bonds_of(TensorTrain(sites, centre, 2))) == (0.0, 0.0, [1, 1, 1, 1])
 
 
 def test_arguments_are_not_changed():
     before = train(4, 2)
     kept = [one.clone() for one in (*before.sites, before.centre)]
-    truncate(*before, grams=gram(powers(numbers(4, 9))), bond_dim=1)
-    balanced(*before, *moments(*before, powers(numbers(4, 9))), 1)
+    truncate(*before, grams=gram_matrices(powers(numbers(4, 9))), bond_dim=1)
+    balanced_truncation(*before, *state_moments(*before, powers(numbers(4, 9))), 1)
     assert all(torch.equal(one, was) for one, was in zip((*before.sites, before.centre), kept, strict=True))
 
 
@@ -131,7 +133,7 @@ def test_arguments_are_not_changed():
 @pytest.mark.parametrize("out_site", [0, 3, 6])
 def test_moments_are_means_over_samples(out_site):
     before, phi = train(6, out_site), powers(numbers(6, 7))
-    left, right = moments(*before, phi)
+    left, right = state_moments(*before, phi)
     tensors = [*before.sites[:out_site], before.centre, *before.sites[out_site:]]
     legs = [*phi[:out_site], None, *phi[out_site:]]
     for bond in range(1, 7):
@@ -152,19 +154,21 @@ def test_moments_are_means_over_samples(out_site):
 
 def test_balanced_keeps_the_function_where_nothing_is_cut():
     before, phi = train(6, 2), powers(numbers(6, 60))
-    sites, centre = balanced(*before, *moments(*before, phi), 6)
-    torch.testing.assert_close(reference(sites, centre, 2, phi), reference(*before, phi), rtol=1e-8, atol=1e-8)
+    sites, centre = balanced_truncation(*before, *state_moments(*before, phi), 6)
+    torch.testing.assert_close(
+        reference_outputs(sites, centre, 2, phi), reference_outputs(*before, phi), rtol=1e-8, atol=1e-8
+    )
 
 
 def test_balanced_sees_correlations():
     base = numbers(1, 400)
     x = base + 0.02 * (numbers(8, 400, seed=3) - 0.5)  # all inputs are nearly one
     before, phi = train(8, 4, bond=8), powers(x)
-    expected = reference(*before, phi)
-    whitened = truncate(*before, grams=gram(phi), bond_dim=2)[:2]
-    fitted = balanced(*before, *moments(*before, phi), 2)
+    expected = reference_outputs(*before, phi)
+    whitened = truncate(*before, grams=gram_matrices(phi), bond_dim=2)[:2]
+    fitted = balanced_truncation(*before, *state_moments(*before, phi), 2)
     assert max(core.shape[2] for core in fitted[0]) == 2
-    errors = [float((reference(*found, 4, phi) - expected).norm()) for found in (fitted, whitened)]
+    errors = [float((reference_outputs(*found, 4, phi) - expected).norm()) for found in (fitted, whitened)]
     assert errors[0] < 0.5 * errors[1]
 
 
@@ -241,10 +245,10 @@ def test_limits_are_checked(limits, line):
         MPS(4, 2, 2).truncate(**limits)
 
 
-@pytest.mark.parametrize("method", [truncate, balanced], ids=["truncate", "balanced"])
+@pytest.mark.parametrize("method", [truncate, balanced_truncation], ids=["truncate", "balanced"])
 def test_periodic_chains_are_refused(method):
     model = MPS(4, 2, 2, boundary="periodic").double()
-    rest = ([], [], 1) if method is balanced else ()
-    limit = {} if method is balanced else {"bond_dim": 1}
+    rest = ([], [], 1) if method is balanced_truncation else ()
+    limit = {} if method is balanced_truncation else {"bond_dim": 1}
     with pytest.raises(ConfigError, match="a truncation needs boundary='open'"):
         method(model.sites(), model.centre.detach(), 2, *rest, **limit)

@@ -8,6 +8,7 @@ others, so that the optimizer begins its moments anew.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -16,18 +17,19 @@ from torch import Tensor, nn
 from kdzoo.core import validation
 from kdzoo.core.batch import as_batch, n_samples
 from kdzoo.core.loss_terms import over_ranks
+from kdzoo.core.method_info import MethodInfo
 from kdzoo.core.parallel import wrap_again
 from kdzoo.distillers.logits.logit_kd import LogitKD
 from kdzoo.errors import ConfigError
 from kdzoo.tensor_networks.growth import (
     Student,
-    bonds_in_words,
-    check_chain,
+    check_open_chain,
+    describe_bonds,
+    embed,
+    embed_cores,
     grow,
-    placed,
+    grown_bonds,
     replace_parameter,
-    resized,
-    roomy_bonds,
 )
 from kdzoo.tensor_networks.truncation import truncate
 
@@ -56,13 +58,11 @@ class GrowingMPS(LogitKD):
     """
 
     student: Any  # a Student that is a module
-    contract_settings: ClassVar[dict[str, object]] = {"distiller.grow": [[1, 6]], "distiller.cut": [[1, 0.1], [2, 0.1]]}
-    paper: ClassVar[str] = (
-        "Hinton, Vinyals & Dean 2015, Distilling the Knowledge in a Neural Network, section 2; Oseledets 2011, "
-        "Tensor-Train Decomposition, algorithm 2, for what is cut"
-    )
-    bibtex: ClassVar[str] = (
-        LogitKD.bibtex
+    info: ClassVar[MethodInfo] = replace(
+        LogitKD.info,
+        paper="Hinton, Vinyals & Dean 2015, Distilling the Knowledge in a Neural Network, section 2; Oseledets 2011, "
+        "Tensor-Train Decomposition, algorithm 2, for what is cut",
+        bibtex=LogitKD.info.bibtex
         + """
 @article{oseledets2011tensor,
   title   = {Tensor-Train Decomposition},
@@ -72,7 +72,8 @@ class GrowingMPS(LogitKD):
   number  = {5},
   pages   = {2295--2317},
   year    = {2011},
-}"""
+}""",
+        contract_settings={"distiller.grow": [[1, 6]], "distiller.cut": [[1, 0.1], [2, 0.1]]},
     )
 
     def __init__(
@@ -87,7 +88,7 @@ class GrowingMPS(LogitKD):
         **options: Any,
     ) -> None:
         super().__init__(student, teacher, temperature=temperature, **options)
-        check_chain(student)
+        check_open_chain(student)
         self.grow = _schedule("grow", grow, validation.integer)
         self.cut = _schedule("cut", cut, validation.probability)
         self.noise = validation.number("noise", noise, least=0.0)
@@ -133,7 +134,7 @@ class GrowingMPS(LogitKD):
         sites, centre, error = truncate(student.sites(), centre, student.out_site, grams=grams, max_error=max_error)
         student.load_tensors(sites, centre)
         self.notes["bonds"] = (
-            f"cut after {self.current_epoch + 1} epochs with a relative error of {error:.3g} to {bonds_in_words(sites)}"
+            f"cut after {self.current_epoch + 1} epochs with a relative error of {error:.3g} to {describe_bonds(sites)}"
         )
         for optimizer in self.trainer.optimizers:
             for before, after in zip(old, (student.cores, student.centre), strict=True):
@@ -143,14 +144,14 @@ class GrowingMPS(LogitKD):
         student: Student = self.student
         old, plan = (student.cores, student.centre), student.layout
         tensors = student.sites(), student.centre.detach().double(), student.out_site
-        bonds, unit = roomy_bonds(*tensors, bond_dim), student.feature_map.unit
+        bonds, unit = grown_bonds(*tensors, bond_dim), student.feature_map.unit
         student.load_tensors(*grow(*tensors, bonds, noise=self.noise, unit=unit, generator=generator))
         if student.cores is old[0]:
             return
         for optimizer in self.trainer.optimizers:
-            replace_parameter(optimizer, old[0], student.cores, lambda one: resized(one, plan, student.layout))
+            replace_parameter(optimizer, old[0], student.cores, lambda one: embed_cores(one, plan, student.layout))
             replace_parameter(
-                optimizer, old[1], student.centre, lambda one: placed(one, torch.zeros_like(student.centre))
+                optimizer, old[1], student.centre, lambda one: embed(one, torch.zeros_like(student.centre))
             )
 
 

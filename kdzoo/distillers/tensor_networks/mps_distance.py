@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from kdzoo.core import validation
 from kdzoo.core.base import Distiller
 from kdzoo.core.batch import Batch, as_batch, n_samples
+from kdzoo.core.method_info import MethodInfo
 from kdzoo.errors import ConfigError
-from kdzoo.tensor_networks.features import in_words, same_kind
-from kdzoo.tensor_networks.measure import Train, distance, norm
+from kdzoo.tensor_networks.features import describe_map, same_settings
+from kdzoo.tensor_networks.measure import TensorTrain, norm, squared_distance
 from kdzoo.tensor_networks.truncation import truncate
 
 STARTS = ("truncated", "own")
@@ -47,17 +48,10 @@ class MPSDistance(Distiller):
         {'distance': 1.0}
     """
 
-    terms: ClassVar[dict[str, float]] = {"distance": 1.0}
-    uses_teacher_output: bool = False
-    contract_settings: ClassVar[dict[str, Any]] = {
-        "teacher.bond_dim": 4,
-        "student.bond_dim": 2,
-        "distiller.start": "own",  # the truncated teacher is so near to the optimum that large steps lead away
-    }
-    paper: ClassVar[str] = (
-        "Oseledets 2011, Tensor-Train Decomposition, section 4.2, for the inner product of two chains"
-    )
-    bibtex: ClassVar[str] = """@article{oseledets2011tensor,
+    info: ClassVar[MethodInfo] = MethodInfo(
+        terms={"distance": 1.0},
+        paper="Oseledets 2011, Tensor-Train Decomposition, section 4.2, for the inner product of two chains",
+        bibtex="""@article{oseledets2011tensor,
   title   = {Tensor-Train Decomposition},
   author  = {Oseledets, Ivan V.},
   journal = {SIAM Journal on Scientific Computing},
@@ -65,7 +59,13 @@ class MPSDistance(Distiller):
   number  = {5},
   pages   = {2295--2317},
   year    = {2011},
-}"""
+}""",
+        contract_settings={
+            "teacher.bond_dim": 4,
+            "student.bond_dim": 2,
+            "distiller.start": "own",  # the truncated teacher is so near to the optimum that large steps lead away
+        },
+    )
     student: Any  # a matrix product state
     teacher: Any
     grams: Tensor
@@ -104,12 +104,12 @@ class MPSDistance(Distiller):
     def losses(self, batch: Batch) -> dict[str, Tensor]:  # noqa: ARG002
         """Return the relative distance, a scalar that no sample has a part in."""
         teacher, grams = self._teacher(), self.grams.double()
-        return {"distance": distance(teacher, self.student.chain(), grams) / norm(teacher, grams).square()}
+        return {"distance": squared_distance(teacher, self.student.chain(), grams) / norm(teacher, grams).square()}
 
-    def _teacher(self) -> Train:
+    def _teacher(self) -> TensorTrain:
         """Return the teacher's tensors in float64, without gradients."""
         with torch.no_grad():
-            chain: Train = self.teacher.chain()
+            chain: TensorTrain = self.teacher.chain()
         return chain
 
 
@@ -125,7 +125,7 @@ def _check_pair(student: Any, teacher: Any) -> None:
         if getattr(student, name) != getattr(teacher, name):
             raise ConfigError(f"{name} must be the teacher's {getattr(teacher, name)}, got {getattr(student, name)}")
     ours, theirs = student.feature_map, teacher.feature_map
-    if not same_kind(ours, theirs):
-        raise ConfigError(f"feature_map must be the teacher's {in_words(theirs)}, got {in_words(ours)}")
+    if not same_settings(ours, theirs):
+        raise ConfigError(f"feature_map must be the teacher's {describe_map(theirs)}, got {describe_map(ours)}")
     if any(True for _ in theirs.parameters()):
         raise ConfigError(f"feature_map must have no parameters, got {type(theirs).__name__}")

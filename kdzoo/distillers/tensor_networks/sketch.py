@@ -14,16 +14,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from kdzoo.core.base import Measure
 from kdzoo.core.batch import Batch, valid_positions
-from kdzoo.core.closed_form import FittedDistiller
+from kdzoo.core.closed_form import CLOSED_FORM_EXEMPT, ClosedFormDistiller
+from kdzoo.core.method_info import MethodInfo
+from kdzoo.core.report_extras import QuickScores, ReportExtras
 from kdzoo.core.validation import choice, integer, interval, number
 from kdzoo.functional import soft_target_kl
 from kdzoo.tensor_networks.black_box import METHODS, from_queries
-from kdzoo.tensor_networks.growth import check_chain
+from kdzoo.tensor_networks.growth import check_open_chain
 
 
-class Sketch(FittedDistiller):
+class Sketch(ClosedFormDistiller):
     """Build a matrix product state from queries to its teacher.
 
     Args:
@@ -48,12 +49,11 @@ class Sketch(FittedDistiller):
         {'kl': 1.0}
     """
 
-    terms: ClassVar[dict[str, float]] = {"kl": 1.0}
-    paper: ClassVar[str] = (
-        "Pareja Monturiol et al. 2025, Tensorization of neural networks for improved privacy and interpretability, "
-        "section 3; Nunez Fernandez et al. 2025, Learning tensor networks with tensor cross interpolation"
-    )
-    bibtex: ClassVar[str] = """@article{parejamonturiol2025tensorization,
+    info: ClassVar[MethodInfo] = MethodInfo(
+        terms={"kl": 1.0},
+        paper="Pareja Monturiol et al. 2025, Tensorization of neural networks for improved privacy and interpretability, "
+        "section 3; Nunez Fernandez et al. 2025, Learning tensor networks with tensor cross interpolation",
+        bibtex="""@article{parejamonturiol2025tensorization,
   title   = {Tensorization of neural networks for improved privacy and interpretability},
   author  = {Pareja Monturiol, Jos{\\'e} Ram{\\'o}n and Pozas-Kerstjens, Alejandro and P{\\'e}rez-Garc{\\'i}a, David},
   journal = {SciPost Physics Core},
@@ -66,7 +66,9 @@ class Sketch(FittedDistiller):
   journal = {SciPost Physics},
   volume  = {18},
   year    = {2025},
-}"""
+}""",
+        exempt=CLOSED_FORM_EXEMPT,
+    )
 
     def __init__(
         self,
@@ -83,15 +85,16 @@ class Sketch(FittedDistiller):
         **options: Any,
     ) -> None:
         super().__init__(student, teacher, **options)
-        check_chain(student)
+        check_open_chain(student)
         self.samples = integer("samples", samples, least=2)
         self.how = query_settings(method, rank=rank, cutoff=cutoff, domain=domain, ends=ends, budget=budget)
         self.cost: dict[str, float] = {}
+        self.report_extras = QueryCost(self)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return KL(teacher || student) of every sample, nats."""
         valid = valid_positions(batch)
-        said = self.teacher_output(batch)[valid]
+        said = self.frozen_teacher.output(batch)[valid]
         return {"kl": soft_target_kl(self.student(batch["input"])[valid], said, temperature=1.0)}
 
     def observe(self, batch: Batch) -> None:
@@ -109,10 +112,6 @@ class Sketch(FittedDistiller):
         self.observed = {}
         return True
 
-    def measurements(self, model: nn.Module, batches: Iterable[Any], measure: Measure) -> dict[str, float]:  # noqa: ARG002
-        """Return how often the teacher was evaluated and asked, and the relative error where it was asked last."""
-        return self.cost if model is self.student else {}
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what the student has cost."""
         super().on_save_checkpoint(checkpoint)
@@ -122,6 +121,26 @@ class Sketch(FittedDistiller):
         """Take back what the student has cost."""
         super().on_load_checkpoint(checkpoint)
         self.cost = checkpoint["cost"]
+
+
+class QueryCost(ReportExtras):
+    """The number of queries in the report.
+
+    Args:
+        distiller: A method that builds its student from queries; its ``cost`` is reported.
+    """
+
+    def __init__(self, distiller: Any) -> None:
+        self.distiller = distiller
+
+    def measurements(
+        self,
+        model: nn.Module,
+        batches: Iterable[Any],  # noqa: ARG002
+        quick_scores: QuickScores,  # noqa: ARG002
+    ) -> dict[str, float]:
+        """Return how often the teacher was queried, and the relative error at the last queries."""
+        return self.distiller.cost if model is self.distiller.student else {}
 
 
 def query_settings(

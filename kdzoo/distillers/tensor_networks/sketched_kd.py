@@ -4,21 +4,22 @@ Before the first step the student is built by :func:`kdzoo.tensor_networks.from_
 without their labels; then it is distilled as ever. Of few samples a chain that starts from noise learns far less.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from kdzoo.core.base import Measure
 from kdzoo.core.batch import as_batch
+from kdzoo.core.method_info import MethodInfo
 from kdzoo.core.parallel import wrap_again
 from kdzoo.core.validation import integer
 from kdzoo.distillers.logits.logit_kd import LogitKD
-from kdzoo.distillers.tensor_networks.sketch import Sketch, build, query_settings
+from kdzoo.distillers.tensor_networks.sketch import QueryCost, Sketch, build, query_settings
 from kdzoo.errors import ConfigError
-from kdzoo.tensor_networks.growth import check_chain
+from kdzoo.tensor_networks.growth import check_open_chain
 
 
 class SketchedKD(LogitKD):
@@ -48,11 +49,12 @@ class SketchedKD(LogitKD):
         {'soft': 0.9, 'hard': 0.1}
     """
 
-    paper: ClassVar[str] = (
-        "Pareja Monturiol et al. 2025, Tensorization of neural networks for improved privacy and interpretability, "
-        "section 3; Hinton, Vinyals & Dean 2015, Distilling the Knowledge in a Neural Network, section 2"
+    info: ClassVar[MethodInfo] = replace(
+        LogitKD.info,
+        paper="Pareja Monturiol et al. 2025, Tensorization of neural networks for improved privacy and interpretability, "
+        "section 3; Hinton, Vinyals & Dean 2015, Distilling the Knowledge in a Neural Network, section 2",
+        bibtex=f"{LogitKD.info.bibtex}\n{Sketch.info.bibtex}",
     )
-    bibtex: ClassVar[str] = f"{LogitKD.bibtex}\n{Sketch.bibtex}"
 
     def __init__(
         self,
@@ -70,17 +72,13 @@ class SketchedKD(LogitKD):
         **options: Any,
     ) -> None:
         super().__init__(student, teacher, **options)
-        check_chain(student)
+        check_open_chain(student)
         self.samples = integer("samples", samples, least=2 if samples else 0)
         self.how = query_settings(method, rank=rank, cutoff=cutoff, domain=domain, ends=ends, budget=budget)
         self.seed = integer("seed", seed, least=0)
         self.inputs: Tensor | None = None
         self.cost: dict[str, float] = {}
-
-    @property
-    def controls(self) -> Mapping[str, Mapping[str, Any]]:
-        """The same distillation from the student's own start."""
-        return {"from_noise": {"samples": 0}} if self.samples else {}
+        self.report_extras = SketchedKDReport(self)
 
     def transfer_set(self, data: pl.LightningDataModule) -> pl.LightningDataModule:
         """Choose the inputs around which the teacher will be asked; return ``data``."""
@@ -105,10 +103,6 @@ class SketchedKD(LogitKD):
             wrap_again(self)
         return super().configure_optimizers()
 
-    def measurements(self, model: nn.Module, batches: Iterable[Any], measure: Measure) -> dict[str, float]:  # noqa: ARG002
-        """Return how often the teacher was evaluated and asked for the start, and the relative error there."""
-        return self.cost if model is self.student else {}
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what the start has cost."""
         checkpoint["cost"] = self.cost
@@ -124,3 +118,12 @@ class SketchedKD(LogitKD):
                 f"from {self.cost['queries']:.0f} evaluations of the teacher; relative error "
                 f"{self.cost['query_error']:.2g} on recombined samples"
             )
+
+
+class SketchedKDReport(QueryCost):
+    """The cost of the queries, and a control that starts from the student's own random weights."""
+
+    @property
+    def controls(self) -> Mapping[str, Mapping[str, Any]]:
+        """The same distillation without queries."""
+        return {"from_noise": {"samples": 0}} if self.distiller.samples else {}

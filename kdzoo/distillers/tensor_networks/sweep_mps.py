@@ -14,16 +14,17 @@ from torch import Tensor, nn
 
 from kdzoo.core import validation
 from kdzoo.core.batch import IGNORE, Batch
-from kdzoo.core.closed_form import FittedDistiller
+from kdzoo.core.closed_form import CLOSED_FORM_EXEMPT, ClosedFormDistiller
 from kdzoo.core.loss_terms import total
+from kdzoo.core.method_info import MethodInfo
 from kdzoo.distillers.logits.logit_kd import LogitKD
-from kdzoo.tensor_networks.growth import bonds_in_words, check_chain
+from kdzoo.tensor_networks.growth import check_open_chain, describe_bonds
 from kdzoo.tensor_networks.two_site import newton_step, sweep
 
 COLLECTED = ("input", "target", "teacher")
 
 
-class SweepMPS(FittedDistiller, LogitKD):
+class SweepMPS(ClosedFormDistiller, LogitKD):
     """Distil into a matrix product state by sweeps; an epoch is one.
 
     Args:
@@ -34,7 +35,7 @@ class SweepMPS(FittedDistiller, LogitKD):
         damping: how much a step is held back, > 0: added to the curvature of the mean loss by changes of the function.
         iterations: of the conjugate gradients in each step, >= 1.
         temperature: T of the soft term, finite and greater than 0.
-        **options: see :class:`kdzoo.core.closed_form.FittedDistiller`; the terms are ``soft`` and ``hard``.
+        **options: see :class:`kdzoo.core.closed_form.ClosedFormDistiller`; the terms are ``soft`` and ``hard``.
 
     Raises:
         ConfigError: an argument is out of its range, or the student is no matrix product state.
@@ -46,15 +47,18 @@ class SweepMPS(FittedDistiller, LogitKD):
     """
 
     student: Any
-    terms: ClassVar[dict[str, float]] = {"soft": 0.9, "hard": 0.1}
-    contract_settings: ClassVar[dict[str, object]] = {"distiller.bond_dim": 6, "distiller.iterations": 2}
-    paper: ClassVar[str] = "Stoudenmire & Schwab 2016, Supervised Learning with Tensor Networks, section 4"
-    bibtex: ClassVar[str] = """@inproceedings{stoudenmire2016supervised,
+    info: ClassVar[MethodInfo] = MethodInfo(
+        terms={"soft": 0.9, "hard": 0.1},
+        paper="Stoudenmire & Schwab 2016, Supervised Learning with Tensor Networks, section 4",
+        bibtex="""@inproceedings{stoudenmire2016supervised,
   title     = {Supervised Learning with Tensor Networks},
   author    = {Stoudenmire, E. Miles and Schwab, David J.},
   booktitle = {Advances in Neural Information Processing Systems},
   year      = {2016},
-}"""
+}""",
+        contract_settings={"distiller.bond_dim": 6, "distiller.iterations": 2},
+        exempt=CLOSED_FORM_EXEMPT,
+    )
 
     def __init__(
         self,
@@ -69,7 +73,7 @@ class SweepMPS(FittedDistiller, LogitKD):
         **options: Any,
     ) -> None:
         super().__init__(student, teacher, temperature=temperature, **options)
-        check_chain(student)
+        check_open_chain(student)
         self.bond_dim = validation.integer("bond_dim", bond_dim)
         self.max_error = validation.probability("max_error", max_error)
         self.damping = validation.positive("damping", damping)
@@ -78,7 +82,7 @@ class SweepMPS(FittedDistiller, LogitKD):
     def observe(self, batch: Batch) -> None:
         """Keep inputs, labels and the teacher's outputs."""
         nothing = torch.full((len(batch["input"]),), IGNORE, device=batch["input"].device)
-        new = (batch["input"], batch.get("target", nothing), self.teacher_output(batch).float())
+        new = (batch["input"], batch.get("target", nothing), self.frozen_teacher.output(batch).float())
         for name, value in zip(COLLECTED, new, strict=True):
             self.observed[name] = [*self.observed.get(name, []), value]
 
@@ -108,5 +112,5 @@ class SweepMPS(FittedDistiller, LogitKD):
             max_error=self.max_error,
         )
         student.load_tensors(sites, centre)
-        self.notes["bonds"] = bonds_in_words(sites)
+        self.notes["bonds"] = describe_bonds(sites)
         return False

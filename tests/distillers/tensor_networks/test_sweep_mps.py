@@ -107,8 +107,8 @@ def test_a_failed_decomposition_leaves_the_student_as_it_was(monkeypatch):
 
     from kdzoo.tensor_networks import two_site
 
-    split = two_site.split
-    monkeypatch.setattr(two_site, "split", failing)
+    split = two_site.split_svd
+    monkeypatch.setattr(two_site, "split_svd", failing)
     with pytest.raises(NonFiniteLossError, match="nothing was changed"):
         swept(distiller, batch())
     assert len(calls) == 5
