@@ -166,6 +166,10 @@ class SyntheticSet(nn.Module):
             if self.label_kind == "simplex":
                 self.labels.copy_(project_onto_simplex(self.labels))
 
+    def after_step(self) -> None:
+        """Project step sizes, pixels and labels after an optimizer step, before a checkpoint can be written."""
+        self.project_()
+
     def classes(self) -> Tensor:
         """Return the class of each example [M], its largest label."""
         return self.labels.argmax(1)
