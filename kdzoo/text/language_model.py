@@ -1,7 +1,8 @@
-"""What a language model is, and what any of them can do: be traced along strings, sampled from, measured.
+"""The protocol of language models, and what every one of them can do: be traced along sequences, sampled, evaluated.
 
-Notation: S tokens 0..S-1, V = S + 1 symbols, of which S is the end of a string and, in inputs, also its
-begin. A model is in some state after each prefix; ``n`` states are kept together and go on together.
+Notation: S tokens ``0..S-1`` and V = S + 1 symbols, of which S is the end of a sequence and, in inputs, also its begin
+marker. A model is in some state after each prefix of a sequence; the states of n prefixes are kept in one object and
+advance together.
 """
 
 from collections.abc import Iterator
@@ -12,23 +13,25 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
 from kdzoo.core import validation
+from kdzoo.core.abilities import TracesInParallel
 from kdzoo.core.batch import IGNORE
 from kdzoo.core.inference import inference
 from kdzoo.errors import ConfigError
 from kdzoo.text.token_sequences import TokenSequences
 
+# How far the sum of a distribution may be from 1. bfloat16 has 8 significant bits, so a probability may be off by
+# 2^-8 = 0.4 %; an unnormalised output misses 1 by far more.
 TOLERANCE = 1e-2
-"""By which probabilities may miss the sum 1; models in bfloat16 do."""
 
 
 @runtime_checkable
 class LanguageModel(Protocol):
-    """A distribution of strings that is read token by token.
+    """A distribution over token sequences that is read token by token.
 
-    A state of n prefixes is a tensor [n, ...], a tuple of states, or an object with ``select(index)`` that
-    returns the state of the prefixes ``index`` [m]. ``step`` leaves the state that it is given as it was, so
-    that one state can be continued in several ways. A model may have ``trace(input)``, which returns the
-    same as the function `trace` here, but faster than step by step.
+    A state of n prefixes is a tensor ``[n, ...]``, a tuple of states, or an object with a method ``select(index)`` that
+    returns the state of the prefixes ``index`` ``[m]``. ``step`` does not change the state that it is given, so that a
+    state can be continued in several ways. A model that can read all positions of an input at once also has a method
+    ``trace`` (:class:`kdzoo.core.abilities.TracesInParallel`).
     """
 
     @property
@@ -42,18 +45,18 @@ class LanguageModel(Protocol):
         """Return the state after one more token of each prefix, each in 0..V-2."""
 
     def next_log_probs(self, state: Any) -> Float[Tensor, "n V"]:
-        """Return the log-probabilities of the next symbol in nats; -inf for what cannot follow."""
+        """Return the log-probabilities of the next symbol in nats; -inf for a symbol that cannot follow."""
 
     def hidden(self, state: Any) -> Float[Tensor, "n H"]:
-        """Return a vector for each prefix, from which all that follows is predicted."""
+        """Return the vector of each prefix that determines all predictions after it."""
 
 
 class Trace(NamedTuple):
-    """What a model is and says after each prefix.
+    """Hidden vectors and predictions of a language model after each prefix.
 
     Attributes:
-        hidden: hidden vectors [..., H].
-        log_probs: log-probabilities of the next symbol in nats [..., V].
+        hidden: Hidden vectors ``[..., H]``.
+        log_probs: Log-probabilities of the next symbol in nats ``[..., V]``.
     """
 
     hidden: Tensor
@@ -61,29 +64,29 @@ class Trace(NamedTuple):
 
 
 def trace(model: LanguageModel, input: Int64[Tensor, "b T"]) -> Trace:
-    """Return hidden vectors [b, T, H] and next-symbol log-probabilities [b, T, V] after each prefix.
+    """Return the hidden vectors ``[b, T, H]`` and next-symbol log-probabilities ``[b, T, V]`` after each prefix.
 
-    The model is in eval mode meanwhile, and there is no gradient.
+    The model is evaluated in eval mode and without gradients; its mode is restored afterwards.
 
     Args:
-        model: a language model; its own ``trace`` is used if it has one.
-        input: begin marker, then tokens; what follows a padded position means nothing.
+        model: A language model.
+        input: The begin marker, then tokens. Values at and after padded positions are meaningless.
 
     Raises:
-        ConfigError: the input is no int64 matrix with at least one column.
+        ConfigError: The input is not an int64 matrix with at least one column, or probabilities do not sum to 1.
     """
     if input.dtype != torch.int64 or input.ndim != 2 or input.shape[1] == 0:
         raise ConfigError(f"input must be int64 [b, T >= 1], got {input.dtype} {list(input.shape)}")
     with inference(model):
-        own = getattr(model, "trace", None)
-        found = own(input) if own is not None else stepwise_trace(model, input)
-    _check_distributions(model, found.log_probs.double().exp().sum(-1))
-    return found
+        result = model.trace(input) if isinstance(model, TracesInParallel) else stepwise_trace(model, input)
+    _check_distributions(model, result.log_probs.double().exp().sum(-1))
+    return result
 
 
 def stepwise_trace(model: LanguageModel, input: Int64[Tensor, "b T"]) -> Trace:
-    """Return what `trace` does, by one step after the other."""
-    tokens = input.masked_fill(input == model.vocab_size - 1, 0)  # padding: any token will do
+    """Return the same as :func:`trace`, computed one step after the other."""
+    # The padding symbol is not a token that ``step`` accepts; what follows it is meaningless, so any token will do.
+    tokens = input.masked_fill(input == model.vocab_size - 1, 0)
     states = [model.initial_state(len(input))]
     for t in range(1, input.shape[1]):
         states.append(model.step(states[-1], tokens[:, t]))
@@ -91,70 +94,73 @@ def stepwise_trace(model: LanguageModel, input: Int64[Tensor, "b T"]) -> Trace:
     return Trace(hidden, torch.stack([model.next_log_probs(state) for state in states], 1))
 
 
-def trace_token_sequences(model: LanguageModel, strings: TokenSequences, *, batch_size: int = 256) -> Trace:
-    """Return hidden vectors [N, H] and next-symbol log-probabilities [N, V] at all points of the strings.
+def trace_token_sequences(model: LanguageModel, sequences: TokenSequences, *, batch_size: int = 256) -> Trace:
+    """Return the hidden vectors ``[N, H]`` and next-symbol log-probabilities ``[N, V]`` of all prefixes of a set.
 
     Args:
-        model: a language model.
-        strings: n >= 1 strings; their N = total + n points are numbered through, string after string.
-        batch_size: strings that are read together.
+        model: A language model.
+        sequences: n >= 1 sequences; their N = total + n prefixes are numbered sequence by sequence.
+        batch_size: Sequences that are evaluated together.
 
     Returns:
         Both on the CPU, in the model's own precision.
 
     Raises:
-        DataError: a token is not one of the model's.
+        DataError: A token is not one of the model's.
     """
     hidden = log_probs = torch.empty(0)
-    for _, chosen, places, target in _batches(model, strings, batch_size):
-        input, _ = chosen.inputs_and_targets(model.vocab_size)
+    for _, batch, prefixes, target in _batches(model, sequences, batch_size):
+        input, _ = batch.inputs_and_targets(model.vocab_size)
         traced = trace(model, input.to(device_of(model)))
         valid = (target != IGNORE).to(traced.hidden.device)
-        if hidden.numel() == 0:
-            hidden = traced.hidden.new_empty(strings.n_prefixes, traced.hidden.shape[-1], device="cpu")
-            log_probs = traced.log_probs.new_empty(strings.n_prefixes, model.vocab_size, device="cpu")
-        hidden[places] = traced.hidden[valid].cpu()
-        log_probs[places] = traced.log_probs[valid].cpu()
+        if hidden.numel() == 0:  # the width H and the precision are known only now
+            hidden = traced.hidden.new_empty(sequences.n_prefixes, traced.hidden.shape[-1], device="cpu")
+            log_probs = traced.log_probs.new_empty(sequences.n_prefixes, model.vocab_size, device="cpu")
+        hidden[prefixes] = traced.hidden[valid].cpu()
+        log_probs[prefixes] = traced.log_probs[valid].cpu()
     return Trace(hidden, log_probs)
 
 
-def sequence_log_probs(model: LanguageModel, strings: TokenSequences, *, batch_size: int = 256) -> Float64[Tensor, " n"]:
-    """Return the log-probability of each string in nats, its end included; -inf for impossible strings.
+def sequence_log_probs(
+    model: LanguageModel, sequences: TokenSequences, *, batch_size: int = 256
+) -> Float64[Tensor, " n"]:
+    """Return the log-probability of each sequence in nats, its end included; -inf for an impossible sequence.
 
     Args:
-        model: a language model.
-        strings: n strings.
-        batch_size: strings that are read together.
+        model: A language model.
+        sequences: n sequences.
+        batch_size: Sequences that are evaluated together.
 
     Raises:
-        DataError: a token is not one of the model's.
+        DataError: A token is not one of the model's.
     """
-    total = torch.zeros(len(strings), dtype=torch.float64)
-    for numbers, chosen, _, target in _batches(model, strings, batch_size):
-        input, _ = chosen.inputs_and_targets(model.vocab_size)
+    total = torch.zeros(len(sequences), dtype=torch.float64)
+    for rows, batch, _, target in _batches(model, sequences, batch_size):
+        input, _ = batch.inputs_and_targets(model.vocab_size)
         log_probs = trace(model, input.to(device_of(model))).log_probs.cpu()
-        padded = target == IGNORE
-        own = log_probs.gather(-1, target.masked_fill(padded, 0)[..., None]).squeeze(-1).double()
-        total[numbers] = own.masked_fill(padded, 0.0).sum(1)
+        is_padding = target == IGNORE
+        symbol_log_probs = log_probs.gather(-1, target.masked_fill(is_padding, 0)[..., None]).squeeze(-1).double()
+        # Filled, not multiplied by 0: a log-probability of -inf at a padded position would make the sum NaN.
+        total[rows] = symbol_log_probs.masked_fill(is_padding, 0.0).sum(1)
     return total
 
 
 def sample(model: LanguageModel, n: int, *, max_length: int, seed: int, batch_size: int = 4096) -> TokenSequences:
-    """Return n strings drawn from the model, token by token until the end.
+    """Return n sequences drawn from the model, token by token until the end symbol.
 
     Args:
-        model: a language model.
-        n: number of strings, >= 0.
-        max_length: tokens after which a string is cut, >= 1. A cut string cannot be told from one that ends
-            there; choose a length that few strings reach.
-        seed: of the draws; same seed, same batch size: same strings.
-        batch_size: strings that are drawn together; those that have ended leave the batch at once.
+        model: A language model.
+        n: Number of sequences, >= 0.
+        max_length: Number of tokens after which a sequence is cut, >= 1. A cut sequence cannot be told from one that
+            ends there; choose a length that few sequences reach.
+        seed: Seed of the draws. The same seed and batch size give the same sequences.
+        batch_size: Sequences that are drawn together; those that have ended leave the batch at once.
 
     Returns:
-        The strings, on the CPU.
+        The sequences, on the CPU.
 
     Raises:
-        ConfigError: an argument is out of its range, or the model gives no distribution of the next symbol.
+        ConfigError: An argument is out of its range, or the model does not give a distribution of the next symbol.
     """
     validation.integer("n", n, least=0)
     validation.integer("max_length", max_length)
@@ -162,8 +168,8 @@ def sample(model: LanguageModel, n: int, *, max_length: int, seed: int, batch_si
     generator = torch.Generator(device_of(model)).manual_seed(validation.integer("seed", seed, least=0))
     sizes = [min(batch_size, n - done) for done in range(0, n, batch_size)]
     with inference(model):
-        parts = [_sample_together(model, size, max_length, generator) for size in sizes]
-    return TokenSequences.cat([TokenSequences.of([]), *parts])
+        batches = [_sample_batch(model, size, max_length, generator) for size in sizes]
+    return TokenSequences.cat([TokenSequences.of([]), *batches])  # the empty set in case n = 0
 
 
 def select(state: Any, index: Int64[Tensor, " m"]) -> Any:
@@ -182,64 +188,68 @@ def select(state: Any, index: Int64[Tensor, " m"]) -> Any:
 
 
 def device_of(model: Any) -> torch.device:
-    """Return where a model's weights or buffers are; the CPU for what has none."""
+    """Return the device of a model's weights or buffers; the CPU for a model without any."""
     tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
     return tensors[0].device if tensors else torch.device("cpu")
 
 
 def _batches(
-    model: LanguageModel, strings: TokenSequences, batch_size: int
+    model: LanguageModel, sequences: TokenSequences, batch_size: int
 ) -> Iterator[tuple[Tensor, TokenSequences, Tensor, Tensor]]:
-    """Yield numbers of strings of about one length, the strings, their flat points and their targets."""
-    strings.check(model.vocab_size)
+    """Yield indices of sequences, these sequences, the numbers of their prefixes, and their targets."""
+    sequences.check(model.vocab_size)
     validation.integer("batch_size", batch_size)
-    roots = strings.first_prefixes()
-    for numbers in strings.lengths.argsort(descending=True, stable=True).split(batch_size):
-        chosen = strings.select(numbers)
-        _, target = chosen.inputs_and_targets(model.vocab_size)
-        places = roots[numbers, None] + torch.arange(target.shape[1])
-        yield numbers, chosen, places[target != IGNORE], target
+    first_prefixes = sequences.first_prefixes()
+    # Sorted by length, a batch needs little padding.
+    for rows in sequences.lengths.argsort(descending=True, stable=True).split(batch_size):
+        batch = sequences.select(rows)
+        _, target = batch.inputs_and_targets(model.vocab_size)
+        prefixes = first_prefixes[rows, None] + torch.arange(target.shape[1])
+        yield rows, batch, prefixes[target != IGNORE], target
 
 
-def _sample_together(model: LanguageModel, n: int, max_length: int, generator: torch.Generator) -> TokenSequences:
-    """Draw n strings; those that have ended leave the state at once."""
-    state, going = model.initial_state(n), torch.arange(n, device=generator.device)
-    owners, tokens = [going[:0]], [going[:0]]
+def _sample_batch(model: LanguageModel, n: int, max_length: int, generator: torch.Generator) -> TokenSequences:
+    """Draw n sequences; those that have ended leave the state at once."""
+    state, active = model.initial_state(n), torch.arange(n, device=generator.device)
+    # For each step, which sequences got a token and which token; each list starts with an empty tensor so that
+    # torch.cat works even if every sequence is empty.
+    owners, tokens = [active[:0]], [active[:0]]
     for _ in range(max_length):
         token = _draw(model, state, generator)
-        rest = (token != model.vocab_size - 1).nonzero()[:, 0]
-        if len(rest) < len(token):
-            going, token, state = going[rest], token[rest], select(state, rest)
-        if len(rest) == 0:
+        continuing = (token != model.vocab_size - 1).nonzero()[:, 0]
+        if len(continuing) < len(token):
+            active, token, state = active[continuing], token[continuing], select(state, continuing)
+        if len(continuing) == 0:
             break
-        owners.append(going)
+        owners.append(active)
         tokens.append(token)
         state = model.step(state, token)
     owner = torch.cat(owners)
-    in_order = torch.cat(tokens)[owner.argsort(stable=True)]
-    return TokenSequences(in_order.cpu(), owner.bincount(minlength=n).cpu())
+    # Tokens are in the order of the steps; a stable sort brings those of one sequence together without reordering them.
+    by_sequence = torch.cat(tokens)[owner.argsort(stable=True)]
+    return TokenSequences(by_sequence.cpu(), owner.bincount(minlength=n).cpu())
 
 
 def _check_distributions(model: Any, total: Tensor) -> None:
-    """Refuse probabilities that do not add up to 1; those after an impossible prefix may all be 0."""
-    wrong = ~((total - 1).abs() <= TOLERANCE) & (total != 0)
-    if wrong.any():
+    """Refuse probabilities that do not sum to 1; after an impossible prefix they may all be 0."""
+    invalid = ~((total - 1).abs() <= TOLERANCE) & (total != 0)  # negated, so that NaN is invalid as well
+    if invalid.any():
         raise ConfigError(
-            f"{type(model).__name__} gives no distribution of the next symbol: the exponentials of next_log_probs "
-            f"must add up to 1, got {float(total[wrong][0]):g}"
+            f"{type(model).__name__} does not give a distribution of the next symbol: the exponentials of "
+            f"next_log_probs must add up to 1, got {float(total[invalid][0]):g}"
         )
 
 
 def _draw(model: LanguageModel, state: Any, generator: torch.Generator) -> Tensor:
-    """Draw the next symbol of each prefix [n], by the inverse of its cumulative distribution.
-
-    A uniform number is at most 1 - 2^-53, and so its product with the total is less than the total also when
-    rounded: a symbol is always found, and never one of probability zero.
-    """
+    """Draw the next symbol of each prefix ``[n]`` by inverting its cumulative distribution."""
     cumulative = model.next_log_probs(state).double().exp().cumsum(1)
     total = cumulative[:, -1:]
     if not (total > 0).all():
-        raise ConfigError(f"{type(model).__name__} gives no distribution of the next symbol after what it wrote itself")
+        raise ConfigError(
+            f"{type(model).__name__} does not give a distribution of the next symbol after a prefix that it generated"
+        )
     _check_distributions(model, total)
+    # A uniform number is at most 1 - 2^-53, so its product with the total is less than the total even when rounded:
+    # a symbol is always found. With right=True it is never one of probability zero.
     uniform = torch.rand(total.shape, dtype=total.dtype, device=total.device, generator=generator)
     return torch.searchsorted(cumulative, uniform * total, right=True).squeeze(1)

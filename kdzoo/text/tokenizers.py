@@ -1,6 +1,6 @@
-"""Tokenizers in the Hugging Face format: loaded, trained, used, and named by what is in them.
+"""Tokenizers in the Hugging Face format: loading, training, applying and fingerprinting them.
 
-Needs the optional extra `kdzoo[text]`; nothing is imported from it until a function is called.
+Needs the optional extra ``kdzoo[text]``, which is not imported until a function is called.
 """
 
 import hashlib
@@ -13,154 +13,183 @@ from typing import Any
 from kdzoo.core.validation import flag, integer
 from kdzoo.errors import CheckpointError, ConfigError
 
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-"""The tokens 0..4 of a vocabulary that is trained here."""
-MOST_CHARACTERS = 1000
-"""Characters that a trained vocabulary knows at most, the most frequent ones."""
+# Tokens 0..4 of a vocabulary that is trained here: BERT's own special tokens, so that its models work unchanged.
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+# Only the most frequent characters enter a trained vocabulary; the others become [UNK]. 1,000 is the default of
+# ``limit_alphabet`` in the BERT tokenizer of the library tokenizers. Every character takes two entries (at the start of
+# a word and inside of one), so without a limit a text with rare scripts would fill a small vocabulary.
+MAX_CHARACTERS = 1000
+# Length to which the reason of another library is cut in an error message, which stays one readable line.
+_MAX_REASON = 160
 
 
 def load_tokenizer(path: Any) -> Any:
     """Return the tokenizer of a local folder or of a model in the local cache; nothing is downloaded.
 
+    Args:
+        path: A local folder, or the name of a model in the local cache of the Hugging Face hub.
+
     Returns:
         A ``transformers.PreTrainedTokenizerFast``.
 
     Raises:
-        ConfigError: the extra is not installed, or the path is no text or a URL.
-        CheckpointError: there is no tokenizer, or none that the library `tokenizers` runs.
+        ConfigError: The extra is not installed, or the path is empty or a URL.
+        CheckpointError: There is no tokenizer, or not one that the library ``tokenizers`` runs.
     """
     path = str(path)
     if not path or "://" in path:
         raise ConfigError(f"tokenizer must be a local folder or a cached name, got {path!r}")
     transformers = import_library("transformers", "a tokenizer")
     try:
-        found = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # the readers behind transformers share no base error
-        reason = " ".join(str(error).split())[:160]
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # the readers behind transformers have no common base error
+        reason = " ".join(str(error).split())[:_MAX_REASON]
         problem = f"no tokenizer can be loaded from {path} ({reason})"
         raise CheckpointError(f"{problem}; allowed: a local folder with its files, or a cached name") from error
-    if not isinstance(found, transformers.PreTrainedTokenizerFast):
-        raise CheckpointError(f"{path} has the slow tokenizer {type(found).__name__}; allowed: one with tokenizer.json")
-    if len(found) <= len(found.all_special_ids):  # what transformers makes of a folder with nothing but config.json
+    # Only the fast tokenizers can refuse to read special tokens in a text (split_special_tokens) and be trained here.
+    if not isinstance(tokenizer, transformers.PreTrainedTokenizerFast):
+        raise CheckpointError(
+            f"{path} has the slow tokenizer {type(tokenizer).__name__}; allowed: one with tokenizer.json"
+        )
+    # transformers builds such an empty tokenizer, without a warning, from a folder that has only a config.json.
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
         raise CheckpointError(f"{path} has no vocabulary; allowed: a folder with tokenizer.json or vocab.txt")
-    return found
+    return tokenizer
 
 
 def fingerprint(tokenizer: Any) -> str:
-    """Return the first 16 hex digits of the SHA-256 of all (token, id) pairs, sorted."""
+    """Return a name of a tokenizer's vocabulary: 16 hex digits of the SHA-256 of its sorted (token, id) pairs.
+
+    Models and data carry it, so that a model is never fed with the ids of another vocabulary.
+    """
     pairs = sorted(tokenizer.get_vocab().items())
     return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()[:16]
 
 
 def special_token_id(tokenizer: Any, name: str) -> int:
-    """Return the id of the token that a tokenizer uses as ``name``, one of pad, cls, sep and mask.
+    """Return the id of a tokenizer's special token ``name``, one of pad, cls, sep and mask.
 
     Raises:
-        ConfigError: it has none.
+        ConfigError: The tokenizer has no such token.
     """
-    number = getattr(tokenizer, f"{name}_token_id")
-    if number is None:
+    token = tokenizer.special_tokens_map.get(f"{name}_token")
+    if token is None:
         where = tokenizer.name_or_path or type(tokenizer).__name__
-        raise ConfigError(f"the tokenizer {where} has no {name} token; allowed: one that has")
-    return int(number)
+        raise ConfigError(f"the tokenizer {where} has no {name} token; allowed: a tokenizer with one")
+    return int(tokenizer.convert_tokens_to_ids(str(token)))
 
 
 def check_length(name: str, value: int, tokenizer: Any) -> None:
-    """Check that sequences of a number of tokens, special ones included, are not too long for a tokenizer's model.
+    """Check that a length in tokens, special ones included, is not more than a tokenizer's model can read.
+
+    Args:
+        name: Name of the argument, for the error message.
+        value: The length.
+        tokenizer: See :func:`load_tokenizer`.
 
     Raises:
-        ConfigError: naming the argument, its value and the largest one.
+        ConfigError: Names the argument, its value and the largest one.
     """
-    most = int(tokenizer.model_max_length)
-    if value > most:
+    longest = int(tokenizer.model_max_length)
+    if value > longest:
         raise ConfigError(
-            f"{name}={value} is more than the tokenizer {tokenizer.name_or_path} allows; allowed: ..{most}"
+            f"{name}={value} is more than the tokenizer {tokenizer.name_or_path} allows; allowed: at most {longest}"
         )
 
 
-def token_ids(tokenizer: Any, texts: Sequence[str], most: int | None = None) -> list[list[int]]:
-    """Return the ids of every text.
-
-    What reads like a special token in a text, such as "[MASK]", is text.
+def token_ids(tokenizer: Any, texts: Sequence[str], max_length: int | None = None) -> list[list[int]]:
+    """Return the token ids of every text.
 
     Args:
-        tokenizer: see :func:`load_tokenizer`.
-        texts: any number of texts.
-        most: cut to so many tokens, special ones included, which are added; None neither cuts nor adds.
+        tokenizer: See :func:`load_tokenizer`.
+        texts: Any number of texts. A special token that is spelt out in a text, such as "[MASK]", is ordinary text.
+        max_length: Add the special tokens and truncate to this many tokens, special ones included; None does neither.
     """
-    if not texts:
+    if not texts:  # the library refuses an empty list
         return []
-    cut = {} if most is None else {"truncation": True, "max_length": most}
-    found = tokenizer(
+    truncation = {} if max_length is None else {"truncation": True, "max_length": max_length}
+    encoded = tokenizer(
         list(texts),
-        add_special_tokens=most is not None,
+        add_special_tokens=max_length is not None,
         split_special_tokens=True,
         return_attention_mask=False,
         return_token_type_ids=False,
-        verbose=False,  # texts longer than the model's positions are cut into blocks, or here
-        **cut,
+        verbose=False,  # no warning about long texts: the caller cuts them into blocks, or they are truncated here
+        **truncation,
     )
-    return list(found["input_ids"])
+    return list(encoded["input_ids"])
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, *, lowercase: bool = True) -> Any:
-    """Return a WordPiece tokenizer as BERT has it, a function of the texts alone.
-
-    The trainer of the library numbers characters in the order of a hash table, which differs from process to process,
-    and so learns different words; here they are numbered in the order of their codes.
+    """Return a WordPiece tokenizer like BERT's, trained on texts; the same texts always give the same tokenizer.
 
     Args:
-        texts: what to learn from; read twice, an iterator is held in memory.
-        vocab_size: number of tokens at most, >= 6.
-        lowercase: whether capital letters and accents make no difference.
+        texts: Training texts; they are read twice, so an iterator is held in memory.
+        vocab_size: Largest number of tokens, >= 6.
+        lowercase: Ignore capital letters and accents.
 
     Returns:
         A ``transformers.BertTokenizer`` whose tokens 0..4 are [PAD] [UNK] [CLS] [SEP] [MASK].
 
     Raises:
-        ConfigError: the extra is not installed, or the vocabulary has no room for the characters of the texts.
+        ConfigError: The extra is not installed, or the vocabulary has no room for the characters of the texts.
 
     References:
         Devlin et al.: BERT, pre-training of deep bidirectional transformers. NAACL 2019, arXiv:1810.04805.
     """
-    integer("vocab_size", vocab_size, len(SPECIAL) + 1)
+    integer("vocab_size", vocab_size, len(SPECIAL_TOKENS) + 1)
     tokenizers = import_library("tokenizers", "a tokenizer")
-    texts = list(texts) if iter(texts) is texts else texts
-    inner_network = bert_tokenizer(SPECIAL, lowercase).backend_tokenizer
+    texts = list(texts) if iter(texts) is texts else texts  # an iterator can be read only once
+    wordpiece = bert_tokenizer(SPECIAL_TOKENS, lowercase).backend_tokenizer
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(text)
-    by_count = sorted(counts, key=lambda one: (-counts[one], one))
-    rare = str.maketrans(dict.fromkeys(by_count[MOST_CHARACTERS:], " "))
-    known = sorted(set("".join(inner_network.normalizer.normalize_str("".join(by_count[:MOST_CHARACTERS])).split())))
-    first = [*SPECIAL, *known, *(f"##{one}" for one in known)]
-    if vocab_size < len(first):
-        raise ConfigError(f"vocab_size={vocab_size} has no room for {len(known)} characters; allowed: >= {len(first)}")
-    trainer = tokenizers.trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=first, show_progress=False)
-    inner_network.train_from_iterator((text.translate(rare) for text in texts), trainer)
-    numbers = inner_network.get_vocab(with_added_tokens=True)
-    return bert_tokenizer(sorted(numbers, key=lambda token: numbers[token]), lowercase)
+    by_count = sorted(counts, key=lambda character: (-counts[character], character))
+    rare = str.maketrans(dict.fromkeys(by_count[MAX_CHARACTERS:], " "))
+    characters = _normalised_characters(wordpiece.normalizer, by_count[:MAX_CHARACTERS])
+    # The library's trainer numbers characters in the order of a hash table, which differs from process to process, and
+    # this order decides which word pieces it learns. As "special" tokens they keep the given, sorted order.
+    first_tokens = [*SPECIAL_TOKENS, *characters, *(f"##{character}" for character in characters)]
+    if vocab_size < len(first_tokens):
+        raise ConfigError(
+            f"vocab_size={vocab_size} has no room for {len(characters)} characters; allowed: >= {len(first_tokens)}"
+        )
+    trainer = tokenizers.trainers.WordPieceTrainer(
+        vocab_size=vocab_size, special_tokens=first_tokens, show_progress=False
+    )
+    wordpiece.train_from_iterator((text.translate(rare) for text in texts), trainer)
+    ids = wordpiece.get_vocab(with_added_tokens=True)
+    # Built anew from the list of tokens, because in the trained object the characters would stay special.
+    return bert_tokenizer(sorted(ids, key=lambda token: ids[token]), lowercase)
+
+
+def _normalised_characters(normalizer: Any, characters: Sequence[str]) -> list[str]:
+    """Return the different characters, in the order of their code points, that a normalizer leaves of others."""
+    return sorted(set("".join(normalizer.normalize_str("".join(characters)).split())))
 
 
 def bert_tokenizer(tokens: Sequence[str], lowercase: bool = True) -> Any:
-    """Return the ``transformers.BertTokenizer`` whose tokens, by number, are given; they begin with SPECIAL.
+    """Return the ``transformers.BertTokenizer`` with the given tokens in the order of their ids.
 
-    Its answers hold no segments, so that they are arguments of models that have none, such as DistilBERT.
+    Args:
+        tokens: The vocabulary; it begins with ``SPECIAL_TOKENS``.
+        lowercase: Ignore capital letters and accents.
     """
     return import_library("transformers", "a tokenizer").BertTokenizer(
-        vocab={token: number for number, token in enumerate(tokens)},
+        vocab={token: index for index, token in enumerate(tokens)},
         do_lower_case=flag("lowercase", lowercase),
+        # No token types: the output is then also valid input of models that have none, such as DistilBERT.
         model_input_names=["input_ids", "attention_mask"],
     )
 
 
-def import_library(name: str, who: str) -> Any:
-    """Return a library of the extra `kdzoo[text]`.
+def import_library(name: str, required_by: str) -> Any:
+    """Return a library of the extra ``kdzoo[text]``.
 
     Raises:
-        ConfigError: it is not installed; ``who`` needs it.
+        ConfigError: The library is not installed; the message names what it is required by.
     """
     try:
         return import_module(name)
     except ImportError as error:
-        raise ConfigError(f"{who} needs {name}: pip install 'kdzoo[text]'") from error
+        raise ConfigError(f"{required_by} needs {name}: pip install 'kdzoo[text]'") from error

@@ -1,4 +1,4 @@
-"""What a transformer of text can be asked for beside its output: hidden states and attentions."""
+"""The protocol of text transformers: what a method can ask of one beside its output (hidden states, attentions)."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -8,14 +8,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TransformerOutput:
-    """What a transformer makes of texts (batch, length).
+    """Output of a text transformer for token ids ``[batch, length]``, with its intermediate results.
 
     Attributes:
-        output: Of the task: logits (batch, length, vocab_size) of every token, logits (batch, num_classes), or
-            vectors (batch, hidden) of norm 1.
-        hidden: Hidden states (batch, length, hidden): the embeddings, then that after every layer.
-        attentions: Of every layer (batch, heads, length, length), if they were asked for.
-        valid: Whether a position is a token and not padding (batch, length).
+        output: By task: logits ``[batch, length, vocab_size]`` of every token (``mlm``), logits
+            ``[batch, num_classes]`` (``classification``), or vectors ``[batch, hidden]`` of norm 1 (``embedding``).
+        hidden: Hidden states ``[batch, length, hidden]``: the embeddings, then the output of every layer.
+        attentions: Attention weights ``[batch, heads, length, length]`` of every layer; empty if not asked for.
+        valid: True at tokens, False at padding, ``[batch, length]``.
     """
 
     output: Tensor
@@ -29,9 +29,8 @@ class TextTransformer(Protocol):
     """A transformer of text.
 
     Attributes:
-        task: `mlm`, `classification` or `embedding`: what its output is.
-        hidden_size: Width of the hidden states.
-        pad_id: The token that is no token; None if the model has none.
+        task: ``mlm``, ``classification`` or ``embedding``; it decides on the output.
+        pad_id: Id of the padding token; None if the model has none.
     """
 
     task: str
@@ -42,10 +41,10 @@ class TextTransformer(Protocol):
         """Width of the hidden states."""
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """Return the output for token ids (batch, length)."""
+        """Return the output for token ids ``[batch, length]``."""
 
     def enable_attention_outputs(self) -> None:
-        """Make attentions readable, and drop none of them in training."""
+        """Make attention weights available, and switch off their dropout."""
 
     def read(self, input: Tensor, *, attentions: bool = False) -> TransformerOutput:
-        """Return the output with all hidden states, and attentions if they are wanted."""
+        """Return the output with all hidden states and, if ``attentions`` is true, the attention weights."""

@@ -138,5 +138,5 @@ def test_tables_that_are_no_automaton_are_refused(table, accepting, start, messa
 
 
 def test_tokens_outside_the_alphabet_are_refused():
-    with pytest.raises(DataError, match="string 0 has token 1"):
+    with pytest.raises(DataError, match="sequence 0 has token 1"):
         DFA([[0]], [True]).accepts(TokenSequences.of([[1]]))

@@ -6,13 +6,13 @@ import torch
 from kdzoo.automata.distill import distill, distill_states
 from kdzoo.automata.pfa import PFA
 from kdzoo.automata.targets import embedded_reber, tomita
-from kdzoo.automata.trajectories import Trajectories
+from kdzoo.automata.traced_sequences import TracedSequences
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.text.token_sequences import TokenSequences
 
 
 def teacher_of(truth, n, seed, *, noise=0.02, soft=True, turn=0):
-    """Trajectories of a teacher whose hidden state is the belief of an automaton, turned and with noise."""
+    """TracedSequences of a teacher whose hidden state is the belief of an automaton, turned and with noise."""
     strings = truth.sample(n, seed=seed, max_length=200)
     inputs, targets = strings.inputs_and_targets(truth.vocab_size)
     belief, beliefs = truth.initial_state(len(strings)), []
@@ -24,7 +24,7 @@ def teacher_of(truth, n, seed, *, noise=0.02, soft=True, turn=0):
     turned = points @ torch.linalg.qr(torch.randn(truth.states, truth.states, generator=generator).double()).Q
     hidden = turned + noise * torch.randn(turned.shape, generator=generator)
     probs = points @ truth.emissions
-    return Trajectories(strings, truth.vocab_size, hidden.float(), probs if soft else None)
+    return TracedSequences(strings, truth.vocab_size, hidden.float(), probs if soft else None)
 
 
 def divergence(truth, pfa):
@@ -51,7 +51,7 @@ def test_each_stage_can_be_switched_off():
         ({"determinism": 2.0}, {"clusters", "merged", "refined", "refined+em"}),
     ):
         found = distill([seen], restarts=1, em_steps=3, **options)
-        assert set(found.stages) == names
+        assert set(found.candidate_scores) == names
         assert found.chosen in names
     hard = distill([seen], states=4, restarts=1, em=False, soft=False).pfa
     soft = distill([seen], states=4, restarts=1, em=False, soft=True).pfa
@@ -124,12 +124,12 @@ def test_wrong_options_are_named(options, message):
 
 
 def test_wrong_data_are_named():
-    with pytest.raises(DataError, match="string 1 has token 5 at position 0"):
+    with pytest.raises(DataError, match="sequence 1 has token 5 at position 0"):
         distill_states([[0], [5]], torch.eye(4), vocab_size=3)
     with pytest.raises(DataError, match=r"hidden must have shape \[4, .\]"):
         distill_states([[0], [1]], torch.eye(3))
     with pytest.raises(DataError, match="at least one string"):
         distill_states([], torch.eye(3))
-    one, other = (Trajectories.of([[0]], torch.eye(2), vocab_size=size) for size in (2, 3))
+    one, other = (TracedSequences.of([[0]], torch.eye(2), vocab_size=size) for size in (2, 3))
     with pytest.raises(DataError, match=r"same vocab_size, got \[2, 3\]"):
         distill([one, other])

@@ -144,7 +144,7 @@ class TestLogProb:
         assert PFA(3).log_prob(TokenSequences.of([])).shape == (0,)
 
     def test_tokens_outside_the_alphabet_are_refused(self):
-        with pytest.raises(DataError, match="string 1 has token 2 at position 0"):
+        with pytest.raises(DataError, match="sequence 1 has token 2 at position 0"):
             PFA(vocab_size=3).log_prob(TokenSequences.of([[1], [2]]))
 
 

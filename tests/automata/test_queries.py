@@ -137,7 +137,7 @@ class TestParts:
 
     @pytest.mark.parametrize("query", [prefix_log_prob, infix_expectation, infix_probability, viterbi])
     def test_tokens_outside_the_alphabet_are_refused(self, query):
-        with pytest.raises(DataError, match="string 0 has token 2"):
+        with pytest.raises(DataError, match="sequence 0 has token 2"):
             query(PFA(vocab_size=3), TokenSequences.of([[2]]))
 
 

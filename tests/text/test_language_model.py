@@ -1,4 +1,4 @@
-"""What every language model can do, on a Markov chain whose probabilities can be written down."""
+"""The functions on language models, with a Markov chain whose probabilities are known."""
 
 import itertools
 import math
@@ -30,7 +30,7 @@ P = np.array([[0.2, 0.5, 0.3], [0.6, 0.0, 0.4], [0.7, 0.3, 0.0]])  # rows: last 
 
 
 class Chain:
-    """A Markov chain over two tokens, which is no torch module; its state is the last token, in an object."""
+    """A Markov chain over two tokens, which is not a torch module; its state is the last token, in an object."""
 
     vocab_size = 3
 
@@ -38,12 +38,12 @@ class Chain:
         self.p = torch.as_tensor(p)
 
     def initial_state(self, n):
-        return Held(torch.full((n,), END))
+        return LastToken(torch.full((n,), END))
 
     def step(self, state, token):
         assert len(state.last) == len(token)
         assert token.max() < END
-        return Held(token)
+        return LastToken(token)
 
     def next_log_probs(self, state):
         return self.p[state.last].log()
@@ -52,27 +52,27 @@ class Chain:
         return nn.functional.one_hot(state.last, 3).double()
 
 
-class Held:
+class LastToken:
     def __init__(self, last):
         self.last = last
 
     def select(self, index):
-        return Held(self.last[index])
+        return LastToken(self.last[index])
 
 
-def probability(string, p=P):
+def probability(sequence, p=P):
     last, total = END, 1.0
-    for symbol in (*string, END):
+    for symbol in (*sequence, END):
         total *= p[last][symbol]
         last = symbol
     return total
 
 
-def all_strings(longest):
+def all_sequences(longest):
     return [s for length in range(longest + 1) for s in itertools.product((0, 1), repeat=length)]
 
 
-string_lists = st.lists(st.lists(st.integers(0, 1), max_size=6), min_size=1, max_size=6)
+sequence_lists = st.lists(st.lists(st.integers(0, 1), max_size=6), min_size=1, max_size=6)
 
 
 def test_a_chain_is_a_language_model_and_a_module_is_not():
@@ -81,28 +81,28 @@ def test_a_chain_is_a_language_model_and_a_module_is_not():
 
 
 @settings(deadline=None, max_examples=50)
-@given(string_lists, st.integers(1, 7))
-def test_log_probabilities_are_those_of_the_chain(strings, batch_size):
-    found = sequence_log_probs(Chain(), TokenSequences.of(strings), batch_size=batch_size).exp()
-    np.testing.assert_allclose(found, [probability(s) for s in strings], rtol=1e-12)
+@given(sequence_lists, st.integers(1, 7))
+def test_log_probabilities_are_those_of_the_chain(sequences, batch_size):
+    result = sequence_log_probs(Chain(), TokenSequences.of(sequences), batch_size=batch_size).exp()
+    np.testing.assert_allclose(result, [probability(s) for s in sequences], rtol=1e-12)
 
 
-def test_impossible_strings_have_probability_zero_and_no_strings_have_none():
-    found = sequence_log_probs(Chain(), TokenSequences.of([[1, 1], [0], []]))
-    assert found.tolist() == pytest.approx([-math.inf, math.log(0.7 * 0.3), -math.inf])
+def test_impossible_sequences_have_probability_zero():
+    result = sequence_log_probs(Chain(), TokenSequences.of([[1, 1], [0], []]))
+    assert result.tolist() == pytest.approx([-math.inf, math.log(0.7 * 0.3), -math.inf])
     assert sequence_log_probs(Chain(), TokenSequences.of([])).shape == (0,)
 
 
 @settings(deadline=None, max_examples=50)
-@given(string_lists, st.integers(1, 7))
-def test_points_are_numbered_through_whatever_the_batches(strings, batch_size):
-    found = trace_token_sequences(Chain(), TokenSequences.of(strings), batch_size=batch_size)
-    last = [one for string in strings for one in (END, *string)]
-    np.testing.assert_allclose(found.log_probs.exp(), P[last], rtol=1e-12)
-    assert found.hidden.argmax(1).tolist() == last
+@given(sequence_lists, st.integers(1, 7))
+def test_the_order_of_prefixes_does_not_depend_on_the_batches(sequences, batch_size):
+    result = trace_token_sequences(Chain(), TokenSequences.of(sequences), batch_size=batch_size)
+    last = [token for sequence in sequences for token in (END, *sequence)]
+    np.testing.assert_allclose(result.log_probs.exp(), P[last], rtol=1e-12)
+    assert result.hidden.argmax(1).tolist() == last
 
 
-def test_what_follows_padding_is_never_a_token_outside_of_the_alphabet():
+def test_padding_never_reaches_the_step_of_a_model():
     inputs, targets = TokenSequences.of([[0, 1, 0], []]).inputs_and_targets(3)
     valid = targets != IGNORE
     traced = trace(Chain(), inputs)
@@ -110,7 +110,7 @@ def test_what_follows_padding_is_never_a_token_outside_of_the_alphabet():
     np.testing.assert_allclose(traced.log_probs.exp()[valid], P[[END, 0, 1, 0, END]], rtol=1e-12)
 
 
-def test_a_model_that_has_a_faster_trace_is_asked_for_it():
+def test_a_model_with_a_trace_of_its_own_uses_it():
     class Faster(Chain):
         def trace(self, input):
             return Trace(torch.full((1, 1, 3), 7.0), torch.zeros(1, 1, 3).log_softmax(-1))
@@ -119,24 +119,24 @@ def test_a_model_that_has_a_faster_trace_is_asked_for_it():
     assert stepwise_trace(Faster(), torch.tensor([[END]])).hidden.shape == (1, 1, 3)
 
 
-def test_sampled_strings_have_the_frequencies_of_the_chain():
+def test_samples_have_the_frequencies_of_the_chain():
     n = 40_000
-    strings = sample(Chain(), n, max_length=60, seed=0, batch_size=15_000)
-    assert len(strings) == n
+    sequences = sample(Chain(), n, max_length=60, seed=0, batch_size=15_000)
+    assert len(sequences) == n
     counts: dict[tuple[int, ...], int] = {}
-    for one in strings.to_lists():
+    for one in sequences.to_lists():
         counts[tuple(one)] = counts.get(tuple(one), 0) + 1
     assert all(probability(one) > 0 for one in counts)
-    for one in all_strings(5):
+    for one in all_sequences(5):
         p = probability(one)
         assert abs(counts.get(one, 0) - n * p) <= 5 * math.sqrt(n * p * (1 - p)), one
 
 
 def test_symbols_of_probability_zero_are_never_drawn_whatever_the_order():
     for p in ([0.0, 0.0, 1.0], [0.0, 0.5, 0.5], [1e-30, 0.0, 1.0]):
-        strings = sample(Chain(np.array([p] * 3)), 2000, max_length=3, seed=1)
-        assert not (strings.tokens == 0).any()
-        assert p[1] > 0 or not len(strings.tokens)
+        sequences = sample(Chain(np.array([p] * 3)), 2000, max_length=3, seed=1)
+        assert not (sequences.tokens == 0).any()
+        assert p[1] > 0 or not len(sequences.tokens)
 
 
 def test_draws_do_not_depend_on_the_scale_of_the_probabilities():
@@ -145,7 +145,7 @@ def test_draws_do_not_depend_on_the_scale_of_the_probabilities():
     assert torch.equal(first.tokens, second.tokens)
 
 
-def test_the_seed_decides():
+def test_the_seed_determines_the_samples_and_leaves_the_global_generator_alone():
     first, again, other = (sample(Chain(), 200, max_length=20, seed=seed) for seed in (4, 4, 5))
     assert torch.equal(first.tokens, again.tokens)
     assert torch.equal(first.lengths, again.lengths)
@@ -155,7 +155,7 @@ def test_the_seed_decides():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_long_strings_are_cut():
+def test_long_sequences_are_cut():
     endless = Chain(np.array([[1.0, 0.0, 0.0]] * 3))
     assert sample(endless, 3, max_length=5, seed=0).to_lists() == [[0] * 5] * 3
     assert sample(Chain(), 0, max_length=5, seed=0).to_lists() == []
@@ -165,11 +165,11 @@ def test_long_strings_are_cut():
     "row", [[0.0, 0.0, 0.0], [math.nan, 0.5, 0.5], [math.inf, 0.0, 0.0], [0.2, 0.1, 0.07], [2, 1, 1]]
 )
 def test_a_model_without_a_distribution_is_refused(row):
-    with pytest.raises(ConfigError, match=r"^Chain gives no distribution of the next symbol"):
+    with pytest.raises(ConfigError, match=r"^Chain does not give a distribution of the next symbol"):
         sample(Chain(np.array([row] * 3)), 2, max_length=5, seed=0)
 
 
-def test_probabilities_that_do_not_add_up_are_refused_where_a_model_reads():
+def test_a_trace_whose_probabilities_do_not_add_up_is_refused():
     with pytest.raises(ConfigError, match=r"must add up to 1, got 0\.37"):
         trace(Chain(np.array([[0.2, 0.1, 0.07]] * 3)), torch.tensor([[2, 0, 1]]))
 
@@ -194,18 +194,18 @@ def test_bad_inputs_are_refused(input):
         trace(Chain(), input)
 
 
-@pytest.mark.parametrize("ask", [sequence_log_probs, trace_token_sequences])
-def test_tokens_outside_of_the_alphabet_are_refused(ask):
-    with pytest.raises(DataError, match=r"^string 1 has token 2 at position 0; allowed: 0\.\.1$"):
-        ask(Chain(), TokenSequences.of([[0], [2]]))
+@pytest.mark.parametrize("evaluate", [sequence_log_probs, trace_token_sequences])
+def test_tokens_outside_of_the_alphabet_are_refused(evaluate):
+    with pytest.raises(DataError, match=r"^sequence 1 has token 2 at position 0; allowed: 0\.\.1$"):
+        evaluate(Chain(), TokenSequences.of([[0], [2]]))
     with pytest.raises(ConfigError, match=r"^batch_size must be an integer >= 1, got 0$"):
-        ask(Chain(), TokenSequences.of([[0]]), batch_size=0)
+        evaluate(Chain(), TokenSequences.of([[0]]), batch_size=0)
 
 
 def test_states_are_selected_inside_of_tuples_and_objects():
     index = torch.tensor([2, 0])
-    tensor, (held, nested) = select((torch.arange(3), (Held(torch.arange(3)), (torch.eye(3),))), index)
-    assert tensor.tolist() == held.last.tolist() == [2, 0]
+    tensor, (wrapped, nested) = select((torch.arange(3), (LastToken(torch.arange(3)), (torch.eye(3),))), index)
+    assert tensor.tolist() == wrapped.last.tolist() == [2, 0]
     assert torch.equal(nested[0], torch.eye(3)[index])
 
 

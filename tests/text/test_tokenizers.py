@@ -1,4 +1,4 @@
-"""Tokenizers: learned from texts alone, loaded without a network, and named by what is in them."""
+"""Tokenizers: trained on texts alone, loaded without a network, and fingerprinted by their vocabulary."""
 
 import copy
 import sys
@@ -45,7 +45,7 @@ def test_frequent_words_are_tokens():
     assert "abab" not in words
 
 
-def test_training_is_a_function_of_the_texts(trained):
+def test_training_depends_on_nothing_but_the_texts_and_options(trained):
     assert fingerprint(train_tokenizer(iter(TEXTS), 90)) == fingerprint(trained)
     assert fingerprint(train_tokenizer(TEXTS, 80)) != fingerprint(trained)
     assert fingerprint(train_tokenizer(TEXTS, 90, lowercase=False)) != fingerprint(trained)
@@ -54,13 +54,13 @@ def test_training_is_a_function_of_the_texts(trained):
 
 
 def test_only_the_most_frequent_characters_are_known(monkeypatch):
-    monkeypatch.setattr(tokenizers, "MOST_CHARACTERS", 3)
+    monkeypatch.setattr(tokenizers, "MAX_CHARACTERS", 3)
     tokenizer = train_tokenizer(["aaa bbb cd"], 20)
     assert tokenizer("ab c")["input_ids"][-2] == special_token_id(tokenizer, "sep") - 2  # [UNK]
     assert tokenizer("ab")["input_ids"].count(1) == 0
 
 
-def test_what_is_saved_is_loaded(trained, tmp_path):
+def test_a_saved_tokenizer_is_loaded_with_the_same_fingerprint(trained, tmp_path):
     trained.save_pretrained(tmp_path)
     again = load_tokenizer(str(tmp_path))
     assert fingerprint(again) == fingerprint(trained)
@@ -70,15 +70,15 @@ def test_what_is_saved_is_loaded(trained, tmp_path):
 
 
 def test_ids_of_texts(trained):
-    to_container, marked = token_ids(trained, ["to be", ""]), token_ids(trained, ["to be", ""], 9)
-    assert [[2, *row, 3] for row in to_container] == marked
-    assert to_container[1] == []
+    plain, marked = token_ids(trained, ["to be", ""]), token_ids(trained, ["to be", ""], 9)
+    assert [[2, *row, 3] for row in plain] == marked
+    assert plain[1] == []
     assert [len(row) for row in token_ids(trained, [TEXTS[0], "to be"], 4)] == [4, 4]
     assert token_ids(trained, []) == []
     assert not {0, 4} & set(token_ids(trained, ["[MASK] [PAD]"])[0])
 
 
-def test_mistakes(trained, tmp_path):
+def test_invalid_arguments_and_folders_are_refused(trained, tmp_path):
     with pytest.raises(ConfigError, match="vocab_size must be an integer >= 6, got 5"):
         train_tokenizer(TEXTS, 5)
     with pytest.raises(ConfigError, match=r"vocab_size=20 has no room for 20 characters; allowed: >= 45"):
@@ -96,15 +96,15 @@ def test_mistakes(trained, tmp_path):
         load_tokenizer("https://x.org/y")
     other = copy.deepcopy(trained)
     other.model_max_length, other.mask_token = 16, None
-    with pytest.raises(ConfigError, match=r"block_size=17 is more than the tokenizer .*; allowed: \.\.16"):
+    with pytest.raises(ConfigError, match=r"block_size=17 is more than the tokenizer .*; allowed: at most 16"):
         check_length("block_size", 17, other)
     check_length("block_size", 16, other)
-    with pytest.raises(ConfigError, match="has no mask token; allowed: one that has"):
+    with pytest.raises(ConfigError, match="has no mask token; allowed: a tokenizer with one"):
         special_token_id(other, "mask")
 
 
 @pytest.mark.parametrize("name", ["transformers", "tokenizers"])
-def test_without_the_extra(name, monkeypatch):
+def test_without_the_extra_the_error_names_it(name, monkeypatch):
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ConfigError, match=rf"^a tokenizer needs {name}: pip install 'kdzoo\[text\]'$"):
         train_tokenizer(TEXTS, 90)
