@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch import nn
 
-from kdzoo.automata import Trajectories
+from kdzoo.automata import TracedSequences
 from kdzoo.core.randomness import mix_seed
 from kdzoo.distillers import Supervised
 from kdzoo.run.training import Training, fit
@@ -46,11 +46,11 @@ def teacher_of(
     return load_student(folder)
 
 
-def trajectories_of(teacher: LanguageModel, n: int, *, seed: int, max_length: int = 250) -> Trajectories:
+def sample_and_trace(teacher: LanguageModel, n: int, *, seed: int, max_length: int = 250) -> TracedSequences:
     """Return n strings of the teacher, with what it holds at their points."""
     strings = sample(teacher, n, max_length=max_length, seed=mix_seed(seed, 2))
     seen = trace_token_sequences(teacher, strings)
-    return Trajectories(strings, teacher.vocab_size, seen.hidden, seen.log_probs.double().exp())
+    return TracedSequences(strings, teacher.vocab_size, seen.hidden, seen.log_probs.double().exp())
 
 
 def remember(path: Path, key: str, compute: Any) -> Any:

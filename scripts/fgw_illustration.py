@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from kdzoo.automata import PFA, Trajectories, kl_monte_carlo
+from kdzoo.automata import PFA, TracedSequences, kl_monte_carlo
 from kdzoo.automata.counts import count
 from kdzoo.automata.targets import embedded_reber, random_pdfa
 from kdzoo.core.batch import IGNORE
@@ -38,7 +38,7 @@ class Source(NamedTuple):
     """TokenSequences with a point at each of their places, and the automaton that is to be found."""
 
     truth: PFA
-    seen: Trajectories
+    seen: TracedSequences
     states: int
 
 
@@ -50,7 +50,7 @@ def made(strings: int) -> Source:
     g = torch.Generator().manual_seed(2)
     places = torch.randn(truth.states, 2, generator=g, dtype=torch.float64)
     points = places[state] + NOISE * torch.randn(len(state), 2, generator=g, dtype=torch.float64)
-    return Source(truth, Trajectories.of(seen, points, vocab_size=truth.vocab_size), truth.states)
+    return Source(truth, TracedSequences.of(seen, points, vocab_size=truth.vocab_size), truth.states)
 
 
 def real(strings: int) -> tuple[Source, float]:
@@ -59,7 +59,7 @@ def real(strings: int) -> tuple[Source, float]:
     teacher = trained(truth.sample(TEACHER["strings"], seed=3, max_length=MAX_LENGTH), truth.vocab_size)
     seen = sample(teacher, strings, max_length=MAX_LENGTH, seed=1)
     hidden = trace_token_sequences(teacher, seen).hidden
-    source = Source(truth, Trajectories.of(seen, hidden.double(), vocab_size=truth.vocab_size), truth.states)
+    source = Source(truth, TracedSequences.of(seen, hidden.double(), vocab_size=truth.vocab_size), truth.states)
     return source, divergence(truth, teacher)
 
 

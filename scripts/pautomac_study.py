@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from automata_common import remember, teacher_of, trajectories_of
+from automata_common import remember, sample_and_trace, teacher_of
 from bench_common import publish, table
 from torch import nn
 
-from kdzoo.automata import BASELINES, PFA, Trajectories, pautomac_score
+from kdzoo.automata import BASELINES, PFA, TracedSequences, pautomac_score
 from kdzoo.automata.baselines import kmeans_counts
 from kdzoo.automata.distill import distill
 from kdzoo.core.randomness import mix_seed
@@ -77,7 +77,7 @@ class Problem(NamedTuple):
     truth: PFA
     test: TokenSequences
     teacher: nn.Module
-    seen: Trajectories
+    seen: TracedSequences
 
 
 @cache
@@ -99,7 +99,7 @@ def problem(target: Target) -> Problem:
     node = {**TEACHER, "vocab_size": symbols + 1}
     teacher = teacher_of(data, node, name=f"pautomac-{target.kind}-{target.number}", epochs=EPOCHS, lr=RATE)
     truth = data.automaton()
-    seen = trajectories_of(teacher, N_SAMPLES, seed=target.number, max_length=MAX_LENGTH)
+    seen = sample_and_trace(teacher, N_SAMPLES, seed=target.number, max_length=MAX_LENGTH)
     return Problem(truth, distinct(truth, mix_seed(5_318_008, target.number)), teacher, seen)
 
 
@@ -113,14 +113,14 @@ def distinct(truth: PFA, seed: int) -> TokenSequences:
     return TokenSequences.of([list(one) for one in found][:N_TEST])
 
 
-def distilled(seen: Trajectories, states: int, seed: int) -> tuple[PFA, dict[str, Any]]:
+def distilled(seen: TracedSequences, states: int, seed: int) -> tuple[PFA, dict[str, Any]]:
     """Return the student, with the stage that the held-out strings chose."""
     result = distill([seen], states=states, seed=seed)
-    notes = {"chosen": result.chosen, "stages": result.stages}
+    notes = {"chosen": result.chosen, "stages": result.candidate_scores}
     return result.pfa, notes
 
 
-LEARNERS: dict[str, Callable[[Trajectories, int, int], Any]] = {
+LEARNERS: dict[str, Callable[[TracedSequences, int, int], Any]] = {
     "3-gram": BASELINES["ngram3"],
     "ALERGIA": BASELINES["alergia"],
     "spectral": BASELINES["spectral"],

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from automata_common import remember, teacher_of, trajectories_of
+from automata_common import remember, sample_and_trace, teacher_of
 from bench_common import publish, table
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kdzoo.automata import BASELINES, PFA, Trajectories, expected_visits, kl_monte_carlo
-from kdzoo.automata.baselines import halves, kmeans_counts, random_baum_welch
+from kdzoo.automata import BASELINES, PFA, TracedSequences, expected_visits, kl_monte_carlo
+from kdzoo.automata.baselines import held_out_split, kmeans_counts, random_baum_welch
 from kdzoo.automata.counts import count
 from kdzoo.automata.distill import distill
 from kdzoo.data import RandomAutomaton, Reber
@@ -47,17 +47,17 @@ Student = Callable[..., LanguageModel]
 """What a method makes of trajectories, given ``seed``."""
 
 
-def ours(seen: Trajectories, seed: int, **options: Any) -> LanguageModel:
+def ours(seen: TracedSequences, seed: int, **options: Any) -> LanguageModel:
     """Return the distilled automaton."""
     return distill([seen], **{"states": STATES, "seed": seed, **options}).pfa
 
 
-def baseline(seen: Trajectories, seed: int, *, name: str) -> LanguageModel:
+def baseline(seen: TracedSequences, seed: int, *, name: str) -> LanguageModel:
     """Return what another method makes of the strings."""
     return BASELINES[name](seen, STATES, seed)
 
 
-def reference(seen: Trajectories, seed: int, *, alpha: float, loss: str) -> LanguageModel:
+def reference(seen: TracedSequences, seed: int, *, alpha: float, loss: str) -> LanguageModel:
     """Return the automaton of the fused barycenter: lowest objective of each kind of start, then the likelier one."""
     points, edges = seen.features("hidden"), Edges(*seen.strings.edges())
     labels = [
@@ -78,7 +78,7 @@ def reference(seen: Trajectories, seed: int, *, alpha: float, loss: str) -> Lang
     return likeliest(seen, labels)
 
 
-def pot(seen: Trajectories, seed: int, *, alpha: float, strings: int = 100) -> LanguageModel:
+def pot(seen: TracedSequences, seed: int, *, alpha: float, strings: int = 100) -> LanguageModel:
     """Return the automaton of POT's barycenter of few strings without tokens; other points go to the nearest centroid.
 
     The adjacency is multiplied by the number of points, so that alpha means what it means here.
@@ -106,12 +106,12 @@ def pot(seen: Trajectories, seed: int, *, alpha: float, strings: int = 100) -> L
     return likeliest(seen, labels)
 
 
-def likeliest(seen: Trajectories, labels: Iterable[Tensor]) -> PFA:
+def likeliest(seen: TracedSequences, labels: Iterable[Tensor]) -> PFA:
     """Return the counted automaton of the labels that suit held-out strings best."""
-    train, held = halves(seen.strings)
-    fitted, points, judged = seen.select(train), seen.points_of(train), seen.strings.select(held)
+    train, held = held_out_split(seen.strings)
+    fitted, points, judged = seen.select(train), seen.prefixes_of(train), seen.strings.select(held)
 
-    def counted(data: Trajectories, own: Tensor) -> PFA:
+    def counted(data: TracedSequences, own: Tensor) -> PFA:
         return count(data, own, n_clusters=STATES, soft=False).to_pfa(PSEUDOCOUNT)
 
     best = max(labels, key=lambda own: float(counted(fitted, own[points]).log_prob(judged).sum()))
@@ -166,9 +166,9 @@ def teacher(name: str, kind: str, seed: int) -> LanguageModel:
 
 
 @cache
-def written(name: str, kind: str, seed: int, strings: int = max(SAMPLES)) -> Trajectories:
+def written(name: str, kind: str, seed: int, strings: int = max(SAMPLES)) -> TracedSequences:
     """Return strings of the teacher of a seed."""
-    return trajectories_of(teacher(name, kind, seed), strings, seed=seed, max_length=MAX_LENGTH)
+    return sample_and_trace(teacher(name, kind, seed), strings, seed=seed, max_length=MAX_LENGTH)
 
 
 def divergence(name: str, model: LanguageModel) -> float:
@@ -177,7 +177,7 @@ def divergence(name: str, model: LanguageModel) -> float:
     return kl_monte_carlo(data.automaton(), model, data.corpus.test).value
 
 
-def first(seen: Trajectories, strings: int) -> Trajectories:
+def first(seen: TracedSequences, strings: int) -> TracedSequences:
     """Return the first strings."""
     return seen.select(torch.arange(strings))
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from automata_common import teacher_of, trajectories_of
+from automata_common import sample_and_trace, teacher_of
 
 from kdzoo.automata import PFA, conditional_kl
 from kdzoo.automata.distill import distill
@@ -57,7 +57,7 @@ def at_once(strings: int) -> dict[str, float]:
     """Distil so many strings of the teacher at once."""
     data, teacher = reber()
     started = time.process_time()
-    seen = trajectories_of(teacher, strings, seed=0)
+    seen = sample_and_trace(teacher, strings, seed=0)
     written = time.process_time()
     found = distill([seen], states=STATES, seed=0)
     return {

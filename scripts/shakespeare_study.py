@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from automata_common import remember, teacher_of, trajectories_of
+from automata_common import remember, sample_and_trace, teacher_of
 
-from kdzoo.automata import PFA, Trajectories
-from kdzoo.automata.baum_welch import baum_welch, trees_of
+from kdzoo.automata import PFA, TracedSequences
+from kdzoo.automata.baum_welch import baum_welch, prefix_trees_for
 from kdzoo.automata.clustering import kmeans_labels
 from kdzoo.automata.counts import count
 from kdzoo.automata.ngram import ngram
@@ -63,8 +63,8 @@ def kl_from_teacher(teacher: LanguageModel, model: LanguageModel, text: TokenSeq
 
 
 def automaton(
-    seen: Trajectories,
-    held: Trajectories,
+    seen: TracedSequences,
+    held: TracedSequences,
     *,
     states: int,
     features: str,
@@ -84,7 +84,7 @@ def automaton(
     start = counted.to_pfa(PSEUDOCOUNT)
     if not steps:
         return endless(start)
-    trees, checked = (trees_of(one, states, soft=soft) for one in (seen, held))
+    trees, checked = (prefix_trees_for(one, states, soft=soft) for one in (seen, held))
     run = baum_welch(
         start, trees, held_out=checked, max_iter=steps, patience=steps, pseudocount=PSEUDOCOUNT, dtype=torch.float32
     )
@@ -105,9 +105,9 @@ def main() -> None:
     data.setup("fit")
     node = {"_target_": "kdzoo.models.RNNLM", "vocab_size": data.sizes["vocab_size"], "embedding": 64, "hidden": 256}
     teacher: Any = teacher_of(data, node, name="shakespeare-gru256", epochs=given.epochs, lr=3e-3)
-    seen = trajectories_of(teacher, given.strings, seed=0, max_length=CHUNK)
-    held = trajectories_of(teacher, 400, seed=1, max_length=CHUNK)
-    written = trajectories_of(teacher, 400, seed=2, max_length=CHUNK).strings
+    seen = sample_and_trace(teacher, given.strings, seed=0, max_length=CHUNK)
+    held = sample_and_trace(teacher, 400, seed=1, max_length=CHUNK)
+    written = sample_and_trace(teacher, 400, seed=2, max_length=CHUNK).strings
     test = data.corpus.test
 
     def measured(build: Callable[[], Any]) -> Callable[[], dict[str, float]]:

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from automata_common import remember, teacher_of, trajectories_of
+from automata_common import remember, sample_and_trace, teacher_of
 from bench_common import publish, table
 
-from kdzoo.automata import PFA, Trajectories, equivalent, from_pfa, kl_monte_carlo, tomita_dfa
+from kdzoo.automata import PFA, TracedSequences, equivalent, from_pfa, kl_monte_carlo, tomita_dfa
 from kdzoo.automata.baselines import kmeans_counts
 from kdzoo.automata.distill import distill
 from kdzoo.data import UHL, Tomita
@@ -34,11 +34,11 @@ SIZES = {"n_train": 2000, "batch_size": 128, "n_val": 0, "n_test": 2000, "max_le
 
 def trained(
     data: GeneratedTokenSequences, name: str, seed: int, strings: int, epochs: int
-) -> tuple[LanguageModel, Trajectories]:
+) -> tuple[LanguageModel, TracedSequences]:
     """Return a GRU, and strings that it writes."""
     node = {**GRU, "vocab_size": data.sizes["vocab_size"]}
     teacher = teacher_of(data, node, name=name, epochs=epochs, lr=RATE, seed=seed)
-    return teacher, trajectories_of(teacher, strings, seed=seed, max_length=MAX_LENGTH)
+    return teacher, sample_and_trace(teacher, strings, seed=seed, max_length=MAX_LENGTH)
 
 
 def language(number: int, seed: int, strings: int) -> dict[str, Any]:

@@ -20,13 +20,13 @@ from kdzoo.automata.queries import (
 )
 from kdzoo.automata.simplify import determinise, minimise, trim
 from kdzoo.automata.targets import embedded_reber, random_hmm, random_pdfa, random_pnfa, tomita, tomita_dfa, uhl
-from kdzoo.automata.trajectories import Trajectories
+from kdzoo.automata.traced_sequences import TracedSequences
 
 __all__ = [
     "BASELINES",
     "DFA",
     "PFA",
-    "Trajectories",
+    "TracedSequences",
     "conditional_kl",
     "consistent",
     "counterexample",

@@ -15,7 +15,7 @@ from matplotlib.patches import Circle, FancyArrowPatch
 from matplotlib.path import Path as Path2D
 
 from kdzoo.automata.exchange.dot import to_dot
-from kdzoo.automata.labels import Edge, edge_labels, names_of, state_label
+from kdzoo.automata.labels import Edge, edge_labels, state_label, token_names
 from kdzoo.automata.pfa import PFA
 from kdzoo.core import validation
 from kdzoo.errors import ConfigError
@@ -62,7 +62,7 @@ def draw_with_matplotlib(
     pfa: PFA, path: str | Path, symbols: Sequence[str] | None = None, threshold: float = 0.01
 ) -> Path:
     """Write a picture of an automaton without Graphviz; see :func:`draw`."""
-    names = names_of(symbols, pfa.n_tokens)
+    names = token_names(symbols, pfa.n_tokens)
     threshold = validation.probability("threshold", threshold)
     edges = list(edge_labels(pfa, names, threshold))
     places = _layout(pfa.states, edges)

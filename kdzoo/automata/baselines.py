@@ -18,7 +18,7 @@ from kdzoo.automata.counts import count, fallback_targets, pfa_from_counts
 from kdzoo.automata.ngram import ngram
 from kdzoo.automata.pfa import PFA
 from kdzoo.automata.spectral import spectral
-from kdzoo.automata.trajectories import Trajectories
+from kdzoo.automata.traced_sequences import TracedSequences
 from kdzoo.text.language_model import trace
 from kdzoo.text.token_sequences import TokenSequences
 
@@ -30,7 +30,7 @@ HOLD_OUT = 10
 """Every so manyth string is held out."""
 
 
-class Described(nn.Module):
+class LanguageModelModule(nn.Module):
     """A language model that is no module, as one that a run can measure."""
 
     def __init__(self, model: Any) -> None:
@@ -50,16 +50,16 @@ class Described(nn.Module):
         return trace(self.model, input).log_probs
 
 
-def kmeans_counts(seen: Trajectories, states: int, seed: int, *, restarts: int = 10, features: str = "hidden") -> PFA:
+def kmeans_counts(seen: TracedSequences, states: int, seed: int, *, restarts: int = 10, features: str = "hidden") -> PFA:
     """Return the automaton of k-means on the points and of the counts of drawn tokens; the likeliest restart.
 
     Half of the restarts begin with k-means++, half with random points.
     """
-    points, (train, held) = seen.features(features), halves(seen.strings)
+    points, (train, held) = seen.features(features), held_out_split(seen.strings)
     best, best_value = torch.zeros(seen.n_prefixes, dtype=torch.int64), -torch.inf
     for number in range(restarts):
         labels = kmeans_labels(points, states, init=INITS[number % len(INITS)], seed=seed + number)
-        pfa = count(seen.select(train), labels[seen.points_of(train)], n_clusters=states, soft=False).to_pfa(
+        pfa = count(seen.select(train), labels[seen.prefixes_of(train)], n_clusters=states, soft=False).to_pfa(
             PSEUDOCOUNT
         )
         value = float(pfa.log_prob(seen.strings.select(held)).sum())
@@ -68,9 +68,9 @@ def kmeans_counts(seen: Trajectories, states: int, seed: int, *, restarts: int =
     return count(seen, best, n_clusters=states, soft=False).to_pfa(PSEUDOCOUNT)
 
 
-def random_baum_welch(seen: Trajectories, states: int, seed: int, *, restarts: int = 3, steps: int = 50) -> PFA:
+def random_baum_welch(seen: TracedSequences, states: int, seed: int, *, restarts: int = 3, steps: int = 50) -> PFA:
     """Return the likeliest of the automata to which Baum-Welch on drawn tokens leads from random starts."""
-    train, held = (seen.strings.select(part) for part in halves(seen.strings))
+    train, held = (seen.strings.select(part) for part in held_out_split(seen.strings))
     runs = [
         baum_welch(random_pfa_start(seen.vocab_size, states, seed + number), train, held_out=held, max_iter=steps)
         for number in range(restarts)
@@ -78,23 +78,23 @@ def random_baum_welch(seen: Trajectories, states: int, seed: int, *, restarts: i
     return max(runs, key=lambda run: run.held_out[run.steps]).pfa
 
 
-def best_alergia(seen: Trajectories, states: int, seed: int) -> PFA:  # noqa: ARG001
+def best_alergia(seen: TracedSequences, states: int, seed: int) -> PFA:  # noqa: ARG001
     """Return the likeliest on held-out strings of what ALERGIA learns with several significances and floors."""
-    train, held = (seen.strings.select(part) for part in halves(seen.strings))
+    train, held = (seen.strings.select(part) for part in held_out_split(seen.strings))
     learnt = [alergia(train, seen.vocab_size, eps=eps) for eps in ALERGIA_EPS]
     found = [floored(pfa, share) for pfa in learnt for share in FLOORS]
     return max(found, key=lambda pfa: float(pfa.log_prob(held).sum()))
 
 
-def best_spectral(seen: Trajectories, states: int, seed: int) -> nn.Module:  # noqa: ARG001
+def best_spectral(seen: TracedSequences, states: int, seed: int) -> nn.Module:  # noqa: ARG001
     """Return the spectral estimate of the rank and the statistics that suit held-out strings best."""
-    train, held = (seen.strings.select(part) for part in halves(seen.strings))
-    return Described(spectral(train, seen.vocab_size, held_out=held))
+    train, held = (seen.strings.select(part) for part in held_out_split(seen.strings))
+    return LanguageModelModule(spectral(train, seen.vocab_size, held_out=held))
 
 
-def ngrams(seen: Trajectories, states: int, seed: int, *, order: int) -> nn.Module:  # noqa: ARG001
+def ngrams(seen: TracedSequences, states: int, seed: int, *, order: int) -> nn.Module:  # noqa: ARG001
     """Return an n-gram model of all strings."""
-    return Described(ngram(seen.strings, order, seen.vocab_size))
+    return LanguageModelModule(ngram(seen.strings, order, seen.vocab_size))
 
 
 def floored(pfa: PFA, share: float) -> PFA:
@@ -106,14 +106,14 @@ def floored(pfa: PFA, share: float) -> PFA:
     return pfa_from_counts(pfa.initial, emissions, pfa.transitions, fallback_targets(pfa.transitions))
 
 
-def halves(strings: TokenSequences) -> tuple[Tensor, Tensor]:
+def held_out_split(strings: TokenSequences) -> tuple[Tensor, Tensor]:
     """Return the numbers of the strings to learn from, and of those that are held out."""
     number = torch.arange(len(strings))
     is_held = number % HOLD_OUT == HOLD_OUT - 1
     return (number[~is_held], number[is_held]) if is_held.any() else (number, number)
 
 
-BASELINES: Mapping[str, Callable[[Trajectories, int, int], nn.Module]] = {
+BASELINES: Mapping[str, Callable[[TracedSequences, int, int], nn.Module]] = {
     "kmeans": kmeans_counts,
     "baum_welch": random_baum_welch,
     "ngram3": partial(ngrams, order=3),

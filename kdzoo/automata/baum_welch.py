@@ -27,7 +27,7 @@ from torch import Tensor
 from kdzoo.automata.counts import pfa_from_counts
 from kdzoo.automata.pfa import PFA
 from kdzoo.automata.prefix_tree import PrefixTree, prefix_forest
-from kdzoo.automata.trajectories import Trajectories
+from kdzoo.automata.traced_sequences import TracedSequences
 from kdzoo.core.validation import integer, positive
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.text.token_sequences import TokenSequences
@@ -55,7 +55,7 @@ class BaumWelch:
 
 
 @dataclass(frozen=True, eq=False)
-class Expected:
+class ExpectedCounts:
     """Expected counts: starts [K], emissions with the end last [K, V], transitions [S, K, K], and the objective."""
 
     starts: Tensor
@@ -64,10 +64,10 @@ class Expected:
     objective: float
 
 
-Data = Trajectories | TokenSequences | Sequence[PrefixTree]
+Data = TracedSequences | TokenSequences | Sequence[PrefixTree]
 
 
-def trees_of(data: Data, states: int, *, soft: bool = True, weights: Tensor | None = None) -> list[PrefixTree]:
+def prefix_trees_for(data: Data, states: int, *, soft: bool = True, weights: Tensor | None = None) -> list[PrefixTree]:
     """Return the prefix trees of strings or trajectories, small enough for K states; trees are returned as they are.
 
     Args:
@@ -77,23 +77,23 @@ def trees_of(data: Data, states: int, *, soft: bool = True, weights: Tensor | No
         weights: weight of each string [n]; None for 1.
     """
     if isinstance(data, TokenSequences):
-        return forest(data, states, weights=weights)
-    if isinstance(data, Trajectories):
-        return forest(data.strings, states, weights=weights, next_probs=data.next_probs if soft else None)
+        return bounded_prefix_trees(data, states, weights=weights)
+    if isinstance(data, TracedSequences):
+        return bounded_prefix_trees(data.strings, states, weights=weights, next_probs=data.next_probs if soft else None)
     return list(data)
 
 
-def forest(
+def bounded_prefix_trees(
     strings: TokenSequences, states: int, *, weights: Tensor | None = None, next_probs: Tensor | None = None
 ) -> list[PrefixTree]:
     """Return the prefix trees of strings, each with about ``CELLS / states`` points; see :func:`prefix_forest`."""
     return prefix_forest(strings, most=max(1, CELLS // states), weights=weights, next_probs=next_probs)
 
 
-def likeliest_states(pfa: PFA, strings: TokenSequences) -> Tensor:
+def most_likely_states(pfa: PFA, strings: TokenSequences) -> Tensor:
     """Return the likeliest state at each point of the strings given the tokens before it, int64 [N]."""
     parameters = _Parameters.of(pfa, torch.float64)
-    return torch.cat([_forward(tree, parameters)[0].argmax(1)[tree.nodes] for tree in forest(strings, pfa.states)])
+    return torch.cat([_forward(tree, parameters)[0].argmax(1)[tree.nodes] for tree in bounded_prefix_trees(strings, pfa.states)])
 
 
 def objective(pfa: PFA, trees: Sequence[PrefixTree], *, dtype: torch.dtype = torch.float64) -> float:
@@ -107,12 +107,12 @@ def objective(pfa: PFA, trees: Sequence[PrefixTree], *, dtype: torch.dtype = tor
     return value / total
 
 
-def expected_counts(pfa: PFA, trees: Sequence[PrefixTree], *, dtype: torch.dtype = torch.float64) -> Expected:
+def expected_counts(pfa: PFA, trees: Sequence[PrefixTree], *, dtype: torch.dtype = torch.float64) -> ExpectedCounts:
     """Return the expected counts under an automaton, float64, and its objective, by forward and backward recursion.
 
     Args:
         pfa: the automaton.
-        trees: the prefix trees of the data; see :func:`trees_of`.
+        trees: the prefix trees of the data; see :func:`prefix_trees_for`.
         dtype: precision of the recursions.
     """
     parameters = _Parameters.of(pfa, dtype)
@@ -120,7 +120,7 @@ def expected_counts(pfa: PFA, trees: Sequence[PrefixTree], *, dtype: torch.dtype
     value = sum(_add_slopes(tree, parameters, *slopes) for tree in trees)
     starts, transitions, stops = (slope * one for slope, one in zip(slopes, pfa.buffers(), strict=True))
     emissions = torch.cat([transitions.sum(2).T, stops[:, None]], 1)
-    return Expected(starts, emissions, transitions, value / sum(tree.total for tree in trees))
+    return ExpectedCounts(starts, emissions, transitions, value / sum(tree.total for tree in trees))
 
 
 def baum_welch(
@@ -148,7 +148,7 @@ def baum_welch(
         patience: number of steps without a better held-out objective after which to stop, >= 1.
         tol: least rise of the objective, in nats per symbol, that counts as one, > 0.
         pseudocount: weight added to every symbol of every state, >= 0.
-        dtype: precision of the recursions; float32 halves time and memory for many states.
+        dtype: precision of the recursions; float32 held_out_split time and memory for many states.
 
     Raises:
         ConfigError: an argument is out of range.
@@ -159,8 +159,8 @@ def baum_welch(
     positive("tol", tol)
     if not pseudocount >= 0:
         raise ConfigError(f"pseudocount must be >= 0, got {pseudocount!r}")
-    trees = trees_of(data, pfa.states, soft=soft, weights=weights)
-    checked = None if held_out is None else trees_of(held_out, pfa.states, soft=soft)
+    trees = prefix_trees_for(data, pfa.states, soft=soft, weights=weights)
+    checked = None if held_out is None else prefix_trees_for(held_out, pfa.states, soft=soft)
     climb = _Climb(pfa, trees, dtype, pseudocount)
     if climb.counts.objective == -torch.inf:
         raise DataError("the data hold a string that is impossible for the automaton to start from")
@@ -227,14 +227,14 @@ class _Climb:
             reach = 1.0 if reach > 1 else reach / 2
         return False
 
-    def _at(self, pfa: PFA) -> tuple[PFA, Expected, float]:
+    def _at(self, pfa: PFA) -> tuple[PFA, ExpectedCounts, float]:
         """Return an automaton with its expected counts and its objective with the prior of the pseudocount."""
         counts = expected_counts(pfa, self.trees, dtype=self.dtype)
         prior = self.pseudocount * float(pfa.emissions.log().sum()) if self.pseudocount else 0.0
         return pfa, counts, counts.objective + prior / self.total
 
 
-def maximise(pfa: PFA, counts: Expected, pseudocount: float) -> PFA:
+def maximise(pfa: PFA, counts: ExpectedCounts, pseudocount: float) -> PFA:
     """Return the automaton of the expected counts; pairs (k, a) without counts keep their successors."""
     emissions = counts.emissions.clamp_min(0) + pseudocount
     pairs = pfa.transitions.sum(2, keepdim=True)

@@ -6,15 +6,22 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kdzoo.automata.baum_welch import BaumWelch, baum_welch, forest, likeliest_states, objective, random_pfa_start
+from kdzoo.automata.baum_welch import (
+    BaumWelch,
+    baum_welch,
+    bounded_prefix_trees,
+    most_likely_states,
+    objective,
+    random_pfa_start,
+)
 from kdzoo.automata.clustering import kmeans_labels, nearest
-from kdzoo.automata.counts import Quotient, added, count, pfa_from_counts
+from kdzoo.automata.counts import Quotient, count, pfa_from_counts, weighted_sum
 from kdzoo.automata.learned_states import learned_states
 from kdzoo.automata.merging import MergePath, merge_path, refine
-from kdzoo.automata.options import LEARNED, Options
+from kdzoo.automata.options import LEARNED, DistillationOptions
 from kdzoo.automata.pfa import PFA
 from kdzoo.automata.prefix_tree import PrefixTree
-from kdzoo.automata.trajectories import Trajectories
+from kdzoo.automata.traced_sequences import TracedSequences
 from kdzoo.text.language_model import trace_token_sequences
 from kdzoo.text.token_sequences import TokenSequences
 
@@ -48,7 +55,7 @@ class Distillation:
     pfa: PFA
     labels: Tensor
     chosen: str
-    stages: dict[str, float]
+    candidate_scores: dict[str, float]
     path: MergePath | None = None
     em: BaumWelch | None = None
 
@@ -73,18 +80,18 @@ class Candidate:
     em: BaumWelch | None = None
 
 
-class Stages:
+class CandidateSearch:
     """The stages, on one split of the teachers' strings."""
 
-    def __init__(self, teachers: Sequence[Trajectories], weights: Sequence[float], options: Options) -> None:
+    def __init__(self, teachers: Sequence[TracedSequences], weights: Sequence[float], options: DistillationOptions) -> None:
         self.teachers, self.weights, self.options = teachers, weights, options
         self.features = [_features(one, options) for one in teachers]
         splits = [_split(len(one.strings), options.held_out, options.seed + i) for i, one in enumerate(teachers)]
         self.train = [one.select(part) for one, (part, _) in zip(teachers, splits, strict=True)]
         self.held_out = [one.select(part) for one, (_, part) in zip(teachers, splits, strict=True)]
-        self.train_points = [one.points_of(part) for one, (part, _) in zip(teachers, splits, strict=True)]
+        self.train_points = [one.prefixes_of(part) for one, (part, _) in zip(teachers, splits, strict=True)]
         self.checked = self._trees(self.held_out, options.states or options.clusters or LEAST_CLUSTERS)
-        self.stages: dict[str, float] = {}
+        self.candidate_scores: dict[str, float] = {}
         known = options.soft and all(one.next_probs is not None for one in teachers)
         self.pseudocount = options.pseudocount or (SOFT_PSEUDOCOUNT if known else PSEUDOCOUNT)
 
@@ -100,7 +107,7 @@ class Stages:
         best = self._choose(found)
         pfa = self._refit(best)
         path = best.path if best.path is not None or merged is None else merged.path
-        return Distillation(pfa, self._labels(best, pfa), best.name, self.stages, path, best.em)
+        return Distillation(pfa, self._labels(best, pfa), best.name, self.candidate_scores, path, best.em)
 
     def _merged(self, restart: int) -> Candidate:
         """Return a candidate from over-clustering and merging; several teachers are merged one by one first.
@@ -113,7 +120,7 @@ class Stages:
             return self._merge(labels, self.train, self.train_points, self.weights, noted=True)
         rows = zip(self.train, self.train_points, labels, strict=True)
         alone = [self._merge([own], [part], [points], [1.0]).pfa for part, points, own in rows]
-        states = [torch.stack([likeliest_states(pfa, seen.strings) for pfa in alone]) for seen in self.teachers]
+        states = [torch.stack([most_likely_states(pfa, seen.strings) for pfa in alone]) for seen in self.teachers]
         together = torch.unique(torch.cat(states, 1), dim=1, return_inverse=True)[1]
         common = together.split([seen.n_prefixes for seen in self.teachers])
         return self._merge(common, self.train, self.train_points, self.weights, noted=True)
@@ -121,7 +128,7 @@ class Stages:
     def _merge(
         self,
         labels: Sequence[Tensor],
-        train: Sequence[Trajectories],
+        train: Sequence[TracedSequences],
         points: Sequence[Tensor],
         weights: Sequence[float],
         noted: bool = False,
@@ -208,7 +215,7 @@ class Stages:
         """Return the state of each point: its cluster's, or after Baum-Welch the likeliest given the prefix."""
         if best.em is None:
             return torch.cat(best.labels)
-        return torch.cat([likeliest_states(pfa, one.strings) for one in self.teachers])
+        return torch.cat([most_likely_states(pfa, one.strings) for one in self.teachers])
 
     def _choose(self, found: Sequence[Candidate]) -> Candidate:
         """Return the best candidate; a merged one, whose states are few and sharp, unless another is clearly better.
@@ -240,7 +247,7 @@ class Stages:
     def _score(self, name: str, pfa: PFA) -> float:
         """Return the held-out objective of an automaton, and note the best of its stage."""
         value = objective(pfa, self.checked)
-        self.stages[name] = max(value, self.stages.get(name, -torch.inf))
+        self.candidate_scores[name] = max(value, self.candidate_scores.get(name, -torch.inf))
         return value
 
     def _clusters(self, n_prefixes: int) -> int:
@@ -270,7 +277,7 @@ class Stages:
     def _count(
         self,
         labels: Sequence[Tensor],
-        data: Sequence[Trajectories],
+        data: Sequence[TracedSequences],
         points: Sequence[Tensor] | None,
         weights: Sequence[float],
         clusters: int,
@@ -278,18 +285,18 @@ class Stages:
         """Return the counts of clusters that the teachers share, at the given points of each, or at all."""
         parts = labels if points is None else [one[part] for one, part in zip(labels, points, strict=True)]
         pairs = zip(data, parts, strict=True)
-        return added([count(seen, part, n_clusters=clusters, soft=self.options.soft) for seen, part in pairs], weights)
+        return weighted_sum([count(seen, part, n_clusters=clusters, soft=self.options.soft) for seen, part in pairs], weights)
 
-    def _trees(self, data: Sequence[Trajectories], states: int) -> list[PrefixTree]:
+    def _trees(self, data: Sequence[TracedSequences], states: int) -> list[PrefixTree]:
         """Return the prefix trees of all teachers' strings together."""
         strings = TokenSequences.cat([one.strings for one in data])
         weights = [torch.full((len(one.strings),), w).double() for one, w in zip(data, self.weights, strict=True)]
         probs = [one.next_probs for one in data if one.next_probs is not None] if self.options.soft else []
         together = torch.cat(probs) if len(probs) == len(data) else None
-        return forest(strings, states, weights=torch.cat(weights), next_probs=together)
+        return bounded_prefix_trees(strings, states, weights=torch.cat(weights), next_probs=together)
 
 
-def _objectives(pfa: PFA, seen: Trajectories, soft: bool) -> Tensor:
+def _objectives(pfa: PFA, seen: TracedSequences, soft: bool) -> Tensor:
     """Return the objective of each string, float64 [n]."""
     probs = trace_token_sequences(pfa, seen.strings).log_probs.double().exp()
     if soft and seen.next_probs is not None:
@@ -300,7 +307,7 @@ def _objectives(pfa: PFA, seen: Trajectories, soft: bool) -> Tensor:
     return torch.zeros(len(seen.strings), dtype=torch.float64).index_add_(0, string, values)
 
 
-def _features(seen: Trajectories, options: Options) -> Tensor:
+def _features(seen: TracedSequences, options: DistillationOptions) -> Tensor:
     """Return the points [N, d] to be clustered."""
     if options.features == LEARNED:
         return replace(seen, hidden=learned_states(seen, seed=options.seed)).features("both")

@@ -64,7 +64,7 @@ def kmeans_labels(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer points may differ than there are clusters
         model.fit(drawn.numpy())
-    return compact(nearest(points, torch.from_numpy(model.cluster_centers_)))
+    return consecutive_labels(nearest(points, torch.from_numpy(model.cluster_centers_)))
 
 
 def nearest(points: Tensor, centres: Tensor) -> Tensor:
@@ -75,12 +75,12 @@ def nearest(points: Tensor, centres: Tensor) -> Tensor:
     return torch.cat([(norms - part @ centres.T).argmin(1) for part in points.split(rows)])
 
 
-def compact(labels: Tensor) -> Tensor:
+def consecutive_labels(labels: Tensor) -> Tensor:
     """Return the labels numbered through without gaps, in the same order.
 
     Example:
         >>> import torch
-        >>> compact(torch.tensor([7, 2, 7])).tolist()
+        >>> consecutive_labels(torch.tensor([7, 2, 7])).tolist()
         [1, 0, 1]
     """
     return torch.unique(labels, return_inverse=True)[1]

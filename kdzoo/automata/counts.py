@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kdzoo.automata.pfa import PFA
-from kdzoo.automata.trajectories import Trajectories
+from kdzoo.automata.traced_sequences import TracedSequences
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ class Quotient:
 
 
 def count(
-    trajectories: Trajectories,
+    trajectories: TracedSequences,
     labels: Tensor,
     *,
     n_clusters: int | None = None,
@@ -89,7 +89,7 @@ def count(
     return Quotient(starts, emissions, transitions)
 
 
-def added(parts: Sequence[Quotient], weights: Sequence[float] | None = None) -> Quotient:
+def weighted_sum(parts: Sequence[Quotient], weights: Sequence[float] | None = None) -> Quotient:
     """Return the sum of quotients of the same clusters, each times its weight (None: 1)."""
     pairs = list(zip(parts, weights or [1.0] * len(parts), strict=True))
     return Quotient(

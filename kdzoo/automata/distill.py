@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from kdzoo.automata.candidate_scores import Distillation, Stages
-from kdzoo.automata.options import Options
-from kdzoo.automata.trajectories import Trajectories
+from kdzoo.automata.candidate_scores import CandidateSearch, Distillation
+from kdzoo.automata.options import DistillationOptions
+from kdzoo.automata.traced_sequences import TracedSequences
 from kdzoo.core.validation import positive
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.text.token_sequences import TokenSequences
@@ -44,10 +44,10 @@ def distill_states(
         2
     """
     vocab_size = options.pop("vocab_size", None)
-    return distill([Trajectories.of(sequences, hidden, next_probs, vocab_size=vocab_size)], **options)
+    return distill([TracedSequences.of(sequences, hidden, next_probs, vocab_size=vocab_size)], **options)
 
 
-def distill(teachers: Sequence[Trajectories], weights: Sequence[float] | None = None, **options: Any) -> Distillation:
+def distill(teachers: Sequence[TracedSequences], weights: Sequence[float] | None = None, **options: Any) -> Distillation:
     """Distil the trajectories of one teacher, or of several with weights, into one automaton.
 
     The points of several teachers are clustered and merged teacher by teacher, as their hidden states have nothing
@@ -80,17 +80,17 @@ def distill(teachers: Sequence[Trajectories], weights: Sequence[float] | None = 
         ConfigError: an option is out of range, or there are more states than points.
         DataError: the alphabets differ, or there is no teacher.
     """
-    known = [one.name for one in fields(Options)]
+    known = [one.name for one in fields(DistillationOptions)]
     for name in options:
         if name not in known:
             raise ConfigError(f"{name} is no option of distillation; the options: {', '.join(known)}")
-    settings = Options(**options)
+    settings = DistillationOptions(**options)
     shares = [1.0] * len(teachers) if weights is None else [positive("weights", float(one)) for one in weights]
     _check_teachers(teachers, shares, settings)
-    return Stages(teachers, shares, settings).run()
+    return CandidateSearch(teachers, shares, settings).run()
 
 
-def _check_teachers(teachers: Sequence[Trajectories], weights: Sequence[float], options: Options) -> None:
+def _check_teachers(teachers: Sequence[TracedSequences], weights: Sequence[float], options: DistillationOptions) -> None:
     if not teachers:
         raise DataError("teachers must hold at least one set of trajectories, got none")
     if len(weights) != len(teachers):

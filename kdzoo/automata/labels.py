@@ -29,7 +29,7 @@ class Edge:
     label: str
 
 
-def names_of(symbols: Sequence[str] | None, n_tokens: int) -> tuple[str, ...]:
+def token_names(symbols: Sequence[str] | None, n_tokens: int) -> tuple[str, ...]:
     """Return the names of the tokens, their numbers where ``symbols`` is None.
 
     Raises:
@@ -56,7 +56,7 @@ def edge_labels(pfa: PFA, names: Sequence[str], threshold: float = 0.0) -> Itera
         arcs = [(token, float(table[token, source, target])) for token in range(pfa.n_tokens)]
         kept = sorted((arc for arc in arcs if 0 < arc[1] >= threshold), key=lambda arc: -arc[1])
         if kept:
-            shown = [f"{_visible(names[token])} {rounded(probability)}" for token, probability in kept[:MOST_LINES]]
+            shown = [f"{_visible(names[token])} {format_probability(probability)}" for token, probability in kept[:MOST_LINES]]
             rest = len(kept) - len(shown)
             label = "\n".join([*shown, *([f"+{rest} more"] if rest else [])])
             yield Edge(source, target, tuple(kept), sum(probability for _, probability in kept), label)
@@ -69,14 +69,14 @@ def state_label(state: int, stop: float) -> str:
         >>> state_label(3, 0.25)
         '3\n.25'
     """
-    return f"{state}\n{rounded(stop)}" if stop > 0 else str(state)
+    return f"{state}\n{format_probability(stop)}" if stop > 0 else str(state)
 
 
-def rounded(probability: float) -> str:
+def format_probability(probability: float) -> str:
     """Return a probability with two digits after the point and none before it.
 
     Example:
-        >>> rounded(0.257), rounded(1.0), rounded(0.001)
+        >>> format_probability(0.257), format_probability(1.0), format_probability(0.001)
         ('.26', '1', '<.01')
     """
     if probability >= 0.995:

@@ -7,7 +7,7 @@ the network has to keep in mind in order to agree with the teacher is a state as
 import torch
 from torch import Tensor, nn
 
-from kdzoo.automata.trajectories import Trajectories
+from kdzoo.automata.traced_sequences import TracedSequences
 from kdzoo.core.batch import IGNORE
 
 EMBEDDING, HIDDEN = 16, 48
@@ -15,7 +15,7 @@ STEPS, BATCH = 1000, 64
 RATE, CLIP = 5e-3, 1.0
 
 
-def learned_states(seen: Trajectories, *, steps: int = STEPS, seed: int = 0) -> Tensor:
+def learned_states(seen: TracedSequences, *, steps: int = STEPS, seed: int = 0) -> Tensor:
     """Return the states [N, H] of a gated recurrent unit that was taught the next-token distributions.
 
     Where they are not known it learns the tokens that were drawn.
@@ -26,7 +26,7 @@ def learned_states(seen: Trajectories, *, steps: int = STEPS, seed: int = 0) -> 
         seed: seed of the network and of the order of the strings.
 
     Example:
-        >>> seen = Trajectories.of([[0, 1], [1]], next_probs=torch.full((5, 3), 1 / 3))
+        >>> seen = TracedSequences.of([[0, 1], [1]], next_probs=torch.full((5, 3), 1 / 3))
         >>> learned_states(seen, steps=2).shape
         torch.Size([5, 48])
     """
@@ -51,7 +51,7 @@ class _Reader(nn.Module):
         return self.memory(self.embedding(input))[0]
 
 
-def _train(reader: _Reader, seen: Trajectories, steps: int) -> None:
+def _train(reader: _Reader, seen: TracedSequences, steps: int) -> None:
     """Lower the cross entropy between the teacher's distributions and the reader's."""
     optimizer = torch.optim.Adam(reader.parameters(), lr=RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
@@ -79,7 +79,7 @@ def _batches(n: int, steps: int) -> list[Tensor]:
 
 
 @torch.no_grad()
-def _states(reader: _Reader, seen: Trajectories) -> Tensor:
+def _states(reader: _Reader, seen: TracedSequences) -> Tensor:
     """Return the reader's states at all points [N, H]."""
     parts = []
     for numbers in torch.arange(len(seen.strings)).split(4 * BATCH):
@@ -88,7 +88,7 @@ def _states(reader: _Reader, seen: Trajectories) -> Tensor:
     return torch.cat(parts)
 
 
-def _inputs(seen: Trajectories) -> tuple[Tensor, Tensor]:
+def _inputs(seen: TracedSequences) -> tuple[Tensor, Tensor]:
     """Return the padded strings [b, T], and which of their places are points, bool [b, T]."""
     inputs, targets = seen.strings.inputs_and_targets(seen.vocab_size)
     return inputs, targets != IGNORE

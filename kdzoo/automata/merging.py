@@ -17,7 +17,7 @@ from math import log
 import torch
 from torch import Tensor
 
-from kdzoo.automata.clustering import compact
+from kdzoo.automata.clustering import consecutive_labels
 from kdzoo.automata.counts import Quotient
 from kdzoo.core.validation import integer, positive
 from kdzoo.errors import ConfigError
@@ -56,7 +56,7 @@ class MergePath:
         root = torch.arange(self.n_states[0])
         for kept, gone in self.pairs[: self.n_states[0] - n_states]:
             root[root == gone] = kept
-        return compact(root)
+        return consecutive_labels(root)
 
 
 def cost(quotient: Quotient, determinism: float = 1.0) -> float:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from kdzoo.automata.trajectories import FEATURES
+from kdzoo.automata.traced_sequences import FEATURES
 from kdzoo.core.validation import choice, flag, integer, positive, probability
 from kdzoo.errors import ConfigError
 
@@ -11,7 +11,7 @@ LEARNED = "learned"
 
 
 @dataclass(frozen=True)
-class Options:
+class DistillationOptions:
     """How to distil; each field is an argument of :func:`distill_states` of the same name."""
 
     states: int | None = None

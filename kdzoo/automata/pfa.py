@@ -53,7 +53,7 @@ class PFA(nn.Module):
     def __init__(self, vocab_size: int, states: int | None = None) -> None:
         super().__init__()
         symbols = validation.integer("vocab_size", vocab_size, least=2)
-        self.sized = states is not None
+        self.has_fixed_states = states is not None
         K = 1 if states is None else validation.integer("states", states)
         uniform = torch.full((symbols - 1, K, K), 1 / (symbols * K), dtype=torch.float64)
         self._assign(uniform.new_full((K,), 1 / K), uniform, uniform.new_full((K,), 1 / symbols))
@@ -216,7 +216,7 @@ class PFA(nn.Module):
             except ConfigError as error:
                 errors.append(str(error))
                 return
-            if not self.sized:
+            if not self.has_fixed_states:
                 self._assign(*(torch.empty_like(one, device=self.stop.device) for one in parameters))
         super()._load_from_state_dict(state_dict, prefix, *rest)
 

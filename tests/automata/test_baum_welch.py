@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdzoo.automata.baum_welch import baum_welch, expected_counts, objective, random_pfa_start, trees_of
+from kdzoo.automata.baum_welch import baum_welch, expected_counts, objective, prefix_trees_for, random_pfa_start
 from kdzoo.automata.pfa import PFA
-from kdzoo.automata.trajectories import Trajectories
+from kdzoo.automata.traced_sequences import TracedSequences
 from kdzoo.errors import DataError
 from kdzoo.text.token_sequences import TokenSequences
 
@@ -20,7 +20,7 @@ def soft_data(seed):
     strings = TokenSequences.of(SEQUENCES)
     generator = torch.Generator().manual_seed(seed)
     probs = torch.rand(strings.n_prefixes, 3, generator=generator, dtype=torch.float64)
-    return Trajectories(strings, 3, next_probs=probs / probs.sum(1, keepdim=True))
+    return TracedSequences(strings, 3, next_probs=probs / probs.sum(1, keepdim=True))
 
 
 def path_counts(pfa, sequence):
@@ -42,7 +42,7 @@ def path_counts(pfa, sequence):
 @pytest.mark.parametrize("seed", range(3))
 def test_expected_counts_equal_the_sum_over_all_paths(seed):
     pfa = random_pfa_start(3, 3, seed)
-    found = expected_counts(pfa, trees_of(TokenSequences.of(SEQUENCES), 3))
+    found = expected_counts(pfa, prefix_trees_for(TokenSequences.of(SEQUENCES), 3))
     parts = [path_counts(pfa, sequence) for sequence in SEQUENCES]
     starts, transitions, stops = (sum(part[i] for part in parts) for i in range(3))
     torch.testing.assert_close(found.starts, starts)
@@ -74,7 +74,7 @@ def test_soft_counts_are_parameters_times_derivatives(seed):
     value = conditional_objective(*parameters, data)
     value.backward()
     starts, transitions, stops = (one.grad * one.detach() for one in parameters)
-    found = expected_counts(pfa, trees_of(data, 3))
+    found = expected_counts(pfa, prefix_trees_for(data, 3))
     # A belief that is scaled to sum 1 does not feel the scale of the start: the counts differ by a multiple of it.
     shift = (found.starts - starts) / pfa.initial
     torch.testing.assert_close(shift, shift.mean().expand(3))
@@ -95,11 +95,11 @@ def test_the_objective_never_falls_and_zeros_stay(sequences, states, seed, soft)
     strings = TokenSequences.of(sequences)
     generator = torch.Generator().manual_seed(seed)
     probs = torch.rand(strings.n_prefixes, 4, generator=generator, dtype=torch.float64)
-    data = Trajectories(strings, 4, next_probs=probs / probs.sum(1, keepdim=True)) if soft else strings
+    data = TracedSequences(strings, 4, next_probs=probs / probs.sum(1, keepdim=True)) if soft else strings
     start = random_pfa_start(4, states, seed)
     found = baum_welch(start, data, max_iter=5, tol=1e-12)
     assert all(later >= earlier - 1e-12 for earlier, later in itertools.pairwise(found.train))
-    assert objective(found.pfa, trees_of(data, states)) == pytest.approx(found.train[-1], rel=1e-9)
+    assert objective(found.pfa, prefix_trees_for(data, states)) == pytest.approx(found.train[-1], rel=1e-9)
     again = baum_welch(found.pfa, data, max_iter=2).pfa
     assert ((again.transitions > 0) <= (found.pfa.transitions > 0)).all()
 
@@ -109,7 +109,7 @@ def test_strings_of_a_known_automaton_give_it_back():
     strings = truth.sample(2000, seed=0, max_length=100)
     start = PFA.from_parameters([1.0, 0.0], [[[0.1, 0.2], [0.4, 0.1]], [[0.3, 0.2], [0.1, 0.2]]], [0.2, 0.2])
     found = baum_welch(start, strings, max_iter=300, tol=1e-9)
-    assert found.train[-1] >= objective(truth, trees_of(strings, 2))
+    assert found.train[-1] >= objective(truth, prefix_trees_for(strings, 2))
     fresh = truth.sample(2000, seed=1, max_length=100)
     symbols = fresh.n_prefixes
     assert float((truth.log_prob(fresh) - found.pfa.log_prob(fresh)).sum()) / symbols < 2e-3
@@ -119,7 +119,7 @@ def test_a_matching_teacher_is_a_fixed_point():
     truth = PFA.from_parameters([1.0, 0.0], [[[0.0, 0.7], [0.1, 0.0]], [[0.2, 0.0], [0.0, 0.5]]], [0.1, 0.4])
     strings = truth.sample(20, seed=0, max_length=50)
     probs = torch.cat([truth(torch.tensor([[2, *one]]))[0] for one in strings.to_lists()]).exp()
-    found = expected_counts(truth, trees_of(Trajectories(strings, 3, next_probs=probs), 2))
+    found = expected_counts(truth, prefix_trees_for(TracedSequences(strings, 3, next_probs=probs), 2))
     torch.testing.assert_close(found.emissions / found.emissions.sum(1, keepdim=True), truth.emissions)
 
 
@@ -129,7 +129,7 @@ def test_early_stopping_returns_the_best_step():
     found = baum_welch(random_pfa_start(4, 6, 5), train, held_out=held_out, max_iter=60, patience=5)
     assert len(found.held_out) < 61
     assert found.held_out[found.steps] >= max(found.held_out) - 1e-6
-    assert objective(found.pfa, trees_of(held_out, 6)) == pytest.approx(found.held_out[found.steps])
+    assert objective(found.pfa, prefix_trees_for(held_out, 6)) == pytest.approx(found.held_out[found.steps])
 
 
 def test_weights_count_as_repetitions_and_float32_is_close():

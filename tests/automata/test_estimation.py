@@ -8,13 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdzoo.automata.clustering import compact, kmeans_labels, nearest
-from kdzoo.automata.counts import Quotient, added, count
+from kdzoo.automata.clustering import consecutive_labels, kmeans_labels, nearest
+from kdzoo.automata.counts import Quotient, count, weighted_sum
 from kdzoo.automata.ngram import ngram
 from kdzoo.automata.pfa import PFA
 from kdzoo.automata.prefix_tree import prefix_forest, prefix_tree
 from kdzoo.automata.spectral import hankel, spectral
-from kdzoo.automata.trajectories import Trajectories
+from kdzoo.automata.traced_sequences import TracedSequences
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.text.token_sequences import TokenSequences
 
@@ -39,7 +39,7 @@ def test_nearest_is_the_least_distance_and_labels_have_no_gaps():
     generator = torch.Generator().manual_seed(0)
     points, centres = torch.randn(50, 3, generator=generator), torch.randn(7, 3, generator=generator)
     assert torch.equal(nearest(points, centres), torch.cdist(points, centres).argmin(1))
-    assert compact(torch.tensor([9, 3, 9, 5])).tolist() == [2, 0, 2, 1]
+    assert consecutive_labels(torch.tensor([9, 3, 9, 5])).tolist() == [2, 0, 2, 1]
     with pytest.raises(ConfigError, match="n_clusters must be at most the number of points 50, got 51"):
         kmeans_labels(points, 51)
 
@@ -62,7 +62,7 @@ def test_counts_follow_every_string_point_by_point(sequences, seed):
         symbols[int(labels[point]), 3] += number + 1
         point += 1
     weights = torch.arange(1.0, len(sequences) + 1)
-    seen = Trajectories(strings, 4, torch.zeros(strings.n_prefixes, 1))
+    seen = TracedSequences(strings, 4, torch.zeros(strings.n_prefixes, 1))
     found = count(seen, labels, n_clusters=3, weights=weights)
     for wanted, tensor in ((starts, [found.starts]), (edges, [found.transitions]), (symbols, [found.emissions])):
         assert {tuple(i) if len(i) > 1 else i[0]: tensor[0][tuple(i)].item() for i in tensor[0].nonzero().tolist()} == (
@@ -75,10 +75,10 @@ def test_counts_follow_every_string_point_by_point(sequences, seed):
 
 def test_frequencies_are_the_likeliest_parameters():
     strings = TokenSequences.of([[0, 1], [0], [1, 1, 1]])
-    seen = Trajectories(strings, 3, torch.zeros(strings.n_prefixes, 1))
+    seen = TracedSequences(strings, 3, torch.zeros(strings.n_prefixes, 1))
     pfa = count(seen, torch.zeros(strings.n_prefixes, dtype=torch.int64)).to_pfa()
     assert pfa.emissions[0].tolist() == pytest.approx([2 / 9, 4 / 9, 3 / 9])
-    double = added([count(seen, torch.zeros(9, dtype=torch.int64))] * 2, [1.0, 3.0])
+    double = weighted_sum([count(seen, torch.zeros(9, dtype=torch.int64))] * 2, [1.0, 3.0])
     assert double.weight == pytest.approx(36)
 
 

@@ -7,32 +7,32 @@ from functools import partial
 import pytest
 import torch
 
-from kdzoo.automata import Trajectories
+from kdzoo.automata import TracedSequences
 from kdzoo.automata.distill import distill
 from kdzoo.automata.learned_states import learned_states
 from kdzoo.text.token_sequences import TokenSequences
 
 
 @pytest.fixture(scope="module")
-def seen() -> Trajectories:
+def seen() -> TracedSequences:
     """TokenSequences 0220 and 1221 of a teacher whose hidden vectors say nothing; the first token counts at the end only."""
     strings = TokenSequences.of([[number % 2, 2, 2, number % 2] for number in range(80)])
     symbols = torch.tensor([[a, 2, 2, a, 3] for a in strings.tokens[strings.offsets].tolist()])
     probs = torch.nn.functional.one_hot(symbols, 4).double()
     probs[:, 0] = torch.tensor([0.5, 0.5, 0, 0])
-    return Trajectories(strings, 4, torch.zeros(strings.n_prefixes, 2), probs.flatten(0, 1))
+    return TracedSequences(strings, 4, torch.zeros(strings.n_prefixes, 2), probs.flatten(0, 1))
 
 
-def test_the_states_tell_what_the_next_token_alone_does_not(seen: Trajectories) -> None:
+def test_the_states_tell_what_the_next_token_alone_does_not(seen: TracedSequences) -> None:
     """Only the source's choice of the first token is left to chance, or that of the last one as well."""
     read = replace(seen, hidden=learned_states(seen, steps=100))
-    told, blind = (distill([one], states=8, em=False, restarts=1).stages["refined"] for one in (read, seen))
+    told, blind = (distill([one], states=8, em=False, restarts=1).candidate_scores["refined"] for one in (read, seen))
     assert told == pytest.approx(-math.log(2) / 5, abs=1e-3)
     assert blind < -1.99 * math.log(2) / 5
 
 
 def test_learned_features_are_the_states_and_the_distributions(
-    seen: Trajectories, monkeypatch: pytest.MonkeyPatch
+    seen: TracedSequences, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As if the states had been the teacher's own hidden vectors."""
     states = learned_states(seen, steps=1, seed=3)
@@ -42,7 +42,7 @@ def test_learned_features_are_the_states_and_the_distributions(
     assert torch.equal(learned.labels, distill([replace(seen, hidden=states)], **options).labels)
 
 
-def test_the_same_seed_gives_the_same_states_and_leaves_the_global_state_alone(seen: Trajectories) -> None:
+def test_the_same_seed_gives_the_same_states_and_leaves_the_global_state_alone(seen: TracedSequences) -> None:
     """The seed alone decides."""
     before = torch.random.get_rng_state()
     first, again, other = (learned_states(seen, steps=3, seed=seed) for seed in (0, 0, 1))
@@ -51,9 +51,9 @@ def test_the_same_seed_gives_the_same_states_and_leaves_the_global_state_alone(s
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_drawn_tokens_are_learnt_where_no_distributions_are_known(seen: Trajectories) -> None:
+def test_drawn_tokens_are_learnt_where_no_distributions_are_known(seen: TracedSequences) -> None:
     """There is a state for each point either way."""
-    drawn = Trajectories(seen.strings, 4, seen.hidden)
+    drawn = TracedSequences(seen.strings, 4, seen.hidden)
     with torch.no_grad():
         states = learned_states(drawn, steps=3)
     assert states.shape[0] == seen.n_prefixes

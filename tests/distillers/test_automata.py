@@ -8,7 +8,7 @@ import torch
 
 from kdzoo import kinds
 from kdzoo.automata import PFA, equivalent, from_pfa
-from kdzoo.automata.baum_welch import expected_counts, maximise, trees_of
+from kdzoo.automata.baum_welch import expected_counts, maximise, prefix_trees_for
 from kdzoo.automata.distill import distill_states
 from kdzoo.automata.targets import tomita, tomita_dfa
 from kdzoo.data import SampledTokenSequences, Tomita
@@ -108,7 +108,7 @@ def test_an_epoch_of_baum_welch_is_one_iteration(data):
     distiller = BaumWelch(student, pseudocount=0.0)
     begin = PFA.from_parameters(student.initial, student.transitions, student.stop)
     fit(distiller, data, epochs=1)
-    expected = maximise(begin, expected_counts(begin, trees_of(data.corpus.train, 3)), 0.0)
+    expected = maximise(begin, expected_counts(begin, prefix_trees_for(data.corpus.train, 3)), 0.0)
     torch.testing.assert_close(student.transitions, expected.transitions, atol=1e-12, rtol=0)
     torch.testing.assert_close(student.initial, expected.initial, atol=1e-12, rtol=0)
 

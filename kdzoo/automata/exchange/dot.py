@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from kdzoo.automata.exchange.lines import Line, read_lines
-from kdzoo.automata.labels import edge_labels, names_of, state_label
+from kdzoo.automata.labels import edge_labels, state_label, token_names
 from kdzoo.automata.pfa import PFA
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.storage.atomic import write_text
@@ -42,7 +42,7 @@ def to_dot(pfa: PFA, symbols: Sequence[str] | None = None, threshold: float = 0.
           0 -> 0 [label="0 .50", penwidth=2.25, tokens="0:0.5"];
         }
     """
-    names = names_of(symbols, pfa.n_tokens)
+    names = token_names(symbols, pfa.n_tokens)
     rows = [f"digraph pfa_of_{pfa.n_tokens}_tokens {{", "  rankdir=LR;", "  node [shape=circle];"]
     for k, (initial, stop) in enumerate(zip(pfa.initial.tolist(), pfa.stop.tolist(), strict=True)):
         look = f"peripheries={1 + (stop > threshold)}, penwidth={1 + (initial > threshold)}"
@@ -78,7 +78,7 @@ def read_dot(path: str | Path) -> PFA:
         if (node := _NODE.fullmatch(line)) is not None:
             if line.integer(node[1], "state") != len(nodes):
                 line.refuse(f"has state {node[1]}; allowed: {len(nodes)}, the next one")
-            nodes.append([line.number_of(text, "probability", 0, 1) for text in node.groups()[1:]])
+            nodes.append([line.decimal(text, "probability", 0, 1) for text in node.groups()[1:]])
         elif (edge := _EDGE.fullmatch(line)) is not None:
             edges.append((line, edge))
         elif line not in ("rankdir=LR;", "node [shape=circle];", "}"):
@@ -92,7 +92,7 @@ def read_dot(path: str | Path) -> PFA:
         for part in edge[3].split():
             token, _, probability = part.partition(":")
             place = line.integer(token, "token", S), source, target
-            transitions[place] = line.number_of(probability, "probability", 0, 1)
+            transitions[place] = line.decimal(probability, "probability", 0, 1)
     initial, stop = torch.tensor(nodes, dtype=torch.float64).T
     try:
         return PFA.from_parameters(initial, transitions, stop)

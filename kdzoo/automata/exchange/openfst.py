@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 
 from kdzoo.automata.exchange.lines import Line, read_lines
-from kdzoo.automata.labels import names_of
+from kdzoo.automata.labels import token_names
 from kdzoo.automata.pfa import PFA
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.storage.atomic import write_text
@@ -48,7 +48,7 @@ def write_openfst(
     """
     write_text(Path(path), "\n".join(_rows(pfa)) + "\n")
     if symbols_path is not None:
-        names = names_of(symbols, pfa.n_tokens)
+        names = token_names(symbols, pfa.n_tokens)
         wrong = [name for name in names if name.split() != [name]]
         if wrong:
             raise ConfigError(f"symbols must have no white space, got {wrong[0]!r}")
@@ -120,7 +120,7 @@ def _arc(line: Line, n_tokens: int | None) -> _Arc:
     fields = line.split()
     if len(fields) > 4:
         line.refuse(f"has {len(fields)} fields; allowed: 'source target label weight' or 'state weight'")
-    weight = line.number_of(fields[-1], "weight", -1e-6) if len(fields) in (2, 4) else 0.0
+    weight = line.decimal(fields[-1], "weight", -1e-6) if len(fields) in (2, 4) else 0.0
     source = line.integer(fields[0], "state")
     if len(fields) < 3:
         return _Arc(line, source, source, _STOP, weight)

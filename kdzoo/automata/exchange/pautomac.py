@@ -83,7 +83,7 @@ def read_solution(path: str | Path) -> Tensor:
     if header is None:
         raise DataError(f"{path} is empty; allowed: a number of probabilities, then one on each line")
     n = header.integer(header, "the header")
-    values = [line.number_of(line, "probability", 0, 1) for line in lines]
+    values = [line.decimal(line, "probability", 0, 1) for line in lines]
     if len(values) != n:
         header.refuse(f"announces {n} probabilities but {len(values)} follow; allowed: as many")
     return torch.tensor(values, dtype=torch.float64)
@@ -162,7 +162,7 @@ def _read_tables(path: Path, n_tokens: int | None) -> dict[str, Table]:
         places = _places(line, entry[1], name, n_tokens)
         if places in tables[name]:
             line.refuse(f"repeats the entry ({entry[1]}) of the section {name}; allowed: once")
-        tables[name][places] = line.number_of(entry[2], "probability", 0, 1 + 1e-6)
+        tables[name][places] = line.decimal(entry[2], "probability", 0, 1 + 1e-6)
     missing = [section for section in _SECTIONS if section not in tables]
     if missing:
         raise DataError(f"{path} has no section {missing[0]}; allowed: the sections {', '.join(_SECTIONS)}")

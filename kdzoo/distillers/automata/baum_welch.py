@@ -10,15 +10,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from kdzoo.automata.baum_welch import Expected, expected_counts, maximise, random_pfa_start, trees_of
+from kdzoo.automata.baum_welch import ExpectedCounts, expected_counts, maximise, prefix_trees_for, random_pfa_start
 from kdzoo.automata.pfa import PFA
 from kdzoo.core.batch import Batch, valid_positions
-from kdzoo.core.closed_form import FittedDistiller
+from kdzoo.core.closed_form import CLOSED_FORM_EXEMPT, ClosedFormDistiller
+from kdzoo.core.method_info import MethodInfo
 from kdzoo.core.validation import choice, number
 from kdzoo.text.token_sequences import token_sequences_of
 
 
-class BaumWelch(FittedDistiller):
+class BaumWelch(ClosedFormDistiller):
     """Fit a probabilistic automaton to the strings of the data, without a teacher.
 
     Args:
@@ -28,7 +29,7 @@ class BaumWelch(FittedDistiller):
             stay zeros).
         pseudocount: weight added to every symbol of every state in each iteration, >= 0; with 0, strings may
             become impossible.
-        **options: see :class:`kdzoo.core.closed_form.FittedDistiller`.
+        **options: see :class:`kdzoo.core.closed_form.ClosedFormDistiller`.
 
     Raises:
         ConfigError: an argument is out of its range.
@@ -39,15 +40,11 @@ class BaumWelch(FittedDistiller):
         {'nll': 1.0}
     """
 
-    terms: ClassVar[dict[str, float]] = {"nll": 1.0}
-    teacher_kind: ClassVar[str | None] = None
-    student_kind: ClassVar[str] = "automaton"
-    student: PFA
-    paper: ClassVar[str] = (
-        "Baum, Petrie, Soules & Weiss 1970, A maximization technique occurring in the statistical analysis of "
-        "probabilistic functions of Markov chains"
-    )
-    bibtex: ClassVar[str] = """@article{baum1970maximization,
+    info: ClassVar[MethodInfo] = MethodInfo(
+        terms={"nll": 1.0},
+        paper="Baum, Petrie, Soules & Weiss 1970, A maximization technique occurring in the statistical analysis of "
+        "probabilistic functions of Markov chains",
+        bibtex="""@article{baum1970maximization,
   title = {A maximization technique occurring in the statistical analysis of probabilistic functions of {Markov}
            chains},
   author = {Baum, Leonard E. and Petrie, Ted and Soules, George and Weiss, Norman},
@@ -56,7 +53,12 @@ class BaumWelch(FittedDistiller):
   number = {1},
   pages = {164--171},
   year = {1970}
-}"""
+}""",
+        teacher="none",
+        student_kinds=("automaton",),
+        exempt=CLOSED_FORM_EXEMPT,
+    )
+    student: PFA
 
     def __init__(
         self,
@@ -81,13 +83,13 @@ class BaumWelch(FittedDistiller):
 
     def observe(self, batch: Batch) -> None:
         """Add the expected counts of a batch."""
-        counts = expected_counts(self.student, trees_of(token_sequences_of(batch), self.student.states))
+        counts = expected_counts(self.student, prefix_trees_for(token_sequences_of(batch), self.student.states))
         for name in ("starts", "emissions", "transitions"):
             self.observed[name] = self.observed.get(name, 0) + getattr(counts, name)
 
     def solve(self) -> bool:
         """Set the automaton to the relative frequencies of the expected counts; go on with the next iteration."""
-        pfa = maximise(self.student, Expected(**self.observed, objective=0.0), self.pseudocount)
+        pfa = maximise(self.student, ExpectedCounts(**self.observed, objective=0.0), self.pseudocount)
         self.student.set_parameters(pfa.initial, pfa.transitions, pfa.stop)
         self.observed = {}
         return False

@@ -11,16 +11,16 @@ their transitions make the automaton. It is the reference method: :class:`kdzoo.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from kdzoo import plotting
-from kdzoo.automata import PFA, Trajectories
-from kdzoo.automata.counts import added, count
+from kdzoo.automata import PFA, TracedSequences
+from kdzoo.automata.counts import count, weighted_sum
+from kdzoo.core.method_info import MethodInfo
 from kdzoo.core.validation import choice, flag, integer, number
-from kdzoo.distillers.automata.language_model_to_pfa import TrajectoryDistiller
+from kdzoo.distillers.automata.language_model_to_pfa import LanguageModelToPFA
 from kdzoo.errors import ConfigError
 from kdzoo.functional import Edges, fgw_barycenter
 
@@ -28,7 +28,7 @@ PSEUDOCOUNT = 0.01
 """Weight of every symbol in every state, so that no string is impossible."""
 
 
-class FGWPFA(TrajectoryDistiller):
+class FGWPFA(LanguageModelToPFA):
     """Distil a language model into a probabilistic automaton by a fused Gromov-Wasserstein barycenter.
 
     Args:
@@ -40,20 +40,23 @@ class FGWPFA(TrajectoryDistiller):
         init: first plan: ``random`` or ``kmeans``.
         restarts: random starts of which the lowest objective is kept, >= 1.
         soft_labels: take next-token distributions for drawn tokens when the transitions are counted.
-        **options: see :class:`kdzoo.distillers.automata.language_model_to_pfa.TrajectoryDistiller`.
+        **options: see :class:`kdzoo.distillers.automata.language_model_to_pfa.LanguageModelToPFA`.
 
     Raises:
         ConfigError: an argument is out of its range, or the student has no given number of states.
     """
 
-    paper: ClassVar[str] = "Emonet 2021, OT-based distillation (TAUDoS), slides 5 and 6"
-    bibtex: ClassVar[str] = """@misc{emonet2021ot,
+    info: ClassVar[MethodInfo] = replace(
+        LanguageModelToPFA.info,
+        paper="Emonet 2021, OT-based distillation (TAUDoS), slides 5 and 6",
+        bibtex="""@misc{emonet2021ot,
   title = {{OT}-based distillation},
   author = {Emonet, R{\\'e}mi},
   howpublished = {TAUDoS meeting, Saint-{\\'E}tienne},
   month = nov,
   year = {2021}
-}"""
+}""",
+    )
 
     def __init__(
         self,
@@ -69,7 +72,7 @@ class FGWPFA(TrajectoryDistiller):
         **options: Any,
     ) -> None:
         super().__init__(student, teacher, **options)
-        if not student.sized:
+        if not student.has_fixed_states:
             raise ConfigError("FGWPFA needs a given number of states; set student.states=20, say")
         self.alpha = number("alpha", alpha, 0.0, 1.0)
         self.comparison = choice("comparison", comparison, ("kl", "l2", "sparse"))
@@ -78,7 +81,7 @@ class FGWPFA(TrajectoryDistiller):
         self.restarts = integer("restarts", restarts)
         self.soft_labels = flag("soft_labels", soft_labels)
 
-    def distil(self, teachers: Sequence[Trajectories]) -> tuple[PFA, Tensor]:
+    def distil(self, teachers: Sequence[TracedSequences]) -> tuple[PFA, Tensor]:
         """Return the automaton that the barycenter's states count, and the state of every point of all teachers."""
         K, S = self.student.states, self.student.n_tokens
         found = fgw_barycenter(
@@ -98,11 +101,4 @@ class FGWPFA(TrajectoryDistiller):
         counts = [
             count(one, part, n_clusters=K, soft=self.soft_labels) for one, part in zip(teachers, parts, strict=True)
         ]
-        return added(counts).to_pfa(PSEUDOCOUNT), found.labels
-
-    def figures(self, folder: Path) -> list[Path]:
-        """Draw the hidden states and the path of the objective."""
-        drawn = super().figures(folder)
-        if "objective" in self.shown:
-            drawn.append(plotting.objective_path(self.shown["objective"], folder / "objective.png"))
-        return drawn
+        return weighted_sum(counts).to_pfa(PSEUDOCOUNT), found.labels

@@ -10,10 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from kdzoo import plotting
-from kdzoo.automata import BASELINES, PFA, Trajectories
+from kdzoo.automata import BASELINES, PFA, TracedSequences
+from kdzoo.core.abilities import CombinesMembers
 from kdzoo.core.batch import Batch, as_batch, valid_positions
-from kdzoo.core.closed_form import FittedDistiller
+from kdzoo.core.closed_form import CLOSED_FORM_EXEMPT, ClosedFormDistiller
+from kdzoo.core.method_info import MethodInfo
 from kdzoo.core.randomness import mix_seed
+from kdzoo.core.report_extras import ReportExtras
 from kdzoo.core.validation import choice, integer
 from kdzoo.data.derived.sampled import SampledTokenSequences
 from kdzoo.errors import ConfigError
@@ -25,7 +28,7 @@ SHOWN_POINTS = 5000
 """Hidden states in a picture."""
 
 
-class TrajectoryDistiller(FittedDistiller):
+class LanguageModelToPFA(ClosedFormDistiller):
     """Base of the methods that look at a teacher's hidden states along strings that it writes itself.
 
     A method writes ``distil``. The teacher is any language model (:class:`kdzoo.text.language_model.LanguageModel`); a
@@ -44,10 +47,13 @@ class TrajectoryDistiller(FittedDistiller):
         ConfigError: an argument is out of its range.
     """
 
-    terms: ClassVar[dict[str, float]] = {"kl": 1.0}
-    teacher_kind: ClassVar[str | None] = "language_model"
-    student_kind: ClassVar[str] = "automaton"
-    contract_settings: ClassVar[dict[str, Any]] = {"distiller.n_samples": 0, "distiller.baselines": []}
+    info: ClassVar[MethodInfo] = MethodInfo(
+        terms={"kl": 1.0},
+        teacher_kinds=("language_model",),
+        student_kinds=("automaton",),
+        contract_settings={"distiller.n_samples": 0, "distiller.baselines": []},
+        exempt=CLOSED_FORM_EXEMPT,
+    )
     student: PFA
     teacher: Any
 
@@ -68,9 +74,10 @@ class TrajectoryDistiller(FittedDistiller):
         self.compared = [choice("baselines", name, list(BASELINES)) for name in baselines]
         self.seed = integer("seed", seed, 0)
         self.shown: dict[str, Any] = {}
+        self.report_extras = LanguageModelToPFAReport(self)
 
     @abstractmethod
-    def distil(self, teachers: Sequence[Trajectories]) -> tuple[PFA, Tensor]:
+    def distil(self, teachers: Sequence[TracedSequences]) -> tuple[PFA, Tensor]:
         """Return the automaton, and the state of every point, teacher after teacher, int64 [N].
 
         Every teacher has written its share of the strings, so their weights are the numbers of their points.
@@ -79,9 +86,14 @@ class TrajectoryDistiller(FittedDistiller):
     # ---------------------------------------------------------------- the transfer set
 
     @property
+    def weighted_members(self) -> list[tuple[Any, float]]:
+        """The teachers and their weights, which are >= 0 and sum to 1."""
+        return self.teacher.weighted_members() if isinstance(self.teacher, CombinesMembers) else [(self.teacher, 1.0)]
+
+    @property
     def members(self) -> list[Any]:
         """The teachers, one by one."""
-        return list(getattr(self.teacher, "members", [self.teacher]))
+        return [member for member, _ in self.weighted_members]
 
     def transfer_set(self, data: pl.LightningDataModule) -> pl.LightningDataModule:
         """Return strings that the teachers write, or ``data`` where ``n_samples`` is 0."""
@@ -91,20 +103,10 @@ class TrajectoryDistiller(FittedDistiller):
             data,
             self.members,
             n=self.n_samples,
-            shares=getattr(self.teacher, "weights", None),
+            shares=[weight for _, weight in self.weighted_members],
             max_length=self.max_length,
             seed=mix_seed(self.seed, 1),
         )
-
-    def baselines(self, data: pl.LightningDataModule) -> dict[str, nn.Module]:
-        """Return the automata that other methods make of the same strings."""
-        if not self.compared:
-            return {}
-        observed: dict[str, Any] = {}
-        for batch in data.train_eval_dataloader():  # type: ignore[attr-defined]
-            self._collect(as_batch(batch), observed)
-        seen = pooled(self._trajectories(observed))
-        return {name: BASELINES[name](seen, self.student.states, self.seed) for name in self.compared}
 
     # ---------------------------------------------------------------- what the base class calls
 
@@ -124,12 +126,6 @@ class TrajectoryDistiller(FittedDistiller):
         self.observed = {}
         return True
 
-    def figures(self, folder: Path) -> list[Path]:
-        """Draw the hidden states in their first two principal components, coloured by state."""
-        if not self.shown:
-            return []
-        return [plotting.clusters(self.shown["points"], self.shown["labels"], folder / "hidden_states.png")]
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what the pictures need."""
         super().on_save_checkpoint(checkpoint)
@@ -142,9 +138,9 @@ class TrajectoryDistiller(FittedDistiller):
 
     # ---------------------------------------------------------------- trajectories
 
-    def _distil(self, teachers: Sequence[Trajectories]) -> None:
+    def _distil(self, teachers: Sequence[TracedSequences]) -> None:
         """Set the student, and keep what the pictures show."""
-        writers = sum(share > 0 for share in getattr(self.teacher, "weights", [1.0]))
+        writers = sum(weight > 0 for _, weight in self.weighted_members)
         if len(teachers) < writers:
             raise ConfigError(
                 f"n_samples={self.n_samples} gives only {len(teachers)} of {writers} teachers a string; "
@@ -176,12 +172,12 @@ class TrajectoryDistiller(FittedDistiller):
             for key, piece in pieces.items():
                 observed.setdefault(f"{number}.{key}", []).append(piece.cpu())
 
-    def _trajectories(self, observed: dict[str, Any]) -> list[Trajectories]:
+    def _trajectories(self, observed: dict[str, Any]) -> list[TracedSequences]:
         """Return what was seen of each teacher that has written anything."""
         numbers = [number for number in range(len(self.members)) if f"{number}.tokens" in observed]
         whole = {key: torch.cat(pieces) for key, pieces in observed.items()}
         return [
-            Trajectories(
+            TracedSequences(
                 TokenSequences(whole[f"{number}.tokens"], whole[f"{number}.lengths"]),
                 self.student.vocab_size,
                 whole[f"{number}.hidden"],
@@ -191,16 +187,52 @@ class TrajectoryDistiller(FittedDistiller):
         ]
 
 
-def pooled(teachers: Sequence[Trajectories]) -> Trajectories:
+class LanguageModelToPFAReport(ReportExtras):
+    """Automata that other methods learn from the same sequences, and a figure of the teacher's hidden states.
+
+    Args:
+        distiller: The method.
+    """
+
+    def __init__(self, distiller: LanguageModelToPFA) -> None:
+        self.distiller = distiller
+
+    def baselines(self, data: pl.LightningDataModule) -> dict[str, nn.Module]:
+        """Return the automata that the methods named by ``baselines`` learn from the same sequences."""
+        method = self.distiller
+        if not method.compared:
+            return {}
+        observed: dict[str, Any] = {}
+        for batch in data.train_eval_dataloader():  # type: ignore[attr-defined]
+            method._collect(as_batch(batch), observed)
+        traced = pooled(method._trajectories(observed))
+        return {name: BASELINES[name](traced, method.student.states, method.seed) for name in method.compared}
+
+    def figures(self, folder: Path) -> list[Path]:
+        """Draw the hidden states in their first two principal components, coloured by state, and curves of the method."""
+        shown = self.distiller.shown
+        if not shown:
+            return []
+        drawn = [plotting.cluster_scatter(shown["points"], shown["labels"], folder / "hidden_states.png")]
+        if "path" in shown:
+            drawn.append(plotting.merge_curve(**shown["path"], path=folder / "merge_path.png"))
+        if "objective" in shown:
+            drawn.append(plotting.objective_curve(shown["objective"], folder / "objective.png"))
+        return drawn
+
+
+def pooled(teachers: Sequence[TracedSequences]) -> TracedSequences:
     """Return the strings of all teachers; of several, whose hidden states have nothing in common, without these."""
     first = teachers[0]
     if len(teachers) == 1:
         return first
     probs = [one.next_probs for one in teachers if one.next_probs is not None]
-    return Trajectories(TokenSequences.cat([one.strings for one in teachers]), first.vocab_size, None, torch.cat(probs))
+    return TracedSequences(
+        TokenSequences.cat([one.strings for one in teachers]), first.vocab_size, None, torch.cat(probs)
+    )
 
 
-def _projected(seen: Trajectories, labels: Tensor) -> dict[str, Tensor]:
+def _projected(seen: TracedSequences, labels: Tensor) -> dict[str, Tensor]:
     """Return some of the hidden states in their first two principal components [m, 2], and their states [m]."""
     chosen = torch.arange(0, seen.n_prefixes, max(1, seen.n_prefixes // SHOWN_POINTS))
     hidden = seen.features("hidden")[chosen]

@@ -10,14 +10,16 @@ the batch: the memory is that of one batch, of the first strings and of the auto
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from kdzoo.automata import PFA, Trajectories
-from kdzoo.automata.baum_welch import Expected, expected_counts, maximise, trees_of
+from kdzoo.automata import PFA, TracedSequences
+from kdzoo.automata.baum_welch import ExpectedCounts, expected_counts, maximise, prefix_trees_for
 from kdzoo.core.batch import Batch
+from kdzoo.core.method_info import MethodInfo
 from kdzoo.core.validation import integer, number
 from kdzoo.distillers.automata.ot_pfa import OTPFA
 
@@ -42,10 +44,10 @@ class OnlinePFA(OTPFA):
         ConfigError: an argument is out of its range.
     """
 
-    paper: ClassVar[str] = (
-        "Cappe & Moulines 2009, On-line expectation-maximization algorithm for latent data models, eq. 8"
-    )
-    bibtex: ClassVar[str] = """@article{cappe2009online,
+    info: ClassVar[MethodInfo] = replace(
+        OTPFA.info,
+        paper="Cappe & Moulines 2009, On-line expectation-maximization algorithm for latent data models, eq. 8",
+        bibtex="""@article{cappe2009online,
   title = {On-line expectation-maximization algorithm for latent data models},
   author = {Capp{\\'e}, Olivier and Moulines, Eric},
   journal = {Journal of the Royal Statistical Society: Series B},
@@ -53,7 +55,8 @@ class OnlinePFA(OTPFA):
   number = {3},
   pages = {593--613},
   year = {2009}
-}"""
+}""",
+    )
 
     def __init__(
         self,
@@ -103,7 +106,7 @@ class OnlinePFA(OTPFA):
         anywhere = sharp.mean(2, keepdim=True).expand_as(sharp)
         self.student.set_parameters(self.student.initial, torch.lerp(sharp, anywhere, BLUR), self.student.stop)
 
-    def _move(self, seen: Sequence[Trajectories]) -> None:
+    def _move(self, seen: Sequence[TracedSequences]) -> None:
         """Move the running means, and the automaton with them."""
         if self.observed["step"] == 0:
             self._blur()
@@ -111,11 +114,11 @@ class OnlinePFA(OTPFA):
         for name, mean in self._expected(seen).items():
             self.observed[name] = torch.lerp(self.observed[name], mean, rate)
         self.observed["step"] += 1
-        means = Expected(**{name: self.observed[name] for name in STATISTICS}, objective=0.0)
+        means = ExpectedCounts(**{name: self.observed[name] for name in STATISTICS}, objective=0.0)
         self._set(maximise(self.student, means, FLOOR))
 
-    def _expected(self, seen: Sequence[Trajectories]) -> dict[str, Tensor]:
+    def _expected(self, seen: Sequence[TracedSequences]) -> dict[str, Tensor]:
         """Return the expected counts of a symbol."""
-        trees = [tree for one in seen for tree in trees_of(one, self.student.states, soft=self.stages.soft)]
+        trees = [tree for one in seen for tree in prefix_trees_for(one, self.student.states, soft=self.stages.soft)]
         counts = expected_counts(self.student, trees)
         return {name: getattr(counts, name) / counts.emissions.sum() for name in STATISTICS}

@@ -16,19 +16,19 @@ The fused barycenter itself is :class:`kdzoo.distillers.FGWPFA`.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from kdzoo import plotting
-from kdzoo.automata import PFA, Trajectories
+from kdzoo.automata import PFA, TracedSequences
 from kdzoo.automata.distill import distill
-from kdzoo.automata.options import Options
-from kdzoo.distillers.automata.language_model_to_pfa import TrajectoryDistiller
+from kdzoo.automata.options import DistillationOptions
+from kdzoo.core.method_info import MethodInfo
+from kdzoo.distillers.automata.language_model_to_pfa import LanguageModelToPFA
 
 
-class OTPFA(TrajectoryDistiller):
+class OTPFA(LanguageModelToPFA):
     """Distil a language model into a probabilistic automaton: cluster, merge, soft labels, Baum-Welch.
 
     Args:
@@ -47,22 +47,23 @@ class OTPFA(TrajectoryDistiller):
         em_steps: greatest number of its steps.
         restarts: clusterings that compete, >= 1.
         held_out: share of the strings by which candidates are judged, in [0, 1); 0 judges on all.
-        **options: see :class:`kdzoo.distillers.automata.language_model_to_pfa.TrajectoryDistiller`.
+        **options: see :class:`kdzoo.distillers.automata.language_model_to_pfa.LanguageModelToPFA`.
 
     Raises:
         ConfigError: an argument is out of its range.
     """
 
-    paper: ClassVar[str] = (
-        "Emonet 2021, OT-based distillation (TAUDoS); Vincent-Cuaz et al. 2022, Semi-relaxed Gromov-Wasserstein "
-        "divergence and applications on graphs"
-    )
-    bibtex: ClassVar[str] = """@inproceedings{vincentcuaz2022semirelaxed,
+    info: ClassVar[MethodInfo] = replace(
+        LanguageModelToPFA.info,
+        paper="Emonet 2021, OT-based distillation (TAUDoS); Vincent-Cuaz et al. 2022, Semi-relaxed Gromov-Wasserstein "
+        "divergence and applications on graphs",
+        bibtex="""@inproceedings{vincentcuaz2022semirelaxed,
   title = {Semi-relaxed {Gromov-Wasserstein} divergence and applications on graphs},
   author = {Vincent-Cuaz, C{\\'e}dric and Flamary, R{\\'e}mi and Corneli, Marco and Vayer, Titouan and Courty, Nicolas},
   booktitle = {International Conference on Learning Representations},
   year = {2022}
-}"""
+}""",
+    )
 
     def __init__(
         self,
@@ -82,8 +83,8 @@ class OTPFA(TrajectoryDistiller):
         **options: Any,
     ) -> None:
         super().__init__(student, teacher, **options)
-        self.stages = Options(
-            states=student.states if student.sized else None,
+        self.stages = DistillationOptions(
+            states=student.states if student.has_fixed_states else None,
             features=features,
             clusters=clusters,
             merge=merge,
@@ -97,17 +98,10 @@ class OTPFA(TrajectoryDistiller):
             seed=self.seed,
         )
 
-    def distil(self, teachers: Sequence[Trajectories]) -> tuple[PFA, Tensor]:
+    def distil(self, teachers: Sequence[TracedSequences]) -> tuple[PFA, Tensor]:
         """Return the automaton, and the state of every point."""
         found = distill(teachers, **vars(self.stages))
         if found.path is not None:
             self.shown["path"] = {"states": found.path.n_states, "objective": found.path.objective}
-        self.shown["stages"] = dict(found.stages)
+        self.shown["stages"] = dict(found.candidate_scores)
         return found.pfa, found.labels
-
-    def figures(self, folder: Path) -> list[Path]:
-        """Draw the hidden states, the path of merging and the held-out value of each stage."""
-        drawn = super().figures(folder)
-        if "path" in self.shown:
-            drawn.append(plotting.merge_path(**self.shown["path"], path=folder / "merge_path.png"))
-        return drawn

@@ -1,4 +1,4 @@
-"""Trajectories of a language model: strings, with a hidden state and a next-token distribution at every point.
+"""TracedSequences of a language model: strings, with a hidden state and a next-token distribution at every point.
 
 A string of m tokens has m + 1 points (before its first token, then after each); the points of all strings are
 numbered through, string after string, as in :class:`kdzoo.text.token_sequences.TokenSequences`.
@@ -18,7 +18,7 @@ FEATURES = ("hidden", "sqrt_probs", "both")
 
 
 @dataclass(frozen=True, eq=False)
-class Trajectories:
+class TracedSequences:
     """What one teacher shows: strings, and what the teacher holds at each of their N points.
 
     Args:
@@ -32,7 +32,7 @@ class Trajectories:
 
     Example:
         >>> import torch
-        >>> seen = Trajectories.of([[0, 1], []], torch.randn(4, 8))
+        >>> seen = TracedSequences.of([[0, 1], []], torch.randn(4, 8))
         >>> seen.n_prefixes, seen.vocab_size
         (4, 3)
     """
@@ -61,7 +61,7 @@ class Trajectories:
         next_probs: Any = None,
         *,
         vocab_size: int | None = None,
-    ) -> "Trajectories":
+    ) -> "TracedSequences":
         """Return trajectories from strings and one array [N, .] or a list of arrays [m_i + 1, .].
 
         Args:
@@ -71,7 +71,7 @@ class Trajectories:
             vocab_size: V; None takes it from next_probs, or else from the greatest token.
 
         Raises:
-            DataError: see :class:`Trajectories`.
+            DataError: see :class:`TracedSequences`.
         """
         strings = sequences if isinstance(sequences, TokenSequences) else TokenSequences.of(sequences)
         states, probs = _flat("hidden", hidden, strings), _flat("next_probs", next_probs, strings)
@@ -111,9 +111,9 @@ class Trajectories:
             parts.append(_unit_variance(self.next_probs.clamp_min(0).sqrt()))
         return torch.cat(parts, 1)
 
-    def select(self, index: Tensor) -> "Trajectories":
+    def select(self, index: Tensor) -> "TracedSequences":
         """Return the trajectories of the strings with the given numbers, int64 [m]."""
-        points = self.points_of(index)
+        points = self.prefixes_of(index)
         return replace(
             self,
             strings=self.strings.select(index),
@@ -121,7 +121,7 @@ class Trajectories:
             next_probs=None if self.next_probs is None else self.next_probs[points],
         )
 
-    def points_of(self, index: Tensor) -> Tensor:
+    def prefixes_of(self, index: Tensor) -> Tensor:
         """Return the numbers of the points of the given strings, in the order that `select` gives them."""
         lengths = self.strings.lengths[index] + 1
         shift = self.strings.first_prefixes()[index] - (lengths.cumsum(0) - lengths)

@@ -1,9 +1,9 @@
-"""Trajectories: shapes, features and selection."""
+"""TracedSequences: shapes, features and selection."""
 
 import pytest
 import torch
 
-from kdzoo.automata.trajectories import Trajectories
+from kdzoo.automata.traced_sequences import TracedSequences
 from kdzoo.errors import DataError
 
 SEQUENCES = [[0, 1], [], [1]]
@@ -17,30 +17,30 @@ def probs_of(n, vocab=3):
 
 def test_flat_and_listed_arrays_are_the_same():
     hidden, probs = torch.arange(12.0).reshape(6, 2), probs_of(6)
-    flat = Trajectories.of(SEQUENCES, hidden, probs)
-    listed = Trajectories.of(SEQUENCES, list(hidden.split([3, 1, 2])), [one.numpy() for one in probs.split([3, 1, 2])])
+    flat = TracedSequences.of(SEQUENCES, hidden, probs)
+    listed = TracedSequences.of(SEQUENCES, list(hidden.split([3, 1, 2])), [one.numpy() for one in probs.split([3, 1, 2])])
     assert flat.vocab_size == listed.vocab_size == 3
     assert torch.equal(flat.hidden, listed.hidden)
     assert torch.equal(flat.next_probs, listed.next_probs)
 
 
 def test_symbols_follow_their_points():
-    assert Trajectories.of(SEQUENCES, torch.zeros(6, 1)).symbols().tolist() == [0, 1, 2, 2, 1, 2]
+    assert TracedSequences.of(SEQUENCES, torch.zeros(6, 1)).symbols().tolist() == [0, 1, 2, 2, 1, 2]
 
 
 def test_each_part_of_the_features_has_total_variance_one():
-    seen = Trajectories.of(SEQUENCES, 7 + 100 * torch.randn(6, 5), probs_of(6))
+    seen = TracedSequences.of(SEQUENCES, 7 + 100 * torch.randn(6, 5), probs_of(6))
     for kind, width, variance in (("hidden", 5, 1), ("sqrt_probs", 3, 1), ("both", 8, 2)):
         features = seen.features(kind)
         assert features.shape == (6, width)
         assert float(features.var(0, correction=0).sum()) == pytest.approx(variance, rel=1e-5)
         assert torch.allclose(features.mean(0), torch.zeros(width), atol=1e-5)
-    assert Trajectories.of(SEQUENCES, torch.randn(6, 5)).features("both").shape == (6, 5)
+    assert TracedSequences.of(SEQUENCES, torch.randn(6, 5)).features("both").shape == (6, 5)
 
 
 def test_selection_takes_strings_with_their_points():
     hidden = torch.arange(6.0)[:, None]
-    part = Trajectories.of(SEQUENCES, hidden, probs_of(6)).select(torch.tensor([2, 0]))
+    part = TracedSequences.of(SEQUENCES, hidden, probs_of(6)).select(torch.tensor([2, 0]))
     assert part.strings.to_lists() == [[1], [0, 1]]
     assert part.hidden[:, 0].tolist() == [4, 5, 0, 1, 2]
     assert torch.equal(part.next_probs, probs_of(6)[[4, 5, 0, 1, 2]])
@@ -59,4 +59,4 @@ def test_selection_takes_strings_with_their_points():
 )
 def test_arrays_that_do_not_fit_are_named(hidden, probs, message):
     with pytest.raises(DataError, match=message):
-        Trajectories.of(SEQUENCES, hidden, probs, vocab_size=3)
+        TracedSequences.of(SEQUENCES, hidden, probs, vocab_size=3)
