@@ -69,7 +69,7 @@ def bare_loss(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
 
 def bare_steps(student: nn.Module, teacher: nn.Module, data: ArrayData, outputs: Tensor | None) -> float:
     """Train one epoch in a plain loop, on the batches of kdzoo in their order, with its optimizer."""
-    x, y = data.splits.train
+    x, y = data.splits.train.tensors
     optimizer = torch.optim.Adam(student.parameters(), lr=1e-3)
     data.train_sampler.epoch = 0
     student.train()

@@ -74,13 +74,13 @@ def digits() -> dict[str, Task]:
     """Return the embedded digits, 8 x 8, with a convolutional and a fully connected teacher."""
     data = Digits(val_size=0, labels_per_class=None)
     data.setup()
-    (x, y), test = data.splits.train, data.splits.test
+    (x, y), test = data.splits.train.tensors, data.splits.test.tensors
     found = {}
     for name in ("CNN", "MLP"):
         torch.manual_seed(0)
         sizes = {"in_shape": (1, 8, 8), "num_classes": 10}
         teacher = ConvNet(**sizes, channels=[16, 32], hidden=64) if name == "CNN" else MLP(**sizes, hidden=[256, 256])
-        found[name] = Task((x, y), tuple(test), trained(teacher, x, y, 1500, 2e-3, shift=True))
+        found[name] = Task((x, y), test, trained(teacher, x, y, 1500, 2e-3, shift=True))
     return found
 
 
@@ -93,7 +93,7 @@ def mnist() -> Task:
     def resized(images: Tensor) -> Tensor:
         return interpolate(images, size=(SIDE, SIDE), mode="bilinear", antialias=True).clamp(0, 1)
 
-    (x, y), (test, labels) = data.splits.train, data.splits.test
+    (x, y), (test, labels) = data.splits.train.tensors, data.splits.test.tensors
     torch.manual_seed(0)
     teacher = MLP(in_shape=(1, SIDE, SIDE), num_classes=10, hidden=[500, 200])
     x = resized(x)

@@ -42,7 +42,7 @@ def steps_on_its_loader(student: nn.Module, teacher: nn.Module, data: "ArrayData
 def steps_on_given(student: nn.Module, teacher: nn.Module, data: "ArrayData") -> float:
     """Train one epoch on the batches of kdzoo, whole and in their order; return CPU milliseconds per step."""
     box = _box(student, teacher, data)
-    x, y = data.splits.train
+    x, y = data.splits.train.tensors
     data.train_sampler.epoch = 0
     start = time.process_time()
     box.pre_epoch_process(epoch=0)
@@ -83,5 +83,5 @@ def _box(student: nn.Module, teacher: nn.Module, data: "ArrayData") -> Any:
             "kwargs": {"sub_terms": {"kd": {"criterion": loss, "weight": 1.0}}},
         },
     }
-    samples = {"train": TensorDataset(*data.splits.train)}
+    samples = {"train": TensorDataset(*data.splits.train.tensors)}
     return get_distillation_box(teacher, student, samples, settings, torch.device("cpu"), None, False, 1)

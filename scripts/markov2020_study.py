@@ -202,7 +202,7 @@ def on_all_data(data: MNIST, inner_network: InnerNetwork, begin: Tensor, wanted:
     network = copy.deepcopy(inner_network.model).requires_grad_(True)
     network.load_state_dict(inner_network.state(begin))
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
-    (x, y), val, test, _ = data.splits
+    (x, y), val, test = (split.tensors for split in (data.splits.train, data.splits.val, data.splits.test))
     spent, step, last, as_good, epoch = 0.0, 0, 0.0, None, 0
     for epoch in range(1, epochs + 1):
         for rows in torch.randperm(len(x), generator=torch.Generator().manual_seed(epoch)).split(256):
@@ -287,7 +287,7 @@ def main() -> None:
     folder = options.folder
     reports = {key: run(key, folder, options.override) for key in ROWS}
     data = mnist()
-    train = data.splits.train
+    train = data.splits.train.tensors
     parts = {std: remembered(folder / f"divergence_{std}.json", partial(divergence, *train, std)) for std in STDS}
     saved = {key: remembered(folder / f"costs_{key}.json", partial(costs, data, folder / key, key)) for key in EPOCHS}
     publish("markov2020", "MNIST in ten images: Markov 2020", *page(reports, folder, parts, saved))

@@ -53,14 +53,14 @@ class EpochBatches(Sampler[tuple[int, Tensor]]):
         drop_last: bool = False,
         rank: int = 0,
         world_size: int = 1,
-        whole: bool = False,
+        replicated: bool = False,
     ) -> None:
         self.n = integer("n", n, 1)
         self.batch_size = integer("batch_size", batch_size, 1)
         self.seed = seed
         self.shuffle = flag("shuffle", shuffle)
         self.drop_last = flag("drop_last", drop_last)
-        self.whole = flag("whole", whole)
+        self.replicated = flag("replicated", replicated)
         self.epoch = 0
         self.start = 0
         self.set_share(rank, world_size)
@@ -138,7 +138,7 @@ class EpochBatches(Sampler[tuple[int, Tensor]]):
         order = self._order(epoch)
         for batch in range(start, len(self)):
             indices = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield epoch, indices if self.whole else self._own(indices)
+            yield epoch, indices if self.replicated else self._own(indices)
         self.start = 0
 
     def _order(self, epoch: int) -> Tensor:

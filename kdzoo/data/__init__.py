@@ -12,7 +12,7 @@ from kdzoo.data.images.cifar10 import CIFAR10
 from kdzoo.data.images.digits import Digits
 from kdzoo.data.images.mnist import MNIST, FashionMNIST
 from kdzoo.data.images.svhn import SVHN
-from kdzoo.data.loading.parts import Part, Parts, PartsData
+from kdzoo.data.loading.split_data import DataSplit, DataSplits, SplitDataModule
 from kdzoo.data.memory import InMemoryData
 from kdzoo.data.points.old_faithful import OldFaithful
 from kdzoo.data.points.point_data import PointData, Points
@@ -46,6 +46,8 @@ __all__ = [
     "CelebA",
     "ClassifiedTexts",
     "Corpus",
+    "DataSplit",
+    "DataSplits",
     "Digits",
     "Docstrings",
     "EpochBatches",
@@ -57,9 +59,6 @@ __all__ = [
     "NpzData",
     "OldFaithful",
     "PAutomaC",
-    "Part",
-    "Parts",
-    "PartsData",
     "PointData",
     "Points",
     "PolyphonicMusic",
@@ -69,6 +68,7 @@ __all__ = [
     "SampledTokenSequences",
     "SequenceData",
     "ShakespeareText",
+    "SplitDataModule",
     "TextBlocks",
     "TextClasses",
     "TinyShakespeare",

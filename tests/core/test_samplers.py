@@ -133,7 +133,7 @@ def test_set_share_moves_the_sampler_to_another_world():
 
 
 def test_whole_batches_go_to_every_rank():
-    sampler = EpochBatches(9, 4, 0, shuffle=False, whole=True)
+    sampler = EpochBatches(9, 4, 0, shuffle=False, replicated=True)
     sampler.set_share(1, 2)
     assert to_container(sampler) == [(0, [0, 1, 2, 3]), (0, [4, 5, 6, 7])]
     assert (sampler.share(4), sampler.share(5)) == (slice(2, 4), slice(2, 5))
@@ -152,7 +152,7 @@ def test_loader_reports_full_length_after_set_position():
         ({"n": 0}, "n must be an integer >= 1, got 0"),
         ({"batch_size": 0}, "batch_size must be an integer"),
         ({"batch_size": 2.0}, "batch_size must be an integer"),
-        ({"whole": 1}, "whole must be true or false, got 1"),
+        ({"replicated": 1}, "replicated must be true or false, got 1"),
         ({"shuffle": 1}, "shuffle must be true or false, got 1"),
         ({"rank": 2, "world_size": 2}, "rank must be an integer in 0..1, got 2"),
         ({"world_size": 0}, "world_size must be an integer"),

@@ -6,18 +6,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdzoo.core.abilities import Scaling
 from kdzoo.core.validation import integer
 from kdzoo.data.files.folders import find_root
 from kdzoo.data.images.image_files import Pictures, decoded_pictures
-from kdzoo.data.loading.parts import Parts, PartsData
-from kdzoo.data.loading.tensors import UNSCALED, Scaling
+from kdzoo.data.loading.split_data import DataSplits, SplitDataModule
+from kdzoo.data.loading.tensors import UNSCALED
 from kdzoo.errors import ConfigError, DataError
 
 _FOLDER = "celeba"
 _IMAGES, _ATTRIBUTES, _PARTITION = "img_align_celeba", "list_attr_celeba.txt", "list_eval_partition.txt"
 
 
-class CelebA(PartsData[Pictures]):
+class CelebA(SplitDataModule[Pictures]):
     """202,599 aligned faces (Liu et al. 2015) as float32 [3, size, size] in [0, 1], with one attribute as label.
 
     A label is 1 where the attribute is there and 0 where it is not. The parts are those of the official partition.
@@ -33,7 +34,7 @@ class CelebA(PartsData[Pictures]):
         root: folder of the data; None for the usual places.
         size: height and width of the resized pictures, >= 1.
         attribute: name of the binary attribute that is the label, one of 40.
-        options: see :class:`kdzoo.data.loading.parts.PartsData`.
+        options: see :class:`kdzoo.data.loading.split_data.SplitDataModule`.
 
     Raises:
         ConfigError: an option is out of range.
@@ -58,7 +59,7 @@ class CelebA(PartsData[Pictures]):
         folder = self._folder()
         self._decoded(folder, list(read_partition(folder / _PARTITION)))
 
-    def load(self) -> Parts[Pictures]:
+    def load_splits(self) -> DataSplits[Pictures]:
         """Read the lists and divide the pictures."""
         folder = self._folder()
         partition = read_partition(folder / _PARTITION)
@@ -73,7 +74,7 @@ class CelebA(PartsData[Pictures]):
             rows: Tensor = (part == number).nonzero()[:, 0]
             return Pictures(pixels, rows, targets[rows])
 
-        return Parts(pictures(0), pictures(1), pictures(2))
+        return DataSplits(pictures(0), pictures(1), pictures(2))
 
     @property
     def sizes(self) -> dict[str, Any]:
@@ -82,7 +83,7 @@ class CelebA(PartsData[Pictures]):
 
     def summary(self) -> dict[str, int]:
         """Return n_train, n_labelled, n_val, n_test and num_classes."""
-        return {**super().summary(), "n_labelled": len(self.parts.train), "num_classes": 2}
+        return {**super().summary(), "n_labelled": len(self.splits.train), "num_classes": 2}
 
     def _folder(self) -> Path:
         return find_root(self.root, _FOLDER, [_ATTRIBUTES, _PARTITION])

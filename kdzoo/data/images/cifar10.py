@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kdzoo.core.abilities import Scaling
 from kdzoo.core.validation import flag
 from kdzoo.data.files.download import download, unpack_members
 from kdzoo.data.files.folders import cache_root, find_root, read_npz, search_root
-from kdzoo.data.loading.tensors import UNSCALED, Scaling, pixels_to_floats
+from kdzoo.data.loading.tensors import UNSCALED, pixels_to_floats
 from kdzoo.data.memory import InMemoryData
 from kdzoo.errors import DataError
 

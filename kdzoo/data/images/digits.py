@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from kdzoo.data.loading.tensors import Scaling
+from kdzoo.core.abilities import Scaling
 from kdzoo.data.memory import InMemoryData
 
 _TEST_SIZE = 600

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kdzoo.core.batch import Batch
 from kdzoo.data.files.folders import cache_root
-from kdzoo.data.loading.parts import Part
+from kdzoo.data.loading.split_data import DataSplit
 from kdzoo.data.loading.tensors import pixels_to_floats
 from kdzoo.errors import DataError
 from kdzoo.storage.atomic import write_file
@@ -21,7 +21,7 @@ _BLOCK = 1024
 Pixels = npt.NDArray[np.uint8]
 
 
-class Pictures(Part):
+class Pictures(DataSplit):
     """Some of the pictures of an array, and the class of each.
 
     Args:

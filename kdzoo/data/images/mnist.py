@@ -6,11 +6,12 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from kdzoo.core.abilities import Scaling
 from kdzoo.core.validation import flag
 from kdzoo.data.files.download import download
 from kdzoo.data.files.folders import cache_root, find_file, find_root, search_root
 from kdzoo.data.files.idx import read_idx
-from kdzoo.data.loading.tensors import UNSCALED, Scaling, pixels_to_floats
+from kdzoo.data.loading.tensors import UNSCALED, pixels_to_floats
 from kdzoo.data.memory import InMemoryData
 from kdzoo.errors import DataError
 

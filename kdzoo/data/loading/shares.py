@@ -6,15 +6,22 @@ from kdzoo.core.randomness import permutation
 from kdzoo.core.validation import integer
 from kdzoo.errors import ConfigError
 
-_SHARE_KEY = 1_202_613
+# Any fixed number would do. It differs from the keys of ``splits.py`` so that this division is not correlated with
+# those; changing it would change the splits of every experiment.
+_DIVISION_KEY = 1_202_613
 
 
 def share(name: str, size: float | int) -> float | int:
-    """Return the size of a part: a fraction in [0, 1), or a count >= 0.
+    """Check the size of a split and return it.
+
+    Args:
+        name: Name of the option, for the message.
+        size: A fraction in [0, 1), or a count >= 0.
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: If it is neither.
     """
+    # 1.0 is refused and 1 is not: a float is a fraction, and "all samples" would leave nothing to train on.
     if not isinstance(size, float):
         return integer(name, size, 0)
     if not 0 <= size < 1:
@@ -22,26 +29,33 @@ def share(name: str, size: float | int) -> float | int:
     return size
 
 
+def count_of(size: float | int, n: int) -> int:
+    """Return how many of n rows a size stands for; a fraction above 0 takes at least one row."""
+    return max(1, round(size * n)) if isinstance(size, float) and size else int(size)
+
+
 def share_rows(n: int, val_size: float | int, test_size: float | int) -> tuple[Tensor, Tensor, Tensor]:
     """Return the rows of train, val and test (ascending, together 0..n-1), in a fixed random division.
 
-    The test rows do not depend on ``val_size``. A fraction above 0 takes at least one row.
+    The test rows do not depend on ``val_size``, so that test scores of different ``val_size`` can be compared.
+
+    Args:
+        n: Number of rows.
+        val_size: Fraction in [0, 1) or count; a fraction above 0 takes at least one row.
+        test_size: The same for test.
 
     Raises:
-        ConfigError: no row would be left to train on.
+        ConfigError: If no row would be left to train on.
 
     Example:
         >>> [len(rows) for rows in share_rows(10, 0.25, 3)]
         [5, 2, 3]
     """
-    n_val, n_test = _count(val_size, n), _count(test_size, n)
+    n_val, n_test = count_of(val_size, n), count_of(test_size, n)
     if n_val + n_test >= n:
         taken = f"val_size={val_size} and test_size={test_size} take {n_val} + {n_test} of {n}"
         raise ConfigError(f"{taken}; allowed: at most {n - 1} together")
-    order = permutation(n, _SHARE_KEY)
+    order = permutation(n, _DIVISION_KEY)
+    # Test rows come first in the random order, which makes them independent of n_val.
     test, val, train = order.tensor_split([n_test, n_test + n_val])
     return train.sort().values, val.sort().values, test.sort().values
-
-
-def _count(size: float | int, n: int) -> int:
-    return max(1, round(size * n)) if isinstance(size, float) and size else int(size)

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from kdzoo.core.abilities import Scaling
 from kdzoo.data.files.folders import find_root
-from kdzoo.data.loading.parts import Parts
 from kdzoo.data.loading.shares import share, share_rows
-from kdzoo.data.loading.tensors import Scaling
+from kdzoo.data.loading.split_data import DataSplits
 from kdzoo.data.points.point_data import PointData, Points
 from kdzoo.errors import DataError
 
@@ -31,7 +31,7 @@ class OldFaithful(PointData):
         root: folder of the data; None for the usual places.
         val_size: part of the rows for val, the same ones for every seed: a fraction in [0, 1) or a count; 0 for none.
         test_size: part of the rows for test, the same ones for every seed; 0 for all rows, of train and val too.
-        batch_size: see :class:`kdzoo.data.loading.parts.PartsData`.
+        batch_size: see :class:`kdzoo.data.loading.split_data.SplitDataModule`.
         options: see there.
 
     Raises:
@@ -58,7 +58,7 @@ class OldFaithful(PointData):
         """Mean and deviation of (duration, waiting time): a time in minutes is value * std + mean."""
         return {"mean": (3.48778309, 70.89705882), "std": (1.13927121, 13.56996002)}
 
-    def load(self) -> Parts[Points]:
+    def load_splits(self) -> DataSplits[Points]:
         """Read the file and divide the rows."""
         path = find_root(self.root, _FOLDER, [_FILE]) / _FILE
         try:
@@ -70,4 +70,4 @@ class OldFaithful(PointData):
         standardised = (table[:, 1:] - self.minutes["mean"]) / self.minutes["std"]
         every = Points(torch.from_numpy(standardised.astype(np.float32)))
         train, val, test = (every.select(rows) for rows in share_rows(_ROWS, self.val_size, self.test_size))
-        return Parts(train, val, test if len(test) else every)
+        return DataSplits(train, val, test if len(test) else every)

@@ -5,11 +5,11 @@ from typing import Any
 from torch import Tensor
 
 from kdzoo.core.batch import Batch
-from kdzoo.data.loading.parts import Part, PartsData
+from kdzoo.data.loading.split_data import DataSplit, SplitDataModule
 from kdzoo.data.loading.tensors import check_finite
 
 
-class Points(Part):
+class Points(DataSplit):
     """Points of one shape.
 
     Args:
@@ -39,10 +39,10 @@ class Points(Part):
         return [self.inputs]
 
 
-class PointData(PartsData[Points]):
-    """Unlabelled points held in memory; a subclass writes ``load()`` and nothing else."""
+class PointData(SplitDataModule[Points]):
+    """Unlabelled points held in memory; a subclass writes ``load_splits()`` and nothing else."""
 
     @property
     def sizes(self) -> dict[str, Any]:
         """``in_shape`` (tuple, without the batch)."""
-        return {"in_shape": tuple(self.parts.train.inputs.shape[1:])}
+        return {"in_shape": tuple(self.splits.train.inputs.shape[1:])}

@@ -9,9 +9,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from kdzoo.core.abilities import Scaling
 from kdzoo.data.files.folders import roots
 from kdzoo.data.loading.shares import share, share_rows
-from kdzoo.data.loading.tensors import Scaling
 from kdzoo.data.sequences.real_sequences import RealSequences, SequenceData
 from kdzoo.data.sequences.strokes import stroke_images, stroke_steps, unstandardised
 from kdzoo.errors import DataError

@@ -8,8 +8,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from kdzoo.core.abilities import Scaling
 from kdzoo.data.files.folders import find_root, read_npz
-from kdzoo.data.loading.tensors import Scaling
 from kdzoo.data.sequences.real_sequences import RealSequences, SequenceData
 from kdzoo.data.sequences.strokes import offset_scaling, stroke_images, stroke_steps, unstandardised
 from kdzoo.errors import DataError

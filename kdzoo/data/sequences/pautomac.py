@@ -49,7 +49,7 @@ class PAutomaC(TokenSequenceData):
         super().__init__(**options)
         self.problem = integer("problem", problem, 0)
         self.root = root
-        self.plan = SplitPlan(val_size, train_size, (), None, None)
+        self.plan = SplitPlan(val_size, train_size)
         self.solution: Tensor | None = None
 
     def load(self) -> Corpus:

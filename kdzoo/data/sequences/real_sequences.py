@@ -19,7 +19,7 @@ from torch import Tensor
 
 from kdzoo.core.batch import Batch
 from kdzoo.core.validation import integer
-from kdzoo.data.loading.parts import Part, Parts, PartsData
+from kdzoo.data.loading.split_data import DataSplit, DataSplits, SplitDataModule
 from kdzoo.data.loading.tensors import check_finite
 from kdzoo.errors import DataError
 
@@ -95,7 +95,7 @@ class RealSequences:
         return (starts[rows, None] + time)[mask], mask
 
 
-class PaddedPart(Part):
+class PaddedSequences(DataSplit):
     """Sequences of at most ``width`` steps, whose batches are padded to ``width``."""
 
     def __init__(self, sequences: RealSequences, width: int) -> None:
@@ -105,9 +105,9 @@ class PaddedPart(Part):
     def __len__(self) -> int:
         return len(self.sequences)
 
-    def select(self, rows: Tensor) -> "PaddedPart":
+    def select(self, rows: Tensor) -> "PaddedSequences":
         """Return the sequences at ``rows`` (int64 [m]), in this order."""
-        return PaddedPart(self.sequences.select(rows), self.width)
+        return PaddedSequences(self.sequences.select(rows), self.width)
 
     def batch(self, index: Tensor) -> Batch:
         """Return ``input`` [b, width, d] and ``mask`` [b, width]."""
@@ -119,7 +119,7 @@ class PaddedPart(Part):
         yield from (torch.tensor([self.width]), self.sequences.lengths, self.sequences.steps)
 
 
-class SequenceData(PartsData[PaddedPart]):
+class SequenceData(SplitDataModule[PaddedSequences]):
     """Sequences of real vectors held in memory; a subclass writes ``read()`` and nothing else.
 
     Memory holds the steps without padding; only batches are padded.
@@ -127,7 +127,7 @@ class SequenceData(PartsData[PaddedPart]):
     Args:
         max_steps: T, to which longer sequences are cut, >= 1; None for the longest sequence of all parts, which
             does not depend on ``train_size``.
-        options: see :class:`kdzoo.data.loading.parts.PartsData`.
+        options: see :class:`kdzoo.data.loading.split_data.SplitDataModule`.
 
     Raises:
         ConfigError: an argument is out of range, at once or, where it depends on the data, in ``setup``.
@@ -142,22 +142,22 @@ class SequenceData(PartsData[PaddedPart]):
     def read(self) -> tuple[RealSequences, RealSequences, RealSequences]:
         """Return the sequences of train, val and test, whose vectors have one size; val may have none."""
 
-    def load(self) -> Parts[PaddedPart]:
+    def load_splits(self) -> DataSplits[PaddedSequences]:
         """Read the sequences and cut them."""
         sequences = self.read()
         found = [one.steps.shape[1] for one in sequences]
         if len(set(found)) > 1:
             raise DataError(f"vectors of train, val and test have the sizes {found}; allowed: one size")
         width = self.max_steps or max(one.longest() for one in sequences)
-        return Parts(*(PaddedPart(one.cut(width), width) for one in sequences))
+        return DataSplits(*(PaddedSequences(one.cut(width), width) for one in sequences))
 
     @property
     def sizes(self) -> dict[str, Any]:
         """``in_shape``, (T, d)."""
-        train = self.parts.train
+        train = self.splits.train
         return {"in_shape": (train.width, train.sequences.steps.shape[1])}
 
     @property
     def lengths(self) -> Tensor:
         """Number of steps of each training sequence, int64 [n_train]."""
-        return self.parts.train.sequences.lengths
+        return self.splits.train.sequences.lengths

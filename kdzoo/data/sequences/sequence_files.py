@@ -40,7 +40,7 @@ class TokenSequenceFiles(TokenSequenceData):
     ) -> None:
         super().__init__(**options)
         self.files = Path(train_file), Path(test_file)
-        self.plan = SplitPlan(val_size, train_size, (), None, None)
+        self.plan = SplitPlan(val_size, train_size)
 
     def load(self) -> Corpus:
         """Read both files."""

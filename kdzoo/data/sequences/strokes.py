@@ -9,8 +9,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from kdzoo.core.abilities import Scaling
 from kdzoo.core.validation import integer
-from kdzoo.data.loading.tensors import Scaling
 from kdzoo.errors import DataError
 
 _PIXELS_PER_PEN = 28

@@ -32,8 +32,7 @@ from kdzoo.core.batch import Batch
 from kdzoo.core.samplers import EpochBatches
 from kdzoo.core.validation import choice, flag, integer, number, probability
 from kdzoo.data.files.folders import cache_root
-from kdzoo.data.loading.batch_loader import batch_loader
-from kdzoo.data.loading.parts import Part, PartBatches, Parts, PartsData
+from kdzoo.data.loading.split_data import DataSplit, DataSplits, SplitBatches, SplitDataModule
 from kdzoo.data.text import packing, text_files
 from kdzoo.data.text.masking import KINDS, Masks, token_weights
 from kdzoo.errors import DataError
@@ -52,7 +51,7 @@ _EVALUATION = -1
 """The seed and the epoch of masks that never change."""
 
 
-class Blocks(Part):
+class Blocks(DataSplit):
     """Blocks of one length, in memory or mapped from a file.
 
     Args:
@@ -81,27 +80,28 @@ class Blocks(Part):
         yield from (self.batch(index)["input"] for index in torch.arange(len(self)).split(1024))
 
 
-class MaskedBatches(PartBatches):
+class MaskedBatches(SplitBatches):
     """TeacherOutputs ``dataset[epoch, indices]`` with masked blocks.
 
     Args:
-        part: the blocks.
+        split: the blocks.
         masks: how to mask all blocks that are asked for.
         share: where the rank's share of the batch is, given its size; None for all of it.
     """
 
-    def __init__(self, part: Part, masks: Masks, share: Callable[[int], slice] | None = None) -> None:
-        super().__init__(part)
+    def __init__(self, split: DataSplit, masks: Masks, share: Callable[[int], slice] | None = None) -> None:
+        super().__init__(split)
         self.masks, self.share = masks, share
 
-    def __getitem__(self, key: tuple[int, Tensor]) -> Batch:
-        plain = super().__getitem__(key)
-        inputs, targets = self.masks(plain["input"], plain["mask"], key[0], plain["index"])
+    def get_batch(self, epoch: int, index: Tensor) -> Batch:
+        """Return the blocks at ``index``, masked as they are in an epoch."""
+        plain = super().get_batch(epoch, index)
+        inputs, targets = self.masks(plain["input"], plain["mask"], epoch, index)
         batch = {"input": inputs, "target": targets, "index": plain["index"], "mask": plain["mask"]}
         return batch if self.share is None else {name: one[self.share(len(one))] for name, one in batch.items()}
 
 
-class BlockData(PartsData[Blocks]):
+class BlockData(SplitDataModule[Blocks]):
     """Blocks of a text, whose masked tokens are predicted; a subclass writes ``reader()`` and nothing else.
 
     The text is divided by its characters into train, val and test, in this order. Its tokens are kept in a file that is
@@ -123,7 +123,7 @@ class BlockData(PartsData[Blocks]):
             have 10), so that a teacher's answers can be kept; an epoch goes through all of them. "fixed" then counts in
             each block. None masks anew in every epoch. Of a method that compares all logits, n L V numbers are kept.
         cache: folder of the file with the tokens; None for ~/.cache/kdzoo.
-        options: see :class:`kdzoo.data.loading.parts.PartsData`; ``train_size`` counts blocks.
+        options: see :class:`kdzoo.data.loading.split_data.SplitDataModule`; ``train_size`` counts blocks.
 
     Raises:
         ConfigError: an argument is out of range, at once or, where it depends on the data, in ``setup``; the extra
@@ -165,7 +165,7 @@ class BlockData(PartsData[Blocks]):
     def reader(self) -> Callable[[], Iterator[str]]:
         """Return a function that reads the text's pieces from the beginning; an empty one ends a document."""
 
-    def load(self) -> Parts[Blocks]:
+    def load_splits(self) -> DataSplits[Blocks]:
         """Read the text, tokenise and pack it, or map what was packed before."""
         text = packing.DividedText.of(self.reader(), *self.shares)
         self._tokenizer = self._own(text) if self.tokenizer_path is None else load_tokenizer(self.tokenizer_path)
@@ -177,19 +177,15 @@ class BlockData(PartsData[Blocks]):
         self._weights = token_weights(blocks.counts, special, self.smoothing)
         self._mask_id = special_token_id(self.tokenizer, "mask")
         parts = [blocks.part(number) for number in range(3)]
-        return Parts(*(Blocks(one, torch.arange(len(one)), pad_id) for one in parts))
+        return DataSplits(*(Blocks(one, torch.arange(len(one)), pad_id) for one in parts))
 
-    def multiplied(self, train: Blocks) -> Blocks:
+    def repeated(self, train: Blocks) -> Blocks:
         """Return the blocks so many times as there are copies."""
         return train if self.copies is None else train.select(torch.arange(len(train)).repeat(self.copies))
 
-    def setup(self, stage: str | None = None) -> None:
-        """Load the blocks once, and take this process's share of the batches."""
-        is_new = self._parts is None
-        super().setup(stage)
-        if is_new:
-            self.train_sampler = EpochBatches(len(self.parts.train), self.batch_size, self.seed, whole=True)
-            self.train_sampler.set_share(*self._share())
+    def make_sampler(self, train: Blocks) -> EpochBatches:
+        """Return a sampler that gives every rank the global batch, because its masks are drawn together."""
+        return EpochBatches(len(train), self.batch_size, self.seed, replicated=True)
 
     @property
     def tokenizer(self) -> Any:
@@ -198,16 +194,18 @@ class BlockData(PartsData[Blocks]):
             raise RuntimeError(f"call {type(self).__name__}.setup() first")
         return self._tokenizer
 
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """Return the shuffled training batches of this process, masked anew in every epoch."""
-        dataset = MaskedBatches(self.parts.train, self._training_masks, self.train_sampler.share)
-        return batch_loader(dataset, self.train_sampler, num_workers=self.num_workers)
+    def train_batches(self) -> MaskedBatches:
+        """Return the training batches, masked anew in every epoch unless there are copies."""
+        return MaskedBatches(self.splits.train, self._training_masks, self.train_sampler.share)
+
+    def ordered_batches(self, split: Blocks) -> MaskedBatches:
+        """Return batches with the masks that never change."""
+        return MaskedBatches(split, self._evaluation_masks)
 
     def train_eval_dataloader(self) -> DataLoader[Batch]:
-        """Return the training blocks in index order: as they are in every epoch, if they are, else as those of val."""
-        return self._plain_loader(
-            self.parts.train, self._evaluation_masks if self.is_augmented else self._training_masks
-        )
+        """Return the training blocks in index order, with fixed masks: those of training if they never change."""
+        masks = self._evaluation_masks if self.is_augmented else self._training_masks
+        return self._ordered_loader(MaskedBatches(self.splits.train, masks))
 
     @property
     def sizes(self) -> dict[str, Any]:
@@ -245,11 +243,6 @@ class BlockData(PartsData[Blocks]):
     @property
     def _evaluation_masks(self) -> Masks:
         return Masks(self._weights, self._mask_id, self.mask_rate, _EVALUATION, is_fixed=False, epoch=_EVALUATION)
-
-    def _plain_loader(self, part: Blocks, masks: Masks | None = None) -> DataLoader[Batch]:
-        masks = masks or self._evaluation_masks
-        sampler = EpochBatches(len(part), self.eval_batch_size, seed=0, shuffle=False)
-        return batch_loader(MaskedBatches(part, masks), sampler)
 
     def _own(self, text: packing.DividedText) -> Any:
         """Return the tokenizer of the training text, trained now or earlier."""

@@ -18,8 +18,8 @@ from torch import Tensor
 from kdzoo.core.batch import Batch
 from kdzoo.core.validation import flag, integer
 from kdzoo.data.loading.grouping import LengthBatches
-from kdzoo.data.loading.parts import Part, Parts, PartsData
 from kdzoo.data.loading.shares import share
+from kdzoo.data.loading.split_data import DataSplit, DataSplits, SplitDataModule
 from kdzoo.data.loading.splits import split_rows
 from kdzoo.data.text.blocks import sizes_of
 from kdzoo.data.text.tables import Table, classes_of, read_table
@@ -28,7 +28,7 @@ from kdzoo.text.token_sequences import TokenSequences
 from kdzoo.text.tokenizers import check_length, load_tokenizer, special_token_id, token_ids, train_tokenizer
 
 
-class LabelledTexts(Part):
+class LabelledTexts(DataSplit):
     """Texts and their classes.
 
     Args:
@@ -56,7 +56,7 @@ class LabelledTexts(Part):
         yield from (self.texts.lengths, self.texts.tokens)
 
 
-class ClassifiedTexts(PartsData[LabelledTexts]):
+class ClassifiedTexts(SplitDataModule[LabelledTexts]):
     """Texts with classes; a subclass writes ``read()`` and nothing else.
 
     The rows of a training batch are in the order of their lengths, the longest first, so that what is computed in
@@ -69,7 +69,7 @@ class ClassifiedTexts(PartsData[LabelledTexts]):
         max_length: tokens to which longer texts are cut, special ones included, >= 3.
         val_size: part of the training texts that is set aside: a fraction in [0, 1) or a count; 0 for none.
         group_by_length: make training batches of texts of similar length.
-        options: see :class:`kdzoo.data.loading.parts.PartsData`.
+        options: see :class:`kdzoo.data.loading.split_data.SplitDataModule`.
 
     Raises:
         ConfigError: an argument is out of range, at once or, where it depends on the data, in ``setup``; the extra
@@ -103,7 +103,7 @@ class ClassifiedTexts(PartsData[LabelledTexts]):
     def read(self) -> tuple[Table, Table]:
         """Return the texts and labels of train, from which val is taken, and of test."""
 
-    def load(self) -> Parts[LabelledTexts]:
+    def load_splits(self) -> DataSplits[LabelledTexts]:
         """Read the texts, divide and tokenise them."""
         train, test = self.read()
         self._classes = classes_of(train.labels)
@@ -116,17 +116,13 @@ class ClassifiedTexts(PartsData[LabelledTexts]):
             self._tokenizer = load_tokenizer(self.tokenizer_path)
         check_length("max_length", self.max_length, self.tokenizer)
         given = self._part(train, "train")
-        return Parts(given.select(rows), given.select(val_rows), self._part(test, "test"))
+        return DataSplits(given.select(rows), given.select(val_rows), self._part(test, "test"))
 
-    def setup(self, stage: str | None = None) -> None:
-        """Load the texts once, and take this process's share of the batches."""
-        is_new = self._parts is None
-        super().setup(stage)
-        if is_new:
-            lengths = self.parts.train.texts.lengths
-            size = {"n": len(lengths), "batch_size": self.batch_size, "seed": self.seed}
-            self.train_sampler = LengthBatches(lengths, self.group_by_length, **size)
-            self.train_sampler.set_share(*self._share())
+    def make_sampler(self, train: LabelledTexts) -> LengthBatches:
+        """Return a sampler that puts the longest texts of a batch first, and may group texts by length."""
+        lengths = train.texts.lengths
+        options = {"n": len(lengths), "batch_size": self.batch_size, "seed": self.seed}
+        return LengthBatches(lengths, self.group_by_length, **options)
 
     @property
     def tokenizer(self) -> Any:

@@ -86,12 +86,12 @@ def test_the_chosen_attribute_is_the_label(root):
 
 def test_pictures_are_decoded_once_for_each_size(root, lonely, monkeypatch):
     cache = lonely / ".cache" / "kdzoo" / "celeba"
-    first = made(root).parts.train.pixels
+    first = made(root).splits.train.pixels
     assert len(list(cache.iterdir())) == 1
     assert isinstance(first, np.memmap)
     with monkeypatch.context() as patch:
         patch.setattr("kdzoo.data.images.image_files.decode_picture", None)
-        assert np.array_equal(made(root).parts.train.pixels, first)
+        assert np.array_equal(made(root).splits.train.pixels, first)
     assert made(root, size=8).sizes["in_shape"] == (3, 8, 8)
     assert sorted(path.name.rsplit("_", 1)[0] for path in cache.iterdir()) == ["pixels_16", "pixels_8"]
 

@@ -22,7 +22,7 @@ def write(folder, rows):
 
 
 def inputs_of(data):
-    return [part.inputs for part in (data.parts.train, data.parts.val, data.parts.test)]
+    return [part.inputs for part in (data.splits.train, data.splits.val, data.splits.test)]
 
 
 def minutes(inputs, data):
@@ -51,7 +51,7 @@ def test_parts_are_disjoint_and_the_same_for_every_seed(tmp_path):
     assert [len(one) for one in inputs_of(first)] == [154, 68, 50]
     assert all(torch.equal(a, b) for a, b in zip(inputs_of(first), inputs_of(second), strict=True))
     together = torch.cat(inputs_of(first))
-    assert len(together.unique(dim=0)) == len(ready(OldFaithful(root=tmp_path)).parts.train.inputs.unique(dim=0))
+    assert len(together.unique(dim=0)) == len(ready(OldFaithful(root=tmp_path)).splits.train.inputs.unique(dim=0))
     val_only = ready(OldFaithful(**{**options, "test_size": 0}))
     assert [len(one) for one in inputs_of(val_only)] == [204, 68, 272]
 
@@ -81,7 +81,7 @@ def test_real_rows(real_root):
     if not (real_root / "old_faithful").is_dir():
         pytest.skip("no Old Faithful")
     data = ready(OldFaithful(root=real_root))
-    inputs = data.parts.train.inputs.double()
+    inputs = data.splits.train.inputs.double()
     assert inputs.mean(0).abs().max() < 1e-7
     assert (inputs.std(0, correction=0) - 1).abs().max() < 1e-7
     assert minutes(inputs[:2], data).tolist() == pytest.approx(np.array([[3.6, 79], [1.8, 54]]), abs=1e-5)

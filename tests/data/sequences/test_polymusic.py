@@ -111,7 +111,7 @@ def test_real_music(real_root, name):
     assert data.sizes == {"in_shape": (longest, 88)}
     assert tuple(data.summary()[key] for key in ("n_train", "n_val", "n_test")) == counts
     assert int(data.lengths.sum()) == steps
-    assert data.parts.train.sequences.steps.unique().tolist() == [0, 1]
+    assert data.splits.train.sequences.steps.unique().tolist() == [0, 1]
     cut = ready(PolyphonicMusic(name=name, root=real_root, max_steps=50, batch_size=4))
     batch = next(iter(cut.train_dataloader()))
     assert batch["input"].shape == (4, 50, 88)

@@ -160,8 +160,8 @@ def test_a_trainer_trains_on_it():
     ("call", "error", "message"),
     [
         (lambda: Counting(max_steps=0), ConfigError, "max_steps must be an integer >= 1, got 0"),
-        (lambda: Counting(lengths=[]).setup(), DataError, "the train part is empty; allowed: at least 1 sample"),
-        (lambda: Counting(test=[]).setup(), DataError, "the test part is empty; allowed: at least 1 sample"),
+        (lambda: Counting(lengths=[]).setup(), DataError, "the train split is empty; allowed: at least 1 sample"),
+        (lambda: Counting(test=[]).setup(), DataError, "the test split is empty; allowed: at least 1 sample"),
         (
             lambda: RealSequences(torch.ones(3, 2), torch.tensor([3, 0])),
             DataError,

@@ -96,7 +96,7 @@ def test_real_kanji(real_root):
     data = ready(KanjiStrokes(root=real_root))
     assert data.summary() == {"n_train": 10000, "n_labelled": 0, "n_val": 600, "n_test": 500, "num_classes": 0}
     assert data.sizes == {"in_shape": (88, 3)}
-    steps = data.parts.train.sequences.steps
+    steps = data.splits.train.sequences.steps
     assert steps[:, 0].unique().tolist() == [0, 1]
     assert steps[:, 1:].mean(0).abs().max() < 1e-5
     assert (steps[:, 1:].std(0) - 1).abs().max() < 1e-5
@@ -221,7 +221,7 @@ def test_missing_lines_and_bad_options(tmp_path):
     write_forms(tmp_path, forms=2)
     with pytest.raises(ConfigError, match=r"val_size=0.1 and test_size=0.1 take 1 \+ 1 of 2; allowed: at most 1"):
         IAMOnDB(root=tmp_path).setup()
-    with pytest.raises(DataError, match="the test part is empty"):
+    with pytest.raises(DataError, match="the test split is empty"):
         IAMOnDB(root=tmp_path, val_size=0, test_size=0).setup()
     with pytest.raises(ConfigError, match=r"val_size=1.0 is not allowed; allowed: a fraction in \[0, 1\) or a count"):
         IAMOnDB(val_size=1.0)

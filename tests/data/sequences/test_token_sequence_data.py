@@ -10,8 +10,9 @@ from torch import nn
 from kdzoo.automata.targets import embedded_reber, tomita, uhl
 from kdzoo.core.batch import labels
 from kdzoo.data import IGNORE, UHL, Corpus, RandomAutomaton, Reber, TokenSequenceData, Tomita
+from kdzoo.data.loading.split_data import SplitBatches
 from kdzoo.data.sequences.generated import sample_sequences
-from kdzoo.data.sequences.token_sequence_data import PaddedBatches
+from kdzoo.data.sequences.token_sequence_data import PaddedTokenSequences
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.text.token_sequences import TokenSequences, token_sequences_of
 
@@ -44,7 +45,7 @@ def test_batches_are_padded_to_their_longest_string():
     assert data.sizes == {"num_classes": N + 1, "vocab_size": N + 1}
     seen = []
     for batch in data.train_dataloader():
-        assert list(batch) == ["input", "target", "index", "mask"]
+        assert list(batch) == ["input", "target", "mask", "index"]
         strings = data.corpus.train.select(batch["index"])
         assert batch["input"].shape == batch["target"].shape == batch["mask"].shape
         assert batch["input"].shape[1] == 1 + int(strings.lengths.max())
@@ -58,7 +59,7 @@ def test_batches_are_padded_to_their_longest_string():
 
 
 def test_ends_of_pieces_are_not_predicted():
-    batch = PaddedBatches(TokenSequences.of([[0, 1], [1]]), 3, has_ends=False)[0, torch.tensor([0, 1])]
+    batch = PaddedTokenSequences(TokenSequences.of([[0, 1], [1]]), 3, has_ends=False).batch(torch.tensor([0, 1]))
     assert batch["target"].tolist() == [[0, 1, IGNORE], [1, IGNORE, IGNORE]]
     assert token_sequences_of(batch).to_lists() == [[0, 1], [1]]
     (whole,) = ready(Given(has_ends=False, eval_batch_size=100)).train_eval_dataloader()
@@ -227,11 +228,11 @@ def test_long_strings_are_drawn_again():
         (
             lambda: ready(PaddedData([[0], [2]])),
             DataError,
-            r"train: string 1 has token 2 at position 0; allowed: 0\.\.1",
+            r"train: sequence 1 has token 2 at position 0; allowed: 0\.\.1",
         ),
-        (lambda: ready(PaddedData([])), DataError, "the train part is empty; allowed: at least 1 string"),
+        (lambda: ready(PaddedData([])), DataError, "the train split is empty; allowed: at least 1 string"),
         (
-            lambda: PaddedBatches(TokenSequences.of([[0]]), 2)[3],
+            lambda: SplitBatches(PaddedTokenSequences(TokenSequences.of([[0]]), 2))[3],
             ConfigError,
             "the train loader's sampler was replaced",
         ),

@@ -61,7 +61,7 @@ def text_of(data, part):
 
 def test_no_word_is_lost(make):
     data = make()
-    whole = "".join(text_of(data, part) for part in (data.parts.train, data.parts.val, data.parts.test))
+    whole = "".join(text_of(data, part) for part in (data.splits.train, data.splits.val, data.splits.test))
     assert whole == "".join("".join(SPEECHES).split())
     n = data.summary()
     assert n["n_val"] / (n["n_train"] + n["n_val"] + n["n_test"]) == pytest.approx(0.05, abs=0.01)
@@ -78,13 +78,13 @@ def test_batches_and_sizes(make):
     for batch in data.train_dataloader():
         assert list(batch) == ["input", "target", "index", "mask"]
         assert [batch[one].dtype for one in batch] == [torch.int64] * 3 + [torch.bool]
-        to_container = data.parts.train.batch(batch["index"])
+        to_container = data.splits.train.batch(batch["index"])
         assert torch.equal(batch["mask"], to_container["mask"])
         chosen = batch["target"] != IGNORE
         assert torch.equal(batch["target"][chosen], to_container["input"][chosen])
         assert int(chosen.sum()) == -(-15 * int(to_container["mask"].sum()) // 100)
         seen += batch["index"].tolist()
-    assert sorted(seen) == list(range(len(data.parts.train)))
+    assert sorted(seen) == list(range(len(data.splits.train)))
     assert data.is_augmented
 
 
@@ -105,7 +105,7 @@ def test_every_epoch_has_masks_of_its_own(make):
 @pytest.mark.parametrize("masking", ["fixed", "bernoulli"])
 def test_copies_are_masked_once_and_for_all(make, masking):
     data = make(copies=3, masking=masking, batch_size=4, seed=2)
-    n = len(make().parts.train)
+    n = len(make().splits.train)
     rows = {}
     for epoch in (0, 1):
         for batch in epoch_of(data, epoch):
@@ -186,7 +186,7 @@ def test_tokens_are_kept_and_found_again(make, corpus, monkeypatch):
     again = make(block_size=12)
     assert same(*(next(iter(data.test_dataloader())) for data in (first, again)))
     assert files == {path: path.stat().st_mtime_ns for path in files}
-    damaged = Path(again.parts.train.ids.filename)
+    damaged = Path(again.splits.train.ids.filename)
     damaged.unlink()  # not cut: others have it mapped
     damaged.write_bytes(b"")
     assert same(*(next(iter(data.test_dataloader())) for data in (first, make(block_size=12))))
@@ -226,7 +226,7 @@ def test_nothing_is_masked_at_rate_0(make):
     assert not data.is_augmented
     batch = next(iter(data.train_dataloader()))
     assert (batch["target"] == IGNORE).all()
-    assert torch.equal(batch["input"], data.parts.train.batch(batch["index"])["input"])
+    assert torch.equal(batch["input"], data.splits.train.batch(batch["index"])["input"])
 
 
 class Recorder(pl.LightningModule):
@@ -266,7 +266,7 @@ def test_shakespeare_in_small(tmp_path, lonely):
     data = ShakespeareText(root=tmp_path, vocab_size=120, block_size=16, batch_size=4)
     data.prepare_data()
     data.setup()
-    assert text_of(data, data.parts.train).startswith("speaker0:nowisthewinter")
+    assert text_of(data, data.splits.train).startswith("speaker0:nowisthewinter")
     assert (lonely / ".cache" / "kdzoo" / "text").is_dir()
     with pytest.raises(DataError, match=r"tinyshakespeare: not all of input.txt are in"):
         ShakespeareText().setup()
@@ -282,7 +282,7 @@ def test_shakespeare_in_small(tmp_path, lonely):
         ({"smoothing": -1.0}, ConfigError, r"smoothing must be a finite number >= 0, got -1\.0"),
         ({"val_size": 3}, ConfigError, r"val_size must be in \[0, 1\), got 3"),
         ({"val_size": 0.5, "test_size": 0.5}, ConfigError, "val_size=0.5 and test_size=0.5 leave nothing"),
-        ({"test_size": 0}, DataError, "the test part is empty; allowed: at least 1 sample"),
+        ({"test_size": 0}, DataError, "the test split is empty; allowed: at least 1 sample"),
         ({"batch_size": 10_000}, ConfigError, r"batch_size=10000 is larger than the \d+ training samples"),
         ({"path": "absent.txt"}, DataError, "absent.txt does not exist; allowed: a text file"),
     ],

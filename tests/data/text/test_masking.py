@@ -138,7 +138,7 @@ def test_ranks_together_have_the_batches_of_one_process(data, world_size, is_fix
     part = blocks(n, 12)
 
     def loader(rank, world):
-        sampler = EpochBatches(n, batch_size, 3, rank=rank, world_size=world, whole=True)
+        sampler = EpochBatches(n, batch_size, 3, rank=rank, world_size=world, replicated=True)
         sampler.set_epoch(2)
         return batch_loader(MaskedBatches(part, masks(is_fixed=is_fixed), sampler.share), sampler)
 

@@ -177,7 +177,7 @@ def test_evaluation_keeps_the_order_of_the_file(make):
 
 def test_long_texts_are_cut(make):
     data = make(max_length=4)
-    assert int(data.parts.train.texts.lengths.max()) == 4
+    assert int(data.splits.train.texts.lengths.max()) == 4
     (batch,) = data.test_dataloader()
     assert (batch["input"][:, 0] == 2).all()
     assert (batch["input"].gather(1, (batch["input"] != 0).sum(1, keepdim=True) - 1) == 3).all()
@@ -197,7 +197,7 @@ def test_training_continues_at_any_batch(make, grouped):
 def test_parts_do_not_depend_on_the_seed(make):
     first, second = make(seed=0, train_size=20), make(seed=1, train_size=20)
     assert first.fingerprint() == second.fingerprint() != make().fingerprint()
-    assert first.parts.val.texts.to_lists() == second.parts.val.texts.to_lists()
+    assert first.splits.val.texts.to_lists() == second.splits.val.texts.to_lists()
     assert first.summary()["n_train"] == 20
 
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdzoo.data import ArrayData, Parts, PointData, Points
+from kdzoo.data import ArrayData, DataSplits, PointData, Points
 from kdzoo.data.loading.shares import share_rows
 from kdzoo.errors import ConfigError, DataError
 
@@ -17,10 +17,10 @@ class Given(PointData):
         super().__init__(**{"batch_size": 8, **options})
         self.lengths = sizes
 
-    def load(self):
+    def load_splits(self):
         starts = (0, 1000, 2000)
         columns = [start + torch.arange(n).float() for start, n in zip(starts, self.lengths, strict=True)]
-        return Parts(*(Points(torch.stack([one, -one], 1)) for one in columns))
+        return DataSplits(*(Points(torch.stack([one, -one], 1)) for one in columns))
 
 
 def ready(data):
@@ -35,10 +35,10 @@ def rows(loader):
 def test_batches_have_no_target_and_index_is_the_position():
     data = ready(Given(train_size=30, seed=2))
     for loader, part in [
-        (data.train_dataloader(), data.parts.train),
-        (data.train_eval_dataloader(), data.parts.train),
-        (data.val_dataloader(), data.parts.val),
-        (data.test_dataloader(), data.parts.test),
+        (data.train_dataloader(), data.splits.train),
+        (data.train_eval_dataloader(), data.splits.train),
+        (data.val_dataloader(), data.splits.val),
+        (data.test_dataloader(), data.splits.test),
     ]:
         for batch in loader:
             assert list(batch) == ["input", "index"]
@@ -93,17 +93,17 @@ def test_ranks_come_from_the_trainer_and_setup_loads_once():
         global_rank, world_size = 1, 2
 
     data = ready(Given())
-    part, whole = data.parts.train, rows(data.train_dataloader())
+    part, whole = data.splits.train, rows(data.train_dataloader())
     data.trainer = Trainer()
     data.setup("fit")
-    assert data.parts.train is part
+    assert data.splits.train is part
     assert rows(data.train_dataloader())[:4] == whole[4:8]
     assert rows(data.test_dataloader()) == list(range(2000, 2008))
 
 
 def test_fingerprint_is_that_of_the_same_inputs_with_labels():
     data = ready(Given())
-    pair = data.parts.train.inputs, torch.zeros(50, dtype=torch.int64)
+    pair = data.splits.train.inputs, torch.zeros(50, dtype=torch.int64)
     assert data.fingerprint() == ready(ArrayData(pair, pair, val_size=0, batch_size=4)).fingerprint()
     assert data.fingerprint() == ready(Given(seed=3, batch_size=5)).fingerprint()
     assert data.fingerprint() != ready(Given(train_size=49)).fingerprint()
@@ -112,7 +112,7 @@ def test_fingerprint_is_that_of_the_same_inputs_with_labels():
 def test_val_may_be_empty_and_the_others_may_not():
     assert ready(Given((50, 0, 8))).val_dataloader() == []
     for sizes, name in [((0, 1, 8), "train"), ((50, 1, 0), "test")]:
-        with pytest.raises(DataError, match=f"the {name} part is empty; allowed: at least 1 sample"):
+        with pytest.raises(DataError, match=f"the {name} split is empty; allowed: at least 1 sample"):
             Given(sizes).setup()
     with pytest.raises(DataError, match="point input at index 1 holds NaN"):
         Points(torch.tensor([[0.0], [torch.nan]]))
