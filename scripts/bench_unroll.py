@@ -77,7 +77,7 @@ def start(count: int = 1) -> Tensor:
 def ours(data: Data, engine: str, weights: Tensor | None = None, vmapped: bool = False) -> tuple[Tensor, ...]:
     """Go there and back with an engine; the outer loss is the mean over the initialisations."""
     x, y, sizes, real, classes = data
-    logits = vmap(inner_network()._logits, (0, None)) if vmapped else inner_network().logits
+    logits = vmap(inner_network()._single_logits, (0, None)) if vmapped else inner_network().logits
 
     def loss(weights: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         return -(labels * logits(weights, images).log_softmax(-1)).sum() / len(images)

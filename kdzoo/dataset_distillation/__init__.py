@@ -1,4 +1,4 @@
-"""Data sets of a few learned examples: what is learned, the networks that learn from it, and how both are judged."""
+"""Synthetic data sets of a few learned examples, the networks that are trained on them, and how both are evaluated."""
 
 from kdzoo.dataset_distillation.full_data import FullDataNetwork
 from kdzoo.dataset_distillation.inner_network import InnerNetwork

@@ -1,4 +1,4 @@
-"""The teacher of a synthetic set: a network that has seen all data."""
+"""The teacher of a synthetic set: a network that is trained on the whole data set."""
 
 import copy
 from collections.abc import Mapping
@@ -12,13 +12,13 @@ from kdzoo.dataset_distillation.synthetic_set import validate_inner_networks
 class FullDataNetwork(nn.Module):
     """A network of the first inner network's architecture and initial weights, to be trained on the whole data set.
 
-    It is what a synthetic set replaces: the ceiling for the networks that are trained on the set.
+    Its accuracy is the upper reference for the networks of the same architecture that are trained on the set.
 
     Args:
-        inner_network: as of the synthetic set.
+        inner_network: Inner networks by name, as given to the synthetic set; the first one is used.
 
     Raises:
-        ConfigError: there is no inner network.
+        ConfigError: There is no inner network.
 
     Example:
         >>> import torch
@@ -32,9 +32,11 @@ class FullDataNetwork(nn.Module):
         super().__init__()
         first = next(iter(validate_inner_networks(inner_network).values()))
         self.network = copy.deepcopy(first.model).requires_grad_(True)
-        begin = first.initial if first.fixed is None else first
-        self.network.load_state_dict(first.state(begin.sample(1)[0]), strict=False)
+        # Drawn from the distribution, not from the pool: the networks of a pool are trained on the data already.
+        source = first.initial if first.fixed is None else first
+        # strict=False: a state of the inner network holds parameters only, the model may have buffers as well.
+        self.network.load_state_dict(first.state(source.sample(1)[0]), strict=False)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the logits [b, C]."""
+        """Return the logits ``[batch, classes]`` of inputs ``[batch, *in_shape]``."""
         return self.network(input)

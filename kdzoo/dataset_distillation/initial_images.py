@@ -1,4 +1,4 @@
-"""First images of a synthetic set: noise, or a selection of the real data."""
+"""The images that a synthetic set starts from: noise, or a selection of the real data."""
 
 import torch
 from torch import Tensor
@@ -7,31 +7,33 @@ from kdzoo.dataset_distillation.selection import SELECTIONS, select
 from kdzoo.dataset_distillation.synthetic_set import SyntheticSet, initial_labels
 
 INITIAL_IMAGES = ("noise", *SELECTIONS)
+"""Names of the initial images: ``noise`` keeps those that the set was constructed with."""
 
 
-def set_real_images(few: SyntheticSet, name: str, inputs: Tensor, targets: Tensor, *, seed: int) -> None:
-    """Set the images of a synthetic set to a selection of real ones, in place and in its range of pixels.
+def set_real_images(synthetic_set: SyntheticSet, selection: str, inputs: Tensor, targets: Tensor, *, seed: int) -> None:
+    """Replace the images of a synthetic set by a selection of real ones, in place and within its range of pixels.
 
-    An example whose label is shared by classes becomes the mean of an image of each.
+    An example whose label is shared by several classes becomes the mean of one image of each of them.
 
     Args:
-        few: M examples; their labels are set to the first ones.
-        name: one of ``SELECTIONS``.
-        inputs: real images [n, ...].
-        targets: their classes [n].
-        seed: of the selection.
+        synthetic_set: The set of M examples; its labels are reset to the initial ones.
+        selection: One of ``SELECTIONS``.
+        inputs: Real images ``[n, *in_shape]``.
+        targets: Their classes ``[n]``.
+        seed: Seed of the selection, >= 0.
 
     Raises:
-        DataError: a class has too few images.
+        DataError: A class has fewer images than the set has examples of it.
     """
-    shares = initial_labels(few.size, few.num_classes)
-    counts = shares.argmax(1).bincount(minlength=few.num_classes).tolist()
-    if few.size >= few.num_classes:
-        images, _ = select(name, inputs, targets, counts, few.num_classes, seed)
+    labels = initial_labels(synthetic_set.size, synthetic_set.num_classes)
+    counts = labels.argmax(1).bincount(minlength=synthetic_set.num_classes).tolist()
+    if synthetic_set.size >= synthetic_set.num_classes:
+        images, _ = select(selection, inputs, targets, counts, synthetic_set.num_classes, seed)
     else:
-        of_each, _ = select(name, inputs, targets, 1, few.num_classes, seed)
-        images = torch.einsum("mc,c...->m...", shares.to(of_each), of_each)
+        # Fewer examples than classes: one image of every class, averaged with the weights of the shared labels.
+        class_images, _ = select(selection, inputs, targets, 1, synthetic_set.num_classes, seed)
+        images = torch.einsum("mc,c...->m...", labels.to(class_images), class_images)
     with torch.no_grad():
-        few.images.copy_(images)
-        few.labels.copy_(shares)
-    few.project_()
+        synthetic_set.images.copy_(images)
+        synthetic_set.labels.copy_(labels)
+    synthetic_set.project_()

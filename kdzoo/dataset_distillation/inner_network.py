@@ -1,7 +1,7 @@
-"""An inner network: a network and the distribution of its initial weights, many networks at once.
+"""An inner network: an architecture and the distribution of its initial weights, for many networks at once.
 
-The networks that are trained on a synthetic set all have one architecture. Their weights are the rows of one matrix
-[K, P], so that K trainings are one.
+The networks that are trained on a synthetic set share one architecture. Their weights are the rows of one matrix
+``[K, P]``, so that K trainings run as one batch.
 """
 
 import copy
@@ -18,28 +18,34 @@ from kdzoo.dataset_distillation.initial_weights import INITS, initial_distributi
 from kdzoo.errors import ConfigError
 from kdzoo.functional.unroll import batched
 
+# Number of initial weights that are used for evaluation only. The standard error of a mean over 20 of them is about a
+# quarter of their standard deviation, which is enough to tell sets apart that differ by one such deviation.
 HELD_OUT = 20
-"""Networks of a pool that no training sees."""
+# Seed of the held-out initial weights. Any constant would do that is unlike the small seeds of runs: a set must not be
+# evaluated on the initial weights that it was learned from.
 _HELD_OUT_SEED = 20180411
 _REMEDY = "call kdzoo.dataset_distillation.pool.train_pools first"
 
 
 class InnerNetwork(nn.Module):
-    """A network to be trained on a synthetic set, and where its weights start.
+    """A network to be trained on a synthetic set, with the distribution of its initial weights.
+
+    The module holds no weights of its own: each method takes or returns the weights of K networks as one matrix.
 
     Args:
-        model: a classifier without batch normalisation; its weights are only a pattern, and it is used in eval mode.
-        init: distribution of the initial weights: ``xavier`` or ``kaiming`` (uniform, biases 0), ``normal`` (all
+        model: A classifier without batch normalisation. Only its structure is used, in eval mode; its weights are not.
+        init: Distribution of the initial weights: ``xavier`` or ``kaiming`` (uniform, biases 0), ``normal`` (all
             weights and biases), ``default`` (torch's own).
-        mean: of ``normal``.
-        std: deviation of ``normal``, >= 0.
-        fixed: seed of the one initialisation that all networks start from; None draws a new one each time.
-        pool: number of networks that are first trained on the real data, and of which one is drawn each time; 0 takes
-            initial weights as they are drawn.
-        pool_steps: steps of Adam by which a network of the pool is trained, >= 1.
+        mean: Mean of ``normal``.
+        std: Standard deviation of ``normal``, >= 0.
+        fixed: Seed of one initialisation that all networks start from; None draws new initial weights each time.
+        pool: Number of networks that are first trained on the real data, and of which one is drawn each time; 0 uses
+            the initial weights as they are drawn.
+        pool_steps: Steps of Adam by which a network of the pool is trained, >= 1.
 
     Raises:
-        ConfigError: an argument is out of its range, or the model has batch normalisation.
+        ConfigError: An argument is out of its range, the model has no parameters or batch normalisation, or both
+            ``fixed`` and ``pool`` are given.
 
     Example:
         >>> inner_network = InnerNetwork(nn.Linear(4, 3))
@@ -61,10 +67,10 @@ class InnerNetwork(nn.Module):
     ) -> None:
         super().__init__()
         model = copy.deepcopy(model)
-        self._pattern = (
-            model.eval().requires_grad_(False),
-        )  # a tuple: its weights are no part of the inner network's state
-        _refuse_statistics(model)
+        # In a tuple, because a module attribute would be registered as a submodule: its weights, which are never
+        # used, would appear in the state dict and among the parameters.
+        self._model = (model.eval().requires_grad_(False),)
+        _refuse_running_statistics(model)
         self._shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
         self._sizes = [math.prod(shape) for shape in self._shapes.values()]
         if not self._sizes:
@@ -78,14 +84,15 @@ class InnerNetwork(nn.Module):
         self.fixed = None if fixed is None else validation.integer("fixed", fixed, least=0)
         self.pool_size = validation.integer("pool", pool, least=0)
         self.pool_steps = validation.integer("pool_steps", pool_steps)
-        self._is_batchable = True
-        self.pool: Tensor | None = None
-        """[pool_size, P], weights of trained networks; not saved."""
-        self.evaluation_weights: Tensor | None
-        """[HELD_OUT, P], trained in the same way and never drawn; 0 until then."""
-        self.register_buffer("evaluation_weights", torch.zeros(HELD_OUT, self.n_weights) if self.pool_size else None)
         if self.fixed is not None and self.pool_size:
             raise ConfigError(f"fixed={fixed} and pool={pool} exclude each other: one start, or one of many")
+        self._is_batchable = True  # until a call shows that vmap cannot trace the model
+        # Trained networks [pool_size, P]. Not saved: they are needed only while the set is learned.
+        self.pool: Tensor | None = None
+        # Trained networks [HELD_OUT, P] that are never drawn for training, 0 until ``set_pool``. Saved, so that a
+        # loaded set is evaluated on the same networks without the data that these were trained on.
+        self.evaluation_weights: Tensor | None
+        self.register_buffer("evaluation_weights", torch.zeros(HELD_OUT, self.n_weights) if self.pool_size else None)
 
     @property
     def n_weights(self) -> int:
@@ -94,25 +101,32 @@ class InnerNetwork(nn.Module):
 
     @property
     def model(self) -> nn.Module:
-        """The network without weights of its own."""
-        return self._pattern[0]
+        """The model that defines the architecture; its own weights are not used."""
+        return self._model[0]
 
     @property
     def is_ready(self) -> bool:
-        """Whether networks can be judged by; those of a pool must be trained or loaded first."""
+        """Whether there are held-out weights: always without a pool, otherwise once this is trained or loaded."""
         return self.evaluation_weights is None or bool(self.evaluation_weights.any())
 
     def set_pool(self, weights: Tensor) -> None:
-        """Take trained networks [pool_size + HELD_OUT, P], the last of which are held out."""
+        """Set the trained networks ``[pool_size + HELD_OUT, P]``, of which the last ``HELD_OUT`` are held out."""
         assert self.evaluation_weights is not None
         self.pool = weights[: self.pool_size]
         self.evaluation_weights.copy_(weights[self.pool_size :])
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """Return the weights [count, P] from which networks are trained while the set is learned; [1, P] if fixed.
+        """Draw the weights from which networks are trained while the set is learned.
+
+        Args:
+            count: Number of networks.
+            generator: Source of random numbers; None uses torch's global one.
+
+        Returns:
+            Weights ``[count, P]``; with a fixed start ``[1, P]``, since all networks would be the same.
 
         Raises:
-            ConfigError: the networks come from a pool that has not been trained yet.
+            ConfigError: The networks come from a pool that has not been trained yet.
         """
         if self.fixed is not None:
             return self.initial.sample(1, torch.Generator().manual_seed(self.fixed))
@@ -123,13 +137,18 @@ class InnerNetwork(nn.Module):
         return self.pool[torch.randint(self.pool_size, (count,), generator=generator)]
 
     def held_out(self, count: int = HELD_OUT, *, validation: bool = False) -> Tensor:
-        """Return the weights [count, P] from which networks are trained to judge a set, the same at every call.
+        """Return the weights from which networks are trained to evaluate a set, the same at every call.
 
-        They are at most ``HELD_OUT`` with a pool, and one with a fixed start. Those of the validation are others, but
-        for a pool and a fixed start, which have no others.
+        Args:
+            count: Number of networks; a pool holds at most ``HELD_OUT``.
+            validation: Whether the weights are for validation during the training, which uses other ones than the
+                test. A pool and a fixed start have no others and ignore it.
+
+        Returns:
+            Weights ``[count, P]``; ``[1, P]`` with a fixed start.
 
         Raises:
-            ConfigError: the networks come from a pool that is neither trained nor loaded.
+            ConfigError: The networks come from a pool that is neither trained nor loaded.
         """
         if self.fixed is not None:
             return self.sample(1)
@@ -140,39 +159,56 @@ class InnerNetwork(nn.Module):
         return self.initial.sample(count, torch.Generator().manual_seed(_HELD_OUT_SEED + validation))
 
     def logits(self, weights: Tensor, inputs: Tensor) -> Tensor:
-        """Return the logits [K, b, C] of K networks, weights [K, P], for inputs [b, ...]."""
+        """Return the logits ``[K, batch, C]`` of networks with weights ``[K, P]`` for inputs ``[batch, *in_shape]``.
+
+        The networks are computed as one batch by ``torch.func.vmap``. A model that cannot be batched, for example
+        because its control flow depends on its weights, is computed one network at a time, after a warning.
+        """
         if len(weights) > 1 and self._is_batchable:
             try:
-                return batched(self._logits)(weights, inputs)
+                return batched(self._single_logits)(weights, inputs)
             except torch.OutOfMemoryError:
-                raise
+                raise  # also a RuntimeError, but says nothing about whether the model can be batched
             except (RuntimeError, ValueError) as error:
-                said = torch.stack([self._logits(one, inputs) for one in weights])  # an error of the model itself again
+                # First without vmap: an error of the model itself is raised again here, and without the warning.
+                logits = self._logits_one_by_one(weights, inputs)
                 self._is_batchable = False
                 reason = str(error).splitlines()[0]
-                warnings.warn(f"{type(self.model).__name__} is trained one by one, more slowly: {reason}", stacklevel=2)
-                return said
-        return torch.stack([self._logits(one, inputs) for one in weights])
+                name = type(self.model).__name__
+                warnings.warn(f"{name} is trained one by one, more slowly: {reason}", stacklevel=2)
+                return logits
+        return self._logits_one_by_one(weights, inputs)
 
     def loss(self, weights: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        """Return the cross entropies of K networks, summed: each is a mean over images [M, ...], labels [M, C]."""
+        """Return the sum over K networks of their mean cross entropies on images ``[M, *in_shape]``.
+
+        It is a sum over the networks, so that the gradient of each network does not depend on K, and a mean over the
+        examples. The labels ``[M, C]`` may be any real numbers.
+        """
         log_probs = self.logits(weights, images).log_softmax(-1)
         return -(labels * log_probs).sum() / len(images)
 
     def state(self, weights: Tensor) -> dict[str, Tensor]:
-        """Return the weights [P] of one network by name, as ``load_state_dict`` of its model takes them."""
+        """Return the weights ``[P]`` of one network by name, as ``load_state_dict`` of its model takes them."""
         parts = weights.split(self._sizes)
         return {name: part.view(shape) for (name, shape), part in zip(self._shapes.items(), parts, strict=True)}
 
-    def _logits(self, weights: Tensor, inputs: Tensor) -> Any:
+    def _single_logits(self, weights: Tensor, inputs: Tensor) -> Any:
+        """Return the logits ``[batch, C]`` of one network with weights ``[P]``."""
         return functional_call(self.model, self.state(weights), (inputs,))
 
+    def _logits_one_by_one(self, weights: Tensor, inputs: Tensor) -> Tensor:
+        return torch.stack([self._single_logits(network, inputs) for network in weights])
 
-def _refuse_statistics(model: nn.Module) -> None:
-    """Refuse layers that keep running statistics: these are no function of the weights."""
+
+def _refuse_running_statistics(model: nn.Module) -> None:
+    """Refuse layers that keep running statistics: these are not a function of the weights."""
     for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) or getattr(module, "running_mean", None) is not None:
+        buffers = [buffer for buffer, _ in module.named_buffers(recurse=False)]
+        # Batch normalisation without running statistics is refused too: it uses those of the batch even in eval mode,
+        # so that a prediction would depend on the other inputs of the same call.
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) or "running_mean" in buffers:
             raise ConfigError(
-                f"the inner network {type(model).__name__} has {type(module).__name__} at {name!r}, whose statistics of "
-                "batches make the gradient wrong; use group, layer or instance normalisation, or none"
+                f"the inner network {type(model).__name__} has {type(module).__name__} at {name!r}, whose statistics "
+                "of batches make the gradient wrong; use group, layer or instance normalisation, or none"
             )

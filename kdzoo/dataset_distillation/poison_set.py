@@ -7,17 +7,18 @@ from kdzoo.dataset_distillation.synthetic_set import SyntheticSet
 
 
 class PoisonSet(SyntheticSet):
-    """A synthetic set with the classes of an attack.
+    """A synthetic set with the two classes of an attack.
 
     Args:
-        source: class under attack, 0..C-1.
-        target: class that networks shall take it for, another of 0..C-1.
-        **options: see :class:`SyntheticSet`.
+        source: Class under attack, in 0..C-1.
+        target: Class that networks shall predict for it, another one in 0..C-1.
+        **options: See :class:`SyntheticSet`.
 
     Raises:
-        ConfigError: an argument is out of its range.
+        ConfigError: An argument is out of its range, or source and target are the same class.
     """
 
+    # 1 and 7 are a pair of digits that look alike: a default for MNIST, on which the attack was published.
     def __init__(self, *, source: int = 1, target: int = 7, **options: Any) -> None:
         super().__init__(**options)
         self.source, self.target = check_attack_classes(source, target, self.num_classes)

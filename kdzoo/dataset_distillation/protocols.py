@@ -1,7 +1,7 @@
-"""Protocols: how networks are trained on a synthetic set, by its own schedule or as a user of it might.
+"""Training protocols for networks on a synthetic set: its own schedule, and those that a user of it may choose.
 
-A set that is learned through one kind of training may fail under every other. The matrix of protocols and networks
-shows that.
+A set that is learned through one kind of training may fail under every other. The matrix of accuracies over protocols
+and architectures shows whether it does.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,26 +17,26 @@ from kdzoo.dataset_distillation.synthetic_set import SyntheticSet
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.functional.unroll import SGD, Adam, Optimizer
 
+# Of 0.003, 0.01, 0.03, 0.1 and 0.3 this was the best or within 0.1 points of it, on validation images of MNIST, for
+# softmax regression and an MLP on sets of random images, class means, k-means centres and distilled images, and for
+# LeNet on class means.
 SGD_RATE = 0.1
-"""Of 0.003, 0.01, 0.03, 0.1 and 0.3 the best or within 0.1 points of it, on validation images of MNIST, for softmax
-regression and an MLP on sets of random images, class means, k-means centres and distilled images, and for LeNet on
-class means."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """A training on all examples of a set at every step.
+    """A way to train networks on all examples of a set at every step.
 
     Attributes:
-        optimizer: None for the set's own.
-        rate: one step size for all steps; None for the set's schedule.
-        steps: their number, if there is a rate.
-        has_hard_labels: whether each example has its largest label only.
+        optimizer: The optimizer; None takes that of the set.
+        rate: One step size for all steps; None takes the schedule of the set.
+        steps: Number of steps, used only together with ``rate``.
+        has_hard_labels: Whether each label is replaced by a one-hot one of its largest entry.
     """
 
     optimizer: Optimizer | None = None
     rate: float | None = None
-    steps: int = 300
+    steps: int = 300  # many times the usual 10 inner steps: users of a set train until the loss no longer falls
     has_hard_labels: bool = False
 
 
@@ -47,22 +47,23 @@ PROTOCOLS: dict[str, Protocol] = {
     "adam_1e-2": Protocol(Adam(), 1e-2),
     "hard": Protocol(has_hard_labels=True),
 }
-"""The set's own schedule; 300 steps of gradient descent or Adam with a fixed rate; its own with one-hot labels."""
+"""Own schedule; 300 steps of gradient descent or Adam at a constant step size; own schedule with one-hot labels."""
 
 
 @dataclass(frozen=True)
 class ProtocolMatrix:
-    """Accuracies of networks under protocols.
+    """Accuracies of networks under several protocols.
 
     Attributes:
-        protocols: P names.
-        inner_networks: L names.
-        accuracy: [P, L, inits], in [0, 1]; a network that diverged has that of guessing, 1/C.
-        diverged: whether a network did, [P, L, inits].
+        protocols: Names of the P protocols.
+        inner_networks: Names of the L inner networks.
+        accuracy: Accuracies ``[P, L, inits]`` in [0, 1]; a network that diverged has that of guessing, 1 / C.
+        diverged: Whether the training of a network diverged ``[P, L, inits]``.
 
     Example:
-        >>> one = ProtocolMatrix(("own",), ("linear",), torch.tensor([[[0.9, 0.8]]]), torch.zeros(1, 1, 2, dtype=torch.bool))
-        >>> print(one.to_markdown())
+        >>> diverged = torch.zeros(1, 1, 2, dtype=torch.bool)
+        >>> matrix = ProtocolMatrix(("own",), ("linear",), torch.tensor([[[0.9, 0.8]]]), diverged)
+        >>> print(matrix.to_markdown())
         | protocol | linear |
         |---|---|
         | own | 85.0 ± 5.0 (worst 80.0) |
@@ -75,19 +76,20 @@ class ProtocolMatrix:
 
     @property
     def names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The names of rows and columns: protocols and inner_networks."""
+        """The names of rows and columns: protocols and inner networks."""
         return self.protocols, self.inner_networks
 
     def mean(self) -> Tensor:
-        """Return the mean accuracy over initial weights [P, L]."""
+        """Return the mean accuracy over initial weights ``[P, L]``."""
         return self.accuracy.mean(-1)
 
     def std(self) -> Tensor:
-        """Return the deviation of the accuracy over initial weights [P, L]."""
+        """Return the standard deviation of the accuracy over initial weights ``[P, L]``."""
+        # Without Bessel's correction, which would make the deviation of a single network NaN.
         return self.accuracy.std(-1, correction=0)
 
     def worst(self) -> Tensor:
-        """Return the accuracy from the worst initial weights [P, L]."""
+        """Return the accuracy from the worst initial weights ``[P, L]``."""
         return self.accuracy.amin(-1)
 
     def to_markdown(self) -> str:
@@ -99,14 +101,15 @@ class ProtocolMatrix:
         return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
 
     def _cell(self, protocol: int, inner_network: int) -> str:
-        mean, std, worst = (100 * float(one()[protocol, inner_network]) for one in (self.mean, self.std, self.worst))
-        lost = self.diverged[protocol, inner_network]
-        note = f", {int(lost.sum())} of {len(lost)} diverged" if lost.any() else ""
+        statistics = (self.mean(), self.std(), self.worst())
+        mean, std, worst = (100 * float(values[protocol, inner_network]) for values in statistics)
+        diverged = self.diverged[protocol, inner_network]
+        note = f", {int(diverged.sum())} of {len(diverged)} diverged" if diverged.any() else ""
         return f"{mean:.1f} ± {std:.1f} (worst {worst:.1f}{note})"
 
 
 def protocol_matrix(
-    few: SyntheticSet,
+    synthetic_set: SyntheticSet,
     inner_networks: Mapping[str, InnerNetwork],
     inputs: Tensor,
     targets: Tensor,
@@ -115,69 +118,79 @@ def protocol_matrix(
     inits: int = 20,
     sgd_rate: float = SGD_RATE,
 ) -> ProtocolMatrix:
-    """Return the accuracies of networks that are trained on a set under every protocol, from held-out weights.
-
-    An inner network that the set does not know by name follows the mean of its schedules. An inner network with a fixed start is
-    trained once, and its accuracy stands for all.
+    """Train networks on a set under every protocol, from held-out initial weights, and return their accuracies.
 
     Args:
-        few: the set.
-        inner_networks: the networks, by name; they need not be those that the set was learned for.
-        inputs: real inputs [n, ...], n >= 1.
-        targets: their classes [n].
-        protocols: names in ``PROTOCOLS``.
-        inits: networks in each cell, >= 1.
-        sgd_rate: of the protocol ``sgd``, > 0.
+        synthetic_set: The set.
+        inner_networks: The networks by name. One that the set was not learned for, by its name, follows the mean of the
+            set's schedules. One with a fixed start is trained once, and its accuracy stands for all ``inits``.
+        inputs: Real inputs ``[n, *in_shape]``, n >= 1.
+        targets: Their classes ``[n]``.
+        protocols: Names in ``PROTOCOLS``.
+        inits: Number of networks in each cell, >= 1.
+        sgd_rate: Step size of the protocol ``sgd``, > 0.
 
     Raises:
-        ConfigError: an argument is not allowed, or an inner network has fewer held-out weights, or an untrained pool.
-        DataError: there is not one target for each input.
+        ConfigError: An argument is out of its range, an inner network has fewer held-out weights than ``inits``, or its
+            pool is not trained.
+        DataError: Inputs and targets do not have the same number of rows, or have none.
     """
+    rows = _validated_protocols(inner_networks, protocols, sgd_rate)
+    if not len(inputs) or targets.shape != (len(inputs),):
+        raise DataError(f"inputs [n, ...] and targets [n] must fit, got {tuple(inputs.shape)}, {tuple(targets.shape)}")
+    validation.integer("inits", inits)
+    initial = {name: _held_out(name, inner_network, inits) for name, inner_network in inner_networks.items()}
+    accuracy, diverged = [], []
+    for protocol in rows:
+        for name, inner_network in inner_networks.items():
+            weights = _train(synthetic_set, protocol, name, inner_network, initial[name])
+            logits = evaluation_networks.predict_logits(inner_network, weights, inputs)
+            accuracy.append(evaluation_networks.accuracy(logits, targets.cpu()).expand(inits))
+            diverged.append((~weights.isfinite().all(-1)).cpu().expand(inits))
+    shape = len(rows), len(inner_networks), inits
+    return ProtocolMatrix(
+        tuple(protocols), tuple(inner_networks), torch.stack(accuracy).view(shape), torch.stack(diverged).view(shape)
+    )
+
+
+def _validated_protocols(
+    inner_networks: Mapping[str, InnerNetwork], protocols: Sequence[str], sgd_rate: float
+) -> list[Protocol]:
+    """Return the protocols with the given names, of which ``sgd`` has the given step size."""
     if not inner_networks or not protocols:
         raise ConfigError(
             f"inner_networks and protocols must not be empty, got {list(inner_networks)} and {list(protocols)}"
         )
-    if not len(inputs) or targets.shape != (len(inputs),):
-        raise DataError(f"inputs [n, ...] and targets [n] must fit, got {tuple(inputs.shape)}, {tuple(targets.shape)}")
     table = PROTOCOLS | {"sgd": replace(PROTOCOLS["sgd"], rate=validation.positive("sgd_rate", sgd_rate))}
-    rows = [table[validation.choice(f"protocols[{i}]", name, tuple(table))] for i, name in enumerate(protocols)]
-    begin = {
-        name: _held_out(name, inner_network, validation.integer("inits", inits))
-        for name, inner_network in inner_networks.items()
-    }
-    cells = [
-        [(one, _trained(few, protocol, name, one, begin[name])) for name, one in inner_networks.items()]
-        for protocol in rows
-    ]
-    right = [
-        [evaluation_networks.accuracy(evaluation_networks.predict_logits(*cell, inputs), targets.cpu()) for cell in row]
-        for row in cells
-    ]
-    lost = [[~weights.isfinite().all(-1).cpu() for _, weights in row] for row in cells]
-    accuracy, diverged = (
-        torch.stack([torch.stack([one.expand(inits) for one in row]) for row in table]) for table in (right, lost)
-    )
-    return ProtocolMatrix(tuple(protocols), tuple(inner_networks), accuracy, diverged)
+    return [table[validation.choice(f"protocols[{i}]", name, tuple(table))] for i, name in enumerate(protocols)]
 
 
 def _held_out(name: str, inner_network: InnerNetwork, inits: int) -> Tensor:
-    """Return initial weights [inits, P], or [1, P] of a fixed start."""
+    """Return initial weights ``[inits, P]``, or ``[1, P]`` of a fixed start."""
     weights = inner_network.held_out(inits)
+    # One row is all that a fixed start has, but too few from a pool, which then holds out fewer than wanted.
     if len(weights) not in (1, inits) or (len(weights) == 1 and inner_network.fixed is None and inits > 1):
         raise ConfigError(
-            f"inner network {name} has {len(weights)} held-out initial weights, inits={inits} needs as many"
+            f"inner_network.{name} has {len(weights)} held-out initial weights, inits={inits} needs as many"
         )
     return weights
 
 
-def _trained(few: SyntheticSet, protocol: Protocol, name: str, inner_network: InnerNetwork, begin: Tensor) -> Tensor:
-    """Return networks [K, P] that started at ``begin`` [K, P]; the weights of those that diverged are NaN."""
-    labels = few.hard_labels() if protocol.has_hard_labels else None
-    sizes = _schedule(few, name) if protocol.rate is None else few.images.new_full((protocol.steps,), protocol.rate)
-    return evaluation_networks.train_on_set(few, inner_network, begin, sizes, labels=labels, optimizer=protocol.optimizer)
+def _train(
+    synthetic_set: SyntheticSet, protocol: Protocol, name: str, inner_network: InnerNetwork, initial: Tensor
+) -> Tensor:
+    """Return weights ``[K, P]`` after the training from ``initial`` ``[K, P]``; those that diverged are NaN."""
+    labels = synthetic_set.hard_labels() if protocol.has_hard_labels else None
+    if protocol.rate is None:
+        step_sizes = _schedule(synthetic_set, name)
+    else:
+        step_sizes = synthetic_set.images.new_full((protocol.steps,), protocol.rate)
+    return evaluation_networks.train_on_set(
+        synthetic_set, inner_network, initial, step_sizes, labels=labels, optimizer=protocol.optimizer
+    )
 
 
-def _schedule(few: SyntheticSet, name: str) -> Tensor:
-    """Return the set's step sizes [N] for an inner network; their mean over inner_networks for one that it does not know."""
-    known = [name] if name in few.inner_networks else list(few.inner_networks)
-    return torch.stack([few.schedule(one) for one in known]).mean(0)
+def _schedule(synthetic_set: SyntheticSet, name: str) -> Tensor:
+    """Return the set's step sizes ``[N]`` for an inner network; their mean over all where it does not know the name."""
+    known = [name] if name in synthetic_set.inner_networks else list(synthetic_set.inner_networks)
+    return torch.stack([synthetic_set.schedule(other) for other in known]).mean(0)

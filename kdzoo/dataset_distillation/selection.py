@@ -1,7 +1,7 @@
-"""A few examples of a labelled data set, chosen or averaged: the teacher-free baselines of dataset distillation.
+"""A few examples of a labelled data set, chosen or averaged: the baselines of dataset distillation.
 
-Every example here is the mean of a group of samples of one class: of one sample where it is chosen, of a part of the
-class where it is made. A selection only names the groups, as positions among the class's samples.
+Every example is the mean of a group of samples of one class. Methods that choose samples return groups of one sample,
+methods that average return larger ones. A selection returns only these groups, as positions among the class's samples.
 """
 
 import warnings
@@ -18,7 +18,7 @@ from kdzoo.core.batch import IGNORE
 from kdzoo.errors import ConfigError, DataError
 
 Selection = Callable[[Float[Tensor, "n d"], int, torch.Generator], Sequence[Int64[Tensor, " _"]]]
-"""From the features of one class's n samples, the number of examples and random numbers to the groups."""
+"""Maps the features ``[n, d]`` of one class's samples, the number of examples and a generator to the groups."""
 
 
 def select(
@@ -34,21 +34,22 @@ def select(
     """Return a few examples of each class and their classes, in the order of the classes.
 
     Args:
-        name: one of ``SELECTIONS``.
-        inputs: the samples, [n, ...].
-        targets: their classes, [n]; samples with ``IGNORE`` are left out.
-        per_class: number of examples of each class, >= 1; or one number >= 0 for each class, which allows fewer
+        name: One of ``SELECTIONS``.
+        inputs: The samples ``[n, *shape]``.
+        targets: Their classes ``[n]``; samples with ``IGNORE`` are left out.
+        per_class: Number of examples of each class, >= 1; or one number >= 0 for each class, which allows fewer
             examples than classes.
-        num_classes: number of classes, >= 1.
-        seed: the same seed gives the same examples.
-        features: what samples are compared by, [n, ...]; the inputs themselves by default.
+        num_classes: Number of classes, >= 1.
+        seed: Seed of random selections and of k-means, >= 0; the same seed gives the same examples.
+        features: Features ``[n, ...]`` by which samples are compared; the inputs themselves by default.
 
     Returns:
-        Examples [m, ...] in the dtype of the inputs, and their classes [m].
+        Examples ``[m, *shape]`` in the dtype of the inputs, and their classes ``[m]``.
 
     Raises:
-        ConfigError: a name, count or seed is not allowed.
-        DataError: a target is no class, numbers of rows differ, or a class has fewer samples than examples are wanted.
+        ConfigError: A name, count or seed is not allowed.
+        DataError: A target is not a valid class, numbers of rows differ, or a class has fewer samples than examples
+            are requested of it.
 
     Example:
         >>> inputs, targets = torch.tensor([[0.0], [2.0], [7.0], [9.0]]), torch.tensor([0, 0, 1, IGNORE])
@@ -56,17 +57,17 @@ def select(
         (tensor([[1.],
                 [7.]]), tensor([0, 1]))
     """
-    rule = SELECTIONS[validation.choice("selection", name, tuple(SELECTIONS))]
+    selection = SELECTIONS[validation.choice("selection", name, tuple(SELECTIONS))]
     counts = _counts(per_class, validation.integer("num_classes", num_classes))
     generator = torch.Generator().manual_seed(validation.integer("seed", seed, least=0))
-    measured = (inputs if features is None else features).flatten(1)
-    if not len(inputs) == len(targets) == len(measured):
-        lengths = f"{len(inputs)}, {len(targets)} and {len(measured)}"
+    compared = (inputs if features is None else features).flatten(1)
+    if not len(inputs) == len(targets) == len(compared):
+        lengths = f"{len(inputs)}, {len(targets)} and {len(compared)}"
         raise DataError(f"inputs, targets and features must have as many rows each, got {lengths}")
-    examples = [inputs[:0]]
+    examples = [inputs[:0]]  # gives the result its shape and dtype, whichever classes have examples
     for members, count in zip(_members(targets, counts), counts, strict=True):
         if count:
-            groups = rule(measured[members], count, generator)
+            groups = selection(compared[members], count, generator)
             examples.append(torch.stack([_mean(inputs[members[group]]) for group in groups]))
     return torch.cat(examples), torch.arange(num_classes).repeat_interleave(torch.tensor(counts)).to(targets.device)
 
@@ -74,75 +75,86 @@ def select(
 def random_samples(
     features: Float[Tensor, "n d"], count: int, generator: torch.Generator
 ) -> Sequence[Int64[Tensor, " 1"]]:
-    """Return ``count`` different samples, each as likely as any other."""
+    """Return ``count`` different samples, drawn uniformly without replacement."""
     return torch.randperm(len(features), generator=generator)[:count].split(1)
 
 
-def random_parts(
+def random_partition(
     features: Float[Tensor, "n d"], count: int, generator: torch.Generator
 ) -> Sequence[Int64[Tensor, " _"]]:
-    """Return a random partition into ``count`` parts, whose sizes differ by at most one: for 1, the class's mean."""
+    """Return a random partition into ``count`` parts, whose sizes differ by at most one.
+
+    With one part, the resulting example is the mean of the class.
+    """
     return torch.randperm(len(features), generator=generator).tensor_split(count)
 
 
-def clusters(features: Float[Tensor, "n d"], count: int, generator: torch.Generator) -> Sequence[Int64[Tensor, " _"]]:
-    """Return ``count`` groups that k-means finds, so that their means are its centres.
+def kmeans_clusters(
+    features: Float[Tensor, "n d"], count: int, generator: torch.Generator
+) -> Sequence[Int64[Tensor, " _"]]:
+    """Return the ``count`` clusters of k-means, whose means are its centres.
 
-    Where fewer samples than ``count`` are different, a group has the one sample that is nearest to its centre.
+    Where fewer than ``count`` samples are distinct, some clusters are empty; such a group has the one sample that is
+    nearest to its centre.
 
     References:
         Lloyd: Least squares quantization in PCM. 1982. Arthur, Vassilvitskii: k-means++. SODA 2007.
     """
-    found = KMeans(count, n_init=1, tol=0, random_state=int(torch.randint(2**31, (), generator=generator)))
+    # tol=0 iterates until no sample changes its cluster: only then is each centre the mean of its cluster, which the
+    # caller relies on. scikit-learn takes a seed and not a generator of torch.
+    kmeans = KMeans(count, n_init=1, tol=0, random_state=int(torch.randint(2**31, (), generator=generator)))
     points = features.cpu().numpy()
-    with warnings.catch_warnings():  # it warns of empty clusters, which are filled below
+    # scikit-learn warns where distinct samples are fewer than clusters; those that are empty are filled below.
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        labels = torch.from_numpy(found.fit(points).labels_)
-    nearest = torch.from_numpy(found.transform(points)).argmin(0)
+        labels = torch.from_numpy(kmeans.fit(points).labels_)
+    nearest = torch.from_numpy(kmeans.transform(points)).argmin(0)
     groups = [(labels == c).nonzero().flatten() for c in range(count)]
     return [group if len(group) else nearest[c : c + 1] for c, group in enumerate(groups)]
 
 
 def herding(features: Float[Tensor, "n d"], count: int) -> Int64[Tensor, " count"]:
-    r"""Return the samples that greedily bring the mean of the chosen, each taken once, closest to the mean of all.
+    r"""Return samples that are chosen greedily so that their mean is close to the mean of all; none is chosen twice.
 
     .. math:: i_{t+1} = \arg\min_{i \notin I_t} \Big\| \mu - \frac{1}{t+1} \big(x_i + \sum_{j \in I_t} x_j\big) \Big\|
 
     Args:
-        features: samples x, [n, d].
-        count: number of samples, 1..n.
+        features: Features x of the samples ``[n, d]``.
+        count: Number of samples, in 1..n.
 
     Returns:
-        Positions [count], in the order of choice.
+        Positions ``[count]``, in the order of choice.
 
     References:
         Welling: Herding dynamical weights to learn. ICML 2009.
         Chen, Welling, Smola: Super-samples from kernel herding. UAI 2010.
         Rebuffi, Kolesnikov, Sperl, Lampert: iCaRL. CVPR 2017, algorithm 4.
     """
+    # Centred, so that mu = 0: the norm to minimise is that of x_i plus the sum of the chosen. The factor 1/(t+1) is the
+    # same for all candidates. float64 keeps rounding errors from deciding between nearly equal ones.
     points = features.double() - features.double().mean(0)
     energy, total = points.square().sum(1), torch.zeros_like(points[0])
     chosen: list[Tensor] = []
     for _ in range(count):
-        best = (energy + 2 * (points @ total)).argmin()  # ||x + total||^2 without a constant
+        best = (energy + 2 * (points @ total)).argmin()  # ||x + total||^2 without the constant ||total||^2
         chosen.append(best)
         total += points[best]
-        energy[best] = torch.inf
+        energy[best] = torch.inf  # is never the least again
     return torch.stack(chosen)
 
 
 def k_center(features: Float[Tensor, "n d"], count: int) -> Int64[Tensor, " count"]:
-    """Return samples such that the farthest other sample is near: each is the farthest from those before it.
+    """Return samples chosen by farthest-first traversal, a 2-approximation of the k-center problem.
 
-    The first is the one nearest to the mean. The largest distance of a sample to its nearest chosen one is at most
-    twice the least possible.
+    The first sample is the one nearest to the mean; each further one is the farthest from those chosen before. The
+    largest distance of any sample to its nearest chosen one is at most twice the least possible.
 
     Args:
-        features: samples, [n, d].
-        count: number of samples, 1..n.
+        features: Features of the samples ``[n, d]``.
+        count: Number of samples, in 1..n.
 
     Returns:
-        Positions [count], in the order of choice.
+        Positions ``[count]``, in the order of choice.
 
     References:
         Gonzalez: Clustering to minimize the maximum intercluster distance. 1985.
@@ -153,6 +165,7 @@ def k_center(features: Float[Tensor, "n d"], count: int) -> Int64[Tensor, " coun
     chosen, distance = [energy.argmin()], torch.full_like(energy, torch.inf)
     while len(chosen) < count:
         last = chosen[-1]
+        # Squared distances, expanded; rounding can make that of a duplicate negative.
         distance = distance.minimum((energy - 2 * (points @ points[last]) + energy[last]).clamp_min(0))
         distance[last] = -1.0  # below the distance 0 of its duplicates
         chosen.append(distance.argmax())
@@ -161,12 +174,12 @@ def k_center(features: Float[Tensor, "n d"], count: int) -> Int64[Tensor, " coun
 
 SELECTIONS: dict[str, Selection] = {
     "random": random_samples,
-    "mean": random_parts,
-    "kmeans": clusters,
+    "mean": random_partition,
+    "kmeans": kmeans_clusters,
     "herding": lambda features, count, _: herding(features, count).split(1),
     "k_center": lambda features, count, _: k_center(features, count).split(1),
 }
-"""Random samples; means of each class or of its random parts; centres of k-means; herding; greedy k-center."""
+"""Random samples; means of the parts of a random partition; centres of k-means; herding; greedy k-center."""
 
 
 def _counts(per_class: int | Sequence[int], num_classes: int) -> list[int]:
@@ -185,15 +198,16 @@ def _members(targets: Int64[Tensor, " n"], counts: Sequence[int]) -> Iterator[In
     """Yield the positions of every class, after a check that each has enough."""
     known = targets[targets != IGNORE]
     if len(known) and not (int(known.min()) >= 0 and int(known.max()) < len(counts)):
-        wrong = known[(known < 0) | (known >= len(counts))][0]
-        raise DataError(f"targets must be in 0..{len(counts) - 1} or {IGNORE} for no label, got {int(wrong)}")
-    for c, (found, wanted) in enumerate(zip(known.bincount(minlength=len(counts)).tolist(), counts, strict=True)):
-        if found < wanted:
-            raise DataError(f"class {c} has {found} labelled samples, per_class needs {wanted}")
+        invalid = known[(known < 0) | (known >= len(counts))][0]
+        raise DataError(f"targets must be in 0..{len(counts) - 1} or {IGNORE} for no label, got {int(invalid)}")
+    sizes = known.bincount(minlength=len(counts)).tolist()
+    for c, (size, needed) in enumerate(zip(sizes, counts, strict=True)):
+        if size < needed:
+            raise DataError(f"class {c} has {size} labelled samples, per_class needs {needed}")
     for c in range(len(counts)):
         yield (targets == c).nonzero().flatten()
 
 
 def _mean(samples: Float[Tensor, " n *shape"]) -> Float[Tensor, " *shape"]:
-    """Return the mean of samples in their dtype, summed in float64; that of one sample is that sample."""
+    """Return the mean of samples in their dtype, summed in float64; the mean of one sample is exactly that sample."""
     return samples.double().mean(0).to(samples.dtype)

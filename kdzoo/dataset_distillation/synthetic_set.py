@@ -1,4 +1,4 @@
-"""A synthetic data set: a few images with soft labels, and the step sizes by which networks learn from them."""
+"""A synthetic data set: a few images with soft labels, and the step sizes by which networks are trained on them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,36 +14,41 @@ from kdzoo.functional.unroll import SGD, Adam, Momentum, Optimizer, unroll
 
 LABELS = ("free", "simplex", "fixed")
 STEP_SIZES = ("per_step", "shared", "fixed")
-MIN_STEP_SIZE, MAX_STEP_SIZE = 1e-5, 1.0
 OPTIMIZERS = ("sgd", "momentum", "adam")
+# Range that learned step sizes are projected onto after every update. Above 0, so that no step is without effect or
+# goes uphill; at most 1, beyond which the inner trainings tend to diverge before the outer gradient brings it back.
+MIN_STEP_SIZE, MAX_STEP_SIZE = 1e-5, 1.0
 
 
 class SyntheticSet(nn.Module):
-    """M examples on which networks are trained in N steps over all of them.
+    """M learned examples on which networks are trained in N steps, each over all of them.
 
     Args:
-        in_shape: shape of one image, without the batch.
-        num_classes: number of classes C.
-        inner_network: the networks that learn from the set, by name.
-        per_class: examples of each class, >= 1.
-        examples: number of examples M instead, >= 1; fewer than C share their labels.
-        noise: deviation of the images at the start, normal noise, >= 0.
-        pixel_range: [least, most] that pixels are brought into after every update; None leaves them free.
-        steps: training steps N, >= 1.
-        labels: ``free`` (any numbers), ``simplex`` (probabilities), ``fixed`` (one-hot).
-        step_size: at the start, in [1e-5, 1].
-        step_sizes: learned ``per_step`` or ``shared`` by all steps, or ``fixed``; each inner network has its own.
-        optimizer: by which networks learn from the set: ``sgd``, ``momentum``, ``adam``.
-        momentum: of ``momentum``, in [0, 1).
+        in_shape: Shape of one image without the batch.
+        num_classes: Number of classes C, >= 2.
+        inner_network: The networks that are trained on the set, by name, as the configuration group of this name
+            gives them.
+        per_class: Number of examples of each class, >= 1.
+        examples: Number of examples M, >= 1, instead of ``per_class``; fewer than C share their labels.
+        noise: Standard deviation of the normal noise that the images start from, >= 0.
+        pixel_range: ``[least, most]`` onto which pixels are projected after every update; None leaves them free.
+        steps: Number of training steps N, >= 1.
+        labels: ``free`` (any real numbers), ``simplex`` (probabilities) or ``fixed`` (one-hot, not learned).
+        step_size: Initial step size, in [1e-5, 1].
+        step_sizes: Learned ``per_step`` or ``shared`` by all steps, or ``fixed``; each inner network has its own.
+        optimizer: Optimizer of the networks: ``sgd``, ``momentum`` or ``adam``.
+        momentum: Factor of ``momentum``, in [0, 1).
 
     Raises:
-        ConfigError: an argument is out of its range, or there are fewer examples than classes with fixed labels.
+        ConfigError: An argument is out of its range, or there are fewer examples than classes with fixed labels.
 
     Example:
-        >>> inner_network = InnerNetwork(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)))
-        >>> few = SyntheticSet(in_shape=(2, 2), num_classes=3, inner_network={"linear": inner network}, steps=5)
-        >>> few.images.shape, few.schedule("linear").shape, few(torch.zeros(7, 2, 2)).shape
-        (torch.Size([3, 2, 2]), torch.Size([5]), torch.Size([7, 3]))
+        >>> linear = InnerNetwork(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)))
+        >>> synthetic_set = SyntheticSet(in_shape=(2, 2), num_classes=3, inner_network={"linear": linear}, steps=5)
+        >>> synthetic_set.images.shape, synthetic_set.schedule("linear").shape
+        (torch.Size([3, 2, 2]), torch.Size([5]))
+        >>> synthetic_set(torch.zeros(7, 2, 2)).shape
+        torch.Size([7, 3])
     """
 
     def __init__(
@@ -73,18 +78,19 @@ class SyntheticSet(nn.Module):
         self.label_kind = validation.choice("labels", labels, LABELS)
         self.step_kind = validation.choice("step_sizes", step_sizes, STEP_SIZES)
         self.optimizer = inner_optimizer(optimizer, validation.probability("momentum", momentum))
-        start = validation.number("step_size", step_size, MIN_STEP_SIZE, MAX_STEP_SIZE)
+        initial_size = validation.number("step_size", step_size, MIN_STEP_SIZE, MAX_STEP_SIZE)
         size = validation.integer("per_class", per_class) * num_classes
         size = size if examples is None else validation.integer("examples", examples)
         if labels == "fixed" and size < num_classes:
             raise ConfigError(f"labels=fixed needs an example of each of {num_classes} classes, got examples={size}")
+        # The noise is drawn in either case: the same seed then gives the same later draws for every ``noise``.
         images = torch.randn(size, *validation.integers("in_shape", in_shape))
         self.images = nn.Parameter(validation.number("noise", noise, least=0.0) * images)
         self.labels = nn.Parameter(initial_labels(size, num_classes), requires_grad=labels != "fixed")
         n_sizes = self.steps if step_sizes == "per_step" else 1
         self.step_sizes = nn.ParameterDict(
             {
-                name: nn.Parameter(torch.full((n_sizes,), start), requires_grad=step_sizes != "fixed")
+                name: nn.Parameter(torch.full((n_sizes,), initial_size), requires_grad=step_sizes != "fixed")
                 for name in self.inner_network
             }
         )
@@ -92,8 +98,9 @@ class SyntheticSet(nn.Module):
 
     @property
     def inner_networks(self) -> dict[str, InnerNetwork]:
-        """The networks that learn from the set, by name."""
-        return {name: one for name, one in self.inner_network.items() if isinstance(one, InnerNetwork)}
+        """The networks that are trained on the set, by name."""
+        # The check is for type checkers only: a ModuleDict holds modules of any class.
+        return {name: network for name, network in self.inner_network.items() if isinstance(network, InnerNetwork)}
 
     @property
     def size(self) -> int:
@@ -101,9 +108,15 @@ class SyntheticSet(nn.Module):
         return len(self.images)
 
     def schedule(self, name: str, steps: int | None = None) -> Tensor:
-        """Return the step sizes [steps] for an inner network, N unless said otherwise.
+        """Return the step sizes for an inner network.
 
-        A schedule with a size for each step ends early, or repeats its last size.
+        Args:
+            name: Name of the inner network.
+            steps: Number of steps; None takes N. With fewer, a schedule per step ends early; with more, it repeats its
+                last size.
+
+        Returns:
+            Step sizes ``[steps]``.
         """
         sizes, steps = self.step_sizes[name], self.steps if steps is None else steps
         return torch.cat([sizes[:steps], sizes[-1:].expand(max(steps - len(sizes), 0))])
@@ -119,19 +132,22 @@ class SyntheticSet(nn.Module):
         optimizer: Optimizer | None = None,
         **options: Any,
     ) -> Tensor:
-        """Return networks [K, P] of an inner network that started at ``weights`` [K, P] and were trained on the set.
+        """Train networks on the set, differentiably with respect to its images, labels and step sizes.
 
         Args:
-            name: of the inner network.
-            weights: of K networks.
-            steps: number of steps; None takes N.
-            labels: [M, C], other labels than the set's own.
-            step_sizes: [steps], others than the set's own.
-            optimizer: another one than the set's own.
-            **options: engine and window of :func:`kdzoo.functional.unroll.unroll`.
+            name: Name of the inner network.
+            weights: Initial weights ``[K, P]`` of K networks.
+            steps: Number of steps; None takes N.
+            labels: Labels ``[M, C]``; None takes those of the set.
+            step_sizes: Step sizes ``[steps]``; None takes those of the set.
+            optimizer: The optimizer; None takes that of the set.
+            **options: ``engine`` and ``window`` of :func:`kdzoo.functional.unroll.unroll`.
+
+        Returns:
+            Weights ``[K, P]`` after the training.
 
         Raises:
-            NonFiniteLossError: the training diverged.
+            NonFiniteLossError: The training of a network diverged.
         """
         return unroll(
             weights,
@@ -144,20 +160,24 @@ class SyntheticSet(nn.Module):
         )
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the logits [b, C] of a network of the first inner network that is trained on the set for this call.
+        """Return the logits ``[batch, C]`` of a network that is trained on the set for this call.
 
-        They are 0 where the network diverges.
+        It has the architecture of the first inner network. The logits are 0 where its training diverges.
         """
         name, inner_network = next(iter(self.inner_networks.items()))
         with torch.no_grad():
             try:
-                trained = self.train_networks(name, inner_network.held_out(1).to(self.images))
+                weights = self.train_networks(name, inner_network.held_out(1).to(self.images))
             except NonFiniteLossError:
                 return self.images.new_zeros(len(input), self.num_classes)
-            return inner_network.logits(trained, input)[0]
+            return inner_network.logits(weights, input)[0]
 
     def project_(self) -> None:
-        """Bring step sizes into [1e-5, 1], pixels into their range, labels onto the simplex, where wanted, in place."""
+        """Project step sizes onto [1e-5, 1], pixels onto ``pixel_range`` and labels onto the simplex, in place.
+
+        It is called after an update of the optimizer. A clamp inside the graph would instead have gradient 0 outside of
+        the range, from where a parameter could then never return.
+        """
         with torch.no_grad():
             if self.pixel_range is not None:
                 self.images.clamp_(*self.pixel_range)
@@ -171,16 +191,26 @@ class SyntheticSet(nn.Module):
         self.project_()
 
     def classes(self) -> Tensor:
-        """Return the class of each example [M], its largest label."""
+        """Return the class of each example ``[M]``, the index of its largest label."""
         return self.labels.argmax(1)
 
     def hard_labels(self) -> Tensor:
-        """Return one-hot labels [M, C]: of each example, its largest only."""
+        """Return one-hot labels ``[M, C]`` of the class of each example."""
         return one_hot(self.classes(), self.num_classes).to(self.labels)
 
 
 def initial_labels(examples: int, num_classes: int) -> Tensor:
-    """Return labels [M, C]: examples take turns in blocks of equal size; with M < C a label shares its classes.
+    """Return the labels that the examples start from.
+
+    With at least as many examples as classes, each class has a block of consecutive examples; the sizes of the blocks
+    differ by at most one. With fewer, each example has the uniform distribution over a block of consecutive classes.
+
+    Args:
+        examples: Number of examples M, >= 1.
+        num_classes: Number of classes C, >= 1.
+
+    Returns:
+        Labels ``[M, C]``, each a probability distribution.
 
     Example:
         >>> initial_labels(2, 4)
@@ -195,36 +225,59 @@ def initial_labels(examples: int, num_classes: int) -> Tensor:
 
 
 def project_onto_simplex(values: Tensor) -> Tensor:
-    """Return the nearest probability distributions to the rows of ``values`` [n, c], by Euclidean distance.
+    """Return the probability distributions that are nearest to the rows of ``values``, by Euclidean distance.
 
-    Duchi, Shalev-Shwartz, Singer & Chandra 2008, Efficient projections onto the l1-ball for learning in high
-    dimensions, figure 1.
+    Args:
+        values: Any real numbers ``[n, c]``.
+
+    Returns:
+        Distributions ``[n, c]``: non-negative rows that sum to 1.
+
+    References:
+        Duchi, Shalev-Shwartz, Singer, Chandra: Efficient projections onto the l1-ball for learning in high dimensions.
+        ICML 2008, figure 1.
     """
-    values = values - values.amax(1, keepdim=True)  # the same projection, without cancellation of large values
-    ordered = values.sort(dim=1, descending=True).values
-    excess = (ordered.cumsum(1) - 1) / torch.arange(1, values.shape[1] + 1).to(values)
-    kept = (ordered > excess).sum(1, keepdim=True)
-    return (values - excess.gather(1, kept - 1)).clamp_min(0)
+    # A constant that is added to a row does not change its projection; without large values nothing cancels below.
+    values = values - values.amax(1, keepdim=True)
+    descending = values.sort(dim=1, descending=True).values
+    # Entry j is the threshold that makes the first j+1 values sum to 1; the support is where values exceed it.
+    thresholds = (descending.cumsum(1) - 1) / torch.arange(1, values.shape[1] + 1).to(values)
+    support_size = (descending > thresholds).sum(1, keepdim=True)
+    return (values - thresholds.gather(1, support_size - 1)).clamp_min(0)
 
 
 def validate_inner_networks(inner_network: Mapping[str, Any] | None) -> dict[str, InnerNetwork]:
-    """Return the inner_networks by name, after a check that there are some."""
+    """Return the inner networks by name.
+
+    Raises:
+        ConfigError: There are none, a value is not an :class:`InnerNetwork`, or a name cannot be that of a module.
+    """
     if not inner_network:
         raise ConfigError(
-            f"inner_network must name at least one network to train on the set (inner_network=logistic), got {inner_network!r}"
+            "inner_network must name at least one network to train on the set (inner_network=logistic), "
+            f"got {inner_network!r}"
         )
-    for name, one in inner_network.items():
-        if not name.isidentifier() or hasattr(nn.ModuleDict, name):
-            raise ConfigError(f"inner network.{name} must be named by another word, made of letters, digits and _")
-        if not isinstance(one, InnerNetwork):
+    for name, network in inner_network.items():
+        # ModuleDict keeps modules as attributes: a name such as "items" or "keys" would replace its own method.
+        if not name.isidentifier() or name in dir(nn.ModuleDict):
+            raise ConfigError(f"inner_network.{name} must have another name, made of letters, digits and _")
+        if not isinstance(network, InnerNetwork):
             raise ConfigError(
-                f"inner network.{name} must be a kdzoo.dataset_distillation.InnerNetwork, got {type(one).__name__}"
+                f"inner_network.{name} must be a kdzoo.dataset_distillation.InnerNetwork, got {type(network).__name__}"
             )
     return dict(inner_network)
 
 
 def inner_optimizer(name: str, momentum: float = 0.9) -> Optimizer:
-    """Return an optimizer of networks that learn from a set: ``sgd``, ``momentum`` or ``adam``."""
+    """Return an optimizer of networks that are trained on a set.
+
+    Args:
+        name: ``sgd``, ``momentum`` or ``adam``.
+        momentum: Factor of ``momentum``, in [0, 1); the other optimizers ignore it.
+
+    Raises:
+        ConfigError: An argument is out of its range.
+    """
     validation.choice("optimizer", name, OPTIMIZERS)
-    made: dict[str, Optimizer] = {"sgd": SGD(), "momentum": Momentum(momentum), "adam": Adam()}
-    return made[name]
+    optimizers: dict[str, Optimizer] = {"sgd": SGD(), "momentum": Momentum(momentum), "adam": Adam()}
+    return optimizers[name]

@@ -1,7 +1,7 @@
-"""Pictures of a synthetic set: its examples, how they changed, and how networks fare under other protocols.
+"""Figures of a synthetic set: its examples, how they changed, and accuracies under other training protocols.
 
-Every function writes one file and returns its path. Examples lie on a grid that is one picture, in pixels of the
-examples themselves, so that a hundred of them take no longer than one.
+Every function writes one file and returns its path. All examples of a figure are copied onto one canvas, in pixels of
+the examples themselves, which is drawn as a single image: a figure with a hundred axes would take seconds.
 """
 
 import math
@@ -22,62 +22,79 @@ from kdzoo.dataset_distillation.synthetic_set import SyntheticSet, initial_label
 from kdzoo.errors import ConfigError
 from kdzoo.plotting import ROLE_COLOURS
 
-MOST_CLASSES, MOST_EXAMPLES, MOST_EPOCHS = 20, 10, 10
-"""What a picture holds: classes, examples of each, epochs."""
-_RANGE = (0.5, 99.5)
-"""Percentiles of all pixels that are black and white: single extreme pixels do not darken the rest."""
-_INCHES = 0.55
-"""Width of an example."""
+# What one figure shows at most: more rows or columns would not be legible at the size of a page.
+MAX_CLASSES, MAX_EXAMPLES, MAX_EPOCHS = 20, 10, 10
+# Percentiles of all pixels that are drawn black and white. Learned pixels have no range: with the extremes in their
+# place, a few outliers would leave all other pixels in similar greys.
+_PERCENTILES = (0.5, 99.5)
+# Width of one example in inches: ten of them beside the panel of step sizes fit the width of a page.
+_EXAMPLE_INCHES = 0.55
+# Width of the panel of step sizes in inches.
+_PANEL_INCHES = 2.6
+# Size in pixels of the cell of an example that is not an image, whose values are drawn as bars.
+_BARS_HEIGHT, _BARS_WIDTH = 40, 100
 
 _Array = NDArray[np.floating[Any]]
 
 
-def first_of_each_class(few: SyntheticSet) -> Tensor:
-    """Return the images that pictures over time show, [m, *in_shape]: the first example of each class, m <= 20.
+def first_of_each_class(synthetic_set: SyntheticSet) -> Tensor:
+    """Return the first example of each class, for figures that show the same examples over time.
 
-    An example's class is the one that it began with, so that they are the same ones however the labels move.
+    The class is that of the initial labels, so that the choice does not change when labels are learned.
+
+    Args:
+        synthetic_set: The set.
+
+    Returns:
+        Images ``[m, *in_shape]``, m <= ``MAX_CLASSES``.
     """
-    began = initial_labels(few.size, few.num_classes).argmax(1)
-    return few.images.detach()[[rows[0] for rows in _by_class(began)]]
+    classes = initial_labels(synthetic_set.size, synthetic_set.num_classes).argmax(1)
+    return synthetic_set.images.detach()[[rows[0] for rows in _by_class(classes)]]
 
 
-def plot_examples(few: SyntheticSet, path: Path) -> Path:
-    """Draw up to 10 examples of each class, a class in a row, and beside them the step sizes of every inner network.
+def plot_examples(synthetic_set: SyntheticSet, path: Path) -> Path:
+    """Draw examples of each class, one class in a row, and beside them the step sizes of every inner network.
 
-    The class of an example is its largest label. Below it stand its labels as bars, if they are learned: 0 is the
-    line, and the scale is one for all. Inputs that are no pictures are drawn as bars too.
+    The class of an example is that of its largest label. Learned labels are drawn as bars below their example, around a
+    line at 0 and with one scale for all examples. Inputs that are not images are drawn as bars, too.
+
+    Args:
+        synthetic_set: The set; at most ``MAX_EXAMPLES`` examples of each of ``MAX_CLASSES`` classes are drawn.
+        path: Path of the file to write.
     """
-    classes = few.classes().cpu()
-    rows = [row[:MOST_EXAMPLES] for row in _by_class(classes)]
-    chosen = [i for row in rows for i in row]
+    classes = synthetic_set.classes().cpu()
+    rows = [row[:MAX_EXAMPLES] for row in _by_class(classes)]
+    indices = [i for row in rows for i in row]
     places = np.array([(column, y) for y, row in enumerate(rows) for column in range(len(row))])
-    cells = _Cells.of(few.images, has_strip=few.label_kind != "fixed")
+    cells = _Cells.of(synthetic_set.images, has_strip=synthetic_set.label_kind != "fixed")
     size = len(rows), max(len(row) for row in rows)
-    figure, axes, beside = _page(cells, *size, panel=2.6)
-    _draw(axes, cells, few.images[chosen], places)
+    figure, axes, panel = _page(cells, *size, panel=_PANEL_INCHES)
+    _draw(axes, cells, synthetic_set.images[indices], places)
     if cells.strip:
         corners = cells.corners(places) + np.array([0, cells.height + cells.strip])
-        _bars(
-            axes, _numbers(few.labels[chosen]), corners, float(cells.width), 0.8 * cells.strip, ROLE_COLOURS["student"]
-        )
+        labels = _numbers(synthetic_set.labels[indices])
+        # 0.8 of the strip, so that bars do not touch the example above.
+        _bars(axes, labels, corners, float(cells.width), 0.8 * cells.strip, ROLE_COLOURS["student"])
     axes.set_yticks(cells.middles(size[0]), [f"class {int(classes[row[0]])}" for row in rows])
-    _draw_schedules(beside, few)
+    _draw_schedules(panel, synthetic_set)
     return _save(figure, path)
 
 
 def plot_image_history(epochs: Sequence[Tensor], path: Path) -> Path:
-    """Draw how images changed: a row for each of them, a column for each of about ten epochs, first and last included.
+    """Draw how images changed: one row for each image, one column for each epoch.
+
+    Of more than ``MAX_EPOCHS`` epochs, evenly spaced ones are drawn, with the first and the last.
 
     Args:
-        epochs: the images [m, *in_shape] after each epoch.
-        path: of the file.
+        epochs: The images ``[m, *in_shape]`` after each epoch.
+        path: Path of the file to write.
 
     Raises:
-        ConfigError: there is no epoch.
+        ConfigError: There is no epoch.
     """
     if not epochs:
         raise ConfigError("epochs must hold the images of at least one epoch, got none")
-    columns = np.unique(np.linspace(0, len(epochs) - 1, min(len(epochs), MOST_EPOCHS)).round().astype(int)).tolist()
+    columns = np.unique(np.linspace(0, len(epochs) - 1, min(len(epochs), MAX_EPOCHS)).round().astype(int)).tolist()
     images = torch.stack([epochs[i] for i in columns], 1)  # [m, columns, *in_shape]
     size = len(images), len(columns)
     cells = _Cells.of(images[0], has_strip=False)
@@ -89,15 +106,23 @@ def plot_image_history(epochs: Sequence[Tensor], path: Path) -> Path:
 
 
 def plot_protocol_matrix(matrix: ProtocolMatrix, path: Path) -> Path:
-    """Draw the mean accuracy of every protocol and inner network, with its deviation and the networks that diverged."""
+    """Draw the mean accuracy of every protocol and inner network as a heat map.
+
+    Each cell also holds the standard deviation over initial weights and the number of networks that diverged.
+
+    Args:
+        matrix: The accuracies.
+        path: Path of the file to write.
+    """
     protocols, inner_networks = matrix.names
-    mean, std, lost = _numbers(matrix.mean()), _numbers(matrix.std()), matrix.diverged.sum(-1)
+    mean, std, diverged = _numbers(matrix.mean()), _numbers(matrix.std()), matrix.diverged.sum(-1)
     figure = Figure(figsize=(1.8 + 1.4 * len(inner_networks), 1.2 + 0.55 * len(protocols)), layout="constrained")
     axes = figure.subplots()
     axes.imshow(mean, vmin=0, vmax=1, cmap="viridis", aspect="auto")
     for (y, x), value in np.ndenumerate(mean):
         text = f"{100 * value:.1f} ± {100 * std[y, x]:.1f}"
-        text += f"\n{int(lost[y, x])} diverged" if lost[y, x] else ""
+        text += f"\n{int(diverged[y, x])} diverged" if diverged[y, x] else ""
+        # Viridis is dark up to about 0.6 and bright above: the text takes the colour with the greater contrast.
         axes.text(x, y, text, ha="center", va="center", fontsize=8, color="white" if value < 0.6 else "black")
     axes.set_xticks(range(len(inner_networks)), inner_networks)
     axes.set_yticks(range(len(protocols)), protocols)
@@ -110,102 +135,103 @@ def plot_protocol_matrix(matrix: ProtocolMatrix, path: Path) -> Path:
 
 @dataclass(frozen=True)
 class _Cells:
-    """A grid of examples.
+    """The sizes of the cells of a grid of examples, in pixels of the examples.
 
     Attributes:
-        width: of an example, in pixels.
-        height: of an example.
-        strip: height of what is drawn below it, 0 for nothing.
-        is_picture: whether examples are drawn as pixels; otherwise as bars.
+        width: Width of an example.
+        height: Height of an example.
+        strip: Height of the bars below an example, 0 for none.
+        is_image: Whether examples are drawn as pixels; otherwise as bars.
     """
 
     width: int
     height: int
     strip: float
-    is_picture: bool
+    is_image: bool
 
     @classmethod
     def of(cls, images: Tensor, *, has_strip: bool) -> "_Cells":
+        """Return the cells for images ``[m, *in_shape]``, with a strip below each if it is wanted."""
         shape = images.shape[1:]
-        is_picture = len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))
-        height, width = shape[-2:] if is_picture else (40, 100)
-        return cls(width, height, 0.35 * width if has_strip else 0.0, is_picture)
+        is_image = len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))  # grey or RGB
+        height, width = shape[-2:] if is_image else (_BARS_HEIGHT, _BARS_WIDTH)
+        # About a third of the width: bars of ten labels are legible, and the example still dominates its cell.
+        return cls(width, height, 0.35 * width if has_strip else 0.0, is_image)
 
     @property
     def across(self) -> int:
-        """Pixels from an example to the next one in its row."""
+        """Pixels from an example to the next one in its row, with a gap of 8 % of its width."""
         return self.width + math.ceil(0.08 * self.width)
 
     @property
     def down(self) -> int:
-        """Pixels from a row to the next."""
+        """Pixels from a row to the next; strips get 30 % of their height as an additional gap."""
         return self.height + math.ceil(1.3 * self.strip + 0.08 * self.width)
 
     def corners(self, places: NDArray[np.integer[Any]]) -> _Array:
-        """Return the upper left corners [n, 2] of the places (column, row) [n, 2]."""
+        """Return the upper left corners ``[n, 2]`` of places (column, row) ``[n, 2]``."""
         return places * np.array([self.across, self.down], dtype=float)
 
     def middles(self, rows: int) -> list[float]:
-        """Return the heights of the middles of the examples of every row."""
+        """Return the vertical positions of the centres of the examples of every row."""
         return [y * self.down + self.height / 2 for y in range(rows)]
 
 
 def _by_class(classes: Tensor) -> list[list[int]]:
-    """Return the positions of the examples of each class that occurs, in order of class, at most 20 classes."""
-    found = classes.unique()[:MOST_CLASSES]
-    return [(classes == c).nonzero().flatten().tolist() for c in found]
+    """Return the positions of the examples of each class that occurs, in order of class, of ``MAX_CLASSES`` at most."""
+    present = classes.unique()[:MAX_CLASSES]
+    return [(classes == c).nonzero().flatten().tolist() for c in present]
 
 
 def _page(cells: _Cells, rows: int, columns: int, panel: float = 0.0) -> tuple[Figure, Any, Any]:
-    """Return a figure with axes for a grid and, ``panel`` inches wide, for something beside it (or None)."""
-    pixel = _INCHES / cells.width
+    """Return a figure with axes for a grid and, ``panel`` inches wide, for something beside it (or None).
+
+    The sizes are computed by hand, in inches: automatic layouts would stretch or shrink the examples.
+    """
+    pixel = _EXAMPLE_INCHES / cells.width
     width, height = columns * cells.across * pixel, rows * cells.down * pixel
-    left, bottom, top = 0.75, 0.5, 0.25
-    tall = max(height, 1.4 if panel else 0.0)
-    whole = left + width + panel + 0.1, bottom + tall + top
-    figure = Figure(figsize=whole)
-    axes = figure.add_axes((left / whole[0], (bottom + tall - height) / whole[1], width / whole[0], height / whole[1]))
+    left, bottom, top = 0.75, 0.5, 0.25  # margins for the names of classes, the axis of steps and the title
+    content = max(height, 1.4 if panel else 0.0)  # a panel needs this height to be legible beside a single row
+    page = left + width + panel + 0.1, bottom + content + top
+    figure = Figure(figsize=page)
+    axes = figure.add_axes((left / page[0], (bottom + content - height) / page[1], width / page[0], height / page[1]))
     axes.set(xlim=(0, columns * cells.across), ylim=(rows * cells.down, 0))
     axes.spines[:].set_visible(False)
     axes.set(xticks=[], yticks=[])
     axes.tick_params(length=0, labelsize=7)
     if not panel:
         return figure, axes, None
-    start, high = left + width + 0.75, min(tall, 2.2)
-    box = (start / whole[0], (bottom + tall - high) / whole[1], (panel - 0.75) / whole[0], high / whole[1])
+    # The panel starts at the top, and is not taller than 2.2 inches beside grids of many rows.
+    start, high = left + width + 0.75, min(content, 2.2)
+    box = (start / page[0], (bottom + content - high) / page[1], (panel - 0.75) / page[0], high / page[1])
     return figure, axes, figure.add_axes(box)
 
 
 def _draw(axes: Any, cells: _Cells, images: Tensor, places: NDArray[np.integer[Any]]) -> None:
-    """Draw images [n, *in_shape] at places (column, row) [n, 2]."""
+    """Draw images ``[n, *in_shape]`` at places (column, row) ``[n, 2]``."""
     numbers = _numbers(images)
-    if not cells.is_picture:
+    if not cells.is_image:
         corners = cells.corners(places) + np.array([0, cells.height])
-        _bars(
-            axes,
-            numbers.reshape(len(numbers), -1),
-            corners,
-            float(cells.width),
-            float(cells.height),
-            ROLE_COLOURS["teacher"],
-        )
+        size = float(cells.width), float(cells.height)
+        _bars(axes, numbers.reshape(len(numbers), -1), corners, *size, ROLE_COLOURS["teacher"])
         return
-    low, high = np.percentile(numbers, _RANGE)
-    scaled = ((numbers - low) / ((high - low) or 1)).clip(0, 1)
+    low, high = np.percentile(numbers, _PERCENTILES)
+    scaled = ((numbers - low) / ((high - low) or 1)).clip(0, 1)  # 1: constant images have no range
     pixels = scaled[:, None] if scaled.ndim == 3 else scaled
     canvas = np.ones(((places[:, 1].max() + 1) * cells.down, (places[:, 0].max() + 1) * cells.across, 3))
     for image, (x, y) in zip(np.moveaxis(pixels, 1, -1), cells.corners(places).astype(int), strict=True):
         canvas[y : y + cells.height, x : x + cells.width] = image
-    limits = axes.axis()
+    limits = axes.axis()  # imshow would change them
     axes.imshow(canvas, extent=(0, canvas.shape[1], canvas.shape[0], 0), interpolation="nearest", aspect="auto")
     axes.axis(limits)
 
 
 def _bars(axes: Any, values: _Array, corners: _Array, width: float, height: float, colour: str) -> None:
-    """Draw each row of values [n, d] as bars in a box given by its lower left corner [n, 2]; all have one scale."""
-    low, high = min(values.min(), 0.0), max(values.max(), 0.0)
+    """Draw each row of values ``[n, d]`` as bars in a box with a lower left corner ``[n, 2]``; all have one scale."""
+    low, high = min(values.min(), 0.0), max(values.max(), 0.0)  # the line at 0 is always inside of the box
     scale = height / ((high - low) or 1)
-    steps = np.repeat(np.linspace(0, width, values.shape[1] + 1), 2)  # the outline goes up and along, up and along
+    # All bars of one example are a single outline, which goes up and along for each bar: d times fewer shapes.
+    steps = np.repeat(np.linspace(0, width, values.shape[1] + 1), 2)
     tops = np.pad(np.repeat(values, 2, axis=1), ((0, 0), (1, 1)))
     outlines = np.stack([steps + corners[:, :1], corners[:, 1:] - scale * (tops - low)], -1)
     axes.add_collection(PolyCollection(list(outlines), facecolor=colour, linewidth=0), autolim=False)
@@ -213,12 +239,14 @@ def _bars(axes: Any, values: _Array, corners: _Array, width: float, height: floa
     axes.hlines(zero, corners[:, 0], corners[:, 0] + width, color="#999999", linewidth=0.4)
 
 
-def _draw_schedules(axes: Any, few: SyntheticSet) -> None:
+def _draw_schedules(axes: Any, synthetic_set: SyntheticSet) -> None:
     """Draw the step sizes of every inner network over the steps."""
-    for name in few.inner_networks:
-        sizes = few.schedule(name).detach().cpu().tolist()
-        axes.plot(range(1, few.steps + 1), sizes, marker="." if few.steps <= 50 else "", linewidth=1, label=name)
-    axes.set_xlim(0.5, few.steps + 0.5)
+    steps = synthetic_set.steps
+    for name in synthetic_set.inner_networks:
+        sizes = synthetic_set.schedule(name).detach().cpu().tolist()
+        # Markers show a schedule of one step, which is no line; those of more than 50 steps would cover each other.
+        axes.plot(range(1, steps + 1), sizes, marker="." if steps <= 50 else "", linewidth=1, label=name)
+    axes.set_xlim(0.5, steps + 0.5)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("step", fontsize=7)
     axes.set_title("step size", fontsize=8)
@@ -228,7 +256,7 @@ def _draw_schedules(axes: Any, few: SyntheticSet) -> None:
 
 
 def _numbers(values: Tensor) -> _Array:
-    """Return finite numbers: what is NaN or infinite is drawn as 0."""
+    """Return the values as a finite array, with 0 for NaN and infinity: a set that diverged can still be drawn."""
     return values.detach().double().cpu().nan_to_num(0, 0, 0).numpy()
 
 

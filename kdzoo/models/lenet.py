@@ -8,22 +8,24 @@ from torch import Tensor, nn
 from kdzoo.core import validation
 from kdzoo.models.shapes import image_shape
 
-_SIDE = 32
-"""Side of the images of LeNet-5, in pixels; smaller ones are padded."""
+# Side in pixels of the images of LeNet-5 (LeCun et al. 1998), which are 28 x 28 digits with a margin of 2 pixels.
+_LENET5_SIDE = 32
+# Padding of the first convolution for smaller images: that margin.
 _PADDING = 2
-_LEAST = 12
+# The smallest padded image whose last feature map has one pixel: ((12 + 2 * 2 - 4) // 2 - 4) // 2 = 1.
+_MIN_SIDE = 12
 
 
 class LeNet(nn.Module):
-    """Two blocks of (5 x 5 convolution, ReLU, 2 x 2 max pooling) with 6 and 16 channels, then 120, 84 and head.
+    """Two blocks of (5 x 5 convolution, ReLU, 2 x 2 max pooling), hidden layers of 120 and 84 units, and a linear head.
 
-    The first convolution pads by 2 pixels images of which a side is shorter than 32, so that those of 28 x 28 and
-    of 32 x 32 both make the classic feature maps of 14 x 14 and 5 x 5 pixels.
-    Modules to hook: `blocks.0` and `blocks.1` give feature maps, `blocks.0.conv` the value before ReLU, `fc.0`
-    and `fc.1` the hidden layers' outputs (batch, 120) and (batch, 84), `head` the logits.
+    The blocks have 6 and 16 channels. The first convolution pads images with a side shorter than 32 by 2 pixels, so
+    that images of 28 x 28 and of 32 x 32 pixels both lead to the feature maps of LeNet-5, 14 x 14 and 5 x 5 pixels.
+    Modules to hook: ``blocks.0`` and ``blocks.1`` return feature maps, ``blocks.0.conv`` the value before ReLU,
+    ``fc.0`` and ``fc.1`` the hidden layers' outputs ``[batch, 120]`` and ``[batch, 84]``, ``head`` the logits.
 
     Args:
-        in_shape: Shape (channels, height, width) of one image, at least 12 x 12.
+        in_shape: Shape ``[channels, height, width]`` of one image, at least 12 x 12 pixels.
         num_classes: Number of logits, >= 1.
 
     Raises:
@@ -41,8 +43,8 @@ class LeNet(nn.Module):
 
     def __init__(self, *, in_shape: Sequence[int], num_classes: int) -> None:
         super().__init__()
-        n_in, height, width = image_shape(in_shape, _LEAST, "two 5 x 5 convolutions and poolings")
-        padding = _PADDING if min(height, width) < _SIDE else 0
+        n_in, height, width = image_shape(in_shape, _MIN_SIDE, "two 5 x 5 convolutions and poolings")
+        padding = _PADDING if min(height, width) < _LENET5_SIDE else 0
         n_features = 16 * _last_side(height, padding) * _last_side(width, padding)
         self.blocks = nn.Sequential(
             _block(nn.Conv2d(n_in, 6, 5, padding=padding)),
@@ -52,7 +54,7 @@ class LeNet(nn.Module):
         self.head = nn.Linear(84, validation.integer("num_classes", num_classes))
 
     def forward(self, input: Tensor) -> Tensor:
-        """Logits (batch, num_classes) of images (batch, *in_shape)."""
+        """Return the logits ``[batch, num_classes]`` of images ``[batch, *in_shape]``."""
         return self.head(self.fc(self.blocks(input).flatten(1)))
 
 
@@ -65,5 +67,5 @@ def _hidden_layer(n_in: int, n_out: int) -> nn.Sequential:
 
 
 def _last_side(side: int, padding: int) -> int:
-    """Return the side of the last feature map, in pixels."""
+    """Return the side of the last feature map in pixels: two valid 5 x 5 convolutions, each followed by a pooling."""
     return ((side + 2 * padding - 4) // 2 - 4) // 2

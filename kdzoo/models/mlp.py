@@ -1,6 +1,6 @@
 """Multilayer perceptron, the student and teacher of Hinton, Vinyals and Dean (2015), sec. 3.
 
-With `hidden=[1200, 1200]` and dropout it is that paper's MNIST teacher, with `hidden=[800, 800]` its student.
+With ``hidden=[1200, 1200]`` and dropout it is that paper's MNIST teacher, with ``hidden=[800, 800]`` its student.
 """
 
 from collections import OrderedDict
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kdzoo.core import validation
 
+# Not in place: hooks on the layer before would otherwise see values that the activation has overwritten.
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "leaky_relu": nn.LeakyReLU,
@@ -24,15 +25,15 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 class MLP(nn.Module):
-    """Fully connected classifier: flatten, then (linear, activation, dropout) per hidden layer, then linear.
+    """Fully connected classifier: flatten, then (linear, activation, dropout) for each hidden layer, then linear.
 
-    Modules to hook: `layers.0`, `layers.1`, ... give each hidden layer's output (batch, width),
-    `layers.0.linear` the value before the activation, `head` the logits.
+    Modules to hook: ``layers.0``, ``layers.1``, ... return each hidden layer's output ``[batch, width]``,
+    ``layers.0.linear`` the value before the activation, ``head`` the logits.
 
     Args:
-        in_shape: Shape of one input without the batch, such as (1, 28, 28) or (64,).
+        in_shape: Shape of one input without the batch, such as ``[1, 28, 28]`` or ``[64]``.
         num_classes: Number of logits, >= 1.
-        hidden: Width of each hidden layer, each >= 1; an empty list makes softmax regression.
+        hidden: Width of each hidden layer, each >= 1; an empty list gives softmax regression.
         dropout: Probability in [0, 1) of dropping a hidden unit, the same for every hidden layer.
         input_dropout: Probability in [0, 1) of dropping an input value.
         activation: One of relu, leaky_relu, elu, gelu, silu, tanh, sigmoid.
@@ -73,12 +74,12 @@ class MLP(nn.Module):
         self.head = nn.Linear(widths[-1], validation.integer("num_classes", num_classes))
 
     def forward(self, input: Tensor) -> Tensor:
-        """Logits (batch, num_classes) of inputs (batch, *in_shape)."""
+        """Return the logits ``[batch, num_classes]`` of inputs ``[batch, *in_shape]``."""
         return self.head(self.layers(self.input_dropout(input.flatten(1))))
 
 
 def _layer(n_in: int, n_out: int, activate: type[nn.Module], dropout: float) -> nn.Sequential:
     parts = OrderedDict[str, nn.Module](linear=nn.Linear(n_in, n_out), activation=activate())
-    if dropout > 0:  # none at zero: one call less per layer, and the weights keep their names
+    if dropout > 0:  # without it the module would only cost time; names of weights do not depend on it
         parts["dropout"] = nn.Dropout(dropout)
     return nn.Sequential(parts)

@@ -1,4 +1,4 @@
-"""Weights from a local file into a module: safetensors, or torch files whose code is never run."""
+"""Loading of weights from a local file: safetensors, or torch files, of which no code is run."""
 
 import pickle
 import zipfile
@@ -14,9 +14,12 @@ from torch import Tensor, nn
 from kdzoo.errors import CheckpointError, ConfigError
 
 TORCH_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin")
+# Keys under which training scripts commonly store a state dict; Lightning uses the first.
 WRAPPERS = ("state_dict", "model_state_dict", "model")
+# Prefixes that wrappers add to all names: torch.compile, DataParallel, Lightning modules, and the distillers here.
 PREFIXES = ("_orig_mod.", "module.", "model.", "student.")
-_SHOWN = 3
+# Names in a message, of which a wrong file can have hundreds.
+_NAMES_SHOWN = 3
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -26,8 +29,8 @@ def load_weights(module: Module, path: str | PathLike[str]) -> Module:
 
     Args:
         module: The module to fill, in place; its dtype and device stay.
-        path: A local file, as for `read_weights`. A wrapper's prefix on all names of either side is
-            ignored.
+        path: A local file, as for :func:`read_weights`. A prefix that a wrapper added to all names, of the file or of
+            the module, is ignored.
 
     Returns:
         The same module.
@@ -46,6 +49,7 @@ def load_weights(module: Module, path: str | PathLike[str]) -> Module:
         True
     """
     weights, own = read_weights(path), module.state_dict()
+    # The names in the file have no prefix any more; those of a wrapped module, for example by torch.compile, need one.
     prefix = _common_prefix(own)
     weights = {prefix + name: tensor for name, tensor in weights.items()}
     problems = (
@@ -54,25 +58,28 @@ def load_weights(module: Module, path: str | PathLike[str]) -> Module:
         _listed("does not fit", _mismatches(weights, own)),
     )
     if any(problems):
-        kind, found = type(module).__name__, "; ".join(filter(None, problems))
-        raise CheckpointError(f"{path} is not of this {kind}: {found}")
+        kind, description = type(module).__name__, "; ".join(filter(None, problems))
+        raise CheckpointError(f"{path} does not match this {kind}: {description}")
     module.load_state_dict(weights)
     return module
 
 
 def read_weights(path: str | PathLike[str]) -> dict[str, Tensor]:
-    """Read named tensors from a local file onto the CPU; code in the file is refused, never run.
+    """Read named tensors from a local file onto the CPU; a file with Python objects is refused and no code is run.
 
-    Takes a state dict, plain or below "state_dict", "model_state_dict" or "model", and from a distiller's
-    checkpoint the student's part. Prefixes such as "module." and "model." that all names share are removed.
-    Zip files, the format of `torch.save`, are checked against their checksums; safetensors and older torch
-    files carry none for the numbers themselves.
+    The file may hold a state dict, by itself or under ``state_dict``, ``model_state_dict`` or ``model``, or the
+    checkpoint of a distiller, of which the student's part is read. Prefixes such as ``module.`` and ``model.`` that all
+    names share are removed. Zip files, the format of ``torch.save``, are verified against their checksums; safetensors
+    and older torch files have no checksums of the values.
 
     Args:
         path: A file named .safetensors, .pt, .pth, .ckpt or .bin.
 
+    Returns:
+        The tensors by name.
+
     Raises:
-        CheckpointError: If the file is missing, empty, truncated or corrupt, or holds anything but named
+        CheckpointError: If the file is missing, empty, truncated or corrupt, or holds anything else than named
             tensors.
         ConfigError: If the path is a URL.
 
@@ -89,8 +96,8 @@ def read_weights(path: str | PathLike[str]) -> dict[str, Tensor]:
     except CheckpointError:
         raise
     except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{file} is no torch file, or holds Python objects, which are not run") from error
-    except Exception as error:  # bytes that are no checkpoint make the readers raise nearly anything
+        raise CheckpointError(f"{file} is not a torch file, or holds Python objects, which are not run") from error
+    except Exception as error:  # the readers raise errors of many kinds for bytes that are not a checkpoint
         raise CheckpointError(f"{file} cannot be read: {_one_line(error)}") from error
     return _without_prefixes(_named_tensors(file, content))
 
@@ -100,7 +107,7 @@ def _local_file(path: str | PathLike[str]) -> Path:
         raise ConfigError(f"path must be a local file, got the URL {str(path)!r}")
     file = Path(path)
     if not file.is_file():
-        raise CheckpointError(f"{file} is missing or no regular file")
+        raise CheckpointError(f"{file} is missing or not a regular file")
     if file.suffix not in (".safetensors", *TORCH_SUFFIXES):
         raise CheckpointError(f"{file} must be named .safetensors, {', '.join(TORCH_SUFFIXES)}")
     if file.stat().st_size == 0:
@@ -110,13 +117,14 @@ def _local_file(path: str | PathLike[str]) -> Path:
 
 def _torch_content(file: Path) -> object:
     with file.open("rb") as stream:
-        is_zip = stream.read(4) == b"PK\x03\x04"
+        is_zip = stream.read(4) == b"PK\x03\x04"  # the signature of a zip file
     if is_zip:
         _check_zip(file)
     return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _check_zip(file: Path) -> None:
+    """Verify the checksums, which ``torch.load`` ignores."""
     try:
         with zipfile.ZipFile(file) as archive:
             damaged = archive.testzip()
@@ -127,11 +135,12 @@ def _check_zip(file: Path) -> None:
 
 
 def _named_tensors(file: Path, content: object) -> dict[str, Tensor]:
+    """Return the state dict in the content of a file, of which only the student's part if there is one."""
     wrappers = [w for w in WRAPPERS if isinstance(content, Mapping) and isinstance(content.get(w), Mapping)]
     weights = content[wrappers[0]] if wrappers and isinstance(content, Mapping) else content
     if not isinstance(weights, Mapping) or not weights:
-        found = "an empty one" if isinstance(weights, Mapping) else type(weights).__name__
-        raise CheckpointError(f"{file} must hold a dictionary of tensors, holds {found}")
+        description = "an empty one" if isinstance(weights, Mapping) else type(weights).__name__
+        raise CheckpointError(f"{file} must hold a dictionary of tensors, holds {description}")
     for name, tensor in weights.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor) or not _is_dense(tensor):
             raise CheckpointError(f"{file} must hold dense tensors only, {name!r} is {type(tensor).__name__}")
@@ -140,13 +149,15 @@ def _named_tensors(file: Path, content: object) -> dict[str, Tensor]:
 
 
 def _is_dense(tensor: Tensor) -> bool:
+    # Others cannot be copied into the parameters of a module: meta tensors, for example, have no values.
     return tensor.layout == torch.strided and not tensor.is_meta and not tensor.is_quantized
 
 
 def _common_prefix(names: Iterable[str]) -> str:
-    left, prefix = list(names), ""
-    while found := [p for p in PREFIXES if left and all(n.startswith(p) and n != p for n in left)]:
-        left, prefix = [n.removeprefix(found[0]) for n in left], prefix + found[0]
+    """Return the longest chain of known prefixes that all names share, since wrappers may be nested."""
+    remaining, prefix = list(names), ""
+    while shared := [p for p in PREFIXES if remaining and all(n.startswith(p) and n != p for n in remaining)]:
+        remaining, prefix = [n.removeprefix(shared[0]) for n in remaining], prefix + shared[0]
     return prefix
 
 
@@ -158,16 +169,17 @@ def _without_prefixes(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 def _mismatches(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
     shared = [(name, tensor, own[name]) for name, tensor in weights.items() if name in own]
     shapes = [f"{n!r} {list(a.shape)} for {list(b.shape)}" for n, a, b in shared if a.shape != b.shape]
-    return shapes + [f"{n!r} {a.dtype} for {b.dtype}" for n, a, b in shared if _number(a) != _number(b)]
+    # Another precision is converted; integers for floats, as of a quantised model, would be a silent error.
+    return shapes + [f"{n!r} {a.dtype} for {b.dtype}" for n, a, b in shared if _number_type(a) != _number_type(b)]
 
 
-def _number(tensor: Tensor) -> tuple[bool, bool]:
+def _number_type(tensor: Tensor) -> tuple[bool, bool]:
     return tensor.is_floating_point(), tensor.is_complex()
 
 
 def _listed(verb: str, names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{verb} {', '.join(names[:_SHOWN])}{more}" if names else ""
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return f"{verb} {', '.join(names[:_NAMES_SHOWN])}{more}" if names else ""
 
 
 def _one_line(error: Exception) -> str:

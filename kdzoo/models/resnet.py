@@ -18,7 +18,7 @@ from kdzoo.models.shapes import image_shape
 class BasicBlock(nn.Module):
     """relu(norm(conv(relu(norm(conv(x))))) + shortcut(x)), with the paper's parameter-free shortcut A.
 
-    Where the block shrinks the image, the shortcut keeps every second pixel and pads new channels with zeros.
+    Where the block halves the image, the shortcut keeps every second pixel and fills new channels with zeros.
 
     Args:
         n_in: Channels of the input.
@@ -34,31 +34,33 @@ class BasicBlock(nn.Module):
     def __init__(self, n_in: int, n_out: int, stride: int) -> None:
         super().__init__()
         self.stride, self.new_channels = stride, n_out - n_in
+        # No biases: the shift of the batch normalisation that follows takes their place.
         self.conv1 = nn.Conv2d(n_in, n_out, 3, stride=stride, padding=1, bias=False)
         self.norm1 = nn.BatchNorm2d(n_out)
         self.conv2 = nn.Conv2d(n_out, n_out, 3, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(n_out)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Features (batch, n_out, height / stride, width / stride) of input (batch, n_in, height, width)."""
+        """Return features ``[batch, n_out, height / stride, width / stride]`` of ``[batch, n_in, height, width]``."""
         residual = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(input)))))
         return F.relu(residual + self._shortcut(input))
 
     def _shortcut(self, input: Tensor) -> Tensor:
         if self.stride == 1 and self.new_channels == 0:
             return input
+        # Shortcut A of the paper: without parameters, so that the published numbers of weights hold.
         return F.pad(input[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new_channels))
 
 
 class ResNet(nn.Module):
     """Residual network of depth 6n + 2 with global average pooling, as published for CIFAR-10.
 
-    Modules to hook: `stem` (batch, w, H, W), `stages.0` (batch, w, H, W), `stages.1` (batch, 2w, H/2, W/2),
-    `stages.2` (batch, 4w, H/4, W/4), single blocks such as `stages.1.0`, and `head`, the logits.
-    Convolutions and head start from He initialisation (fan in); head bias starts at zero.
+    Modules to hook: ``stem`` ``[batch, w, H, W]``, ``stages.0`` ``[batch, w, H, W]``, ``stages.1``
+    ``[batch, 2w, H/2, W/2]``, ``stages.2`` ``[batch, 4w, H/4, W/4]``, single blocks such as ``stages.1.0``, and
+    ``head``, the logits. Convolutions and head start from He initialisation (fan in), the bias of the head from 0.
 
     Args:
-        in_shape: Shape (channels, height, width) of one image, at least 8 x 8.
+        in_shape: Shape ``[channels, height, width]`` of one image, at least 8 x 8 pixels.
         num_classes: Number of logits, >= 1.
         depth: Number of weighted layers, 6n + 2: 8, 14, 20, 26, 32, 44, 56, 110, ...
         width: Channels w of the first stage, >= 1.
@@ -79,6 +81,7 @@ class ResNet(nn.Module):
 
     def __init__(self, *, in_shape: Sequence[int], num_classes: int, depth: int = 8, width: int = 16) -> None:
         super().__init__()
+        # 8 x 8 pixels leave a 2 x 2 feature map in the last stage; in smaller ones the padding would dominate.
         n_in, _, _ = image_shape(in_shape, 8, "two halvings")
         if validation.integer("depth", depth, least=8) % 6 != 2:
             raise ConfigError(f"depth must be 6n + 2 (8, 14, 20, 26, 32, 44, 56, 110, ...), got {depth}")
@@ -95,18 +98,19 @@ class ResNet(nn.Module):
         self.apply(_initialise)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Logits (batch, num_classes) of images (batch, *in_shape)."""
+        """Return the logits ``[batch, num_classes]`` of images ``[batch, *in_shape]``."""
         return self.head(self.stages(self.stem(input)).mean((2, 3)))
 
 
 def _stage(n_in: int, n_out: int, n_blocks: int, stride: int) -> nn.Sequential:
-    rest = (BasicBlock(n_out, n_out, 1) for _ in range(n_blocks - 1))
-    return nn.Sequential(BasicBlock(n_in, n_out, stride), *rest)
+    """Return the blocks of one stage, of which the first has the stride and the new number of channels."""
+    further_blocks = (BasicBlock(n_out, n_out, 1) for _ in range(n_blocks - 1))
+    return nn.Sequential(BasicBlock(n_in, n_out, stride), *further_blocks)
 
 
 def _initialise(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-    elif isinstance(module, nn.Linear):  # no rectifier follows the head
+    elif isinstance(module, nn.Linear):  # the head: no rectifier follows it, hence the gain of a linear layer
         nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
         nn.init.zeros_(module.bias)

@@ -95,9 +95,9 @@ def test_a_folder_is_read_from_either_file(folder, tmp_path):
 
 
 def test_numpy_and_safetensors_find_the_same_arrays_without_us(folder):
-    to_container = load_file(folder / "synthetic.safetensors")
+    by_name = load_file(folder / "synthetic.safetensors")
     parameters = ("1.weight", "1.bias", "2.weight", "2.bias", "3.weight", "3.bias")
-    assert set(to_container) == {
+    assert set(by_name) == {
         "images",
         "labels",
         "step_sizes.linear",
@@ -105,8 +105,8 @@ def test_numpy_and_safetensors_find_the_same_arrays_without_us(folder):
         *(f"initial_weights.deep.{name}" for name in parameters),
     }
     with np.load(folder / "synthetic.npz", allow_pickle=False) as file:
-        assert set(file.files) == {*to_container, "about"}
-        assert all(np.array_equal(file[name], to_container[name].numpy()) for name in to_container)
+        assert set(file.files) == {*by_name, "about"}
+        assert all(np.array_equal(file[name], by_name[name].numpy()) for name in by_name)
         assert json.loads(str(file["about"])) == json.loads((folder / "synthetic.json").read_text())
 
 
@@ -186,7 +186,7 @@ def test_a_truncated_file_is_refused(name, folder, tmp_path):
     content, path = (folder / name).read_bytes(), tmp_path / name
     for size in (0, 1, 8, 100, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:size])
-        with pytest.raises(CheckpointError, match="damaged or no synthetic set"):
+        with pytest.raises(CheckpointError, match="damaged or not a synthetic set"):
             read(path)
 
 
@@ -215,7 +215,7 @@ def test_nothing_is_unpickled(tmp_path):
     (tmp_path / "bare.npz").write_bytes(pickle.dumps(Harmful(trace)))
     torch.save(Harmful(trace), tmp_path / "torch.npz")
     for name in ("archive", "bare", "torch"):
-        with pytest.raises(CheckpointError, match="no synthetic set"):
+        with pytest.raises(CheckpointError, match="not a synthetic set"):
             read(tmp_path / f"{name}.npz")
     assert not trace.exists()
 
@@ -224,13 +224,13 @@ def test_foreign_files_are_refused(folder, tmp_path):
     np.savez(tmp_path / "other.npz", images=np.zeros((2, 3)))
     save_file({"images": torch.zeros(2, 3)}, tmp_path / "other.safetensors")
     for name in ("other.npz", "other.safetensors"):
-        with pytest.raises(CheckpointError, match="no synthetic set of format 1: its entry 'about' has format None"):
+        with pytest.raises(CheckpointError, match="not a synthetic set of format 1: its entry 'about' has format None"):
             read(tmp_path / name)
     np.savez(tmp_path / "newer.npz", about=np.array(json.dumps({"format": 2})))
     with pytest.raises(CheckpointError, match="'about' has format 2"):
         read(tmp_path / "newer.npz")
     np.savez(tmp_path / "list.npz", about=np.array("[1]"))
-    with pytest.raises(CheckpointError, match="damaged or no synthetic set"):
+    with pytest.raises(CheckpointError, match="damaged or not a synthetic set"):
         read(tmp_path / "list.npz")
     with pytest.raises(CheckpointError, match=r"must be a folder or end in \.safetensors or \.npz"):
         read(folder / "synthetic.json")

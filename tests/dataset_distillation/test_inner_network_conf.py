@@ -44,5 +44,5 @@ def test_what_is_wrong_in_a_learner_is_said_with_its_key():
             "linear": {"_target_": "kdzoo.dataset_distillation.InnerNetwork", "model": linear, "std": -1.0}
         },
     }
-    with pytest.raises(ConfigError, match=r"^inner network\.linear: std must be a finite number >= 0, got -1.0$"):
+    with pytest.raises(ConfigError, match=r"^inner_network\.linear: std must be a finite number >= 0, got -1.0$"):
         config.instantiate(node, allow=config.packaged_targets())

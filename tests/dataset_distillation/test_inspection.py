@@ -131,7 +131,9 @@ def table(*moves):
 
 def test_a_share_that_moves_to_a_new_place_weighs_more_than_one_between_confused_classes():
     fresh = inspect_confusion(table(), table((0, 1, 0.4)))
-    known = inspect_confusion(table((0, 1, 0.3)), table((0, 1, 0.7)))  # the same share, where a third was confused anyway
+    known = inspect_confusion(
+        table((0, 1, 0.3)), table((0, 1, 0.7))
+    )  # the same share, where a third was confused anyway
     assert fresh.moved == pytest.approx(known.moved)
     assert fresh.divergence > 2 * known.divergence
     assert fresh.flagged

@@ -171,7 +171,7 @@ def test_a_pool_that_holds_out_too_few_is_refused(few, data):
     pooled = InnerNetwork(linear(), pool=1)
     pooled.set_pool(torch.ones(1 + HELD_OUT, pooled.n_weights))
     with pytest.raises(
-        ConfigError, match="inner network linear has 20 held-out initial weights, inits=21 needs as many"
+        ConfigError, match=r"inner_network\.linear has 20 held-out initial weights, inits=21 needs as many"
     ):
         protocol_matrix(few, {"linear": pooled}, *data, inits=21)
 

@@ -73,9 +73,9 @@ def test_dropout_acts_in_training_only_and_at_its_rate():
 
 
 def test_dropout_does_not_rename_weights():
-    to_container = MLP(in_shape=(4,), num_classes=2)
+    without = MLP(in_shape=(4,), num_classes=2)
     dropped = MLP(in_shape=(4,), num_classes=2, dropout=0.5)
-    assert to_container.state_dict().keys() == dropped.state_dict().keys()
+    assert without.state_dict().keys() == dropped.state_dict().keys()
 
 
 def test_hooks_see_values_that_later_layers_do_not_overwrite():

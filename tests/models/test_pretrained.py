@@ -114,8 +114,8 @@ def test_urls_are_refused(url):
 
 
 def test_missing_folder_and_unknown_name(tmp_path):
-    assert refusal(tmp_path / "none.pt") == "is missing or no regular file"
-    assert refusal(tmp_path) == "is missing or no regular file"
+    assert refusal(tmp_path / "none.pt") == "is missing or not a regular file"
+    assert refusal(tmp_path) == "is missing or not a regular file"
     other = tmp_path / "weights.zip"
     other.write_bytes(b"x")
     assert refusal(other) == "must be named .safetensors, .pt, .pth, .ckpt, .bin"
@@ -208,7 +208,7 @@ def test_code_in_a_file_is_not_run(tmp_path, kind):
         path.write_bytes(pickle.dumps({"extra": Malicious(trace)}))
     else:
         torch.save(content, path, _use_new_zipfile_serialization=kind == "zip")
-    assert refusal(path) == "is no torch file, or holds Python objects, which are not run"
+    assert refusal(path) == "is not a torch file, or holds Python objects, which are not run"
     assert not trace.exists()
 
 
@@ -265,12 +265,12 @@ def test_weights_of_another_model_are_refused_whole(tmp_path, options, reason):
     target = build(seed=1, **options)
     before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
     message = refusal(path, lambda p: load_weights(target, p))
-    assert message.startswith(f"is not of this MLP: {reason}")
+    assert message.startswith(f"does not match this MLP: {reason}")
     assert same(target.state_dict(), before)
 
 
 def test_integers_for_floats_are_refused(tmp_path):
     path = tmp_path / "weights.pt"
     torch.save({**STATE, "head.bias": torch.zeros(3, dtype=torch.int32)}, path)
-    reason = "is not of this MLP: does not fit 'head.bias' torch.int32 for torch.float32"
+    reason = "does not match this MLP: does not fit 'head.bias' torch.int32 for torch.float32"
     assert refusal(path, lambda p: load_weights(build(), p)) == reason
