@@ -1,7 +1,6 @@
 """Classifiers: modules that turn an input into one logit per class."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -17,17 +16,11 @@ from kdzoo.functional import hard_target_ce
 from kdzoo.kinds.logits import check_logits
 from kdzoo.kinds.text_kind import TextKind
 from kdzoo.metrics import Agreement, TeacherKL
-from kdzoo.models import MPS, PatchMPS
-from kdzoo.tensor_networks import mps_plots
-from kdzoo.tensor_networks.relevance import saliency
-from kdzoo.tensor_networks.sobol import feature_moments, pairwise_indices, sobol_indices
+from kdzoo.tensor_networks.mps_report_figures import open_chains, plot_chains
 
 CALIBRATION_BINS = 15
 MEASURED_INPUTS, EXPLAINED_CLASSES = 300, 10
 """Training inputs whose marginal distributions plot_model are drawn under, and most classes with an example."""
-PAIRED_INPUTS, SHOWN_PAIRS = 200, 12
-"""Inputs of the largest total Sobol indices, among which pairs are looked for, and pairs that an image shows."""
-PAIRS_TITLE = "Share of the variance of a class's logit that two inputs explain together beyond what each does alone"
 
 
 @runtime_checkable
@@ -51,7 +44,7 @@ class Predictions:
         return self.logits.argmax(1)
 
 
-class Classifier(TextKind):
+class ClassifierKind(TextKind):
     """Measured by accuracy, calibration and, against its teacher, by agreement and divergence."""
 
     name: ClassVar[str] = "classifier"
@@ -130,22 +123,12 @@ class Classifier(TextKind):
 
     def plot_model(self, models: Mapping[str, nn.Module], folder: Path, data: Any = None) -> list[Path]:
         """Draw what is in models that are matrix product states, beside the teacher's saliency."""
-        chains = {role: one for role, one in models.items() if isinstance(one, MPS) and one.boundary == "open"}
-        if data is None or not chains:
+        if data is None or not open_chains(models):
             return []
-        measured = inputs_of(data.train_eval_dataloader(), MEASURED_INPUTS)
-        images, classes = one_of_each_class(data.test_dataloader())
-        drawn = {role: as_chain(model, measured, images) for role, model in chains.items()}
-        file = folder / "sobol_pairs.png"
-        if images.ndim != 4 or not classes:
-            return [*mps_plots.plot_model(drawn, folder), pair_tables(drawn, file)]
-        of_own_class = torch.arange(len(classes)), torch.tensor(classes)
-        slopes = {}
-        if "teacher" in models:
-            with suppress(ConfigError):  # it has no gradients
-                slopes["teacher"] = saliency(models["teacher"], images)[of_own_class]
-        examples = mps_plots.Examples(images, classes, slopes)
-        return [*mps_plots.plot_model(drawn, folder, examples), pairs_on_images(drawn, examples, file)]
+        train_inputs = inputs_of(data.train_eval_dataloader(), MEASURED_INPUTS)
+        examples, classes = one_of_each_class(data.test_dataloader())
+        explained = ("teacher",) if "teacher" in models else ()
+        return plot_chains(models, train_inputs, examples, classes, folder, saliency=explained)
 
 
 def inputs_of(batches: Iterable[Any], count: int) -> Tensor:
@@ -163,62 +146,6 @@ def one_of_each_class(batches: Iterable[Any]) -> tuple[Tensor, list[int]]:
     inputs, target = labelled_samples([next(iter(batches))])
     classes = target.unique().tolist()[:EXPLAINED_CLASSES]
     return inputs[[int((target == one).nonzero()[0]) for one in classes]], classes
-
-
-def as_chain(model: MPS, measured: Tensor, shown: Tensor) -> mps_plots.Chain:
-    """Return a matrix product state as it is drawn, with the features of inputs [n, ...] in the order of its sites."""
-
-    def features(inputs: Tensor) -> Tensor:
-        with torch.no_grad():
-            return model.features(inputs.to(model.cores)).double().cpu()
-
-    return mps_plots.Chain(
-        sites=[core.cpu() for core in model.sites()],
-        centre=model.centre.detach().double().cpu(),
-        out_site=model.out_site,
-        order=model.order.cpu(),
-        grid=(1, *model.grid) if isinstance(model, PatchMPS) else shown.shape[1:],
-        phi=features(measured),
-        shown=features(shown),
-    )
-
-
-def pairs_of(chain: mps_plots.Chain) -> tuple[Tensor, Tensor]:
-    """Return the inputs that matter most, by position [k], and the Sobol indices of their pairs [outputs, k, k]."""
-    tensors = chain.sites, chain.centre, chain.out_site, feature_moments(chain.phi)
-    total = sobol_indices(*tensors).total.amax(0)
-    chosen = total.topk(min(PAIRED_INPUTS, len(total))).indices
-    chosen = chosen[chain.order[chosen].argsort()]
-    return chain.order[chosen], pairwise_indices(*tensors, chosen.tolist())
-
-
-def pairs_on_images(chains: Mapping[str, mps_plots.Chain], examples: mps_plots.Examples, path: Path) -> Path:
-    """Draw the strongest pairs of pixels, or patches, of every class on an image of it."""
-    height, width = examples.images.shape[2:]
-    rows: dict[str, list[plotting.Pairs]] = {}
-    for name, chain in chains.items():
-        where, found = pairs_of(chain)
-        _, down, across = chain.grid
-        within = where % (down * across)  # whatever the channel
-        spots = torch.stack([within // across * (height / down), within % across * (width / across)], 1).double()
-        spots = spots + torch.tensor([height / down, width / across]) / 2 - 0.5
-        upper = torch.triu_indices(len(where), len(where), 1)
-        rows[name] = []
-        for one in examples.classes:
-            strengths, best = found[one][upper[0], upper[1]].topk(min(SHOWN_PAIRS, upper.shape[1]))
-            rows[name].append((spots[upper[:, best].T].numpy(), strengths.numpy()))
-    names = [f"class {one}" for one in examples.classes]
-    pictures = examples.images.mean(1).double().numpy()
-    return plotting.pairs_on_images(pictures, rows, names, path, title=PAIRS_TITLE + "; below: the largest")
-
-
-def pair_tables(chains: Mapping[str, mps_plots.Chain], path: Path) -> Path:
-    """Draw the largest Sobol index of a class for every pair of the inputs that matter most."""
-    tables = {}
-    for name, chain in chains.items():
-        where, found = pairs_of(chain)
-        tables[name] = ([str(one) for one in where.tolist()], found.amax(0).numpy())
-    return plotting.pair_matrices(tables, path, title=PAIRS_TITLE + "; the largest of all classes")
 
 
 def class_recall(predictions: Predictions) -> Tensor:

@@ -1,34 +1,31 @@
 """Matrix product states of images and vectors: the order in which a chain visits the numbers of an input."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
 from kdzoo.core import validation
-from kdzoo.models.mps import MPS
-from kdzoo.tensor_networks import orders
-from kdzoo.tensor_networks.features import FeatureMap
+from kdzoo.models.mps_base import MPSBase
+from kdzoo.tensor_networks.features import FeatureMap, as_feature_map
+from kdzoo.tensor_networks.orders import mutual_information_order, site_order
 
 
-class MPSClassifier(MPS):
-    """Matrix product state of images or vectors, one site for each number.
+class MPSClassifier(MPSBase):
+    """Matrix product state of images or vectors, one site for each number; modules to hook are those of :class:`MPS`.
 
     Args:
         in_shape: Shape of one input without the batch, such as (1, 28, 28) or (64,).
         num_classes: Number of logits, >= 1.
-        bond_dim: As of `MPS`, like all that is not named here.
-        feature_map: As of `MPS`.
-        degree: As of `MPS`.
-        domain: As of `MPS`.
-        order: `raster`, `snake`, `hilbert`, or `mutual_information`, by the training data.
-        out_site: As of `MPS`.
-        boundary: As of `MPS`.
-        noise: As of `MPS`.
-        probes: As of `MPS`.
-        engine: As of `MPS`.
+        feature_map: As for :class:`MPS`, like ``degree`` and ``domain``.
+        degree: Degree of a feature map that is given by name, >= 1.
+        domain: Smallest and largest input of a feature map that is given by name.
+        order: ``raster``, ``snake``, ``hilbert``, or ``mutual_information``, which follows the training data.
+        **options: ``bond_dim``, ``out_site``, ``boundary``, ``noise``, ``probes`` and ``engine``, see
+            :class:`kdzoo.models.mps_base.MPSBase`.
 
     Raises:
-        ConfigError: If an argument is outside its range.
+        ConfigError: An argument is outside its range.
 
     Example:
         >>> import torch
@@ -42,36 +39,24 @@ class MPSClassifier(MPS):
         *,
         in_shape: Sequence[int],
         num_classes: int,
-        bond_dim: int | Sequence[int] = 16,
         feature_map: str | FeatureMap = "polynomial",
         degree: int = 1,
         domain: Sequence[float] | None = None,
         order: str = "snake",
-        out_site: int | None = None,
-        boundary: str = "open",
-        noise: float = 0.5,
-        probes: Sequence[int] = (),
-        engine: str = "auto",
+        **options: Any,
     ) -> None:
-        walk = orders.site_order(order, validation.integers("in_shape", in_shape))
-        super().__init__(
-            len(walk),
+        super().__init__(**options)
+        positions = site_order(order, validation.integers("in_shape", in_shape))
+        self._build(
+            len(positions),
             validation.integer("num_classes", num_classes),
-            bond_dim,
-            feature_map=feature_map,
-            degree=degree,
-            domain=domain,
-            order=walk,
-            out_site=out_site,
-            boundary=boundary,
-            noise=noise,
-            probes=probes,
-            engine=engine,
+            as_feature_map(feature_map, len(positions), degree, domain),
+            positions,
         )
         self.order_name = order
 
     def calibrate(self, inputs: Tensor) -> None:
-        """Look at training inputs (samples, ...) before the training: their order, feature maps, scale."""
+        """Fit the order of the sites, the feature map and its scale to training inputs ``[samples, ...]``."""
         if self.order_name == "mutual_information":
-            self.order.copy_(orders.mutual_information_order(inputs.flatten(1)))
+            self.order.copy_(mutual_information_order(inputs.flatten(1)))
         super().calibrate(inputs)

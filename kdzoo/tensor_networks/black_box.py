@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from kdzoo.core import validation
 from kdzoo.errors import ConfigError, DataError
+from kdzoo.tensor_networks.chain_module import check_open_chain
 from kdzoo.tensor_networks.cross import cross_interpolate
-from kdzoo.tensor_networks.growth import Student, check_open_chain
 from kdzoo.tensor_networks.queries import Function, Oracle
 from kdzoo.tensor_networks.sketching import CUTOFF, QueryResult, as_set, sketch
 
@@ -17,7 +17,7 @@ METHODS = ("sketching", "cross")
 
 
 def from_queries(
-    model: Student,
+    model: nn.Module,
     teacher: Function,
     samples: Tensor,
     *,
@@ -50,12 +50,11 @@ def from_queries(
             outputs are not finite.
         BudgetError: the budget is not enough.
     """
-    assert isinstance(model, nn.Module)
-    check_open_chain(model)
+    chain = check_open_chain(model)
     validation.choice("method", method, METHODS)
     if len(samples) == 0:
         raise DataError("queries need at least one sample, got none")
-    order, shape = model.order.to(samples.device), samples.shape[1:]
+    order, shape = chain.order.to(samples.device), samples.shape[1:]
     if shape.numel() != len(order):
         raise DataError(
             f"queries need one number for each of the chain's {len(order)} sites, got inputs of {tuple(shape)}"
@@ -63,30 +62,30 @@ def from_queries(
     back = order.argsort()
     points = as_set(samples.detach().flatten(1)[:, order].cpu())
     with torch.no_grad():
-        model.feature_map(points.T.to(model.cores))  # refuses what is outside of its domain
+        chain.feature_map(points.T.to(chain.cores))  # refuses what is outside of its domain
     seen = [float(number) for number in points.aminmax()]
     low, high = validation.interval("domain", seen if domain is None else domain, validation.number)
-    device, most = model.cores.device, max(map(max, model.layout.sides))
+    device, most = chain.cores.device, max(map(max, chain.layout.sides))
 
     def function(points: Tensor) -> Tensor:
         return teacher(points.to(samples.device)[:, back].unflatten(1, shape))
 
     def features(numbers: Tensor) -> Tensor:
-        return model.feature_map.double_features(numbers.to(device)).cpu()
+        return chain.feature_map.double_features(numbers.to(device)).cpu()
 
     oracle = Oracle(function, budget=budget)
-    outputs, wanted = oracle(points[:1]).shape[1], model.centre.shape[1]  # both methods ask for this sample anyway
+    outputs, wanted = oracle(points[:1]).shape[1], chain.centre.shape[1]  # both methods ask for this sample anyway
     if outputs != wanted:
         raise ConfigError(f"the teacher must have the {wanted} outputs of the chain, got {outputs}")
     limits: dict[str, Any] = {
         "rank": most if rank is None else rank,
         "cutoff": cutoff,
-        "out_site": model.out_site,
+        "out_site": chain.out_site,
     }
     if method == "cross":
         sites, centre, found = cross_interpolate(oracle, points, features, domain=(low, high), **limits)
     else:
-        tried = torch.linspace(low, high, model.feature_map.d).tolist()
+        tried = torch.linspace(low, high, chain.feature_map.d).tolist()
         sites, centre, found = sketch(oracle, points, features, domain=tried, ends=ends, **limits)
-    model.load_tensors(sites, centre)
+    chain.load_tensors(sites, centre)
     return found

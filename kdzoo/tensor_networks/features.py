@@ -263,6 +263,15 @@ def make_feature_map(name: str, n_sites: int, degree: int = 1, domain: Sequence[
     )
 
 
+def as_feature_map(
+    feature_map: str | FeatureMap, n_sites: int, degree: int = 1, domain: Sequence[float] | None = None
+) -> FeatureMap:
+    """Return a feature map as it is, or the one with this name; see :func:`make_feature_map`."""
+    return (
+        feature_map if isinstance(feature_map, FeatureMap) else make_feature_map(feature_map, n_sites, degree, domain)
+    )
+
+
 def gram_matrices(phi: Tensor) -> Tensor:
     """Return the mean products (sites, d, d) of features (sites, d, samples)."""
     return phi @ phi.mT / phi.shape[2]

@@ -9,53 +9,14 @@ none, and leaves every old number where an optimizer has its moments of it.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdzoo.core import validation
 from kdzoo.errors import ConfigError
-from kdzoo.tensor_networks.features import FeatureMap
 from kdzoo.tensor_networks.layout import Layout
 from kdzoo.tensor_networks.network import check_open, tensor_row
-
-
-@runtime_checkable
-class Student(Protocol):
-    """A module that holds a chain as parameters and takes another one, as `kdzoo.models.MPS` does."""
-
-    feature_map: FeatureMap
-    order: Tensor
-
-    cores: nn.Parameter
-    centre: nn.Parameter
-    out_site: int
-
-    @property
-    def layout(self) -> Layout:
-        """Where the cores lie in the vector ``cores``."""
-
-    def sites(self) -> list[Tensor]:
-        """Return a copy of every core in float64."""
-
-    def load_tensors(self, sites: Sequence[Tensor], centre: Tensor) -> None:
-        """Take other tensors, with any bonds."""
-
-    def grams(self, inputs: Tensor) -> Tensor:
-        """Return the mean products (sites, d, d) of the features of inputs, in the chain's order."""
-
-
-def check_open_chain(model: nn.Module) -> None:
-    """Refuse a model that is no chain with open ends.
-
-    Raises:
-        ConfigError: it is another model, or its ends share a bond.
-    """
-    if not all(hasattr(model, name) for name in ("cores", "centre", "load_tensors", "grams")):
-        raise ConfigError(f"student must be a matrix product state (kdzoo.models.MPS), got {type(model).__name__}")
-    if getattr(model, "boundary", "open") != "open":
-        raise ConfigError(f"student must have boundary='open', got {model.boundary!r}")
 
 
 def usable_bonds(wanted: Sequence[int], legs: Sequence[int]) -> list[int]:

@@ -1,6 +1,6 @@
 """Figures of chains: what their bonds hold, which inputs matter, and their graph.
 
-Every function writes one PNG and returns its path. Models are named, and stand side by side in one figure.
+Every function writes one PNG file and returns its path. Models are named, and stand side by side in one figure.
 """
 
 import textwrap
@@ -23,24 +23,22 @@ from kdzoo.tensor_networks.relevance import main_effect
 from kdzoo.tensor_networks.sobol import feature_moments, sobol_indices
 
 DPI = 120
-MOST_NODES = 24
-"""Sites of the largest chain whose graph is drawn."""
-LEAST_SHARE = 1e-12
-"""Share of the mean square that has the darkest colour, or less."""
+MOST_NODES = 24  # sites of the longest chain whose graph is drawn: a node takes 0.8 inches
+LEAST_SHARE = 1e-12  # end of the colour scale; smaller shares of the mean square are rounding, about (1e-6)^2
 
 
 @dataclass(frozen=True)
-class Chain:
-    """A chain, and inputs as it sees them.
+class ChainView:
+    """A chain as the figures take it: its tensors, and the features of inputs.
 
     Attributes:
-        sites: cores (n_left, d, n_right) from the left end; open boundaries.
-        centre: output core (left, outputs, right).
-        out_site: site before which it is.
-        order: position in the flat input of each site.
-        grid: shape of that input as images, (channels, height, width) or those of its patches; unused if it is none.
-        phi: features (sites, d, samples) of the inputs whose marginal distributions are the measure.
-        shown: features (sites, d, examples) of the inputs that are explained.
+        sites: Core ``[left, d, right]`` of every site, from the left end; open boundaries.
+        centre: Output core ``[left, outputs, right]``.
+        out_site: The output core stands before this site.
+        order: Position in the flat input of each site ``[sites]``.
+        grid: Shape (channels, height, width) of the image that the sites form; not used if inputs are not images.
+        phi: Features ``[sites, d, samples]`` of the inputs whose marginal distributions are the measure.
+        example_phi: Features ``[sites, d, examples]`` of the inputs that are explained.
     """
 
     sites: Sequence[Tensor]
@@ -49,7 +47,12 @@ class Chain:
     order: Tensor
     grid: Sequence[int]
     phi: Tensor
-    shown: Tensor
+    example_phi: Tensor
+
+    @property
+    def tensors(self) -> tuple[Sequence[Tensor], Tensor, int]:
+        """The first arguments of most functions of this package."""
+        return self.sites, self.centre, self.out_site
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,9 @@ class Examples:
     """Images that are explained, one for each of some classes.
 
     Attributes:
-        images: (examples, channels, height, width).
-        classes: the output that is explained for each.
-        saliency: name of a model -> absolute derivative of that output (examples, channels, height, width).
+        images: Images ``[examples, channels, height, width]``.
+        classes: The output that is explained for each image.
+        saliency: Name of a model -> absolute derivative of that output ``[examples, channels, height, width]``.
     """
 
     images: Tensor
@@ -72,10 +75,10 @@ class Row:
     """A row of maps that share one scale.
 
     Attributes:
-        maps: (columns, height, width).
-        colours: name of matplotlib's colour map.
-        signed: whether 0 is in the middle of the scale.
-        label: of the scale; none: it is not drawn.
+        maps: Values ``[columns, height, width]``.
+        colours: Name of a colour map of matplotlib.
+        signed: Whether 0 is in the middle of the scale.
+        label: Label of the scale; if it is empty, the scale is not drawn.
     """
 
     maps: Tensor
@@ -84,30 +87,34 @@ class Row:
     label: str = ""
 
 
-def plot_model(chains: Mapping[str, Chain], folder: Path, examples: Examples | None = None) -> list[Path]:
-    """Draw what fits: spectra, entropies and small graphs always, maps of the inputs where these are images.
+def plot_views(views: Mapping[str, ChainView], folder: Path, examples: Examples | None = None) -> list[Path]:
+    """Draw spectra, entropies and the graphs of short chains, and maps of the inputs if there are example images.
 
     Args:
-        chains: by name.
-        folder: for the figures.
-        examples: images that are explained; None: the inputs are none.
+        views: Chains by name.
+        folder: Where the figures are written.
+        examples: Images that are explained. None: inputs are not images.
+
+    Returns:
+        Paths of the figures.
     """
-    found = {}
-    for name, one in chains.items():
-        legs = orthonormal_legs(one.sites, gram_matrices(one.phi))
-        found[name] = network.spectra(legs, one.centre, one.out_site)
-    outputs = {name: one.out_site for name, one in chains.items()}
+    spectra = {}
+    for name, view in views.items():
+        # Singular values describe the function only in features that are orthonormal under the measure.
+        cores = orthonormal_legs(view.sites, gram_matrices(view.phi))
+        spectra[name] = network.spectra(cores, view.centre, view.out_site)
+    out_sites = {name: view.out_site for name, view in views.items()}
     files = [
-        bond_spectra(found, outputs, folder / "bond_spectra.png"),
-        bond_entropies(found, outputs, folder / "bond_entropies.png"),
+        bond_spectra(spectra, out_sites, folder / "bond_spectra.png"),
+        bond_entropies(spectra, out_sites, folder / "bond_entropies.png"),
     ]
-    for name, one in chains.items():
-        if len(one.sites) <= MOST_NODES:
-            files.append(graph(one.sites, one.centre, one.out_site, folder / f"chain_{name}.png"))
+    for name, view in views.items():
+        if len(view.sites) <= MOST_NODES:
+            files.append(graph(*view.tensors, folder / f"chain_{name}.png"))
     if examples is not None:
         files += [
-            sobol_maps(chains, examples, folder / "sobol_maps.png"),
-            relevance_maps(chains, examples, folder / "relevance_maps.png"),
+            sobol_maps(views, examples, folder / "sobol_maps.png"),
+            relevance_maps(views, examples, folder / "relevance_maps.png"),
         ]
     return files
 
@@ -116,12 +123,12 @@ def plot_model(chains: Mapping[str, Chain], folder: Path, examples: Examples | N
 
 
 def bond_spectra(spectra: Mapping[str, Sequence[Tensor]], out_sites: Mapping[str, int], path: Path) -> Path:
-    """Draw the shares of all singular values of every bond, falling upwards, a panel for each name.
+    """Draw the shares of all singular values of every bond, the largest at the bottom, a panel for each name.
 
     Args:
-        spectra: name -> singular values of every bond, of legs that are orthonormal.
-        out_sites: name -> site before which the output core is.
-        path: of the file.
+        spectra: Name -> singular values ``[bond]`` of every bond, for orthonormal features.
+        out_sites: Name -> site before which the output core stands.
+        path: File to write.
     """
     figure = Figure(figsize=(7.5, 0.8 + 2.2 * len(spectra)), layout="constrained")
     panels = figure.subplots(len(spectra), 1, squeeze=False)[:, 0]
@@ -141,12 +148,12 @@ def bond_spectra(spectra: Mapping[str, Sequence[Tensor]], out_sites: Mapping[str
 
 
 def bond_entropies(spectra: Mapping[str, Sequence[Tensor]], out_sites: Mapping[str, int], path: Path) -> Path:
-    """Draw the entropy of every bond along the chain, and the most that a bond of its dimension could have.
+    """Draw the entropy of every bond along the chain, and the largest that a bond of its dimension can have.
 
     Args:
-        spectra: name -> singular values of every bond, of legs that are orthonormal.
-        out_sites: name -> site before which the output core is.
-        path: of the file.
+        spectra: Name -> singular values ``[bond]`` of every bond, for orthonormal features.
+        out_sites: Name -> site before which the output core stands.
+        path: File to write.
     """
     figure = Figure(figsize=(7.5, 3.5), layout="constrained")
     axes = figure.subplots()
@@ -167,57 +174,57 @@ def bond_entropies(spectra: Mapping[str, Sequence[Tensor]], out_sites: Mapping[s
 # ---------------------------------------------------------------- inputs
 
 
-def sobol_maps(chains: Mapping[str, Chain], examples: Examples, path: Path) -> Path:
+def sobol_maps(views: Mapping[str, ChainView], examples: Examples, path: Path) -> Path:
     """Draw first-order and total Sobol indices of every pixel, a column for each class of the examples.
 
-    The channels of a pixel are summed.
+    The indices of the channels of a pixel are summed.
     """
     rows = {}
-    for name, one in chains.items():
-        found = sobol_indices(one.sites, one.centre, one.out_site, feature_moments(one.phi))
-        for label, indices in (("alone", found.first), ("total", found.total)):
-            shares = to_image(indices[list(examples.classes)], one)
+    for name, view in views.items():
+        sobol = sobol_indices(*view.tensors, feature_moments(view.phi))
+        for label, indices in (("alone", sobol.first), ("total", sobol.total)):
+            shares = to_image(indices[list(examples.classes)], view)
             rows[f"{_words(name)}\n{label}"] = Row(shares, label="share")
     title = "Share of the variance of a class's logit that a pixel explains alone, and in which it has a part (total)"
     return maps(rows, [f"class {i}" for i in examples.classes], title, path)
 
 
-def relevance_maps(chains: Mapping[str, Chain], examples: Examples, path: Path) -> Path:
+def relevance_maps(views: Mapping[str, ChainView], examples: Examples, path: Path) -> Path:
     """Draw E[f_c | x_i] - E[f_c] of every pixel of an example of each class c, beside the saliency of other models.
 
-    Channels are summed.
+    The values of the channels of a pixel are summed.
     """
     rows = {"input": Row(examples.images.mean(1), "gray")}
-    at = torch.arange(len(examples.classes))
-    for name, one in chains.items():
-        found = main_effect(one.sites, one.centre, one.out_site, feature_moments(one.phi), one.shown)
-        own = to_image(found[at, list(examples.classes)], one)
-        rows[f"{_words(name)}\nrelevance"] = Row(own, "RdBu_r", signed=True, label="logit")
+    index = torch.arange(len(examples.classes))
+    for name, view in views.items():
+        effects = main_effect(*view.tensors, feature_moments(view.phi), view.example_phi)
+        own_class = to_image(effects[index, list(examples.classes)], view)
+        rows[f"{_words(name)}\nrelevance"] = Row(own_class, "RdBu_r", signed=True, label="logit")
     for name, gradient in examples.saliency.items():
         rows[f"{_words(name)}\nsaliency"] = Row(gradient.sum(1), label="|slope|")
     title = "Relevance: mean logit of the image's class given the pixel, less the mean; saliency: slope of that logit"
     return maps(rows, [f"class {i}" for i in examples.classes], title, path)
 
 
-def to_image(values: Tensor, chain: Chain) -> Tensor:
-    """Return values of a chain's sites (n, sites) where these are in the image, summed over channels (n, h, w)."""
-    found = torch.empty_like(values)
-    found[:, chain.order] = values
-    return found.unflatten(1, tuple(chain.grid)).sum(1)
+def to_image(values: Tensor, view: ChainView) -> Tensor:
+    """Return values of the sites ``[n, sites]`` as images, summed over channels ``[n, height, width]``."""
+    by_position = torch.empty_like(values)
+    by_position[:, view.order] = values
+    return by_position.unflatten(1, tuple(view.grid)).sum(1)
 
 
 def maps(rows: Mapping[str, Row], columns: Sequence[str], title: str, path: Path) -> Path:
     """Draw rows of maps, each row on one scale, below a title and the names of the columns."""
-    count = len(columns)
+    count = len(columns)  # the title is wrapped at 12 characters for each column, which is its width in inches
     figure = Figure(figsize=(2.0 + 0.85 * count, 0.7 + 0.95 * len(rows)), layout="constrained")
     figure.suptitle(textwrap.fill(title, 12 + 12 * count), fontsize=10)
     grid = figure.subplots(len(rows), count, squeeze=False)
     for line, (name, row) in zip(grid, rows.items(), strict=True):
         values = row.maps.double().numpy()
-        high = float(np.abs(values).max() if row.signed else values.max()) or 1.0
+        high = float(np.abs(values).max() if row.signed else values.max()) or 1.0  # a row of zeros needs some scale
         low = -high if row.signed else min(0.0, float(values.min()))
-        for axes, one in zip(line, values, strict=True):
-            drawn = axes.imshow(one, cmap=row.colours, vmin=low, vmax=high, interpolation="nearest")
+        for axes, image in zip(line, values, strict=True):
+            drawn = axes.imshow(image, cmap=row.colours, vmin=low, vmax=high, interpolation="nearest")
             axes.set(xticks=[], yticks=[])
         line[0].set_ylabel(name, rotation="horizontal", ha="right", va="center")
         if row.label:
@@ -231,16 +238,16 @@ def maps(rows: Mapping[str, Row], columns: Sequence[str], title: str, path: Path
 
 
 def graph(sites: Sequence[Tensor], centre: Tensor, out_site: int, path: Path) -> Path:
-    """Draw a small chain as a tensor network: its tensors, and the dimension of every leg.
+    """Draw a short chain as a tensor network: its tensors, and the dimension of every leg.
 
     Args:
-        sites: cores (n_left, d, n_right) from the left end; open boundaries.
-        centre: output core (left, outputs, right).
-        out_site: site before which it is.
-        path: of the file.
+        sites: Core ``[left, d, right]`` of every site, from the left end; open boundaries.
+        centre: Output core ``[left, outputs, right]``.
+        out_site: The output core stands before this site.
+        path: File to write.
 
     Raises:
-        ConfigError: the chain has more than 24 sites.
+        ConfigError: The chain has more than 24 sites.
     """
     if len(sites) > MOST_NODES:
         raise ConfigError(f"a graph is drawn of at most {MOST_NODES} sites, got {len(sites)}")
@@ -256,7 +263,7 @@ def graph(sites: Sequence[Tensor], centre: Tensor, out_site: int, path: Path) ->
             axes.text(x + 0.08, end * 0.72, str(edge.dimension), fontsize=8, color="#555555", va="center")
         for edge in node.get_all_nondangling():
             other = places[edge.node2 if edge.node1 is node else edge.node1]
-            if other > x:
+            if other > x:  # an edge is met from both of its nodes
                 axes.plot([x, other], [0, 0], color="#333333", linewidth=1.2, zorder=1)
                 axes.text((x + other) / 2, 0.1, str(edge.dimension), fontsize=8, color="#555555", ha="center")
         colour = ROLE_COLOURS["control" if is_output else "student"]

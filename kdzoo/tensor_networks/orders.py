@@ -12,7 +12,9 @@ from torch import Tensor
 from kdzoo.core.validation import choice
 from kdzoo.errors import ConfigError
 
-ORDERS = ("raster", "snake", "hilbert", "mutual_information")
+IMAGE_ORDERS = ("raster", "snake", "hilbert")
+"""Orders that follow from the shape of an image."""
+ORDERS = (*IMAGE_ORDERS, "mutual_information")
 
 
 def site_order(name: str, in_shape: Sequence[int]) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 
 import kdzoo
 from kdzoo.data import Digits
-from kdzoo.models import MPS
+from kdzoo.models import MPSClassifier
 
 SMALL = [
     *("data=digits_labelled", "data.train_size=200", "data.batch_size=20", "seed=0", "trainer.max_epochs=3"),
@@ -38,7 +38,7 @@ def test_a_run_ends_with_a_report_and_a_chain(name, tmp_path):
     places = [f"output_dir={folder}", f"cache_dir={tmp_path / 'cache'}"]
     report = kdzoo.run(kdzoo.compose(f"distiller={name}", *SMALL, *RUNS[name], *places))
     student = kdzoo.load_student(folder / "student")
-    assert isinstance(student, MPS)
+    assert isinstance(student, MPSClassifier)
     assert report["distiller"] == name
     assert report["student"]["parameters"] == sum(one.numel() for one in student.parameters())
     assert report["student"]["metrics"]["accuracy"] == pytest.approx(right(student), abs=2e-3)

@@ -2,6 +2,7 @@
 
 import math
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,19 +14,22 @@ from torch import Tensor, nn
 from kdzoo import config
 from kdzoo.data import IGNORE, Digits
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.kinds import Classifier, get
+from kdzoo.kinds import ClassifierKind, get
 from kdzoo.kinds.classifier import (
     CALIBRATION_BINS,
     ClassifierModel,
     Predictions,
     best_shift,
     class_recall,
+    inputs_of,
+    one_of_each_class,
     recall_of,
     shift_classes,
 )
+from kdzoo.models import MLP, MPSClassifier
 from kdzoo.run import pipeline
 
-KIND = Classifier()
+KIND = ClassifierKind()
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -380,3 +384,34 @@ def test_is_found_by_name() -> None:
 
 def test_the_protocol_is_any_callable_module() -> None:
     assert isinstance(nn.Linear(4, 3), ClassifierModel)
+
+
+# ---------------------------------------------------------------- figures of models
+
+
+def test_chains_are_drawn_from_a_look_at_the_data_and_other_models_are_not(tmp_path) -> None:
+    torch.manual_seed(0)
+    chain = MPSClassifier(in_shape=(1, 4, 5), num_classes=3, bond_dim=3)
+    batch = {"input": torch.rand(9, 1, 4, 5), "target": torch.arange(9) % 3}
+    data = SimpleNamespace(test_dataloader=lambda: [batch], train_eval_dataloader=lambda: [batch, batch])
+    teacher = MLP(in_shape=(1, 4, 5), num_classes=3)
+    files = KIND.plot_model({"student": chain, "teacher": teacher}, tmp_path, data)
+    assert {"bond_spectra.png", "sobol_maps.png", "relevance_maps.png", "sobol_pairs.png"} < {f.name for f in files}
+    assert KIND.plot_model({"student": teacher}, tmp_path, data) == []
+    assert KIND.plot_model({"student": chain}, tmp_path) == []
+
+
+def test_examples_are_the_first_of_each_labelled_class() -> None:
+    batch = {"input": torch.arange(6.0)[:, None], "target": torch.tensor([2, -100, 0, 2, 0, -100])}
+    images, classes = one_of_each_class([batch])
+    assert classes == [0, 2]
+    assert images.flatten().tolist() == [2.0, 0.0]
+
+
+def test_no_more_inputs_are_read_than_needed() -> None:
+    def batches():
+        yield {"input": torch.zeros(4, 2)}
+        yield {"input": torch.ones(4, 2)}
+        raise AssertionError
+
+    assert inputs_of(batches(), 6).sum().item() == 4

@@ -90,7 +90,7 @@ def test_wrong_tensors_are_refused_and_change_nothing():
     before = copy.deepcopy(model.state_dict())
     sites = model.sites()
     sites[2] = sites[2][:, :1]
-    with pytest.raises(ConfigError, match="no chain of 6 sites with 2 features"):
+    with pytest.raises(ConfigError, match="not a chain of 6 sites with 2 features"):
         model.load_tensors(sites, model.centre)
     assert all(torch.equal(one, before[name]) for name, one in model.state_dict().items())
 

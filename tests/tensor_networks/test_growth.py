@@ -12,8 +12,8 @@ from torch import nn
 from kdzoo.errors import ConfigError
 from kdzoo.models import MLP, MPS
 from kdzoo.tensor_networks import make_layout
+from kdzoo.tensor_networks.chain_module import check_open_chain
 from kdzoo.tensor_networks.growth import (
-    check_open_chain,
     describe_bonds,
     embed,
     embed_cores,

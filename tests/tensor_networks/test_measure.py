@@ -122,7 +122,7 @@ def test_without_inputs_it_is_that_of_the_coefficients():
 
 
 def test_models_of_other_orders_have_none():
-    with pytest.raises(ConfigError, match="one order of sites"):
+    with pytest.raises(ConfigError, match="the same order of sites, got two orders"):
         MPS(3, 2, 2).inner(MPS(3, 2, 2, order=[1, 0, 2]))
 
 
@@ -159,7 +159,7 @@ def test_models_that_do_not_fit_have_none(one, other, line, inputs):
 
 @pytest.mark.parametrize(("one", "other", "line"), FEATURES.values(), ids=FEATURES)
 def test_coefficients_of_other_features_have_none(one, other, line):
-    with pytest.raises(ConfigError, match=f"without inputs needs chains with one feature map, .*{line}"):
+    with pytest.raises(ConfigError, match=f"without inputs needs chains with the same feature map, .*{line}"):
         one.inner(other)
     assert one.inner(other, torch.rand(5, 3)).isfinite()
 

@@ -21,9 +21,8 @@ from kdzoo.core.method_info import MethodInfo
 from kdzoo.core.parallel import wrap_again
 from kdzoo.distillers.logits.logit_kd import LogitKD
 from kdzoo.errors import ConfigError
+from kdzoo.tensor_networks.chain_module import ChainModule, check_open_chain
 from kdzoo.tensor_networks.growth import (
-    Student,
-    check_open_chain,
     describe_bonds,
     embed,
     embed_cores,
@@ -57,7 +56,7 @@ class GrowingMPS(LogitKD):
         {'soft': 0.9, 'hard': 0.1}
     """
 
-    student: Any  # a Student that is a module
+    student: Any  # a ChainModule
     info: ClassVar[MethodInfo] = replace(
         LogitKD.info,
         paper="Hinton, Vinyals & Dean 2015, Distilling the Knowledge in a Neural Network, section 2; Oseledets 2011, "
@@ -128,7 +127,7 @@ class GrowingMPS(LogitKD):
         self.products = checkpoint["products"]
 
     def _cut(self, grams: Tensor, max_error: float) -> None:
-        student: Student = self.student
+        student: ChainModule = self.student
         old = student.cores, student.centre
         centre = student.centre.detach().double()
         sites, centre, error = truncate(student.sites(), centre, student.out_site, grams=grams, max_error=max_error)
@@ -141,7 +140,7 @@ class GrowingMPS(LogitKD):
                 replace_parameter(optimizer, before, after)
 
     def _grow(self, bond_dim: int, generator: torch.Generator) -> None:
-        student: Student = self.student
+        student: ChainModule = self.student
         old, plan = (student.cores, student.centre), student.layout
         tensors = student.sites(), student.centre.detach().double(), student.out_site
         bonds, unit = grown_bonds(*tensors, bond_dim), student.feature_map.unit

@@ -21,7 +21,7 @@ from kdzoo.core.report_extras import QuickScores, ReportExtras
 from kdzoo.core.validation import choice, integer, interval, number
 from kdzoo.functional import soft_target_kl
 from kdzoo.tensor_networks.black_box import METHODS, from_queries
-from kdzoo.tensor_networks.growth import check_open_chain
+from kdzoo.tensor_networks.chain_module import check_open_chain
 
 
 class Sketch(ClosedFormDistiller):
@@ -174,6 +174,6 @@ def build(student: nn.Module, teacher: nn.Module, inputs: Tensor, how: Mapping[s
         ``queries``, how often the teacher was evaluated; ``queries_asked``, with those whose answer was known; and
         ``query_error``, the relative error where it was asked last.
     """
-    found = from_queries(student, teacher, inputs, **how)  # type: ignore[arg-type]
+    found = from_queries(student, teacher, inputs, **how)
     counts = {"queries": found.evaluations, "queries_asked": found.asked}
     return {**{name: float(count) for name, count in counts.items()}, "query_error": found.error}

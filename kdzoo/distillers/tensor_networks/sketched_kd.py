@@ -19,7 +19,7 @@ from kdzoo.core.validation import integer
 from kdzoo.distillers.logits.logit_kd import LogitKD
 from kdzoo.distillers.tensor_networks.sketch import QueryCost, Sketch, build, query_settings
 from kdzoo.errors import ConfigError
-from kdzoo.tensor_networks.growth import check_open_chain
+from kdzoo.tensor_networks.chain_module import check_open_chain
 
 
 class SketchedKD(LogitKD):

@@ -18,7 +18,8 @@ from kdzoo.core.closed_form import CLOSED_FORM_EXEMPT, ClosedFormDistiller
 from kdzoo.core.loss_terms import total
 from kdzoo.core.method_info import MethodInfo
 from kdzoo.distillers.logits.logit_kd import LogitKD
-from kdzoo.tensor_networks.growth import check_open_chain, describe_bonds
+from kdzoo.tensor_networks.chain_module import check_open_chain
+from kdzoo.tensor_networks.growth import describe_bonds
 from kdzoo.tensor_networks.two_site import newton_step, sweep
 
 COLLECTED = ("input", "target", "teacher")
