@@ -21,7 +21,7 @@ from kdzoo.automata import PFA, TracedSequences, kl_monte_carlo
 from kdzoo.automata.counts import count
 from kdzoo.automata.targets import embedded_reber, random_pdfa
 from kdzoo.core.batch import IGNORE
-from kdzoo.functional import Edges, fgw_barycenter
+from kdzoo.functional import BarycenterSettings, Edges, fgw_barycenter
 from kdzoo.models import RNNLM
 from kdzoo.text.language_model import sample, trace_token_sequences
 from kdzoo.text.token_sequences import TokenSequences
@@ -93,9 +93,8 @@ def counted(source: Source, labels: Tensor) -> PFA:
 def labels_of(source: Source, alpha: float, loss: str, init: str, starts: int) -> Tensor:
     """Return the states of the start with the lowest objective."""
     edges = Edges(*source.seen.strings.edges())
-    return fgw_barycenter(
-        source.seen.hidden, edges, source.states, alpha=alpha, loss=loss, init=init, n_init=starts, tol=1e-6
-    ).labels
+    settings = BarycenterSettings(alpha, loss, n_init=starts, tol=1e-6)
+    return fgw_barycenter(source.seen.hidden, edges, source.states, settings, init=init).labels
 
 
 def measured(source: Source, starts: int) -> tuple[list[list[str]], dict[tuple[str, str, float], Tensor]]:

@@ -28,7 +28,7 @@ from kdzoo.automata.distill import distill
 from kdzoo.data import RandomAutomaton, Reber
 from kdzoo.data.sequences.generated import GeneratedTokenSequences
 from kdzoo.distillers import OTPFA, OnlinePFA
-from kdzoo.functional import Edges, fgw_barycenter
+from kdzoo.functional import BarycenterSettings, Edges, fgw_barycenter
 from kdzoo.run.training import Training, fit
 from kdzoo.text.language_model import LanguageModel
 
@@ -60,19 +60,9 @@ def baseline(seen: TracedSequences, seed: int, *, name: str) -> LanguageModel:
 def reference(seen: TracedSequences, seed: int, *, alpha: float, loss: str) -> LanguageModel:
     """Return the automaton of the fused barycenter: lowest objective of each kind of start, then the likelier one."""
     points, edges = seen.features("hidden"), Edges(*seen.strings.edges())
+    settings = BarycenterSettings(alpha, loss, n_init=2, tol=1e-6, seed=seed)
     labels = [
-        fgw_barycenter(
-            points,
-            edges,
-            STATES,
-            alpha=alpha,
-            loss=loss,
-            n_tokens=seen.n_tokens,
-            init=init,
-            n_init=2,
-            tol=1e-6,
-            seed=seed,
-        ).labels
+        fgw_barycenter(points, edges, STATES, settings, init=init, n_tokens=seen.n_tokens).labels
         for init in ("kmeans", "random")
     ]
     return likeliest(seen, labels)

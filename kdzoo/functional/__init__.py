@@ -1,7 +1,7 @@
 """Pure functions on tensors: the losses and algorithms from which distillers are wired."""
 
 from kdzoo.functional.encoders import attention_kl, cosine_distance, mean_by_text
-from kdzoo.functional.fgw.barycenter import Barycenter, fgw_barycenter
+from kdzoo.functional.fgw.barycenter import Barycenter, BarycenterSettings, fgw_barycenter
 from kdzoo.functional.fgw.graph import Edges
 from kdzoo.functional.hidden_features import attention_map, attention_transfer, hint_mse
 from kdzoo.functional.logits import centred_mse, decoupled_kl, hard_target_ce, most_likely, soft_target_kl, top_k_kl
@@ -9,6 +9,7 @@ from kdzoo.functional.relations import angle_relation, distance_relation
 
 __all__ = [
     "Barycenter",
+    "BarycenterSettings",
     "Edges",
     "angle_relation",
     "attention_kl",

@@ -1,6 +1,6 @@
-"""The fused Gromov-Wasserstein barycenter with free masses: its definition, its parts and its descent."""
+"""The fused Gromov-Wasserstein barycenter with free cluster masses: objective, transport plans and optimization."""
 
-from kdzoo.functional.fgw.barycenter import Barycenter, fgw_barycenter
+from kdzoo.functional.fgw.barycenter import Barycenter, BarycenterSettings, fgw_barycenter
 from kdzoo.functional.fgw.graph import Edges
 
-__all__ = ["Barycenter", "Edges", "fgw_barycenter"]
+__all__ = ["Barycenter", "BarycenterSettings", "Edges", "fgw_barycenter"]

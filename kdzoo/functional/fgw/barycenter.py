@@ -1,24 +1,30 @@
 r"""The fused Gromov-Wasserstein barycenter of points and labelled transitions, with free masses of its clusters.
 
-The points x_i of a teacher have masses p_i, and T_ik of the mass of point i goes to cluster k. For centroids c_k,
-transitions D between clusters and teachers b with weights lambda_b, the objective is
+The points :math:`x_i` of a teacher have masses :math:`p_i`; :math:`T_{ik}` of the mass of point i goes to cluster k.
+For centroids :math:`c_k`, transitions D between clusters, and teachers b with weights :math:`\lambda_b`, the objective
+is
 
 .. math:: \sum_b \lambda_b \Bigl( \alpha \sum_{ik} \frac{\lVert x_i - c_k \rVert^2}{\sigma^2} T_{ik}
           + (1 - \alpha) \sum_{ij} \sum_{kl} \ell(d_{ij}, D_{kl}) T_{ik} T_{jl} \Bigr)
 
-over all plans T >= 0 with row sums p: nothing is asked of the masses of the clusters. At alpha = 1 it is k-means. The
-total variance sigma^2 of the teacher's points and the mass of its transitions, scaled to one, make both terms free of
-units and of the number of points, so that an alpha means the same for every sample size.
+over all plans T >= 0 whose rows sum to p; the masses of the clusters are not constrained. At alpha = 1 it is k-means.
+The total variance :math:`\sigma^2` of the teacher's points and the mass of its transitions, which is scaled to one,
+make both terms free of units and of the number of points, so that an alpha means the same for every sample size.
 
-The alternation is that of Emonet 2021, "OT-based distillation" (TAUDoS meeting): closed forms for c and D, then
-Frank-Wolfe on T. The distance is that of Vayer, Chapel, Flamary, Tavenard and Courty 2019, "Optimal transport for
-structured data with application on graphs"; one marginal is free as in Vincent-Cuaz, Flamary, Corneli, Vayer and
-Courty 2022, "Semi-relaxed Gromov-Wasserstein divergence with applications on graphs".
+Closed-form centroids and transitions alternate with Frank-Wolfe steps with exact line search on the plan, until the
+objective no longer decreases. An iteration costs O(N K + E K + S K^2) for hard plans and O(E K^2) more after an update
+that left the plan soft; the memory is O(N K + E + S K^2).
+
+References:
+    Emonet: OT-based distillation. TAUDoS meeting 2021, slides 5 and 6 (the alternation).
+    Vayer, Chapel, Flamary, Tavenard, Courty: Optimal transport for structured data with application on graphs. ICML
+        2019 (the fused distance).
+    Vincent-Cuaz, Flamary, Corneli, Vayer, Courty: Semi-relaxed Gromov-Wasserstein divergence with applications on
+        graphs. ICLR 2022 (one free marginal).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -27,25 +33,74 @@ from torch import Tensor
 from kdzoo.core import validation
 from kdzoo.functional.fgw.frank_wolfe import frank_wolfe
 from kdzoo.functional.fgw.graph import Edges
-from kdzoo.functional.fgw.initialization import INITS, first_plan, given, matched
+from kdzoo.functional.fgw.initialization import INITS, align, from_init, initial_plan
+from kdzoo.functional.fgw.inputs import build_spaces
 from kdzoo.functional.fgw.plan import HardPlan, Plan
-from kdzoo.functional.fgw.problem import Problem, fit, revive, spaces_of
-from kdzoo.functional.fgw.transition_cost import LOSSES, density
+from kdzoo.functional.fgw.problem import Problem, closed_form, reseed_empty
+from kdzoo.functional.fgw.transition_cost import LOSSES, transition_density
+
+
+@dataclass(frozen=True)
+class BarycenterSettings:
+    """Settings of :func:`fgw_barycenter`: the objective, how often it is minimized, and when an iteration stops.
+
+    Args:
+        alpha: Weight of the points against the transitions, in [0, 1]; 1 is k-means.
+        loss: Comparison of transitions, ``"kl"``, ``"l2"`` or ``"sparse"``; see
+            :func:`kdzoo.functional.fgw.transition_cost.transition_cost`.
+        determinism: Weight >= 0 of the successor in the loss ``"sparse"``. At 1 the loss is the negative
+            log-likelihood of an automaton, above 1 it favours one successor for each cluster and token.
+        smoothing: Share of edges in [0, 1) that the logarithmic losses take to connect independent points.
+        n_init: Number of starts, of which the one with the lowest objective is returned.
+        max_iter: Largest number of updates of centroids and transitions.
+        inner_steps: Frank-Wolfe steps after each update.
+        tol: Decrease of the objective, >= 0, at or below which the iteration stops.
+        seed: Seed of the first start; the next starts have the next seeds.
+
+    Raises:
+        ConfigError: If an argument is outside its range.
+    """
+
+    alpha: float | int
+    # The signal of "l2" vanishes as transitions become sparse, that of "kl" does not.
+    loss: str = "kl"
+    determinism: float | int = 1.0
+    # Bounds log D at 6.9 below its value for independent points; a larger share would hide rare transitions.
+    smoothing: float | int = 1e-3
+    n_init: int = 1
+    # The limit of scikit-learn's k-means; a run usually converges long before.
+    max_iter: int = 300
+    # Five or six steps were enough in measurements: the next update changes what they descend on anyway.
+    inner_steps: int = 5
+    # The objective has the size 1 in every unit of the data, so that the tolerance may be absolute.
+    tol: float | int = 1e-9
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        validation.number("alpha", self.alpha, 0.0, 1.0)
+        validation.choice("loss", self.loss, LOSSES)
+        validation.number("determinism", self.determinism, 0.0)
+        validation.probability("smoothing", self.smoothing)
+        validation.integer("n_init", self.n_init)
+        validation.integer("max_iter", self.max_iter)
+        validation.integer("inner_steps", self.inner_steps)
+        validation.number("tol", self.tol, 0.0)
+        validation.integer("seed", self.seed, least=0)
 
 
 @dataclass(frozen=True, eq=False)
 class Barycenter:
-    """What `fgw_barycenter` found, one plan and one set of centroids for each teacher.
+    """Result of :func:`fgw_barycenter`, with one plan and one set of centroids per teacher.
 
     Attributes:
-        plans: The share T_ik of every point's mass that goes to every cluster, (N_b, K) with row sums p.
-        centroids: Weighted means of the points of every cluster, (K, d_b).
-        joint: Mass W_a[k, l] of the transitions with token a from cluster k to l, float64 (S, K, K), together 1.
-        transitions: Transitions D_a[k, l] of the barycenter, float64 (S, K, K): W_a[k, l] / (h_k h_l), how much denser
-            the transitions between two clusters are than between random points.
-        masses: Masses h of the clusters, float64 (K,), together 1.
+        plans: The mass T_ik of every point that goes to every cluster, ``[N_b, K]``, whose rows sum to p.
+        centroids: Weighted means of the points of every cluster, ``[K, d_b]``.
+        joint: Mass W_a[k, l] of the transitions with token a from cluster k to l, float64 ``[S, K, K]``; sums to 1.
+        transitions: Transitions D_a[k, l] = W_a[k, l] / (h_k h_l), float64 ``[S, K, K]``: how much denser the
+            transitions between two clusters are than between random points.
+        masses: Masses h of the clusters, float64 ``[K]``; they sum to 1.
         objective: The objective after every update of centroids and transitions, without the terms that depend on
-            the data alone; it never rises.
+            the data alone; it never increases.
         converged: Whether the last update lowered it by no more than the tolerance.
     """
 
@@ -64,7 +119,7 @@ class Barycenter:
 
     @property
     def labels(self) -> Int64[Tensor, " n"]:
-        """The cluster that takes most of every point's mass, teacher after teacher."""
+        """The cluster that has most of the mass of every point, teacher after teacher."""
         return self.plan.argmax(1)
 
 
@@ -72,127 +127,89 @@ def fgw_barycenter(
     points: Float[Tensor, "n d"] | Sequence[Float[Tensor, "..."]],
     edges: Edges | Sequence[Edges],
     n_clusters: int,
+    settings: BarycenterSettings,
     *,
-    alpha: float | int,
-    loss: str = "kl",
-    determinism: float | int = 1.0,
+    init: str | Tensor | Sequence[Tensor] = "random",
     mass: Float[Tensor, " n"] | Sequence[Float[Tensor, "..."]] | None = None,
     weights: Sequence[float | int] | None = None,
     n_tokens: int | None = None,
-    init: str | Tensor | Sequence[Tensor] = "random",
-    n_init: int = 1,
-    max_iter: int = 300,
-    inner_steps: int = 5,
-    smoothing: float = 1e-3,
-    tol: float | int = 1e-9,
-    seed: int = 0,
 ) -> Barycenter:
     """Reduce points and the transitions between them to clusters and the transitions between those.
 
-    Closed-form centroids and transitions alternate with Frank-Wolfe steps on the plan, with exact line search, until
-    the objective stands still; of several starts the best is kept. A cluster that has lost all mass takes over
-    the far half of the widest one, where this does not raise the objective.
-
-    A step costs O(N K + E K + S K^2) for hard plans, O(E K^2) more after an update that left the plan soft, and the
-    memory is O(N K + E + S K^2).
-
     Args:
-        points: Hidden states, (N, d); or one such array for each teacher, in spaces of their own. Their dtype is
-            that of the computation over points; sums over points are kept in float64.
-        edges: Transitions between the points; or one for each teacher.
+        points: Points such as hidden states, ``[N, d]``, float32 or float64; or a sequence, one array per teacher.
+        edges: Transitions between the points, or one per teacher.
         n_clusters: Number of clusters K, at most the number of points.
-        alpha: Weight of the points against the transitions in [0, 1]; 1 is k-means.
-        loss: Comparison of transitions, ``"kl"``, ``"l2"`` or ``"sparse"``; see `compare`.
-        determinism: Weight >= 0 of the successor in the loss ``"sparse"``, which at 1 is the likelihood of
-            an automaton and above 1 favours one successor for each cluster and token.
-        mass: Masses p > 0 of the points, (N,), scaled to sum to one; None for equal ones.
-        weights: Weights lambda > 0 of the teachers, scaled to sum to one; None for equal ones.
-        n_tokens: Number of tokens S; None for as many as the edges show.
-        init: ``"random"`` labels, the labels of ``"kmeans"`` from k-means++, a plan (N, K) or labels (N,), or one
-            of these tensors for each teacher. With a name, the further teachers start from the plan that suits the
-            first one's transitions.
-        n_init: Number of starts, of which the lowest objective is kept; a given plan is one start.
-        max_iter: Most updates of centroids and transitions.
-        inner_steps: Frank-Wolfe steps after each update.
-        smoothing: Share of edges in [0, 1) that the logarithmic losses take for independent.
-        tol: Decrease of the objective >= 0 that ends the alternation.
-        seed: Seed of the starts.
-
-    Returns:
-        The plans, centroids, transitions, masses and the objective's path.
+        settings: Objective and stopping rule.
+        init: ``"random"`` labels, ``"kmeans"`` for those of k-means from k-means++ seeds, a plan ``[N, K]`` or labels
+            ``[N]``, or a sequence of tensors, one per teacher. A tensor is one start, whatever ``n_init`` says.
+        mass: Masses p > 0 of the points, ``[N]``, or one array per teacher; None for equal masses.
+        weights: Weights lambda > 0 of the teachers; None for equal weights.
+        n_tokens: Number of tokens S; None for the smallest number that the edges allow.
 
     Raises:
         ConfigError: If an argument is outside its range or does not fit the others.
         DataError: If points, masses or edges are malformed.
 
     Example:
-        >>> import torch
         >>> x = torch.tensor([[0.0], [5.0], [0.1], [5.1]])
         >>> chain = Edges(torch.tensor([0, 1, 2]), torch.tensor([1, 2, 3]), torch.tensor([0, 1, 0]))
-        >>> result = fgw_barycenter(x, chain, 2, alpha=0.5, init="kmeans")
-        >>> result.labels[0] == result.labels[2], result.labels[1] == result.labels[3]
-        (tensor(True), tensor(True))
-
-    Source:
-        Emonet 2021, slides 5 and 6; Vincent-Cuaz et al. 2022 for one free marginal.
+        >>> result = fgw_barycenter(x, chain, 2, BarycenterSettings(alpha=0.5), init="kmeans")
+        >>> bool(result.labels[0] == result.labels[2]), bool(result.labels[1] == result.labels[3])
+        (True, True)
     """
-    spaces = spaces_of(points, edges, mass, weights, n_tokens)
+    spaces = build_spaces(points, edges, mass, weights, n_tokens)
+    clusters = validation.integer("n_clusters", n_clusters, most=min(len(space.p) for space in spaces))
     problem = Problem(
         spaces,
-        clusters=validation.integer("n_clusters", n_clusters, most=min(len(space.p) for space in spaces)),
-        alpha=validation.number("alpha", alpha, 0.0, 1.0),
-        loss=validation.choice("loss", loss, LOSSES),
-        determinism=validation.number("determinism", determinism, 0.0),
-        smoothing=validation.probability("smoothing", smoothing),
-    )
-    budget = Budget(
-        max_iter=validation.integer("max_iter", max_iter),
-        inner_steps=validation.integer("inner_steps", inner_steps),
-        tol=validation.number("tol", tol, 0.0),
+        clusters,
+        alpha=float(settings.alpha),
+        loss=settings.loss,
+        determinism=float(settings.determinism),
+        smoothing=float(settings.smoothing),
     )
     if not isinstance(init, str):
-        return alternate(problem, given(problem, init), budget)
+        return minimize(problem, from_init(problem, init), settings)
     validation.choice("init", init, INITS)
-    first = validation.integer("seed", seed, least=0)
-    seeds = range(first, first + validation.integer("n_init", n_init))
-    return min((_from(problem, init, s, budget) for s in seeds), key=lambda found: found.objective[-1])
+    seeds = range(settings.seed, settings.seed + settings.n_init)
+    results = (_minimize_from_seed(problem, init, seed, settings) for seed in seeds)
+    return min(results, key=lambda result: result.objective[-1])
 
 
-class Budget(NamedTuple):
-    """How long the alternation goes on."""
+def minimize(problem: Problem, plans: list[Plan], settings: BarycenterSettings) -> Barycenter:
+    """Alternate closed-form updates and Frank-Wolfe steps until the objective no longer decreases.
 
-    max_iter: int
-    inner_steps: int
-    tol: float
-
-
-def alternate(problem: Problem, plans: list[Plan], budget: Budget) -> Barycenter:
-    """Alternate closed forms and Frank-Wolfe steps from the given plans until the objective stands still."""
-    plans, model = revive(problem, plans, fit(problem, plans))
+    Args:
+        problem: The objective.
+        plans: Initial plans, one per teacher.
+        settings: Number of steps and tolerance.
+    """
+    plans, model = reseed_empty(problem, plans, closed_form(problem, plans))
     path, converged = [model.objective], False
-    while not converged and len(path) <= budget.max_iter:
+    while not converged and len(path) <= settings.max_iter:
         plans = [
-            frank_wolfe(problem.alpha * space.costs(c), space.graph, model.comparison, plan, budget.inner_steps)
+            frank_wolfe(problem.alpha * space.costs(c), space.graph, model.cost, plan, settings.inner_steps)
             for space, c, plan in zip(problem.spaces, model.centroids, plans, strict=True)
         ]
-        plans, model = revive(problem, plans, fit(problem, plans))
+        plans, model = reseed_empty(problem, plans, closed_form(problem, plans))
         path.append(model.objective)
-        converged = path[-2] - path[-1] <= budget.tol
+        converged = path[-2] - path[-1] <= settings.tol
     return Barycenter(
         plans=tuple(plan.dense() for plan in plans),
         centroids=tuple((c + s.mean).to(s.x) for s, c in zip(problem.spaces, model.centroids, strict=True)),
         joint=model.W,
-        transitions=density(model.W, model.H),
+        transitions=transition_density(model.W, model.H),
         masses=model.h,
         objective=tuple(path),
         converged=converged,
     )
 
 
-def _from(problem: Problem, init: str, seed: int, budget: Budget) -> Barycenter:
-    """Run one start."""
-    first = first_plan(problem, init, seed)
+def _minimize_from_seed(problem: Problem, init: str, seed: int, settings: BarycenterSettings) -> Barycenter:
+    """Return the result of one start from random labels or k-means."""
+    first = initial_plan(problem, init, seed)
     if init == "kmeans":
-        alone = replace(problem, spaces=problem.spaces[:1], alpha=1.0)
-        first = HardPlan(first.p, problem.clusters, alternate(alone, [first], budget).labels)
-    return alternate(problem, matched(problem, first), budget)
+        # k-means is the same objective at alpha = 1, for the first teacher alone.
+        points_only = replace(problem, spaces=problem.spaces[:1], alpha=1.0)
+        first = HardPlan(first.p, problem.clusters, minimize(points_only, [first], settings).labels)
+    return minimize(problem, align(problem, first), settings)

@@ -1,12 +1,15 @@
-r"""How transitions between points are compared with transitions between clusters, in the form the sparse sums need.
+r"""How well transitions between clusters represent transitions between points, as sums that are sparse in the edges.
 
-For fixed transitions of the clusters, every comparison of this file is, up to a constant,
+The general Gromov-Wasserstein term is a sum over all quadruples (i, j, k, l) of two points and two clusters. For fixed
+transitions of the clusters, every loss of this file reduces, up to a constant, to
 
-.. math:: G(T) = h'Qh - \tfrac12 \langle L_B(T), T \rangle
+.. math:: G(T) = h^\top Q h - \tfrac12 \langle L_B(T), T \rangle
 
-with matrices Q (K, K) and B (S, K, K) that `compare` returns; :math:`L_B` is `Graph.pulled`. For fixed T, the best
-transitions have a closed form in two statistics of the plan: the joint masses W_a[k, l], `Graph.joint`, and the
-products of masses H[k, l] = h_k h_l.
+with the masses :math:`h` of the clusters, a matrix Q ``[K, K]`` and matrices B ``[S, K, K]``, one per token. Only
+:math:`L_B`, which is `Graph.neighbour_gains`, involves points, and it is a sum over the edges. For a fixed plan T, the
+best transitions have a closed form in two statistics of the plan: the joint masses
+:math:`W_a[k, l] = \sum_{(i,j,a,w)} w T_{ik} T_{jl}`, which are `Graph.joint_mass`, and the products of masses
+:math:`H[k, l] = h_k h_l`.
 """
 
 from typing import NamedTuple
@@ -18,90 +21,94 @@ from torch import Tensor
 LOSSES = ("kl", "l2", "sparse")
 
 
-class Comparison(NamedTuple):
+class TransitionCost(NamedTuple):
     """The matrices of G(T) = h'Qh - <L_B(T), T> / 2.
 
     Attributes:
-        Q: Costs of pairs of clusters, float64 (K, K).
-        B: Gains of transitions between clusters, float64 (S, K, K).
+        Q: Costs of pairs of clusters, float64 ``[K, K]``.
+        B: Gains of transitions between clusters, float64 ``[S, K, K]``.
     """
 
     Q: Tensor
     B: Tensor
 
-    def scaled(self, factor: float) -> "Comparison":
-        """Return the comparison with G multiplied by a factor."""
-        return Comparison(factor * self.Q, factor * self.B)
+    def scaled(self, factor: float) -> "TransitionCost":
+        """Return the matrices of ``factor`` times G."""
+        return TransitionCost(factor * self.Q, factor * self.B)
 
     def value(self, W: Float64[Tensor, "s k k"], H: Float64[Tensor, "k k"]) -> float:
         """Return G of a plan with joint masses W and products of masses H."""
+        # <L_B(T), T> / 2 = <B, W>: the inner product meets every edge from both of its ends.
         return float((self.Q * H).sum() - (self.B * W).sum())
 
 
-def density(W: Float64[Tensor, "s k k"], H: Float64[Tensor, "k k"]) -> Float64[Tensor, "s k k"]:
-    """Return the best transitions D_a[k, l] = W_a[k, l] / H[k, l] between clusters, for squares and divergences alike.
+def transition_density(W: Float64[Tensor, "s k k"], H: Float64[Tensor, "k k"]) -> Float64[Tensor, "s k k"]:
+    """Return the best transitions between clusters, D_a[k, l] = W_a[k, l] / H[k, l], for "l2" and "kl" alike.
 
-    A pair of clusters without mass has no transitions of its own: it takes those of all points together.
+    Both losses are Bregman divergences, whose best representative is the mean. A pair of clusters without mass has no
+    mean: it gets the transitions of all points together. With D = 0 instead, an empty cluster would look attractive
+    under "l2".
     """
     return torch.where(H > 0, W / H, W.sum((1, 2), keepdim=True))
 
 
-def compare(
+def transition_cost(
     loss: str,
     W: Float64[Tensor, "s k k"],
     H: Float64[Tensor, "k k"],
     *,
     smoothing: float = 0.0,
     determinism: float = 1.0,
-) -> Comparison:
-    r"""Compare with the best transitions for the joint masses W and the products of masses H.
+) -> TransitionCost:
+    r"""Return the cost of representing transitions by the best ones for given statistics of a plan.
 
-    - ``"l2"``, the squared difference: Q = sum_a D_a o D_a and B = 2 D.
-    - ``"kl"``, the divergence l(x, y) = x log(x / y) - x + y: Q = sum_a D_a and B = log D.
-    - ``"sparse"``, the surprise at token and successor, -log P(a | k) - determinism log P(l | k, a), with P the
-      shares of W: Q = 0 and B its negative. Its sum over the edges is H(a | k) + determinism H(l | k, a). At weight 1
-      it is the conditional divergence, that is the likelihood of a probabilistic automaton; a larger weight drives
+    - ``"l2"``: squared difference; :math:`Q = \sum_a D_a \circ D_a` and :math:`B = 2 D`.
+    - ``"kl"``: divergence :math:`\ell(x, y) = x \log(x / y) - x + y`; :math:`Q = \sum_a D_a` and :math:`B = \log D`.
+    - ``"sparse"``: negative log-probability :math:`-\log P(a \mid k) - \lambda \log P(l \mid k, a)` of token and
+      successor, with P the normalized W; Q = 0. Its sum over the edges is :math:`H(a \mid k) + \lambda H(l \mid k, a)`.
+      At :math:`\lambda = 1` it is the negative log-likelihood of a probabilistic automaton; a larger weight drives
       the automaton towards one successor for each state and token.
 
-    The two logarithmic losses see a fraction `smoothing` of their edges replaced by edges between independent
-    points, W + smoothing (f H - W) with f_a = sum_kl W_a[k, l]. This bounds the logarithms, and as the plan's
-    statistics stay joint masses, alternating updates still never raise the objective.
+    The two logarithmic losses replace W by :math:`(1 - s) W + s f H` with :math:`f_a = \sum_{kl} W_a[k, l]`: a
+    fraction s of the edges is taken to connect independent points. This bounds the logarithms, and since the result
+    is again a vector of joint masses, alternating updates still never raise the objective.
 
     Args:
         loss: ``"kl"``, ``"l2"`` or ``"sparse"``.
-        W: Joint masses, float64 (S, K, K).
-        H: Products of masses, float64 (K, K).
-        smoothing: Share of independent edges in [0, 1), for ``"kl"`` and ``"sparse"``.
-        determinism: Weight >= 0 of the successor's surprise, for ``"sparse"``.
+        W: Joint masses, float64 ``[S, K, K]``.
+        H: Products of masses, float64 ``[K, K]``.
+        smoothing: The fraction s in [0, 1), for ``"kl"`` and ``"sparse"``.
+        determinism: The weight lambda >= 0, for ``"sparse"``.
 
     Returns:
         The matrices Q and B.
 
-    Source:
-        Peyre, Cuturi and Solomon 2016, "Gromov-Wasserstein averaging of kernel and distance matrices", for the first
-        two losses, on one channel.
+    References:
+        Peyre, Cuturi, Solomon: Gromov-Wasserstein averaging of kernel and distance matrices. ICML 2016 (the first two
+            losses, on one channel).
     """
-    D = density(W, H)
+    D = transition_density(W, H)
     if loss == "l2":
-        return Comparison((D * D).sum(0), 2 * D)
+        return TransitionCost((D * D).sum(0), 2 * D)
     f = W.sum((1, 2), keepdim=True)
     D = (1 - smoothing) * D + smoothing * f
-    gain = _log(D) if loss == "kl" else _predicted(D * H, determinism)
+    gain = _log(D) if loss == "kl" else _conditional_log_probs(D * H, determinism)
+    # The smoothed edges connect independent points: they add to the costs of pairs of clusters, whatever the plan.
     background = smoothing * (f * gain).sum(0)
-    return Comparison((D.sum(0) if loss == "kl" else 0) - background, (1 - smoothing) * gain)
+    return TransitionCost((D.sum(0) if loss == "kl" else 0) - background, (1 - smoothing) * gain)
 
 
-def _predicted(W: Tensor, determinism: float) -> Tensor:
-    """Return log P(a | k) + determinism log P(l | k, a) for joint masses W, shape (S, K, K)."""
-    pair = W.sum(2, keepdim=True)
-    return _log(_share(pair, pair.sum(0))) + determinism * _log(_share(W, pair))
+def _conditional_log_probs(W: Tensor, determinism: float) -> Tensor:
+    """Return log P(a | k) + determinism * log P(l | k, a) of joint masses W, ``[S, K, K]``."""
+    token_mass = W.sum(2, keepdim=True)
+    return _log(_ratio(token_mass, token_mass.sum(0))) + determinism * _log(_ratio(W, token_mass))
 
 
-def _share(part: Tensor, whole: Tensor) -> Tensor:
-    """Return part / whole, and 0 of nothing."""
-    return part / torch.where(whole > 0, whole, 1.0)
+def _ratio(part: Tensor, total: Tensor) -> Tensor:
+    """Return part / total, and 0 where the total is 0."""
+    return part / torch.where(total > 0, total, 1.0)
 
 
 def _log(x: Tensor) -> Tensor:
-    """Logarithm that is finite at 0, so that 0 log 0 = 0."""
+    """Return a logarithm that is finite at 0, so that 0 log 0 = 0 instead of NaN."""
     return x.clamp_min(torch.finfo(x.dtype).tiny).log()
