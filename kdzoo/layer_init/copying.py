@@ -1,14 +1,18 @@
 """Copying a teacher's weights into a student with fewer layers."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from kdzoo.errors import ConfigError
-from kdzoo.layer_init.layer_lists import Blocks, base_prefix, find_layers
+from kdzoo.layer_init.hugging_face import attribute, base_prefix
+from kdzoo.layer_init.layer_lists import LayerList, find_layers
 from kdzoo.layer_init.selection import select_layers
 
+# Name of each module of a DistilBERT in a BERT. The names are relative to the encoder, to a layer, or to the model with
+# its masked-language head; no name occurs in two of these places.
 DISTILBERT_FROM_BERT = {
     "embeddings": "embeddings",
     "embeddings.word_embeddings": "embeddings.word_embeddings",
@@ -26,36 +30,34 @@ DISTILBERT_FROM_BERT = {
     "vocab_layer_norm": "cls.predictions.transform.LayerNorm",
     "vocab_projector": "cls.predictions.decoder",
 }
-"""What the modules of a DistilBERT are called in a BERT: in the encoder, in a layer, in the masked-language head."""
 
 
 def copy_layers(
-    student: nn.Module, teacher: nn.Module, chosen: str | Sequence[int], *, path: str | None = None
+    student: nn.Module, teacher: nn.Module, layers: str | Sequence[int], *, path: str | None = None
 ) -> tuple[str, ...]:
-    """Copy into a student all that a teacher has for it: layer i from layer chosen[i], the rest by name.
+    """Copy into a student's layer i the teacher's layer ``layers[i]``, and all other tensors by name.
 
-    The rest is every other parameter and buffer: embeddings, final norms, the head. Models of transformers may
-    differ in their head, and one of them may have none. Nothing is copied before everything fits. Tied weights stay
-    tied, and precision and device stay the student's.
+    The other tensors are all parameters and buffers outside of the layers: embeddings, final norms, the head. Models of
+    transformers may differ in their head, and one of them may have none. Nothing is copied unless every shape fits.
+    Tied weights stay tied, and precision and device stay the student's.
 
-    A DistilBERT takes the weights of a BERT by a table of names. It has no token types: the vector of the first one
-    is added to the position table, which makes a copy of all layers exact for texts of one segment. The heads that
-    classify differ (tanh in a pooler, ReLU in a `pre_classifier`), so they have no partner; the masked-language heads
-    have.
+    A DistilBERT takes the weights of a BERT by a table of names. It has no token types: the vector of the first type is
+    added to the position table, so that a copy of all layers is exact for texts of one segment. The classification
+    heads differ (a pooler with tanh, a ``pre_classifier`` with ReLU) and are not copied; masked-language heads are.
 
     Args:
-        student: The model that is written to.
-        teacher: The model that is read.
-        chosen: Numbers of the teacher's layers, strictly increasing, as many as the student has; or a name that
-            `select_layers` knows.
-        path: Dotted path of the list of layers in both; None where `find_layers` finds it.
+        student: The model whose weights are overwritten.
+        teacher: The model that is copied from.
+        layers: Indices of the teacher's layers, strictly increasing, as many as the student has; or a rule of
+            ``select_layers``.
+        path: Dotted path of the list of layers in both models; None where ``find_layers`` finds it.
 
     Returns:
-        Sorted names of the student's parameters and buffers without a partner, which are as they were.
+        Sorted names of the student's parameters and buffers without a counterpart, which are unchanged.
 
     Raises:
-        ConfigError: If the models are of different types other than DistilBERT from BERT, the chosen layers do not
-            fit, a partner has another shape, or the layers have no name in common.
+        ConfigError: The models are of different types other than DistilBERT from BERT, the selected layers do not fit,
+            a counterpart has another shape, or the layers have no name in common.
 
     Example:
         >>> from torch import nn
@@ -65,80 +67,132 @@ def copy_layers(
         >>> bool((shallow[1].weight == deep[3].weight).all())
         True
 
-    Source:
-        Sanh et al. 2019, "DistilBERT", section 3; the token-type vector is dropped there.
+    References:
+        Sanh et al.: DistilBERT. arXiv:1910.01108, section 3; the token-type vector is dropped there.
     """
-    table = _table(student, teacher)
-    ours, theirs = find_layers(student, path), find_layers(teacher, path)
-    numbers = select_layers(chosen, len(theirs[1]), len(ours[1]))
-    layers = list(zip(_prefixes(*ours), (_prefixes(*theirs)[number] for number in numbers), strict=True))
-    head = [("", "")] if base_prefix(teacher) else []
-    renamed = [*layers, (base_prefix(student), base_prefix(teacher)), *head]
-    sources = dict(_tensors(teacher))
-    if table is not None:
+    naming = _Naming.between(student, teacher, layers, path)
+    sources = dict(_named_tensors(teacher))
+    if naming.modules is not None:
         _fold_token_type(sources, base_prefix(teacher))
-    pairs: dict[int, tuple[str, Tensor, Tensor]] = {}
-    alone: dict[int, str] = {}
-    for name, tensor in _tensors(student):
-        partner = _partner(name, renamed, table)
-        if partner in sources and id(tensor) not in pairs:
-            pairs[id(tensor)] = (name, tensor, _fitting(name, tensor, str(partner), sources[str(partner)]))
-        else:
-            alone.setdefault(id(tensor), name)
-    inside = tuple(prefix for prefix, _ in layers)
-    if not any(name.startswith(inside) for name, _, _ in pairs.values()):
-        raise ConfigError(f"layers {ours[0]!r} of the student have no name in common with {theirs[0]!r} of the teacher")
+    copies, unmatched = _match(student, sources, naming)
     with torch.no_grad():
-        for _, tensor, source in pairs.values():
+        for tensor, source in copies:
             tensor.copy_(source)
-    return tuple(sorted(name for key, name in alone.items() if key not in pairs))
+    return unmatched
 
 
-def _table(student: nn.Module, teacher: nn.Module) -> dict[str, str] | None:
-    """Return the teacher's names of the student's modules; None where they are the same."""
-    ours, theirs = (getattr(getattr(model, "config", None), "model_type", None) for model in (student, teacher))
-    if ours == theirs:
+@dataclass(frozen=True)
+class _Naming:
+    """How names of the student's tensors are translated into names of the teacher's.
+
+    Attributes:
+        layers: Prefix of the names in each layer of the student, with the prefix of its layer of the teacher.
+        rest: The same outside of the layers: first the encoder or decoder, then the head.
+        modules: Names of modules after the prefix; None if they are the same in both models.
+        lists: Paths of the two lists of layers, for error messages.
+    """
+
+    layers: tuple[tuple[str, str], ...]
+    rest: tuple[tuple[str, str], ...]
+    modules: dict[str, str] | None
+    lists: tuple[str, str]
+
+    @classmethod
+    def between(
+        cls, student: nn.Module, teacher: nn.Module, layers: str | Sequence[int], path: str | None
+    ) -> "_Naming":
+        """Compare two models, and check that the selected layers exist."""
+        modules = _module_names(student, teacher)
+        student_path, student_layers = find_layers(student, path)
+        teacher_path, teacher_layers = find_layers(teacher, path)
+        indices = select_layers(layers, len(teacher_layers), len(student_layers))
+        teacher_prefixes = _layer_prefixes(teacher_path, teacher_layers)
+        pairs = zip(
+            _layer_prefixes(student_path, student_layers), [teacher_prefixes[index] for index in indices], strict=True
+        )
+        # A teacher without a head has no tensors beside its encoder, so nothing of a student's head is looked up.
+        head = (("", ""),) if base_prefix(teacher) else ()
+        encoder = (base_prefix(student), base_prefix(teacher))
+        return cls(tuple(pairs), (encoder, *head), modules, (student_path, teacher_path))
+
+    def counterpart(self, name: str) -> str | None:
+        """Return the teacher's name for a tensor of the student; None if the teacher cannot have it."""
+        # The first prefix that fits decides: a layer before the encoder around it, the encoder before everything.
+        for student_prefix, teacher_prefix in (*self.layers, *self.rest):
+            if name.startswith(student_prefix):
+                module, _, leaf = name.removeprefix(student_prefix).rpartition(".")
+                translated = module if self.modules is None else self.modules.get(module)
+                if translated is None:
+                    return None
+                return f"{teacher_prefix}{translated}.{leaf}" if translated else f"{teacher_prefix}{leaf}"
         return None
-    if (ours, theirs) == ("distilbert", "bert"):
+
+
+def _match(
+    student: nn.Module, sources: dict[str, Tensor], naming: _Naming
+) -> tuple[list[tuple[Tensor, Tensor]], tuple[str, ...]]:
+    """Return the student's tensors with what is copied into them, and the sorted names of those without a source."""
+    # Keyed by identity: a tied weight has several names, and takes the source of any of them.
+    copies: dict[int, tuple[Tensor, Tensor]] = {}
+    names: dict[int, str] = {}
+    any_in_layers = False
+    for name, tensor in _named_tensors(student):
+        names.setdefault(id(tensor), name)
+        source_name = naming.counterpart(name)
+        if source_name in sources and id(tensor) not in copies:
+            source = sources[str(source_name)]
+            _check_shape(name, tensor, str(source_name), source)
+            copies[id(tensor)] = (tensor, source)
+            any_in_layers |= any(name.startswith(prefix) for prefix, _ in naming.layers)
+    if not any_in_layers:
+        student_path, teacher_path = naming.lists
+        raise ConfigError(
+            f"layers {student_path!r} of the student have no name in common with {teacher_path!r} of the teacher"
+        )
+    return list(copies.values()), tuple(sorted(name for key, name in names.items() if key not in copies))
+
+
+def _module_names(student: nn.Module, teacher: nn.Module) -> dict[str, str] | None:
+    """Return the teacher's names of the student's modules; None where they are the same."""
+    student_type, teacher_type = (
+        attribute(attribute(model, "config"), "model_type") for model in (student, teacher)
+    )  # None for modules that are not of transformers, which must then have the same names
+    if student_type == teacher_type:
+        return None
+    if (student_type, teacher_type) == ("distilbert", "bert"):
         return DISTILBERT_FROM_BERT
     raise ConfigError(
-        f"student must be of the teacher's type {theirs!r}"
-        f"{' or distilbert' if theirs == 'bert' else ''} to take its layers, got {ours!r}"
+        f"student must be of the teacher's type {teacher_type!r}"
+        f"{' or distilbert' if teacher_type == 'bert' else ''} to take its layers, got {student_type!r}"
     )
 
 
-def _prefixes(path: str, layers: Blocks) -> list[str]:
-    """Return what the names in each layer begin with."""
+def _layer_prefixes(path: str, layers: LayerList) -> list[str]:
+    """Return the prefix of the names in each layer."""
     return [f"{path}.{name}." if path else f"{name}." for name in layers._modules]
 
 
-def _tensors(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
-    """Yield parameters and buffers by every name they have."""
+def _named_tensors(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
+    """Yield parameters and buffers, tied ones under every name they have."""
     yield from model.named_parameters(remove_duplicate=False)
     yield from model.named_buffers(remove_duplicate=False)
 
 
-def _partner(name: str, renamed: Sequence[tuple[str, str]], table: dict[str, str] | None) -> str | None:
-    """Return the name in the teacher, or None if nothing there can be its partner."""
-    for ours, theirs in renamed:
-        if name.startswith(ours):
-            module, _, leaf = name.removeprefix(ours).rpartition(".")
-            found = module if table is None else table.get(module)
-            return None if found is None else f"{theirs}{found}.{leaf}" if found else f"{theirs}{leaf}"
-    return None
-
-
-def _fitting(name: str, tensor: Tensor, partner: str, source: Tensor) -> Tensor:
+def _check_shape(name: str, tensor: Tensor, source_name: str, source: Tensor) -> None:
     if tensor.shape != source.shape:
         raise ConfigError(
             f"student and teacher must have the same sizes: {name} is {list(tensor.shape)}, "
-            f"{partner} is {list(source.shape)}"
+            f"{source_name} is {list(source.shape)}"
         )
-    return source
 
 
 def _fold_token_type(sources: dict[str, Tensor], prefix: str) -> None:
-    """Add the vector of the first token type to the position table that is to be copied."""
+    """Add the vector of the first token type to the position table that will be copied.
+
+    In a text of one segment every position has this vector added to it, so a DistilBERT with it in its positions has
+    the same embeddings. A copy of all layers of MiniLM has a mean cosine of 0.64 to its teacher without it, 1 with it.
+    """
     positions = f"{prefix}embeddings.position_embeddings.weight"
     token_types = sources[f"{prefix}embeddings.token_type_embeddings.weight"]
+    # Summed in float64, so that the only rounding is that of the student's own precision.
     sources[positions] = sources[positions].detach().double() + token_types.detach()[0].double()

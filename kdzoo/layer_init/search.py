@@ -1,4 +1,4 @@
-"""Searching for the layers that a shallow student should start from."""
+"""Search for the layers of a teacher that a shallow student should start from."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,37 +19,38 @@ Layers = tuple[int, ...]
 
 @dataclass(frozen=True)
 class LayerSearch:
-    """What a search found.
+    """Result of a search.
 
     Attributes:
-        chosen: The best layers; of equals the first in lexicographic order.
+        layers: The best layers; of equal scores the first in lexicographic order.
         score: Their score.
-        scores: The score of everything that was tried, in that order.
+        scores: The score of every selection that was tried, in the order of the trials.
     """
 
-    chosen: Layers
+    layers: Layers
     score: float
     scores: dict[Layers, float]
 
 
 def search_layers(
-    teacher: nn.Module, depth: int, score: Callable[[Any], float], *, path: str | None = None, most: int = 64
+    teacher: nn.Module, depth: int, score: Callable[[Any], float], *, path: str | None = None, max_tries: int = 64
 ) -> LayerSearch:
-    """Return the layers that score best when the teacher has only them.
+    """Return the layers with the best score of the teacher when it has only them.
 
-    All subsets are tried if there are at most `most`. Otherwise the search starts from `every_other` and exchanges
-    one layer at a time, taking the first exchange in lexicographic order that is better, until none is or `most`
-    subsets were tried.
+    All subsets are tried if there are at most ``max_tries``. Otherwise the search starts from ``every_other`` and
+    exchanges one layer at a time, taking the first better exchange in lexicographic order, until none is better or
+    ``max_tries`` subsets were tried.
 
     Args:
-        teacher: Any module whose list of layers can be cut; it is as it was afterwards.
-        depth: Number of layers to choose, in 1..the teacher's.
-        score: Called with the shortened teacher; larger is better, and what is not finite is worst.
-        path: Dotted path of the list of layers; None where `find_layers` finds it.
-        most: Number of subsets to try at most, >= 1.
+        teacher: Any module whose list of layers can be shortened; it is unchanged afterwards.
+        depth: Number of layers to select, in 1..number of the teacher's layers.
+        score: Called with the shortened teacher; larger is better, and a value that is not finite is the worst.
+        path: Dotted path of the list of layers; None where ``find_layers`` finds it.
+        max_tries: Largest number of subsets to try, >= 1. The default, 64, tries all 20 ways to select 3 of 6 layers;
+            for 6 of 12 there are 924, and the local search is used.
 
     Raises:
-        ConfigError: If a number is outside its range, the layers are not found, or no score is finite.
+        ConfigError: A number is outside its range, the layers are not found, or no score is finite.
 
     Example:
         >>> import torch
@@ -57,44 +58,46 @@ def search_layers(
         >>> shifts = nn.Sequential(*(nn.Linear(1, 1) for _ in range(4)))
         >>> for i, layer in enumerate(shifts):
         ...     _ = layer.weight.data.fill_(1), layer.bias.data.fill_((-1) ** i * i)
-        >>> search_layers(shifts, 2, lambda model: model(torch.zeros(1)).item(), path="").chosen
+        >>> search_layers(shifts, 2, lambda model: model(torch.zeros(1)).item(), path="").layers
         (0, 2)
     """
-    deep = len(find_layers(teacher, path)[1])
-    shallow = validation.integer("depth", depth, 1, deep)
-    limit = validation.integer("most", most)
+    teacher_depth = len(find_layers(teacher, path)[1])
+    student_depth = validation.integer("depth", depth, 1, teacher_depth)
+    limit = validation.integer("max_tries", max_tries)
     scores: dict[Layers, float] = {}
 
     def value(layers: Layers) -> float:
+        """Score a selection once, and return its score with -inf for what is not finite."""
         if layers not in scores:
             with truncated_layers(teacher, layers, path):
                 scores[layers] = float(score(teacher))
         return scores[layers] if isfinite(scores[layers]) else -inf
 
-    if comb(deep, shallow) <= limit:
-        for layers in combinations(range(deep), shallow):
+    if comb(teacher_depth, student_depth) <= limit:
+        for layers in combinations(range(teacher_depth), student_depth):
             value(layers)
     else:
-        _climb(select_layers("every_other", deep, shallow), deep, value, lambda: len(scores) < limit)
-    chosen = min(scores, key=lambda layers: (-value(layers), layers))
-    if value(chosen) == -inf:
-        raise ConfigError(f"score must be finite for some choice of layers, got {scores[chosen]} for {list(chosen)}")
-    return LayerSearch(chosen, scores[chosen], scores)
+        start = select_layers("every_other", teacher_depth, student_depth)
+        _climb(start, teacher_depth, value, lambda: len(scores) < limit)
+    best = min(scores, key=lambda layers: (-value(layers), layers))
+    if value(best) == -inf:
+        raise ConfigError(f"score must be finite for some choice of layers, got {scores[best]} for {list(best)}")
+    return LayerSearch(best, scores[best], scores)
 
 
-def _climb(layers: Layers, deep: int, value: Callable[[Layers], float], spare: Callable[[], bool]) -> None:
-    """Exchange layers while that is better and there is something to spare."""
-    best: Layers | None = layers
-    value(layers)
-    while best is not None:
-        layers = best
-        best = next((other for other in _exchanged(layers, deep, spare) if value(other) > value(layers)), None)
+def _climb(start: Layers, depth: int, value: Callable[[Layers], float], has_budget: Callable[[], bool]) -> None:
+    """Exchange one layer after the other while that is better and the budget lasts."""
+    value(start)  # a budget of one subset is spent here
+    current: Layers | None = start
+    while current is not None:
+        best = value(current)
+        current = next((other for other in _exchanges(current, depth, has_budget) if value(other) > best), None)
 
 
-def _exchanged(layers: Layers, deep: int, spare: Callable[[], bool]) -> Iterator[Layers]:
-    """Yield all choices that differ in one layer, in lexicographic order, while there is something to spare."""
-    others = [number for number in range(deep) if number not in layers]
-    for choice in sorted(tuple(sorted({*layers, new} - {old})) for old in layers for new in others):
-        if not spare():
+def _exchanges(layers: Layers, depth: int, has_budget: Callable[[], bool]) -> Iterator[Layers]:
+    """Yield all selections that differ in one layer, in lexicographic order, while the budget lasts."""
+    others = [index for index in range(depth) if index not in layers]
+    for neighbour in sorted(tuple(sorted({*layers, new} - {old})) for old in layers for new in others):
+        if not has_budget():
             return
-        yield choice
+        yield neighbour

@@ -1,4 +1,4 @@
-"""A picture of what a search for layers has found."""
+"""The figure of a search for layers."""
 
 from pathlib import Path
 
@@ -7,12 +7,18 @@ from kdzoo.layer_init.search import LayerSearch
 
 
 def plot_layer_search(search: LayerSearch, path: Path) -> Path:
-    """Draw the score of every choice of layers that was tried, the best on top and in another colour.
+    """Plot the score of every selection of layers that was tried, the best on top and in another colour.
 
     Args:
-        search: What `search_layers` returned.
-        path: The file, a PNG.
+        search: Result of ``search_layers``.
+        path: The PNG file to write.
+
+    Returns:
+        ``path``.
     """
-    scores = {" ".join(map(str, layers)): score for layers, score in search.scores.items()}
-    chosen = " ".join(map(str, search.chosen))
-    return plotting.score_bars(scores, chosen, path, xlabel="score", ylabel="layers of the teacher")
+    scores = {_label(layers): score for layers, score in search.scores.items()}
+    return plotting.score_bars(scores, _label(search.layers), path, xlabel="score", ylabel="layers of the teacher")
+
+
+def _label(layers: tuple[int, ...]) -> str:
+    return " ".join(map(str, layers))

@@ -1,4 +1,4 @@
-"""Which of a teacher's layers a shallow student starts from."""
+"""Rules for the layers of a teacher that a shallow student starts from."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -7,52 +7,55 @@ from itertools import pairwise
 from kdzoo.core import validation
 from kdzoo.errors import ConfigError
 
-NAMES = ("every_other", "first", "last")
+RULES = ("every_other", "first", "last")
 
 
 def select_layers(which: str | Sequence[int], n_teacher: int, n_student: int | None = None) -> tuple[int, ...]:
-    """Return the numbers of the chosen layers, counted from 0 and strictly increasing.
+    """Return the indices of the selected layers, counted from 0 and strictly increasing.
 
-    `every_other` is evenly spaced, with the first and the last layer; halves go to the even number. One layer is the
-    first. For half and a quarter of twelve layers and half of six these are the published lists.
+    ``every_other`` takes evenly spaced layers, always with the first and the last one. For half and a quarter of twelve
+    layers and half of six these are the published lists.
 
     Args:
-        which: `every_other`, `first`, `last`, or the numbers themselves.
+        which: ``every_other``, ``first``, ``last``, or the indices themselves.
         n_teacher: Number of the teacher's layers, >= 1.
-        n_student: Number of layers to choose, in 1..n_teacher; None for as many as are listed, or for half of the
-            teacher's, rounded down, at least one.
+        n_student: Number of layers to select, in 1..n_teacher; None for as many as are listed or, with a rule, for half
+            of the teacher's, rounded down but at least one.
 
     Raises:
-        ConfigError: If the list is not strictly increasing in 0..n_teacher-1 or has another length than
-            `n_student`, the name is unknown, or a number is outside its range.
+        ConfigError: The list is not strictly increasing in 0..n_teacher-1 or has another length than ``n_student``, the
+            rule is unknown, or a number is outside its range.
 
     Example:
         >>> select_layers("every_other", 12), select_layers("every_other", 6), select_layers("last", 6, 2)
         ((0, 2, 4, 7, 9, 11), (0, 2, 5), (4, 5))
 
-    Source:
-        Sanh et al. 2019, "DistilBERT", section 3, and the lists of its code.
+    References:
+        Sanh et al.: DistilBERT, a distilled version of BERT. arXiv:1910.01108, section 3, and the lists in its code.
     """
-    deep = validation.integer("n_teacher", n_teacher)
-    shallow = None if n_student is None else validation.integer("n_student", n_student, 1, deep)
+    teacher_depth = validation.integer("n_teacher", n_teacher)
+    depth = None if n_student is None else validation.integer("n_student", n_student, 1, teacher_depth)
     if not isinstance(which, str):
-        return _listed(which, deep, shallow)
-    count = max(deep // 2, 1) if shallow is None else shallow
+        return _checked(which, teacher_depth, depth)
+    count = max(teacher_depth // 2, 1) if depth is None else depth
     if which == "every_other":
-        return tuple(round(Fraction(i * (deep - 1), max(count - 1, 1))) for i in range(count))
+        # Fractions are exact, and Python rounds a half to the even number: this gives the published lists. With a
+        # single layer the maximum avoids a division by zero, and the layer is the first.
+        return tuple(round(Fraction(i * (teacher_depth - 1), max(count - 1, 1))) for i in range(count))
     if which == "first":
         return tuple(range(count))
     if which == "last":
-        return tuple(range(deep - count, deep))
-    raise ConfigError(f"layers must be one of {', '.join(NAMES)} or a list of numbers, got {which!r}")
+        return tuple(range(teacher_depth - count, teacher_depth))
+    raise ConfigError(f"layers must be one of {', '.join(RULES)} or a list of numbers, got {which!r}")
 
 
-def _listed(which: Sequence[int], deep: int, shallow: int | None) -> tuple[int, ...]:
-    if not isinstance(which, Sequence) or not which:
-        raise ConfigError(f"layers must be one of {', '.join(NAMES)} or a list of numbers, got {which!r}")
-    numbers = tuple(validation.integer(f"layers[{i}]", number, 0, deep - 1) for i, number in enumerate(which))
-    if any(one >= after for one, after in pairwise(numbers)):
-        raise ConfigError(f"layers must be strictly increasing, got {list(numbers)}")
-    if shallow is not None and len(numbers) != shallow:
-        raise ConfigError(f"layers must be {shallow} numbers, one for each layer of the student, got {list(numbers)}")
-    return numbers
+def _checked(indices: Sequence[int], teacher_depth: int, depth: int | None) -> tuple[int, ...]:
+    """Return a list of indices if it is valid."""
+    if not isinstance(indices, Sequence) or not indices:
+        raise ConfigError(f"layers must be one of {', '.join(RULES)} or a list of numbers, got {indices!r}")
+    result = tuple(validation.integer(f"layers[{i}]", index, 0, teacher_depth - 1) for i, index in enumerate(indices))
+    if any(before >= after for before, after in pairwise(result)):
+        raise ConfigError(f"layers must be strictly increasing, got {list(result)}")
+    if depth is not None and len(result) != depth:
+        raise ConfigError(f"layers must be {depth} numbers, one for each layer of the student, got {list(result)}")
+    return result

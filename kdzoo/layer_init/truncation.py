@@ -1,4 +1,4 @@
-"""A model that has only some of its layers for a while."""
+"""Running a model with only some of its layers, and shortening its configuration."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -6,27 +6,29 @@ from typing import Any
 
 from torch import nn
 
-from kdzoo.layer_init.layer_lists import config_above, find_layers
+from kdzoo.layer_init.hugging_face import attribute, config_above, number_of_layers
+from kdzoo.layer_init.layer_lists import find_layers
 from kdzoo.layer_init.selection import select_layers
 
+# Settings of transformers that hold a list with one value per layer: the kind of attention of each layer and of its
+# feed-forward network (dense or a mixture of experts), the blocks of hybrid models, and rotary positions.
 PER_LAYER = ("layer_types", "mlp_layer_types", "layers_block_type", "no_rope_layers", "layer_rope_theta")
-"""Lists in configurations of transformers that have one value for each layer."""
 
 
 @contextmanager
-def truncated_layers(model: nn.Module, chosen: Sequence[int], path: str | None = None) -> Iterator[None]:
-    """Leave a model only the chosen layers; afterwards it is as it was, whatever happened.
+def truncated_layers(model: nn.Module, indices: Sequence[int], path: str | None = None) -> Iterator[None]:
+    """Leave a model only the selected layers inside of a ``with`` block, and restore it even after an error.
 
-    The number of layers and the lists by layer in the configuration above, and the `layer_idx` that layers of
-    decoders know, fit the chosen layers meanwhile.
+    Meanwhile the number of layers and the per-layer lists in the configuration and the ``layer_idx`` of decoder layers
+    fit the selected layers. No weight is copied, so a search can score many selections of a large teacher.
 
     Args:
         model: Any module that calls the members of its list of layers one after the other.
-        chosen: Numbers of the layers that stay, strictly increasing.
-        path: Dotted path of the list of layers; None where `find_layers` finds it.
+        indices: Indices of the layers that stay, strictly increasing.
+        path: Dotted path of the list of layers; None where ``find_layers`` finds it.
 
     Raises:
-        ConfigError: As of `find_layers` and `select_layers`.
+        ConfigError: See ``find_layers`` and ``select_layers``.
 
     Example:
         >>> from torch import nn
@@ -37,50 +39,55 @@ def truncated_layers(model: nn.Module, chosen: Sequence[int], path: str | None =
         >>> len(model)
         3
     """
-    where, layers = find_layers(model, path)
-    numbers = select_layers(chosen, len(layers))
-    config = config_above(model, where)
-    modules = dict(layers._modules)
-    settings = dict(vars(config)) if getattr(config, "num_hidden_layers", None) == len(layers) else None
-    kept = [layers[number] for number in numbers]
-    indices = _indices(kept, numbers)
+    layers_path, layers = find_layers(model, path)
+    selected_indices = select_layers(indices, len(layers))
+    config = config_above(model, layers_path)
+    # A configuration that describes another number of layers belongs to another part of the model.
+    saved_settings = dict(vars(config)) if number_of_layers(config) == len(layers) else None
+    saved_modules = dict(layers._modules)
+    selected = [layers[index] for index in selected_indices]
+    renumbered = _modules_with_layer_idx(selected, selected_indices)
     try:
-        _put(layers, {str(i): layer for i, layer in enumerate(kept)})
-        for module, new, _ in indices:
-            module.layer_idx = new
-        if settings is not None:
-            shorten_config(config, numbers)
+        _replace_modules(layers, {str(i): layer for i, layer in enumerate(selected)})
+        for module, new_index, _ in renumbered:
+            module.layer_idx = new_index
+        if saved_settings is not None:
+            shorten_config(config, selected_indices)
         yield
     finally:
-        _put(layers, modules)
-        for module, _, old in indices:
-            module.layer_idx = old
-        if settings is not None:
+        _replace_modules(layers, saved_modules)
+        for module, _, old_index in renumbered:
+            module.layer_idx = old_index
+        if saved_settings is not None:
             vars(config).clear()
-            vars(config).update(settings)
+            vars(config).update(saved_settings)
 
 
-def shorten_config(config: Any, chosen: Sequence[int]) -> None:
-    """Make a configuration of transformers fit the chosen layers: their number, and lists with a value for each."""
-    deep = config.num_hidden_layers
+def shorten_config(config: Any, indices: Sequence[int]) -> None:
+    """Adapt a configuration of transformers, in place, to the selected layers: their number and all per-layer lists."""
+    depth = config.num_hidden_layers
     for name in PER_LAYER:
         values = vars(config).get(name)
-        if isinstance(values, list | tuple) and len(values) == deep:
-            setattr(config, name, [values[number] for number in chosen])
-    config.num_hidden_layers = len(chosen)
+        # A setting of this name need not be per layer in every architecture.
+        if isinstance(values, list | tuple) and len(values) == depth:
+            setattr(config, name, [values[index] for index in indices])
+    config.num_hidden_layers = len(indices)
 
 
-def _put(layers: nn.Module, modules: Mapping[str, nn.Module | None]) -> None:
-    layers._modules.clear()  # in place: other references to the list, and its class, stay
+def _replace_modules(layers: nn.Module, modules: Mapping[str, nn.Module | None]) -> None:
+    """Replace the members of a list of modules in place: other references to the list stay valid, and so its class."""
+    layers._modules.clear()
     layers._modules.update(modules)
 
 
-def _indices(layers: Sequence[nn.Module], numbers: Sequence[int]) -> list[tuple[Any, int, int]]:
-    """Return the modules that know the number of their layer, with the new and the old number."""
-    pairs = enumerate(zip(layers, numbers, strict=True))
+def _modules_with_layer_idx(layers: Sequence[nn.Module], indices: Sequence[int]) -> list[tuple[Any, int, int]]:
+    """Return the modules that know the index of their layer, with their new and old index.
+
+    The key-value cache of a decoder has one entry per ``layer_idx``; with a gap in the indices it would fail.
+    """
     return [
-        (module, new, old)
-        for new, (layer, old) in pairs
+        (module, new_index, old_index)
+        for new_index, (layer, old_index) in enumerate(zip(layers, indices, strict=True))
         for module in layer.modules()
-        if getattr(module, "layer_idx", None) == old
+        if attribute(module, "layer_idx") == old_index
     ]

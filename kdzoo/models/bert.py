@@ -1,4 +1,4 @@
-"""A new BERT of any size, to be trained here; its configuration is that of the library transformers."""
+"""A new BERT of any size with random weights, built by the library transformers."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from kdzoo.errors import ConfigError
 from kdzoo.layer_init import build_model
 from kdzoo.models.hf import import_transformers
 from kdzoo.models.local_attention import initialise_local_attention
-from kdzoo.models.transformer import HEADS, TASKS, Transformer
+from kdzoo.models.transformer import CLASS_SUFFIXES, TASKS, Transformer
 
 STARTS = ("local_attention", "random")
 
@@ -15,26 +15,26 @@ STARTS = ("local_attention", "random")
 class Bert(Transformer):
     """Bidirectional transformer encoder with random weights.
 
-    Needs the optional extra `kdzoo[text]`.
+    Needs the optional extra ``kdzoo[text]``.
 
     Args:
         vocab_size: Number of tokens, >= 2.
-        pad_id: Token that pads, in 0..vocab_size-1.
-        task: `mlm`, `classification` or `embedding`; the default class sizes the head by it.
-        num_classes: Logits of a classifier, >= 1; of no use for other tasks.
-        tokenizer: Fingerprint of the tokenizer that makes the ids; a run knows it. None for any.
-        hidden_size: Width, a multiple of `heads`.
+        pad_id: Id of the padding token, in 0..vocab_size-1.
+        task: ``mlm``, ``classification`` or ``embedding``; it determines the head.
+        num_classes: Number of logits of a classifier, >= 1; has no effect for other tasks.
+        tokenizer: Fingerprint of the tokenizer that makes the ids; set by a run. None for any.
+        hidden_size: Width of the hidden states, a multiple of ``heads``.
         layers: Number of layers, >= 1.
-        heads: Attention heads of each layer, >= 1.
-        intermediate_size: Width between the two maps of a layer, >= 1; None for 4 times `hidden_size`.
+        heads: Number of attention heads in each layer, >= 1.
+        intermediate_size: Width of the feed-forward network in each layer, >= 1; None for 4 times ``hidden_size``.
         max_length: Tokens of the longest text, >= 1.
         dropout: Probability of dropping a unit or an attention weight, in [0, 1).
-        start: `local_attention`, where heads of the first layer look at the tokens beside their own
-            (`kdzoo.models.local_attention`), by which little text teaches more than the frequencies of tokens; or `random`,
-            BERT's own.
+        start: ``local_attention``, where the heads of the first layer begin by attending to neighbouring tokens
+            (:mod:`kdzoo.models.local_attention`), so that little text suffices to learn more than the frequencies of
+            tokens; or ``random``, BERT's own initialisation.
 
     Raises:
-        ConfigError: If the extra is not installed, or an argument is outside its range.
+        ConfigError: The extra is not installed, or an argument is outside its range.
 
     References:
         Devlin et al.: BERT, pre-training of deep bidirectional transformers. NAACL 2019, arXiv:1810.04805.
@@ -60,15 +60,16 @@ class Bert(Transformer):
         width, n_heads = validation.integer("hidden_size", hidden_size), validation.integer("heads", heads)
         if width % n_heads:
             raise ConfigError(f"hidden_size={width} must be a multiple of heads={n_heads}")
-        tokens = validation.integer("vocab_size", vocab_size, least=2)
+        n_tokens = validation.integer("vocab_size", vocab_size, least=2)
         rate = validation.probability("dropout", dropout)
         config: dict[str, Any] = {
             "model_type": "bert",
-            "vocab_size": tokens,
-            "pad_token_id": validation.integer("pad_id", pad_id, 0, tokens - 1),
+            "vocab_size": n_tokens,
+            "pad_token_id": validation.integer("pad_id", pad_id, 0, n_tokens - 1),
             "hidden_size": width,
             "num_hidden_layers": validation.integer("layers", layers),
             "num_attention_heads": n_heads,
+            # Four times the width, as in BERT and in the first transformer (Vaswani et al. 2017).
             "intermediate_size": 4 * width
             if intermediate_size is None
             else validation.integer("intermediate_size", intermediate_size),
@@ -80,8 +81,9 @@ class Bert(Transformer):
             if num_classes is None:
                 raise ConfigError("num_classes is needed for task='classification'; allowed: an integer >= 1")
             config["num_labels"] = validation.integer("num_classes", num_classes)
-        super().__init__(build_model({"model_class": f"Bert{HEADS[task]}", "config": config}), task, tokenizer)
+        architecture = {"model_class": f"Bert{CLASS_SUFFIXES[task]}", "config": config}
+        super().__init__(build_model(architecture), task, tokenizer)
         if validation.choice("start", start, STARTS) == "local_attention":
-            if width // n_heads % 2:
+            if width // n_heads % 2:  # a sinusoid needs a sine and a cosine
                 raise ConfigError(f"start='local_attention' needs an even width of a head, got {width} / {n_heads}")
             initialise_local_attention(self.model.base_model)

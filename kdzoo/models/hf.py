@@ -1,6 +1,6 @@
-"""Transformers in the Hugging Face format, from a local folder or the local cache.
+"""Pretrained transformers of text and image classifiers, from a local folder or the cache of the Hugging Face hub.
 
-Needs the optional extra `kdzoo[text]`; nothing is imported from it until a model is built.
+Needs the optional extra ``kdzoo[text]``, which is not imported until a model is built.
 """
 
 import inspect
@@ -13,38 +13,45 @@ from torch import Tensor
 
 from kdzoo.core import validation
 from kdzoo.errors import CheckpointError, ConfigError
+from kdzoo.layer_init.hugging_face import attribute
 from kdzoo.models.transformer import TASKS, Transformer
 from kdzoo.text.tokenizers import fingerprint, import_library, load_tokenizer
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-AUTO = {"mlm": "AutoModelForMaskedLM", "classification": "AutoModelForSequenceClassification", "embedding": "AutoModel"}
+AUTO_CLASSES = {
+    "mlm": "AutoModelForMaskedLM",
+    "classification": "AutoModelForSequenceClassification",
+    "embedding": "AutoModel",
+}
+# Length to which the reason of another library is cut in an error message, which stays one readable line.
+MAX_REASON = 200
 
 
 class HFModel(Transformer):
-    """A transformers model of text, or an image classifier, whose forward gives one plain tensor.
+    """A pretrained model of text, or an image classifier, whose forward returns one tensor.
 
-    Nothing is downloaded and no code from the folder is run. Whether a classifier is one of text or images follows
+    Nothing is downloaded and no code from the folder is run. Whether a classifier is one of text or of images follows
     from the folder's configuration.
 
     Args:
-        path: A local folder with config.json and weights, or the name of a model in the local cache.
-        task: `classification`; `mlm` for the logits of every token; `embedding` for one vector of norm 1 per text.
-        num_classes: Of a classifier, the number of logits, >= 1; None for the folder's own. Without a head in
-            the folder there is a new one.
-        vocab_size: Number of tokens that the data have; refused if it is more than the folder's. None for any.
-        tokenizer: Fingerprint of the tokenizer that makes the data's ids (`kdzoo.text.tokenizers.fingerprint`); refused if
-            the folder has another one. None for any.
-        dtype: float32, float16 or bfloat16.
+        path: A local folder with ``config.json`` and weights, or the name of a model in the local cache.
+        task: ``classification``; ``mlm`` for logits of every token; ``embedding`` for one vector of norm 1 per text.
+        num_classes: Number of logits of a classifier, >= 1; None for the folder's own. A folder without a head gets a
+            new one with random weights.
+        vocab_size: Number of tokens of the data; an error if it is more than the folder's. None for any.
+        tokenizer: Fingerprint of the tokenizer that makes the data's ids (``kdzoo.text.tokenizers.fingerprint``); an
+            error if the folder has another tokenizer. None for any.
+        dtype: ``float32``, ``float16`` or ``bfloat16``.
 
     Attributes:
         model: The transformers model.
-        new_parameters: Names of parameters that the folder lacks and that so start at random; empty for a
-            finished teacher.
+        new_parameters: Names of the parameters that the folder lacks, which have random weights; empty for a teacher
+            that needs no training.
 
     Raises:
-        ConfigError: If the extra is not installed, an argument is outside its range, `path` is a URL, the
-            folder's head has another number of classes, or data and folder have different tokens.
-        CheckpointError: If the folder is missing, damaged, or of no model that does the task.
+        ConfigError: The extra is not installed, an argument is outside its range, ``path`` is a URL, the folder's head
+            has another number of classes, or data and folder have different tokens.
+        CheckpointError: The folder is missing or damaged, or its model cannot do the task.
 
     Example:
         >>> model = HFModel("models/my-bert", num_classes=2)  # doctest: +SKIP
@@ -73,48 +80,52 @@ class HFModel(Transformer):
         try:
             config, takes_images = _configuration(transformers, path, task, num_classes)
             model, loading = _model(transformers, path, config, task, takes_images, torch_dtype)
-        except Exception as error:  # the readers behind transformers share no base error
-            reason = " ".join(str(error).split())[:200]
+        except Exception as error:  # the readers behind transformers have no common base error
+            reason = " ".join(str(error).split())[:MAX_REASON]
             raise CheckpointError(f"{path} cannot be loaded for task {task!r}: {reason}") from error
-        _refuse_mismatch(path, loading["mismatched_keys"])
+        _check_head(path, loading["mismatched_keys"])
         super().__init__(model, task, tokenizer)
         self.takes_images = takes_images
         self.new_parameters = tuple(sorted(loading["missing_keys"]))
         if not takes_images:
-            _refuse_tokens(path, int(config.vocab_size), vocab_size, tokenizer)
+            _check_tokens(path, int(config.vocab_size), vocab_size, tokenizer)
 
-    def named(self, input: Tensor) -> dict[str, Tensor]:
-        """Return the wrapped model's arguments for token ids (batch, length) or images (batch, channels, h, w).
+    def model_arguments(self, input: Tensor) -> dict[str, Tensor]:
+        """Return the wrapped model's arguments for token ids ``[batch, length]`` or images ``[batch, channels, h, w]``.
 
         Raises:
             ConfigError: The input is neither, or too long.
         """
         if not self.takes_images:
-            return super().named(input)
+            return super().model_arguments(input)
         if input.dim() != 4 or not input.is_floating_point():
             raise ConfigError(f"input must be 4-D float images, got {input.dtype} {list(input.shape)}")
         return {"pixel_values": input.to(self.model.dtype)}
 
 
 def refuse_url(path: str, allowed: str) -> None:
-    """Refuse a path that is a URL: nothing is downloaded by the way.
+    """Refuse a path that is a URL, since nothing is downloaded.
+
+    Args:
+        path: The path.
+        allowed: What a path may be, for the error message.
 
     Raises:
-        ConfigError: naming the path and what is allowed.
+        ConfigError: The path is a URL.
     """
     if "://" in str(path):
         raise ConfigError(f"path must be {allowed}, got the URL {str(path)!r}")
 
 
-def import_transformers(who: str) -> Any:
-    """Return the optional library.
+def import_transformers(required_by: str) -> Any:
+    """Return the library transformers, with its progress bars and warnings switched off.
 
     Raises:
-        ConfigError: it is not installed.
+        ConfigError: The library is not installed; the message names what it is required by.
     """
-    transformers = import_library("transformers", who)
-    transformers.utils.logging.disable_progress_bar()  # they tear the lines of a run
-    transformers.utils.logging.set_verbosity_error()  # what a folder lacks is in new_parameters
+    transformers = import_library("transformers", required_by)
+    transformers.utils.logging.disable_progress_bar()  # its bars would break the lines of a run's own output
+    transformers.utils.logging.set_verbosity_error()  # missing parameters are in new_parameters, not in a warning
     return transformers
 
 
@@ -126,54 +137,60 @@ def _configuration(transformers: Any, path: str, task: str, num_classes: int | N
     config = transformers.AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False, **labels)
     if task != "classification":
         mapping = {"mlm": "MODEL_FOR_MASKED_LM_MAPPING", "embedding": "MODEL_MAPPING"}[task]
-        if type(config) not in getattr(transformers, mapping):
+        if type(config) not in attribute(transformers, mapping):
             raise ValueError(f"model type {config.model_type!r} has no model for it")
         return config, False
-    named = (config.architectures or [""])[0]
+    saved_class = (config.architectures or [""])[0]
     takes_images = type(config) in transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
     takes_text = type(config) in transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
     if not (takes_images or takes_text):
         raise ValueError(f"model type {config.model_type!r} classifies neither text nor images")
-    return config, takes_images and not (takes_text and named.endswith("ForSequenceClassification"))
+    # Few model types (such as Perceiver) classify both; then the class that was saved decides.
+    return config, takes_images and not (takes_text and saved_class.endswith("ForSequenceClassification"))
 
 
 def _model(
     transformers: Any, path: str, config: Any, task: str, takes_images: bool, dtype: torch.dtype
 ) -> tuple[Any, Mapping[str, Any]]:
-    auto = "AutoModelForImageClassification" if takes_images else AUTO[task]
+    """Return the folder's model and what transformers reports about loading it."""
+    auto_class = "AutoModelForImageClassification" if takes_images else AUTO_CLASSES[task]
     options: dict[str, Any] = {}
-    if task == "embedding":  # what pools the first token alone is of no use, and often missing
-        wrapped = inspect.signature(transformers.MODEL_MAPPING[type(config)].__init__).parameters
-        options = {"add_pooling_layer": False} if "add_pooling_layer" in wrapped else {}
-    return getattr(transformers, auto).from_pretrained(
+    if task == "embedding":  # the pooler sees the first token only; the mean needs none, and many folders lack it
+        parameters = inspect.signature(transformers.MODEL_MAPPING[type(config)].__init__).parameters
+        options = {"add_pooling_layer": False} if "add_pooling_layer" in parameters else {}
+    return attribute(transformers, auto_class).from_pretrained(
         path,
         config=config,
-        dtype=dtype,
+        dtype=dtype,  # its default is the precision of the file
         local_files_only=True,
         trust_remote_code=False,
-        ignore_mismatched_sizes=True,  # so that the error below can name both shapes
+        ignore_mismatched_sizes=True,  # so that our error can name both shapes
         output_loading_info=True,
         **options,
     )
 
 
-def _refuse_tokens(path: str, own: int, vocab_size: int | None, tokenizer: str | None) -> None:
-    if vocab_size is not None and vocab_size > own:
-        raise ConfigError(f"vocab_size does not fit {path}: it has {own} tokens, the data have {vocab_size}")
+def _check_tokens(path: str, model_vocab_size: int, vocab_size: int | None, tokenizer: str | None) -> None:
+    """Refuse data with more tokens than the model, or with ids of another tokenizer than the folder's."""
+    if vocab_size is not None and vocab_size > model_vocab_size:
+        raise ConfigError(
+            f"vocab_size does not fit {path}: it has {model_vocab_size} tokens, the data have {vocab_size}"
+        )
     if tokenizer is None:
         return
     try:
-        found = fingerprint(load_tokenizer(path))
-    except CheckpointError:  # the folder has weights alone
+        folder_tokenizer = fingerprint(load_tokenizer(path))
+    except CheckpointError:  # the folder has no tokenizer, only weights
         return
-    if found != tokenizer:
+    if folder_tokenizer != tokenizer:
         raise ConfigError(
-            f"tokenizer of {path} ({found}) is not the one that makes the data's ids ({tokenizer}); "
+            f"tokenizer of {path} ({folder_tokenizer}) is not the one that makes the data's ids ({tokenizer}); "
             "set data.tokenizer to this folder"
         )
 
 
-def _refuse_mismatch(path: str, mismatched: Any) -> None:
+def _check_head(path: str, mismatched: Any) -> None:
+    """Refuse a head with another number of classes than asked for."""
     if mismatched:
         name, saved, wanted = sorted(mismatched)[0]
         raise ConfigError(f"num_classes does not fit {path}: {name} is {list(saved)} there, wanted {list(wanted)}")

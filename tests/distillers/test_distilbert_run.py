@@ -57,7 +57,7 @@ def test_a_masked_language_model_of_ones_own_text(corpus, tmp_path):
     assert report["student"]["metrics"]["layer_parameters"] * 2 == report["teacher"]["metrics"]["layer_parameters"]
     assert 0 <= report["fidelity"]["student"]["agreement"] <= 1
     student = kdzoo.load_student(folder)
-    assert len(student.chosen) == 2
+    assert len(student.chosen_layers) == 2
     again = transformers.AutoModelForMaskedLM.from_pretrained(folder / "hf", local_files_only=True).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "hf", local_files_only=True)
     asked = tokenizer("the [MASK] sits on a mat", return_tensors="pt")

@@ -1,4 +1,4 @@
-"""Architectures as plain values: written, built, saved, shortened, converted, refused."""
+"""Architectures as plain values: read from a model, built, saved, shortened, converted, refused."""
 
 import json
 
@@ -13,6 +13,7 @@ from kdzoo.layer_init import (
     architecture_of,
     build_model,
     copy_layers,
+    depth_of,
     distilbert_architecture,
     find_layers,
     truncate_architecture,
@@ -45,10 +46,12 @@ def test_an_encoder_without_pooler_stays_without():
     assert "add_pooling_layer" not in architecture_of(build_model({**BERT, "model_class": "BertModel"}))
 
 
-def test_what_is_no_architecture_is_left_out():
+def test_runtime_settings_are_left_out():
     trap = {"_attn_implementation": "someone/kernel", "auto_map": {"AutoModel": "x.Y"}, "dtype": "bfloat16"}
     inside = {"id2label": {"0": "_dtype", "1": "dtype"}, "label2id": {"_dtype": 0, "dtype": 1}}
-    model = build_model({"model_class": "BertForSequenceClassification", "config": {**BERT["config"], **trap, **inside}})
+    model = build_model(
+        {"model_class": "BertForSequenceClassification", "config": {**BERT["config"], **trap, **inside}}
+    )
     written = architecture_of(model)["config"]
     assert not set(written) & {*trap, "_name_or_path", "transformers_version"}
     assert written["id2label"] == inside["id2label"]
@@ -69,7 +72,12 @@ def test_a_shorter_architecture_can_be_saved_and_loaded(family, tmp_path):
     assert architecture_of(loaded) == architecture_of(model)
 
 
-def test_lists_with_a_value_for_each_layer_are_cut():
+@pytest.mark.parametrize("family", CONFIGS)
+def test_the_depth_is_found_by_whatever_name(family):
+    assert depth_of(architecture(family)) == 4
+
+
+def test_lists_with_a_value_for_each_layer_are_shortened():
     config = architecture_of(build_model(architecture("Qwen2")))["config"]
     assert config["layer_types"] == ["full_attention"] * 2 + ["sliding_attention"] * 2
     cut = truncate_architecture(architecture("Qwen2"), [0, 1, 3])["config"]
@@ -91,9 +99,9 @@ def test_a_distilbert_has_the_sizes_of_its_bert(bert, distilbert):
         **{"num_labels": 3, "hidden_act": "relu", "hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.3},
         **{"classifier_dropout": 0.4, "pad_token_id": 7, "initializer_range": 0.05},
     }
-    found = distilbert_architecture({"model_class": bert, "config": {**BERT["config"], **changes}}, 2)
-    config = build_model(found).config
-    assert found["model_class"] == distilbert
+    result = distilbert_architecture({"model_class": bert, "config": {**BERT["config"], **changes}}, 2)
+    config = build_model(result).config
+    assert result["model_class"] == distilbert
     assert (config.n_layers, config.dim, config.n_heads, config.hidden_dim) == (2, 16, 2, 24)
     assert (config.activation, config.dropout, config.attention_dropout) == ("relu", 0.2, 0.3)
     assert (config.seq_classif_dropout, config.num_labels, config.pad_token_id) == (0.4, 3, 7)
@@ -128,7 +136,7 @@ def test_a_distilbert_has_the_sizes_of_its_bert(bert, distilbert):
         *("no-config", "wrong-type", "no-multiple"),
     ],
 )
-def test_what_is_no_architecture_is_refused(wrong, line):
+def test_invalid_architectures_are_refused(wrong, line):
     with pytest.raises(ConfigError, match=f"^{line}$"):
         build_model(wrong)
 

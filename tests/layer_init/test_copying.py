@@ -1,4 +1,4 @@
-"""Copies of layers: equal where they can be, exactly the chosen ones, tied as before, and every refusal."""
+"""Copies of layers: exact where they can be, only the selected ones, tied as before, and every refusal."""
 
 import pytest
 import torch
@@ -9,8 +9,8 @@ from kdzoo.layer_init import copy_layers, find_layers
 from tests.layer_init.cases import CONFIGS, Tagger, answers, architecture, made, needs_transformers, texts
 
 
-def assert_same(found, wanted, atol: float = 0.0) -> None:
-    torch.testing.assert_close(found, wanted, rtol=0, atol=atol)
+def assert_same(actual, expected, atol: float = 0.0) -> None:
+    torch.testing.assert_close(actual, expected, rtol=0, atol=atol)
 
 
 def hidden(model, ids):
@@ -50,14 +50,14 @@ def test_untied_heads_are_copied_into_a_distilbert():
 
 
 @needs_transformers
-def test_a_head_that_classifies_has_no_partner_in_a_distilbert():
+def test_a_classification_head_is_not_copied_into_a_distilbert():
     teacher = made("Bert", "ForSequenceClassification")
     student = distilled(teacher, 2)
     before = {name: value.clone() for name, value in student.state_dict().items()}
-    alone = copy_layers(student, teacher, [0, 3])
-    assert alone == ("classifier.bias", "classifier.weight", "pre_classifier.bias", "pre_classifier.weight")
+    unmatched = copy_layers(student, teacher, [0, 3])
+    assert unmatched == ("classifier.bias", "classifier.weight", "pre_classifier.bias", "pre_classifier.weight")
     for name, value in student.state_dict().items():
-        assert torch.equal(value, before[name]) == (name in alone), name
+        assert torch.equal(value, before[name]) == (name in unmatched), name
 
 
 @needs_transformers
@@ -78,8 +78,8 @@ def test_a_shallow_copy_holds_exactly_the_chosen_layers(family):
     teacher, student = made(family), made(family, seed=1, **config)
     assert copy_layers(student, teacher, [1, 3]) == ()
     (_, shallow), (_, deep) = find_layers(student), find_layers(teacher)
-    for mine, number in ((0, 1), (1, 3)):
-        assert_same(shallow[mine].state_dict(), deep[number].state_dict())
+    for index, source in ((0, 1), (1, 3)):
+        assert_same(shallow[index].state_dict(), deep[source].state_dict())
     rest = {name: value for name, value in student.state_dict().items() if f"{find_layers(student)[0]}." not in name}
     assert rest
     assert all(torch.equal(value, teacher.state_dict()[name]) for name, value in rest.items())
@@ -113,8 +113,8 @@ def test_models_with_and_without_a_head_share_their_encoder():
     assert copy_layers(encoder, whole, range(4)) == ("pooler.dense.bias", "pooler.dense.weight")
     assert_same(hidden(encoder, ids), hidden(whole, ids))
     classifier = made("Bert", "ForSequenceClassification", seed=2)
-    alone = copy_layers(classifier, encoder, range(4))
-    assert alone == ("classifier.bias", "classifier.weight")
+    unmatched = copy_layers(classifier, encoder, range(4))
+    assert unmatched == ("classifier.bias", "classifier.weight")
     assert_same(hidden(classifier, ids), hidden(whole, ids))
 
 
@@ -136,23 +136,23 @@ def test_any_module_with_named_layers():
     assert_same(student(ids), teacher(ids))
 
 
-def test_what_the_teacher_lacks_is_named_and_stays():
+def test_tensors_without_a_counterpart_are_named_and_unchanged():
     teacher, student = Tagger(4), Tagger(2)
     student.extra = nn.Linear(2, 2)
     student.twice = student.extra
     student.head[0].register_buffer("count", torch.tensor(5))
     before = student.extra.weight.clone()
-    alone = copy_layers(student, teacher, [0, 1], path="encoder.layers")
-    assert alone == ("extra.bias", "extra.weight", "head.0.count")
+    unmatched = copy_layers(student, teacher, [0, 1], path="encoder.layers")
+    assert unmatched == ("extra.bias", "extra.weight", "head.0.count")
     assert_same(student.extra.weight, before)
 
 
-def test_a_tied_weight_takes_the_partner_that_any_of_its_names_has():
+def test_a_tied_weight_is_copied_by_any_of_its_names():
     teacher, student = Tagger(2), Tagger(2)
     embedding = student.embedding
     del student.embedding
     student.alias = student.embedding = embedding
-    assert "alias.weight" in dict(student.named_parameters())  # the first name, without a partner
+    assert "alias.weight" in dict(student.named_parameters())  # the first name, without a counterpart
     assert copy_layers(student, teacher, [0, 1], path="encoder.layers") == ()
     assert_same(student.alias.weight, teacher.embedding.weight)
 

@@ -1,12 +1,11 @@
-"""Finding the list of layers in transformers and in any module, and cutting it for a while."""
+"""Finding the list of layers in transformers and in any other module."""
 
 import pytest
-import torch
 from torch import nn
 
 from kdzoo.errors import ConfigError
-from kdzoo.layer_init import find_layers, truncated_layers
-from tests.layer_init.cases import CONFIGS, Tagger, answers, made, needs_transformers, texts
+from kdzoo.layer_init import find_layers
+from tests.layer_init.cases import CONFIGS, Tagger, made, needs_transformers
 
 PATHS = {
     "Bert": "bert.encoder.layer",
@@ -48,7 +47,7 @@ def blocks(n: int = 2) -> nn.ModuleList:
     return nn.ModuleList(nn.Linear(1, 1) for _ in range(n))
 
 
-def test_lists_inside_of_layers_and_of_different_modules_are_no_layers():
+def test_lists_inside_of_layers_and_of_different_modules_are_not_candidates():
     experts = nn.ModuleList(nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1)) for _ in range(2))
     model = Configured(layers=experts, head=nn.Sequential(nn.Linear(1, 1), nn.Tanh()), other=blocks(3))
     assert find_layers(model)[0] == "layers"
@@ -71,43 +70,6 @@ def test_lists_inside_of_layers_and_of_different_modules_are_no_layers():
     ],
     ids=["no-configuration", "two-fit", "none-fits", "no-such-path", "not-a-list", "empty-list"],
 )
-def test_no_list_or_several_are_refused(model, path, line):
+def test_an_ambiguous_or_missing_list_is_refused(model, path, line):
     with pytest.raises(ConfigError, match=f"^{line}$"):
         find_layers(model, path)
-
-
-@needs_transformers
-@pytest.mark.parametrize("family", CONFIGS)
-def test_a_shortened_transformer_answers_as_its_copy_and_is_restored(family):
-    from kdzoo.layer_init import architecture_of, build_model, copy_layers, truncate_architecture
-
-    model, ids, chosen = made(family), texts(), (0, 3)
-    config, names, layers = model.config.to_dict(), list(model.state_dict()), list(find_layers(model)[1])
-    whole = answers(model, ids).logits
-    student = build_model(truncate_architecture(architecture_of(model), chosen)).eval()
-    copy_layers(student, model, chosen)
-    with truncated_layers(model, chosen):
-        assert model.config.num_hidden_layers == 2
-        assert list(find_layers(model)[1]) == [layers[0], layers[3]]
-        cut = answers(model, ids).logits
-    torch.testing.assert_close(cut, answers(student, ids).logits, rtol=0, atol=0)
-    assert not torch.equal(cut, whole)
-    assert model.config.to_dict() == config
-    assert list(model.state_dict()) == names
-    torch.testing.assert_close(answers(model, ids).logits, whole, rtol=0, atol=0)
-    assert [block.layer_idx for block in model.modules() if hasattr(block, "layer_idx")] in ([], [0, 1, 2, 3])
-
-
-def test_names_of_a_sequential_are_restored_after_an_error():
-    model = nn.Sequential()
-    for name in ("low", "middle", "high"):
-        model.add_module(name, nn.Linear(1, 1))
-
-    def fail() -> None:
-        with truncated_layers(model, [0, 2], path=""):
-            assert list(model.state_dict()) == ["0.weight", "0.bias", "1.weight", "1.bias"]
-            raise RuntimeError("inside")
-
-    with pytest.raises(RuntimeError, match="inside"):
-        fail()
-    assert [name for name, _ in model.named_children()] == ["low", "middle", "high"]

@@ -1,4 +1,4 @@
-"""The objectives against NumPy, on batches of different lengths; what they leave alone; every refusal."""
+"""The objectives of a search for layers, compared with NumPy on batches of different lengths."""
 
 import numpy as np
 import pytest
@@ -9,20 +9,20 @@ from kdzoo.errors import ConfigError, DataError
 from tests.layer_init.cases import PAD, VOCABULARY, answers, made, texts
 
 pytest.importorskip("transformers")
-from kdzoo.layer_init import fidelity, loss, probe, search_layers, truncated_layers
+from kdzoo.layer_init import fidelity_objective, loss_objective, probe_objective, search_layers, truncated_layers
 
 
 def batches(**targets):
     """Return two batches of texts, of different sizes and lengths."""
-    found = [{"input": texts(5, 9)}, {"input": texts(3, 6, seed=1)}]
+    result = [{"input": texts(5, 9)}, {"input": texts(3, 6, seed=1)}]
     for key, value in targets.items():
-        for batch, one in zip(found, value, strict=True):
-            batch[key] = one
-    return found
+        for batch, tensor in zip(result, value, strict=True):
+            batch[key] = tensor
+    return result
 
 
 def states(model, pooled: bool):
-    """Return last hidden states of single texts without padding: (tokens, hidden), or (texts, hidden) of means."""
+    """Return last hidden states of single texts without padding: [tokens, hidden], or the means [texts, hidden]."""
     rows = []
     for batch in batches():
         for ids in batch["input"]:
@@ -32,9 +32,9 @@ def states(model, pooled: bool):
 
 
 @pytest.mark.parametrize(("head", "pooled"), [("ForMaskedLM", False), ("Model", True)], ids=["tokens", "vectors"])
-def test_fidelity_is_the_mean_cosine_to_the_whole_teacher(head, pooled):
+def test_fidelity_is_the_mean_cosine_to_the_full_teacher(head, pooled):
     teacher = made("Bert", head)
-    score, t = fidelity(batches(), teacher, pad_id=PAD), states(teacher, pooled)
+    score, t = fidelity_objective(batches(), teacher, pad_id=PAD), states(teacher, pooled)
     assert score(teacher) == pytest.approx(1, abs=1e-6)
     with truncated_layers(teacher, [0, 2]):
         s = states(teacher, pooled)
@@ -43,9 +43,9 @@ def test_fidelity_is_the_mean_cosine_to_the_whole_teacher(head, pooled):
         assert score(teacher) < 0.999
 
 
-def test_fidelity_of_a_decoder_asks_it_as_an_encoder():
+def test_fidelity_of_a_decoder_compares_its_hidden_states():
     teacher = made("GPT2")
-    score, t = fidelity(batches(), teacher, pad_id=PAD), states(teacher, False)
+    score, t = fidelity_objective(batches(), teacher, pad_id=PAD), states(teacher, False)
     with truncated_layers(teacher, [1, 3]):
         s = states(teacher, False)
         cosines = (s * t).sum(1) / np.linalg.norm(s, axis=1) / np.linalg.norm(t, axis=1)
@@ -54,16 +54,16 @@ def test_fidelity_of_a_decoder_asks_it_as_an_encoder():
 
 def test_without_a_padding_token_every_position_counts():
     teacher = made("Bert", "Model")
-    rows = [answers_unmasked(teacher, batch["input"]) for batch in batches()]
+    rows = [hidden_states_unmasked(teacher, batch["input"]) for batch in batches()]
     t = np.concatenate([row.mean(1) for row in rows])
-    score = fidelity(batches(), teacher, pad_id=None)
+    score = fidelity_objective(batches(), teacher, pad_id=None)
     with truncated_layers(teacher, [0, 2]):
-        s = np.concatenate([answers_unmasked(teacher, batch["input"]).mean(1) for batch in batches()])
+        s = np.concatenate([hidden_states_unmasked(teacher, batch["input"]).mean(1) for batch in batches()])
         cosines = (s * t).sum(1) / np.linalg.norm(s, axis=1) / np.linalg.norm(t, axis=1)
         assert score(teacher) == pytest.approx(cosines.mean(), abs=1e-6)
 
 
-def answers_unmasked(model, ids):
+def hidden_states_unmasked(model, ids):
     with torch.no_grad():
         return model(input_ids=ids).last_hidden_state.double().numpy()
 
@@ -91,7 +91,7 @@ def test_probe_is_the_accuracy_of_a_regression_over_three_folds():
     y = torch.randint(0, 2, (30,), generator=generator)
     held_out = [{"input": one, "target": part} for one, part in zip(ids, y.split(15), strict=True)]
     teacher = made("Bert", "Model")
-    x = np.concatenate([answers_unmasked(teacher, one).mean(1) for one in ids])
+    x = np.concatenate([hidden_states_unmasked(teacher, one).mean(1) for one in ids])
     y = y.numpy()
     fold = np.empty(30, dtype=int)
     for one in (0, 1):  # folds in order of appearance, each with its share of both classes
@@ -104,7 +104,7 @@ def test_probe_is_the_accuracy_of_a_regression_over_three_folds():
         held = fold == number
         answer = (np.concatenate([x[held], np.ones((held.sum(), 1))], 1) @ weights).argmax(1)
         accuracies.append((answer == y[held]).mean())
-    assert probe(held_out, teacher, pad_id=PAD)(teacher) == pytest.approx(np.mean(accuracies), abs=1e-9)
+    assert probe_objective(held_out, teacher, pad_id=PAD)(teacher) == pytest.approx(np.mean(accuracies), abs=1e-9)
     assert 0 < np.mean(accuracies) < 1
 
 
@@ -119,10 +119,10 @@ def test_loss_is_minus_the_cross_entropy_of_masked_tokens():
             total += np.log(np.exp(z).sum()) - z[batch["target"][row, column]]
             count += 1
     assert count > 5
-    assert loss(held_out, teacher, pad_id=PAD)(teacher) == pytest.approx(-total / count, abs=1e-6)
+    assert loss_objective(held_out, teacher, pad_id=PAD)(teacher) == pytest.approx(-total / count, abs=1e-6)
 
 
-def test_loss_of_a_classifier_is_that_of_its_texts():
+def test_loss_of_a_classifier_is_the_mean_over_labelled_texts():
     teacher = made("Bert", "ForSequenceClassification", num_labels=3)
     held_out = batches(target=[torch.tensor([0, 1, 2, -100, 1]), torch.tensor([2, 2, 0])])
     losses = []
@@ -130,13 +130,13 @@ def test_loss_of_a_classifier_is_that_of_its_texts():
         for z, target in zip(answers(teacher, batch["input"]).logits.double().numpy(), batch["target"], strict=True):
             losses.extend([] if target == -100 else [np.log(np.exp(z).sum()) - z[target]])
     assert len(losses) == 7
-    assert loss(held_out, teacher, pad_id=PAD)(teacher) == pytest.approx(-np.mean(losses), abs=1e-6)
+    assert loss_objective(held_out, teacher, pad_id=PAD)(teacher) == pytest.approx(-np.mean(losses), abs=1e-6)
 
 
-def test_scores_leave_the_mode_and_the_gradients_alone():
+def test_scores_change_neither_mode_nor_gradients():
     model = made("Bert").train()
     held_out = [{"input": ids["input"], "target": ids["input"]} for ids in batches()]
-    for factory in (fidelity, loss):
+    for factory in (fidelity_objective, loss_objective):
         score = factory(held_out, model, pad_id=PAD)
         assert score(model) == score(model)
     assert all(module.training for module in model.modules())
@@ -146,31 +146,33 @@ def test_scores_leave_the_mode_and_the_gradients_alone():
 def test_the_best_layers_for_the_loss_have_the_least_loss():
     teacher = made("Bert")
     held_out = [{"input": one["input"], "target": one["input"]} for one in batches()]
-    score = loss((batch for batch in held_out), teacher, pad_id=PAD)
-    found = search_layers(teacher, 2, score)
-    with truncated_layers(teacher, found.chosen):
-        assert score(teacher) == found.score == max(found.scores.values())
-    assert len(set(found.scores.values())) > 1
+    score = loss_objective((batch for batch in held_out), teacher, pad_id=PAD)
+    search = search_layers(teacher, 2, score)
+    with truncated_layers(teacher, search.layers):
+        assert score(teacher) == search.score == max(search.scores.values())
+    assert len(set(search.scores.values())) > 1
 
 
 CLASSES = [torch.tensor([0, 1, 0, 1, 0]), torch.tensor([1, 0, 1])]
 
 
-@pytest.mark.parametrize("factory", [fidelity, probe, loss], ids=["fidelity", "probe", "loss"])
+@pytest.mark.parametrize(
+    "factory", [fidelity_objective, probe_objective, loss_objective], ids=["fidelity", "probe", "loss"]
+)
 @pytest.mark.parametrize(
     ("held_out", "line"),
     [
         ([], "held-out batches must have at least one text, got none"),
         (
             [{"input": torch.ones(2, 3)}],
-            r"input of batch 0 must be int64 \(batch, length\), got torch.float32 \[2, 3\]",
+            r"input of batch 0 must be int64 \[batch, length\], got torch.float32 \[2, 3\]",
         ),
         ([{"input": torch.ones(3, dtype=torch.int64)}], r"input of batch 0 must be int64 .*, got torch.int64 \[3\]"),
         ([{"input": torch.tensor([[1, 0], [0, 0]])}], "input of batch 0 has a text without tokens, only padding 0"),
     ],
     ids=["no-texts", "not-tokens", "not-texts", "only-padding"],
 )
-def test_texts_that_cannot_be_read_are_refused(factory, held_out, line):
+def test_invalid_texts_are_refused(factory, held_out, line):
     with pytest.raises(DataError, match=f"^{line}$"):
         factory(held_out, made("Bert"), pad_id=PAD)
 
@@ -178,23 +180,31 @@ def test_texts_that_cannot_be_read_are_refused(factory, held_out, line):
 @pytest.mark.parametrize(
     ("factory", "targets", "line"),
     [
-        (probe, None, r"probe needs a 'target' in every batch, batch 0 has \['input'\]"),
-        (loss, None, r"loss needs a 'target' in every batch, batch 0 has \['input'\]"),
+        (probe_objective, None, r"probe needs a 'target' in every batch, batch 0 has \['input'\]"),
+        (loss_objective, None, r"loss needs a 'target' in every batch, batch 0 has \['input'\]"),
         (
-            probe,
+            probe_objective,
             [torch.ones(5, 9, dtype=torch.int64), CLASSES[1]],
             r"probe needs .* shape \[5\], batch 0 has .* \[5, 9\]",
         ),
-        (loss, [CLASSES[0], torch.ones(3)], r"loss needs .* \[3\] or \[3, 6\], batch 1 has torch.float32 \[3\]"),
-        (probe, [CLASSES[0] * 0, CLASSES[1] * 0], r"probe needs two or more classes .*, got \[8\] texts by class"),
-        (probe, [torch.tensor([0, 0, 0, 0, 1]), CLASSES[1]], None),
         (
-            probe,
+            loss_objective,
+            [CLASSES[0], torch.ones(3)],
+            r"loss needs .* \[3\] or \[3, 6\], batch 1 has torch.float32 \[3\]",
+        ),
+        (
+            probe_objective,
+            [CLASSES[0] * 0, CLASSES[1] * 0],
+            r"probe needs two or more classes .*, got \[8\] texts by class",
+        ),
+        (probe_objective, [torch.tensor([0, 0, 0, 0, 1]), CLASSES[1]], None),
+        (
+            probe_objective,
             [torch.zeros(5).long(), CLASSES[1]],
             r"probe needs .* at least 3 texts each, got \[6, 2\] texts by class",
         ),
         (
-            loss,
+            loss_objective,
             [CLASSES[0] * 0 - 100, CLASSES[1] * 0 - 100],
             r"loss needs targets, got -100 \(none\) at every position",
         ),
@@ -204,7 +214,7 @@ def test_texts_that_cannot_be_read_are_refused(factory, held_out, line):
         "nothing-known",
     ],
 )
-def test_targets_that_do_not_fit_are_refused(factory, targets, line):
+def test_invalid_targets_are_refused(factory, targets, line):
     held_out = batches() if targets is None else batches(target=targets)
     if line is None:
         assert 0 <= factory(held_out, made("Bert"), pad_id=PAD)(made("Bert")) <= 1
@@ -217,7 +227,7 @@ def test_targets_that_do_not_fit_are_refused(factory, targets, line):
     ("head", "targets", "line"),
     [
         ("Model", CLASSES, "loss needs a teacher with a head that gives logits, got BertModel"),
-        ("ForMaskedLM", CLASSES, r"loss needs targets \(batch, length\) for the head of BertForMaskedLM, got \[5\]"),
+        ("ForMaskedLM", CLASSES, r"loss needs targets \[batch, length\] for the head of BertForMaskedLM, got \[5\]"),
         (
             "ForSequenceClassification",
             [torch.tensor([0, 1, 2, 0, 0]), CLASSES[1]],
@@ -233,16 +243,19 @@ def test_targets_that_do_not_fit_are_refused(factory, targets, line):
 )
 def test_a_head_that_does_not_fit_is_refused(head, targets, line):
     with pytest.raises(ConfigError, match=f"^{line}$"):
-        loss(batches(target=targets), made("Bert", head), pad_id=PAD)
+        loss_objective(batches(target=targets), made("Bert", head), pad_id=PAD)
 
 
-@pytest.mark.parametrize("factory", [fidelity, probe, loss], ids=["fidelity", "probe", "loss"])
+@pytest.mark.parametrize(
+    "factory", [fidelity_objective, probe_objective, loss_objective], ids=["fidelity", "probe", "loss"]
+)
 def test_a_model_that_is_not_of_transformers_is_refused(factory):
-    line = f"{factory.__name__} needs a model of transformers, got Linear; write a score of your own"
+    objective = factory.__name__.removesuffix("_objective")
+    line = f"{objective} needs a model of transformers, got Linear; allowed for other models: your own score function"
     with pytest.raises(ConfigError, match=f"^{line}$"):
         factory(batches(target=CLASSES), nn.Linear(1, 1), pad_id=PAD)
 
 
 def test_a_padding_id_below_zero_is_refused():
     with pytest.raises(ConfigError, match=r"^pad_id must be an integer >= 0, got -1$"):
-        fidelity(batches(), made("Bert"), pad_id=-1)
+        fidelity_objective(batches(), made("Bert"), pad_id=-1)

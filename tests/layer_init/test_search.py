@@ -1,4 +1,4 @@
-"""The search for layers against brute force, its limits, and what it leaves behind."""
+"""The search for layers: compared with brute force, its limits, and that it restores the teacher."""
 
 from itertools import combinations, pairwise
 from math import inf, nan
@@ -16,8 +16,8 @@ from tests.layer_init.cases import Tagger, answers, made, needs_transformers, te
 some = settings(max_examples=40, deadline=None, derandomize=True)
 
 
-class Number(nn.Module):
-    """A layer that knows what it is worth."""
+class Constant(nn.Module):
+    """A layer that is a number."""
 
     def __init__(self, worth: float) -> None:
         super().__init__()
@@ -27,10 +27,10 @@ class Number(nn.Module):
 class Chain(nn.Module):
     def __init__(self, *worths: float) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(map(Number, worths))
+        self.layers = nn.ModuleList(map(Constant, worths))
 
     def score(self) -> float:
-        """Order counts, and so do pairs of neighbours, so that no layer is good on its own."""
+        """Depends on the order and on pairs of neighbours, so that layers cannot be chosen one by one."""
         worths = [layer.worth for layer in self.layers]
         return sum(worth / (i + 1) for i, worth in enumerate(worths)) + sum(
             (one - two) ** 2 for one, two in pairwise(worths)
@@ -40,49 +40,49 @@ class Chain(nn.Module):
 def brute_force(chain: Chain, depth: int) -> dict[tuple[int, ...], float]:
     worths = [layer.worth for layer in chain.layers]
     subsets = combinations(range(len(worths)), depth)
-    return {chosen: Chain(*(worths[number] for number in chosen)).score() for chosen in subsets}
+    return {layers: Chain(*(worths[index] for index in layers)).score() for layers in subsets}
 
 
 @given(worths=st.lists(st.integers(-4, 4), min_size=6, max_size=6), depth=st.integers(1, 6))
 @some
 def test_all_subsets_are_tried_and_ties_go_to_the_first(worths, depth):
     chain = Chain(*worths)
-    found, expected = search_layers(chain, depth, Chain.score, path="layers"), brute_force(chain, depth)
-    assert found.scores == expected
-    assert found.score == max(expected.values())
-    assert found.chosen == min(chosen for chosen, score in expected.items() if score == found.score)
+    search, expected = search_layers(chain, depth, Chain.score, path="layers"), brute_force(chain, depth)
+    assert search.scores == expected
+    assert search.score == max(expected.values())
+    assert search.layers == min(chosen for chosen, score in expected.items() if score == search.score)
 
 
-@given(worths=st.lists(st.integers(-4, 4), min_size=8, max_size=8), most=st.integers(1, 55))
+@given(worths=st.lists(st.integers(-4, 4), min_size=8, max_size=8), max_tries=st.integers(1, 55))
 @some
-def test_a_limited_search_climbs_from_every_other_to_where_no_exchange_is_better(worths, most):
+def test_a_limited_search_climbs_from_every_other_to_a_local_optimum(worths, max_tries):
     chain = Chain(*worths)
-    found, expected = search_layers(chain, 3, Chain.score, path="layers", most=most), brute_force(chain, 3)
-    assert len(found.scores) <= most
-    assert found.scores.items() <= expected.items()
-    assert next(iter(found.scores)) == (0, 4, 7)
-    assert found.score == max(found.scores.values()) >= expected[(0, 4, 7)]
-    if len(found.scores) < most:
-        near = [chosen for chosen in expected if len({*chosen} & {*found.chosen}) == 2]
-        assert all(expected[chosen] <= found.score for chosen in near)
+    search, expected = search_layers(chain, 3, Chain.score, path="layers", max_tries=max_tries), brute_force(chain, 3)
+    assert len(search.scores) <= max_tries
+    assert search.scores.items() <= expected.items()
+    assert next(iter(search.scores)) == (0, 4, 7)
+    assert search.score == max(search.scores.values()) >= expected[(0, 4, 7)]
+    if len(search.scores) < max_tries:
+        near = [chosen for chosen in expected if len({*chosen} & {*search.layers}) == 2]
+        assert all(expected[chosen] <= search.score for chosen in near)
 
 
-def test_scores_that_are_not_finite_lose():
+def test_scores_that_are_not_finite_are_the_worst():
     values = iter([nan, inf, -3.0, -inf])
-    found = search_layers(Chain(1, 2, 3, 4), 1, lambda _: next(values), path="layers")
-    assert found.chosen == (2,)
-    assert found.score == -3.0
-    assert len(found.scores) == 4
+    search = search_layers(Chain(1, 2, 3, 4), 1, lambda _: next(values), path="layers")
+    assert search.layers == (2,)
+    assert search.score == -3.0
+    assert len(search.scores) == 4
 
 
 def test_a_score_may_be_a_tensor_of_one_number():
-    found = search_layers(Chain(1, 3, 2), 1, lambda chain: torch.tensor(chain.score()), path="layers")
-    assert (found.chosen, found.score) == ((1,), 3.0)
+    search = search_layers(Chain(1, 3, 2), 1, lambda chain: torch.tensor(chain.score()), path="layers")
+    assert (search.layers, search.score) == ((1,), 3.0)
 
 
 @needs_transformers
 @pytest.mark.parametrize("family", ["Bert", "GPT2"])
-def test_six_to_three_equals_brute_force_with_copies_and_leaves_the_teacher(family):
+def test_six_to_three_equals_brute_force_with_copies_and_restores_the_teacher(family):
     depth = "n_layer" if family == "GPT2" else "num_hidden_layers"
     teacher, student, ids = made(family, **{depth: 6}), made(family, **{depth: 3}), texts()
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
@@ -98,9 +98,9 @@ def test_six_to_three_equals_brute_force_with_copies_and_leaves_the_teacher(fami
     for chosen in combinations(range(6), 3):
         copy_layers(student, teacher, chosen)
         expected[chosen] = float(score(student))
-    found = search_layers(teacher, 3, score)
-    assert found.scores == expected
-    assert found.chosen == max(expected, key=lambda chosen: expected[chosen])
+    search = search_layers(teacher, 3, score)
+    assert search.scores == expected
+    assert search.layers == max(expected, key=lambda chosen: expected[chosen])
     assert len(expected) == 20
     assert teacher.config.to_dict() == config
     torch.testing.assert_close(dict(teacher.state_dict()), before, rtol=0, atol=0)
@@ -133,7 +133,7 @@ def test_the_teacher_is_restored_when_a_score_raises():
     [
         ({"depth": 4, "path": "encoder.layers"}, r"depth must be an integer in 1\.\.3, got 4"),
         ({"depth": 0, "path": "encoder.layers"}, r"depth must be an integer in 1\.\.3, got 0"),
-        ({"depth": 2, "path": "encoder.layers", "most": 0}, "most must be an integer >= 1, got 0"),
+        ({"depth": 2, "path": "encoder.layers", "max_tries": 0}, "max_tries must be an integer >= 1, got 0"),
         ({"depth": 2}, "path of the layers of Tagger is needed, .*"),
         (
             {"depth": 2, "path": "encoder.layers"},
@@ -142,6 +142,6 @@ def test_the_teacher_is_restored_when_a_score_raises():
     ],
     ids=["too-deep", "no-layers", "no-budget", "no-path", "never-finite"],
 )
-def test_what_cannot_be_searched_is_refused(options, line):
+def test_invalid_searches_are_refused(options, line):
     with pytest.raises(ConfigError, match=f"^{line}$"):
         search_layers(Tagger(3), score=lambda _: nan, **options)

@@ -1,4 +1,4 @@
-"""Which layers: the published lists, what every choice has in common, and every refusal."""
+"""The selection of layers: the published lists, properties of every selection, and every refusal."""
 
 from itertools import pairwise
 
@@ -43,7 +43,7 @@ def test_first_last_and_listed():
 
 
 @pytest.mark.parametrize(("deep", "half"), [(1, 1), (2, 1), (5, 2), (12, 6)], ids=["one", "two", "five", "twelve"])
-def test_half_the_depth_is_what_is_meant(deep, half):
+def test_the_default_depth_is_half(deep, half):
     assert len(select_layers("every_other", deep)) == half
 
 
@@ -67,6 +67,6 @@ def test_half_the_depth_is_what_is_meant(deep, half):
         *("other-length", "too-deep", "no-layers", "no-teacher"),
     ],
 )
-def test_what_is_no_choice_is_refused(which, deep, shallow, line):
+def test_invalid_selections_are_refused(which, deep, shallow, line):
     with pytest.raises(ConfigError, match=f"^{line}$"):
         select_layers(which, deep, shallow)

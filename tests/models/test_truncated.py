@@ -66,7 +66,7 @@ def test_half_of_the_layers_by_default():
     teacher = bert()
     student = TruncatedTransformer(teacher_architecture=teacher.architecture)
     student.init_from_teacher(teacher, None)
-    assert student.chosen == (0, 2, 5)
+    assert student.chosen_layers == (0, 2, 5)
     for mine, theirs in zip(student.layers, (0, 2, 5), strict=True):
         for one, other in zip(mine.parameters(), teacher.layers[theirs].parameters(), strict=True):
             assert torch.equal(one, other)
@@ -98,14 +98,14 @@ def test_auto_finds_layers_by_the_objective(objective):
     student = TruncatedTransformer(
         teacher_architecture=teacher.architecture, layers="auto", depth=2, objective=objective
     )
-    assert student.chosen is None
+    assert student.chosen_layers is None
     student.init_from_teacher(teacher, Texts())
-    assert len(student.chosen) == 2
+    assert len(student.chosen_layers) == 2
     assert len(teacher.layers) == 6
-    assert student.learned_sizes == {"layers": list(student.chosen)}
+    assert student.learned_sizes == {"layers": list(student.chosen_layers)}
     assert len(student.search.scores) == 15
     assert student.search.score == max(student.search.scores.values())
-    assert f"layers {list(student.chosen)} of 6, best of 15 by {objective} (" in student.note
+    assert f"layers {list(student.chosen_layers)} of 6, best of 15 by {objective} (" in student.init_note
 
 
 def test_auto_tries_no_more_than_it_may():
@@ -135,10 +135,10 @@ def test_an_exported_student_needs_no_teacher(tmp_path):
         "layers": "auto",
     }
     student = TruncatedTransformer(**{key: value for key, value in node.items() if key != "_target_"})
-    student.chosen = (1, 3, 4)
+    student.chosen_layers = (1, 3, 4)
     checkpoint.save_model(student, {**node, **student.learned_sizes}, tmp_path)
     again = checkpoint.load_student(tmp_path)
-    assert again.chosen == (1, 3, 4)
+    assert again.chosen_layers == (1, 3, 4)
     torch.testing.assert_close(again(IDS), student.eval()(IDS))
 
 
@@ -177,7 +177,7 @@ def test_layers_that_cannot_be_computed_again():
         "num_attention_heads": 2,
     }
     architecture = {"model_class": "MPNetForMaskedLM", "config": {**config, "intermediate_size": 32}}
-    with pytest.raises(ConfigError, match="gradient_checkpointing=true cannot be used: MPNetForMaskedLM has none"):
+    with pytest.raises(ConfigError, match="gradient_checkpointing=true cannot be used: MPNetForMaskedLM does not support it"):
         TruncatedTransformer(teacher_architecture=architecture, gradient_checkpointing=True)
 
 
