@@ -1,6 +1,6 @@
-"""Any user's data module, or pair of loaders, as a data module of kdzoo."""
+"""Adapts a user's Lightning data module, or a pair of loaders, to the interface of :class:`BatchData`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -10,6 +10,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
+from kdzoo.core.abilities import DeclaresAugmentation, DeclaresClassCount
 from kdzoo.core.batch import IGNORE, Batch
 from kdzoo.core.data_module import BatchData
 from kdzoo.core.samplers import EpochBatches
@@ -20,28 +21,32 @@ from kdzoo.data.loading.fingerprint import hash_inputs
 from kdzoo.data.loading.replay import ReplayedBatches
 from kdzoo.errors import DataError
 
+# Lightning calls these hooks on the data module that the trainer has, which is the adapter and not the source.
 _TRANSFER_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 
 
 class AdaptedData(BatchData):
-    """Makes a user's Lightning data module fit for distillation: dictionaries, positions, exact resume.
+    """A user's Lightning data module or pair of loaders, with batches as dictionaries, positions and exact resume.
 
-    The train loader is rebuilt over the same data set, collate_fn and workers, with a resumable order; its
+    The train loader is rebuilt over the same data set, ``collate_fn`` and workers, with a resumable order; its
     batch size becomes that of the global batch over all processes. Randomness in transforms is seeded for
-    each (seed, epoch, sample). The val and test loaders are kept; only their batches are converted. A module
-    that has an ``is_augmented = False`` says that its training samples never change; it is believed. One that
-    has ``num_classes`` saves a pass over the labels.
+    each (seed, epoch, sample). The val and test loaders are kept; only their batches are converted.
+
+    A source may have two optional abilities: :class:`kdzoo.core.abilities.DeclaresAugmentation` (if it declares
+    ``is_augmented = False``, its training samples must never change; this is not checked) and
+    :class:`kdzoo.core.abilities.DeclaresClassCount`, which saves a pass over the labels.
 
     Args:
-        source: a data module, or (train loader, test loader).
-        seed: decides on order and augmentation.
-        input_key: name of the inputs in batches that are mappings; None tries the usual names.
-        target_key: name of the labels there; None tries the usual names, and labels may be missing.
-        eval_batch_size: samples of a block of ``train_eval_dataloader``, >= 1.
+        source: A data module, or ``(train loader, test loader)``.
+        seed: Decides order and augmentation.
+        input_key: Name of the inputs in batches that are mappings; None tries the usual names.
+        target_key: Name of the labels there; None tries the usual names, and labels may be missing.
+        eval_batch_size: Samples of a block of ``train_eval_dataloader``, >= 1.
 
     Raises:
-        ConfigError: an option is out of range.
-        DataError: the source is no such thing, or, in ``setup``, its train loader cannot be replayed.
+        ConfigError: If an option is out of range.
+        DataError: If the source is neither of the two, or overrides a transfer hook, which would not be called; in
+            ``setup``, if its train loader cannot be replayed.
 
     Example:
         >>> from torch.utils.data import TensorDataset
@@ -69,7 +74,9 @@ class AdaptedData(BatchData):
         self._stages: set[str] = set()
         self._loader: DataLoader[Any] | None = None
         for hook in _TRANSFER_HOOKS:
-            if getattr(type(self.source), hook) is not getattr(pl.LightningDataModule, hook):
+            # Looking names up in the classes of the MRO below Lightning's own tells an override from the default.
+            own_classes = type(self.source).__mro__[: type(self.source).__mro__.index(pl.LightningDataModule)]
+            if any(hook in vars(cls) for cls in own_classes):
                 raise DataError(f"{type(self.source).__name__}.{hook} would be skipped; move it into the data set")
 
     def prepare_data(self) -> None:
@@ -77,9 +84,10 @@ class AdaptedData(BatchData):
         self.source.prepare_data()
 
     def setup(self, stage: str | None = None) -> None:
-        """Set up the source, and once rebuild its train loader; without a stage, for fitting and testing."""
-        for one in ("fit", "test") if stage is None else (stage,):
-            self._set_up_source(one)
+        """Set up the source and rebuild its train loader once; None sets up fitting and testing."""
+        # Not None: many data modules compare the stage with "fit" and "test" only.
+        for source_stage in ("fit", "test") if stage is None else (stage,):
+            self._set_up_source(source_stage)
         if self._loader is None and "fit" in self._stages:
             loader = replayable(self.source.train_dataloader())
             shuffle = isinstance(loader.sampler, RandomSampler)
@@ -90,13 +98,14 @@ class AdaptedData(BatchData):
             self.train_sampler.set_share(*self._share())
 
     def _set_up_source(self, stage: str) -> None:
+        """Set up a stage of the source unless that has been done, as Lightning does for its own data module."""
         self.source.trainer = self.trainer
         if stage not in self._stages:
             self.source.setup(stage)
             self._stages.add(stage)
 
     def teardown(self, stage: str) -> None:
-        """Tear down the source, which is set up again when next needed."""
+        """Tear down the source; it is set up again when it is needed next."""
         self.source.teardown(stage)
         self._stages.discard(stage)
 
@@ -105,29 +114,29 @@ class AdaptedData(BatchData):
         return self._batches(self.train_sampler)
 
     def train_eval_dataloader(self) -> DataLoader[Batch]:
-        """Return the training samples in index order, as they are in epoch 0 where they are augmented."""
+        """Return the training samples in index order; augmented ones are those of epoch 0."""
         n = len(self._dataset)
         return self._batches(EpochBatches(n, self.eval_batch_size, self.seed, shuffle=False))
 
     def val_dataloader(self) -> Any:
         """Return the source's val loaders with converted batches; an empty list when there are none."""
-        return self._converted("val_dataloader")
+        return self._converted(self.source.val_dataloader)
 
     def test_dataloader(self) -> Any:
         """Return the source's test loaders with converted batches; an empty list when there are none."""
         self._set_up_source("test")
-        return self._converted("test_dataloader")
+        return self._converted(self.source.test_dataloader)
 
     @property
     def is_augmented(self) -> bool:
-        """True, for nobody can know, unless the source says ``is_augmented = False``."""
-        return bool(getattr(self.source, "is_augmented", True))
+        """What the source declares; True if it does not, because its transforms may be random."""
+        return bool(self.source.is_augmented) if isinstance(self.source, DeclaresAugmentation) else True
 
     @cached_property
     def sizes(self) -> dict[str, Any]:
         """``in_shape`` (tuple, without the batch) and ``num_classes``."""
-        first = self._dataset[0, torch.tensor([0])]
-        return {"in_shape": tuple(first["input"].shape[1:]), "num_classes": self._num_classes()}
+        first_sample = self._dataset[0, torch.tensor([0])]
+        return {"in_shape": tuple(first_sample["input"].shape[1:]), "num_classes": self._num_classes()}
 
     def fingerprint(self) -> str:
         """Return the SHA-256 (hex) of the training inputs in order, as they are in epoch 0."""
@@ -152,13 +161,12 @@ class AdaptedData(BatchData):
 
     @cached_property
     def _targets(self) -> Tensor:
-        """The labels of all training samples, int64 [n]."""
+        """The labels of all training samples, int64 ``[n]``."""
         return torch.cat([batch["target"] for batch in self.train_eval_dataloader()])
 
     def _num_classes(self) -> int:
-        given = getattr(self.source, "num_classes", None)
-        if given is not None:
-            return integer("num_classes", given, 1)
+        if isinstance(self.source, DeclaresClassCount) and self.source.num_classes is not None:
+            return integer("num_classes", self.source.num_classes, 1)
         if int(self._targets.max()) < 0:
             raise DataError("the training data have no labels; give the data module an attribute num_classes")
         return int(self._targets.max()) + 1
@@ -178,10 +186,11 @@ class AdaptedData(BatchData):
             persistent_workers=loader.persistent_workers,
         )
 
-    def _converted(self, name: str) -> Any:
+    def _converted(self, make_loaders: Callable[[], Any]) -> Any:
+        """Return loaders with converted batches, in the container that the source returns them in."""
         try:
-            loaders = getattr(self.source, name)()
-        except MisconfigurationException:  # Lightning's way to say that the method was not written
+            loaders = make_loaders()
+        except MisconfigurationException:  # raised by Lightning's default method: the source does not define it
             return []
         if isinstance(loaders, Mapping):
             return {key: ConvertedBatches(loader, self.keys) for key, loader in loaders.items()}
@@ -208,10 +217,11 @@ class _LoaderPair(pl.LightningDataModule):
 
 
 def replayable(loader: Any) -> DataLoader[Any]:
-    """Return a train loader whose order can be made again from a seed.
+    """Check that the order of a train loader can be reproduced from a seed, and return the loader.
 
     Raises:
-        DataError: it is no DataLoader, its data set is iterable or empty, or it samples in its own way.
+        DataError: If it is not a ``DataLoader``, its data set is iterable or empty, or its sampler is not one of
+            torch's sequential and random ones.
     """
     if not isinstance(loader, DataLoader):
         raise DataError(f"the train loader is {type(loader).__name__}; allowed: one torch DataLoader")
@@ -221,10 +231,11 @@ def replayable(loader: Any) -> DataLoader[Any]:
     if type(loader.batch_sampler) is not BatchSampler:
         kind = "absent (batch_size=None)" if loader.batch_sampler is None else type(loader.batch_sampler).__name__
         raise DataError(f"the train loader's batch_sampler is {kind}; allowed: batch_size with shuffle or without")
-    plain = type(loader.sampler) is SequentialSampler or (
+    # Exact types: a subclass may order samples in its own way, which EpochBatches would silently replace.
+    is_standard = type(loader.sampler) is SequentialSampler or (
         type(loader.sampler) is RandomSampler and not loader.sampler.replacement
     )
-    if not plain:
+    if not is_standard:
         kind = type(loader.sampler).__name__
         raise DataError(f"the train loader's sampler {kind} cannot be replayed; allowed: shuffle or none")
     if not len(loader.dataset):  # type: ignore[arg-type]
@@ -233,6 +244,10 @@ def replayable(loader: Any) -> DataLoader[Any]:
 
 
 def _count(loaders: Any) -> int:
-    several: Iterable[ConvertedBatches]
-    several = loaders.values() if isinstance(loaders, Mapping) else loaders if isinstance(loaders, list) else [loaders]
-    return sum(loader.count() for loader in several)
+    """Return the number of samples of one loader, or of a list or mapping of them."""
+    loader_list: Iterable[ConvertedBatches]
+    if isinstance(loaders, Mapping):
+        loader_list = loaders.values()
+    else:
+        loader_list = loaders if isinstance(loaders, list) else [loaders]
+    return sum(loader.count() for loader in loader_list)

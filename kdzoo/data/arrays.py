@@ -1,4 +1,4 @@
-"""A user's own arrays: from memory, or from two .npz files."""
+"""A user's own labelled arrays, from memory or from two .npz files."""
 
 from pathlib import Path
 from typing import Any
@@ -8,16 +8,16 @@ from kdzoo.data.memory import InMemoryData
 
 
 class ArrayData(InMemoryData):
-    """Two pairs of arrays or tensors as a data module.
+    """A data module of two pairs of arrays or tensors.
 
     Args:
-        train: (inputs [n, ...], integer labels [n]); inputs are cast to float32 and not scaled.
-        test: the same for the test split.
-        options: see :class:`kdzoo.data.memory.InMemoryData`.
+        train: ``(inputs [n, ...], integer labels [n])``; inputs are cast to float32 and not scaled.
+        test: The same for the test split.
+        options: See :class:`kdzoo.data.memory.InMemoryData`.
 
     Raises:
-        ConfigError: an option is out of range.
-        DataError: in ``setup``, the arrays are unfit.
+        ConfigError: If an option is out of range.
+        DataError: In ``setup``, if the arrays are not valid.
 
     Example:
         >>> import torch
@@ -33,24 +33,24 @@ class ArrayData(InMemoryData):
         self._arrays = train, test
 
     def load(self) -> tuple[Any, Any]:
-        """Return the arrays that were given."""
+        """Return the arrays of the constructor."""
         return self._arrays
 
 
 class NpzData(InMemoryData):
-    """Two .npz files, each with an array of inputs and one of labels.
+    """A data module of two .npz files, each with an array of inputs and one of labels.
 
     Args:
-        train_file: path of the training file.
-        test_file: path of the test file.
-        x_key: name of the inputs [n, ...] in both files.
-        y_key: name of the integer labels [n] in both files.
-        scale: inputs are multiplied by this number, 1/255 for bytes of pixels.
-        options: see :class:`kdzoo.data.memory.InMemoryData`.
+        train_file: Path of the training file.
+        test_file: Path of the test file.
+        x_key: Name of the inputs ``[n, ...]`` in both files.
+        y_key: Name of the integer labels ``[n]`` in both files.
+        scale: Factor of the inputs; 1/255 brings pixels that are stored as bytes to [0, 1].
+        options: See :class:`kdzoo.data.memory.InMemoryData`.
 
     Raises:
-        ConfigError: an option is out of range.
-        DataError: in ``setup``, a file or an array is missing or unfit.
+        ConfigError: If an option is out of range.
+        DataError: In ``setup``, if a file or an array is missing or not valid.
     """
 
     def __init__(
@@ -74,4 +74,5 @@ class NpzData(InMemoryData):
         return self._scaled(*train), self._scaled(*test)
 
     def _scaled(self, inputs: Any, labels: Any) -> tuple[Any, Any]:
+        # A factor of 1 is skipped: multiplying would turn an array of bytes into float64, eight times its size.
         return (inputs if self.scale == 1 else inputs * self.scale), labels

@@ -46,7 +46,7 @@ def test_bad_files(tmp_path):
         "flipped": content.replace(b"\xff" * 8, b"\x00" * 8),
     }.items():
         (tmp_path / name).write_bytes(damaged)
-        with pytest.raises(DataError, match=f"{name} is damaged or no .npz file"):
+        with pytest.raises(DataError, match=f"{name} is damaged or not a .npz file"):
             read_npz(tmp_path / name, ["x"])
-    with pytest.raises(DataError, match=r"is damaged or no .npz file of plain arrays"):
+    with pytest.raises(DataError, match=r"is damaged or not a .npz file of plain arrays"):
         read_npz(save(tmp_path / "objects.npz", x=np.array([{}, None])), ["x"])

@@ -1,1 +1,1 @@
-"""Finding, downloading and reading files of the formats that data sets come in."""
+"""Finding, downloading and reading the files of data sets: IDX, .npz, .mat and archives."""

@@ -1,4 +1,4 @@
-"""Fetches public data files: checked against their MD5, and never half there under their final name."""
+"""Downloads of public data files, verified by their MD5 and visible under their final name only when complete."""
 
 import hashlib
 import os
@@ -11,18 +11,23 @@ from typing import IO
 
 from kdzoo.errors import DataError
 
-_CHUNK = 1 << 20
-_TIMEOUT_SECONDS = 60
+_CHUNK = 1 << 20  # bytes read at once, so that archives of hundreds of MB are never in memory
+_TIMEOUT_SECONDS = 60  # of a single read, not of the download: a slow connection may take as long as it needs
 _ADVICE = "set data.root or KDZOO_DATA to a folder that holds it"
 
 
 def download(url: str, path: Path, md5: str) -> None:
-    """Fetch ``url`` to ``path``; nothing is done when the file is there.
+    """Download ``url`` to ``path``; does nothing if the file exists.
 
-    The MD5 guards against damage on the way, not against an attacker.
+    The MD5 detects damage during the transfer; it does not protect from an attacker.
+
+    Args:
+        url: Address of the file.
+        path: Where to write it; missing folders are made.
+        md5: Expected digest in hexadecimal.
 
     Raises:
-        DataError: the network or the disk fails, or the content is not what it should be.
+        DataError: If the network or the disk fails, or the digest differs.
     """
     if path.is_file():
         return
@@ -43,28 +48,41 @@ def download(url: str, path: Path, md5: str) -> None:
 
 
 def write_atomically(path: Path, fill: Callable[[IO[bytes]], None]) -> None:
-    """Write a file under a temporary name beside it, then rename; on any error nothing is left."""
+    """Write a file under a temporary name beside it, then rename it; on any error the temporary file is removed.
+
+    Args:
+        path: The file; an older one is replaced.
+        fill: Writes the content to an open binary file.
+    """
+    # In the same folder, because os.replace is atomic only within one file system.
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as target:
             fill(target)
             target.flush()
-            os.fsync(target.fileno())
+            os.fsync(target.fileno())  # otherwise a crash can leave the new name with no content
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException:  # also KeyboardInterrupt: a cancelled download leaves nothing behind
         Path(temporary).unlink(missing_ok=True)
         raise
 
 
 def unpack_members(archive: Path, names: Iterable[str], folder: Path) -> None:
-    """Copy the regular files called ``names`` out of a .tar.gz into ``folder``; nothing else is unpacked.
+    """Copy the regular files with these names out of a .tar.gz archive into a folder; nothing else is unpacked.
+
+    Args:
+        archive: The archive.
+        names: File names, without the folders inside the archive.
+        folder: Where to write the files.
 
     Raises:
-        DataError: the archive is damaged, or a file is missing.
+        DataError: If the archive is damaged, or a file is missing.
     """
     try:
         with tarfile.open(archive, "r:gz") as tar:
+            # Matching bare names of regular files excludes links and paths such as ../../x, which could write
+            # outside of the folder.
             members = {Path(member.name).name: member for member in tar if member.isreg()}
             for name in names:
                 source = tar.extractfile(members[name])

@@ -1,4 +1,4 @@
-"""How MATLAB files (version 5 to 7) are read."""
+"""Reader of MATLAB files of version 5 to 7."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,21 +10,25 @@ from kdzoo.errors import DataError
 
 
 def read_mat(path: Path, keys: Sequence[str]) -> list[npt.NDArray[Any]]:
-    """Return the named arrays of a .mat file; cells are arrays of objects.
+    """Return the named arrays of a .mat file; MATLAB cells become arrays of objects.
+
+    Args:
+        path: The file.
+        keys: Names of the arrays, in the order in which they are returned.
 
     Raises:
-        DataError: the file is missing, damaged or has no such array.
+        DataError: If the file is missing, is damaged or has no such array.
     """
-    from scipy.io import loadmat  # imported here: few need it
+    from scipy.io import loadmat  # imported here, because only few data sets need it and it takes a while
 
     try:
         with path.open("rb") as file:
             content = loadmat(file, variable_names=list(keys))
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; allowed: a .mat file with {list(keys)}") from error
-    except Exception as error:  # the reader has an error of its own for every kind of damage
+    except Exception as error:  # SciPy raises many types, from TypeError to zlib.error, for damaged files
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DataError(f"{path} is damaged or no .mat file of version 5 to 7 ({reason})") from error
+        raise DataError(f"{path} is damaged or not a .mat file of version 5 to 7 ({reason})") from error
     missing = [key for key in keys if key not in content]
     if missing:
         raise DataError(f"{path} has no array {missing[0]!r}; allowed: a .mat file with {list(keys)}")

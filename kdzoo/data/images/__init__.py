@@ -1,1 +1,1 @@
-"""Images: data sets read from files or shipped with a library, and augmentation."""
+"""Image data sets, read from files or shipped with a library, and augmentation."""

@@ -1,4 +1,4 @@
-"""Random shifts, crops and mirrors of images; what each gets is a function of (seed, epoch, index)."""
+"""Random shifts, crops and horizontal flips of images, a function of (seed, epoch, index)."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -12,24 +12,25 @@ from kdzoo.core.randomness import uniform_ints
 from kdzoo.core.validation import flag, integer
 from kdzoo.errors import ConfigError
 
-# One stream of random numbers for each decision.
+# One stream of random numbers for each decision, so that the decisions are independent of each other. The numbers are
+# part of the key of every draw: changing one changes every augmented experiment.
 _CROP_Y, _CROP_X, _SHIFT_Y, _SHIFT_X, _FLIP = range(5)
 
 
 @dataclass(frozen=True)
 class Augment:
-    """A random crop, then a random shift, then a random mirror; each is off by default.
+    """A random crop, then a random shift, then a random horizontal flip; each is off by default.
 
-    Because draws are keyed by sample and epoch, an image looks the same in whatever batch, worker process or
-    resumed run it is met.
+    Draws are keyed by sample and epoch, so that an image is the same in any batch, in any worker process and in a
+    resumed run.
 
     Args:
-        shift: translate by up to so many pixels each way, uniformly, filling with zeros; 0..size-1.
-        crop: pad by so many pixels of reflection, cut out a uniform window of the old size; 0..size-1.
-        flip: mirror left and right with probability 1/2.
+        shift: Largest translation in pixels in each direction, drawn uniformly, filled with zeros; 0..size-1.
+        crop: Padding by reflection in pixels, from which a uniform window of the original size is cut; 0..size-1.
+        flip: Whether to flip left and right with probability 1/2.
 
     Raises:
-        ConfigError: a value is out of range, or the inputs are not images that are large enough.
+        ConfigError: If a value is out of range, or the inputs are not images that are large enough.
 
     Example:
         >>> Augment(shift=1)(torch.ones(2, 1, 8, 8), seed=0, epoch=0, index=torch.tensor([4, 5])).shape
@@ -47,10 +48,10 @@ class Augment:
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any] | None) -> "Augment":
-        """Return the augmentation of a mapping with keys shift, crop and flip; None is none at all.
+        """Return the augmentation of a mapping with keys shift, crop and flip; None switches all off.
 
         Raises:
-            ConfigError: it is no mapping, or a key is unknown, or a value is out of range.
+            ConfigError: If it is not a mapping, a key is unknown, or a value is out of range.
         """
         known = [field.name for field in fields(cls)]
         if not isinstance(options, Mapping | None):
@@ -62,19 +63,19 @@ class Augment:
 
     @property
     def is_random(self) -> bool:
-        """Whether anything is changed at all."""
+        """Whether any of the three is on."""
         return self != Augment()
 
     def check_shape(self, in_shape: tuple[int, ...]) -> None:
         """Check that inputs of this shape (without the batch) can be augmented.
 
         Raises:
-            ConfigError: they are not [h, w] or [c, h, w], or are too small.
+            ConfigError: If they are not ``[h, w]`` or ``[c, h, w]``, or are too small.
         """
         if self.is_random and len(in_shape) not in (2, 3):
             raise ConfigError(f"augment={asdict(self)} needs images [h, w] or [c, h, w], got {list(in_shape)}")
-        for name in ("shift", "crop"):
-            pixels = getattr(self, name)
+        for name, pixels in (("shift", self.shift), ("crop", self.crop)):
+            # Reflection needs a pixel that is not at the edge; a shift by the full size would leave nothing.
             if pixels and pixels >= min(in_shape[-2:]):
                 raise ConfigError(
                     f"augment.{name}={pixels} is too large for inputs {list(in_shape)}; "
@@ -85,10 +86,10 @@ class Augment:
         """Return the augmented batch, of the same shape and dtype.
 
         Args:
-            inputs: [b, c, h, w] or [b, h, w], floating point.
-            seed: the run's seed.
-            epoch: the epoch.
-            index: int64 [b], the position of each image in the training split.
+            inputs: Images ``[b, c, h, w]`` or ``[b, h, w]``, floating point.
+            seed: Seed of the run.
+            epoch: The epoch.
+            index: Position of each image in the training split, int64 ``[b]``.
         """
         self.check_shape(tuple(inputs.shape[1:]))
         if not self.is_random:
@@ -110,8 +111,10 @@ class Augment:
 
 
 def _windows(images: Tensor, pad: int, mode: str, top: Tensor, left: Tensor) -> Tensor:
-    """Pad [b, c, h, w] on all sides and cut from each image the window with the corner (top, left), [b]."""
+    """Pad ``[b, c, h, w]`` on all sides and cut out of each image the window at (top, left), each ``[b]``."""
     height, width = images.shape[-2:]
     padded = nnf.pad(images, (pad, pad, pad, pad), mode=mode)
-    every_window = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view, [b, c, 2p+1, 2p+1, h, w]
-    return every_window[torch.arange(len(images)), :, top, left]
+    # All windows as a view [b, c, 2p+1, 2p+1, h, w], from which one indexing operation copies one window per image. It
+    # replaces a loop over images; a test requires less than a millisecond for a batch of MNIST.
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)
+    return windows[torch.arange(len(images)), :, top, left]

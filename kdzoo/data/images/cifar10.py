@@ -1,4 +1,4 @@
-"""CIFAR-10, from its official binary files or from a smaller .npz archive."""
+"""CIFAR-10, read from its official binary files or from a smaller .npz archive."""
 
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,16 @@ from kdzoo.data.memory import InMemoryData
 from kdzoo.errors import DataError
 
 _URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+# As published at https://www.cs.toronto.edu/~kriz/cifar.html, for the binary version.
 _MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
 _TRAIN_FILES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
 _FILES = (*_TRAIN_FILES, "test_batch.bin")
 _ARCHIVE = "cifar10_subset.npz"
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 _HELD_OUT = ("x_holdout", "y_holdout")
-_PIXELS = 3 * 32 * 32
+_PIXELS = 3 * 32 * 32  # a record of the binary files is one byte of label and then the three channels
+# Mean and standard deviation of the channels of the 50,000 training images, divided by 255. They are the ones in common
+# use; weights that were trained elsewhere expect them.
 _MEAN = (0.4914, 0.4822, 0.4465)
 _STD = (0.2470, 0.2435, 0.2616)
 
@@ -29,23 +32,23 @@ Pixels = npt.NDArray[np.uint8]
 
 
 class CIFAR10(InMemoryData):
-    """Small colour photographs of ten classes (Krizhevsky 2009) as float32 [3, 32, 32].
+    """Small colour photographs of ten classes (Krizhevsky 2009) as float32 ``[3, 32, 32]``.
 
-    ``cifar10_subset.npz`` (arrays x_train, y_train, x_test, y_test; images uint8 [n, 32, 32, 3]) is looked
-    for first, in ``<root>/cifar10`` and ``<root>``; then the six official .bin files, there and in
-    ``<root>/cifar-10-batches-bin``. Without ``root``, the roots are $KDZOO_DATA and ~/.cache/kdzoo, and
-    ``prepare_data()`` downloads the binary files (162 MB) to the latter when neither is anywhere.
+    ``cifar10_subset.npz`` (arrays x_train, y_train, x_test, y_test; images uint8 ``[n, 32, 32, 3]``) is searched
+    first, in ``<root>/cifar10`` and ``<root>``; then the six official .bin files, there and in
+    ``<root>/cifar-10-batches-bin``. Without ``root``, the roots are ``$KDZOO_DATA`` and ``~/.cache/kdzoo``, and
+    ``prepare_data()`` downloads the binary files (162 MB) to the latter if it finds neither.
 
     Args:
-        root: folder of the data; None for the usual places.
-        normalise: subtract each channel's published mean and divide by its standard deviation; otherwise
+        root: Folder of the data; None searches the default roots.
+        normalise: Whether to subtract each channel's published mean and divide by its standard deviation; otherwise
             pixels are in [0, 1].
-        held_out: add the archive's second held-out set (arrays x_holdout, y_holdout) to the test part.
-        options: see :class:`kdzoo.data.memory.InMemoryData`.
+        held_out: Whether to add the archive's second held-out set (arrays x_holdout, y_holdout) to the test split.
+        options: See :class:`kdzoo.data.memory.InMemoryData`.
 
     Raises:
-        ConfigError: an option is out of range.
-        DataError: a file or array is missing or damaged, or cannot be downloaded.
+        ConfigError: If an option is out of range.
+        DataError: If a file or array is missing or damaged, or cannot be downloaded.
 
     Example:
         >>> CIFAR10(augment={"crop": 4, "flip": True}).is_augmented
@@ -62,11 +65,11 @@ class CIFAR10(InMemoryData):
 
     @property
     def pixels(self) -> Scaling:
-        """Return mean and deviation of each channel: a value is (pixel / 255 - mean) / std."""
+        """Mean and standard deviation of each channel: a value is ``(pixel / 255 - mean) / std``."""
         return {"mean": _MEAN, "std": _STD} if self.normalise else UNSCALED
 
     def prepare_data(self) -> None:
-        """Download and unpack the binary files when no root is given and nothing is found."""
+        """Download and unpack the binary files if no ``root`` is given and no default root has the data."""
         if self.root is None and self._archive_folder() is None and self._binary_folder() is None:
             folder = cache_root() / "cifar10"
             archive = folder / Path(_URL).name
@@ -89,27 +92,29 @@ class CIFAR10(InMemoryData):
             raise DataError(f"held_out=true needs {_ARCHIVE} with {' and '.join(_HELD_OUT)}")
         else:
             folder = self._binary_folder() or find_root(self.root, "cifar10", _FILES)
-            *parts, test = (read_records(folder / file) for file in _FILES)
-            train = np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
+            *batches, test = (read_records(folder / file) for file in _FILES)
+            train = np.concatenate([x for x, _ in batches]), np.concatenate([y for _, y in batches])
         return (self._floats(train[0]), train[1]), (self._floats(test[0]), test[1])
 
+    # The archive and the binary files are searched anew in prepare_data and load: under several processes only one of
+    # them calls prepare_data, so that nothing found there may be stored.
     def _archive_folder(self) -> Path | None:
         return search_root(self.root, "cifar10", [_ARCHIVE])
 
     def _binary_folder(self) -> Path | None:
         names = ("cifar10", "cifar-10-batches-bin")
-        found = (search_root(self.root, name, _FILES) for name in names)
-        return next((folder for folder in found if folder is not None), None)
+        folders = (search_root(self.root, name, _FILES) for name in names)
+        return next((folder for folder in folders if folder is not None), None)
 
     def _floats(self, pixels: Pixels) -> npt.NDArray[np.float32]:
         return pixels_to_floats(pixels, **self.pixels)
 
 
 def read_records(path: Path) -> tuple[Pixels, npt.NDArray[np.int64]]:
-    """Return images uint8 [n, 3, 32, 32] and labels int64 [n] of one official binary file.
+    """Return images uint8 ``[n, 3, 32, 32]`` and labels int64 ``[n]`` of one official binary file.
 
     Raises:
-        DataError: the file cannot be read, or its length is not a positive number of records.
+        DataError: If the file cannot be read, or its length is not a positive number of records.
     """
     try:
         content = np.fromfile(path, np.uint8)
@@ -122,7 +127,7 @@ def read_records(path: Path) -> tuple[Pixels, npt.NDArray[np.int64]]:
 
 
 def _channels_first(pixels: npt.NDArray[Any], name: str) -> Pixels:
-    """Return uint8 [n, 32, 32, 3] as [n, 3, 32, 32]."""
+    """Return uint8 ``[n, 32, 32, 3]`` as ``[n, 3, 32, 32]``."""
     if pixels.dtype != np.uint8 or pixels.shape[1:] != (32, 32, 3):
         raise DataError(f"{name} is {pixels.dtype} {list(pixels.shape)}; allowed: uint8 [n, 32, 32, 3]")
     return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST from their IDX files."""
+"""MNIST and Fashion-MNIST, read from their IDX files."""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,21 +24,20 @@ _FILES = (
 
 
 class IdxImages(InMemoryData):
-    """60,000 training and 10,000 test images of 28 x 28 grey pixels as float32 [1, 28, 28].
+    """60,000 training and 10,000 test images of 28 x 28 grey pixels as float32 ``[1, 28, 28]``.
 
-    The four IDX files, gzipped or not, are looked for in ``<root>/<name>`` and ``<root>``. Without ``root``,
-    the roots are $KDZOO_DATA and ~/.cache/kdzoo, and ``prepare_data()`` downloads to the latter what is in
-    neither.
+    The four IDX files, gzipped or not, are searched in ``<root>/<name>`` and ``<root>``. Without ``root``, the roots
+    are ``$KDZOO_DATA`` and ``~/.cache/kdzoo``, and ``prepare_data()`` downloads them to the latter if neither has them.
 
     Args:
-        root: folder of the data; None for the usual places.
-        normalise: subtract the published mean and divide by the standard deviation; otherwise pixels are in
-            [0, 1].
-        options: see :class:`kdzoo.data.memory.InMemoryData`.
+        root: Folder of the data; None searches the default roots.
+        normalise: Whether to subtract the mean and divide by the standard deviation of all training pixels;
+            otherwise pixels are in [0, 1].
+        options: See :class:`kdzoo.data.memory.InMemoryData`.
 
     Raises:
-        ConfigError: an option is out of range.
-        DataError: a file is missing or damaged, or cannot be downloaded.
+        ConfigError: If an option is out of range.
+        DataError: If a file is missing or damaged, or cannot be downloaded.
     """
 
     folder: ClassVar[str]
@@ -54,11 +53,11 @@ class IdxImages(InMemoryData):
 
     @property
     def pixels(self) -> Scaling:
-        """Return mean and deviation of the one channel: a value is (pixel / 255 - mean) / std."""
+        """Mean and standard deviation of the one channel: a value is ``(pixel / 255 - mean) / std``."""
         return {"mean": (self.mean,), "std": (self.std,)} if self.normalise else UNSCALED
 
     def prepare_data(self) -> None:
-        """Download the files when no root is given and they are nowhere."""
+        """Download the files if no ``root`` is given and none of the default roots has them."""
         if self.root is None and search_root(None, self.folder, _FILES) is None:
             for file, md5 in zip(_FILES, self.md5, strict=True):
                 download(f"{self.url}/{file}.gz", cache_root() / self.folder / f"{file}.gz", md5)
@@ -78,7 +77,7 @@ class IdxImages(InMemoryData):
 
 
 class MNIST(IdxImages):
-    """Handwritten digits (LeCun, Cortes & Burges 1998); options of :class:`IdxImages`.
+    """Handwritten digits (LeCun, Cortes & Burges 1998); for the options see :class:`IdxImages`.
 
     Example:
         >>> MNIST(augment={"shift": 2}).is_augmented
@@ -86,6 +85,7 @@ class MNIST(IdxImages):
     """
 
     folder = "mnist"
+    # The mirror that torchvision uses; the original server often refuses downloads.
     url = "https://ossci-datasets.s3.amazonaws.com/mnist"
     md5 = (
         "f68b3c2dcbeaaa9fbdd348bbdeb94873",
@@ -93,11 +93,11 @@ class MNIST(IdxImages):
         "9fb629c4189551a2d022fa330f9573f3",
         "ec29112dd5afa0611ce80d1b7f02629c",
     )
-    mean, std = 0.1307, 0.3081
+    mean, std = 0.1307, 0.3081  # of the 60,000 training images, the values in common use; a test recomputes them
 
 
 class FashionMNIST(IdxImages):
-    """Pictures of clothes (Xiao, Rasul & Vollgraf 2017); options of :class:`IdxImages`.
+    """Pictures of clothes (Xiao, Rasul & Vollgraf 2017); for the options see :class:`IdxImages`.
 
     Example:
         >>> FashionMNIST(augment={"flip": True}).is_augmented
@@ -112,4 +112,4 @@ class FashionMNIST(IdxImages):
         "bef4ecab320f06d8554ea6380940ec79",
         "bb300cfdad3c16e7a12a480ee83cd310",
     )
-    mean, std = 0.2860, 0.3530
+    mean, std = 0.2860, 0.3530  # of the 60,000 training images; a test recomputes them

@@ -1,4 +1,4 @@
-"""Street View House Numbers, from its two .mat files of cropped digits."""
+"""Street View House Numbers, read from the two .mat files of cropped digits."""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,26 +16,27 @@ from kdzoo.data.memory import InMemoryData
 from kdzoo.errors import DataError
 
 _FOLDER = "svhn"
+# Mean and standard deviation of the channels of the 73,257 training images, divided by 255; the values in common use.
 _MEAN = (0.4377, 0.4438, 0.4728)
 _STD = (0.1980, 0.2010, 0.1970)
 
 
 class SVHN(InMemoryData):
-    """Digits cut from photographs of house numbers (Netzer et al. 2011) as float32 [3, 32, 32].
+    """Digits cut from photographs of house numbers (Netzer et al. 2011) as float32 ``[3, 32, 32]``.
 
-    73,257 images are for train and val and 26,032 for test; the extra set is not used. The files
-    ``train_32x32.mat`` and ``test_32x32.mat`` are looked for in ``<root>/svhn`` and ``<root>``. Without ``root``,
-    the roots are $KDZOO_DATA and ~/.cache/kdzoo, and ``prepare_data()`` downloads to the latter what is in neither.
+    73,257 images are for train and val and 26,032 for test; the extra set is not used. The files ``train_32x32.mat``
+    and ``test_32x32.mat`` are searched in ``<root>/svhn`` and ``<root>``. Without ``root``, the roots are
+    ``$KDZOO_DATA`` and ``~/.cache/kdzoo``, and ``prepare_data()`` downloads them to the latter if neither has them.
 
     Args:
-        root: folder of the data; None for the usual places.
-        normalise: subtract each channel's published mean and divide by its standard deviation; otherwise
+        root: Folder of the data; None searches the default roots.
+        normalise: Whether to subtract each channel's published mean and divide by its standard deviation; otherwise
             pixels are in [0, 1].
-        options: see :class:`kdzoo.data.memory.InMemoryData`.
+        options: See :class:`kdzoo.data.memory.InMemoryData`.
 
     Raises:
-        ConfigError: an option is out of range.
-        DataError: a file is missing or damaged, or cannot be downloaded.
+        ConfigError: If an option is out of range.
+        DataError: If a file is missing or damaged, or cannot be downloaded.
 
     Example:
         >>> SVHN(augment={"shift": 2}).is_augmented
@@ -55,11 +56,11 @@ class SVHN(InMemoryData):
 
     @property
     def pixels(self) -> Scaling:
-        """Return mean and deviation of each channel: a value is (pixel / 255 - mean) / std."""
+        """Mean and standard deviation of each channel: a value is ``(pixel / 255 - mean) / std``."""
         return {"mean": _MEAN, "std": _STD} if self.normalise else UNSCALED
 
     def prepare_data(self) -> None:
-        """Download the files when no root is given and they are nowhere."""
+        """Download the files if no ``root`` is given and none of the default roots has them."""
         if self.root is None and search_root(None, _FOLDER, tuple(self.md5)) is None:
             for file, md5 in self.md5.items():
                 download(f"{self.url}/{file}", cache_root() / _FOLDER / file, md5)
@@ -75,17 +76,19 @@ class SVHN(InMemoryData):
 
 
 def read_digits(path: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Return images uint8 [n, 3, 32, 32] and labels int64 [n], 0 for the digit 0, of one file.
+    """Return images uint8 ``[n, 3, 32, 32]`` and labels int64 ``[n]``, 0 for the digit 0, of one file.
 
     Raises:
-        DataError: the file is missing or damaged, or its arrays are not X uint8 [32, 32, 3, n] and y in 1..10 [n, 1].
+        DataError: If the file is missing or damaged, or its arrays are not X uint8 ``[32, 32, 3, n]`` and y in 1..10
+            ``[n, 1]``.
     """
     images, labels = read_mat(path, ("X", "y"))
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[:3] != (32, 32, 3):
         raise DataError(f"{path}: X is {images.dtype} {list(images.shape)}; allowed: uint8 [32, 32, 3, n]")
     if labels.shape != (images.shape[3], 1) or labels.dtype.kind not in "iu":
-        found = f"{labels.dtype} {list(labels.shape)}"
-        raise DataError(f"{path}: y is {found}; allowed: integers [{images.shape[3]}, 1]")
+        kind = f"{labels.dtype} {list(labels.shape)}"
+        raise DataError(f"{path}: y is {kind}; allowed: integers [{images.shape[3]}, 1]")
     if len(labels) and not (labels.min() >= 1 and labels.max() <= 10):
         raise DataError(f"{path}: y is in {labels.min()}..{labels.max()}; allowed: 1..10")
+    # The files label the digit 0 as 10, because indices of MATLAB begin with 1.
     return np.ascontiguousarray(images.transpose(3, 2, 0, 1)), labels[:, 0].astype(np.int64) % 10

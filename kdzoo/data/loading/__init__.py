@@ -1,1 +1,1 @@
-"""From arrays to batches: splits, samplers whose order can be resumed, and conversion."""
+"""From arrays to batches: splits of a data set, the data modules that hold them, loaders and conversion of batches."""

@@ -1,18 +1,21 @@
-"""A name for the training inputs: what was computed from them is valid as long as it stays the same."""
+"""A hash of the training inputs: teacher outputs that were computed from them are valid while it is the same."""
 
 import hashlib
 from collections.abc import Iterable
 
 from torch import Tensor
 
+# Part of every hash. Raise the number whenever the way of hashing changes, so that cached outputs are not mistaken for
+# outputs of other inputs.
 VERSION = "kdzoo-inputs-1"
 
 
 def hash_inputs(blocks: Iterable[Tensor]) -> str:
-    """Return the SHA-256 (hex) over samples in order, their dtype, shape and number.
+    """Return the SHA-256 (hex) of samples in order, their dtype, shape and number.
 
     Args:
-        blocks: CPU tensors [b, ...] of one dtype and sample shape; where one ends makes no difference.
+        blocks: CPU tensors ``[b, ...]`` of one dtype and sample shape. Where one block ends and the next begins has
+            no effect.
 
     Example:
         >>> import torch
@@ -22,6 +25,8 @@ def hash_inputs(blocks: Iterable[Tensor]) -> str:
     """
     digest = hashlib.sha256(VERSION.encode())
     kinds, count = set(), 0
+    # Bytes alone are ambiguous: float32 [3, 2] and float32 [2, 3] of the same numbers have the same ones. The kinds and
+    # the count come last, because a generator of blocks knows them only at its end.
     for block in blocks:
         digest.update(block.contiguous().numpy().reshape(-1).data)
         kinds.add(f"{block.dtype} {list(block.shape[1:])}")

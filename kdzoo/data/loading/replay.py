@@ -1,4 +1,4 @@
-"""A user's map-style data set, read so that every sample of every epoch can be repeated."""
+"""A user's map-style data set whose random transforms are seeded, so that every sample of an epoch can be repeated."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -12,23 +12,26 @@ from torch.utils.data import Dataset
 
 from kdzoo.core.batch import Batch
 from kdzoo.core.randomness import mix_seed
+from kdzoo.data.loading.batch_loader import BatchDataset
 from kdzoo.data.loading.convert import Keys, to_batch
 
+# Last part of a seed's key: reading a sample and collating a batch must not repeat each other's random numbers.
 _SAMPLE, _COLLATE = 0, 1
 
 
-class ReplayedBatches(Dataset[Batch]):
-    """TeacherOutputs ``dataset[epoch, indices]`` with a converted batch.
+class ReplayedBatches(BatchDataset):
+    """Converted batches of a user's data set, a function of (seed, epoch, index).
 
-    The transforms of a random data set draw from generators that are seeded with (seed, epoch, index) before
-    each sample; the caller's random numbers go on as if nothing had been drawn.
+    The global generators, from which the transforms of a random data set draw, are seeded with (seed, epoch, index)
+    before each sample. Afterwards they are restored, so that the caller's random numbers do not change.
 
     Args:
-        source: the user's data set.
-        collate: the user's collate_fn.
-        keys: names in batches that are mappings.
-        seed: the run's seed.
-        is_random: whether samples may differ from one reading to the next.
+        source: The user's data set.
+        collate: The user's ``collate_fn``.
+        keys: Names in batches that are mappings.
+        seed: Seed of the run.
+        is_random: Whether a sample may differ from one reading to the next. If not, nothing is seeded, which is
+            faster.
     """
 
     def __init__(
@@ -48,10 +51,10 @@ class ReplayedBatches(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.source)  # type: ignore[arg-type]  # map-style data sets are sized
 
-    def __getitem__(self, key: tuple[int, Tensor]) -> Batch:
-        epoch, index = key
+    def get_batch(self, epoch: int, index: Tensor) -> Batch:
+        """Return the samples at ``index`` as they are in an epoch."""
         rows = index.tolist()
-        batch = self._replay(epoch, rows) if self.is_random else self.collate([self.source[i] for i in rows])
+        batch = self._replay(epoch, rows) if self.is_random else self.collate([self.source[row] for row in rows])
         return to_batch(batch, index, self.keys)
 
     def _replay(self, epoch: int, rows: list[int]) -> Any:
@@ -60,13 +63,14 @@ class ReplayedBatches(Dataset[Batch]):
             for row in rows:
                 seed_everywhere(mix_seed(self.seed, epoch, row, _SAMPLE))
                 samples.append(self.source[row])
+            # A collate_fn such as mixup draws for the batch, which its first row identifies within an epoch.
             seed_everywhere(mix_seed(self.seed, epoch, rows[0], _COLLATE))
             return self.collate(samples)
 
 
 @contextmanager
 def preserved_randomness() -> Iterator[None]:
-    """Put the global generators of torch (CPU), NumPy and Python back on leaving."""
+    """Restore the global generators of torch (CPU), NumPy and Python on leaving the context."""
     states = torch.get_rng_state(), np.random.get_state(), random.getstate()
     try:
         yield
@@ -78,6 +82,7 @@ def preserved_randomness() -> Iterator[None]:
 
 def seed_everywhere(seed: int) -> None:
     """Seed the global generators of torch (CPU), NumPy and Python."""
+    # Not torch.manual_seed, which would also seed the accelerators, and nothing restores those.
     torch.default_generator.manual_seed(seed)
-    np.random.seed(seed & 0xFFFFFFFF)
+    np.random.seed(seed & 0xFFFFFFFF)  # NumPy takes 32 bits
     random.seed(seed)

@@ -1,1 +1,1 @@
-"""Vectors of real numbers, one per sample."""
+"""Unlabelled data sets whose samples are vectors of real numbers."""

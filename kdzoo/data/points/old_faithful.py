@@ -18,25 +18,29 @@ _ROWS = 272
 
 
 class OldFaithful(PointData):
-    """Duration of an eruption and waiting time to the next (Azzalini & Bowman 1990), as float32 [2].
+    """Duration of an eruption and waiting time to the next (Azzalini & Bowman 1990), as float32 ``[2]``.
 
-    Both are in minutes, standardised by mean and deviation of all 272 rows. The density that they come from is not
-    known, and there is no test part of their own: by default the test part is all rows, those of train too, so that
-    a model is compared with the whole sample. With ``test_size`` it is rows that are not trained on.
+    Both are measured in minutes and standardised by mean and standard deviation of all 272 rows. The density that they
+    come from is not known, and the authors define no test split. By default the test split is therefore all rows,
+    those of train included, so that a model is compared with the full sample. With ``test_size`` it is rows that are
+    not trained on.
 
-    ``OF.txt`` (272 lines of number, duration, waiting time) is looked for in ``<root>/old_faithful`` and ``<root>``.
-    Without ``root``, the roots are $KDZOO_DATA and ~/.cache/kdzoo.
+    ``OF.txt`` (272 lines of number, duration, waiting time) is searched in ``<root>/old_faithful`` and ``<root>``.
+    Without ``root``, the roots are ``$KDZOO_DATA`` and ``~/.cache/kdzoo``.
 
     Args:
-        root: folder of the data; None for the usual places.
-        val_size: part of the rows for val, the same ones for every seed: a fraction in [0, 1) or a count; 0 for none.
-        test_size: part of the rows for test, the same ones for every seed; 0 for all rows, of train and val too.
-        batch_size: see :class:`kdzoo.data.loading.split_data.SplitDataModule`.
-        options: see there.
+        root: Folder of the data; None searches the default roots.
+        val_size: Rows for val, the same ones for every seed: a fraction in [0, 1) or a count; 0 for none.
+        test_size: Rows for test, the same ones for every seed; 0 for all rows, those of train and val included.
+        batch_size: See :class:`kdzoo.data.loading.split_data.SplitDataModule`; all rows by default.
+        options: See :class:`kdzoo.data.loading.split_data.SplitDataModule`.
 
     Raises:
-        ConfigError: an option is out of range.
-        DataError: the file is missing or damaged.
+        ConfigError: If an option is out of range.
+        DataError: If the file is missing or damaged.
+
+    References:
+        Azzalini & Bowman 1990, "A look at some data on the Old Faithful geyser", Applied Statistics 39.
     """
 
     def __init__(
@@ -55,7 +59,8 @@ class OldFaithful(PointData):
 
     @property
     def minutes(self) -> Scaling:
-        """Mean and deviation of (duration, waiting time): a time in minutes is value * std + mean."""
+        """Mean and standard deviation of (duration, waiting time); a time in minutes is ``value * std + mean``."""
+        # Computed once from the 272 rows of OF.txt (standard deviation with divisor n); a test checks them.
         return {"mean": (3.48778309, 70.89705882), "std": (1.13927121, 13.56996002)}
 
     def load_splits(self) -> DataSplits[Points]:
@@ -68,6 +73,6 @@ class OldFaithful(PointData):
         if table.shape != (_ROWS, 3):
             raise DataError(f"{path} is a table {list(table.shape)}; allowed: [{_ROWS}, 3]")
         standardised = (table[:, 1:] - self.minutes["mean"]) / self.minutes["std"]
-        every = Points(torch.from_numpy(standardised.astype(np.float32)))
-        train, val, test = (every.select(rows) for rows in share_rows(_ROWS, self.val_size, self.test_size))
-        return DataSplits(train, val, test if len(test) else every)
+        all_points = Points(torch.from_numpy(standardised.astype(np.float32)))
+        train, val, test = (all_points.select(rows) for rows in share_rows(_ROWS, self.val_size, self.test_size))
+        return DataSplits(train, val, test if len(test) else all_points)

@@ -1,4 +1,4 @@
-"""The base of every data set of unlabelled points."""
+"""The base of data modules of unlabelled points."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ from kdzoo.data.loading.tensors import check_finite
 
 
 class Points(DataSplit):
-    """Points of one shape.
+    """A split of points that are held in memory as one tensor.
 
     Args:
-        inputs: float32 [n, ...], finite.
+        inputs: float32 ``[n, ...]``, finite.
 
     Raises:
-        DataError: a point is not finite.
+        DataError: If a point is not finite.
     """
 
     def __init__(self, inputs: Tensor) -> None:
@@ -27,11 +27,11 @@ class Points(DataSplit):
         return len(self.inputs)
 
     def select(self, rows: Tensor) -> "Points":
-        """Return the points at ``rows`` (int64 [m]), in this order."""
+        """Return the points at ``rows`` (int64 ``[m]``), in this order."""
         return Points(self.inputs[rows])
 
     def batch(self, index: Tensor) -> Batch:
-        """Return ``input`` [b, ...]."""
+        """Return ``input`` ``[b, ...]``; there is no ``target``."""
         return {"input": self.inputs.index_select(0, index)}
 
     def content(self) -> list[Tensor]:
@@ -40,7 +40,7 @@ class Points(DataSplit):
 
 
 class PointData(SplitDataModule[Points]):
-    """Unlabelled points held in memory; a subclass writes ``load_splits()`` and nothing else."""
+    """A data module of unlabelled points; a subclass writes ``load_splits()`` and nothing else."""
 
     @property
     def sizes(self) -> dict[str, Any]:

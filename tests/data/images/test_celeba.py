@@ -90,7 +90,7 @@ def test_pictures_are_decoded_once_for_each_size(root, lonely, monkeypatch):
     assert len(list(cache.iterdir())) == 1
     assert isinstance(first, np.memmap)
     with monkeypatch.context() as patch:
-        patch.setattr("kdzoo.data.images.image_files.decode_picture", None)
+        patch.setattr("kdzoo.data.images.image_files.decode_image", None)
         assert np.array_equal(made(root).splits.train.pixels, first)
     assert made(root, size=8).sizes["in_shape"] == (3, 8, 8)
     assert sorted(path.name.rsplit("_", 1)[0] for path in cache.iterdir()) == ["pixels_16", "pixels_8"]
@@ -108,7 +108,7 @@ def test_nothing_is_left_when_a_picture_is_damaged(root, lonely):
     whole = path.read_bytes()
     for content in (whole[: len(whole) // 2], b"no picture", b""):
         path.write_bytes(content)
-        with pytest.raises(DataError, match=r"000005.jpg is missing or no whole JPEG"):
+        with pytest.raises(DataError, match=r"000005.jpg is missing or not a complete JPEG"):
             CelebA(root=root, size=16).prepare_data()
         assert not list((lonely / ".cache" / "kdzoo" / "celeba").iterdir())
     path.unlink()

@@ -89,7 +89,7 @@ def test_bad_matlab_files(tmp_path):
         "hdf": b"\x89HDF" * 200,
     }.items():
         (tmp_path / name).write_bytes(damaged)
-        with pytest.raises(DataError, match=f"{name} is damaged or no .mat file of version 5 to 7") as caught:
+        with pytest.raises(DataError, match=f"{name} is damaged or not a .mat file of version 5 to 7") as caught:
             read_mat(tmp_path / name, ["traindata"])
         assert "\n" not in str(caught.value)
 
