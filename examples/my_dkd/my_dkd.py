@@ -4,14 +4,16 @@ import torch
 from torch.nn.functional import kl_div, nll_loss, one_hot
 
 from kdzoo import Distiller
+from kdzoo.core.method_info import MethodInfo
 from kdzoo.core.validation import positive
 
 
 class MyDKD(Distiller):
     """Weigh the target class and the other classes separately."""
 
-    terms = {"target": 1.0, "others": 8.0, "hard": 1.0}
-    label_terms = frozenset(terms)
+    info: ClassVar[MethodInfo] = MethodInfo(
+        terms={"target": 1.0, "others": 8.0, "hard": 1.0}, label_terms=frozenset(terms)
+    )
 
     def __init__(self, student, teacher, *, temperature: float = 4.0, **options):
         super().__init__(student, teacher, **options)
@@ -22,7 +24,7 @@ class MyDKD(Distiller):
         labelled = batch["target"] >= 0
         target, student = batch["target"][labelled], self.student(batch["input"])[labelled]
         s_target, s_others = log_parts(student / self.temperature, target)
-        t_target, t_others = log_parts(self.teacher_output(batch)[labelled] / self.temperature, target)
+        t_target, t_others = log_parts(self.frozen_teacher.output(batch)[labelled] / self.temperature, target)
         return {
             "target": self.temperature**2 * kl_div(s_target, t_target, reduction="none", log_target=True).sum(1),
             "others": self.temperature**2 * kl_div(s_others, t_others, reduction="none", log_target=True).sum(1),

@@ -145,7 +145,6 @@ def _task(cfg: DictConfig) -> float | None:
 
 def _run(cfg: DictConfig, allow: Collection[str], line: str) -> float | None:
     from kdzoo.run import report
-    from kdzoo.run.job import kind_of_student
     from kdzoo.run.pipeline import run
     from kdzoo.run.resume import Interrupted
 
@@ -157,8 +156,7 @@ def _run(cfg: DictConfig, allow: Collection[str], line: str) -> float | None:
         sys.exit(stop.exit_code)
     report.show(result)
     print(f"Run folder: {cfg.output_dir}")
-    kind = kind_of_student(cfg.distiller)
-    value = result["student"]["metrics"].get(kind.score)
+    value = result["student"]["metrics"].get(result["score"])
     return value["mean"] if isinstance(value, Mapping) else value
 
 

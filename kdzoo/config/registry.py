@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 
 from kdzoo import config
+from kdzoo.config.signatures import DeclaresInfo
 from kdzoo.errors import ConfigError
 
 
@@ -43,15 +44,21 @@ def describe(folders: Sequence[Path] = ()) -> list[dict[str, str]]:
             {
                 "name": name,
                 "summary": summary[0] if summary else "",
-                "paper": getattr(method, "paper", ""),
-                "teacher": getattr(method, "teacher_kind", None) or "none",
-                "student": getattr(method, "student_kind", ""),
+                "paper": method.info.paper,
+                "teacher": "none" if method.info.teacher == "none" else _kinds(method.info.teacher_kinds),
+                "student": _kinds(method.info.student_kinds),
             }
         )
     return rows
 
 
+def _kinds(names: Sequence[str]) -> str:
+    """Return the kinds that a method works with, as ``kdzoo list`` prints them."""
+    return ", ".join(name.replace("_", " ") for name in names) or "any"
+
+
 def citations(*names: str) -> str:
     """Return the BibTeX entries of everything named by ``_target_``, in order, without repetition."""
-    entries = dict.fromkeys(getattr(config.locate(name), "bibtex", "") for name in names)
+    cited = [found for name in names if isinstance(found := config.locate(name), DeclaresInfo)]
+    entries = dict.fromkeys(found.info.bibtex for found in cited)
     return "\n\n".join(entry for entry in entries if entry) + "\n"

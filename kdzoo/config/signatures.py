@@ -13,14 +13,21 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from kdzoo import config
 
-CONSTANTS = ("terms", "teacher_kind")
-"""Class attributes that a check reads."""
+# Fields of a method's ``info`` (kdzoo.core.method_info.MethodInfo) that a validation reads, and their defaults there.
+INFO_DEFAULTS: dict[str, Any] = {"terms": {}, "teacher": "required"}
 _BUILT_IN = {kind.__name__: kind for kind in (int, float, str, bool, bytes, list, dict, tuple, set)}
 TYPES: dict[str, Any] = {**vars(typing), **vars(collections.abc), **_BUILT_IN, "Path": Path}
+
+
+@runtime_checkable
+class DeclaresInfo(Protocol):
+    """A distiller class."""
+
+    info: Any
 
 
 @dataclass(frozen=True)
@@ -30,12 +37,12 @@ class Described:
     Attributes:
         name: without its module.
         parameters: by name, with the types as annotations; Any where a type is not a plain one.
-        constants: class attributes named in ``CONSTANTS``.
+        info: fields of a method's ``info``, those named in ``INFO_DEFAULTS``; empty for other classes and functions.
     """
 
     name: str
     parameters: dict[str, inspect.Parameter]
-    constants: dict[str, Any]
+    info: dict[str, Any]
 
 
 @cache
@@ -58,8 +65,9 @@ def _imported(target: str) -> Described:
     parameters = {
         name: parameter.replace(annotation=hints.get(name, Any)) for name, parameter in config.parameters(found).items()
     }
-    constants = {name: getattr(found, name) for name in CONSTANTS if hasattr(found, name)}
-    return Described(target.rpartition(".")[2], parameters, constants)
+    declared = vars(found.info) if isinstance(found, DeclaresInfo) else {}
+    info = {name: declared[name] for name in INFO_DEFAULTS if name in declared}
+    return Described(target.rpartition(".")[2], parameters, info)
 
 
 # ---------------------------------------------------------------- source text
@@ -69,21 +77,21 @@ def _from_source(target: str) -> Described | None:
     """Return the description of a class, or None where the source text alone is not enough."""
     module, _, name = target.rpartition(".")
     parameters: dict[str, inspect.Parameter] = {}
-    constants: dict[str, Any] = {}
+    info: dict[str, Any] = {}
     is_open = True  # a **rest of the class below is taken by this one
     for home, owner in _lineage(module, name):
         if owner.decorator_list:
             return None
-        for key, value in _literals(owner):
-            constants.setdefault(key, value)
+        for key, value in _info(owner):
+            info.setdefault(key, value)
         init = next((one for one in owner.body if isinstance(one, ast.FunctionDef) and one.name == "__init__"), None)
         if init is not None and is_open:
             own = dict(_parameters(init.args, home))
             parameters = {**own, **parameters}
             is_open = init.args.kwarg is not None
-        if not is_open and constants.keys() >= set(CONSTANTS):
+        if not is_open and info.keys() >= INFO_DEFAULTS.keys():
             break
-    return None if is_open else Described(name, parameters, constants)
+    return None if is_open else Described(name, parameters, info)
 
 
 def _lineage(module: str, name: str) -> Iterator[tuple[str, ast.ClassDef]]:
@@ -146,15 +154,25 @@ def _parsed(module: str) -> ast.Module | None:
         return None
 
 
-def _literals(owner: ast.ClassDef) -> Iterator[tuple[str, Any]]:
+def _info(owner: ast.ClassDef) -> Iterator[tuple[str, Any]]:
+    """Yield the literal fields of ``info = MethodInfo(...)`` or ``info = replace(Base.info, ...)`` in a class body.
+
+    A ``MethodInfo`` also decides the fields that it leaves at their defaults; with ``replace`` they are the base's.
+    """
     for node in owner.body:
-        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
-        value = getattr(node, "value", None)
-        if isinstance(target, ast.Name) and target.id in CONSTANTS and isinstance(value, ast.expr):
-            try:
-                yield target.id, ast.literal_eval(value)
-            except ValueError:
-                continue
+        if not isinstance(node, ast.Assign | ast.AnnAssign):
+            continue
+        target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+        if not (isinstance(target, ast.Name) and target.id == "info" and isinstance(node.value, ast.Call)):
+            continue
+        for keyword in node.value.keywords:
+            if keyword.arg in INFO_DEFAULTS:
+                try:
+                    yield keyword.arg, ast.literal_eval(keyword.value)
+                except ValueError:
+                    continue
+        if ast.unparse(node.value.func) == "MethodInfo":
+            yield from INFO_DEFAULTS.items()
 
 
 def _parameters(arguments: ast.arguments, module: str) -> Iterator[tuple[str, inspect.Parameter]]:

@@ -159,11 +159,11 @@ def _of_teacher(tree: Mapping[str, Any], allow: Collection[str]) -> Iterator[str
     target = str(distiller.get("_target_")) if isinstance(distiller, Mapping) else ""
     if target in allow and not tree.get("teacher"):
         try:
-            kind = describe(target).constants.get("teacher_kind")
+            needed = describe(target).info.get("teacher")
         except ConfigError:
             return
-        if kind is not None:
-            yield f"teacher is missing: {target} needs a {kind}; choose one of teacher={config.groups()['teacher']}"
+        if needed not in (None, "none"):
+            yield f"teacher is missing: {target} needs one; choose one of teacher={config.groups()['teacher']}"
 
 
 def _of_types(prefix: str, node: Mapping[str, Any], types: Mapping[str, Any]) -> Iterator[str]:
@@ -229,7 +229,7 @@ def _of_target(path: str, node: Mapping[str, Any], allow: Collection[str]) -> It
 
 
 def _of_loss_weights(path: str, node: Mapping[str, Any], found: Described) -> Iterator[str]:
-    terms, given = found.constants.get("terms"), node.get("loss_weights")
+    terms, given = found.info.get("terms"), node.get("loss_weights")
     if not terms or not isinstance(given, Mapping):
         return
     for name, weight in given.items():

@@ -3,7 +3,7 @@
 ``kdzoo check distiller=my_kd --config-dir conf`` runs all of them. A check is a function of a
 :class:`Subject`, which builds the distiller of a configuration afresh, with small models and data, as often
 as the check asks; it raises AssertionError with one line that says what was broken. A method to which a
-check cannot apply says so, with the reason, in ``Distiller.exempt``.
+check cannot apply says so, with the reason, in ``MethodInfo.exempt``.
 """
 
 import inspect
@@ -47,12 +47,14 @@ def exemptions(method: type[Distiller]) -> dict[str, str]:
     Raises:
         ConfigError: one does not exist, may not be exempt or has no reason.
     """
-    for name, reason in method.exempt.items():
+    for name, reason in method.info.exempt.items():
         if name not in CHECKS:
-            raise ConfigError(f"{method.__name__}.exempt names no check: {name!r}; the checks: {list(CHECKS)}")
+            raise ConfigError(
+                f"{method.__name__}.info.exempt names {name!r}, which is not a check; the checks: {list(CHECKS)}"
+            )
         if name in NEVER_EXEMPT or not reason.strip():
-            raise ConfigError(f"{method.__name__}.exempt: {name!r} may not be exempt, or the reason is missing")
-    return dict(method.exempt)
+            raise ConfigError(f"{method.__name__}.info.exempt: {name!r} may not be exempt, or the reason is missing")
+    return dict(method.info.exempt)
 
 
 def report_checks(cfg: DictConfig, *, allow: Collection[str] = ()) -> bool:

@@ -30,10 +30,10 @@ def check_arguments(subject: Subject) -> None:
         for key, value in subject.job.settings["distiller"].items()
         if key not in ("_target_", "_partial_", "_convert_")
     }
-    term = next(iter(subject.method.terms), "any")
+    term = next(iter(subject.method.info.terms), "any")
     wrong = [(name, value) for name, kinds in _numbers(subject.method).items() for value in kinds]
     wrong += [("micro_batch_size", 0), ("loss_weights", {term: -1.0}), ("loss_weights", {term: math.nan})]
-    wrong += [("loss_weights", {"no_such_term": 1.0})] if subject.method.terms else []
+    wrong += [("loss_weights", {"no_such_term": 1.0})] if subject.method.info.terms else []
     for name, value in wrong:
         refusal = _refusal(subject.method, models, {**given, name: value})
         assert refusal, f"{name}={value!r} is accepted"

@@ -19,7 +19,7 @@ def check_training(subject: Subject) -> None:
     """An epoch runs with finite terms, and 30 steps on one batch lower the loss."""
     assert_finite(subject.train("training"))
     distiller, batch = subject.first()
-    optimizer = torch.optim.Adam(distiller.trainable(), lr=1e-2)
+    optimizer = torch.optim.Adam(distiller.trainable_parameters(), lr=1e-2)
     values = []
     for _ in range(30):
         torch.manual_seed(0)
@@ -35,7 +35,7 @@ def check_gradients(subject: Subject) -> None:
     """The gradient reaches every trainable parameter, and none of the teacher's."""
     distiller, batch = subject.first()
     weighted_loss(distiller, batch).backward()
-    trainable = {id(parameter) for parameter in distiller.trainable()}
+    trainable = {id(parameter) for parameter in distiller.trainable_parameters()}
     assert trainable, "there is no trainable parameter"
     for name, parameter in distiller.named_parameters():
         if id(parameter) in trainable:
@@ -103,7 +103,7 @@ COSINE = {"_target_": "torch.optim.lr_scheduler.CosineAnnealingLR", "_partial_":
 
 def check_resume(subject: Subject) -> None:
     """Crashed once at every step, validation and end of an epoch, a training ends bit-identical."""
-    pieces = {} if "micro_batches" in subject.method.exempt else {"distiller.micro_batch_size": 7}
+    pieces = {} if "micro_batches" in subject.method.info.exempt else {"distiller.micro_batch_size": 7}
     subject = subject.having({**pieces, "scheduler": COSINE})
     whole = subject.train("whole")
     crashes = Crashes()

@@ -27,7 +27,7 @@ def data_parallel_gaps(subjects: Mapping[str, Subject]) -> dict[str, float]:
         (name, suffix): one.having(changes, dropout=False)
         for name, one in exact.items()
         for suffix, changes in (("", {}), ("_pieces", {"distiller.micro_batch_size": 5}))
-        if not (suffix and "micro_batches" in one.method.exempt)
+        if not (suffix and "micro_batches" in one.method.info.exempt)
     }
     orders = [
         {"name": name + suffix, "cfg": OmegaConf.to_container(one.settings), "allow": sorted(one.allow)}

@@ -102,7 +102,7 @@ class Subject:
             small.pop("data.labels_per_class", None)
         if FEW_SAMPLES.keys() <= config.parameters(config.locate(cfg.data._target_)).keys():
             small |= {f"data.{key}": value for key, value in FEW_SAMPLES.items()}
-        for key, value in {**small, **SHORT, **self.method.contract_settings, **self.changes}.items():
+        for key, value in {**small, **SHORT, **self.method.info.contract_settings, **self.changes}.items():
             OmegaConf.update(cfg, key, value, merge=False, force_add=True)
         return cfg
 
@@ -121,7 +121,7 @@ class Subject:
 
     def models(self, data: Any) -> tuple[nn.Module, nn.Module | None]:
         """Return a new student and a new teacher, which is None for methods without one."""
-        teacher = None if self.method.teacher_kind is None else self.job.model("teacher", data.sizes)
+        teacher = None if self.method.info.teacher == "none" else self.job.model("teacher", data.sizes)
         return self.job.build("student", self.student_node(data, teacher)), teacher
 
     def student_node(self, data: Any, teacher: nn.Module | None) -> dict[str, Any]:

@@ -115,6 +115,14 @@ class SummarisesSamples(Protocol):
 
 
 @runtime_checkable
+class CalibratesOnInputs(Protocol):
+    """A model that adjusts itself to the scale of its inputs before it is trained."""
+
+    def calibrate(self, inputs: Tensor) -> None:
+        """Adjust the model to the first training inputs ``[n, ...]``."""
+
+
+@runtime_checkable
 class FoldsNorms(Protocol):
     """A model whose batch norms can be folded into the layers before them, which makes its forward pass cheaper."""
 

@@ -1,86 +1,92 @@
-"""The base class: a distiller moves what a frozen teacher knows into a student by named losses.
+"""The base class of all methods: a distiller transfers knowledge from a frozen teacher to a student by loss terms.
 
-A method writes ``losses``; the weighted sum, exact averaging over micro-batches and ranks, logging, the
-optimizer and the handling of the teacher are here, once.
+A method writes ``losses``. The weighted sum, exact averaging over micro-batches and ranks, logging, the optimizer and
+the handling of the teacher are implemented here, once.
 
-A term is a tensor of values, one for each position that it is about. It is averaged over all these
-positions, wherever they are: in this micro-batch, in another one or on another rank. Two terms may
-have different numbers of positions (60 labels among 1200 samples); each is divided by its own.
+A loss term is a tensor of values, one for each position that it is computed at. It is averaged over all of these
+positions, whether they are in this micro-batch, in another one or on another rank. Two terms may have different
+numbers of positions (60 labels among 1200 samples); each is divided by its own number.
 """
 
 import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, TypedDict, final
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
 from kdzoo.core.batch import Batch, as_batch, n_samples, split
+from kdzoo.core.frozen_teacher import FrozenTeacher, TeacherOutputs, leave_out_teacher
 from kdzoo.core.inference import inference
 from kdzoo.core.loss_terms import RunningMeans, over_ranks, position_counts, rows_about, total
+from kdzoo.core.method_info import MethodInfo
+from kdzoo.core.report_extras import ReportExtras
+from kdzoo.core.step_state import UpdatesAfterStep
 from kdzoo.errors import ConfigError, DataError, NonFiniteLossError
 
 OptimizerFactory = Callable[[Iterable[Any]], torch.optim.Optimizer]
 SchedulerFactory = Callable[..., Any]
-Measure = Callable[[nn.Module, Iterable[Any]], dict[str, float]]
-"""Returns metrics of a model on batches, as :meth:`kdzoo.kinds.Kind.scores` does."""
-TeacherOutputs = dict[str, Tensor]
-"""Tensors [n, ...] by name: what a teacher says of n samples."""
+# Adam at 1e-3 trains every packaged model; it only matters outside of a run, whose configuration names an optimizer.
 DEFAULT_OPTIMIZER: OptimizerFactory = partial(torch.optim.Adam, lr=1e-3)
+# Enough samples to show every shape; a dry run on more would cost as much as a training step.
+DRY_RUN_SAMPLES = 8
+
+
+class ParameterGroup(TypedDict):
+    """Parameters with a learning rate of their own.
+
+    Attributes:
+        params: The parameters.
+        lr_scale: Factor on the optimizer's learning rate, >= 0.
+    """
+
+    params: list[nn.Parameter]
+    lr_scale: float
 
 
 class Distiller(pl.LightningModule, ABC):
-    """Base of every distillation method.
+    """Base class of every distillation method.
+
+    A method declares ``info`` and overrides at most ``losses``, ``prepare``, ``transfer_set``, ``trainable`` and
+    ``teacher_outputs``; only ``losses`` is required. Everything else is final or a hook of Lightning's.
 
     Args:
-        student: the module that learns; called as ``student(batch["input"])``.
-        teacher: the module that is imitated. It is frozen, always in eval mode, moves with the device
-            and is absent from every checkpoint. None for methods without one.
-        optimizer: called with the trainable parameters; default Adam with learning rate 1e-3.
-        scheduler: called with the optimizer; stepped after every epoch. One that needs ``total_steps`` gets the
-            number of steps of the training and is stepped after each of them; any other may return Lightning's
-            dictionary form to say otherwise.
-        loss_weights: weight of each named term, at least 0; terms that are left out keep their default.
-        micro_batch_size: samples to hold in memory at once, at least 1. A batch is processed in pieces of
-            this size with exactly the gradient of the whole; None processes it at once.
+        student: The module that learns; called as ``student(batch["input"])``.
+        teacher: The module to distil. It is frozen, always in eval mode, moves with the device and is absent from
+            every checkpoint. None for methods without one.
+        optimizer: Called with the trainable parameters; Adam with learning rate 1e-3 by default.
+        scheduler: Called with the optimizer; stepped after every epoch. One that needs ``total_steps`` gets the number
+            of steps of the training and is stepped after each of them; any other may return Lightning's dictionary
+            form to say otherwise.
+        loss_weights: Weight of each named term, at least 0; terms that are left out keep their default.
+        micro_batch_size: Samples to hold in memory at once, at least 1. A batch is processed in micro-batches of this
+            size with exactly the gradient of the whole batch; None processes it at once.
+
+    Attributes:
+        frozen_teacher: Returns the teacher's outputs without gradient, from a cache where there is one:
+            ``self.frozen_teacher.output(batch)``.
+        label_terms: Names of the terms with one value per labelled position, ``info.label_terms`` unless ``__init__``
+            changes it.
+        notes: What the method chose by itself and why, by subject; printed when the training ends.
+        report_extras: What the method adds to the report of a run.
 
     Raises:
-        ConfigError: an argument is out of its range, or names a term that the method does not have.
+        ConfigError: An argument is out of its range, or names a term that the method does not have.
 
     Example:
-        >>> class Imitate(Distiller):
+        >>> class MatchOutputs(Distiller):
         ...     def losses(self, batch):
-        ...         gap = self.student(batch["input"]) - self.teacher_output(batch)
-        ...         return {"gap": gap.square().mean(1)}
-        >>> Imitate(nn.Linear(4, 3), nn.Linear(4, 3)).loss_weights
+        ...         difference = self.student(batch["input"]) - self.frozen_teacher.output(batch)
+        ...         return {"distance": difference.square().mean(1)}
+        >>> MatchOutputs(nn.Linear(4, 3), nn.Linear(4, 3)).loss_weights
         {}
     """
 
-    terms: ClassVar[Mapping[str, float]] = {}
-    """Names of the loss terms and their default weights. Left empty, every term weighs 1."""
-    label_terms: frozenset[str] = frozenset({"hard"})
-    """Terms with one value per labelled position; the others have one per valid position."""
-    paper: ClassVar[str] = ""
-    """Authors, year, title and equation."""
-    bibtex: ClassVar[str] = ""
-    """The entry that ``kdzoo cite`` prints."""
-    teacher_kind: ClassVar[str | None] = "classifier"
-    """Kind of the teacher; None for a method that has no teacher."""
-    teacher_optional: ClassVar[bool] = False
-    """Whether the method also works without its teacher; a run builds one all the same, to compare with."""
-    student_kind: ClassVar[str] = "classifier"
-    uses_teacher_output: bool = True
-    """Whether the teacher enters by ``teacher_answers`` alone (``teacher_output``), so that these can be kept."""
-    exempt: ClassVar[Mapping[str, str]] = {}
-    """Contract checks (``kdzoo.contracts.CHECKS``) that cannot apply to this method, each with its reason."""
-    contract_settings: ClassVar[Mapping[str, Any]] = {}
-    """Settings that the contract checks need for this method, by dotted key, as ``{"distiller.layers": ...}``."""
+    info: ClassVar[MethodInfo] = MethodInfo()
 
     def __init__(
         self,
@@ -93,40 +99,36 @@ class Distiller(pl.LightningModule, ABC):
         micro_batch_size: int | None = None,
     ) -> None:
         super().__init__()
-        if self.teacher_kind is not None and teacher is None and not self.teacher_optional:
-            raise ConfigError(f"{type(self).__name__} needs a teacher ({self.teacher_kind}), got teacher=None")
+        if self.info.teacher == "required" and teacher is None:
+            raise ConfigError(f"{type(self).__name__} needs a teacher, got teacher=None")
         if micro_batch_size is not None and (type(micro_batch_size) is not int or micro_batch_size < 1):
             raise ConfigError(f"micro_batch_size must be at least 1 or None, got {micro_batch_size!r}")
         self.student = student
         self.teacher = teacher
         self.micro_batch_size = micro_batch_size
-        self.loss_weights = _merge_weights(self.terms, loss_weights or {})
-        self.teacher_cache: dict[str, TeacherOutputs] = {}
-        """The teacher's answers to all samples of the parts ``train`` and ``val``, where they are kept."""
-        self._part: str | None = None  # that of the step which is being done
-        self.last_terms: dict[str, Tensor] = {}
+        self.loss_weights = _merge_weights(self.info.terms, loss_weights or {})
+        self.label_terms = self.info.label_terms
+        self.frozen_teacher = FrozenTeacher(teacher, student, self.teacher_outputs)
+        self.report_extras = ReportExtras()
         self.notes: dict[str, str] = {}
-        """What the method chose by itself and why, by subject; shown when the training ends."""
+        self.last_terms: dict[str, Tensor] = {}
         self._optimizer, self._scheduler = optimizer, scheduler
+        self._step_states: list[UpdatesAfterStep] = []
         self._validation = RunningMeans()
-        self._freeze_teacher()
+        if teacher is not None:
+            leave_out_teacher(self)
 
-    @classmethod
-    def kinds(cls, settings: Mapping[str, Any]) -> tuple[str | None, str]:  # noqa: ARG003
-        """Return the kinds of teacher and student, which may depend on the method's settings."""
-        return cls.teacher_kind, cls.student_kind
-
-    # ---------------------------------------------------------------- what a method writes
+    # ---------------------------------------------------------------- what a method overrides
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the named terms of one batch, each a tensor of values, one per position.
+        """Return the named loss terms of one batch, each a tensor of values, one per position.
 
         A scalar stands for the mean over the samples of the batch.
         """
 
     def prepare(self, batch: Batch) -> None:
-        """Build what depends on the sizes of a batch, once, before the optimizer is made."""
+        """Build modules whose sizes only a batch tells, once, before the optimizer is made and a checkpoint is read."""
 
     def transfer_set(self, data: pl.LightningDataModule) -> pl.LightningDataModule:
         """Return the data that the student learns from: ``data``, unless the method makes its own.
@@ -135,85 +137,25 @@ class Distiller(pl.LightningModule, ABC):
         """
         return data
 
-    @property
-    def controls(self) -> Mapping[str, Mapping[str, Any]]:
-        """Other settings of this method under which the same student is trained too, by its name in the report."""
-        return {}
+    def trainable(self) -> Iterator[nn.Parameter | ParameterGroup]:
+        """Yield the parameters to optimize, or groups of them with learning rates of their own.
 
-    def baselines(self, data: pl.LightningDataModule) -> dict[str, nn.Module]:  # noqa: ARG002
-        """Return other students of the same transfer set, by name, that the report holds beside this one."""
-        return {}
-
-    def measurements(self, model: nn.Module, batches: Iterable[Any], measure: Measure) -> dict[str, float]:  # noqa: ARG002
-        """Return metrics that only this method can measure after the training, by name, beside those of the kind.
-
-        Args:
-            model: the student, or a control that nobody taught.
-            batches: the test part.
-            measure: returns those metrics of the kind that are quick.
+        By default these are all parameters except the teacher's and those that do not require gradients.
         """
-        return {}
-
-    def figures(self, folder: Path) -> list[Path]:  # noqa: ARG002
-        """Draw what only this method can show, after the training; return the files."""
-        return []
-
-    def trainable(self) -> Iterator[nn.Parameter]:
-        """Yield the parameters that are optimized: all but the teacher's and the frozen ones."""
         for name, parameter in self.named_parameters():
             if not name.startswith("teacher.") and parameter.requires_grad:
                 yield parameter
 
-    # ---------------------------------------------------------------- the teacher
-
     def teacher_outputs(self, batch: Batch) -> TeacherOutputs:
-        """Return what the losses need of the teacher, one row for each sample of the batch, by name."""
+        """Run the teacher and return what the losses need of it, one row for each sample of the batch, by name."""
         assert self.teacher is not None
         return {"output": self.teacher(batch["input"])}
 
-    @property
-    def cache_key(self) -> Mapping[str, Any]:
-        """Settings, as plain values, that ``teacher_outputs`` depends on: kept answers are used again for the same ones."""
-        return {}
-
-    @final
-    def teacher_answers(self, batch: Batch) -> TeacherOutputs:
-        """Return ``teacher_outputs`` without gradient, in a step of a training from the cache where there is one."""
-        kept = self.teacher_cache.get(self._part or "")
-        if kept is not None:
-            rows, device = batch["index"].cpu(), batch["input"].device
-            return {name: answer[rows].to(device) for name, answer in kept.items()}
-        with torch.no_grad():
-            return self.teacher_outputs(batch)
-
-    @final
-    def teacher_output(self, batch: Batch) -> Tensor:
-        """Return the teacher's output for a batch without gradient, from the cache where there is one."""
-        return self.teacher_answers(batch)["output"]
-
-    def _freeze_teacher(self) -> None:
-        if self.teacher is None:
-            return
-        mine = {id(parameter) for parameter in self.student.parameters()}
-        if any(id(parameter) in mine for parameter in self.teacher.parameters()):
-            raise ConfigError("teacher and student share parameters; give the student a copy (copy.deepcopy)")
-        self.teacher.requires_grad_(False).eval()
-        self._register_state_dict_hook(_drop_teacher)
-        self.register_load_state_dict_pre_hook(_keep_teacher)
-
-    @final
-    def train(self, mode: bool = True) -> "Distiller":
-        """Switch the student to training or evaluation; the teacher stays in eval mode."""
-        super().train(mode)
-        if self.teacher is not None:
-            self.teacher.eval()
-        return self
-
-    # ---------------------------------------------------------------- training
+    # ---------------------------------------------------------------- before the training
 
     @final
     def setup(self, stage: str) -> None:
-        """Before anything is trained: refuse what cannot be right, on a few samples of the first batch."""
+        """Validate the method on a few samples of the first batch before anything is trained."""
         if stage != "fit":
             return
         if self.trainer.accumulate_grad_batches != 1:
@@ -225,17 +167,22 @@ class Distiller(pl.LightningModule, ABC):
         first = next(iter(self.trainer.fit_loop._data_source.dataloader()), None)
         if first is None:
             raise DataError("the training loader has no batch; give it at least one sample")
-        self.dry_run({key: value[:8].to(self.device) for key, value in as_batch(first).items()})
+        self.dry_run({key: value[:DRY_RUN_SAMPLES].to(self.device) for key, value in as_batch(first).items()})
+        self._step_states = [
+            module
+            for name, module in self.named_modules()
+            if isinstance(module, UpdatesAfterStep) and name.partition(".")[0] != "teacher"
+        ]
 
     @final
     def dry_run(self, batch: Batch) -> dict[str, Tensor]:
-        """Run ``prepare`` and ``losses`` once without training; refuse what does not fit.
+        """Run ``prepare`` and ``losses`` once without training, and return the loss terms.
 
         Raises:
-            ConfigError: the losses refuse what the models return, or a weight names an unknown term.
+            ConfigError: The losses reject what the models return, or a weight names an unknown term.
         """
         try:
-            with inference(self):
+            with inference(self), self.frozen_teacher.counting_calls(self.teacher):
                 self.prepare(batch)
                 terms = self.losses(batch)
         except ConfigError:
@@ -245,40 +192,89 @@ class Distiller(pl.LightningModule, ABC):
         _check_weights([name for name, weight in self.loss_weights.items() if weight], terms)
         return terms
 
+    @final
+    def train(self, mode: bool = True) -> "Distiller":
+        """Switch the student to training or evaluation; the teacher stays in eval mode."""
+        super().train(mode)
+        if self.teacher is not None:
+            self.teacher.eval()
+        return self
+
+    # ---------------------------------------------------------------- training
+
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:  # noqa: ARG002 - Lightning's signature
         """Return the loss of the last micro-batch; those before it have left their gradients behind."""
         batch = as_batch(batch)
         *earlier, last = split(batch, self.micro_batch_size)
-        whole = None
-        if self.micro_batch_size is not None:
-            whole = over_ranks(torch.tensor(position_counts(batch), device=self.device)).tolist()
-            for parameter in self.trainable():
-                parameter.grad = None
+        counts = self._counts_over_ranks(batch)
+        if counts is not None:  # optimizer_zero_grad would come after the earlier micro-batches
+            self._clear_gradients()
         means: dict[str, Tensor] = {}
-        for part in earlier:
-            self.trainer.strategy.backward(self._loss(part, whole, means), None)
-        loss = self._loss(last, whole, means)
-        trainer: Any = self.trainer  # Lightning sets log_every_n_steps from outside
-        if trainer.global_step % trainer.log_every_n_steps == 0:
-            self.last_terms = {name: self.trainer.strategy.reduce(mean) for name, mean in means.items()}
-            self.log_dict({f"train/{name}": mean for name, mean in self.last_terms.items()})
+        for micro_batch in earlier:
+            self.trainer.strategy.backward(self._loss(micro_batch, counts, means), None)
+        loss = self._loss(last, counts, means)
+        self._log_terms(means)
         return loss
+
+    @final
+    def accumulate_gradient(self, batch: Batch) -> None:
+        """Add the gradient of a whole batch's loss to ``.grad``, in micro-batches and over all ranks.
+
+        For methods with manual optimization (:class:`kdzoo.core.manual.ManualDistiller`).
+        """
+        counts = self._counts_over_ranks(batch)
+        means: dict[str, Tensor] = {}
+        for micro_batch in split(batch, self.micro_batch_size):
+            self.manual_backward(self._loss(micro_batch, counts, means))
+        self._log_terms(means)
+
+    def optimizer_step(self, *args: Any, **options: Any) -> None:
+        """Step the optimizer, then update the modules whose state changes once per step."""
+        super().optimizer_step(*args, **options)
+        self.update_step_states()
+
+    @final
+    def update_step_states(self) -> None:
+        """Call ``after_step`` of every module that has one; see :mod:`kdzoo.core.step_state`.
+
+        This happens inside of the step, so that a checkpoint written after it holds the new state.
+        """
+        for module in self._step_states:
+            module.after_step()
 
     def optimizer_zero_grad(self, *args: Any) -> None:
         """Leave the gradients of earlier micro-batches alone; ``training_step`` cleared them first."""
         if self.micro_batch_size is None:
             super().optimizer_zero_grad(*args)
 
-    def _loss(self, part: Batch, whole: list[int] | None, means: dict[str, Tensor]) -> Tensor:
-        """Return this part's share of the weighted sum of means, and add its share to ``means``.
+    @final
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """Return all parameters that ``trainable`` yields, without their groups."""
+        found: list[nn.Parameter] = []
+        for item in self.trainable():
+            found += [item] if isinstance(item, nn.Parameter) else item["params"]
+        return found
 
-        ``whole`` holds the numbers of valid and labelled positions of the batch that this is a part of, over
-        all ranks; None means that the part is the whole batch of this rank, and its own counts are right.
+    def _clear_gradients(self) -> None:
+        for parameter in self.trainable_parameters():
+            parameter.grad = None
+
+    def _counts_over_ranks(self, batch: Batch) -> list[int] | None:
+        """Return the numbers of valid and labelled positions over all ranks; None for a batch that is not divided."""
+        if self.micro_batch_size is None:
+            return None
+        return over_ranks(torch.tensor(position_counts(batch), device=self.device)).tolist()
+
+    def _loss(self, micro_batch: Batch, whole: list[int] | None, means: dict[str, Tensor]) -> Tensor:
+        """Return a micro-batch's share of the weighted sum of means, and add its share to ``means``.
+
+        ``whole`` holds the numbers of valid and labelled positions of the whole batch over all ranks; None means that
+        the batch is not divided, so its own counts are right.
         """
-        with self.using_cache("train"):
-            terms = self.losses(part)
-        sums = {name: total(value, n_samples(part)) for name, value in terms.items()}
-        counts = self._counts({name: count for name, (_, count) in sums.items()}, part, whole)
+        with self.frozen_teacher.using_cache("train"):
+            terms = self.losses(micro_batch)
+        sums = {name: total(value, n_samples(micro_batch)) for name, value in terms.items()}
+        counts = self._counts({name: count for name, (_, count) in sums.items()}, micro_batch, whole)
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         for name, (summed, _) in sums.items():
             mean = summed * (self.trainer.world_size / max(counts[name], 1))  # data parallelism averages over ranks
@@ -286,15 +282,15 @@ class Distiller(pl.LightningModule, ABC):
             if counts[name]:
                 means[name] = means.get(name, 0) + mean.detach()
         if not torch.isfinite(loss):
-            raise NonFiniteLossError(self._non_finite(terms, part))
+            raise NonFiniteLossError(self._describe_non_finite(terms, micro_batch))
         return loss
 
-    def _counts(self, counts: dict[str, int], part: Batch, whole: list[int] | None) -> dict[str, int]:
-        """Return the number of values by which each term is divided, over all parts and ranks."""
+    def _counts(self, counts: dict[str, int], micro_batch: Batch, whole: list[int] | None) -> dict[str, int]:
+        """Return the number of values by which each term is divided, over all micro-batches and ranks."""
         if whole is None:
             summed = over_ranks(torch.tensor(list(counts.values()), device=self.device))
             return dict(zip(counts, summed.tolist(), strict=True))
-        positions = position_counts(part)
+        positions = position_counts(micro_batch)
         for name, count in counts.items():
             expected = positions[name in self.label_terms]
             if count != expected:
@@ -304,26 +300,25 @@ class Distiller(pl.LightningModule, ABC):
                 )
         return {name: whole[name in self.label_terms] for name in counts}
 
-    def _non_finite(self, terms: Mapping[str, Tensor], part: Batch) -> str:
-        """Return the line that names the first term that is not finite, the step and the samples."""
+    def _log_terms(self, means: Mapping[str, Tensor]) -> None:
+        """Log the means of the terms every ``log_every_n_steps`` steps."""
+        trainer: Any = self.trainer  # Lightning sets log_every_n_steps from outside
+        if trainer.global_step % trainer.log_every_n_steps == 0:
+            self.last_terms = {name: self.trainer.strategy.reduce(mean) for name, mean in means.items()}
+            self.log_dict({f"train/{name}": mean for name, mean in self.last_terms.items()})
+
+    def _describe_non_finite(self, terms: Mapping[str, Tensor], micro_batch: Batch) -> str:
+        """Return a line that names the first term that is not finite, the step and the samples."""
         where = f"at epoch {self.current_epoch}, step {self.trainer.global_step}"
-        index = part.get("index", torch.arange(n_samples(part)))
+        index = micro_batch.get("index", torch.arange(n_samples(micro_batch)))
         for name, value in terms.items():
             bad = ~torch.isfinite(value.detach())
             if bad.any():
-                rows = rows_about(bad, part, name in self.label_terms).to(index.device)
+                rows = rows_about(bad, micro_batch, name in self.label_terms).to(index.device)
                 number = float(value.detach()[bad].flatten()[0])
+                # Eight samples are enough to find the cause, and the message stays one line.
                 return f"loss term {name!r} is {number} {where}, samples {index[rows].tolist()[:8]}"
         return f"the weighted sum of {sorted(terms)} is not finite {where}"
-
-    @contextmanager
-    def using_cache(self, part: str) -> Iterator[None]:
-        """Within it, losses are about samples of ``part``, and the teacher's answers are those that were kept of it."""
-        self._part = part
-        try:
-            yield
-        finally:
-            self._part = None
 
     # ---------------------------------------------------------------- validation
 
@@ -334,38 +329,45 @@ class Distiller(pl.LightningModule, ABC):
 
     @final
     def validation_step(self, batch: Any, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
-        """Add the terms of one validation batch."""
+        """Add the loss terms of one validation batch."""
         batch = as_batch(batch)
-        with self.using_cache("val"):
+        with self.frozen_teacher.using_cache("val"):
             self._validation.add(self.losses(batch), n_samples(batch))
 
     @final
     def on_validation_epoch_end(self) -> None:
-        """Log the mean of each term and their weighted sum over the validation part."""
+        """Log the mean of each term and their weighted sum over the validation split."""
         means = self._validation.means()
         self.log_dict({f"val/{name}": mean for name, mean in means.items()})
         self.log("val/loss", sum(self.loss_weights.get(name, 1.0) * mean for name, mean in means.items()))
 
     # ---------------------------------------------------------------- optimizer
 
-    def make_optimizer(self) -> torch.optim.Optimizer:
-        """Make the optimizer over ``trainable``; a method with several learning rates makes its groups here."""
-        return self._optimizer(list(self.trainable()))
-
     def configure_optimizers(self) -> Any:
-        """Make the optimizer and its scheduler."""
-        optimizer = self.make_optimizer()
+        """Make the optimizer over ``trainable`` and its scheduler."""
+        items = list(self.trainable())
+        groups = [item for item in items if not isinstance(item, nn.Parameter)]
+        if groups and len(groups) < len(items):
+            raise ConfigError(f"{type(self).__name__}.trainable must yield either parameters or groups, not both")
+        optimizer = self._optimizer([{"params": group["params"]} for group in groups] or items)
+        for group, settings in zip(groups, optimizer.param_groups, strict=bool(groups)):
+            settings["lr"] *= group["lr_scale"]
         if self._scheduler is None:
             return optimizer
-        needed = inspect.signature(self._scheduler).parameters.get("total_steps")
-        if needed is None or needed.default is not inspect.Parameter.empty:
-            return {"optimizer": optimizer, "lr_scheduler": self._scheduler(optimizer)}
         steps = 1 if self._trainer is None else self.trainer.estimated_stepping_batches
-        schedule = self._scheduler(optimizer, total_steps=max(int(steps), 1))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return {"optimizer": optimizer, "lr_scheduler": schedule(self._scheduler, optimizer, total_steps=int(steps))}
+
+
+def schedule(factory: SchedulerFactory, optimizer: torch.optim.Optimizer, *, total_steps: int) -> Any:
+    """Return a scheduler as Lightning takes it, stepped after every step if it needs their number, else after epochs."""
+    needed = inspect.signature(factory).parameters.get("total_steps")
+    if needed is None or needed.default is not inspect.Parameter.empty:
+        return factory(optimizer)
+    return {"scheduler": factory(optimizer, total_steps=max(total_steps, 1)), "interval": "step"}
 
 
 def _merge_weights(defaults: Mapping[str, float], given: Mapping[str, float]) -> dict[str, float]:
+    """Return the default weights with the given ones in their place, after validating these."""
     for name, weight in given.items():
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
             raise ConfigError(f"loss_weights.{name} must be a finite number >= 0, got {weight!r}")
@@ -375,18 +377,7 @@ def _merge_weights(defaults: Mapping[str, float], given: Mapping[str, float]) ->
 
 
 def _check_weights(given: Iterable[str], known: Iterable[str]) -> None:
+    """Reject weights of terms that the method does not have."""
     unknown = sorted(set(given) - set(known))
     if unknown:
-        raise ConfigError(f"loss_weights.{unknown[0]} is no term of this distiller; its terms: {sorted(known)}")
-
-
-def _drop_teacher(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:  # noqa: ARG001
-    """Leave the teacher out of a distiller's state (a state-dict hook)."""
-    for key in [key for key in state if key.startswith(f"{prefix}teacher.")]:
-        del state[key]
-
-
-def _keep_teacher(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Let a state be loaded strictly without the teacher, which stays as it is (a pre-load hook)."""
-    assert isinstance(module.teacher, nn.Module)
-    state.update(module.teacher.state_dict(prefix=f"{prefix}teacher."))
+        raise ConfigError(f"loss_weights.{unknown[0]} is not a term of this distiller; its terms: {sorted(known)}")

@@ -1,36 +1,50 @@
-"""The base class of methods that compute their student in closed form instead of descending a gradient.
+"""The base class of methods that compute their student in closed form instead of by gradient descent.
 
-An epoch shows the method every batch once (``observe``); at its end the student is set (``solve``). Expectation
-maximisation is one epoch for each iteration; a method that needs to see the data once stops the training itself.
+An epoch shows the method every batch once (``observe``); at its end the student is set (``solve``). One iteration of
+expectation maximization is one epoch; a method that needs to see the data only once ends the training itself.
 Everything else, from the frozen teacher to exact resume, is that of every other distiller.
 """
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from kdzoo.core.base import Distiller
+from kdzoo.core.base import Distiller, ParameterGroup
 from kdzoo.core.batch import Batch, as_batch, n_samples
 from kdzoo.core.loss_terms import RunningMeans
+from kdzoo.core.method_info import MethodInfo
+
+CLOSED_FORM_EXEMPT: Mapping[str, str] = MappingProxyType(
+    {
+        "training": "the student is computed at the end of an epoch; steps on one batch lower nothing",
+        "gradients": "nothing is trained by gradients",
+        "micro_batches": "there is no gradient to accumulate",
+        "data_parallel": "torch's data parallelism wraps only modules that have gradients",
+        "compile": "nothing is trained by gradients, so there is no step to compile",
+    }
+)
+"""Contract checks that cannot apply to a method without gradients."""
 
 
-class FittedDistiller(Distiller):
-    """Base of every method whose update is a formula.
+class ClosedFormDistiller(Distiller):
+    """Base class of every method whose update is a formula.
 
-    A method writes ``losses``, which here only measure the student, ``observe`` and ``solve``. What it has
-    observed and still needs belongs into ``observed``, which is saved with checkpoints.
+    A method writes ``losses``, which here only measure the student, ``observe`` and ``solve``. What it has observed and
+    still needs belongs into ``observed``, which is saved with checkpoints. A method with an ``info`` of its own passes
+    ``exempt=CLOSED_FORM_EXEMPT`` to it.
 
     Args:
-        student: the module that ``solve`` sets.
-        teacher: the module that is imitated; None for methods without one.
-        **options: see :class:`kdzoo.Distiller`; optimizer and scheduler are not used.
+        student: The module that ``solve`` sets.
+        teacher: The module to distil; None for methods without one.
+        **options: See :class:`kdzoo.Distiller`; optimizer and scheduler are not used.
 
     Example:
-        >>> class Mean(FittedDistiller):
-        ...     teacher_kind = None
+        >>> class Mean(ClosedFormDistiller):
+        ...     info = MethodInfo(teacher="none", exempt=CLOSED_FORM_EXEMPT)
         ...     def losses(self, batch):
         ...         return {"distance": (batch["input"] - self.student.bias).square().sum(1)}
         ...     def observe(self, batch):
@@ -43,28 +57,23 @@ class FittedDistiller(Distiller):
     """
 
     automatic_optimization = False
-    uses_teacher_output: bool = False
-    exempt: ClassVar[Mapping[str, str]] = {
-        "training": "the student is computed at the end of an epoch; steps on one batch lower nothing",
-        "gradients": "nothing is trained by gradients",
-        "micro_batches": "there is no gradient to accumulate",
-        "data_parallel": "torch's data parallelism wraps only modules that have gradients",
-        "compile": "nothing is trained by gradients, so there is no step to compile",
-    }
+    info: ClassVar[MethodInfo] = MethodInfo(exempt=CLOSED_FORM_EXEMPT)
 
     def __init__(self, student: nn.Module, teacher: nn.Module | None = None, **options: Any) -> None:
         super().__init__(student, teacher, **options)
         self.observed: dict[str, Any] = {}
+        # The losses only measure, on few batches: outputs of the teacher for every sample would rarely be read again.
+        self.frozen_teacher.cache_key = None
 
     @abstractmethod
     def observe(self, batch: Batch) -> None:
-        """Take in what one batch says; what is kept goes into ``observed``."""
+        """Take in one batch; what must be remembered goes into ``observed``."""
 
     @abstractmethod
     def solve(self) -> bool:
-        """Set the student from what was observed, forget what is not needed any more; return whether that was all."""
+        """Set the student from ``observed``, drop what is no longer needed, and return whether the training is over."""
 
-    def trainable(self) -> Iterator[nn.Parameter]:
+    def trainable(self) -> Iterator[nn.Parameter | ParameterGroup]:
         """Yield nothing: no parameter is optimized by gradients."""
         return iter(())
 
@@ -72,7 +81,7 @@ class FittedDistiller(Distiller):
         """Return no optimizer."""
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        """Show one batch to the method, and measure the student on some."""
+        """Let the method observe one batch, and measure the student on every ``log_every_n_steps``-th."""
         batch = as_batch(batch)
         trainer: Any = self.trainer  # Lightning sets log_every_n_steps from outside
         with torch.no_grad():
@@ -81,10 +90,10 @@ class FittedDistiller(Distiller):
             self.observe(batch)
 
     def on_train_epoch_end(self) -> None:
-        """Set the student; end the training when that was all."""
+        """Set the student; end the training when the method says so."""
         with torch.no_grad():
-            finished = self.solve()
-        self.trainer.should_stop = self.trainer.should_stop or finished
+            is_over = self.solve()
+        self.trainer.should_stop = self.trainer.should_stop or is_over
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what has been observed."""
@@ -95,6 +104,7 @@ class FittedDistiller(Distiller):
         self.observed = checkpoint["observed"]
 
     def _measured(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the mean of each loss term over one batch."""
         means = RunningMeans()
         means.add(self.losses(batch), n_samples(batch))
         return {name: torch.as_tensor(mean) for name, mean in means.means().items()}

@@ -1,51 +1,115 @@
-"""Kinds of models: what every model of a kind gets, whatever the method."""
+"""Kinds of models: how teachers and students of one sort are checked, measured, drawn, exported and trained alone.
+
+Which kind a model is of follows from the model and the data (:func:`kind_of`). A user's own kind is a class derived from
+:class:`Kind` and a file in the config group ``kind``; ``kdzoo kind=NAME`` then uses it.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
 
 from kdzoo.errors import ConfigError
 from kdzoo.kinds.automaton import AutomatonKind
-from kdzoo.kinds.classifier import Classifier
+from kdzoo.kinds.classifier import ClassifierKind
 from kdzoo.kinds.encoder import EncoderKind
 from kdzoo.kinds.graphical_model import GraphicalModelKind
 from kdzoo.kinds.kind import Kind
 from kdzoo.kinds.language_model import LanguageModelKind
 from kdzoo.kinds.masked_lm import MaskedLMKind
 from kdzoo.kinds.poison import PoisonedSetKind
+from kdzoo.kinds.protocols import CountsParameters, MeasuresQuickly
 from kdzoo.kinds.synthetic_set import SyntheticSetKind
 
+# A model of several kinds is of the first one that claims it: an automaton is a language model as well.
 KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
-        Classifier(),
-        LanguageModelKind(),
+        AutomatonKind(),
+        PoisonedSetKind(),
+        SyntheticSetKind(),
+        GraphicalModelKind(),
         MaskedLMKind(),
         EncoderKind(),
-        AutomatonKind(),
-        SyntheticSetKind(),
-        PoisonedSetKind(),
-        GraphicalModelKind(),
+        LanguageModelKind(),
+        ClassifierKind(),
     )
 }
 
 __all__ = [
     "KINDS",
-    "Automaton",
-    "Classifier",
-    "DataSet",
-    "Encoder",
+    "AutomatonKind",
+    "ClassifierKind",
+    "EncoderKind",
     "GraphicalModelKind",
     "Kind",
     "LanguageModelKind",
     "MaskedLMKind",
-    "Poison",
+    "PoisonedSetKind",
+    "SyntheticSetKind",
+    "check_supported",
+    "count_parameters",
     "get",
+    "kind_of",
+    "quick_scores",
 ]
 
 
 def get(name: str) -> Kind:
-    """Return the kind of that name.
+    """Return the packaged kind of that name.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: There is none.
     """
     if name not in KINDS:
-        raise ConfigError(f"unknown kind {name!r}; the kinds are {sorted(KINDS)}")
+        raise ConfigError(f"kind must be one of {', '.join(sorted(KINDS))}, got {name!r}")
     return KINDS[name]
+
+
+def kind_of(model: nn.Module, chosen: Kind | None = None) -> Kind:
+    """Return the kind of a model.
+
+    Args:
+        model: The model.
+        chosen: A kind that the user chose; it is asked first.
+
+    Returns:
+        The first kind that claims the model; a classifier if none does, since any module may be one.
+    """
+    for kind in (*([chosen] if chosen else []), *KINDS.values()):
+        if kind.is_exclusive_match(model):
+            return kind
+    return KINDS["classifier"]
+
+
+def check_supported(role: str, kind: Kind, supported: Iterable[str], method: str) -> None:
+    """Reject a model of a kind that a method does not work with.
+
+    Args:
+        role: What the run calls the model.
+        kind: Its kind; one that derives from a supported kind is supported as well.
+        supported: Names of the kinds that the method works with; empty for any.
+        method: Name of the method.
+
+    Raises:
+        ConfigError: Names the role, its kind and the supported kinds.
+    """
+    names = tuple(supported)
+    classes = tuple(type(KINDS[name]) for name in names if name in KINDS)
+    if names and kind.name not in names and not isinstance(kind, classes):
+        needs = " or ".join(KINDS[name].needs if name in KINDS else name for name in names)
+        raise ConfigError(f"{method} needs {needs} as {role}, got a model of kind {kind.name}")
+
+
+def quick_scores(kind: Kind, model: nn.Module, batches: Iterable[Any]) -> dict[str, float]:
+    """Return metrics of a model that are measured quickly, at least the kind's score."""
+    if isinstance(kind, MeasuresQuickly):
+        return kind.quick_scores(model, batches)
+    return kind.metrics(kind.predict(model, batches))
+
+
+def count_parameters(kind: Kind, model: nn.Module) -> int:
+    """Return the number of a model's parameters, as its kind counts them."""
+    if isinstance(kind, CountsParameters):
+        return kind.size(model)
+    return sum(parameter.numel() for parameter in model.parameters())

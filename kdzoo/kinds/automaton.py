@@ -10,6 +10,7 @@ from kdzoo.automata import PFA, automaton_plots, queries
 from kdzoo.automata.exchange.dot import write_dot
 from kdzoo.automata.exchange.openfst import write_openfst
 from kdzoo.automata.exchange.pautomac import write_model
+from kdzoo.core.abilities import HasTokenNames
 from kdzoo.core.batch import Batch
 from kdzoo.errors import ConfigError
 from kdzoo.kinds.language_model import LanguageModelKind
@@ -37,7 +38,9 @@ class AutomatonKind(LanguageModelKind):
 
     def size(self, model: nn.Module) -> int:
         """Return the number of free parameters; an automaton's entries that are zero are not counted."""
-        return int(getattr(model, "n_parameters", 0)) or super().size(model)
+        if isinstance(model, PFA):
+            return int(model.n_parameters)
+        return sum(parameter.numel() for parameter in model.parameters())
 
     def properties(self, model: nn.Module) -> dict[str, int | float]:
         """Return the number of states, the sum of the probabilities of all strings and the mean length."""
@@ -68,4 +71,4 @@ class AutomatonKind(LanguageModelKind):
 
 def _names(data: Any) -> Sequence[str] | None:
     """Return the names of the tokens, where the data know them."""
-    return getattr(data, "symbols", None)
+    return data.symbols if isinstance(data, HasTokenNames) else None

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdzoo.core.abilities import DrawsPictures, HasLengths, HasPixelScaling, SummarisesSamples
 from kdzoo.core.batch import IGNORE, Batch
 from kdzoo.core.inference import inference
 from kdzoo.core.randomness import mix_seed
@@ -54,24 +55,26 @@ class FeatureExtractors:
 
     @staticmethod
     def of(data: Any, cache: Path, file: str | None = None) -> "FeatureExtractors":
-        """Return the feature_extractors of a data set.
+        """Return the feature extractors of a data set.
 
         Args:
             data: the data module.
             cache: where the classifier of the data is, or is put when it is trained.
-            file: TorchScript file of a network for images, which then feature_extractors first.
+            file: TorchScript file of a network for images, whose features are then compared first.
 
         Raises:
             DataError: the file is missing or no such network.
             ConfigError: the data are no images.
         """
-        counts = getattr(data, "lengths", None)
+        counts = data.lengths if isinstance(data, HasLengths) else None
         batches = list(some_batches(data, FITTED))
         some = torch.cat([batch["input"] for batch in batches])
-        view = getattr(data, "pictures", None) or getattr(data, "summaries", None) or _unscaled(data, some)
+        view = _view_of(data, some)
         seen = view(some, steps_of(batches))
         if file is not None and seen.ndim != 4:
-            raise ConfigError(f"judge is for images; samples of {type(data).__name__} are none, got {file!r}")
+            raise ConfigError(
+                f"feature_extractor is for images, and samples of {type(data).__name__} are not images, got {file!r}"
+            )
         if seen.ndim != 4:
             return FeatureExtractors(view, {}, counts)
         extractors: dict[str, nn.Module] = {
@@ -108,9 +111,18 @@ class FeatureExtractors:
         return self.view(samples, lengths) if self.are_pictures else None
 
 
+def _view_of(data: Any, samples: Tensor) -> Callable[[Tensor, Tensor | None], Tensor]:
+    """Return what turns samples of a data set into images, into statistics of one length, or leaves them as they are."""
+    if isinstance(data, DrawsPictures):
+        return data.pictures
+    if isinstance(data, SummarisesSamples):
+        return data.summaries
+    return _unscaled(data, samples)
+
+
 def _unscaled(data: Any, seen: Tensor) -> Callable[[Tensor, Tensor | None], Tensor]:
     """Return what turns the numbers of a data set back into pixels in [0, 1]; samples that are no images stay."""
-    if getattr(data, "pixels", None) is None:
+    if not isinstance(data, HasPixelScaling):
         return _as_they_are
     view = pixel_view(data, seen)
     return lambda samples, lengths: view(samples)  # noqa: ARG005 - images have no lengths

@@ -13,10 +13,10 @@ from kdzoo import plotting
 from kdzoo.core.batch import Batch, as_batch
 from kdzoo.core.inference import inference
 from kdzoo.errors import ConfigError
-from kdzoo.functional import samples as distances
+from kdzoo.functional import sample_distances
 from kdzoo.graphical_models import Graph, sample_plots
 from kdzoo.graphical_models.diagnostics import diagnose, recommendation
-from kdzoo.graphical_models.paired import check_partners
+from kdzoo.graphical_models.paired import check_compatible
 from kdzoo.kinds.feature_extractors import FeatureExtractors, some_batches, steps_of
 from kdzoo.kinds.kind import Kind
 
@@ -163,7 +163,7 @@ class GraphicalModelKind(Kind):
             return model.lengths[number][:n]
         return self.feature_extractors.lengths(n, number)
 
-    def scores(self, model: nn.Module, batches: Iterable[Any]) -> dict[str, float]:
+    def quick_scores(self, model: nn.Module, batches: Iterable[Any]) -> dict[str, float]:
         """Return the Frechet distance and the nearest-neighbour accuracy of data and samples by the first judge."""
         rows = [as_batch(batch) for batch in batches]
         data, lengths = _observations(rows)
@@ -173,7 +173,10 @@ class GraphicalModelKind(Kind):
         )
         (real,) = feature_extractors.features(data, lengths).values()
         (drawn,) = feature_extractors.features(samples, self._lengths(model, len(data), 0)).values()
-        return {"frechet": _frechet(real, drawn), "one_nn": float(distances.nearest_neighbour_accuracy(real, drawn))}
+        return {
+            "frechet": _frechet(real, drawn),
+            "one_nn": float(sample_distances.nearest_neighbour_accuracy(real, drawn)),
+        }
 
     def reference_models(self, models: Mapping[str, nn.Module], data: Any) -> dict[str, nn.Module]:
         """Return training samples (data against data), and the teacher under other noise (teacher against teacher)."""
@@ -234,12 +237,12 @@ class GraphicalModelKind(Kind):
         if not isinstance(model, Graph):
             return {}
         inferring = sum(parameter.numel() for parameter in model.inference_parameters())
-        return {"generative_parameters": self.size(model) - inferring}
+        return {"generative_parameters": sum(parameter.numel() for parameter in model.parameters()) - inferring}
 
     def plot_predictions(self, predictions: Mapping[str, Predictions], folder: Path) -> list[Path]:
         """Draw samples of all models, a row each, a column for each noise."""
         rows = {name: one.pictures.numpy() for name, one in predictions.items() if one.pictures is not None}
-        return [plotting.picture_rows(rows, folder / "samples.png")] if rows else []
+        return [plotting.image_rows(rows, folder / "samples.png")] if rows else []
 
     def plot_model(self, models: Mapping[str, nn.Module], folder: Path, data: Any = None) -> list[Path]:
         """Draw what models make of observations, of their latents and of noise, as far as it fits them and the data."""
@@ -276,7 +279,7 @@ def _likelihood(model: Graph, rows: Iterable[Batch]) -> dict[str, float]:
         with inference(model):
             density = model.log_density(torch.cat([batch["input"] for batch in rows]).to(model.like))
         return {"negative_log_density": -float(density.mean())}
-    return {"negative_bound": _bound(model, rows)} if bool(model.infers) else {}
+    return {"negative_bound": _bound(model, rows)} if bool(model.posteriors_trained) else {}
 
 
 def _bound(model: Graph, rows: Iterable[Batch]) -> float:
@@ -302,7 +305,7 @@ def _share_noise(teacher: Graph, student: Graph) -> bool:
 def _diagnosis(teacher: Graph, student: Graph) -> dict[str, float]:
     """Return what a student makes of shared noise; nothing where latents are not shared or a target is a point."""
     try:
-        check_partners(teacher, student)
+        check_compatible(teacher, student)
     except ConfigError:
         return {}
     if not all(node.family.is_random for node in teacher.targets().values()):
@@ -318,23 +321,23 @@ def _diagnosis(teacher: Graph, student: Graph) -> dict[str, float]:
 
 
 def _frechet(real: Tensor, generated: Tensor) -> float:
-    return float(distances.frechet_distance(real, generated, squared=False))
+    return float(sample_distances.frechet_distance(real, generated, squared=False))
 
 
 def _distances(real: Tensor, generated: Tensor) -> dict[str, float]:
     """Return the four distances of Xu et al. 2018 that Chen et al. 2023 print."""
     return {
         "frechet": _frechet(real, generated),
-        "emd": float(distances.earth_movers_distance(real, generated)),
-        "mmd": float(distances.mean_discrepancy(real, generated)),
-        "one_nn": float(distances.nearest_neighbour_accuracy(real, generated)),
+        "emd": float(sample_distances.earth_movers_distance(real, generated)),
+        "mmd": float(sample_distances.mean_discrepancy(real, generated)),
+        "one_nn": float(sample_distances.nearest_neighbour_accuracy(real, generated)),
     }
 
 
 def _more_distances(real: Tensor, generated: Tensor) -> dict[str, float]:
-    found = {"frechet_squared": float(distances.frechet_distance(real, generated))}
-    found["kid"] = float(distances.kernel_distance(real, generated))
-    around = distances.precision_recall_density_coverage(real, generated)
+    found = {"frechet_squared": float(sample_distances.frechet_distance(real, generated))}
+    found["kid"] = float(sample_distances.kernel_distance(real, generated))
+    around = sample_distances.precision_recall_density_coverage(real, generated)
     return found | {name: float(value) for name, value in around.items()}
 
 

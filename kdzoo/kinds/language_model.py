@@ -16,7 +16,7 @@ from kdzoo.errors import ConfigError
 from kdzoo.functional import soft_target_kl
 from kdzoo.kinds.kind import Kind
 from kdzoo.kinds.logits import check_logits
-from kdzoo.text.language_model import device_of
+from kdzoo.text.language_model import LanguageModel, device_of
 
 PROTOCOL = ("initial_state", "step", "next_log_probs", "hidden")
 
@@ -57,11 +57,14 @@ class LanguageModelKind(Kind):
     score: ClassVar[str] = "log_prob"
     teacher_free: ClassVar[str] = "kdzoo.distillers.Supervised"
 
+    def is_exclusive_match(self, model: nn.Module) -> bool:
+        """Return whether a model has the methods of a language model."""
+        return isinstance(model, LanguageModel)
+
     def check(self, role: str, model: nn.Module, batch: Batch, sizes: Mapping[str, Any]) -> None:
         """Look for the functions of a language model, and compare the shape of its logits with the data."""
-        missing = [name for name in PROTOCOL if not callable(getattr(model, name, None))]
-        if missing:
-            raise ConfigError(f"{role} {type(model).__name__} is no language model: it lacks {', '.join(missing)}")
+        if not isinstance(model, LanguageModel):
+            raise ConfigError(f"{role} {type(model).__name__} is not {self.needs}")
         if "vocab_size" not in sizes:
             raise ConfigError(f"{role} {type(model).__name__} needs data of strings, which have a vocab_size")
         size = ("vocab_size", sizes["vocab_size"])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kdzoo import plotting
+from kdzoo.core.abilities import HasVocabularySize, LoadsPretrained
 from kdzoo.core.batch import Batch, as_batch, labelled_positions, labels
 from kdzoo.errors import ConfigError
 from kdzoo.functional import soft_target_kl
@@ -51,16 +52,18 @@ class MaskedLMKind(TextKind):
     def check(self, role: str, model: nn.Module, batch: Batch, sizes: Mapping[str, Any]) -> None:
         """Call the model on a few texts and compare the shape of its logits with the data."""
         self.check_text(role, model, sizes)
-        if lacking := [name for name in getattr(model, "new_parameters", ()) if role == "teacher"]:
+        if role == "teacher" and isinstance(model, LoadsPretrained) and model.new_parameters:
             raise ConfigError(
-                f"teacher {type(model).__name__} has no masked-language head: its folder lacks {lacking[0]}; "
+                f"teacher {type(model).__name__} has no masked-language head: its folder lacks {model.new_parameters[0]}; "
                 "choose distiller.task=embedding, or a teacher with a head"
             )
         if "vocab_size" not in sizes or batch["input"].shape != batch.get("target", batch["index"]).shape:
             raise ConfigError(f"{role} {type(model).__name__} needs data of masked texts, such as data=text")
         if not labelled_positions(batch).any():
             raise ConfigError("data has no masked token to measure on; set data.mask_rate above 0")
-        rows = max(getattr(model, "vocab_size", 0), sizes["vocab_size"])  # a table may have rows to spare
+        # A table of tokens may have more rows than there are tokens, for speed.
+        own = model.vocab_size if isinstance(model, HasVocabularySize) else 0
+        rows = max(own, sizes["vocab_size"])
         check_logits(role, model, batch, noun="masked language model", size=("vocab_size", rows))
 
     def predict(self, model: nn.Module, batches: Iterable[Any]) -> Predictions:

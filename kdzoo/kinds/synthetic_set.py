@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kdzoo import plotting
+from kdzoo.core.abilities import HasPixelScaling
 from kdzoo.core.batch import Batch, labelled_samples
 from kdzoo.dataset_distillation import (
     InnerNetwork,
@@ -46,7 +47,7 @@ class Predictions:
 class SyntheticSetKind(Kind):
     """Measured by networks from held-out initial weights that are trained on the set by its own schedule."""
 
-    name: ClassVar[str] = "data_set"
+    name: ClassVar[str] = "synthetic_set"
     needs: ClassVar[str] = "a synthetic data set (kdzoo.dataset_distillation.SyntheticSet)"
     score: ClassVar[str] = "accuracy"
     teacher_free: ClassVar[str] = "kdzoo.distillers.Coreset"
@@ -133,7 +134,7 @@ class SyntheticSetKind(Kind):
 
     def export(self, model: nn.Module, folder: Path, data: Any = None) -> list[Path]:
         """Write the examples as files that need no kdzoo."""
-        pixels = getattr(data, "pixels", None)
+        pixels = data.pixels if isinstance(data, HasPixelScaling) else None
         return files.write(model, folder, pixels) if isinstance(model, SyntheticSet) else []
 
 

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from kdzoo.core.abilities import DeclaresTokenizer
 from kdzoo.errors import ConfigError
 from kdzoo.kinds import transformers_export
 from kdzoo.kinds.kind import Kind
@@ -30,13 +31,14 @@ class TextKind(Kind):
         """
         if isinstance(model, TextTransformer) and model.task != self.task:
             raise ConfigError(
-                f"{role} {type(model).__name__} is of task={model.task!r}, the distiller needs {self.task!r}; set "
-                f"teacher.task={self.task}, or another distiller.task"
+                f"{role} {type(model).__name__} has task={model.task!r}, but a {self.name} with task={self.task!r} is needed; set "
+                f"teacher.task={self.task}, or choose another distiller"
             )
-        own, theirs = getattr(model, "tokenizer", None), sizes.get("tokenizer")
-        if isinstance(own, str) and theirs is not None and own != theirs:
+        own = model.tokenizer if isinstance(model, DeclaresTokenizer) else None
+        of_data = sizes.get("tokenizer")
+        if own is not None and of_data is not None and own != of_data:
             raise ConfigError(
-                f"{role} {type(model).__name__} was made for the tokenizer {own}, the data have {theirs}; set "
+                f"{role} {type(model).__name__} was trained with the tokenizer {own}, the data have {of_data}; set "
                 "data.tokenizer to the folder of its own, such as student/hf of its run"
             )
 

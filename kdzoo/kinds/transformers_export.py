@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdzoo.core.abilities import HasClassNames, HasTokenizer
 from kdzoo.core.batch import as_batch
 from kdzoo.core.inference import inference
 from kdzoo.errors import CheckpointError, ConfigError
@@ -48,16 +49,16 @@ def export(model: nn.Module, folder: Path, data: Any = None) -> list[Path]:
     """
     if not isinstance(model, Transformer) or model.takes_images or data is None:
         return []
-    if model.task == "classification" and (names := getattr(data, "classes", None)):
-        model.model.config.id2label = dict(enumerate(map(str, names)))
-        model.model.config.label2id = {str(name): number for number, name in enumerate(names)}
+    if model.task == "classification" and isinstance(data, HasClassNames):
+        model.model.config.id2label = dict(enumerate(map(str, data.classes)))
+        model.model.config.label2id = {str(name): number for number, name in enumerate(data.classes)}
     texts = as_batch(next(iter(data.test_dataloader())))["input"][:4]
     found = []
     with inference(model):
         expected = model.cpu()(texts)
         for path, write in ((folder / FOLDER, _hugging_face), (folder / PROGRAM, _program)):
             try:
-                again = write(model, texts, path, getattr(data, "tokenizer", None))
+                again = write(model, texts, path, data.tokenizer if isinstance(data, HasTokenizer) else None)
                 _compare(again(texts), expected)
                 found.append(path)
             except Exception as error:  # a trained student is not lost because a format does not take it

@@ -1,8 +1,8 @@
-"""Measuring a model: an exported one from its folder, and what prediction costs."""
+"""Measuring models: all models of a run, an exported one from its folder, and what prediction costs."""
 
 import statistics
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,43 +12,90 @@ from torch import nn
 
 from kdzoo import config, kinds
 from kdzoo.core.batch import as_batch
-from kdzoo.run.job import Job, for_seed, kind_of_student
+from kdzoo.core.inference import inference
+from kdzoo.kinds.protocols import BindsToData, DescribesModel, MeasuresUnseenClasses, PlotsPredictions
+from kdzoo.run.job import Job, for_seed
 from kdzoo.storage.checkpoint import load_student
+from kdzoo.storage.run_folder import is_main_process
+
+
+def bound_kind(kind: kinds.Kind, data: Any, settings: Mapping[str, Any]) -> kinds.Kind:
+    """Return a kind that is ready to measure models of some data."""
+    if not isinstance(kind, BindsToData):
+        return kind
+    bound: kinds.Kind = kind.bind(data, Path(settings["cache_dir"]), settings["feature_extractor"])
+    return bound
+
+
+def evaluate(
+    kind: kinds.Kind, models: Mapping[str, nn.Module], data: Any, folder: Path, unseen: Sequence[int] = ()
+) -> dict[str, Any]:
+    """Measure every model on the test split, and student and controls against the teacher.
+
+    Args:
+        kind: The student's kind, bound to the data.
+        models: Teacher, student and controls by role.
+        data: The data module.
+        folder: Folder of the seed, for figures.
+        unseen: Classes that the student's training split lacks. What corrects for that is chosen on the validation
+            split, if there is one.
+    """
+    batches = list(data.test_dataloader())
+    predictions = {role: kind.predict(model, batches) for role, model in models.items()}
+    measured = {role: measure(kind, model, predictions[role], batches) for role, model in models.items()}
+    validation = list(data.val_dataloader()) if unseen else []
+    if validation and isinstance(kind, MeasuresUnseenClasses):
+        for role, model in models.items():
+            corrected = kind.unseen(predictions[role], kind.predict(model, validation), unseen)
+            measured[role]["metrics"] |= corrected
+    if isinstance(kind, PlotsPredictions) and is_main_process():
+        kind.plot_predictions(predictions, folder / "figures")
+    compared = [role for role in predictions if role != "teacher" and "teacher" in predictions]
+    return {
+        "kind": kind.name,
+        "models": measured,
+        "fidelity": {role: kind.fidelity(predictions[role], predictions["teacher"]) for role in compared},
+        "splits": data.summary(),
+    }
+
+
+def measure(kind: kinds.Kind, model: nn.Module, predictions: Any, batches: Iterable[Any]) -> dict[str, Any]:
+    """Return what the report says of one model: its size, its metrics and properties, and the cost of prediction."""
+    properties = kind.properties(model) if isinstance(kind, DescribesModel) else {}
+    return {
+        "parameters": kinds.count_parameters(kind, model),
+        "metrics": {**kind.metrics(predictions), **properties},
+        "cpu_ms_per_1000": cpu_ms_per_1000(model, batches),
+    }
 
 
 def evaluate_folder(folder: Path, cfg: DictConfig, *, allow: Collection[str] = ()) -> dict[str, Any]:
-    """Measure an exported model on the test part of the configuration's data.
+    """Measure an exported model on the test split of the configuration's data.
 
     Args:
-        folder: an exported model, or the folder of a run for its student.
-        cfg: a composed configuration; its data are used, and the kind of its distiller's student for models that do not
-            say theirs.
-        allow: names of your own classes that the folder and the configuration may build.
+        folder: An exported model, or the folder of a run for its student.
+        cfg: A composed configuration; its data are used, and its ``kind`` if it chooses one.
+        allow: Names of your own classes that the folder and the configuration may build.
 
     Returns:
         ``parameters``, ``metrics`` of the kind, ``cpu_ms_per_1000`` and the sizes of the ``splits``.
 
     Raises:
-        ConfigError: the model does not fit the data.
-        CheckpointError: the folder holds no whole model.
-        DataError: the data are unfit.
+        ConfigError: The model does not fit the data.
+        CheckpointError: The folder does not hold a complete model.
+        DataError: The data are missing or do not fit the task.
     """
     allow = {*config.packaged_targets(), *allow}
     model = load_student(folder, allow=allow)
     seed = cfg.seed if cfg.seed is not None else cfg.seeds[0]
-    data = Job(for_seed(cfg, seed), seed, folder, allow).data()
-    chosen = kind_of_student(cfg.distiller)
-    kind = next((one for one in kinds.KINDS.values() if one.is_exclusive_match(model)), chosen)
-    kind = kind.bind(data, Path(cfg.cache_dir), cfg.feature_extractor)
+    job = Job(for_seed(cfg, seed), seed, folder, allow)
+    data = job.data()
+    kind = bound_kind(job.kind_of("student", model), data, job.settings)
     batches = list(data.test_dataloader())
+    # A few samples show every shape.
     sample = {key: value[:8] for key, value in as_batch(batches[0]).items()}
     kind.check("model", model, sample, data.sizes)
-    return {
-        "parameters": kind.size(model),
-        "metrics": {**kind.metrics(kind.predict(model, batches)), **kind.properties(model)},
-        "cpu_ms_per_1000": cpu_ms_per_1000(model, batches),
-        "splits": data.summary(),
-    }
+    return {**measure(kind, model, kind.predict(model, batches), batches), "splits": data.summary()}
 
 
 def cpu_ms_per_1000(model: nn.Module, batches: Iterable[Any], repeats: int = 5) -> float:
@@ -57,8 +104,8 @@ def cpu_ms_per_1000(model: nn.Module, batches: Iterable[Any], repeats: int = 5) 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     times = []
-    with torch.no_grad():
-        model(inputs)
+    with inference(model):
+        model(inputs)  # the first call allocates memory and may compile
         for _ in range(repeats):
             start = time.process_time()
             model(inputs)

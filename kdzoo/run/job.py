@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,19 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from kdzoo import config, kinds
-from kdzoo.core.base import Distiller
+from kdzoo.core.abilities import CalibratesOnInputs, InitialisesFromTeacher
+from kdzoo.core.base import Distiller, schedule
 from kdzoo.core.batch import as_batch
 from kdzoo.core.randomness import mix_seed
 from kdzoo.data import AdaptedData, BatchData
 from kdzoo.errors import ConfigError
 from kdzoo.run.training import Training
 
-SEEN = 4096
-"""Training inputs that a model may look at before it is trained."""
+# Training inputs that a model may be calibrated on before it is trained: enough for means and spreads of single inputs
+# to within a few percent, and a moment's work.
+CALIBRATION_INPUTS = 4096
+# A stream of random numbers for each role, so that teacher and student of one architecture start from different weights.
 STREAMS = {"teacher": 1, "student": 2}
-"""Teacher and student of the same architecture start from different weights."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +79,9 @@ class Job:
         return self._distiller({**self.settings["distiller"], **(changes or {})}, student, teacher, self.settings)
 
     def teacher_free(self, student: nn.Module, target: str, source: Mapping[str, Any] | None = None) -> Distiller:
-        """Build the distiller that trains on data alone, with the optimizer and scheduler of ``source``."""
-        pieces = self.settings["distiller"].get("micro_batch_size")
-        node = {"_target_": target, "micro_batch_size": pieces, **self.settings["teacher_free"]}
+        """Build the distiller ``target``, which trains on data alone, with optimizer and scheduler of ``source``."""
+        micro_batch_size = self.settings["distiller"].get("micro_batch_size")
+        node = {"_target_": target, "micro_batch_size": micro_batch_size, **self.settings["teacher_free"]}
         return self._distiller(node, student, None, source or self.settings)
 
     def _distiller(
@@ -97,9 +100,43 @@ class Job:
             distiller = build(student, teacher, **options)
         if not isinstance(distiller, Distiller):
             raise ConfigError(f"distiller must be a kdzoo.Distiller, got {type(distiller).__name__}")
-        with config.construction(source["optimizer"]["_target_"]):
-            distiller.configure_optimizers()  # a wrong learning rate shows now, not after the teacher's training
+        self._check_optimizer(options, source["optimizer"]["_target_"])
         return distiller
+
+    @staticmethod
+    def _check_optimizer(options: Mapping[str, Any], target: str) -> None:
+        """Reject wrong arguments of optimizer and scheduler now rather than after the teacher's training.
+
+        They are tried on a parameter of their own: the method's ``prepare`` has not run yet, so its parameters may not
+        exist.
+        """
+        with config.construction(target):
+            optimizer = options["optimizer"]([nn.Parameter(torch.zeros(1))])
+            if options.get("scheduler"):
+                schedule(options["scheduler"], optimizer, total_steps=1)
+
+    @cached_property
+    def chosen_kind(self) -> kinds.Kind | None:
+        """The kind that the config group ``kind`` names, or None."""
+        node = self.settings.get("kind")
+        if not node:
+            return None
+        kind = config.instantiate(node, allow=self.allow)
+        if not isinstance(kind, kinds.Kind):
+            raise ConfigError(f"kind must be a kdzoo.kinds.Kind, got {type(kind).__name__} from {node['_target_']}")
+        return kind
+
+    def kind_of(self, role: str, model: nn.Module) -> kinds.Kind:
+        """Return the kind of the teacher or student: the chosen one, or the one that follows from the model."""
+        if role == "student" and self.chosen_kind is not None:
+            return self.chosen_kind
+        return kinds.kind_of(model, self.chosen_kind)
+
+    def kind_named(self, name: str) -> kinds.Kind:
+        """Return the kind of that name, the chosen one or a packaged one."""
+        if self.chosen_kind is not None and self.chosen_kind.name == name:
+            return self.chosen_kind
+        return kinds.get(name)
 
     def training(self, label: str, folder: Path, **changes: Any) -> Training:
         """Return how to train, with ``changes`` to the trainer's settings."""
@@ -120,26 +157,21 @@ class Job:
 
 
 def calibrated(model: nn.Module, data: Any) -> nn.Module:
-    """Let a model that wants to look at training inputs before its training (``calibrate``) do so; return it."""
-    if callable(see := getattr(model, "calibrate", None)):
-        found: list[Tensor] = []
+    """Calibrate a model on the first training inputs if it can be; return the model."""
+    if isinstance(model, CalibratesOnInputs):
+        inputs: list[Tensor] = []
         for batch in data.train_eval_dataloader():
-            found.append(as_batch(batch)["input"])
-            if sum(map(len, found)) >= SEEN:
+            inputs.append(as_batch(batch)["input"])
+            if sum(map(len, inputs)) >= CALIBRATION_INPUTS:
                 break
-        see(torch.cat(found)[:SEEN])
+        model.calibrate(torch.cat(inputs)[:CALIBRATION_INPUTS])
     return model
 
 
-def kind_of_student(distiller: Mapping[str, Any]) -> kinds.Kind:
-    """Return the kind of the students of a distiller's configuration."""
-    return kinds.get(config.locate(distiller["_target_"]).kinds(distiller)[1])
-
-
 def initialised(student: nn.Module, teacher: nn.Module | None, data: Any) -> nn.Module:
-    """Let a student that begins with weights of its trained teacher (``init_from_teacher``) take them; return it."""
-    if teacher is not None and callable(init_from_teacher := getattr(student, "init_from_teacher", None)):
-        init_from_teacher(teacher, data)
+    """Initialise a student from its trained teacher if it takes weights from it; return the student."""
+    if teacher is not None and isinstance(student, InitialisesFromTeacher):
+        student.init_from_teacher(teacher, data)
     return student
 
 

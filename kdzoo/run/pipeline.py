@@ -1,9 +1,10 @@
-"""A run: teacher, control trained without a teacher, distillation, evaluation, report; once for every seed."""
+"""A run: teacher, distillation, controls, evaluation and report, once for every seed."""
 
-import copy
 import shutil
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,21 @@ from torch import nn
 
 from kdzoo import config, kinds, plotting
 from kdzoo.config import registry, validate
-from kdzoo.core.base import Distiller
+from kdzoo.core.abilities import HasLearnedSizes, InitialisesFromTeacher
+from kdzoo.core.base import DRY_RUN_SAMPLES, Distiller
 from kdzoo.core.batch import as_batch
 from kdzoo.errors import ConfigError, DataError
+from kdzoo.kinds.protocols import (
+    DescribesExport,
+    Exports,
+    HasReferenceScores,
+    PlotsModel,
+    Recommends,
+    RestrictsControl,
+)
 from kdzoo.run import report, teachers
-from kdzoo.run.evaluation import cpu_ms_per_1000
-from kdzoo.run.job import Job, calibrated, for_seed, initialised, kind_of_student
+from kdzoo.run.evaluation import bound_kind, evaluate
+from kdzoo.run.job import Job, calibrated, for_seed, initialised
 from kdzoo.run.resume import stop_between_steps
 from kdzoo.run.training import History, fit
 from kdzoo.storage import atomic, run_folder
@@ -63,106 +73,160 @@ def run(
 
 
 def run_seed(job: Job) -> dict[str, Any]:
-    """Do everything for one seed and return its measurements; those of a finished seed are read again."""
-    done = run_folder.read_json(job.folder / "result.json")
-    if done is not None:
-        return done
-    started = time.perf_counter()
+    """Do everything for one seed and return its measurements; those of a finished seed are read from its folder."""
+    finished = run_folder.read_json(job.folder / "result.json")
+    if finished is not None:
+        return finished
     data = job.data()
-    method = config.locate(job.settings["distiller"]["_target_"])
-    if job.settings["compile"] and "compile" in method.exempt:
-        raise ConfigError(f"compile=true does not work with {method.__name__}: {method.exempt['compile']}")
-    teacher_kind, student_kind = method.kinds(job.settings["distiller"])
-    kind = kinds.get(student_kind).bind(data, Path(job.settings["cache_dir"]), job.settings["feature_extractor"])
-    models = {} if teacher_kind is None else {"teacher": teachers.build(job, data.sizes)}
-    sizes = {**data.sizes, **teachers.sizes(models.get("teacher"))}
-    models["student"] = calibrated(job.model("student", sizes), data)
-    dry_run(job, method, models, data)
-    if teacher_kind is not None:
-        teachers.train(job, kinds.get(teacher_kind), models["teacher"], data.sizes)
-    seconds = {"teacher": time.perf_counter() - started}
-    initialised(models["student"], models.get("teacher"), data)
-    distiller = job.distiller(models["student"], models.get("teacher"))
+    method: type[Distiller] = config.locate(job.settings["distiller"]["_target_"])
+    if job.settings["compile"] and "compile" in method.info.exempt:
+        raise ConfigError(f"compile=true does not work with {method.__name__}: {method.info.exempt['compile']}")
+    seconds, started = {}, time.perf_counter()
+    models, is_cacheable = prepare_models(job, method, data)
+    kind = bound_kind(job.kind_of("student", models["student"]), data, job.settings)
+    seconds["teacher"] = time.perf_counter() - started
+
     started = time.perf_counter()
-    transfer = distiller.transfer_set(data)
-    teachers.cache_teacher_outputs(job, distiller, transfer)
-    history = train(job, distiller, transfer, "student")
+    distiller = job.distiller(models["student"], models.get("teacher"))
+    transfer_set = distiller.transfer_set(data)
+    if is_cacheable:
+        teachers.cache_teacher_outputs(job, distiller, transfer_set)
+    history = train(job, distiller, transfer_set, "student")
     seconds["student"] = time.perf_counter() - started
-    node = with_learned_sizes(job.node("student", sizes), models["student"])
-    beside = controls(job, distiller, kind, node, data) if job.settings["control"] else {}
-    for role, control in beside.items():
+
+    node = with_learned_sizes(student_node(job, models.get("teacher"), data), models["student"])
+    control_distillers = controls(job, distiller, kind, node, data) if job.settings["control"] else {}
+    for role, control in control_distillers.items():
         models[role] = calibrated(control.student, data)
         seconds[role] = train(job, control, control.transfer_set(data), role).seconds
-    models |= distiller.baselines(transfer)
-    models |= kind.reference_models(models, data)
+
+    models |= distiller.report_extras.baselines(transfer_set)
+    if isinstance(kind, HasReferenceScores):
+        models |= kind.reference_models(models, data)
     unseen = job.settings["data"].get("exclude_classes") or ()
-    times = {"seconds": seconds, "cpu_seconds": {"student": history.cpu_seconds}}
-    result = {**evaluate(kind, models, data, job.folder, unseen), **times}
-    for role, one in {"student": distiller, **beside}.items():
-        result["models"][role]["metrics"] |= measurements(
-            kind, one if isinstance(one, method) else distiller, one.student, data
+    result = evaluate(kind, models, data, job.folder, unseen)
+    result |= {"seconds": seconds, "cpu_seconds": {"student": history.cpu_seconds}}
+    for role, trained in {"student": distiller, **control_distillers}.items():
+        # A control of another method is measured as this method measures its student.
+        extras = (trained if isinstance(trained, method) else distiller).report_extras
+        batches = list(data.test_dataloader())
+        result["models"][role]["metrics"] |= extras.measurements(
+            trained.student, batches, partial(kinds.quick_scores, kind)
         )
     if run_folder.is_main_process():
-        descended = [name for name, weight in distiller.loss_weights.items() if weight]
-        draw_history(history, descended, job.folder)
-        distiller.figures(job.folder / "figures")
-        kind.plot_model(models, job.folder / "figures", data)
-        for role in models.keys() & {"student", "control", *distiller.controls}:
-            save_model(models[role], node, job.folder / role)
-            kind.export(models[role], job.folder / role, data)
-        atomic.write_json(job.folder / "history.json", history.state_dict())
+        write_seed(job, distiller, kind, models, node, data, history)
         atomic.write_json(job.folder / "result.json", result)
     return result
 
 
-def dry_run(job: Job, method: type[Distiller], models: Mapping[str, nn.Module], data: Any) -> None:
-    """Before anything is trained, refuse models, arguments and settings that do not fit each other or the data."""
-    rows = as_batch(next(iter(data.train_eval_dataloader())))
-    sample = {key: value[:8] for key, value in rows.items()}
+def prepare_models(job: Job, method: type[Distiller], data: Any) -> tuple[dict[str, nn.Module], bool]:
+    """Return a trained teacher and a new student by role, and whether the teacher's outputs can be cached.
+
+    Before the teacher is trained, everything is tried out in a dry run. It may change the models (a method's ``prepare``
+    does) and copying them may not be affordable, so those of the dry run are dropped and built again: their weights are
+    functions of the seed. A teacher that brings its weights is kept, since building it again would mean loading it again.
+    """
+    teacher = None if method.info.teacher == "none" else teachers.build(job, data.sizes)
+    student = new_student(job, teacher, data)
+    with unfrozen_afterwards(teacher):
+        is_cacheable = dry_run(job, method, student, teacher, data)
+    del student
+    if teacher is not None:
+        if not teachers.brings_weights(job, teacher):
+            teacher = teachers.build(job, data.sizes)
+        teachers.train(job, job.kind_of("teacher", teacher), teacher, data.sizes)
+    student = initialised(new_student(job, teacher, data), teacher, data)
+    return {**({} if teacher is None else {"teacher": teacher}), "student": student}, is_cacheable
+
+
+def new_student(job: Job, teacher: nn.Module | None, data: Any) -> nn.Module:
+    """Return a new student, calibrated on the data."""
+    return calibrated(job.build("student", student_node(job, teacher, data)), data)
+
+
+def student_node(job: Job, teacher: nn.Module | None, data: Any) -> dict[str, Any]:
+    """Return the student's configuration with the sizes that the data and the teacher's architecture fix."""
+    return job.node("student", {**data.sizes, **teachers.sizes(teacher)})
+
+
+@contextmanager
+def unfrozen_afterwards(model: nn.Module | None) -> Iterator[None]:
+    """Restore which parameters of a model need gradients and which modules are in training mode."""
+    parameters = [] if model is None else [(one, one.requires_grad) for one in model.parameters()]
+    modules = [] if model is None else [(one, one.training) for one in model.modules()]
+    try:
+        yield
+    finally:
+        for parameter, requires_grad in parameters:
+            parameter.requires_grad_(requires_grad)
+        for module, training in modules:
+            module.training = training
+
+
+def dry_run(job: Job, method: type[Distiller], student: nn.Module, teacher: nn.Module | None, data: Any) -> bool:
+    """Before anything is trained, reject models, arguments and settings that do not fit each other or the data.
+
+    Returns:
+        Whether the method reads the teacher only through its outputs, so that these can be cached.
+    """
+    batch = as_batch(next(iter(data.train_eval_dataloader())))
+    sample = {key: value[:DRY_RUN_SAMPLES] for key, value in batch.items()}
     if next(iter(data.test_dataloader() or ()), None) is None:
-        raise DataError(f"{type(data).__name__} has no test part; a report needs at least one labelled test sample")
-    teacher_kind, student_kind = method.kinds(job.settings["distiller"])
-    for role, name in (("student", student_kind), ("teacher", teacher_kind)):
-        if role in models:
-            kinds.get(str(name)).check(role, models[role], sample, data.sizes)
-    kind = kinds.get(student_kind)
-    if (
-        teacher_kind is not None
-        and kinds.get(teacher_kind).teacher_free is None
-        and not teachers.brings_weights(job, models["teacher"])
+        raise DataError(f"{type(data).__name__} has no test split; a report needs at least one labelled test sample")
+    for role, model, supported in (
+        ("student", student, method.info.student_kinds),
+        ("teacher", teacher, method.info.teacher_kinds),
     ):
+        if model is not None:
+            kind = job.kind_of(role, model)
+            kinds.check_supported(role, kind, supported, method.__name__)
+            kind.check(role, model, sample, data.sizes)
+    if teacher is not None and not teachers.brings_weights(job, teacher):
+        check_trainable(job.kind_of("teacher", teacher), teacher)
+    student_kind = job.kind_of("student", student)
+    if (
+        job.settings["control"]
+        and has_teacher_free_control(job, student_kind)
+        and isinstance(student_kind, RestrictsControl)
+    ):
+        student_kind.check_teacher_free(student)
+    if teacher is not None and isinstance(student, InitialisesFromTeacher):
+        student.check_init_from_teacher(teacher, data)
+    distiller = job.distiller(student, teacher)
+    distiller.dry_run(sample)
+    return distiller.frozen_teacher.is_cacheable
+
+
+def check_trainable(kind: kinds.Kind, teacher: nn.Module) -> None:
+    """Reject a teacher without weights of a kind that cannot be trained here."""
+    if kind.teacher_free is None:
         raise ConfigError(
-            f"teacher {type(models['teacher']).__name__} has no weights, and an {teacher_kind} is not trained here; "
+            f"teacher {type(teacher).__name__} has no weights, and a model of kind {kind.name} is not trained here; "
             "set teacher=hf teacher.path=FOLDER, or teacher_training.checkpoint"
         )
-    if job.settings["control"] and kind.teacher_free not in (None, job.settings["distiller"]["_target_"]):
-        kind.check_teacher_free(models["student"])
-    if (
-        callable(check_init_from_teacher := getattr(models["student"], "check_init_from_teacher", None))
-        and "teacher" in models
-    ):
-        check_init_from_teacher(models["teacher"], data)
-    copies = copy.deepcopy(dict(models))
-    job.distiller(copies["student"], copies.get("teacher")).dry_run(sample)
+
+
+def has_teacher_free_control(job: Job, kind: kinds.Kind) -> bool:
+    """Return whether a control can be trained without the teacher, and by another method than the student's."""
+    return kind.teacher_free not in (None, job.settings["distiller"]["_target_"])
 
 
 def controls(
     job: Job, distiller: Distiller, kind: kinds.Kind, node: Mapping[str, Any], data: Any
 ) -> dict[str, Distiller]:
-    """Return the distillers of the student's controls by role: teacher_free, and under the method's other settings."""
+    """Return the distillers of the student's controls by role: without the teacher, and with other settings."""
     found = {}
-    if kind.teacher_free not in (None, job.settings["distiller"]["_target_"]):
+    if has_teacher_free_control(job, kind):
         found["control"] = job.teacher_free(job.build("student", node), str(kind.teacher_free))
-    for role, changes in distiller.controls.items():
-        found[role] = job.distiller(
-            initialised(job.build("student", node), distiller.teacher, data), distiller.teacher, changes
-        )
+    for role, changes in distiller.report_extras.controls.items():
+        student = initialised(job.build("student", node), distiller.teacher, data)
+        found[role] = job.distiller(student, distiller.teacher, changes)
     return found
 
 
 def with_learned_sizes(node: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
-    """Return a model's configuration with the sizes that the method has found for it, such as a number of states."""
-    return {**node, **getattr(model, "learned_sizes", {})}
+    """Return a model's configuration with the sizes that were found for it in the run, such as a number of states."""
+    return {**node, **(model.learned_sizes if isinstance(model, HasLearnedSizes) else {})}
 
 
 def train(job: Job, distiller: Distiller, data: Any, role: str) -> History:
@@ -172,55 +236,34 @@ def train(job: Job, distiller: Distiller, data: Any, role: str) -> History:
     return fit(distiller, data, job.training(f"{role}, seed {job.seed}", job.folder / "checkpoints" / role))
 
 
-def evaluate(
-    kind: kinds.Kind, models: Mapping[str, nn.Module], data: Any, folder: Path, unseen: Sequence[int] = ()
-) -> dict[str, Any]:
-    """Measure every model on the test part, and student and control against the teacher.
-
-    ``unseen`` are classes that the student's training part lacks; what corrects for that is chosen on the
-    validation part, if there is one.
-    """
-    batches = list(data.test_dataloader())
-    predictions = {role: kind.predict(model, batches) for role, model in models.items()}
-    validation = list(data.val_dataloader()) if unseen else []
-    corrected = {}
-    if validation:
-        corrected = {
-            role: kind.unseen(predictions[role], kind.predict(model, validation), unseen)
-            for role, model in models.items()
-        }
-    measured = {
-        role: {
-            "parameters": kind.size(model),
-            "metrics": {
-                **kind.metrics(predictions[role]),
-                **corrected.get(role, {}),
-                **kind.properties(model),
-            },
-            "cpu_ms_per_1000": cpu_ms_per_1000(model, batches),
-        }
-        for role, model in models.items()
-    }
-    taught = [role for role in predictions if role != "teacher" and "teacher" in predictions]
-    if run_folder.is_main_process():
-        kind.plot_predictions(predictions, folder / "figures")
-    return {
-        "models": measured,
-        "fidelity": {role: kind.fidelity(predictions[role], predictions["teacher"]) for role in taught},
-        "splits": data.summary(),
-    }
-
-
-def measurements(kind: kinds.Kind, distiller: Distiller, model: nn.Module, data: Any) -> dict[str, float]:
-    """Return what only the method can measure of a student or control on the test part."""
-    return distiller.measurements(model, list(data.test_dataloader()), kind.scores)
+def write_seed(
+    job: Job,
+    distiller: Distiller,
+    kind: kinds.Kind,
+    models: Mapping[str, nn.Module],
+    node: Mapping[str, Any],
+    data: Any,
+    history: History,
+) -> None:
+    """Write the figures, the exported models and the history of one seed."""
+    figures = job.folder / "figures"
+    optimized = [name for name, weight in distiller.loss_weights.items() if weight]
+    draw_history(history, optimized, job.folder)
+    distiller.report_extras.figures(figures)
+    if isinstance(kind, PlotsModel):
+        kind.plot_model(models, figures, data)
+    for role in models.keys() & {"student", "control", *distiller.report_extras.controls}:
+        save_model(models[role], node, job.folder / role)
+        if isinstance(kind, Exports):
+            kind.export(models[role], job.folder / role, data)
+    atomic.write_json(job.folder / "history.json", history.state_dict())
 
 
 def summarise(jobs: list[Job], outcomes: list[dict[str, Any]], command: str) -> dict[str, Any]:
     """Return the report over all seeds; its keys are documented in ``docs/report.md``."""
     settings = jobs[0].settings
     merged = report.over_seeds([outcome["models"] for outcome in outcomes])
-    kind = kind_of_student(settings["distiller"])
+    kind = jobs[0].kind_named(outcomes[0]["kind"])
     score = kind.score
     fidelity = report.over_seeds([outcome["fidelity"] for outcome in outcomes])
     by_role = {
@@ -229,6 +272,8 @@ def summarise(jobs: list[Job], outcomes: list[dict[str, Any]], command: str) -> 
     }
     result = {
         "schema": 1,
+        "kind": kind.name,
+        "score": score,
         "distiller": registry.name_of("distiller", settings["distiller"]["_target_"]),
         "data": registry.name_of("data", settings["data"]["_target_"]),
         "seed": jobs[0].seed if len(jobs) == 1 else [job.seed for job in jobs],
@@ -237,7 +282,7 @@ def summarise(jobs: list[Job], outcomes: list[dict[str, Any]], command: str) -> 
         "control": merged.get("control"),
         "controls": {role: one for role, one in merged.items() if role not in ("teacher", "student")},
         "fidelity": fidelity,
-        "advice": kind.recommendation(report.means(fidelity)),
+        "recommendation": kind.recommendation(report.means(fidelity)) if isinstance(kind, Recommends) else None,
         "comparison": report.comparison(score, by_role, lower_is_better=kind.lower_is_better),
         "splits": outcomes[0]["splits"],
         **{
@@ -257,16 +302,18 @@ def write_report(folder: Path, first: Job, result: Mapping[str, Any]) -> None:
     atomic.write_text(folder / "report.md", report.to_markdown(result, figures))
     atomic.write_text(folder / "citations.bib", registry.citations(*config.targets(first.settings)))
     shutil.copytree(first.folder / "student", folder / "student", dirs_exist_ok=True)
-    kind_of_student(first.settings["distiller"]).describe(folder / "student", result)
+    kind = first.kind_named(result["kind"])
+    if isinstance(kind, DescribesExport):
+        kind.describe(folder / "student", result)
     atomic.write_json(folder / "report.json", result)
 
 
-def draw_history(history: History, descended: Sequence[str], folder: Path) -> None:
-    """Draw the loss terms that the student descended over its steps, and below them those that were only measured."""
+def draw_history(history: History, optimized: Sequence[str], folder: Path) -> None:
+    """Draw the loss terms that were optimized over the steps, and below them those that were only measured."""
     terms: dict[bool, dict[str, tuple[list[int], list[float]]]] = {True: {}, False: {}}
     for name, values in history.terms.items():
         logged = [(step, value) for step, value in zip(history.steps, values, strict=True) if value is not None]
-        terms[name in descended][name] = ([step for step, _ in logged], [value for _, value in logged])
+        terms[name in optimized][name] = ([step for step, _ in logged], [value for _, value in logged])
     plotting.loss_curves(terms[True], terms[False], folder / "figures" / "losses.png")
 
 

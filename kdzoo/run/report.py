@@ -190,7 +190,7 @@ def _sentences(report: Mapping[str, Any]) -> list[str]:
         lines.append(line + ".")
         if compared["gap_closed"] is not None:
             lines.append(f"{compared['gap_closed']:.0%} of the gap between control and teacher is closed.")
-    lines += [report["advice"]] if report.get("advice") else []
+    lines += [report["recommendation"]] if report.get("recommendation") else []
     for row in report["expected"]:
         verdict = "reproduced" if row["reached"] else "not reproduced"
         lines.append(

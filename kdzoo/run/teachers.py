@@ -1,19 +1,24 @@
 """Where a run's teacher comes from: a checkpoint, a module with weights of its own, or a cached training."""
 
+import ast
 import hashlib
 import inspect
 import json
+import textwrap
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
 from kdzoo import kinds
-from kdzoo.core.base import Distiller, TeacherOutputs
+from kdzoo.core.abilities import DescribesArchitecture, LoadsPretrained
+from kdzoo.core.base import Distiller
 from kdzoo.core.batch import Batch
+from kdzoo.core.frozen_teacher import TeacherOutputs
 from kdzoo.models import load_weights
 from kdzoo.run.job import Job, calibrated
 from kdzoo.run.report import versions
@@ -33,14 +38,17 @@ def build(job: Job, sizes: dict[str, Any]) -> nn.Module:
 
 def sizes(teacher: nn.Module | None) -> dict[str, Any]:
     """Return what a student may need to know of its teacher's architecture."""
-    architecture = getattr(teacher, "architecture", None)
-    return {} if architecture is None else {"teacher_architecture": architecture}
+    return {"teacher_architecture": teacher.architecture} if isinstance(teacher, DescribesArchitecture) else {}
 
 
 def brings_weights(job: Job, model: nn.Module) -> bool:
-    """Return whether the teacher need not be trained: it has a checkpoint, or loads weights itself and lacks none."""
-    given = job.settings["teacher_training"]["checkpoint"] is not None
-    return given or getattr(model, "new_parameters", None) == ()
+    """Return whether the teacher need not be trained.
+
+    That is so if it has a checkpoint, has loaded complete weights itself, or has no parameters, as a rule-based teacher.
+    """
+    has_checkpoint = job.settings["teacher_training"]["checkpoint"] is not None
+    is_complete = isinstance(model, LoadsPretrained) and not model.new_parameters
+    return has_checkpoint or is_complete or next(model.parameters(), None) is None
 
 
 def train(job: Job, kind: kinds.Kind, model: nn.Module, sizes: dict[str, Any]) -> None:
@@ -84,39 +92,45 @@ def _determinants(job: Job, node: dict[str, Any], changes: dict[str, Any], data:
     }
 
 
-def _source(function: Callable[..., Any]) -> str:
-    """Return which function this is and what it does, so that answers to another question are not taken for its own."""
-    try:
-        text = inspect.getsource(function)
-    except (OSError, TypeError):  # typed in where no source is kept
-        text = ""
-    return f"{function.__module__}.{function.__qualname__} {hashlib.sha256(text.encode()).hexdigest()}"
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
 def cache_teacher_outputs(job: Job, distiller: Distiller, data: Any) -> None:
-    """Give the distiller the teacher's answers to all training and validation rows, if that is right and worth it."""
-    teacher, wanted = distiller.teacher, job.settings["teacher_cache"]
-    if teacher is None or not wanted or not distiller.uses_teacher_output or data.is_augmented:
+    """Compute the teacher's outputs for all training and validation samples, unless that is wrong or not wanted."""
+    teacher, frozen = distiller.teacher, distiller.frozen_teacher
+    if teacher is None or not job.settings["teacher_cache"] or data.is_augmented or not data.has_equal_rows:
         return
-    if not data.has_equal_rows:
-        return
+    like = next(teacher.parameters(), torch.empty(0))  # a teacher without parameters runs on the CPU in float32
     fingerprint = {
         "teacher": teacher_outputs.weights_fingerprint(teacher),
         "inputs and their order": data.fingerprint(),
-        "dtype": str(next(teacher.parameters()).dtype),
-        "question": json.dumps([_source(distiller.teacher_outputs), distiller.cache_key], sort_keys=True),
+        "dtype": str(like.dtype),
+        "computation": json.dumps([_code_of(distiller.teacher_outputs), frozen.cache_key], sort_keys=True),
     }
     folder = Path(job.settings["cache_dir"]) / "teacher_outputs" / _digest(fingerprint)
-    device = next(teacher.parameters()).device
 
-    def ask(batch: Batch) -> TeacherOutputs:
-        return distiller.teacher_outputs({name: one.to(device) for name, one in batch.items()})
+    def compute(batch: Batch) -> TeacherOutputs:
+        return distiller.teacher_outputs({name: value.to(like.device) for name, value in batch.items()})
 
-    distiller.teacher_cache["train"] = teacher_outputs.answers(folder, fingerprint, ask, data.train_eval_dataloader())
-    # A user's own data module may have several loaders or none, and promises nothing about the order in them.
+    frozen.cache["train"] = teacher_outputs.load_or_compute(folder, fingerprint, compute, data.train_eval_dataloader())
+    # A user's own data module may have several validation loaders or none, and promises nothing about their order.
     if isinstance(validation := data.val_dataloader(), DataLoader):
-        distiller.teacher_cache["val"] = teacher_outputs.compute(ask, validation)
+        frozen.cache["val"] = teacher_outputs.compute_all(compute, validation)
+
+
+def _code_of(function: Callable[..., Any]) -> str:
+    """Return a function's name and a checksum of its code, so that outputs of another function are not reused.
+
+    Comments, docstrings and layout do not count: they change no output.
+    """
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, TypeError, SyntaxError):  # there is no source, as of a function defined in a prompt
+        return f"{function.__module__}.{function.__qualname__}"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
+    code = hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    return f"{function.__module__}.{function.__qualname__} {code}"
+
+
+def _digest(value: Any) -> str:
+    """Return a short checksum of plain values, as the name of a folder."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from kdzoo import config
+from kdzoo.core.abilities import HasLearnedSizes
 from kdzoo.core.base import Distiller
 from kdzoo.errors import CheckpointError, ConfigError, NonFiniteLossError
 from kdzoo.run.progress import Progress
@@ -139,7 +140,8 @@ def fit(distiller: Distiller, data: pl.LightningDataModule, training: Training) 
 
 def _check_fits(checkpoint: Path, distiller: Distiller) -> None:
     saved = read_checkpoint(checkpoint)["state_dict"]
-    learns_sizes = hasattr(distiller.student, "learned_sizes")  # it takes the sizes of the weights
+    # A student whose sizes are found in the run takes over those of the checkpoint.
+    learns_sizes = isinstance(distiller.student, HasLearnedSizes)
     for name, value in distiller.student.state_dict(prefix="student.").items():
         if name not in saved or (saved[name].shape != value.shape and not learns_sizes):
             found = tuple(saved[name].shape) if name in saved else "nothing"

@@ -1,11 +1,12 @@
-"""Files that are whole or absent: written beside their place, flushed to disk and renamed into it."""
+"""Files that are complete or absent: written beside their place, flushed to disk and renamed into it."""
 
 import errno
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +14,18 @@ from kdzoo.errors import RunFolderError
 
 
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Call ``write`` with a temporary path in the same folder and rename the result to ``path``.
+    """Call ``write`` with a temporary path in the same folder, and rename the result to ``path``.
 
     Raises:
-        RunFolderError: the disk is full or the folder cannot be written; what was there is untouched.
+        RunFolderError: The disk is full or the folder cannot be written; an existing file stays as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"  # readable to whom other files here are
+    with explained_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_beside(path)
     try:
-        write(temporary)
-        _flush(temporary)
-        os.replace(temporary, path)
-        _flush(path.parent)
-    except OSError as error:
-        raise RunFolderError(_explain(path, error)) from error
+        with explained_errors(path):
+            write(temporary)
+        move_into_place(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -46,7 +45,38 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=True) + "\n")
 
 
+def temporary_beside(path: Path) -> Path:
+    """Return an unused path in the same folder, which a rename can move to ``path``.
+
+    Unlike a file of ``tempfile``, one created there has the usual permissions, so others can read it if they can read
+    the rest of the folder.
+    """
+    return path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
+
+
+def move_into_place(temporary: Path, path: Path) -> None:
+    """Flush a finished file to disk and rename it to ``path``.
+
+    Raises:
+        RunFolderError: The disk is full or the folder cannot be written.
+    """
+    with explained_errors(path):
+        _flush(temporary)
+        os.replace(temporary, path)
+        _flush(path.parent)  # the rename itself is on disk only once the folder is
+
+
+@contextmanager
+def explained_errors(path: Path) -> Iterator[None]:
+    """Turn an ``OSError`` into a RunFolderError that names ``path`` and the cause."""
+    try:
+        yield
+    except OSError as error:
+        raise RunFolderError(_explain(path, error)) from error
+
+
 def _flush(path: Path) -> None:
+    """Wait until a file or folder is on disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -55,7 +85,8 @@ def _flush(path: Path) -> None:
 
 
 def _explain(path: Path, error: OSError) -> str:
+    """Return one line on why ``path`` cannot be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         free = shutil.disk_usage(path.parent).free
-        return f"cannot write {path}: the disk is full ({free} bytes free); what was there before is kept"
-    return f"cannot write {path}: {error.strerror or error}; what was there before is kept"
+        return f"cannot write {path}: the disk is full ({free} bytes free); the previous file is kept"
+    return f"cannot write {path}: {error.strerror or error}; the previous file is kept"

@@ -10,34 +10,41 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pytorch_lightning.utilities import rank_zero_only
 
 from kdzoo.errors import RunFolderError
 from kdzoo.storage import atomic
 
 
 def is_main_process() -> bool:
-    """Return whether this process writes files: False on all ranks but the first."""
-    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
+    """Return whether this process writes files: False on all ranks but the first.
+
+    Lightning knows the rank under every launcher (torchrun, SLURM, its own subprocesses), also before a trainer exists.
+    """
+    # Before a trainer exists, the first process of a further node has LOCAL_RANK=0 and no RANK where Lightning itself
+    # starts the processes; only NODE_RANK tells it apart.
+    is_first_node = "RANK" in os.environ or os.environ.get("NODE_RANK", "0") == "0"
+    return rank_zero_only.rank == 0 and is_first_node
 
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Hold ``folder`` for this process; it is made if it does not exist.
+    """Lock ``folder`` for this process while the context is open; the folder is made if it does not exist.
 
     Raises:
-        RunFolderError: another process is writing there, or the folder cannot be made.
+        RunFolderError: Another process is writing there, or the folder cannot be made.
     """
     if not is_main_process():
         yield
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("a")
+        lock_file = (folder / ".lock").open("a")
     except OSError as error:
         raise RunFolderError(f"cannot write to {folder}: {error.strerror}; choose another hydra.run.dir") from error
-    with lock:
+    with lock_file:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise RunFolderError(
                 f"{folder} is in use by another process; wait for it or choose another folder"
@@ -46,15 +53,15 @@ def lock(folder: Path) -> Iterator[None]:
 
 
 def reserve(folder: Path, settings: Mapping[str, Any], *, free: Collection[str] = ()) -> None:
-    """Write ``settings`` to ``config.yaml``, or check that a run that was begun there has the same.
+    """Reserve a folder for a configuration: write it to ``config.yaml``, or check that a run begun there has the same.
 
     Args:
-        folder: the run folder.
-        settings: the resolved settings as plain values.
-        free: top-level keys that may differ.
+        folder: The run folder.
+        settings: The resolved settings as plain values.
+        free: Top-level keys that may differ.
 
     Raises:
-        RunFolderError: it holds a run of another configuration; the differing keys are named.
+        RunFolderError: The folder holds a run of another configuration; the differing keys are named.
     """
     path = folder / "config.yaml"
     changes: list[str] = []
@@ -85,7 +92,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """Return the JSON in ``path``, or None if there is none.
 
     Raises:
-        RunFolderError: the file is there but is not JSON.
+        RunFolderError: The file exists but is not JSON.
     """
     if not path.exists():
         return None

@@ -1,104 +1,147 @@
-"""The teacher's answers on disk, so that it costs nothing in any epoch.
+"""The teacher's outputs on disk, so that a frozen teacher runs once for every sample instead of once for every epoch.
 
-A cache is a folder of safetensors shards, one for each block of 1024 rows of the training split in its
-own order, and a manifest with a checksum of every shard and the fingerprint of all that the outputs
-depend on. Blocks are fixed, so that the outputs do not depend on how the training draws its batches.
+A store is a folder with one raw binary file for each named output, row i belonging to sample i of the training split, and
+a manifest with the shapes, the checksums and a fingerprint of everything that the outputs depend on. The files are
+written while the teacher runs and are read through a memory map, so neither needs memory for all samples.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
-from safetensors.torch import load, save
-from torch import nn
+from torch import Tensor, nn
 
-from kdzoo.core.base import TeacherOutputs
-from kdzoo.core.batch import Batch, as_batch
+from kdzoo.core.batch import as_batch
+from kdzoo.core.frozen_teacher import ComputeOutputs, TeacherOutputs
 from kdzoo.errors import CacheError
 from kdzoo.storage import atomic
 from kdzoo.storage.run_folder import is_main_process
 
-BLOCK = 1024
+MANIFEST = "manifest.json"
+_DTYPES = {
+    str(dtype): dtype
+    for dtype in (
+        *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
+        *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
+    )
+}
 
-Ask = Callable[[Batch], TeacherOutputs]
-"""Asks the teacher about a batch, as :meth:`kdzoo.Distiller.teacher_outputs` does."""
 
-
-def answers(folder: Path, fingerprint: Mapping[str, str], ask: Ask, batches: Iterable[Any]) -> TeacherOutputs:
-    """Return the teacher's answers [n, ...] to all training rows, from ``folder`` or computed and kept there.
+def load_or_compute(
+    folder: Path, fingerprint: Mapping[str, str], compute: ComputeOutputs, batches: Iterable[Any]
+) -> TeacherOutputs:
+    """Return the teacher's outputs [n, ...] for all training samples, from ``folder`` or computed and stored there.
 
     Args:
-        folder: the cache.
-        fingerprint: what the answers depend on (teacher, inputs and their order, dtype, question), as checksums.
-        ask: returns the answers to a batch, row by row; called only if the folder holds no complete cache.
-        batches: all training inputs in index order, not augmented.
+        folder: The folder of the store.
+        fingerprint: What the outputs depend on (teacher, inputs and their order, dtype, ...), as checksums.
+        compute: Runs the teacher on a batch; called only if the folder holds no complete store.
+        batches: All training inputs in index order, not augmented.
 
     Raises:
-        CacheError: the folder was made from something else, or a shard is missing or corrupt.
+        CacheError: The store was made from something else, or a file is missing or corrupt.
+        RunFolderError: The disk is full.
     """
-    manifest = folder / "manifest.json"
-    if not manifest.exists():
-        found = compute(ask, batches)
-        if is_main_process():
-            write(folder, fingerprint, found)
-        return found
+    if not (folder / MANIFEST).exists():
+        if not is_main_process():  # only one process may write
+            return compute_all(compute, batches)
+        write(folder, fingerprint, compute, batches)
     return read(folder, fingerprint)
 
 
-def compute(ask: Ask, batches: Iterable[Any]) -> TeacherOutputs:
-    """Return the answers to all rows, on the CPU."""
-    with torch.no_grad():
-        return joined([{name: one.cpu() for name, one in ask(as_batch(batch)).items()} for batch in batches])
-
-
-def joined(parts: Sequence[TeacherOutputs]) -> TeacherOutputs:
-    """Return the rows of several answers, one after the other."""
+def compute_all(compute: ComputeOutputs, batches: Iterable[Any]) -> TeacherOutputs:
+    """Return the outputs for all samples, in memory on the CPU."""
+    parts = list(_outputs(compute, batches))
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def write(folder: Path, fingerprint: Mapping[str, str], found: TeacherOutputs) -> None:
-    """Write the shards, then the manifest that makes the cache complete."""
-    checksums = []
-    for i, start in enumerate(range(0, len(next(iter(found.values()))), BLOCK)):
-        content = save({name: answer[start : start + BLOCK].contiguous() for name, answer in found.items()})
-        atomic.write_bytes(shard(folder, i), content)
-        checksums.append(hashlib.sha256(content).hexdigest())
-    atomic.write_json(folder / "manifest.json", {"fingerprint": dict(fingerprint), "shards": checksums})
+def write(folder: Path, fingerprint: Mapping[str, str], compute: ComputeOutputs, batches: Iterable[Any]) -> None:
+    """Run the teacher on all batches, write its outputs, and last the manifest that makes the store complete."""
+    with atomic.explained_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    partial = atomic.temporary_beside(folder / "outputs")
+    try:
+        with atomic.explained_errors(folder), ExitStack() as stack:
+            partial.mkdir()
+            files: dict[str, BinaryIO] = {}
+            examples: TeacherOutputs = {}
+            n = 0
+            for outputs in _outputs(compute, batches):
+                for name, output in outputs.items():
+                    if name not in files:
+                        files[name] = stack.enter_context((partial / name).open("wb"))
+                    files[name].write(_bytes(output))
+                    examples[name] = output[:0]  # for its dtype and the shape of a row
+                n += len(next(iter(outputs.values())))
+        entries = {}
+        for name, like in examples.items():
+            entries[name] = {
+                "shape": [n, *like.shape[1:]],
+                "dtype": str(like.dtype),
+                "sha256": _checksum(partial / name),
+            }
+            atomic.move_into_place(partial / name, _path(folder, name))
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    atomic.write_json(folder / MANIFEST, {"fingerprint": dict(fingerprint), "outputs": entries})
 
 
 def read(folder: Path, fingerprint: Mapping[str, str]) -> TeacherOutputs:
-    """Return the answers of a complete cache; see :func:`answers` for the errors."""
+    """Return the outputs of a complete store as memory-mapped tensors; see :func:`load_or_compute` for the errors."""
     remedy = f"delete {folder} to compute it again"
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        stored, checksums = dict(manifest["fingerprint"]), list(manifest["shards"])
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        stored, entries = dict(manifest["fingerprint"]), dict(manifest["outputs"])
+        described = {
+            name: (tuple(map(int, entry["shape"])), _DTYPES[entry["dtype"]], str(entry["sha256"]))
+            for name, entry in entries.items()
+        }
     except (OSError, ValueError, KeyError, TypeError):
-        raise CacheError(f"{folder / 'manifest.json'} is not a teacher-cache manifest; {remedy}") from None
+        raise CacheError(f"{folder / MANIFEST} is not a manifest of teacher outputs; {remedy}") from None
     for name in {**stored, **fingerprint}:
         if stored.get(name) != fingerprint.get(name):
-            raise CacheError(f"the teacher cache {folder} was made with another {name}; {remedy}")
-    blocks = []
-    for i, checksum in enumerate(checksums):
-        path = shard(folder, i)
-        content = path.read_bytes() if path.exists() else b""
-        if hashlib.sha256(content).hexdigest() != checksum:
-            raise CacheError(f"teacher-cache shard {path} is missing or corrupt; {remedy}")
-        blocks.append(load(content))
-    return joined(blocks)
-
-
-def shard(folder: Path, i: int) -> Path:
-    """Return the path of the i-th shard."""
-    return folder / f"shard-{i:05d}.safetensors"
+            raise CacheError(f"the teacher outputs in {folder} were made with another {name}; {remedy}")
+    outputs = {}
+    for name, (shape, dtype, checksum) in described.items():
+        path = _path(folder, name)
+        size = torch.Size(shape).numel()
+        if not path.is_file() or path.stat().st_size != size * dtype.itemsize or _checksum(path) != checksum:
+            raise CacheError(f"the teacher outputs {path} are missing or corrupt; {remedy}")
+        # Not shared: the map is copy-on-write, so nothing that a training does can change the file.
+        outputs[name] = torch.from_file(str(path), shared=False, size=size, dtype=dtype).view(shape)
+    return outputs
 
 
 def weights_fingerprint(model: nn.Module) -> str:
-    """Return the sha256 of a module's class, weights and buffers."""
+    """Return the SHA-256 of a module's class, weights and buffers."""
     digest = hashlib.sha256(repr(model).encode())
     for name, value in sorted(model.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(_bytes(value))
     return digest.hexdigest()
+
+
+def _outputs(compute: ComputeOutputs, batches: Iterable[Any]) -> Iterator[TeacherOutputs]:
+    """Yield the outputs for each batch, on the CPU."""
+    for batch in batches:
+        with torch.no_grad():
+            outputs = compute(as_batch(batch))
+        yield {name: output.cpu() for name, output in outputs.items()}
+
+
+def _path(folder: Path, name: str) -> Path:
+    return folder / f"{name}.bin"
+
+
+def _bytes(value: Tensor) -> bytes:
+    return value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

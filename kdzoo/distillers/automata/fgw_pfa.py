@@ -22,7 +22,7 @@ from kdzoo.core.method_info import MethodInfo
 from kdzoo.core.validation import choice, flag, integer, number
 from kdzoo.distillers.automata.language_model_to_pfa import LanguageModelToPFA
 from kdzoo.errors import ConfigError
-from kdzoo.functional import Edges, fgw_barycenter
+from kdzoo.functional import BarycenterSettings, Edges, fgw_barycenter
 
 PSEUDOCOUNT = 0.01
 """Weight of every symbol in every state, so that no string is impossible."""
@@ -88,13 +88,10 @@ class FGWPFA(LanguageModelToPFA):
             [one.features(self.features) for one in teachers],
             [Edges(*one.strings.edges()) for one in teachers],
             K,
-            alpha=self.alpha,
-            loss=self.comparison,
+            BarycenterSettings(self.alpha, self.comparison, n_init=self.restarts, seed=self.seed),
+            init=self.init,
             weights=[float(one.n_prefixes) for one in teachers],
             n_tokens=S,
-            init=self.init,
-            n_init=self.restarts,
-            seed=self.seed,
         )
         self.shown["objective"] = list(found.objective)
         parts = found.labels.split([one.n_prefixes for one in teachers])

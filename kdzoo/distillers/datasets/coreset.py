@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from kdzoo.core import validation
 from kdzoo.core.batch import Batch, labelled_positions, labels
-from kdzoo.core.closed_form import FittedDistiller
+from kdzoo.core.closed_form import CLOSED_FORM_EXEMPT, ClosedFormDistiller
+from kdzoo.core.method_info import MethodInfo
 from kdzoo.dataset_distillation import SyntheticSet
 from kdzoo.dataset_distillation.coreset import coreset
 from kdzoo.dataset_distillation.pool import train_pools
@@ -18,7 +19,7 @@ from kdzoo.dataset_distillation.selection import SELECTIONS
 from kdzoo.functional import hard_target_ce
 
 
-class Coreset(FittedDistiller):
+class Coreset(ClosedFormDistiller):
     """Choose a few real examples, and the constant step size with which networks learn from them best.
 
     Args:
@@ -26,27 +27,28 @@ class Coreset(FittedDistiller):
         teacher: is not used.
         selection: one of ``random``, ``mean``, ``kmeans``, ``herding``, ``k_center``.
         seed: of the selection, >= 0.
-        **options: see :class:`kdzoo.core.closed_form.FittedDistiller`.
+        **options: see :class:`kdzoo.core.closed_form.ClosedFormDistiller`.
 
     Raises:
         ConfigError: an argument is out of its range.
         DataError: a class has too few samples.
     """
 
-    terms: ClassVar[dict[str, float]] = {"real": 1.0}
-    label_terms: frozenset[str] = frozenset({"real"})
-    teacher_kind: ClassVar[str | None] = None
-    student_kind: ClassVar[str] = "data_set"
-    contract_settings: ClassVar[dict[str, Any]] = {
-        "data.labels_per_class": None,
-        "data.train_size": 240,
-        "data.batch_size": 80,
-    }
-    student: SyntheticSet
-    paper: ClassVar[str] = (
-        "Welling 2009, Herding dynamical weights to learn (herding); Sener & Savarese 2018, Active learning for "
-        "convolutional neural networks: a core-set approach (k_center)"
+    info: ClassVar[MethodInfo] = MethodInfo(
+        terms={"real": 1.0},
+        label_terms=frozenset({"real"}),
+        paper="Welling 2009, Herding dynamical weights to learn (herding); Sener & Savarese 2018, Active learning for "
+        "convolutional neural networks: a core-set approach (k_center)",
+        teacher="none",
+        student_kinds=("synthetic_set",),
+        contract_settings={
+            "data.labels_per_class": None,
+            "data.train_size": 240,
+            "data.batch_size": 80,
+        },
+        exempt=CLOSED_FORM_EXEMPT,
     )
+    student: SyntheticSet
 
     def __init__(
         self,

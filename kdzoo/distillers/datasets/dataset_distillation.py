@@ -13,7 +13,7 @@ where g_k and H_k are gradient and Hessian of l(x~, y~, .) at w_k; the same for 
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,8 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from kdzoo.core import validation
-from kdzoo.core.base import Distiller
+from kdzoo.core.base import Distiller, ParameterGroup
 from kdzoo.core.batch import Batch, labelled_positions, labelled_samples, labels
+from kdzoo.core.data_module import BatchData
+from kdzoo.core.method_info import MethodInfo
+from kdzoo.core.report_extras import ReportExtras
 from kdzoo.dataset_distillation import SyntheticSet, files, synthetic_set_plots
 from kdzoo.dataset_distillation.coreset import coreset
 from kdzoo.dataset_distillation.initial_images import INITIAL_IMAGES, set_real_images
@@ -38,7 +41,7 @@ from kdzoo.storage import atomic
 VALIDATION_INITS = 5
 MATRIX_INITS = 5
 """Networks in each cell of the matrix of other protocols, which a run draws for a first look."""
-JUDGES = 2000
+VALIDATION_SAMPLES = 2000
 """Validation samples by which other protocols are judged."""
 RATES = {"images": 50.0, "labels": 20.0, "step_sizes": 5.0}
 
@@ -73,19 +76,21 @@ class DatasetDistillation(Distiller):
         NonFiniteLossError: an inner training diverged; the last set on which none did is kept beside the checkpoint.
     """
 
-    terms: ClassVar[dict[str, float]] = {"real": 1.0, "teacher": 0.0, "accuracy": 0.0}
-    label_terms: frozenset[str] = frozenset({"real", "accuracy"})
-    teacher_optional: ClassVar[bool] = True
-    student_kind: ClassVar[str] = "data_set"
-    contract_settings: ClassVar[dict[str, Any]] = {"data.labels_per_class": None, "distiller.baselines": []}
-    student: SyntheticSet
-    paper: ClassVar[str] = "Wang, Zhu, Torralba & Efros 2018, Dataset distillation, algorithm 1"
-    bibtex: ClassVar[str] = """@article{wang2018dataset,
+    info: ClassVar[MethodInfo] = MethodInfo(
+        terms={"real": 1.0, "teacher": 0.0, "accuracy": 0.0},
+        label_terms=frozenset({"real", "accuracy"}),
+        paper="Wang, Zhu, Torralba & Efros 2018, Dataset distillation, algorithm 1",
+        bibtex="""@article{wang2018dataset,
   title = {Dataset distillation},
   author = {Wang, Tongzhou and Zhu, Jun-Yan and Torralba, Antonio and Efros, Alexei A.},
   journal = {arXiv:1811.10959},
   year = {2018}
-}"""
+}""",
+        teacher="optional",
+        student_kinds=("synthetic_set",),
+        contract_settings={"data.labels_per_class": None, "distiller.baselines": []},
+    )
+    student: SyntheticSet
 
     def __init__(
         self,
@@ -111,7 +116,6 @@ class DatasetDistillation(Distiller):
         super().__init__(student, teacher, **options)
         if teacher is None and self.loss_weights["teacher"]:
             raise ConfigError(f"loss_weights.teacher={self.loss_weights['teacher']} needs a teacher, got teacher=None")
-        self.uses_teacher_output = bool(self.loss_weights["teacher"])
         self.start = validation.choice("start", start, INITIAL_IMAGES)
         self.inner = InnerTraining(
             student,
@@ -132,7 +136,8 @@ class DatasetDistillation(Distiller):
         self.epochs: list[Tensor] = []
         self._last_good: dict[str, Tensor] = {}
         self._is_set = False
-        self._judging: tuple[Tensor, Tensor] | None = None
+        self.validation_samples: tuple[Tensor, Tensor] | None = None
+        self.report_extras = DatasetDistillationReport(self)
 
     # ---------------------------------------------------------------- before the training
 
@@ -143,25 +148,20 @@ class DatasetDistillation(Distiller):
         """
         inputs, targets = labelled_samples(data.train_eval_dataloader())  # type: ignore[attr-defined]
         train_pools(self.student.inner_networks, inputs, targets, seed=self.seed)
-        judges = list(data.val_dataloader())
-        self._judging = labelled_samples(judges) if judges else None
+        validation_batches = list(data.val_dataloader())
+        self.validation_samples = labelled_samples(validation_batches) if validation_batches else None
         if self.start != "noise":
             set_real_images(self.student, self.start, inputs, targets, seed=self.seed)
         self._is_set = True
         return data
-
-    def baselines(self, data: pl.LightningDataModule) -> dict[str, nn.Module]:
-        """Return selections of real images with their best step sizes."""
-        inputs, targets = labelled_samples(data.train_eval_dataloader())  # type: ignore[attr-defined]
-        return {name: coreset(self.student, name, inputs, targets, seed=self.seed) for name in self.compared}
 
     def prepare(self, batch: Batch) -> None:  # noqa: ARG002 - the images are at hand
         """Refuse an inner network whose loss is not twice differentiable; in a plain Lightning training, look at the data."""
         self.inner.check_twice_differentiable()
         if self._trainer is None or self._is_set:
             return
-        data: Any = getattr(self.trainer, "datamodule", None)
-        if hasattr(data, "train_eval_dataloader"):
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(data, BatchData):
             self.transfer_set(data)
         elif self.start != "noise" or any(
             inner_network.pool_size for inner_network in self.student.inner_networks.values()
@@ -193,7 +193,7 @@ class DatasetDistillation(Distiller):
             "accuracy": (seen.detach().argmax(-1) == target).double().mean(0),
         }
         if self.loss_weights["teacher"]:
-            taught = self.teacher_output(batch).expand(count, -1, -1)
+            taught = self.frozen_teacher.output(batch).expand(count, -1, -1)
             terms["teacher"] = soft_target_kl(logits, taught, temperature=self.temperature).mean(0)
         return terms
 
@@ -208,7 +208,11 @@ class DatasetDistillation(Distiller):
         validation, from held-out ones. Where one diverges, the last set on which none did is kept.
         """
         if self._trainer is None:
-            return self.inner.train_sampled(0) if self.training else self.inner.train_held_out(0, VALIDATION_INITS, dry_run=True)
+            return (
+                self.inner.train_sampled(0)
+                if self.training
+                else self.inner.train_held_out(0, VALIDATION_INITS, dry_run=True)
+            )
         try:
             if self.training:
                 found = self.inner.train_sampled(self.global_step)
@@ -221,34 +225,27 @@ class DatasetDistillation(Distiller):
 
     # ---------------------------------------------------------------- the training
 
-    def make_optimizer(self) -> torch.optim.Optimizer:
-        """Make the optimizer, with the rates of images, labels and step sizes."""
-        learned: dict[str, list[nn.Parameter]] = {name: [] for name in RATES}
+    def trainable(self) -> Iterator[nn.Parameter | ParameterGroup]:
+        """Yield images, labels and step sizes, each with its own factor on the learning rate."""
+        groups: dict[str, list[nn.Parameter]] = {name: [] for name in RATES}
         for name, parameter in self.student.named_parameters():
             if parameter.requires_grad:
-                learned[name.partition(".")[0]].append(parameter)
-        groups = {name: parameters for name, parameters in learned.items() if parameters}
-        optimizer = self._optimizer([{"params": parameters} for parameters in groups.values()])
-        for group, name in zip(optimizer.param_groups, groups, strict=True):
-            group["lr"] *= self.rates[name]
-        return optimizer
+                groups[name.partition(".")[0]].append(parameter)
+        for name, parameters in groups.items():
+            if parameters:
+                yield ParameterGroup(params=parameters, lr_scale=self.rates[name])
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """Scale a gradient down whose norm exceeds ``max_norm``, or as the trainer says; refuse one not finite."""
-        norm = torch.nn.utils.get_total_norm([one.grad for one in self.trainable() if one.grad is not None])
+        norm = torch.nn.utils.get_total_norm([one.grad for one in self.trainable_parameters() if one.grad is not None])
         if not norm.isfinite():
             raise self._with_last_good("the gradient through the inner steps is not finite; fewer may help")
         most = self.max_norm if gradient_clip_val is None else gradient_clip_val
         self.clip_gradients(
             optimizer, gradient_clip_val=most, gradient_clip_algorithm=gradient_clip_algorithm or "norm"
         )
-
-    def optimizer_step(self, *args: Any, **options: Any) -> None:
-        """Move the set, then project step sizes and labels, before anything can be saved."""
-        super().optimizer_step(*args, **options)
-        self.student.project_()
 
     def _with_last_good(self, message: str) -> NonFiniteLossError:
         """Return the error, after the last set on which all trainings stayed finite was written."""
@@ -274,15 +271,37 @@ class DatasetDistillation(Distiller):
         """Continue with the images of earlier epochs."""
         self.epochs = checkpoint["epochs"]
 
+
+class DatasetDistillationReport(ReportExtras):
+    """Selections of real images as baselines, and figures of the learned images and of other ways to train on them.
+
+    Args:
+        distiller: The method.
+    """
+
+    def __init__(self, distiller: DatasetDistillation) -> None:
+        self.distiller = distiller
+
+    def baselines(self, data: pl.LightningDataModule) -> dict[str, nn.Module]:
+        """Return selections of real images with their best step sizes."""
+        method = self.distiller
+        inputs, targets = labelled_samples(data.train_eval_dataloader())  # type: ignore[attr-defined]
+        return {name: coreset(method.student, name, inputs, targets, seed=method.seed) for name in method.compared}
+
     def figures(self, folder: Path) -> list[Path]:
-        """Draw how the images changed over the epochs, and how networks fare that are trained in other ways."""
-        drawn = [synthetic_set_plots.plot_image_history(self.epochs, folder / "images_by_epoch.png")] if self.epochs else []
-        if self.protocols and self._judging is not None:
-            inputs, targets = (values[:JUDGES].to(self.student.images.device) for values in self._judging)
-            networks = {**self.student.inner_networks, **unseen_architecture(self.student)}
-            found = protocol_matrix(self.student, networks, inputs, targets, inits=MATRIX_INITS)
-            drawn.append(synthetic_set_plots.plot_protocol_matrix(found, folder / "protocols.png"))
-            atomic.write_text(folder / "protocols.md", found.to_markdown() + "\n")
+        """Draw how the images changed over the epochs, and the accuracy of networks trained by other protocols."""
+        method = self.distiller
+        drawn = []
+        if method.epochs:
+            drawn.append(synthetic_set_plots.plot_image_history(method.epochs, folder / "images_by_epoch.png"))
+        if method.protocols and method.validation_samples is not None:
+            inputs, targets = (
+                values[:VALIDATION_SAMPLES].to(method.student.images.device) for values in method.validation_samples
+            )
+            networks = {**method.student.inner_networks, **unseen_architecture(method.student)}
+            matrix = protocol_matrix(method.student, networks, inputs, targets, inits=MATRIX_INITS)
+            drawn.append(synthetic_set_plots.plot_protocol_matrix(matrix, folder / "protocols.png"))
+            atomic.write_text(folder / "protocols.md", matrix.to_markdown() + "\n")
         return drawn
 
 

@@ -4,6 +4,7 @@ The labels of the real data are changed from the class under attack to the targe
 dataset distillation, from networks that have been trained well and whose weights the attacker does not know.
 """
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytorch_lightning as pl
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kdzoo.core.batch import Batch, labels
+from kdzoo.core.method_info import MethodInfo
 from kdzoo.dataset_distillation.poison_set import PoisonSet
 from kdzoo.dataset_distillation.poisoning import relabel
 from kdzoo.distillers.datasets.dataset_distillation import DatasetDistillation
@@ -33,14 +35,17 @@ class DatasetPoisoning(DatasetDistillation):
         ConfigError: an argument is out of its range, or an inner network has no pool of trained networks.
     """
 
-    student_kind: ClassVar[str] = "poison"
-    contract_settings: ClassVar[dict[str, Any]] = {
-        **DatasetDistillation.contract_settings,
-        "inner_network.convnet_8.pool": 1,
-        "inner_network.convnet_8.pool_steps": 1,
-    }
+    info: ClassVar[MethodInfo] = replace(
+        DatasetDistillation.info,
+        paper="Wang, Zhu, Torralba & Efros 2018, Dataset distillation, section 4.3",
+        student_kinds=("poison",),
+        contract_settings={
+            **DatasetDistillation.info.contract_settings,
+            "inner_network.convnet_8.pool": 1,
+            "inner_network.convnet_8.pool_steps": 1,
+        },
+    )
     student: PoisonSet
-    paper: ClassVar[str] = "Wang, Zhu, Torralba & Efros 2018, Dataset distillation, section 4.3"
 
     def __init__(self, student: PoisonSet, teacher: nn.Module | None = None, **options: Any) -> None:
         super().__init__(student, teacher, **options)

@@ -10,12 +10,14 @@ difference of the normalised maps of where the activations are large; needs no m
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from kdzoo.core.batch import Batch
+from kdzoo.core.method_info import MethodInfo
 from kdzoo.core.validation import choice
 from kdzoo.distillers.features.layer_kd import LayerKD
 from kdzoo.errors import ConfigError
@@ -46,12 +48,12 @@ class FeatureKD(LayerKD):
         {'feature': 1.0, 'soft': 0.9, 'hard': 0.1}
     """
 
-    terms: ClassVar[dict[str, float]] = {"feature": 1.0, "soft": 0.9, "hard": 0.1}
-    paper: ClassVar[str] = (
-        "Romero et al. 2015, FitNets, equation 3; Zagoruyko & Komodakis 2017, Paying More Attention to Attention, "
-        "equation 2"
-    )
-    bibtex: ClassVar[str] = """@inproceedings{romero2015fitnets,
+    info: ClassVar[MethodInfo] = replace(
+        LayerKD.info,
+        terms={"feature": 1.0, "soft": 0.9, "hard": 0.1},
+        paper="Romero et al. 2015, FitNets, equation 3; Zagoruyko & Komodakis 2017, Paying More Attention to Attention, "
+        "equation 2",
+        bibtex="""@inproceedings{romero2015fitnets,
   title     = {{FitNets}: Hints for Thin Deep Nets},
   author    = {Romero, Adriana and Ballas, Nicolas and Kahou, Samira Ebrahimi and Chassang, Antoine and Gatta, Carlo
                and Bengio, Yoshua},
@@ -64,7 +66,8 @@ class FeatureKD(LayerKD):
   author    = {Zagoruyko, Sergey and Komodakis, Nikos},
   booktitle = {International Conference on Learning Representations},
   year      = {2017},
-}"""
+}""",
+    )
 
     def __init__(
         self,

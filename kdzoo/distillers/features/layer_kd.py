@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from kdzoo.core.batch import Batch
 from kdzoo.core.hooks import capture
+from kdzoo.core.method_info import MethodInfo
 from kdzoo.core.validation import choice
 from kdzoo.distillers.logits.logit_kd import LogitKD
 from kdzoo.errors import ConfigError
@@ -28,12 +30,14 @@ class LayerKD(LogitKD):
         ConfigError: an argument is out of its range, or a path names no module.
     """
 
-    uses_teacher_output: bool = False
-    exempt: ClassVar[dict[str, str]] = {"compile": "hidden layers are read by hooks, which compiled code passes over"}
-    contract_settings: ClassVar[dict[str, object]] = {
-        "distiller.layers": {"layers.0": "layers.0"},
-        "teacher.hidden": [24, 16],
-    }
+    info: ClassVar[MethodInfo] = replace(
+        LogitKD.info,
+        exempt={"compile": "hidden layers are read by hooks, which compiled code passes over"},
+        contract_settings={
+            "distiller.layers": {"layers.0": "layers.0"},
+            "teacher.hidden": [24, 16],
+        },
+    )
 
     def __init__(self, student: nn.Module, teacher: nn.Module, *, layers: Mapping[str, str], **options: Any) -> None:
         super().__init__(student, teacher, **options)

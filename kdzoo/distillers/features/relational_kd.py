@@ -10,12 +10,14 @@ form. Widths may differ, and no map is learned.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from kdzoo.core.batch import Batch
+from kdzoo.core.method_info import MethodInfo
 from kdzoo.distillers.features.layer_kd import LayerKD
 from kdzoo.errors import ConfigError
 from kdzoo.functional import angle_relation, distance_relation
@@ -47,16 +49,19 @@ class RelationalKD(LayerKD):
         {'distance': 25.0, 'angle': 50.0, 'soft': 0.9, 'hard': 0.1}
     """
 
-    terms: ClassVar[dict[str, float]] = {"distance": 25.0, "angle": 50.0, "soft": 0.9, "hard": 0.1}
-    exempt: ClassVar[dict[str, str]] = {**LayerKD.exempt, "micro_batches": IN_PIECES, "data_parallel": IN_PIECES}
-    paper: ClassVar[str] = "Park, Kim, Lu & Cho 2019, Relational Knowledge Distillation, equations 4 to 9"
-    bibtex: ClassVar[str] = """@inproceedings{park2019relational,
+    info: ClassVar[MethodInfo] = replace(
+        LayerKD.info,
+        terms={"distance": 25.0, "angle": 50.0, "soft": 0.9, "hard": 0.1},
+        paper="Park, Kim, Lu & Cho 2019, Relational Knowledge Distillation, equations 4 to 9",
+        bibtex="""@inproceedings{park2019relational,
   title     = {Relational Knowledge Distillation},
   author    = {Park, Wonpyo and Kim, Dongju and Lu, Yan and Cho, Minsu},
   booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition},
   pages     = {3967--3976},
   year      = {2019},
-}"""
+}""",
+        exempt={**LayerKD.info.exempt, "micro_batches": IN_PIECES, "data_parallel": IN_PIECES},
+    )
 
     def __init__(
         self,

@@ -20,14 +20,16 @@ import torch
 from torch import Tensor, nn
 
 from kdzoo.core import validation
-from kdzoo.core.base import Distiller, Measure
+from kdzoo.core.base import Distiller
 from kdzoo.core.batch import Batch, as_batch, n_samples
 from kdzoo.core.inference import inference
+from kdzoo.core.method_info import MethodInfo
+from kdzoo.core.report_extras import QuickScores, ReportExtras
 from kdzoo.data.derived.task_stream import TaskStream, checked_tasks, of_classes, task_at
 from kdzoo.distillers.generative.rollout import named, noise_in, pair_losses
 from kdzoo.errors import ConfigError
 from kdzoo.graphical_models import DIVERGENCES, Graph
-from kdzoo.graphical_models.paired import Pair, follow, imitated
+from kdzoo.graphical_models.paired import Pair, rollout_student, rollout_teacher
 
 OLD = ("distil", "replay", "nothing")
 _ROLLED_OUT, _REPLAYED = "old_", "replayed_"
@@ -58,19 +60,19 @@ class Continual(Distiller):
         ConfigError: an argument is out of its range, or the student has no input.
     """
 
-    teacher_kind: ClassVar[str | None] = None
-    student_kind: ClassVar[str] = "graphical_model"
-    paper: ClassVar[str] = (
-        "Chen, Liang, Zeng, Yao & Shao 2023, A unified knowledge distillation framework for deep directed graphical "
-        "models"
-    )
-    bibtex: ClassVar[str] = """@inproceedings{chen2023unified,
+    info: ClassVar[MethodInfo] = MethodInfo(
+        paper="Chen, Liang, Zeng, Yao & Shao 2023, A unified knowledge distillation framework for deep directed graphical "
+        "models",
+        bibtex="""@inproceedings{chen2023unified,
   title     = {A Unified Knowledge Distillation Framework for Deep Directed Graphical Models},
   author    = {Chen, Yizhuo and Liang, Kaizhao and Zeng, Zhe and Yao, Shuochao and Shao, Huajie},
   booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition},
   year      = {2023},
-}"""
-    exempt: ClassVar[Mapping[str, str]] = {"compile": "the models are rolled out with noise, not called"}
+}""",
+        teacher="none",
+        student_kinds=("graphical_model",),
+        exempt={"compile": "the models are rolled out with noise, not called"},
+    )
     student: Graph
     task: Tensor
 
@@ -103,13 +105,7 @@ class Continual(Distiller):
             self.loss_weights = {**{f"old_{name}": weight for name in learned}, **self.loss_weights}
         self.kept = nn.ModuleList(copy.deepcopy(student) for _ in self.tasks[1:]).requires_grad_(False)
         self.register_buffer("task", torch.tensor(0))
-
-    @property
-    def controls(self) -> Mapping[str, Mapping[str, Any]]:
-        """The other ways to treat the old classes, without the weights of distilled nodes."""
-        weights = {name: weight for name, weight in self.loss_weights.items() if name.startswith("new_")}
-        others = {"replay": "replay", "fine_tuning": "nothing"} if self.old == "distil" else {}
-        return {role: {"old": old, "loss_weights": weights} for role, old in others.items()}
+        self.report_extras = ContinualReport(self)
 
     # ---------------------------------------------------------------- the stream
 
@@ -129,7 +125,7 @@ class Continual(Distiller):
 
     def on_train_start(self) -> None:
         """Note in the model that its posteriors are trained."""
-        self.student.infers.fill_(True)
+        self.student.posteriors_trained.fill_(True)
 
     def on_train_epoch_start(self) -> None:
         """Where a task begins, keep the model of the last one, and let the optimizer forget it."""
@@ -171,31 +167,51 @@ class Continual(Distiller):
             again = noise_in(batch, _REPLAYED) or self.student.elbo_noise(n)
             return self.student.negative_elbo({**batch, "input": samples, "target": target}, again)
         with inference(previous):
-            trace = imitated(previous, noise, inputs)
+            trace = rollout_teacher(previous, noise, inputs)
         return pair_losses(
-            Pair(trace, follow(self.student, trace, noise, inputs)),
+            Pair(trace, rollout_student(self.student, trace, noise, inputs)),
             self.student,
             divergence=self.divergence,
             latent_divergence=self.latent_divergence,
             reduction=self.reduction,
         )
 
-    # ---------------------------------------------------------------- after the training
 
-    def measurements(self, model: nn.Module, batches: Iterable[Any], measure: Measure) -> dict[str, float]:
-        """Return Frechet distances on the classes of every task, after every step that had seen them.
+class ContinualReport(ReportExtras):
+    """Controls that treat the old classes in other ways, and what is forgotten from task to task.
+
+    Args:
+        distiller: The method.
+    """
+
+    def __init__(self, distiller: Continual) -> None:
+        self.distiller = distiller
+
+    @property
+    def controls(self) -> Mapping[str, Mapping[str, Any]]:
+        """Generative replay and fine-tuning, without the weights of distilled nodes, if the method distils."""
+        method = self.distiller
+        weights = {name: weight for name, weight in method.loss_weights.items() if name.startswith("new_")}
+        others = {"replay": "replay", "fine_tuning": "nothing"} if method.old == "distil" else {}
+        return {role: {"old": old, "loss_weights": weights} for role, old in others.items()}
+
+    def measurements(self, model: nn.Module, batches: Iterable[Any], quick_scores: QuickScores) -> dict[str, float]:
+        """Return Frechet distances on the classes of every task, after every step whose training had seen them.
 
         ``frechet_step<i>_task<j>`` counts tasks from 0. ``frechet_old`` is the mean over all tasks but the last, after
         the last step, and so is ``one_nn_old``; ``forgetting`` is the mean growth of these tasks' distances since their
-        own step. A control that nobody taught has no steps, and is measured at its end.
+        own step. A control trained without a teacher has no steps, and is measured at its end.
         """
-        rows, last = [as_batch(batch) for batch in batches], len(self.tasks) - 1
-        parts = [[part for batch in rows for part in of_classes(batch, classes)] for classes in self.tasks]
-        steps = {**dict(enumerate(self.kept)), last: model} if model is self.student else {last: model}
-        table = {(i, j): measure(one, parts[j]) for i, one in steps.items() for j in range(i + 1)}
-        found = {f"frechet_step{i}_task{j}": metrics["frechet"] for (i, j), metrics in table.items()}
+        method, batches = self.distiller, [as_batch(batch) for batch in batches]
+        last, is_student = len(method.tasks) - 1, model is method.student
+        batches_of_task = [[part for batch in batches for part in of_classes(batch, task)] for task in method.tasks]
+        steps = {**dict(enumerate(method.kept)), last: model} if is_student else {last: model}
+        table = {
+            (i, j): quick_scores(snapshot, batches_of_task[j]) for i, snapshot in steps.items() for j in range(i + 1)
+        }
+        result = {f"frechet_step{i}_task{j}": metrics["frechet"] for (i, j), metrics in table.items()}
         for name in ("frechet", "one_nn"):
-            found[f"{name}_old"] = sum(table[last, j][name] for j in range(last)) / last
-        if model is self.student:
-            found["forgetting"] = sum(table[last, j]["frechet"] - table[j, j]["frechet"] for j in range(last)) / last
-        return found
+            result[f"{name}_old"] = sum(table[last, j][name] for j in range(last)) / last
+        if is_student:
+            result["forgetting"] = sum(table[last, j]["frechet"] - table[j, j]["frechet"] for j in range(last)) / last
+        return result

@@ -5,7 +5,6 @@ KL(posterior || prior) for latents (Kingma & Welling 2014, Auto-encoding variati
 trained in another way, such as wake-sleep, says so in its own ``negative_elbo``.
 """
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import pytorch_lightning as pl
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from kdzoo.core import validation
 from kdzoo.core.base import Distiller
 from kdzoo.core.batch import Batch, n_samples
+from kdzoo.core.method_info import MethodInfo
 from kdzoo.data.derived.noise import NoisyData, with_lengths
 from kdzoo.distillers.generative.rollout import named, noise_in
 from kdzoo.graphical_models import Graph
@@ -33,16 +33,18 @@ class ELBO(Distiller):
         ConfigError: an argument is out of its range.
     """
 
-    teacher_kind: ClassVar[str | None] = None
-    student_kind: ClassVar[str] = "graphical_model"
-    paper: ClassVar[str] = "Kingma & Welling 2014, Auto-encoding variational Bayes, equation 3"
-    bibtex: ClassVar[str] = """@inproceedings{kingma2014auto,
+    info: ClassVar[MethodInfo] = MethodInfo(
+        paper="Kingma & Welling 2014, Auto-encoding variational Bayes, equation 3",
+        bibtex="""@inproceedings{kingma2014auto,
   title     = {Auto-Encoding Variational {Bayes}},
   author    = {Kingma, Diederik P. and Welling, Max},
   booktitle = {International Conference on Learning Representations},
   year      = {2014},
-}"""
-    exempt: ClassVar[Mapping[str, str]] = {"compile": "the models are rolled out with noise, not called"}
+}""",
+        teacher="none",
+        student_kinds=("graphical_model",),
+        exempt={"compile": "the models are rolled out with noise, not called"},
+    )
     student: Graph
 
     def __init__(
@@ -68,7 +70,7 @@ class ELBO(Distiller):
 
     def on_train_start(self) -> None:
         """Note in the model that its posteriors are trained."""
-        self.student.infers.fill_(True)
+        self.student.posteriors_trained.fill_(True)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the terms of the negative bound, nats for each sample."""

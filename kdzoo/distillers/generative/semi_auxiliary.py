@@ -23,24 +23,27 @@ import torch
 from torch import Tensor
 
 from kdzoo.core import validation
+from kdzoo.core.abilities import FoldsNorms
 from kdzoo.core.base import Distiller
 from kdzoo.core.batch import Batch, n_samples
+from kdzoo.core.method_info import MethodInfo
 from kdzoo.core.randomness import mix_seed
+from kdzoo.core.report_extras import ReportExtras
 from kdzoo.data.derived.noise import NoisyData, with_lengths
 from kdzoo.distillers.generative.rollout import inputs_in, named, named_inputs, noise_in, pair_losses
 from kdzoo.errors import ConfigError
 from kdzoo.graphical_models import DIVERGENCES, Graph
 from kdzoo.graphical_models.calibration import latent_weights
 from kdzoo.graphical_models.discrete import gumbel_softmax, reinforce, straight_through
-from kdzoo.graphical_models.divergences import BOUNDING
-from kdzoo.graphical_models.enumeration import enumerated
-from kdzoo.graphical_models.fused_copy import faster, gains_from_bfloat16
+from kdzoo.graphical_models.divergences import BOUND_PRESERVING
+from kdzoo.graphical_models.enumeration import enumerated_divergences
+from kdzoo.graphical_models.fused_copy import fused_copy, has_fast_bfloat16
 from kdzoo.graphical_models.marginal import marginal_divergence
 from kdzoo.graphical_models.noise_map import NoiseMap
-from kdzoo.graphical_models.paired import Pair, check_partners, follow, imitated
-from kdzoo.graphical_models.tasks import hard
+from kdzoo.graphical_models.paired import Pair, check_compatible, rollout_student, rollout_teacher
+from kdzoo.graphical_models.tasks import hard_sample
 
-PARENTS = ("student", "teacher", "mixed")
+LATENT_SOURCES = ("student", "teacher", "mixed")
 NOISE_MAPS = ("none", "learned", "first")
 ESTIMATORS = ("none", "straight_through", "gumbel", "reinforce", "enumerate")
 CALIBRATION_SAMPLES = 256
@@ -52,7 +55,7 @@ class SemiAuxiliary(Distiller):
     Args:
         student: a graphical model with the teacher's targets and latents.
         teacher: a graphical model.
-        parents: whose latents the student's nodes are given: ``student`` (the method), ``teacher`` (local distillation,
+        latents_from: whose latents the student's nodes are given: ``student`` (the method), ``teacher`` (local distillation,
             every node by itself), or ``mixed``: the teacher's for a share of the samples that falls from 1 to 0.
         mixing: share of the training after which no sample takes the teacher's latents, in (0, 1]; of ``mixed`` only.
         divergence: of targets: ``kl``, ``w2``, ``mmd`` or ``logits`` (:mod:`kdzoo.graphical_models.divergences`); the last has
@@ -74,7 +77,7 @@ class SemiAuxiliary(Distiller):
             values (:mod:`kdzoo.graphical_models.noise_map`).
         inputs: where conditions come from: ``noise`` draws them, ``data`` takes those of the training data.
         fast_teacher: whether a copy of the teacher is rolled out, its norms folded into its convolutions (models that
-            have ``folded()``), its nets in bfloat16 on devices that are faster with it (CUDA, CPUs with AMX or AVX512
+            have ``fold_norms()``), its nets in bfloat16 on devices that are faster with it (CUDA, CPUs with AMX or AVX512
             for it): about the same values (:mod:`kdzoo.graphical_models.fused_copy`).
         seed: of the noise, >= 0.
         **options: see :class:`kdzoo.Distiller`; the terms are named like the nodes.
@@ -83,20 +86,19 @@ class SemiAuxiliary(Distiller):
         ConfigError: an argument is out of its range, or the models do not fit each other.
     """
 
-    teacher_kind: ClassVar[str | None] = "graphical_model"
-    student_kind: ClassVar[str] = "graphical_model"
-    uses_teacher_output: bool = False
-    paper: ClassVar[str] = (
-        "Chen, Liang, Zeng, Yao & Shao 2023, "
-        "A unified knowledge distillation framework for deep directed graphical models"
-    )
-    bibtex: ClassVar[str] = """@inproceedings{chen2023unified,
+    info: ClassVar[MethodInfo] = MethodInfo(
+        paper="Chen, Liang, Zeng, Yao & Shao 2023, "
+        "A unified knowledge distillation framework for deep directed graphical models",
+        bibtex="""@inproceedings{chen2023unified,
   title     = {A Unified Knowledge Distillation Framework for Deep Directed Graphical Models},
   author    = {Chen, Yizhuo and Liang, Kaizhao and Zeng, Zhe and Yao, Shuochao and Shao, Huajie},
   booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition},
   year      = {2023},
-}"""
-    exempt: ClassVar[Mapping[str, str]] = {"compile": "the models are rolled out with noise, not called"}
+}""",
+        teacher_kinds=("graphical_model",),
+        student_kinds=("graphical_model",),
+        exempt={"compile": "the models are rolled out with noise, not called"},
+    )
     student: Graph
     teacher: Graph
 
@@ -105,7 +107,7 @@ class SemiAuxiliary(Distiller):
         student: Graph,
         teacher: Graph,
         *,
-        parents: str = "student",
+        latents_from: str = "student",
         mixing: float = 0.5,
         divergence: str = "kl",
         latent_divergence: str = "auto",
@@ -123,34 +125,34 @@ class SemiAuxiliary(Distiller):
         **options: Any,
     ) -> None:
         super().__init__(student, teacher, **options)
-        self.parents = validation.choice("parents", parents, PARENTS)
+        self.latents_from = validation.choice("latents_from", latents_from, LATENT_SOURCES)
         self.mixing = validation.number("mixing", validation.positive("mixing", mixing), 0.0, 1.0)
         self.divergence = validation.choice("divergence", divergence, tuple(DIVERGENCES))
         self.latent_divergence = validation.choice("latent_divergence", latent_divergence, ("auto", *DIVERGENCES))
         self.reduction = validation.choice("reduction", reduction, ("sum", "mean"))
         self.calibrated = validation.flag("calibrated", calibrated)
         self.estimator = validation.choice("estimator", estimator, ESTIMATORS)
-        if parents == "teacher" or not any(node.family.is_discrete for node in student.latents().values()):
+        if latents_from == "teacher" or not any(node.family.is_discrete for node in student.latents().values()):
             self.estimator = "none"  # there is nothing whose gradient it would estimate
         samples = validation.integer("samples", samples, 2)
         self.samples = samples if self.estimator == "reinforce" else 1
         samplers = {"straight_through": straight_through, "gumbel": gumbel_softmax(temperature)}
-        self.sampler = samplers.get(self.estimator, hard)
+        self.sampler = samplers.get(self.estimator, hard_sample)
         self.marginal = validation.flag("marginal", marginal)
-        if parents == "mixed" and (marginal or self.estimator in ("reinforce", "enumerate")):
+        if latents_from == "mixed" and (marginal or self.estimator in ("reinforce", "enumerate")):
             other = "marginal=true" if marginal else f"estimator={estimator}"
-            raise ConfigError(f"parents must be student or teacher with {other}, got 'mixed'")
+            raise ConfigError(f"latents_from must be student or teacher with {other}, got 'mixed'")
         self.inputs = validation.choice("inputs", inputs, ("noise", "data"))
         self.fast_teacher = validation.flag("fast_teacher", fast_teacher)
         self._fast: list[Graph] = []  # a list, so that it is no submodule and in no checkpoint
         self.seed = validation.integer("seed", seed, 0)
         noise_map = validation.choice("noise_map", noise_map, NOISE_MAPS)
-        self.paired = check_partners(teacher, student, unpaired=noise_map != "none")
+        self.paired = check_compatible(teacher, student, allow_unpaired=noise_map != "none")
         self.noise_map = None
         if noise_map != "none":
             self.noise_map = NoiseMap(teacher, student, self.paired, learned=noise_map == "learned")
-            if parents != "student":
-                raise ConfigError(f"parents must be student where noise is mapped, got {parents!r}")
+            if latents_from != "student":
+                raise ConfigError(f"latents_from must be student where noise is mapped, got {latents_from!r}")
         learned = [name for name in self.paired if student.latents()[name].is_learned]
         self.compared = [] if marginal else learned
         default = validation.number("latent_weight", latent_weight, 0.0)
@@ -158,23 +160,16 @@ class SemiAuxiliary(Distiller):
         for parameter in student.inference_parameters():
             parameter.requires_grad_(False)  # samples do not depend on them
         self._warn_of_bounds()
+        self.report_extras = SemiAuxiliaryReport(self)
         self.register_buffer("calibration", torch.ones(len(self.compared)))
-
-    @property
-    def controls(self) -> Mapping[str, Mapping[str, Any]]:
-        """Local distillation, where every latent has a partner and it is another method."""
-        learned = any(node.is_learned for node in self.student.latents().values())
-        if self.noise_map is not None or self.parents == "teacher" or not learned:
-            return {}
-        return {"local": {"parents": "teacher", "marginal": False}}
 
     def _warn_of_bounds(self) -> None:
         """Say which choice takes from the surrogate loss that it bounds the divergence of the marginals."""
         reasons = []
-        if self.divergence not in BOUNDING:
+        if self.divergence not in BOUND_PRESERVING:
             reasons.append(f"divergence={self.divergence} of targets {', '.join(self.student.targets())}")
-        if self.parents == "mixed":
-            reasons.append("parents=mixed while some samples take the teacher's latents")
+        if self.latents_from == "mixed":
+            reasons.append("latents_from=mixed while some samples take the teacher's latents")
         if self.estimator == "gumbel":
             reasons.append("estimator=gumbel, whose latents are relaxed")
         if reasons:
@@ -235,9 +230,11 @@ class SemiAuxiliary(Distiller):
             inputs, teachers = self._repeated(inputs), self._repeated(teachers)
         if self.marginal:
             return {"marginal": marginal_divergence(self.teacher, self.student, noise, inputs)}
-        trace = imitated(self._rolled_out(), noise, inputs)
+        trace = rollout_teacher(self._rolled_out(), noise, inputs)
         own = noise if self.noise_map is None else self.noise_map(noise)
-        pair = Pair(trace, follow(self.student, trace, own, inputs, teachers=teachers, sampler=self.sampler))
+        pair = Pair(
+            trace, rollout_student(self.student, trace, own, inputs, teacher_latents=teachers, sampler=self.sampler)
+        )
         terms = pair_losses(
             pair,
             self.student,
@@ -252,7 +249,7 @@ class SemiAuxiliary(Distiller):
             terms = {name: value.reshape(-1, self.samples).mean(1) for name, value in terms.items()}
             terms = {**reinforce(targets, pair, self.teacher, self.student, samples=self.samples), **terms}
         elif self.estimator == "enumerate":
-            terms |= enumerated(self.teacher, self.student, trace, noise, inputs, kind=self.divergence)
+            terms |= enumerated_divergences(self.teacher, self.student, trace, noise, inputs, kind=self.divergence)
         for name, cost in zip(self.compared, self.calibration, strict=True):
             terms[name] = cost * terms[name]
         return terms
@@ -263,9 +260,9 @@ class SemiAuxiliary(Distiller):
         if not self.fast_teacher:
             return self.teacher
         if not self._fast or (self._fast[0].like.device, self._fast[0].like.dtype) != (like.device, like.dtype):
-            lowered = gains_from_bfloat16(like.device)
-            self._fast = [faster(self.teacher, bfloat16=lowered)]
-            norms = "norms folded" if hasattr(self.teacher, "folded") else "no norms to fold"
+            lowered = has_fast_bfloat16(like.device)
+            self._fast = [fused_copy(self.teacher, bfloat16=lowered)]
+            norms = "norms folded" if isinstance(self.teacher, FoldsNorms) else "no norms to fold"
             dtype = torch.bfloat16 if lowered else like.dtype
             self.notes["fast_teacher"] = f"{norms}, {dtype} on {like.device.type}"
         return self._fast[0]
@@ -279,9 +276,9 @@ class SemiAuxiliary(Distiller):
 
     def _teachers(self, batch: Batch) -> dict[str, Tensor | bool]:
         """Return by latent whether, or for which samples, the student is given the teacher's value."""
-        if self.parents == "student":
+        if self.latents_from == "student":
             return {}
-        if self.parents == "teacher":
+        if self.latents_from == "teacher":
             return dict.fromkeys(self.paired, True)
         chance = batch.get("share", torch.rand(n_samples(batch)).to(batch["input"].device))
         return dict.fromkeys(self.paired, chance < self._share())
@@ -292,3 +289,23 @@ class SemiAuxiliary(Distiller):
             return 0.0
         steps = float(self.trainer.estimated_stepping_batches)
         return max(0.0, 1 - self.trainer.global_step / (self.mixing * steps))
+
+
+class SemiAuxiliaryReport(ReportExtras):
+    """The control that is distilled node by node.
+
+    Args:
+        distiller: The method.
+    """
+
+    def __init__(self, distiller: SemiAuxiliary) -> None:
+        self.distiller = distiller
+
+    @property
+    def controls(self) -> Mapping[str, Mapping[str, Any]]:
+        """Local distillation, if every latent has a partner and the method itself is not local."""
+        method = self.distiller
+        has_learned_latent = any(node.is_learned for node in method.student.latents().values())
+        if method.noise_map is not None or method.latents_from == "teacher" or not has_learned_latent:
+            return {}
+        return {"local": {"latents_from": "teacher", "marginal": False}}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kdzoo.core.base import Distiller
 from kdzoo.core.batch import Batch, labelled_positions, labels, valid_positions
+from kdzoo.core.method_info import MethodInfo
 from kdzoo.core.validation import positive
 from kdzoo.functional import decoupled_kl, hard_target_ce
 
@@ -34,14 +35,16 @@ class DKD(Distiller):
         {'target': 1.0, 'nontarget': 8.0, 'hard': 1.0}
     """
 
-    terms: ClassVar[dict[str, float]] = {"target": 1.0, "nontarget": 8.0, "hard": 1.0}
-    paper: ClassVar[str] = "Zhao, Cui, Song, Qiu & Liang 2022, Decoupled Knowledge Distillation, equation 7"
-    bibtex: ClassVar[str] = """@inproceedings{zhao2022decoupled,
+    info: ClassVar[MethodInfo] = MethodInfo(
+        terms={"target": 1.0, "nontarget": 8.0, "hard": 1.0},
+        paper="Zhao, Cui, Song, Qiu & Liang 2022, Decoupled Knowledge Distillation, equation 7",
+        bibtex="""@inproceedings{zhao2022decoupled,
   title     = {Decoupled Knowledge Distillation},
   author    = {Zhao, Borui and Cui, Quan and Song, Renjie and Qiu, Yiyu and Liang, Jiajun},
   booktitle = {Conference on Computer Vision and Pattern Recognition},
   year      = {2022},
-}"""
+}""",
+    )
 
     def __init__(self, student: nn.Module, teacher: nn.Module, *, temperature: float = 4.0, **options: Any) -> None:
         super().__init__(student, teacher, **options)
@@ -49,7 +52,7 @@ class DKD(Distiller):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the two parts of the softened divergence and the cross entropy, per position."""
-        student, teacher = self.student(batch["input"]), self.teacher_output(batch)
+        student, teacher = self.student(batch["input"]), self.frozen_teacher.output(batch)
         valid, labelled = valid_positions(batch), labelled_positions(batch)
         target = torch.where(labelled, batch.get("target", labelled), teacher.argmax(-1))
         about_target, about_rest = decoupled_kl(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from kdzoo.core.base import Distiller
 from kdzoo.core.batch import Batch, labelled_positions, labels, valid_positions
+from kdzoo.core.method_info import MethodInfo
 from kdzoo.core.validation import positive
 from kdzoo.functional import hard_target_ce, soft_target_kl
 
@@ -37,14 +38,16 @@ class LogitKD(Distiller):
         {'soft': 0.9, 'hard': 0.1}
     """
 
-    terms: ClassVar[dict[str, float]] = {"soft": 0.9, "hard": 0.1}
-    paper: ClassVar[str] = "Hinton, Vinyals & Dean 2015, Distilling the Knowledge in a Neural Network, section 2"
-    bibtex: ClassVar[str] = """@article{hinton2015distilling,
+    info: ClassVar[MethodInfo] = MethodInfo(
+        terms={"soft": 0.9, "hard": 0.1},
+        paper="Hinton, Vinyals & Dean 2015, Distilling the Knowledge in a Neural Network, section 2",
+        bibtex="""@article{hinton2015distilling,
   title   = {Distilling the Knowledge in a Neural Network},
   author  = {Hinton, Geoffrey and Vinyals, Oriol and Dean, Jeff},
   journal = {arXiv:1503.02531},
   year    = {2015},
-}"""
+}""",
+    )
 
     def __init__(self, student: nn.Module, teacher: nn.Module, *, temperature: float = 4.0, **options: Any) -> None:
         super().__init__(student, teacher, **options)
@@ -52,7 +55,7 @@ class LogitKD(Distiller):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the softened divergence and the cross entropy, per position."""
-        return self.logit_terms(batch, self.student(batch["input"]), self.teacher_output(batch))
+        return self.logit_terms(batch, self.student(batch["input"]), self.frozen_teacher.output(batch))
 
     def logit_terms(self, batch: Batch, student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
         """Return the softened divergence and the cross entropy of given logits, per position."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kdzoo.core.base import Distiller
 from kdzoo.core.batch import Batch, labelled_positions, labels, valid_positions
+from kdzoo.core.method_info import MethodInfo
 from kdzoo.functional import centred_mse, hard_target_ce
 
 
@@ -31,20 +32,20 @@ class LogitMSE(Distiller):
         {'match': 0.9, 'hard': 0.1}
     """
 
-    terms: ClassVar[dict[str, float]] = {"match": 0.9, "hard": 0.1}
-    paper: ClassVar[str] = (
-        "Hinton, Vinyals & Dean 2015, section 2.1; Ba & Caruana 2014, Do Deep Nets Really Need to be Deep?"
-    )
-    bibtex: ClassVar[str] = """@inproceedings{ba2014deep,
+    info: ClassVar[MethodInfo] = MethodInfo(
+        terms={"match": 0.9, "hard": 0.1},
+        paper="Hinton, Vinyals & Dean 2015, section 2.1; Ba & Caruana 2014, Do Deep Nets Really Need to be Deep?",
+        bibtex="""@inproceedings{ba2014deep,
   title     = {Do Deep Nets Really Need to be Deep?},
   author    = {Ba, Jimmy and Caruana, Rich},
   booktitle = {Advances in Neural Information Processing Systems},
   year      = {2014},
-}"""
+}""",
+    )
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the squared difference of centred logits and the cross entropy, per position."""
-        student, teacher = self.student(batch["input"]), self.teacher_output(batch)
+        student, teacher = self.student(batch["input"]), self.frozen_teacher.output(batch)
         valid, labelled = valid_positions(batch), labelled_positions(batch)
         return {
             "match": centred_mse(student[valid], teacher[valid]),

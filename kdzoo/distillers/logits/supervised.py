@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kdzoo.core.base import Distiller
 from kdzoo.core.batch import Batch, labelled_positions, labels
+from kdzoo.core.method_info import MethodInfo
 from kdzoo.functional import hard_target_ce
 
 
@@ -27,8 +28,7 @@ class Supervised(Distiller):
         {'hard': 1.0}
     """
 
-    terms: ClassVar[dict[str, float]] = {"hard": 1.0}
-    teacher_kind: ClassVar[str | None] = None
+    info: ClassVar[MethodInfo] = MethodInfo(terms={"hard": 1.0}, teacher="none")
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the cross entropy of the labelled positions."""

@@ -22,7 +22,6 @@ first hidden states). Where outputs are those of texts, terms of hidden layers a
 
 import copy
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -31,8 +30,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from kdzoo.core.base import Distiller, TeacherOutputs
+from kdzoo.core.abilities import StartsFromLayers
+from kdzoo.core.base import Distiller
 from kdzoo.core.batch import Batch, labelled_positions, labels
+from kdzoo.core.frozen_teacher import TeacherOutputs
+from kdzoo.core.method_info import MethodInfo
+from kdzoo.core.report_extras import ReportExtras
 from kdzoo.core.validation import choice, flag, integer, positive
 from kdzoo.errors import ConfigError
 from kdzoo.functional import (
@@ -72,34 +75,35 @@ class DistilBERT(Distiller):
         ConfigError: an argument is out of its range, or a model is no such transformer.
     """
 
-    terms: ClassVar[dict[str, float]] = {
-        "soft": 5.0,
-        "hard": 2.0,
-        "cosine": 1.0,
-        "sentence": 1.0,
-        "hidden": 0.0,
-        "attention": 0.0,
-        "embedding": 0.0,
-    }
-    paper: ClassVar[str] = "Sanh, Debut, Chaumond & Wolf 2019, DistilBERT, a distilled version of BERT, section 3"
-    bibtex: ClassVar[str] = """@article{sanh2019distilbert,
+    info: ClassVar[MethodInfo] = MethodInfo(
+        terms={
+            "soft": 5.0,
+            "hard": 2.0,
+            "cosine": 1.0,
+            "sentence": 1.0,
+            "hidden": 0.0,
+            "attention": 0.0,
+            "embedding": 0.0,
+        },
+        paper="Sanh, Debut, Chaumond & Wolf 2019, DistilBERT, a distilled version of BERT, section 3",
+        bibtex="""@article{sanh2019distilbert,
   title   = {DistilBERT, a distilled version of {BERT}: smaller, faster, cheaper and lighter},
   author  = {Sanh, Victor and Debut, Lysandre and Chaumond, Julien and Wolf, Thomas},
   journal = {arXiv:1910.01108},
   year    = {2019},
-}"""
-    teacher_kind: ClassVar[str | None] = "masked_lm"
-    student_kind: ClassVar[str] = "masked_lm"
-    uses_teacher_output: bool = False
-    exempt: ClassVar[Mapping[str, str]] = {
-        "compile": "hidden states are read beside the output, which the compiled call of the student does not return"
-    }
-    contract_settings: ClassVar[Mapping[str, Any]] = {
-        "data.vocab_size": 400,
-        "data.block_size": 12,
-        "data.val_size": 0.002,
-        "data.test_size": 0.002,
-    }
+}""",
+        teacher_kinds=("masked_lm", "classifier", "encoder"),
+        student_kinds=("masked_lm", "classifier", "encoder"),
+        exempt={
+            "compile": "hidden states are read beside the output, which the compiled call of the student does not return"
+        },
+        contract_settings={
+            "data.vocab_size": 400,
+            "data.block_size": 12,
+            "data.val_size": 0.002,
+            "data.test_size": 0.002,
+        },
+    )
 
     def __init__(
         self,
@@ -116,7 +120,7 @@ class DistilBERT(Distiller):
         self.task = choice("task", task, tuple(KINDS))
         known = (*OUTPUT_TERMS[self.task], *LAYER_TERMS)
         for name, weight in self.loss_weights.items():
-            if weight and weight != self.terms[name] and name not in known:
+            if weight and weight != self.info.terms[name] and name not in known:
                 raise ConfigError(
                     f"loss_weights.{name}={weight:g} is of no use for task={self.task!r}; terms: {', '.join(known)}"
                 )
@@ -129,7 +133,13 @@ class DistilBERT(Distiller):
         if self.top_k is not None and self.task != "mlm":
             raise ConfigError(f"top_k={top_k} names tokens of a masked language model; allowed for task={task!r}: None")
         kept, live = {"soft", "cosine"}, {"hidden", "attention", "embedding"}
-        self.uses_teacher_output = self.top_k is not None and bool(self.weigh & kept) and not self.weigh & live
+        is_small = self.top_k is not None and bool(self.weigh & kept) and not self.weigh & live
+        # All hidden states of all tokens would take more memory than the teacher takes time.
+        self.frozen_teacher.cache_key = (
+            {"top_k": self.top_k, "temperature": self.temperature, "terms": sorted(self.weigh & kept)}
+            if is_small
+            else None
+        )
         for role, model in (("student", student), ("teacher", teacher)):
             if not isinstance(model, TextTransformer) or model.task != self.task:
                 found = f"task={model.task!r}" if isinstance(model, TextTransformer) else type(model).__name__
@@ -139,27 +149,19 @@ class DistilBERT(Distiller):
             if "attention" in self.weigh:
                 model.enable_attention_outputs()
         self.project = projection(student, teacher)
-        if isinstance(note := getattr(student, "note", None), str) and note:
-            self.notes["start"] = note
-        self.start = copy.deepcopy(student) if self.task == "embedding" else None
-
-    @classmethod
-    def kinds(cls, settings: Mapping[str, Any]) -> tuple[str | None, str]:
-        """Teacher and student are masked language models, classifiers or encoders, by the task."""
-        kind = KINDS[choice("distiller.task", settings.get("task", "mlm"), tuple(KINDS))]
-        return kind, kind
-
-    def baselines(self, data: pl.LightningDataModule) -> dict[str, nn.Module]:  # noqa: ARG002
-        """The student of an encoder as it began: no labels could train a control of it."""
-        return {} if self.start is None else {"start": self.start}
+        if isinstance(student, StartsFromLayers) and student.init_note:
+            self.notes["start"] = student.init_note
+        self.report_extras = DistilBERTReport(self, copy.deepcopy(student) if self.task == "embedding" else None)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the terms that weigh anything, per token or per text."""
         assert isinstance(self.student, TextTransformer)
         batch = without_padding(batch, self.student.pad_id)
         ours = self.student.read(batch["input"], attentions="attention" in self.weigh)
-        theirs = self.teacher_answers(batch)
-        if self.uses_teacher_output:  # answers that were kept are as long as the rows that were asked about
+        theirs = self.frozen_teacher.outputs(batch)
+        if (
+            self.frozen_teacher.cache_key is not None
+        ):  # answers that were kept are as long as the rows that were asked about
             theirs = {name: answer[:, : batch["input"].shape[1]] for name, answer in theirs.items()}
         terms = {**self.output_terms(batch, ours, theirs), **self.layer_terms(batch, ours, theirs)}
         return {name: value for name, value in terms.items() if value is not None}
@@ -174,16 +176,11 @@ class DistilBERT(Distiller):
         if self.top_k is not None:
             found["output"], tokens = most_likely(said.output, self.top_k, temperature=self.temperature)
             found["tokens"] = tokens.int()
-        if self.uses_teacher_output:
+        if self.frozen_teacher.cache_key is not None:
             found["last"] = normalize(found["last"], dim=-1).half()  # a cosine changes by some 1e-4, either way
             needed = {"output": "soft", "tokens": "soft", "last": "cosine"}
             found = {name: found[name] for name, term in needed.items() if term in self.weigh}
         return found
-
-    @property
-    def cache_key(self) -> dict[str, Any]:
-        """What decides on the likeliest tokens, and what is wanted of a token."""
-        return {"top_k": self.top_k, "temperature": self.temperature, "terms": sorted(self.weigh & {"soft", "cosine"})}
 
     @property
     def weigh(self) -> set[str]:
@@ -231,14 +228,33 @@ class DistilBERT(Distiller):
             return {**found}
         return {name: mean_by_text(values, valid) for name, values in found.items()}
 
-    def figures(self, folder: Path) -> list[Path]:
-        """Draw the scores of the layers that were tried, where the student's layers were searched for."""
-        search = getattr(self.student, "search", None)
-        return [] if search is None else [plot_layer_search(search, folder / "layers.png")]
-
     def partners(self, shallow: int, deep: int) -> tuple[int, ...]:
         """Return the teacher's layer that each layer of the student is compared with: the one that it began as."""
-        return getattr(self.student, "chosen", None) or select_layers("every_other", deep, shallow)
+        chosen = self.student.chosen_layers if isinstance(self.student, StartsFromLayers) else None
+        return chosen or select_layers("every_other", deep, shallow)
+
+
+class DistilBERTReport(ReportExtras):
+    """The encoder before its training as a baseline, and a figure of the search for layers.
+
+    Args:
+        distiller: The method.
+        start: The student as it starts; None to leave it out.
+    """
+
+    def __init__(self, distiller: DistilBERT, start: nn.Module | None) -> None:
+        self.distiller, self.start = distiller, start
+
+    def baselines(self, data: pl.LightningDataModule) -> dict[str, nn.Module]:  # noqa: ARG002
+        """Return the student of an encoder as it started: there are no labels to train a control with."""
+        return {} if self.start is None else {"start": self.start}
+
+    def figures(self, folder: Path) -> list[Path]:
+        """Draw the scores of the layers that were tried, if the student's layers were searched for."""
+        student = self.distiller.student
+        if not isinstance(student, StartsFromLayers) or student.search is None:
+            return []
+        return [plot_layer_search(student.search, folder / "layers.png")]
 
 
 def projection(student: nn.Module, teacher: nn.Module) -> nn.Module:

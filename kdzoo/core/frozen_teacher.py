@@ -1,0 +1,121 @@
+"""The teacher inside a distiller: frozen, absent from checkpoints, and read through cached outputs where possible."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdzoo.core.batch import Batch
+from kdzoo.errors import ConfigError
+
+TeacherOutputs = dict[str, Tensor]
+"""Named tensors [n, ...], one row for each of n samples."""
+ComputeOutputs = Callable[[Batch], TeacherOutputs]
+"""Runs the teacher on a batch, as :meth:`kdzoo.Distiller.teacher_outputs` does."""
+
+
+class FrozenTeacher:
+    """Keeps a teacher frozen, and returns its outputs for a batch without gradient.
+
+    Args:
+        teacher: The module to freeze: gradients are switched off and it is put into eval mode. None for a method
+            without a teacher.
+        student: The module that learns. It must not share parameters with the teacher.
+        compute: Runs the teacher on a batch.
+
+    Attributes:
+        cache: Outputs for all samples of the splits ``train`` and ``val``, where they were computed beforehand; row i
+            belongs to the sample with index i.
+        cache_key: Settings, as plain values, that the outputs depend on. Outputs on disk are reused only for equal
+            keys. None if outputs must not be cached, for example because they would be too large.
+        output_reads: How often outputs were read through this object.
+        direct_calls: How often the teacher was called in another way, by which cached outputs cannot stand in for it.
+
+    Raises:
+        ConfigError: The student shares parameters with the teacher.
+    """
+
+    def __init__(self, teacher: nn.Module | None, student: nn.Module, compute: ComputeOutputs) -> None:
+        self.cache: dict[str, TeacherOutputs] = {}
+        self.cache_key: Mapping[str, Any] | None = {}
+        self.output_reads = self.direct_calls = 0
+        self._compute = compute
+        self._split: str | None = None
+        self._is_computing = False
+        if teacher is None:
+            return
+        student_parameters = {id(parameter) for parameter in student.parameters()}
+        if any(id(parameter) in student_parameters for parameter in teacher.parameters()):
+            raise ConfigError("teacher and student share parameters; give the student a copy (copy.deepcopy)")
+        teacher.requires_grad_(False).eval()
+
+    @property
+    def is_cacheable(self) -> bool:
+        """Whether the losses computed so far read the teacher through :meth:`outputs` alone."""
+        return self.cache_key is not None and self.output_reads > 0 and self.direct_calls == 0
+
+    def outputs(self, batch: Batch) -> TeacherOutputs:
+        """Return the teacher's outputs for a batch without gradient, from the cache in a step of a training."""
+        self.output_reads += 1
+        cached = self.cache.get(self._split or "")
+        if cached is not None:
+            rows, device = batch["index"].cpu(), batch["input"].device
+            return {name: output[rows].to(device) for name, output in cached.items()}
+        self._is_computing = True
+        try:
+            with torch.no_grad():
+                return self._compute(batch)
+        finally:
+            self._is_computing = False
+
+    def output(self, batch: Batch) -> Tensor:
+        """Return the tensor named ``output`` of :meth:`outputs`."""
+        return self.outputs(batch)["output"]
+
+    @contextmanager
+    def using_cache(self, split: str) -> Iterator[None]:
+        """Within this context, batches consist of samples of ``split``, so cached outputs of it may be used."""
+        self._split = split
+        try:
+            yield
+        finally:
+            self._split = None
+
+    @contextmanager
+    def counting_calls(self, teacher: nn.Module | None) -> Iterator[None]:
+        """Within this context, count the calls of the teacher that do not come from :meth:`outputs`."""
+        if teacher is None:
+            yield
+            return
+
+        def count(*_: Any) -> None:
+            self.direct_calls += not self._is_computing
+
+        handle = teacher.register_forward_pre_hook(count)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+
+def leave_out_teacher(distiller: nn.Module) -> None:
+    """Register hooks that keep the submodule ``teacher`` out of a distiller's state dict, both ways.
+
+    The teacher can be large, does not change, and comes from its own configuration or checkpoint.
+    """
+    distiller._register_state_dict_hook(_drop_teacher)
+    distiller.register_load_state_dict_pre_hook(_keep_teacher)
+
+
+def _drop_teacher(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:  # noqa: ARG001
+    """Remove the teacher from a state dict (a state-dict hook)."""
+    for key in [key for key in state if key.startswith(f"{prefix}teacher.")]:
+        del state[key]
+
+
+def _keep_teacher(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Fill in the teacher's own state, so that a state without it loads strictly (a load-state-dict pre-hook)."""
+    assert isinstance(module.teacher, nn.Module)
+    state.update(module.teacher.state_dict(prefix=f"{prefix}teacher."))
