@@ -24,11 +24,11 @@ from sklearn.metrics import adjusted_rand_score
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from kdzoo.functional import Edges, fgw_barycenter
-from kdzoo.functional.fgw.descent import Descent
+from kdzoo.functional import BarycenterSettings, Edges, fgw_barycenter
+from kdzoo.functional.fgw.frank_wolfe import FrankWolfe
 from kdzoo.functional.fgw.graph import Graph
 from kdzoo.functional.fgw.plan import SoftPlan
-from kdzoo.functional.fgw.terms import compare
+from kdzoo.functional.fgw.transition_cost import transition_cost
 
 CLUSTERS, STRUCTURE = 10, 0.5
 STEPS = {500: 31, 2000: 31, 5000: 9}
@@ -53,11 +53,11 @@ class Case:
         self.T = rows / rows.sum(1, keepdim=True) / n
         self.tokens = tokens
 
-    def sparse(self) -> Descent:
+    def sparse(self) -> FrankWolfe:
         """Return the descent, ready to step."""
-        comparison = compare("l2", self.D, torch.ones_like(self.D[0])).scaled(STRUCTURE)
+        cost = transition_cost("l2", self.D, torch.ones_like(self.D[0])).scaled(STRUCTURE)
         costs, graph = (1 - STRUCTURE) * self.M, Graph(self.edges, self.p, self.tokens)
-        return Descent(costs, graph, comparison, SoftPlan(self.p, self.T))
+        return FrankWolfe(costs, graph, cost, SoftPlan(self.p, self.T))
 
     def pot(self, steps: int) -> np.ndarray:
         """Return POT's plan after some steps."""
@@ -190,7 +190,8 @@ def same_alpha(n: int) -> tuple[list[list[str]], bool]:
         unscaled = 1 / (1 + (1 / ALPHA - 1) * (SMALL / n) ** power)
         for name, points, alpha in (("small", SMALL, ALPHA), ("scaled", n, ALPHA), ("unscaled", n, unscaled)):
             x, edges = ring(points)
-            found[name] = fgw_barycenter(x, edges, RING, alpha=alpha, loss=loss, init="kmeans").labels[:SMALL]
+            settings = BarycenterSettings(alpha, loss)
+            found[name] = fgw_barycenter(x, edges, RING, settings, init="kmeans").labels[:SMALL]
         scores = [adjusted_rand_score(found["small"], found[name]) for name in ("scaled", "unscaled")]
         reached &= scores[0] >= AGREEMENT > scores[1]
         rows.append([loss, *(f"{score:.3f}" for score in scores)])
