@@ -1,8 +1,7 @@
-"""Losses on intermediate features: hints and attention transfer.
+"""Losses on the features of a hidden layer: hints (FitNets) and attention transfer.
 
-Every loss returns one value per sample, unreduced, computed and returned in float64, so that sums over
-micro-batches or ranks agree exactly; gradients come back in the student's dtype. The teacher is a constant:
-no gradient reaches it.
+Every loss returns one value per sample, unreduced and in float64, so that sums over micro-batches or ranks agree
+exactly. Gradients come back in the student's dtype. The teacher is a constant: it gets no gradient.
 """
 
 import math
@@ -12,7 +11,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from kdzoo.functional.loss_arguments import check_floating, check_same_shape
+from kdzoo.functional.loss_arguments import check_floating, check_same_batch, check_same_shape
 
 
 def hint_mse(student: Float[Tensor, " b *d"], teacher: Float[Tensor, " b *d"]) -> Float64[Tensor, " b"]:
@@ -20,25 +19,25 @@ def hint_mse(student: Float[Tensor, " b *d"], teacher: Float[Tensor, " b *d"]) -
 
     .. math:: \frac{1}{d} \sum_{j=1}^{d} (s_j - t_j)^2
 
-    A student of another width needs a regressor first; its output is then `student`. The paper's half of the
-    sum is d / 2 times this, which a loss weight can restore.
+    A student layer of another width needs a regressor first, whose output is then passed as ``student``. The paper
+    takes half of the sum, which is d / 2 times this value; a loss weight can restore it.
 
     Args:
-        student: Student features, shape (b, *d).
-        teacher: Teacher features, shape (b, *d); gets no gradient.
+        student: Student features s, ``[batch, ...]`` with d numbers per sample.
+        teacher: Teacher features t, of the same shape; they get no gradient.
 
     Returns:
-        Float64 values >= 0, shape (b,).
+        Float64 values >= 0, ``[batch]``.
 
     Raises:
-        ValueError: If the shapes differ, a dtype is not floating, or a sample has no features.
+        ValueError: If the shapes differ, a dtype is not a floating-point one, or a sample has no features.
 
     Example:
         >>> import torch
         >>> hint_mse(torch.tensor([[1.0, 3.0], [0.0, 0.0]]), torch.zeros(2, 2))
         tensor([5., 0.], dtype=torch.float64)
 
-    Source:
+    References:
         Romero et al. 2015, "FitNets: Hints for Thin Deep Nets", equation 3.
     """
     check_same_shape(student, teacher)
@@ -48,26 +47,28 @@ def hint_mse(student: Float[Tensor, " b *d"], teacher: Float[Tensor, " b *d"]) -
 
 
 def attention_map(features: Float[Tensor, "b c h w"]) -> Float64[Tensor, "b hw"]:
-    r"""Where a convolutional layer is active: squared activations summed over channels, of Euclidean norm 1.
+    r"""Map of where a convolutional layer is active: squared activations summed over channels, of Euclidean norm 1.
 
     .. math:: A_j = \sum_k f_{kj}^2, \qquad \mathrm{map}_j = A_j / \|A\|_2
 
+    with channels k and pixels j.
+
     Args:
-        features: Activations, shape (b, c, h, w).
+        features: Activations f, ``[batch, channels, height, width]``.
 
     Returns:
-        Float64 values >= 0, shape (b, h * w), the rows of norm 1; a row of zeros where all activations are
-        zero.
+        Float64 values >= 0, ``[batch, height * width]``, whose rows have norm 1; a row is 0 if all activations are 0.
 
     Raises:
-        ValueError: If the features are not of shape (b, c, h, w) with c, h, w >= 1, or not floating.
+        ValueError: If the features are not ``[batch, channels, height, width]`` with at least one number per sample,
+            or the dtype is not a floating-point one.
 
     Example:
         >>> import torch
         >>> attention_map(torch.tensor([[[[3.0**0.5, 2.0]]]]))
         tensor([[0.6000, 0.8000]], dtype=torch.float64)
 
-    Source:
+    References:
         Zagoruyko and Komodakis 2017, "Paying More Attention to Attention", section 3.1, the map F_sum^2.
     """
     _check_feature_maps("features", features)
@@ -77,6 +78,7 @@ def attention_map(features: Float[Tensor, "b c h w"]) -> Float64[Tensor, "b hw"]
     scale = f.detach().abs().amax((1, 2, 3), keepdim=True)
     energy = (f / torch.where(scale > 0, scale, 1.0)).square().sum(1).flatten(1)
     total = energy.square().sum(1, keepdim=True)
+    # `where` before `sqrt`: the derivative of the root at 0 is infinite, and infinity times 0 would be NaN.
     return energy / torch.where(total > 0, total, 1.0).sqrt()
 
 
@@ -87,19 +89,19 @@ def attention_transfer(
 
     .. math:: \frac{1}{h w} \Bigl\| \frac{A_S}{\|A_S\|_2} - \frac{A_T}{\|A_T\|_2} \Bigr\|_2^2
 
-    Channels may differ. Where the spatial sizes differ, the features of both are brought to the smaller
-    height and the smaller width by adaptive average pooling, which leaves the smaller features as they are.
+    The numbers of channels may differ. If the spatial sizes differ, the features of both are brought to the smaller
+    height and the smaller width by adaptive average pooling, which leaves features of that size unchanged.
 
     Args:
-        student: Student activations, shape (b, c1, h1, w1).
-        teacher: Teacher activations, shape (b, c2, h2, w2); gets no gradient.
+        student: Student activations, ``[batch, student channels, height, width]``.
+        teacher: Teacher activations, ``[batch, teacher channels, height, width]``; they get no gradient.
 
     Returns:
-        Float64 values in [0, 2 / (h * w)], shape (b,), with h and w of the compared maps.
+        Float64 values in [0, 2 / (h * w)], ``[batch]``, with h and w of the compared maps.
 
     Raises:
-        ValueError: If one of the two is not of shape (b, c, h, w) with c, h, w >= 1 or not floating, or if
-            the batch sizes differ.
+        ValueError: If one of the two is not ``[batch, channels, height, width]`` with at least one number per sample,
+            a dtype is not a floating-point one, or the batch sizes differ.
 
     Example:
         >>> import torch
@@ -107,16 +109,12 @@ def attention_transfer(
         >>> attention_transfer(student, 5 * student.flip(-1)), attention_transfer(student, -7 * student)
         (tensor([1.], dtype=torch.float64), tensor([0.], dtype=torch.float64))
 
-    Source:
+    References:
         Zagoruyko and Komodakis 2017, equation 2 with p = 2, as the mean of squares of their published code.
     """
     _check_feature_maps("student", student)
     _check_feature_maps("teacher", teacher)
-    if len(student) != len(teacher):
-        raise ValueError(
-            f"student and teacher must have the same batch size, "
-            f"got student {tuple(student.shape)} and teacher {tuple(teacher.shape)}"
-        )
+    check_same_batch(student, teacher)
     s, t = student.double(), teacher.detach().double()
     if s.shape[2:] != t.shape[2:]:
         size = (min(s.shape[2], t.shape[2]), min(s.shape[3], t.shape[3]))
@@ -125,7 +123,7 @@ def attention_transfer(
 
 
 def _check_feature_maps(name: str, features: Tensor) -> None:
-    """Refuse what is not a batch of feature maps, fully connected features (b, d) among them."""
+    """Refuse what is not a batch of feature maps, such as the output ``[batch, width]`` of a linear layer."""
     check_floating(name, features)
     if features.ndim != 4 or math.prod(features.shape[1:]) == 0:
         raise ValueError(f"{name} must be non-empty feature maps of shape (b, c, h, w), got {tuple(features.shape)}")

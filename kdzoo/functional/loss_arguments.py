@@ -1,22 +1,28 @@
-"""The checks that every pure function shares: each names the argument, what it got and what is allowed."""
+"""Validation of the arguments of losses: temperatures, tensors of student and teacher, class labels.
+
+Each function raises a ``ValueError`` that names the argument, what it is and what is allowed.
+"""
 
 import torch
 from torch import Tensor
 
-LEAST_TEMPERATURE, GREATEST_TEMPERATURE = 1e-100, 1e100  # the square of either is still a float64
+# The square of either bound is still a normal float64 number, and losses multiply by the squared temperature.
+LEAST_TEMPERATURE, GREATEST_TEMPERATURE = 1e-100, 1e100
 
 
 def check_temperature(temperature: float | int) -> None:
-    """Refuse a temperature that is no number, not positive, or whose square float64 cannot hold.
+    """Refuse a temperature that is not a positive number whose square float64 can hold.
 
     Args:
-        temperature: The temperature that the caller was given.
+        temperature: The temperature.
 
     Raises:
         ValueError: If the temperature is not a number in [1e-100, 1e100].
     """
-    number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
-    if not number or not LEAST_TEMPERATURE <= temperature <= GREATEST_TEMPERATURE:
+    # bool is a subclass of int, but `temperature=True` is a mistake.
+    is_number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
+    # NaN fails both comparisons and is refused.
+    if not is_number or not LEAST_TEMPERATURE <= temperature <= GREATEST_TEMPERATURE:
         raise ValueError(f"temperature must be a finite number > 0 (1e-100 to 1e100), got {temperature!r}")
 
 
@@ -24,8 +30,8 @@ def check_floating(name: str, value: Tensor) -> None:
     """Refuse a tensor that does not hold floating-point numbers.
 
     Args:
-        name: The argument's name, for the message.
-        value: The argument, any shape.
+        name: Name of the argument, for the message.
+        value: The argument, of any shape.
 
     Raises:
         ValueError: If the dtype is not a floating-point one.
@@ -35,7 +41,7 @@ def check_floating(name: str, value: Tensor) -> None:
 
 
 def check_same_shape(student: Tensor, teacher: Tensor) -> None:
-    """Refuse a student and teacher that differ in shape or hold no floating-point numbers.
+    """Refuse a student and teacher that differ in shape or do not hold floating-point numbers.
 
     Args:
         student: The student's tensor.
@@ -53,29 +59,47 @@ def check_same_shape(student: Tensor, teacher: Tensor) -> None:
         )
 
 
+def check_same_batch(student: Tensor, teacher: Tensor) -> None:
+    """Refuse a student and teacher that differ in the length of their first dimension.
+
+    Args:
+        student: The student's tensor, ``[batch, ...]``.
+        teacher: The teacher's tensor, ``[batch, ...]``.
+
+    Raises:
+        ValueError: If the batch sizes differ.
+    """
+    if len(student) != len(teacher):
+        raise ValueError(
+            f"student and teacher must have the same batch size, "
+            f"got student {tuple(student.shape)} and teacher {tuple(teacher.shape)}"
+        )
+
+
 def check_classes(student: Tensor, *, least: int = 1) -> None:
     """Refuse logits without a class dimension or with too few classes.
 
     Args:
-        student: Logits of shape (*n, c).
-        least: The smallest allowed number of classes c.
+        student: Logits, ``[..., classes]``.
+        least: Smallest number of classes that is allowed.
 
     Raises:
-        ValueError: If the logits have no dimension or fewer than `least` classes.
+        ValueError: If the logits have no dimension or fewer than ``least`` classes.
     """
     if student.ndim < 1 or student.shape[-1] < least:
         raise ValueError(f"student must have shape (*n, c) with c >= {least}, got {tuple(student.shape)}")
 
 
 def check_labels(target: Tensor, logits: Tensor) -> None:
-    """Refuse class labels of the wrong dtype or shape, or outside the classes.
+    """Refuse class labels of the wrong dtype or shape, or outside of the classes.
 
     Args:
-        target: Labels, one for each position of the logits.
-        logits: Logits of shape (*n, c).
+        target: One label for each position of the logits, ``[...]``.
+        logits: Logits, ``[..., classes]``.
 
     Raises:
-        ValueError: If the dtype is not int64, the shape is not (*n,) or a label is not in [0, c).
+        ValueError: If the dtype is not int64, the shape is not that of the positions, or a label is not in
+            [0, classes).
     """
     classes = logits.shape[-1]
     if target.dtype != torch.int64:
@@ -85,10 +109,12 @@ def check_labels(target: Tensor, logits: Tensor) -> None:
             f"target must have the shape of student without its classes {tuple(logits.shape[:-1])}, "
             f"got target {tuple(target.shape)} and student {tuple(logits.shape)}"
         )
+    # `aminmax` refuses an empty tensor, and an empty batch has no wrong label.
     if target.numel() == 0:
         return
-    least, greatest = target.aminmax()
-    if least < 0 or greatest >= classes:
-        where = ((target < 0) | (target >= classes)).nonzero()[0].tolist()
-        label = target[tuple(where)].item()
-        raise ValueError(f"target must be in [0, {classes - 1}], got label {label} at index {where}")
+    # One pass over the labels; the position of a wrong label is searched only if there is one.
+    lowest, highest = target.aminmax()
+    if lowest < 0 or highest >= classes:
+        index = ((target < 0) | (target >= classes)).nonzero()[0].tolist()
+        label = target[tuple(index)].item()
+        raise ValueError(f"target must be in [0, {classes - 1}], got label {label} at index {index}")

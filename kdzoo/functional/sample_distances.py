@@ -1,6 +1,7 @@
-"""How far apart two sets of samples are, by their features: the metrics of generative models as functions.
+"""Distances between two sets of samples by their features: the metrics of generative models as pure functions.
 
-All take features x [n, d] and y [m, d], n, m >= 2 unless said otherwise, and compute in float64.
+Unless said otherwise, the arguments are features ``x`` ``[n, d]`` and ``y`` ``[m, d]`` with n, m >= 2, and the
+computation is in float64.
 """
 
 import torch
@@ -10,8 +11,11 @@ from torch import Tensor
 from kdzoo.errors import DataError
 
 Features = Float[Tensor, "n d"]
+
+# A squared distance that is computed as |a|^2 - 2 ab + |b|^2 has an error of a few float64 roundings (2e-16) of the
+# squared lengths, more in many dimensions. Below this share of them it counts as 0, and balls are larger by it than
+# their radius, so that a point on the border is inside.
 ROUNDING = 1e-13
-"""Part of the squared lengths below which a squared distance is 0, and by which a ball is larger than its radius."""
 
 
 def frechet_distance(x: Features, y: Float[Tensor, "m d"], *, squared: bool = True) -> Float[Tensor, ""]:
@@ -20,14 +24,21 @@ def frechet_distance(x: Features, y: Float[Tensor, "m d"], *, squared: bool = Tr
     .. math:: \|\mu_x - \mu_y\|^2 + \operatorname{tr} C_x + \operatorname{tr} C_y
         - 2 \operatorname{tr}\,(C_x C_y)^{1/2}
 
-    With centred samples X and Y the last trace is the sum of the singular values of X Y^T, divided by
-    sqrt((n - 1)(m - 1)): it is real and differentiable, and right for fewer samples than dimensions.
+    With centred samples X and Y, the last trace is the sum of the singular values of :math:`X Y^\top`, divided by
+    :math:`\sqrt{(n - 1)(m - 1)}`. In contrast to a matrix square root, this is real and differentiable, and correct
+    for fewer samples than dimensions.
 
     Args:
-        x: Features (n, d).
-        y: Features (m, d).
-        squared: Whether to return the square, which is what is called FID with features of Inception; some papers
-            print its root.
+        x: Features, ``[n, d]``.
+        y: Features, ``[m, d]``.
+        squared: Whether to return the formula above, which with features of Inception is called FID, or its root,
+            which some papers print.
+
+    Returns:
+        A float64 number >= 0.
+
+    Raises:
+        DataError: If the features are not two matrices of as many columns and two or more rows, or not finite.
 
     References:
         Heusel et al.: GANs trained by a two time-scale update rule. NeurIPS 2017, arXiv:1706.08500, equation 6.
@@ -36,22 +47,34 @@ def frechet_distance(x: Features, y: Float[Tensor, "m d"], *, squared: bool = Tr
         >>> frechet_distance(torch.tensor([[0.0], [2.0]]), torch.tensor([[3.0], [5.0]]))
         tensor(9., dtype=torch.float64)
     """
-    x, y = checked(x, y)
-    roots = [_root(one) for one in (x, y)]
-    overlap = torch.linalg.svdvals(roots[0] @ roots[1].T).sum()
-    traces = sum(root.square().sum() for root in roots)
+    x, y = validated(x, y)
+    x_root, y_root = _covariance_root(x), _covariance_root(y)
+    overlap = torch.linalg.svdvals(x_root @ y_root.T).sum()
+    traces = x_root.square().sum() + y_root.square().sum()
+    # Equal samples may come out as -1e-15 by rounding.
     value = ((x.mean(0) - y.mean(0)).square().sum() + traces - 2 * overlap).clamp_min(0)
     return value if squared else value.sqrt()
 
 
-def _root(x: Tensor) -> Tensor:
-    """Return a matrix R of at most d rows with R^T R the covariance of the samples."""
+def _covariance_root(x: Tensor) -> Tensor:
+    """Return a matrix R of at most d rows such that R^T R is the covariance of the samples."""
     centred = (x - x.mean(0)) / (len(x) - 1) ** 0.5
+    # With more samples than dimensions, the R of a QR decomposition has the same R^T R and only d rows.
     return torch.linalg.qr(centred).R if len(x) > x.shape[1] else centred
 
 
 def kernel_distance(x: Features, y: Float[Tensor, "m d"]) -> Float[Tensor, ""]:
-    """Return the unbiased squared maximum mean discrepancy under the kernel (<a, b>/d + 1)^3; it may be negative.
+    """Return the unbiased squared maximum mean discrepancy under the kernel (<a, b> / d + 1)^3, called KID.
+
+    Args:
+        x: Features, ``[n, d]``.
+        y: Features, ``[m, d]``.
+
+    Returns:
+        A float64 number, whose expectation is 0 for equal distributions; it may be negative.
+
+    Raises:
+        DataError: If the features are not two matrices of as many columns and two or more rows, or not finite.
 
     References:
         Binkowski, Sutherland, Arbel, Gretton: Demystifying MMD GANs. ICLR 2018, arXiv:1801.01401, section 4.
@@ -60,61 +83,100 @@ def kernel_distance(x: Features, y: Float[Tensor, "m d"]) -> Float[Tensor, ""]:
         >>> kernel_distance(torch.tensor([[0.0], [0.0]]), torch.tensor([[1.0], [1.0]]))
         tensor(7., dtype=torch.float64)
     """
-    x, y = checked(x, y)
-    within = [(one.sum() - one.trace()) / (len(one) * (len(one) - 1)) for one in (_cubic(x, x), _cubic(y, y))]
-    return within[0] + within[1] - 2 * _cubic(x, y).mean()
+    x, y = validated(x, y)
+    return _mean_of_pairs(_cubic_kernel(x, x)) + _mean_of_pairs(_cubic_kernel(y, y)) - 2 * _cubic_kernel(x, y).mean()
 
 
-def _cubic(a: Tensor, b: Tensor) -> Tensor:
+def _cubic_kernel(a: Tensor, b: Tensor) -> Tensor:
+    """Return the polynomial kernel of all pairs, ``[n, m]``."""
     return (a @ b.T / a.shape[1] + 1) ** 3
 
 
+def _mean_of_pairs(kernel: Tensor) -> Tensor:
+    """Return the mean over pairs of different samples: without the diagonal the estimate is unbiased."""
+    return (kernel.sum() - kernel.trace()) / (len(kernel) * (len(kernel) - 1))
+
+
 def mean_discrepancy(x: Features, y: Float[Tensor, "m d"], *, bandwidth: float = 1.0) -> Float[Tensor, ""]:
-    """Return the maximum mean discrepancy under a Gaussian kernel: the root of its biased estimate.
+    r"""Return the maximum mean discrepancy under a Gaussian kernel: the root of its biased estimate.
+
+    .. math:: \kappa(a, b) = \exp \Bigl(-\frac{\|a - b\|^2}{2 \beta^2 D}\Bigr), \qquad
+        \Bigl(\overline{\kappa(x, x)} + \overline{\kappa(y, y)} - 2\, \overline{\kappa(x, y)}\Bigr)^{1/2}
+
+    with D the mean squared distance of all pairs of rows of ``x``.
 
     Args:
-        x: Features (n, d), by whose mean squared distance the kernel is scaled.
-        y: Features (m, d).
-        bandwidth: Deviation of the kernel, in units of the root of that mean squared distance, > 0.
+        x: Features, ``[n, d]``, which set the scale of the kernel.
+        y: Features, ``[m, d]``.
+        bandwidth: The factor beta > 0: standard deviation of the kernel, in units of the root of D.
+
+    Returns:
+        A float64 number >= 0.
+
+    Raises:
+        DataError: If the features are not two matrices of as many columns and two or more rows, or not finite, or if
+            all rows of ``x`` are equal.
 
     References:
         Gretton et al.: A kernel two-sample test. JMLR 13, 2012, equation 5.
         Xu et al.: An empirical study on evaluation metrics of generative adversarial networks. arXiv:1806.07755, 2018.
     """
-    x, y = checked(x, y)
+    x, y = validated(x, y)
     squares = [_distances(a, b).square() for a, b in ((x, x), (y, y), (x, y))]
     width = 2 * bandwidth**2 * squares[0].mean()
     if not width > 0:
         raise DataError("all features of the first sample are equal: they give a Gaussian kernel no width")
-    kernels = [(-one / width).exp().mean() for one in squares]
+    kernels = [(-square / width).exp().mean() for square in squares]
     return (kernels[0] + kernels[1] - 2 * kernels[2]).clamp_min(0).sqrt()
 
 
 def earth_movers_distance(x: Features, y: Float[Tensor, "m d"]) -> Float[Tensor, ""]:
-    """Return the Euclidean distance that mass moves on average when one sample is carried to the other; n, m >= 1.
+    """Return the mean Euclidean distance by which an optimal transport plan moves one sample to the other.
+
+    Args:
+        x: Features, ``[n, d]``, n >= 1.
+        y: Features, ``[m, d]``, m >= 1.
+
+    Returns:
+        A float64 number >= 0.
+
+    Raises:
+        DataError: If the features are not two matrices of as many columns and one or more rows, or not finite.
 
     References:
         Rubner, Tomasi, Guibas: The earth mover's distance as a metric for image retrieval. IJCV 40, 2000.
     """
-    import ot
+    import ot  # slow to import, and needed by this function alone
 
-    x, y = checked(x, y, least=1)
+    x, y = validated(x, y, least=1)
     cost = _distances(x, y)
-    shares = [torch.full((len(one),), 1 / len(one), dtype=torch.float64) for one in (x, y)]
-    return ot.emd2(*shares, cost, numItermax=10**7)
+    x_mass, y_mass = (torch.full((len(sample),), 1 / len(sample), dtype=torch.float64) for sample in (x, y))
+    # POT's default limit of 1e5 iterations of the network simplex is too low for thousands of samples.
+    return ot.emd2(x_mass, y_mass, cost, numItermax=10**7)
 
 
 def nearest_neighbour_accuracy(x: Features, y: Float[Tensor, "m d"]) -> Float[Tensor, ""]:
-    """Return how often the nearest other sample of the pooled two is of the same one: 1/2 for equal distributions.
+    """Return the leave-one-out accuracy of a nearest-neighbour classifier that tells the two samples apart.
 
-    Ties count as guesses among the nearest.
+    It is about 1/2 for equal distributions and 1 for samples that lie apart. Below 1/2, samples come in pairs, such as
+    copies of the data. Of several nearest neighbours at one distance, each counts by its share.
+
+    Args:
+        x: Features, ``[n, d]``.
+        y: Features, ``[m, d]``.
+
+    Returns:
+        A float64 number in [0, 1].
+
+    Raises:
+        DataError: If the features are not two matrices of as many columns and two or more rows, or not finite.
 
     References:
         Lopez-Paz, Oquab: Revisiting classifier two-sample tests. ICLR 2017, arXiv:1610.06545.
     """
-    x, y = checked(x, y)
+    x, y = validated(x, y)
     pooled = torch.cat([x, y])
-    distances = _distances(pooled, pooled).fill_diagonal_(torch.inf)
+    distances = _distances(pooled, pooled).fill_diagonal_(torch.inf)  # a sample is not its own neighbour
     is_first = torch.arange(len(pooled)) < len(x)
     is_nearest = distances == distances.amin(1, keepdim=True)
     agrees = is_nearest & (is_first[:, None] == is_first)
@@ -124,30 +186,32 @@ def nearest_neighbour_accuracy(x: Features, y: Float[Tensor, "m d"]) -> Float[Te
 def precision_recall_density_coverage(
     real: Features, generated: Float[Tensor, "m d"], *, neighbours: int = 5
 ) -> dict[str, Float[Tensor, ""]]:
-    """Return how well balls around samples cover the other sample.
+    """Return how well balls around the samples of one set cover the other set.
 
-    A sample's ball reaches to its k-th nearest neighbour in its own sample, the border included, so that a sample
-    compared with itself has precision and recall 1.
+    The ball of a sample reaches to its k-th nearest neighbour in its own set, border included, so that a set compared
+    with itself has precision and recall 1.
 
     Args:
-        real: Features (n, d), n > k.
-        generated: Features (m, d), m > k.
-        neighbours: k >= 1.
+        real: Features of the data, ``[n, d]``, n > k.
+        generated: Features of generated samples, ``[m, d]``, m > k.
+        neighbours: The number k >= 1; 5 as in Naeem et al.
 
     Returns:
-        ``precision``: share of generated samples in a ball of a real one. ``recall``: share of real samples in one of
-        a generated one. ``density``: number of real balls in which a generated sample lies, divided by k, on average;
-        it may exceed 1. ``coverage``: share of real balls that hold a generated sample.
+        ``precision``: share of generated samples in a ball of a real one. ``recall``: share of real samples in a ball
+        of a generated one. ``density``: number of real balls in which a generated sample lies, divided by k, on
+        average; it may exceed 1. ``coverage``: share of real balls that hold a generated sample.
+
+    Raises:
+        DataError: If the features are not two matrices of as many columns and k + 1 or more rows, or not finite.
 
     References:
         Kynkaanniemi et al.: Improved precision and recall metric for assessing generative models. arXiv:1904.06991.
         Naeem et al.: Reliable fidelity and diversity metrics for generative models. ICML 2020, arXiv:2002.09797.
     """
-    real, generated = checked(real, generated, least=neighbours + 1)
+    real, generated = validated(real, generated, least=neighbours + 1)
     across = _distances(real, generated)
-    radii = [_distances(one, one).kthvalue(neighbours + 1, dim=1).values * (1 + ROUNDING) for one in (real, generated)]
-    in_real = across <= radii[0][:, None]
-    in_generated = across <= radii[1]
+    in_real = across <= _ball_radii(real, neighbours)[:, None]
+    in_generated = across <= _ball_radii(generated, neighbours)
     return {
         "precision": in_real.any(0).double().mean(),
         "recall": in_generated.any(1).double().mean(),
@@ -156,18 +220,29 @@ def precision_recall_density_coverage(
     }
 
 
+def _ball_radii(x: Tensor, neighbours: int) -> Tensor:
+    """Return the distance of every sample to its k-th nearest neighbour, enlarged by what rounding may take away."""
+    # The smallest distance of a sample is 0, to itself: the k-th neighbour has the (k + 1)-th smallest distance.
+    return _distances(x, x).kthvalue(neighbours + 1, dim=1).values * (1 + ROUNDING)
+
+
 def _distances(a: Tensor, b: Tensor) -> Tensor:
-    """Return Euclidean distances [n, m]; rounding makes none of two rows that are equal."""
+    """Return Euclidean distances, ``[n, m]``; equal rows have distance 0 in spite of rounding."""
     lengths = a.square().sum(1)[:, None] + b.square().sum(1)
     squares = lengths - 2 * a @ b.T
     return squares.where(squares > ROUNDING * lengths, 0.0).sqrt()
 
 
-def checked(x: Tensor, y: Tensor, least: int = 2) -> tuple[Tensor, Tensor]:
-    """Return two samples in float64.
+def validated(x: Tensor, y: Tensor, least: int = 2) -> tuple[Tensor, Tensor]:
+    """Return two sets of features in float64, or refuse them.
+
+    Args:
+        x: Features, ``[n, d]``.
+        y: Features, ``[m, d]``.
+        least: Smallest allowed number of rows.
 
     Raises:
-        DataError: They are not matrices of as many columns, have fewer than ``least`` rows, or hold NaN or infinity.
+        DataError: If they are not matrices of as many columns, have fewer than ``least`` rows, or hold NaN or infinity.
     """
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < least:
         raise DataError(

@@ -1,3 +1,5 @@
+"""Losses on transformers against NumPy and SciPy."""
+
 import numpy as np
 import pytest
 import torch
@@ -54,7 +56,7 @@ def test_unequal_heads_are_compared_by_their_means():
 
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_attention_of_other_lengths_is_refused():
-    with pytest.raises(ValueError, match=r"^batch and length must agree"):
+    with pytest.raises(ValueError, match=r"^batch and length must agree, got \(1, 1, 2, 2\) and \(1, 1, 3, 3\)$"):
         attention_kl(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 3, 3), torch.ones(1, 2, dtype=torch.bool))
 
 
@@ -64,5 +66,5 @@ def test_means_by_text_are_those_of_each_row():
     values = torch.arange(int(valid.sum()), dtype=torch.float64)
     table = torch.zeros(6, 9, dtype=torch.float64)
     table[valid] = values
-    expected = [row[keep].mean() if keep.any() else 0.0 for row, keep in zip(table, valid, strict=True)]
+    expected = [row[mask].mean() if mask.any() else 0.0 for row, mask in zip(table, valid, strict=True)]
     torch.testing.assert_close(mean_by_text(values, valid), torch.tensor(expected, dtype=torch.float64))

@@ -22,8 +22,8 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def close(found: Tensor, wanted, atol: float = 1e-12) -> None:
-    torch.testing.assert_close(found, torch.as_tensor(wanted), rtol=1e-10, atol=atol)
+def close(result: Tensor, expected, atol: float = 1e-12) -> None:
+    torch.testing.assert_close(result, torch.as_tensor(expected), rtol=1e-10, atol=atol)
 
 
 @both
@@ -38,10 +38,10 @@ def test_agrees_with_the_reference(name, seed, n, widths):
 @both
 @given(seed=st.integers(0, 2**32 - 1), scale=st.sampled_from([1e-10, 3.0, 1e10]))
 @some
-def test_a_similar_figure_has_the_same_relations(name, seed, scale):
+def test_scaled_rotated_and_shifted_points_have_the_same_relations(name, seed, scale):
     loss, points = BOTH[name][0], normal(5, 3, seed=seed)
-    turn = torch.linalg.qr(normal(3, 3, seed=seed ^ 2)).Q
-    close(loss(scale * (points @ turn + 7), points), torch.zeros(5, dtype=torch.float64), atol=1e-9)
+    rotation = torch.linalg.qr(normal(3, 3, seed=seed ^ 2)).Q
+    close(loss(scale * (points @ rotation + 7), points), torch.zeros(5, dtype=torch.float64), atol=1e-9)
 
 
 @both
@@ -52,7 +52,7 @@ def test_derivatives(name):
 
 @both
 @pytest.mark.parametrize("n", [0, 1, 2, 4])
-def test_samples_that_coincide_or_are_few_have_finite_gradients(name, n):
+def test_coinciding_samples_and_small_batches_have_finite_gradients(name, n):
     student, teacher = torch.zeros(n, 3, requires_grad=True), normal(n, 2).requires_grad_()
     value = BOTH[name][0](student, teacher)
     value.sum().backward()
@@ -85,7 +85,7 @@ def test_half_precision(name):
 
 @both
 @pytest.mark.usefixtures("unchecked_shapes")
-def test_what_cannot_be_compared_is_refused(name):
+def test_wrong_arguments_are_refused(name):
     loss = BOTH[name][0]
     with pytest.raises(ValueError, match=r"same batch size, got student \(2, 3\) and teacher \(1, 3\)"):
         loss(torch.zeros(2, 3), torch.zeros(1, 3))

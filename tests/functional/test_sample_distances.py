@@ -1,4 +1,4 @@
-"""Distances between samples, against SciPy, plain loops and known cases."""
+"""Distances between sets of samples against SciPy, plain loops and known cases."""
 
 import hypothesis.strategies as st
 import numpy as np
@@ -22,14 +22,14 @@ DISTANCES = {
 }
 
 
-def drawn(n, m, d, seed=0, shift=0.5):
+def random_samples(n, m, d, seed=0, shift=0.5):
     g = torch.Generator().manual_seed(seed)
     mix = torch.randn(d, d, generator=g, dtype=torch.double)
     x, y = (torch.randn(k, d, generator=g, dtype=torch.double) for k in (n, m))
     return x @ mix, y + shift
 
 
-def by_loops(x, y):
+def pairwise_distances(x, y):
     return np.array([[np.sqrt(((a - b) ** 2).sum()) for b in y.numpy()] for a in x.numpy()])
 
 
@@ -39,27 +39,29 @@ def by_loops(x, y):
 @given(st.integers(12, 60), st.integers(12, 60), st.integers(1, 10), st.integers(0, 99))
 @some
 def test_frechet_distance_is_that_of_the_matrix_root(n, m, d, seed):
-    x, y = drawn(n, m, d, seed)
+    x, y = random_samples(n, m, d, seed)
     means, covariances = zip(
-        *[(one.mean(0).numpy(), np.atleast_2d(np.cov(one.numpy().T))) for one in (x, y)], strict=True
+        *[(sample.mean(0).numpy(), np.atleast_2d(np.cov(sample.numpy().T))) for sample in (x, y)], strict=True
     )
     root = sqrtm(covariances[0] @ covariances[1]).real
     expected = ((means[0] - means[1]) ** 2).sum() + np.trace(covariances[0] + covariances[1] - 2 * root)
     assert float(sample_distances.frechet_distance(x, y)) == pytest.approx(expected, rel=1e-6, abs=1e-6)
-    assert float(sample_distances.frechet_distance(x, y, squared=False)) == pytest.approx(expected**0.5, rel=1e-6, abs=1e-6)
+    assert float(sample_distances.frechet_distance(x, y, squared=False)) == pytest.approx(
+        expected**0.5, rel=1e-6, abs=1e-6
+    )
 
 
 def test_fewer_samples_than_dimensions_agree_with_the_embedding_in_their_span():
-    x, y = drawn(7, 9, 5)
-    turned = torch.linalg.qr(torch.randn(40, 5, dtype=torch.double, generator=torch.Generator().manual_seed(1))).Q.T
-    small, large = sample_distances.frechet_distance(x, y), sample_distances.frechet_distance(x @ turned, y @ turned)
+    x, y = random_samples(7, 9, 5)
+    rotated = torch.linalg.qr(torch.randn(40, 5, dtype=torch.double, generator=torch.Generator().manual_seed(1))).Q.T
+    small, large = sample_distances.frechet_distance(x, y), sample_distances.frechet_distance(x @ rotated, y @ rotated)
     assert float(large) == pytest.approx(float(small), rel=1e-9)
 
 
 def test_frechet_distance_has_a_gradient():
-    x, y = drawn(6, 8, 3)
+    x, y = random_samples(6, 8, 3)
     assert gradcheck(sample_distances.frechet_distance, (x, y.requires_grad_()))
-    wide, other = drawn(4, 5, 7)
+    wide, other = random_samples(4, 5, 7)
     assert gradcheck(sample_distances.frechet_distance, (wide, other.requires_grad_()))
 
 
@@ -68,28 +70,30 @@ def test_frechet_distance_has_a_gradient():
 
 @given(st.integers(2, 9), st.integers(2, 9), st.integers(1, 4), st.integers(0, 99))
 @some
-def test_kernels_are_sums_over_pairs(n, m, d, seed):
-    x, y = drawn(n, m, d, seed)
+def test_kernel_distances_are_sums_over_pairs(n, m, d, seed):
+    x, y = random_samples(n, m, d, seed)
 
     def cubic(a, b):
         return (float(a @ b) / d + 1) ** 3
 
     within = [
-        sum(cubic(a, b) for i, a in enumerate(one) for j, b in enumerate(one) if i != j) / len(one) / (len(one) - 1)
-        for one in (x, y)
+        sum(cubic(a, b) for i, a in enumerate(sample) for j, b in enumerate(sample) if i != j)
+        / len(sample)
+        / (len(sample) - 1)
+        for sample in (x, y)
     ]
     across = sum(cubic(a, b) for a in x for b in y) / n / m
     assert float(sample_distances.kernel_distance(x, y)) == pytest.approx(sum(within) - 2 * across, rel=1e-9, abs=1e-9)
-    squares = [by_loops(*pair) ** 2 for pair in ((x, x), (y, y), (x, y))]
+    squares = [pairwise_distances(*pair) ** 2 for pair in ((x, x), (y, y), (x, y))]
     width = 2 * 0.7**2 * squares[0].mean()
-    kernels = [np.exp(-one / width).mean() for one in squares]
+    kernels = [np.exp(-square / width).mean() for square in squares]
     expected = max(kernels[0] + kernels[1] - 2 * kernels[2], 0) ** 0.5
     assert float(sample_distances.mean_discrepancy(x, y, bandwidth=0.7)) == pytest.approx(expected, abs=1e-7)
 
 
 def test_earth_movers_distance_is_an_assignment():
-    x, y = drawn(40, 40, 6)
-    cost = by_loops(x, y)
+    x, y = random_samples(40, 40, 6)
+    cost = pairwise_distances(x, y)
     expected = cost[linear_sum_assignment(cost)].mean()
     assert float(sample_distances.earth_movers_distance(x, y)) == pytest.approx(expected, abs=1e-9)
     split = sample_distances.earth_movers_distance(torch.tensor([[0.0], [4.0]]), torch.tensor([[1.0]]))
@@ -97,14 +101,14 @@ def test_earth_movers_distance_is_an_assignment():
 
 
 def test_neighbours_of_equal_pairs_far_and_tied_samples():
-    x, y = drawn(30, 30, 4)
+    x, y = random_samples(30, 30, 4)
     assert float(sample_distances.nearest_neighbour_accuracy(x, x + 1000)) == 1
     paired = sample_distances.nearest_neighbour_accuracy(x, x + 1e-6)
     assert float(paired) == 0
     same = torch.zeros(5, 2)
     assert float(sample_distances.nearest_neighbour_accuracy(same, same)) == pytest.approx(4 / 9)
     pooled = torch.cat([x, y])
-    distances = by_loops(pooled, pooled)
+    distances = pairwise_distances(pooled, pooled)
     np.fill_diagonal(distances, np.inf)
     right = (distances.argmin(1) < 30) == (np.arange(60) < 30)
     assert float(sample_distances.nearest_neighbour_accuracy(x, y)) == pytest.approx(right.mean())
@@ -112,18 +116,18 @@ def test_neighbours_of_equal_pairs_far_and_tied_samples():
 
 @given(st.integers(5, 12), st.integers(5, 12), st.integers(1, 4), st.integers(0, 99))
 @some
-def test_balls_are_counted_one_by_one(n, m, k, seed):
-    real, generated = drawn(n, m, 3, seed)
-    across = by_loops(real, generated)
-    radii = [np.sort(by_loops(one, one), axis=1)[:, k] * (1 + 1e-12) for one in (real, generated)]
+def test_balls_agree_with_counting_one_by_one(n, m, k, seed):
+    real, generated = random_samples(n, m, 3, seed)
+    across = pairwise_distances(real, generated)
+    radii = [np.sort(pairwise_distances(sample, sample), axis=1)[:, k] * (1 + 1e-12) for sample in (real, generated)]
     expected = {
         "precision": np.mean([any(across[i, j] <= radii[0][i] for i in range(n)) for j in range(m)]),
         "recall": np.mean([any(across[i, j] <= radii[1][j] for j in range(m)) for i in range(n)]),
         "density": sum(across[i, j] <= radii[0][i] for i in range(n) for j in range(m)) / (k * m),
         "coverage": np.mean([any(across[i, j] <= radii[0][i] for j in range(m)) for i in range(n)]),
     }
-    found = sample_distances.precision_recall_density_coverage(real, generated, neighbours=k)
-    assert {name: float(value) for name, value in found.items()} == pytest.approx(expected)
+    result = sample_distances.precision_recall_density_coverage(real, generated, neighbours=k)
+    assert {name: float(value) for name, value in result.items()} == pytest.approx(expected)
 
 
 # ---------------------------------------------------------------- all
@@ -132,13 +136,13 @@ def test_balls_are_counted_one_by_one(n, m, k, seed):
 @pytest.mark.parametrize("name", ["frechet", "mean discrepancy", "earth mover"])
 @given(seed=st.integers(0, 99))
 @some
-def test_distances_are_symmetric_zero_to_oneself_and_do_not_turn(name, seed):
+def test_distances_are_symmetric_zero_for_equal_samples_and_do_not_depend_on_rotation(name, seed):
     distance = DISTANCES[name]
-    x, y = drawn(14, 14, 3, seed)
-    turn = torch.linalg.qr(torch.randn(3, 3, dtype=torch.double, generator=torch.Generator().manual_seed(seed))).Q
+    x, y = random_samples(14, 14, 3, seed)
+    rotation = torch.linalg.qr(torch.randn(3, 3, dtype=torch.double, generator=torch.Generator().manual_seed(seed))).Q
     assert float(distance(x, x)) == pytest.approx(0, abs=1e-6)
     assert float(distance(x, y)) > 0
-    assert float(distance(x @ turn + 3, y @ turn + 3)) == pytest.approx(float(distance(x, y)), rel=1e-6)
+    assert float(distance(x @ rotation + 3, y @ rotation + 3)) == pytest.approx(float(distance(x, y)), rel=1e-6)
     if name != "mean discrepancy":  # its kernel is scaled by the first sample
         assert float(distance(y, x)) == pytest.approx(float(distance(x, y)), rel=1e-6)
 
@@ -146,9 +150,9 @@ def test_distances_are_symmetric_zero_to_oneself_and_do_not_turn(name, seed):
 @pytest.mark.parametrize("name", DISTANCES)
 def test_float32_and_the_order_of_samples_change_nothing(name):
     distance = DISTANCES[name]
-    x, y = (one.float() for one in drawn(20, 17, 4))
-    turned = distance(x.flip(0).double(), y[torch.randperm(17, generator=torch.Generator().manual_seed(0))].double())
-    assert float(distance(x, y)) == pytest.approx(float(turned), rel=1e-9)
+    x, y = (sample.float() for sample in random_samples(20, 17, 4))
+    rotated = distance(x.flip(0).double(), y[torch.randperm(17, generator=torch.Generator().manual_seed(0))].double())
+    assert float(distance(x, y)) == pytest.approx(float(rotated), rel=1e-9)
 
 
 @pytest.mark.parametrize("name", DISTANCES)
@@ -162,7 +166,7 @@ def test_float32_and_the_order_of_samples_change_nothing(name):
     ],
 )
 @pytest.mark.usefixtures("unchecked_shapes")
-def test_what_cannot_be_compared_is_refused(name, x, y, message):
+def test_wrong_features_are_refused(name, x, y, message):
     with pytest.raises(DataError, match=message):
         DISTANCES[name](x, y)
 
