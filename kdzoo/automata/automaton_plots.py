@@ -34,16 +34,16 @@ def draw(pfa: PFA, path: str | Path, symbols: Sequence[str] | None = None, thres
     shows its number and, with a double ring, its stop probability; states that may begin a string stand out.
 
     Args:
-        pfa: the automaton.
-        path: the file; its suffix decides on the format, such as .png, .svg or .pdf.
-        symbols: what the tokens stand for, S names; None for their numbers.
-        threshold: arcs with a smaller probability are not drawn, in [0, 1).
+        pfa: The automaton.
+        path: The file; its suffix decides on the format, such as .png, .svg or .pdf.
+        symbols: What the tokens stand for, S names; None for their numbers.
+        threshold: Arcs with a smaller probability are not drawn, in [0, 1).
 
     Returns:
         The path.
 
     Raises:
-        ConfigError: the threshold is out of range, there are not S names, or Graphviz does not know the format.
+        ConfigError: If the threshold is out of range, there are not S names, or Graphviz does not know the format.
     """
     path = Path(path)
     program = shutil.which("dot")
@@ -87,7 +87,7 @@ def draw_with_matplotlib(
 
 
 def _layout(states: int, edges: Sequence[Edge]) -> _Point:
-    """Return a place for each state [K, 2], so that the mean length of an edge is near 1."""
+    """Return a place for each state ``[K, 2]``, so that the mean length of an edge is near 1."""
     graph = nx.Graph()
     graph.add_nodes_from(range(states))
     graph.add_edges_from((edge.source, edge.target) for edge in edges if edge.source != edge.target)

@@ -1,12 +1,11 @@
-"""Other ways from a teacher's strings to a model of them, by the names that a report gives them.
+"""Baselines: other methods that turn a teacher's strings into a model, under the names that a report gives them.
 
-Each chooses its settings or its restart by the likelihood of held-out strings, as the method itself does. k-means and
-n-grams then count all strings; the others keep what they learned from nine tenths.
+Each baseline chooses its settings or its restart by the likelihood of held-out strings, as the distillation itself
+does. k-means and n-grams are then re-estimated from all strings; the others keep what they learned from nine tenths.
 """
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,104 +14,160 @@ from kdzoo.automata.alergia import alergia
 from kdzoo.automata.baum_welch import baum_welch, random_pfa_start
 from kdzoo.automata.clustering import INITS, kmeans_labels
 from kdzoo.automata.counts import count, fallback_targets, pfa_from_counts
-from kdzoo.automata.ngram import ngram
+from kdzoo.automata.ngram import NGram, ngram
 from kdzoo.automata.pfa import PFA
-from kdzoo.automata.spectral import spectral
+from kdzoo.automata.spectral import WeightedAutomaton, spectral
 from kdzoo.automata.traced_sequences import TracedSequences
 from kdzoo.text.language_model import trace
 from kdzoo.text.token_sequences import TokenSequences
 
+# From strict to loose. A looser test than 1.0 took aalpy half a minute and gave more than a thousand states.
 ALERGIA_EPS = (0.005, 0.05, 0.5, 1.0)
+
+# Shares of the uniform distribution that are mixed into ALERGIA's automata. Without one, each of them excludes some
+# string of the teacher, and its perplexity is infinite.
 FLOORS = (1e-2, 1e-3, 1e-4)
-"""Shares of the uniform distribution."""
+
+# Weight added to each symbol of each state; the value that distillation uses for sampled symbols.
 PSEUDOCOUNT = 0.01
+
+# Every tenth string is held out: the share that distillation holds out by default.
 HOLD_OUT = 10
-"""Every so manyth string is held out."""
 
 
 class LanguageModelModule(nn.Module):
-    """A language model that is no module, as one that a run can measure."""
+    """A table-based language model wrapped as a module, so that a run can evaluate it like any other.
 
-    def __init__(self, model: Any) -> None:
+    Args:
+        model: An n-gram model or a weighted automaton.
+    """
+
+    def __init__(self, model: NGram | WeightedAutomaton) -> None:
         super().__init__()
         self.model = model
-        self.vocab_size = model.vocab_size
-        for name in ("start", "step", "next_log_probs", "hidden"):
-            setattr(self, name, getattr(model, name))
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of symbols V."""
+        return self.model.vocab_size
 
     @property
     def n_parameters(self) -> int:
         """Number of free parameters."""
         return self.model.n_parameters
 
+    def initial_state(self, n: int) -> Tensor:
+        """Return the state before the first token, ``n`` times."""
+        return self.model.initial_state(n)
+
+    def step(self, state: Tensor, token: Tensor) -> Tensor:
+        """Return the states after one more token, int64 ``[n]``."""
+        return self.model.step(state, token)
+
+    def next_log_probs(self, state: Tensor) -> Tensor:
+        """Return the log-probabilities of the next symbol in nats ``[n, V]``."""
+        return self.model.next_log_probs(state)
+
+    def hidden(self, state: Tensor) -> Tensor:
+        """Return the state as a feature vector ``[n, H]``."""
+        return self.model.hidden(state)
+
     def forward(self, input: Tensor) -> Tensor:
-        """Return the log-probabilities of the next symbol [b, T, V]."""
+        """Return the log-probabilities of the next symbol ``[batch, time, V]``."""
         return trace(self.model, input).log_probs
 
 
-def kmeans_counts(seen: TracedSequences, states: int, seed: int, *, restarts: int = 10, features: str = "hidden") -> PFA:
-    """Return the automaton of k-means on the points and of the counts of drawn tokens; the likeliest restart.
+def kmeans_counts(
+    traced: TracedSequences, states: int, seed: int, *, restarts: int = 10, features: str = "hidden"
+) -> PFA:
+    """Return the automaton of k-means clusters and of the counts of sampled tokens, from the likeliest restart.
 
-    Half of the restarts begin with k-means++, half with random points.
+    Half of the restarts begin with k-means++, half with random prefixes: on some teachers random centres found a
+    better optimum, and a baseline with one initialisation only would be too weak.
+
+    Args:
+        traced: The teacher's strings with its hidden states and next-token distributions.
+        states: Number of states K.
+        seed: Seed of the first restart; the others count on from it.
+        restarts: Number of restarts, >= 1.
+        features: What is clustered; see :meth:`TracedSequences.features`.
     """
-    points, (train, held) = seen.features(features), held_out_split(seen.strings)
-    best, best_value = torch.zeros(seen.n_prefixes, dtype=torch.int64), -torch.inf
-    for number in range(restarts):
-        labels = kmeans_labels(points, states, init=INITS[number % len(INITS)], seed=seed + number)
-        pfa = count(seen.select(train), labels[seen.prefixes_of(train)], n_clusters=states, soft=False).to_pfa(
-            PSEUDOCOUNT
-        )
-        value = float(pfa.log_prob(seen.strings.select(held)).sum())
+    points, (train, held_out) = traced.features(features), held_out_split(traced.strings)
+    best_labels, best_value = torch.zeros(traced.n_prefixes, dtype=torch.int64), -torch.inf
+    for restart in range(restarts):
+        labels = kmeans_labels(points, states, init=INITS[restart % len(INITS)], seed=seed + restart)
+        train_labels = labels[traced.prefixes_of(train)]
+        quotient = count(traced.select(train), train_labels, n_clusters=states, soft=False)
+        value = float(quotient.to_pfa(PSEUDOCOUNT).log_prob(traced.strings.select(held_out)).sum())
         if value > best_value:
-            best, best_value = labels, value
-    return count(seen, best, n_clusters=states, soft=False).to_pfa(PSEUDOCOUNT)
+            best_labels, best_value = labels, value
+    return count(traced, best_labels, n_clusters=states, soft=False).to_pfa(PSEUDOCOUNT)
 
 
-def random_baum_welch(seen: TracedSequences, states: int, seed: int, *, restarts: int = 3, steps: int = 50) -> PFA:
-    """Return the likeliest of the automata to which Baum-Welch on drawn tokens leads from random starts."""
-    train, held = (seen.strings.select(part) for part in held_out_split(seen.strings))
+def random_baum_welch(traced: TracedSequences, states: int, seed: int, *, restarts: int = 3, steps: int = 50) -> PFA:
+    """Return the likeliest of the automata that Baum-Welch on sampled tokens reaches from random starts.
+
+    Args:
+        traced: The teacher's strings; its distributions are not used.
+        states: Number of states K.
+        seed: Seed of the first restart; the others count on from it.
+        restarts: Number of restarts, >= 1.
+        steps: Greatest number of Baum-Welch steps of each restart.
+    """
+    train, held_out = (traced.strings.select(part) for part in held_out_split(traced.strings))
     runs = [
-        baum_welch(random_pfa_start(seen.vocab_size, states, seed + number), train, held_out=held, max_iter=steps)
-        for number in range(restarts)
+        baum_welch(
+            random_pfa_start(traced.vocab_size, states, seed + restart), train, held_out=held_out, max_iter=steps
+        )
+        for restart in range(restarts)
     ]
     return max(runs, key=lambda run: run.held_out[run.steps]).pfa
 
 
-def best_alergia(seen: TracedSequences, states: int, seed: int) -> PFA:  # noqa: ARG001
-    """Return the likeliest on held-out strings of what ALERGIA learns with several significances and floors."""
-    train, held = (seen.strings.select(part) for part in held_out_split(seen.strings))
-    learnt = [alergia(train, seen.vocab_size, eps=eps) for eps in ALERGIA_EPS]
-    found = [floored(pfa, share) for pfa in learnt for share in FLOORS]
-    return max(found, key=lambda pfa: float(pfa.log_prob(held).sum()))
+def best_alergia(traced: TracedSequences, states: int, seed: int) -> PFA:  # noqa: ARG001
+    """Return the automaton of ALERGIA that is likeliest on held-out strings, over significance levels and floors."""
+    train, held_out = (traced.strings.select(part) for part in held_out_split(traced.strings))
+    automata = [alergia(train, traced.vocab_size, eps=eps) for eps in ALERGIA_EPS]
+    candidates = [mixed_with_uniform(pfa, share) for pfa in automata for share in FLOORS]
+    return max(candidates, key=lambda pfa: float(pfa.log_prob(held_out).sum()))
 
 
-def best_spectral(seen: TracedSequences, states: int, seed: int) -> nn.Module:  # noqa: ARG001
-    """Return the spectral estimate of the rank and the statistics that suit held-out strings best."""
-    train, held = (seen.strings.select(part) for part in held_out_split(seen.strings))
-    return LanguageModelModule(spectral(train, seen.vocab_size, held_out=held))
+def best_spectral(traced: TracedSequences, states: int, seed: int) -> nn.Module:  # noqa: ARG001
+    """Return the spectral estimate whose rank and statistics fit held-out strings best."""
+    train, held_out = (traced.strings.select(part) for part in held_out_split(traced.strings))
+    return LanguageModelModule(spectral(train, traced.vocab_size, held_out=held_out))
 
 
-def ngrams(seen: TracedSequences, states: int, seed: int, *, order: int) -> nn.Module:  # noqa: ARG001
+def ngrams(traced: TracedSequences, states: int, seed: int, *, order: int) -> nn.Module:  # noqa: ARG001
     """Return an n-gram model of all strings."""
-    return LanguageModelModule(ngram(seen.strings, order, seen.vocab_size))
+    return LanguageModelModule(ngram(traced.strings, order, traced.vocab_size))
 
 
-def floored(pfa: PFA, share: float) -> PFA:
+def mixed_with_uniform(pfa: PFA, share: float) -> PFA:
     """Return the automaton with a share of the uniform distribution in every state, so that no string is impossible.
 
-    A token that a state did not know leads to where it leads most often.
+    A token without a transition in some state goes where this token leads most often.
+
+    Args:
+        pfa: The automaton.
+        share: Share of the uniform distribution over the V symbols, in [0, 1].
     """
     emissions = (1 - share) * pfa.emissions + share / pfa.vocab_size
     return pfa_from_counts(pfa.initial, emissions, pfa.transitions, fallback_targets(pfa.transitions))
 
 
 def held_out_split(strings: TokenSequences) -> tuple[Tensor, Tensor]:
-    """Return the numbers of the strings to learn from, and of those that are held out."""
-    number = torch.arange(len(strings))
-    is_held = number % HOLD_OUT == HOLD_OUT - 1
-    return (number[~is_held], number[is_held]) if is_held.any() else (number, number)
+    """Return the indices of the strings to learn from, and of those that are held out.
+
+    With fewer than ten strings none is held out, and all are in both parts.
+    """
+    index = torch.arange(len(strings))
+    is_held_out = index % HOLD_OUT == HOLD_OUT - 1
+    return (index[~is_held_out], index[is_held_out]) if is_held_out.any() else (index, index)
 
 
+# All have one signature: traced sequences, number of states, seed. ALERGIA, spectral learning and n-grams choose
+# their own size and use no randomness, so they ignore the last two.
 BASELINES: Mapping[str, Callable[[TracedSequences, int, int], nn.Module]] = {
     "kmeans": kmeans_counts,
     "baum_welch": random_baum_welch,

@@ -1,18 +1,19 @@
 r"""Baum-Welch estimation of probabilistic automata, from strings or from a teacher's next-token distributions.
 
-Notation: belief :math:`\alpha_i` of the state after prefix i (sum 1), emissions :math:`e_a(k) = \sum_l A_a(k, l)`
-and :math:`e_\$ = \rho`. The objective is the mean over the prefixes i of
+Notation: K states, S tokens, V = S + 1 symbols with the end $; M prefixes in a tree; belief :math:`\alpha_i`, the
+distribution of the state after prefix i; emissions :math:`e_a(k) = \sum_l A_a(k, l)` and :math:`e_\$ = \rho`. The
+objective is the mean over the prefixes i of
 
 .. math:: \sum_a w_i(a) \log P(a \mid i), \qquad P(a \mid i) = \alpha_i \cdot e_a
 
 where w_i(a) counts how often symbol a followed prefix i (the log-likelihood of the strings), or is the teacher's
-probability of a after i. The second is the same mean with less variance, as no single symbol is drawn. In both
-cases the expected counts are n(k, a, l) = A_a(k, l) dJ/dA_a(k, l), and a step makes P(a, l | k) proportional to
-them. From strings this is the algorithm of Baum and Welch; otherwise it is its extension to rational functions,
-and a step that would lower the objective is
-halved. Steps that succeed reach further, which saves most of them.
+probability of a after i. The second has the same expectation and less variance, as no single symbol is sampled. In
+both cases the expected counts are n(k, a, l) = A_a(k, l) dJ/dA_a(k, l), and a step makes P(a, l | k) proportional to
+them. From strings this is the algorithm of Baum and Welch. From distributions it is the extension of that algorithm
+to rational functions, which may overshoot: a step that would lower the objective is halved. After a step that
+succeeds the next one reaches further, which saves most of the steps.
 
-Source:
+References:
     Baum, Petrie, Soules and Weiss 1970, Annals of Mathematical Statistics 41(1); Gopalakrishnan, Kanevsky, Nadas
     and Nahamoo 1991, "An inequality for rational functions with applications to some statistical estimation
     problems", IEEE Transactions on Information Theory 37(1).
@@ -32,20 +33,27 @@ from kdzoo.core.validation import integer, positive
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.text.token_sequences import TokenSequences
 
-CELLS = 1 << 25  # numbers in the beliefs of one tree
-HALVINGS = 6  # of a step that would lower the objective
-GROWTH = 1.5  # of the reach of over-relaxed steps
+# Numbers in the beliefs of one tree: 256 MB in float64. Strings beyond that go to further trees, one after the other.
+CELLS = 1 << 25
+
+# How often a step is shortened before the automaton counts as a local optimum. The last attempt is at most 1/16 of
+# a plain step, whose gain is then below any tolerance that makes sense.
+MAX_ATTEMPTS = 6
+
+# Factor by which the reach of over-relaxed steps grows after each success. A larger one saves steps on plateaus and
+# costs more attempts that have to be taken back.
+GROWTH = 1.5
 
 
 @dataclass(frozen=True, eq=False)
-class BaumWelch:
+class BaumWelchResult:
     """The result of :func:`baum_welch`.
 
     Args:
-        pfa: the best automaton: of the held-out objective where there is one, otherwise the last.
-        train: objective before each step and after the last, in nats per symbol.
-        held_out: the same for the held-out strings; empty without them.
-        steps: number of steps that led to `pfa`.
+        pfa: The automaton of the best held-out objective, or the last one without held-out strings.
+        train: Objective before each step and after the last, in nats per symbol.
+        held_out: The same for the held-out strings; empty without them.
+        steps: Number of steps that led to ``pfa``.
     """
 
     pfa: PFA
@@ -56,7 +64,14 @@ class BaumWelch:
 
 @dataclass(frozen=True, eq=False)
 class ExpectedCounts:
-    """Expected counts: starts [K], emissions with the end last [K, V], transitions [S, K, K], and the objective."""
+    """Expected counts under an automaton, and its objective.
+
+    Args:
+        starts: Expected number of strings that start in each state ``[K]``.
+        emissions: Expected number of symbols in each state, the end last ``[K, V]``.
+        transitions: Expected number of transitions ``[S, K, K]``, at ``[a, k, l]`` from k to l with token a.
+        objective: Mean log-probability of a symbol, in nats.
+    """
 
     starts: Tensor
     emissions: Tensor
@@ -68,13 +83,13 @@ Data = TracedSequences | TokenSequences | Sequence[PrefixTree]
 
 
 def prefix_trees_for(data: Data, states: int, *, soft: bool = True, weights: Tensor | None = None) -> list[PrefixTree]:
-    """Return the prefix trees of strings or trajectories, small enough for K states; trees are returned as they are.
+    """Return the prefix trees of strings or traced sequences, small enough for K states; trees are returned unchanged.
 
     Args:
-        data: the strings, with a teacher's next-token distributions or without.
-        states: K.
-        soft: use the distributions where there are some.
-        weights: weight of each string [n]; None for 1.
+        data: The strings, with a teacher's next-token distributions or without.
+        states: Number of states K.
+        soft: Use the teacher's distributions if there are any.
+        weights: Weight of each string ``[n]``; None for 1.
     """
     if isinstance(data, TokenSequences):
         return bounded_prefix_trees(data, states, weights=weights)
@@ -86,14 +101,15 @@ def prefix_trees_for(data: Data, states: int, *, soft: bool = True, weights: Ten
 def bounded_prefix_trees(
     strings: TokenSequences, states: int, *, weights: Tensor | None = None, next_probs: Tensor | None = None
 ) -> list[PrefixTree]:
-    """Return the prefix trees of strings, each with about ``CELLS / states`` points; see :func:`prefix_forest`."""
+    """Return the prefix trees of strings, each with about ``CELLS / states`` prefixes; see :func:`prefix_forest`."""
     return prefix_forest(strings, most=max(1, CELLS // states), weights=weights, next_probs=next_probs)
 
 
 def most_likely_states(pfa: PFA, strings: TokenSequences) -> Tensor:
-    """Return the likeliest state at each point of the strings given the tokens before it, int64 [N]."""
+    """Return the most likely state after each prefix of the strings, given its tokens, int64 ``[N]``."""
     parameters = _Parameters.of(pfa, torch.float64)
-    return torch.cat([_forward(tree, parameters)[0].argmax(1)[tree.nodes] for tree in bounded_prefix_trees(strings, pfa.states)])
+    trees = bounded_prefix_trees(strings, pfa.states)
+    return torch.cat([_forward(tree, parameters)[0].argmax(1)[tree.nodes] for tree in trees])
 
 
 def objective(pfa: PFA, trees: Sequence[PrefixTree], *, dtype: torch.dtype = torch.float64) -> float:
@@ -111,14 +127,17 @@ def expected_counts(pfa: PFA, trees: Sequence[PrefixTree], *, dtype: torch.dtype
     """Return the expected counts under an automaton, float64, and its objective, by forward and backward recursion.
 
     Args:
-        pfa: the automaton.
-        trees: the prefix trees of the data; see :func:`prefix_trees_for`.
-        dtype: precision of the recursions.
+        pfa: The automaton.
+        trees: The prefix trees of the data; see :func:`prefix_trees_for`.
+        dtype: Precision of the recursions.
     """
     parameters = _Parameters.of(pfa, dtype)
-    slopes = [torch.zeros_like(one) for one in (pfa.initial, pfa.transitions, pfa.stop)]
-    value = sum(_add_slopes(tree, parameters, *slopes) for tree in trees)
-    starts, transitions, stops = (slope * one for slope, one in zip(slopes, pfa.buffers(), strict=True))
+    gradients = [torch.zeros_like(parameter) for parameter in (pfa.initial, pfa.transitions, pfa.stop)]
+    value = sum(_add_gradients(tree, parameters, *gradients) for tree in trees)
+    # The expected counts are parameter times derivative; a parameter that is 0 has the count 0 and stays 0.
+    starts, transitions, stops = (
+        gradient * parameter for gradient, parameter in zip(gradients, pfa.buffers(), strict=True)
+    )
     emissions = torch.cat([transitions.sum(2).T, stops[:, None]], 1)
     return ExpectedCounts(starts, emissions, transitions, value / sum(tree.total for tree in trees))
 
@@ -135,24 +154,24 @@ def baum_welch(
     tol: float = 1e-6,
     pseudocount: float = 0.0,
     dtype: torch.dtype = torch.float64,
-) -> BaumWelch:
+) -> BaumWelchResult:
     """Return the automaton after Baum-Welch steps from a start; zeros of the start stay zeros.
 
     Args:
-        pfa: the start; it is not changed.
-        data: strings, trajectories with next-token distributions, or prefix trees of either.
-        held_out: the same for early stopping; None to go on until the objective stands still.
-        soft: use the next-token distributions where there are some.
-        weights: weight of each string of the data [n]; None for 1.
-        max_iter: greatest number of steps, >= 0.
-        patience: number of steps without a better held-out objective after which to stop, >= 1.
-        tol: least rise of the objective, in nats per symbol, that counts as one, > 0.
-        pseudocount: weight added to every symbol of every state, >= 0.
-        dtype: precision of the recursions; float32 held_out_split time and memory for many states.
+        pfa: The start; it is not changed.
+        data: Strings, traced sequences with next-token distributions, or prefix trees of either.
+        held_out: Data for early stopping, in the same form; None to go on until the objective has converged.
+        soft: Use the next-token distributions if there are any.
+        weights: Weight of each string of the data ``[n]``; None for 1.
+        max_iter: Greatest number of steps, >= 0.
+        patience: Number of steps without a better held-out objective after which to stop, >= 1.
+        tol: Least rise of the objective, in nats per symbol, that counts as one, > 0.
+        pseudocount: Weight added to every symbol of every state, >= 0.
+        dtype: Precision of the recursions; float32 halves time and memory for many states.
 
     Raises:
-        ConfigError: an argument is out of range.
-        DataError: the strings are impossible for the start.
+        ConfigError: If an argument is out of range.
+        DataError: If a string is impossible under the start.
     """
     integer("max_iter", max_iter, 0)
     integer("patience", patience)
@@ -160,28 +179,12 @@ def baum_welch(
     if not pseudocount >= 0:
         raise ConfigError(f"pseudocount must be >= 0, got {pseudocount!r}")
     trees = prefix_trees_for(data, pfa.states, soft=soft, weights=weights)
-    checked = None if held_out is None else prefix_trees_for(held_out, pfa.states, soft=soft)
-    climb = _Climb(pfa, trees, dtype, pseudocount)
-    if climb.counts.objective == -torch.inf:
-        raise DataError("the data hold a string that is impossible for the automaton to start from")
-    train, kept = [climb.counts.objective], []
-    best, best_step, best_value = pfa, 0, -torch.inf
-    for step in range(max_iter + 1):
-        if checked is not None:
-            kept.append(objective(climb.pfa, checked, dtype=dtype))
-            if kept[-1] > best_value + tol or step == 0:
-                best, best_step, best_value = climb.pfa, step, kept[-1]
-            if step - best_step >= patience:
-                break
-        else:
-            best, best_step = climb.pfa, step
-        if step == max_iter or not climb.step():
-            break
-        train.append(climb.counts.objective)
-        if train[-1] - train[-2] < tol and checked is None:
-            best, best_step = climb.pfa, step + 1
-            break
-    return BaumWelch(best, tuple(train), tuple(kept), best_step)
+    ascent = _Ascent(pfa, trees, dtype, pseudocount)
+    if ascent.counts.objective == -torch.inf:
+        raise DataError("the data hold a string that is impossible under the automaton to start from")
+    if held_out is None:
+        return _run_to_convergence(ascent, max_iter, tol)
+    return _run_with_early_stopping(ascent, prefix_trees_for(held_out, pfa.states, soft=soft), max_iter, patience, tol)
 
 
 def random_pfa_start(vocab_size: int, states: int, seed: int) -> PFA:
@@ -190,7 +193,7 @@ def random_pfa_start(vocab_size: int, states: int, seed: int) -> PFA:
     Args:
         vocab_size: V >= 2.
         states: K >= 1.
-        seed: seed of the draw.
+        seed: Seed of the draw.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -201,11 +204,11 @@ def random_pfa_start(vocab_size: int, states: int, seed: int) -> PFA:
     return pfa_from_counts(starts, emissions, draw(vocab_size - 1, states, states), torch.zeros(1))
 
 
-class _Climb:
-    """An automaton on its way up, with its expected counts.
+class _Ascent:
+    """The current automaton of a Baum-Welch run, with its expected counts.
 
-    Steps are over-relaxed: beyond the automaton of the expected counts, further after each success (Salakhutdinov
-    and Roweis 2003, "Adaptive overrelaxed bound optimization methods").
+    Steps are over-relaxed: they go beyond the automaton of the expected counts, further after each success
+    (Salakhutdinov and Roweis 2003, "Adaptive overrelaxed bound optimization methods").
     """
 
     def __init__(self, pfa: PFA, trees: Sequence[PrefixTree], dtype: torch.dtype, pseudocount: float) -> None:
@@ -218,51 +221,91 @@ class _Climb:
         """Take a step that does not lower the penalised objective; return whether one was found."""
         target = maximise(self.pfa, self.counts, self.pseudocount)
         reach = self.reach
-        for _ in range(HALVINGS):
-            found = self._at(_beyond(self.pfa, target, reach) if reach > 1 else _between(self.pfa, target, reach))
-            if found[2] >= self.value:
-                self.pfa, self.counts, self.value = found
+        for _ in range(MAX_ATTEMPTS):
+            candidate = _extrapolate(self.pfa, target, reach) if reach > 1 else _interpolate(self.pfa, target, reach)
+            result = self._at(candidate)
+            if result[2] >= self.value:
+                self.pfa, self.counts, self.value = result
                 self.reach = max(1.0, reach) * GROWTH
                 return True
+            # An over-relaxed step that fails falls back to the plain one, which EM guarantees for drawn symbols.
             reach = 1.0 if reach > 1 else reach / 2
         return False
 
     def _at(self, pfa: PFA) -> tuple[PFA, ExpectedCounts, float]:
-        """Return an automaton with its expected counts and its objective with the prior of the pseudocount."""
+        """Return an automaton with its expected counts and its penalised objective."""
         counts = expected_counts(pfa, self.trees, dtype=self.dtype)
+        # A pseudocount c is a Dirichlet(1 + c) prior on the emissions: steps maximise objective plus log-prior.
         prior = self.pseudocount * float(pfa.emissions.log().sum()) if self.pseudocount else 0.0
         return pfa, counts, counts.objective + prior / self.total
 
 
 def maximise(pfa: PFA, counts: ExpectedCounts, pseudocount: float) -> PFA:
-    """Return the automaton of the expected counts; pairs (k, a) without counts keep their successors."""
+    """Return the automaton of the expected counts (the M-step); pairs (k, a) without counts keep their successors.
+
+    Args:
+        pfa: The automaton under which the counts were taken.
+        counts: The expected counts.
+        pseudocount: Weight added to every symbol of every state, >= 0.
+    """
+    # Rounding can leave counts a little below 0.
     emissions = counts.emissions.clamp_min(0) + pseudocount
     pairs = pfa.transitions.sum(2, keepdim=True)
     fallback = torch.where(pairs > 0, pfa.transitions / pairs, 1 / pfa.states)
     return pfa_from_counts(counts.starts.clamp_min(0), emissions, counts.transitions.clamp_min(0), fallback)
 
 
-def _beyond(one: PFA, other: PFA, reach: float) -> PFA:
-    """Return the automaton beyond the other as seen from the one: p^(1 - reach) q^reach, normalised."""
+def _run_to_convergence(ascent: _Ascent, max_iter: int, tol: float) -> BaumWelchResult:
+    """Step until the objective rises by less than the tolerance."""
+    train = [ascent.counts.objective]
+    while len(train) <= max_iter and ascent.step():
+        train.append(ascent.counts.objective)
+        if train[-1] - train[-2] < tol:
+            break
+    return BaumWelchResult(ascent.pfa, tuple(train), (), len(train) - 1)
+
+
+def _run_with_early_stopping(
+    ascent: _Ascent, held_out: Sequence[PrefixTree], max_iter: int, patience: int, tol: float
+) -> BaumWelchResult:
+    """Step until the held-out objective has not risen for ``patience`` steps; return its best step."""
+    train, values = [ascent.counts.objective], []
+    best, best_step, best_value = ascent.pfa, 0, -torch.inf
+    for step in range(max_iter + 1):
+        values.append(objective(ascent.pfa, held_out, dtype=ascent.dtype))
+        # The start is accepted whatever its value, which may be -inf for held-out strings unlike the others.
+        if step == 0 or values[-1] > best_value + tol:
+            best, best_step, best_value = ascent.pfa, step, values[-1]
+        if step - best_step >= patience or step == max_iter or not ascent.step():
+            break
+        train.append(ascent.counts.objective)
+    return BaumWelchResult(best, tuple(train), tuple(values), best_step)
+
+
+def _extrapolate(start: PFA, target: PFA, reach: float) -> PFA:
+    """Return the automaton beyond the target: start^(1 - reach) target^reach, normalised.
+
+    The geometric mean rather than the linear one keeps every parameter positive, however far the step reaches.
+    """
     initial, transitions, stop = (
-        torch.where(first > 0, second * (second / first) ** (reach - 1), 0)
-        for first, second in zip(one.buffers(), other.buffers(), strict=True)
+        torch.where(before > 0, after * (after / before) ** (reach - 1), 0)
+        for before, after in zip(start.buffers(), target.buffers(), strict=True)
     )
     total = transitions.sum((0, 2)) + stop
     return PFA.from_parameters(initial / initial.sum(), transitions / total[:, None], stop / total)
 
 
-def _between(one: PFA, other: PFA, share: float) -> PFA:
-    """Return the automaton at the given share of the way from one to the other."""
+def _interpolate(start: PFA, target: PFA, share: float) -> PFA:
+    """Return the automaton at the given share of the way from the start to the target."""
     if share == 1:
-        return other
-    pairs = zip(one.buffers(), other.buffers(), strict=True)
-    return PFA.from_parameters(*(first + share * (second - first) for first, second in pairs))
+        return target
+    pairs = zip(start.buffers(), target.buffers(), strict=True)
+    return PFA.from_parameters(*(before + share * (after - before) for before, after in pairs))
 
 
 @dataclass(frozen=True, eq=False)
 class _Parameters:
-    """An automaton's parameters in the precision of the recursions; emissions as [V, K]."""
+    """An automaton's parameters in the precision of the recursions; emissions as ``[V, K]``."""
 
     initial: Tensor
     transitions: Tensor
@@ -274,10 +317,11 @@ class _Parameters:
 
 
 def _forward(tree: PrefixTree, parameters: _Parameters) -> tuple[Tensor, Tensor]:
-    """Return the beliefs [M, K] and their scales [M]; both 0 from an impossible token on."""
+    """Return the beliefs ``[M, K]`` and their scales ``[M]``; both 0 from an impossible token on."""
     beliefs = parameters.initial.new_empty(tree.n_nodes, len(parameters.initial))
     scales = beliefs.new_ones(tree.n_nodes)
     beliefs[0] = parameters.initial
+    # Without scaling, beliefs would underflow after a few hundred tokens; the scales hold what is divided out.
     for layer in tree.groups:
         for token, first, end in layer:
             torch.mm(beliefs[tree.parent[first:end]], parameters.transitions[token], out=beliefs[first:end])
@@ -288,7 +332,10 @@ def _forward(tree: PrefixTree, parameters: _Parameters) -> tuple[Tensor, Tensor]
 
 
 def _predictions(tree: PrefixTree, parameters: _Parameters, beliefs: Tensor) -> Tensor:
-    """Return the probability of each symbol after each prefix [M, V]; of the end alone [M] where no teacher is."""
+    """Return the probability of each symbol after each prefix ``[M, V]``; without a teacher, of the end only ``[M]``.
+
+    Without a teacher the scales are the probabilities of the tokens, so that only the ends remain to be predicted.
+    """
     return beliefs @ (parameters.emissions[-1] if tree.symbols is None else parameters.emissions.T)
 
 
@@ -300,10 +347,19 @@ def _value(tree: PrefixTree, predictions: Tensor, scales: Tensor) -> float:
     return float(ends.sum() + torch.xlogy(tree.weight, scales.double()).sum())
 
 
-def _add_slopes(tree: PrefixTree, parameters: _Parameters, initial: Tensor, transitions: Tensor, stop: Tensor) -> float:
-    """Add the derivatives of one tree's objective by the parameters to the given ones; return its value."""
+def _add_gradients(
+    tree: PrefixTree, parameters: _Parameters, initial: Tensor, transitions: Tensor, stop: Tensor
+) -> float:
+    """Add the derivatives of one tree's objective with respect to the parameters to the given tensors, in place.
+
+    This is reverse-mode differentiation of the forward recursion, written by hand: ``messages`` holds dJ/d(belief)
+    and is filled from the deepest layer upwards.
+
+    Returns:
+        The sum of the objective over the tree.
+    """
     beliefs, scales = _forward(tree, parameters)
-    predictions, taken = _predictions(tree, parameters, beliefs), torch.zeros_like(scales)
+    predictions, correction = _predictions(tree, parameters, beliefs), torch.zeros_like(scales)
     if tree.symbols is None:
         ratio = _ratio(tree.stops.to(beliefs.dtype), predictions)
         messages = ratio[:, None] * parameters.emissions[-1]
@@ -314,11 +370,13 @@ def _add_slopes(tree: PrefixTree, parameters: _Parameters, initial: Tensor, tran
         by_emission = (ratio.T @ beliefs).double()  # [V, K]
         transitions += by_emission[:-1, :, None]
         stop += by_emission[-1]
-        taken += tree.weight.to(beliefs.dtype)  # by the scaling of a belief, which the next one does not see
+        # The derivative of the scaling: a prediction does not depend on the scale of its belief, so that the part
+        # of the message along the belief, which is the weight of the prefix, has to be subtracted.
+        correction += tree.weight.to(beliefs.dtype)
     inverse = torch.where(scales > 0, 1 / scales, 0)
     for layer in reversed(tree.groups):
         rows = slice(layer[0][1], layer[-1][2])
-        messages[rows] -= taken[rows, None]
+        messages[rows] -= correction[rows, None]
         messages[rows] *= inverse[rows, None]
         for token, first, end in layer:
             messages.index_add_(0, tree.parent[first:end], messages[first:end] @ parameters.transitions[token].T)
@@ -329,4 +387,5 @@ def _add_slopes(tree: PrefixTree, parameters: _Parameters, initial: Tensor, tran
 
 
 def _ratio(weights: Tensor, probabilities: Tensor) -> Tensor:
+    """Return weights / probabilities, with 0 / 0 = 0."""
     return torch.where(weights > 0, weights / probabilities, 0)

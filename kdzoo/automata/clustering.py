@@ -1,4 +1,4 @@
-"""k-means of the points of trajectories: the coarse quantiser before merging, and a baseline of its own."""
+"""k-means of the features of prefixes: the fine clustering before merging, and a baseline by itself."""
 
 import warnings
 from typing import Any
@@ -11,7 +11,9 @@ from torch import Tensor
 from kdzoo.core.validation import choice, integer
 from kdzoo.errors import ConfigError
 
-BLOCK = 1 << 24  # distances that are held at once
+# Distances that are held at once: 64 MB in float32, so that memory does not grow with points times centres.
+BLOCK = 1 << 24
+
 INITS = ("k-means++", "random")
 
 
@@ -25,22 +27,25 @@ def kmeans_labels(
     sample: int = 100_000,
     seed: int = 0,
 ) -> Tensor:
-    """Return the cluster of each point by Lloyd's algorithm, int64 [N] in 0..n_clusters-1, none of them empty.
+    """Return the cluster of each point by Lloyd's algorithm, none of them empty.
 
-    Where there are more points than `sample`, the centres are fitted to that many points drawn without
+    Where there are more points than ``sample``, the centres are fitted to that many points drawn without
     replacement, and all points are then given to their nearest centre.
 
     Args:
-        points: the points [N, d].
-        n_clusters: number of clusters K, at most the number of points; fewer come back where fewer points differ.
+        points: The points ``[N, d]``.
+        n_clusters: Number of clusters K, at most the number of points; fewer are returned if fewer points differ.
         init: "k-means++" or "random" (K points as first centres).
-        n_init: restarts, of which the least inertia is kept, >= 1.
-        max_iter: greatest number of steps of Lloyd's algorithm, >= 1.
-        sample: greatest number of points that centres are fitted to, >= 1.
-        seed: seed of the draws.
+        n_init: Number of restarts, >= 1; the one of the least inertia is returned.
+        max_iter: Greatest number of steps of Lloyd's algorithm, >= 1.
+        sample: Greatest number of points that centres are fitted to, >= 1.
+        seed: Seed of the draws.
+
+    Returns:
+        The cluster of each point, int64 ``[N]`` in 0..K-1 without gaps.
 
     Raises:
-        ConfigError: an argument is out of range, or there are more clusters than points.
+        ConfigError: If an argument is out of range, or there are more clusters than points.
 
     Example:
         >>> import torch
@@ -48,7 +53,7 @@ def kmeans_labels(
         >>> bool(labels[0] == labels[1]), bool(labels[1] == labels[2])
         (True, False)
 
-    Source:
+    References:
         Lloyd 1982; Arthur and Vassilvitskii 2007 (k-means++); scikit-learn's implementation.
     """
     integer("n_clusters", n_clusters)
@@ -57,26 +62,34 @@ def kmeans_labels(
     if n_clusters > len(points):
         raise ConfigError(f"n_clusters must be at most the number of points {len(points)}, got {n_clusters}")
     generator = torch.Generator().manual_seed(seed)
-    drawn = points
+    fitted = points
     if len(points) > max(sample, n_clusters):
-        drawn = points[torch.randperm(len(points), generator=generator)[: max(sample, n_clusters)]]
+        fitted = points[torch.randperm(len(points), generator=generator)[: max(sample, n_clusters)]]
     model: Any = KMeans(n_clusters, init=init, n_init=n_init, max_iter=max_iter, random_state=seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer points may differ than there are clusters
-        model.fit(drawn.numpy())
+        # "Number of distinct clusters found smaller than n_clusters": that is allowed here, see ``n_clusters``.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(fitted.numpy())
+    # model.labels_ would cover the fitted sample only.
     return consecutive_labels(nearest(points, torch.from_numpy(model.cluster_centers_)))
 
 
 def nearest(points: Tensor, centres: Tensor) -> Tensor:
-    """Return the nearest centre of each point [N], ties to the first, never more than BLOCK distances at once."""
+    """Return the index of the nearest centre of each point, int64 ``[N]``; ties go to the first.
+
+    Args:
+        points: The points ``[N, d]``.
+        centres: The centres ``[K, d]``.
+    """
     centres = centres.to(points.dtype)
+    # |x - c|^2 / 2 without the term |x|^2 / 2, which is the same for all centres.
     norms = centres.square().sum(1) / 2
     rows = max(1, BLOCK // len(centres))
     return torch.cat([(norms - part @ centres.T).argmin(1) for part in points.split(rows)])
 
 
 def consecutive_labels(labels: Tensor) -> Tensor:
-    """Return the labels numbered through without gaps, in the same order.
+    """Return the labels renumbered from 0 without gaps; their order stays.
 
     Example:
         >>> import torch

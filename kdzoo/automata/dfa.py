@@ -18,15 +18,15 @@ from kdzoo.text.token_sequences import TokenSequences
 
 @dataclass(frozen=True, eq=False)
 class DFA:
-    """Complete deterministic automaton.
+    """Complete deterministic finite automaton.
 
     Args:
-        transitions: number of the next state for each state and token, int64 [K, S].
-        accepting: whether a string may end in each state, bool [K].
-        start: the state before the first token, in 0..K-1.
+        transitions: Index of the next state for each state and token, int64 ``[K, S]``.
+        accepting: Whether a string may end in each state, bool ``[K]``.
+        start: State before the first token, in 0..K-1.
 
     Raises:
-        ConfigError: a shape does not fit or a state is outside 0..K-1.
+        ConfigError: If a shape does not fit or a state is outside 0..K-1.
 
     Example:
         >>> even = DFA([[1], [0]], [True, False])
@@ -38,6 +38,7 @@ class DFA:
     accepting: Tensor
     start: int = 0
 
+    # A constructor of its own, as lists and arrays are converted; a frozen dataclass is then set by object.__setattr__.
     def __init__(self, transitions: Any, accepting: Any, start: int = 0) -> None:
         table, ends = torch.as_tensor(transitions), torch.as_tensor(accepting)
         if table.ndim != 2 or 0 in table.shape or table.is_floating_point() or ends.shape != table.shape[:1]:
@@ -67,10 +68,10 @@ class DFA:
         return self.n_tokens + 1
 
     def accepts(self, strings: TokenSequences) -> Tensor:
-        """Return whether each string is in the language, bool [n].
+        """Return whether each string is in the language, bool ``[n]``.
 
         Raises:
-            DataError: a token is outside 0..S-1.
+            DataError: If a token is outside 0..S-1.
         """
         strings.check(self.vocab_size)
         state = torch.full((len(strings),), self.start)
@@ -79,33 +80,35 @@ class DFA:
         return self.accepting[state]
 
     def minimise(self) -> "DFA":
-        """Return the smallest automaton of the same language, its states in breadth-first order from state 0.
+        """Return the smallest automaton of the same language, with its states in breadth-first order from state 0.
 
-        Equal languages give equal tables.
+        The result is canonical: equal languages give equal tables.
 
         Example:
             >>> DFA([[1], [2], [1]], [False, True, False]).minimise().transitions.tolist()
             [[1], [0]]
 
-        Source:
+        References:
             Hopcroft 1971, "An n log n algorithm for minimizing states in a finite automaton".
         """
+        # The first pass drops unreachable states, the second numbers the merged ones in canonical order.
         return _breadth_first(_quotient(_breadth_first(self)))
 
 
 def from_pfa(pfa: PFA, threshold: float = 0.03) -> DFA:
-    """Return the automaton of the strings that a probabilistic automaton makes with substantial probability.
+    """Return the automaton of the strings that a probabilistic automaton generates with substantial probability.
 
-    The next state is the likeliest one for state and token. Tokens whose probability in a state is below the
+    The next state is the most likely one for state and token. Tokens whose probability in a state is below the
     threshold lead to a rejecting sink; a string may end where the stop probability is above the threshold. The
     result is minimal.
 
     Args:
-        pfa: any automaton; for a deterministic one nothing but the threshold is lost.
-        threshold: probability in [0, 1); 0 keeps everything that is possible.
+        pfa: Any automaton. For a deterministic one, only what is below the threshold is lost.
+        threshold: Probability in [0, 1); 0 keeps everything that is possible. The default separates what a trained
+            teacher generates by mistake (below 1 % of its strings) from the tokens of Tomita's languages.
 
     Raises:
-        ConfigError: the threshold is out of range.
+        ConfigError: If the threshold is out of range.
 
     Example:
         >>> pfa = PFA.from_parameters([1, 0], [[[0, 0.5], [0.98, 0]]], [0.5, 0.02])
@@ -114,10 +117,10 @@ def from_pfa(pfa: PFA, threshold: float = 0.03) -> DFA:
     """
     threshold = validation.probability("threshold", threshold)
     probs = pfa.transitions.sum(2).T
-    kept = (probs > 0) & (probs >= threshold)
+    allowed = (probs > 0) & (probs >= threshold)
     sink = pfa.states
-    following = pfa.transitions.argmax(2).T.masked_fill(~kept, sink)
-    table = torch.cat([following, torch.full((1, pfa.n_tokens), sink, device=following.device)]).cpu()
+    successors = pfa.transitions.argmax(2).T.masked_fill(~allowed, sink)
+    table = torch.cat([successors, torch.full((1, pfa.n_tokens), sink, device=successors.device)]).cpu()
     accepting = torch.cat([pfa.stop > threshold, pfa.stop.new_zeros(1).bool()]).cpu()
     return DFA(table, accepting, int(pfa.initial.argmax())).minimise()
 
@@ -126,23 +129,24 @@ def support(pfa: PFA, max_states: int = 10_000) -> DFA:
     """Return the minimal automaton of all strings of positive probability, by the subset construction.
 
     Args:
-        pfa: any automaton.
-        max_states: number of subsets of states at which to give up.
+        pfa: Any automaton.
+        max_states: Greatest number of subsets of states; there can be 2^K of them.
 
     Raises:
-        ConfigError: there are more subsets.
+        ConfigError: If more subsets are reached.
     """
     limit = validation.integer("max_states", max_states)
     possible = (pfa.transitions > 0).cpu().double()
     subsets = [(pfa.initial > 0).cpu()]
-    number = {tuple(subsets[0].tolist()): 0}
+    index = {tuple(subsets[0].tolist()): 0}
     table: list[list[int]] = []
+    # ``subsets`` grows while its successors are looked up, one row of the table for each.
     while len(table) < len(subsets):
         row = []
         for subset in (subsets[len(table)].double() @ possible) > 0:
-            if number.setdefault(tuple(subset.tolist()), len(subsets)) == len(subsets):
+            if index.setdefault(tuple(subset.tolist()), len(subsets)) == len(subsets):
                 subsets.append(subset)
-            row.append(number[tuple(subset.tolist())])
+            row.append(index[tuple(subset.tolist())])
         table.append(row)
         if len(subsets) > limit:
             raise ConfigError(f"the language needs more than max_states={limit} subsets of states")
@@ -151,12 +155,12 @@ def support(pfa: PFA, max_states: int = 10_000) -> DFA:
 
 
 def counterexample(first: DFA, second: DFA) -> list[int] | None:
-    """Return a shortest string that is in one of two languages only; None if the languages are equal.
+    """Return a shortest string that is in exactly one of two languages; None if the languages are equal.
 
-    Breadth-first search through the product automaton.
+    This is a breadth-first search through the product automaton.
 
     Raises:
-        ConfigError: the automata have different numbers of tokens.
+        ConfigError: If the automata have different numbers of tokens.
 
     Example:
         >>> counterexample(DFA([[1], [1]], [True, False]), DFA([[0]], [True]))
@@ -169,16 +173,16 @@ def counterexample(first: DFA, second: DFA) -> list[int] | None:
     tables = first.transitions.tolist(), second.transitions.tolist()
     ends = first.accepting.tolist(), second.accepting.tolist()
     root = (first.start, second.start)
-    before: dict[tuple[int, int], tuple[tuple[int, int], int] | None] = {root: None}
+    predecessor: dict[tuple[int, int], tuple[tuple[int, int], int] | None] = {root: None}
     queue = deque([root])
     while queue:
         pair = queue.popleft()
         if ends[0][pair[0]] != ends[1][pair[1]]:
-            return _path(before, pair)
-        for token, following in enumerate(zip(tables[0][pair[0]], tables[1][pair[1]], strict=True)):
-            if following not in before:
-                before[following] = (pair, token)
-                queue.append(following)
+            return _path(predecessor, pair)
+        for token, successor in enumerate(zip(tables[0][pair[0]], tables[1][pair[1]], strict=True)):
+            if successor not in predecessor:
+                predecessor[successor] = (pair, token)
+                queue.append(successor)
     return None
 
 
@@ -187,10 +191,10 @@ def equivalent(first: DFA, second: DFA) -> bool:
     return counterexample(first, second) is None
 
 
-def _path(before: dict[tuple[int, int], tuple[tuple[int, int], int] | None], pair: tuple[int, int]) -> list[int]:
+def _path(predecessor: dict[tuple[int, int], tuple[tuple[int, int], int] | None], pair: tuple[int, int]) -> list[int]:
     """Return the tokens that led to a pair."""
     tokens: list[int] = []
-    while (step := before[pair]) is not None:
+    while (step := predecessor[pair]) is not None:
         pair, token = step
         tokens.append(token)
     return tokens[::-1]
@@ -199,35 +203,36 @@ def _path(before: dict[tuple[int, int], tuple[tuple[int, int], int] | None], pai
 def _breadth_first(dfa: DFA) -> DFA:
     """Return the automaton with its reachable states only, numbered in breadth-first order."""
     table = dfa.transitions.tolist()
-    number = {dfa.start: 0}
+    index = {dfa.start: 0}
     queue = deque([dfa.start])
     while queue:
-        for following in table[queue.popleft()]:
-            if following not in number:
-                number[following] = len(number)
-                queue.append(following)
-    rows = [[number[following] for following in table[state]] for state in number]
-    return DFA(rows, dfa.accepting[list(number)])
+        for successor in table[queue.popleft()]:
+            if successor not in index:
+                index[successor] = len(index)
+                queue.append(successor)
+    rows = [[index[successor] for successor in table[state]] for state in index]
+    return DFA(rows, dfa.accepting[list(index)])
 
 
 def _quotient(dfa: DFA) -> DFA:
-    """Merge the states from which the same strings are accepted; all states are reachable."""
+    """Merge the states from which the same strings are accepted; all states must be reachable."""
     block = torch.empty(dfa.states, dtype=torch.int64)
     blocks = _hopcroft(dfa)
     for number, members in enumerate(blocks):
         block[list(members)] = number
-    leaders = [min(members) for members in blocks]
-    return DFA(block[dfa.transitions[leaders]], dfa.accepting[leaders], int(block[dfa.start]))
+    # Any member may represent its block: they all agree on acceptance and on the blocks of their successors.
+    representatives = [min(members) for members in blocks]
+    return DFA(block[dfa.transitions[representatives]], dfa.accepting[representatives], int(block[dfa.start]))
 
 
 def _hopcroft(dfa: DFA) -> list[set[int]]:
     """Return the coarsest partition of the states that respects acceptance and transitions."""
     sources: list[list[set[int]]] = [[set() for _ in range(dfa.states)] for _ in range(dfa.n_tokens)]
     for state, row in enumerate(dfa.transitions.tolist()):
-        for token, following in enumerate(row):
-            sources[token][following].add(state)
+        for token, successor in enumerate(row):
+            sources[token][successor].add(state)
     accepting = set(dfa.accepting.nonzero()[:, 0].tolist())
-    blocks = [one for one in (accepting, set(range(dfa.states)) - accepting) if one]
+    blocks = [block for block in (accepting, set(range(dfa.states)) - accepting) if block]
     block_of = {state: number for number, members in enumerate(blocks) for state in members}
     waiting = {0}
     while waiting:
@@ -241,6 +246,7 @@ def _hopcroft(dfa: DFA) -> list[set[int]]:
                 blocks[number] = blocks[number] - inside
                 blocks.append(inside)
                 block_of.update(dict.fromkeys(inside, len(blocks) - 1))
-                smaller = min((number, len(blocks) - 1), key=lambda one: len(blocks[one]))
+                # Hopcroft's trick: the smaller half suffices as a splitter unless the whole block was waiting anyway.
+                smaller = min((number, len(blocks) - 1), key=lambda part: len(blocks[part]))
                 waiting.add(len(blocks) - 1 if number in waiting else smaller)
     return blocks

@@ -1,7 +1,7 @@
 r"""The scaled forward recursion over sets of strings, one matrix product for each token and layer.
 
-Notation: K states, S tokens; initial iota [K], transitions A [S, K, K] with ``A[a, k, l]`` = P(a, l | k), stop
-rho [K]. The probability of a_1 ... a_m is :math:`\iota' A_{a_1} \cdots A_{a_m} \rho`. A *belief* is the row
+Notation: K states, S tokens; initial iota ``[K]``, transitions A ``[S, K, K]`` with ``A[a, k, l]`` = P(a, l | k), stop
+rho ``[K]``. The probability of a_1 ... a_m is :math:`\iota' A_{a_1} \cdots A_{a_m} \rho`. A *belief* is the row
 vector :math:`\iota' A_{a_1} \cdots A_{a_t}` scaled to sum 1: the distribution of the state after t tokens. Its
 *scale* is the sum before scaling: the probability of token t after those before it.
 
@@ -30,10 +30,10 @@ class Layer:
     """The points of a set of strings that follow equally many tokens, sorted by the last of these tokens.
 
     Args:
-        string: number of each point's string, int64 [b].
-        source: row of the point before, in the layer before, int64 [b]; in the first layer the own row.
-        groups: rows with the same last token; none in the first layer.
-        lasts: rows of the points at which their string ends, int64 [m], m <= b.
+        string: Number of each point's string, int64 ``[b]``.
+        source: Row of the point before, in the layer before, int64 ``[b]``; in the first layer the own row.
+        groups: Rows with the same last token; none in the first layer.
+        lasts: Rows of the points at which their string ends, int64 ``[m]``, m <= b.
     """
 
     string: Tensor
@@ -76,7 +76,7 @@ def layers(strings: TokenSequences) -> list[Layer]:
 
 
 def scaled_forward(initial: Tensor, transitions: Tensor, trellis: Sequence[Layer]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield beliefs [b, K] and scales [b] of each layer, rows in the layer's order.
+    """Yield beliefs ``[b, K]`` and scales ``[b]`` of each layer, rows in the layer's order.
 
     The scales of the first layer are 1. From an impossible token on, beliefs and scales are 0.
     """
@@ -88,7 +88,7 @@ def scaled_forward(initial: Tensor, transitions: Tensor, trellis: Sequence[Layer
 
 
 def log_likelihoods(stop: Tensor, trellis: Sequence[Layer], forward: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
-    """Return the log-probability of each string [n] from the results of :func:`scaled_forward`."""
+    """Return the log-probability of each string ``[n]`` from the results of :func:`scaled_forward`."""
     result = stop.new_empty(len(trellis[0].string))
     log_prefix = stop.new_zeros(len(result))
     for layer, (belief, scale) in zip(trellis, forward, strict=True):
@@ -99,7 +99,7 @@ def log_likelihoods(stop: Tensor, trellis: Sequence[Layer], forward: Iterable[tu
 
 
 def log_prob(initial: Tensor, transitions: Tensor, stop: Tensor, strings: TokenSequences) -> Tensor:
-    """Return the log-probability of each string [n] in nats; -inf for impossible strings.
+    """Return the log-probability of each string ``[n]`` in nats; -inf for impossible strings.
 
     TokenSequences of similar length are worked on together, so many at once that a layer holds about ``CELLS`` numbers.
     """
@@ -116,12 +116,12 @@ def chunks(strings: TokenSequences, cells: int) -> tuple[Tensor, ...]:
 
 
 def grouped_product(rows: Tensor, matrices: Tensor, groups: Groups) -> Tensor:
-    """Multiply each row [b, K] from the right by the matrix [S, K, L] of its group; the groups cover all rows."""
+    """Multiply each row ``[b, K]`` from the right by the matrix ``[S, K, L]`` of its group; the groups cover all rows."""
     return torch.cat([rows[first:end] @ matrices[token] for token, first, end in groups])
 
 
 def advance(rows: Tensor, matrices: Tensor, tokens: Tensor) -> Tensor:
-    """Multiply each row [b, K] from the right by the matrix [S, K, L] of its token, int64 [b]."""
+    """Multiply each row ``[b, K]`` from the right by the matrix ``[S, K, L]`` of its token, int64 ``[b]``."""
     if not len(tokens):
         return rows.new_empty(0, matrices.shape[2])
     order = tokens.argsort(stable=True)
@@ -131,13 +131,13 @@ def advance(rows: Tensor, matrices: Tensor, tokens: Tensor) -> Tensor:
 
 
 def normalise(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return non-negative rows [b, K] scaled to sum 1, and their sums [b]; rows of zeros stay zeros."""
+    """Return non-negative rows ``[b, K]`` scaled to sum 1, and their sums ``[b]``; rows of zeros stay zeros."""
     total = rows.sum(1)
     return rows / torch.where(total > 0, total, 1.0)[:, None], total
 
 
 def _groups(depth: Tensor, token: Tensor, deepest: int) -> list[Groups]:
-    """Return the runs of equal tokens at each depth 1..deepest; depth and token [total] are sorted."""
+    """Return the runs of equal tokens at each depth 1..deepest; depth and token ``[total]`` are sorted."""
     width = int(token.max()) + 1 if len(token) else 1
     runs, counts = (depth * width + token).unique_consecutive(return_counts=True)
     found: list[list[tuple[int, int, int]]] = [[] for _ in range(deepest)]

@@ -15,11 +15,11 @@ class Edge:
     """All arcs from one state to another.
 
     Args:
-        source: the state.
-        target: the next state.
+        source: The state.
+        target: The next state.
         tokens: (token, probability) of every arc, the likeliest first.
-        probability: of all of them together.
-        label: tokens and rounded probabilities, one on each line.
+        probability: Of all of them together.
+        label: Tokens and rounded probabilities, one on each line.
     """
 
     source: int
@@ -33,7 +33,7 @@ def token_names(symbols: Sequence[str] | None, n_tokens: int) -> tuple[str, ...]
     """Return the names of the tokens, their numbers where ``symbols`` is None.
 
     Raises:
-        ConfigError: there are not S names.
+        ConfigError: If there are not S names.
     """
     if symbols is None:
         return tuple(map(str, range(n_tokens)))
@@ -56,7 +56,10 @@ def edge_labels(pfa: PFA, names: Sequence[str], threshold: float = 0.0) -> Itera
         arcs = [(token, float(table[token, source, target])) for token in range(pfa.n_tokens)]
         kept = sorted((arc for arc in arcs if 0 < arc[1] >= threshold), key=lambda arc: -arc[1])
         if kept:
-            shown = [f"{_visible(names[token])} {format_probability(probability)}" for token, probability in kept[:MOST_LINES]]
+            shown = [
+                f"{_visible(names[token])} {format_probability(probability)}"
+                for token, probability in kept[:MOST_LINES]
+            ]
             rest = len(kept) - len(shown)
             label = "\n".join([*shown, *([f"+{rest} more"] if rest else [])])
             yield Edge(source, target, tuple(kept), sum(probability for _, probability in kept), label)

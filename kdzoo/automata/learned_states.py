@@ -16,14 +16,14 @@ RATE, CLIP = 5e-3, 1.0
 
 
 def learned_states(seen: TracedSequences, *, steps: int = STEPS, seed: int = 0) -> Tensor:
-    """Return the states [N, H] of a gated recurrent unit that was taught the next-token distributions.
+    """Return the states ``[N, H]`` of a gated recurrent unit that was taught the next-token distributions.
 
     Where they are not known it learns the tokens that were drawn.
 
     Args:
-        seen: the strings of a teacher.
-        steps: steps of training, each on 64 strings.
-        seed: seed of the network and of the order of the strings.
+        seen: The strings of a teacher.
+        steps: Steps of training, each on 64 strings.
+        seed: Seed of the network and of the order of the strings.
 
     Example:
         >>> seen = TracedSequences.of([[0, 1], [1]], next_probs=torch.full((5, 3), 1 / 3))
@@ -47,7 +47,7 @@ class _Reader(nn.Module):
         self.head = nn.Linear(HIDDEN, vocab_size)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the states [b, T, H] after each prefix."""
+        """Return the states ``[batch, time, H]`` after each prefix."""
         return self.memory(self.embedding(input))[0]
 
 
@@ -80,7 +80,7 @@ def _batches(n: int, steps: int) -> list[Tensor]:
 
 @torch.no_grad()
 def _states(reader: _Reader, seen: TracedSequences) -> Tensor:
-    """Return the reader's states at all points [N, H]."""
+    """Return the reader's states at all points ``[N, H]``."""
     parts = []
     for numbers in torch.arange(len(seen.strings)).split(4 * BATCH):
         inputs, valid = _inputs(seen.select(numbers))
@@ -89,6 +89,6 @@ def _states(reader: _Reader, seen: TracedSequences) -> Tensor:
 
 
 def _inputs(seen: TracedSequences) -> tuple[Tensor, Tensor]:
-    """Return the padded strings [b, T], and which of their places are points, bool [b, T]."""
+    """Return the padded strings ``[batch, time]``, and which of their places are points, bool ``[batch, time]``."""
     inputs, targets = seen.strings.inputs_and_targets(seen.vocab_size)
     return inputs, targets != IGNORE

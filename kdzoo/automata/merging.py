@@ -31,10 +31,10 @@ class MergePath:
     """The path of a greedy merge, from K0 clusters downwards; entry i has K0 - i states.
 
     Args:
-        n_states: number of states of each entry, downwards.
-        pairs: the merges in order: cluster `kept` took in cluster `gone`, in the numbering of the K0 clusters.
-        costs: cost J of each entry, one more than pairs, in nats.
-        penalties: the part that the penalised objective adds to each entry.
+        n_states: Number of states of each entry, downwards.
+        pairs: The merges in order: cluster ``kept`` took in cluster ``gone``, in the numbering of the K0 clusters.
+        costs: Cost J of each entry, one more than pairs, in nats.
+        penalties: The part that the penalised objective adds to each entry.
     """
 
     n_states: tuple[int, ...]
@@ -52,7 +52,7 @@ class MergePath:
         return self.n_states[min(range(len(self.objective)), key=self.objective.__getitem__)]
 
     def groups(self, n_states: int) -> Tensor:
-        """Return the group of each of the K0 clusters when n_states are left, int64 [K0] without gaps."""
+        """Return the group of each of the K0 clusters when n_states are left, int64 ``[K0]`` without gaps."""
         root = torch.arange(self.n_states[0])
         for kept, gone in self.pairs[: self.n_states[0] - n_states]:
             root[root == gone] = kept
@@ -74,13 +74,13 @@ def merge_path(quotient: Quotient, *, n_states: int = 1, determinism: float = 1.
     .. math:: J + \tfrac{\mathrm{penalty}}{2} \log(N) \, K (S + 1)
 
     Args:
-        quotient: the quotient graph of K0 clusters.
-        n_states: where to stop, in 1..K0.
-        determinism: the weight lambda > 0 of the transitions.
-        penalty: factor of the penalty, > 0; 1 is the Bayesian information criterion of a deterministic automaton.
+        quotient: The quotient graph of K0 clusters.
+        n_states: Where to stop, in 1..K0.
+        determinism: The weight lambda > 0 of the transitions.
+        penalty: Factor of the penalty, > 0; 1 is the Bayesian information criterion of a deterministic automaton.
 
     Raises:
-        ConfigError: an argument is out of range.
+        ConfigError: If an argument is out of range.
     """
     integer("n_states", n_states)
     positive("determinism", determinism)
@@ -104,13 +104,13 @@ def refine(quotient: Quotient, groups: Tensor, *, determinism: float = 1.0, max_
     """Move single clusters between groups as long as that lowers the cost; a group keeps at least one cluster.
 
     Args:
-        quotient: the quotient graph of K0 clusters.
-        groups: group of each cluster, int64 [K0] without gaps.
-        determinism: the weight lambda > 0 of the transitions.
-        max_sweeps: greatest number of passes over the clusters.
+        quotient: The quotient graph of K0 clusters.
+        groups: Group of each cluster, int64 ``[K0]`` without gaps.
+        determinism: The weight lambda > 0 of the transitions.
+        max_sweeps: Greatest number of passes over the clusters.
 
     Returns:
-        The groups int64 [K0], as many as before, of a cost that is not greater.
+        The groups int64 ``[K0]``, as many as before, of a cost that is not greater.
     """
     groups = groups.clone()
     merged = quotient.merged(groups)
@@ -137,7 +137,7 @@ def refine(quotient: Quotient, groups: Tensor, *, determinism: float = 1.0, max_
 
 @dataclass(frozen=True, eq=False)
 class _Piece:
-    """One cluster as seen from the groups: emissions [V], edges out to groups and in from them [S, K], loops [S]."""
+    """One cluster as seen from the groups: emissions ``[V]``, edges out to groups and in from them ``[S, K]``, loops ``[S]``."""
 
     emissions: Tensor
     out: Tensor
@@ -167,7 +167,7 @@ class _Piece:
             edges[:, :, group].clamp_(min=0)
 
     def costs(self, emissions: Tensor, edges: Tensor, determinism: float) -> Tensor:
-        """Return the rise of the cost for each group that could take the cluster [K]."""
+        """Return the rise of the cost for each group that could take the cluster ``[K]``."""
         own = self.emissions
         symbols = _gain(emissions.sum(1), own.sum()) - _gain(emissions, own).sum(1)
         # The cell of a group's loops takes edges out, edges in and loops at once; its row and column take one each.
@@ -207,7 +207,7 @@ class _Rises:
         return one, other, float(self.rises[one, other])
 
     def merge(self, kept: int, gone: int) -> None:
-        """Merge cluster `gone` into `kept`."""
+        """Merge cluster ``gone`` into ``kept``."""
         for cluster in (kept, gone):
             self._cells_of(cluster, self.determinism)
         self.emissions[kept] += self.emissions[gone]
@@ -231,7 +231,7 @@ class _Rises:
                 self.rises[clusters[:, None], clusters] += factor * _pair_gains(block)
 
     def _afresh(self, cluster: int) -> Tensor:
-        """Return the rise for the pairs of one cluster with every other [K]."""
+        """Return the rise for the pairs of one cluster with every other ``[K]``."""
         own = self.emissions[cluster]
         symbols = _gain(self.emissions.sum(1), own.sum()) - _gain(self.emissions, own).sum(1)
         totals = self.edges.sum(2)
@@ -240,7 +240,7 @@ class _Rises:
         return symbols + self.determinism * (rows - cells - self._corner(cluster))
 
     def _corner(self, cluster: int) -> Tensor:
-        """Return what the four cells of each pair gain together beyond the gains of rows and columns [K]."""
+        """Return what the four cells of each pair gain together beyond the gains of rows and columns ``[K]``."""
         own = self.edges[:, cluster, cluster, None].expand(-1, len(self.alive))
         out, into = self.edges[:, cluster, :], self.edges[:, :, cluster]
         loops = self.edges.diagonal(dim1=1, dim2=2)
@@ -249,7 +249,7 @@ class _Rises:
 
 
 def _shared_gains(edges: Tensor, cluster: int) -> Tensor:
-    """Return the gain of joining each column with one column, over the cells where that one is not zero [K].
+    """Return the gain of joining each column with one column, over the cells where that one is not zero ``[K]``.
 
     The cells are edges[a, i, k] with the cluster k last.
     """
@@ -258,7 +258,7 @@ def _shared_gains(edges: Tensor, cluster: int) -> Tensor:
 
 
 def _pair_gains(block: Tensor) -> Tensor:
-    """Return the gain of each pair of columns, summed over the rows: [c, r] -> [r, r]."""
+    """Return the gain of each pair of columns, summed over the rows: ``[c, r]`` -> ``[r, r]``."""
     own = _phi(block).sum(0)
     together = torch.zeros(len(own), len(own), dtype=block.dtype)
     for part in block.split(max(1, BLOCK // len(own) ** 2)):

@@ -20,9 +20,9 @@ class NGram:
     """An n-gram model as a table: a language model whose state is the number of the context.
 
     Args:
-        probs: probability of each symbol in each context, the end last, float64 [C, V].
-        following: context after each token, int64 [C, S].
-        first: context at the beginning.
+        probs: Probability of each symbol in each context, the end last, float64 ``[C, V]``.
+        following: Context after each token, int64 ``[C, S]``.
+        first: Context at the beginning.
     """
 
     probs: Tensor
@@ -40,24 +40,24 @@ class NGram:
         return self.probs.shape[0] * (self.probs.shape[1] - 1)
 
     def initial_state(self, n: int) -> Tensor:
-        """Return the context before the first token, n times, int64 [n, 1]."""
+        """Return the context before the first token, n times, int64 ``[n, 1]``."""
         return torch.full((n, 1), self.first)
 
     def step(self, state: Tensor, token: Tensor) -> Tensor:
-        """Return the contexts [n, 1] after one more token, int64 [n]; the end token leads to the beginning."""
+        """Return the contexts ``[n, 1]`` after one more token, int64 ``[n]``; the end token leads to the beginning."""
         inner = self.following[state[:, 0], token.clamp(max=self.vocab_size - 2)]
         return torch.where(token < self.vocab_size - 1, inner, self.first)[:, None]
 
     def next_log_probs(self, state: Tensor) -> Tensor:
-        """Return the log-probabilities of the next symbol [n, V]."""
+        """Return the log-probabilities of the next symbol ``[n, V]``."""
         return self.probs[state[:, 0]].log()
 
     def hidden(self, state: Tensor) -> Tensor:
-        """Return the number of the context as a feature, float64 [n, 1]."""
+        """Return the number of the context as a feature, float64 ``[n, 1]``."""
         return state.double()
 
     def log_prob(self, strings: TokenSequences) -> Tensor:
-        """Return the log-probability of each string [n], in nats."""
+        """Return the log-probability of each string ``[n]``, in nats."""
         symbols = strings.padded(self.vocab_size - 1)
         state, total = self.initial_state(len(strings)), torch.zeros(len(strings), dtype=torch.float64)
         logs = self.probs.log()
@@ -87,20 +87,20 @@ def ngram(strings: TokenSequences, order: int, vocab_size: int) -> NGram:
     down to the uniform distribution over the V symbols.
 
     Args:
-        strings: the strings.
-        order: n >= 1: the symbol with the n - 1 before it.
+        strings: The strings.
+        order: N >= 1: the symbol with the n - 1 before it.
         vocab_size: V.
 
     Raises:
-        ConfigError: the order is out of range, or so great that a context is no longer a 64-bit number.
-        DataError: a token is outside the alphabet.
+        ConfigError: If the order is out of range, or so great that a context is no longer a 64-bit number.
+        DataError: If a token is outside the alphabet.
 
     Example:
         >>> model = ngram(TokenSequences.of([[0, 1], [0, 1]]), 2, 3)
         >>> model.probs[model.first].tolist()  # after the beginning: two counts of 0, one kind of symbol
         [0.7777777777777778, 0.1111111111111111, 0.1111111111111111]
 
-    Source:
+    References:
         Witten and Bell 1991, "The zero-frequency problem", IEEE Transactions on Information Theory 37(4), method C;
         Chen and Goodman 1999, "An empirical study of smoothing techniques for language modeling", section 2.5.
     """
@@ -148,7 +148,7 @@ def _contexts(strings: TokenSequences, order: int, vocab_size: int) -> list[tupl
 
 
 def _following(codes: list[Tensor], vocab_size: int) -> Tensor:
-    """Return the context that follows each context and token: the longest one that was seen, int64 [C, S]."""
+    """Return the context that follows each context and token: the longest one that was seen, int64 ``[C, S]``."""
     offsets = [0, *torch.tensor([len(one) for one in codes]).cumsum(0).tolist()]
     tables = []
     for length, code in enumerate(codes):

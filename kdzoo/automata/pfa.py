@@ -21,28 +21,28 @@ class PFA(nn.Module):
     """Probabilistic automaton with initial distribution, transitions that emit tokens, and stop probabilities.
 
     Its parameters are float64 buffers, so it is saved and moved like any module, but no optimiser sees them:
-    ``initial`` [K], ``transitions`` [S, K, K] with ``transitions[a, k, l]`` = P(a, l | k), and ``stop`` [K].
+    ``initial`` ``[K]``, ``transitions`` ``[S, K, K]`` with ``transitions[a, k, l]`` = P(a, l | k), and ``stop`` ``[K]``.
     ``initial`` sums to 1, and so does ``transitions[:, k, :]`` together with ``stop[k]`` for every state k.
     A new automaton is uniform.
 
     Called with the input of a language model, it predicts the next token. Its state is the belief: the
-    distribution of the automaton's state after the tokens so far [n, K]. After an impossible prefix, or past
+    distribution of the automaton's state after the tokens so far ``[n, K]``. After an impossible prefix, or past
     the end of a string, the belief is all zeros; the prediction is then uniform, so that it is always a
     distribution, while :meth:`log_prob` of an impossible string is -inf.
 
     Args:
-        vocab_size: number of tokens with the end token, V >= 2.
-        states: number of states K >= 1; None for one that takes the size of what it is fitted to or loaded from.
+        vocab_size: Number of tokens with the end token, V >= 2.
+        states: Number of states K >= 1; None for one that takes the size of what it is fitted to or loaded from.
 
     Raises:
-        ConfigError: an argument is out of range.
+        ConfigError: If an argument is out of range.
 
     Example:
         >>> pfa = PFA(vocab_size=3, states=2)
         >>> pfa.states, pfa.n_tokens, pfa.log_prob(TokenSequences.of([[0, 1]])).exp()
         (2, 2, tensor([0.0370], dtype=torch.float64))
 
-    Source:
+    References:
         Vidal et al. 2005, "Probabilistic finite-state machines, part I", IEEE TPAMI 27(7), section 2.
     """
 
@@ -75,12 +75,12 @@ class PFA(nn.Module):
         """Take copies of the parameters; the number of states may change, the number of tokens may not.
 
         Args:
-            initial: [K], sums to 1.
-            transitions: [S, K, K], P(a, l | k) at [a, k, l].
-            stop: [K], the probability to end in each state.
+            initial: ``[K]``, sums to 1.
+            transitions: ``[S, K, K]``, P(a, l | k) at ``[a, k, l]``.
+            stop: ``[K]``, the probability to end in each state.
 
         Raises:
-            ConfigError: a shape does not fit, a number is negative or not finite, or a distribution's sum
+            ConfigError: If a shape does not fit, a number is negative or not finite, or a distribution's sum
                 differs from 1 by more than 1e-6. Within that, the numbers are kept as they are.
         """
         parameters = _checked(self.n_tokens, initial, transitions, stop)
@@ -119,22 +119,22 @@ class PFA(nn.Module):
 
     @property
     def emissions(self) -> Tensor:
-        """Probability of the next token in each state [K, V]; the last column is the stop probability."""
+        """Probability of the next token in each state ``[K, V]``; the last column is the stop probability."""
         return torch.cat([self.transitions.sum(2).T, self.stop[:, None]], 1)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the log-probabilities of the next token after each prefix, float64 [b, T, V].
+        """Return the log-probabilities of the next token after each prefix, float64 ``[batch, time, V]``.
 
         Args:
-            input: tokens, int64 [b, T], T >= 1. The first column is the begin marker, whatever it holds.
+            input: Tokens, int64 ``[batch, time]``, T >= 1. The first column is the begin marker, whatever it holds.
 
         Raises:
-            DataError: a token is outside 0..S.
+            DataError: If a token is outside 0..S.
         """
         return self.trace(input).log_probs
 
     def trace(self, input: Tensor) -> Trace:
-        """Return beliefs [b, T, K] and next-token log-probabilities [b, T, V]; see :meth:`forward`."""
+        """Return beliefs ``[batch, time, K]`` and next-token log-probabilities ``[batch, time, V]``; see :meth:`forward`."""
         tokens = input[:, 1:]
         if tokens.numel() and (tokens.min() < 0 or tokens.max() > self.n_tokens):
             raise DataError(f"input has tokens {int(tokens.min())}..{int(tokens.max())}; allowed: 0..{self.n_tokens}")
@@ -145,29 +145,29 @@ class PFA(nn.Module):
         return Trace(hidden, self.next_log_probs(hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2]))
 
     def initial_state(self, n: int) -> Tensor:
-        """Return the belief before the first token, n times [n, K]."""
+        """Return the belief before the first token, n times ``[n, K]``."""
         return self.initial.expand(n, -1)
 
     def step(self, state: Tensor, token: Tensor) -> Tensor:
-        """Return the belief [n, K] after one more token, int64 [n] in 0..S."""
+        """Return the belief ``[n, K]`` after one more token, int64 ``[n]`` in 0..S."""
         going = token < self.n_tokens
         belief, _ = normalise(advance(state[going], self.transitions, token[going]))
         return torch.zeros_like(state).masked_scatter(going[:, None], belief)
 
     def next_log_probs(self, state: Tensor) -> Tensor:
-        """Return the log-probabilities of the next token at the beliefs [n, K], [n, V]; -inf where impossible."""
+        """Return the log-probabilities of the next token at the beliefs ``[n, K]``, ``[n, V]``; -inf where impossible."""
         probs, total = normalise(state @ self.emissions)
         return torch.where(total[:, None] > 0, probs, 1 / self.vocab_size).log()
 
     def hidden(self, state: Tensor) -> Tensor:
-        """Return the belief itself [n, K]."""
+        """Return the belief itself ``[n, K]``."""
         return state
 
     def log_prob(self, strings: TokenSequences) -> Tensor:
-        """Return the log-probability of each string in nats, float64 [n]; -inf for impossible strings.
+        """Return the log-probability of each string in nats, float64 ``[n]``; -inf for impossible strings.
 
         Raises:
-            DataError: a token is outside 0..S-1.
+            DataError: If a token is outside 0..S-1.
 
         Example:
             >>> PFA(vocab_size=2).log_prob(TokenSequences.of([[], [0, 0]])).exp()
@@ -180,7 +180,7 @@ class PFA(nn.Module):
         """Draw n strings, on the CPU; those that reach ``max_length`` tokens are cut there.
 
         Raises:
-            ConfigError: a number is out of range.
+            ConfigError: If a number is out of range.
         """
         generator = torch.Generator(self.stop.device).manual_seed(validation.integer("seed", seed, least=0))
         alive = torch.arange(validation.integer("n", n, least=0), device=self.stop.device)
@@ -222,7 +222,7 @@ class PFA(nn.Module):
 
 
 def _draw(probs: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw one index for each row of weights [n, m] by inverting the cumulative distribution [n].
+    """Draw one index for each row of weights ``[n, m]`` by inverting the cumulative distribution ``[n]``.
 
     A uniform number is at most 1 - 2^-53, so that its product with the total stays below the total: nothing of
     weight zero is ever drawn.

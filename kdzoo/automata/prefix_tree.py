@@ -18,13 +18,13 @@ class PrefixTree:
     """The M distinct prefixes of weighted strings, with what follows them.
 
     Args:
-        parent: number of the prefix that is one token shorter, int64 [M]; node 0, the empty prefix, has itself.
-        groups: for each layer after the first, its runs of equal tokens: token, first node, node after the last.
-        weight: weight of the strings that begin with each prefix, float64 [M].
-        stops: weight of the strings that are the prefix itself, float64 [M].
-        symbols: weight of each symbol after each prefix as a teacher predicts it, the end last [M, V]; None where
+        parent: Number of the prefix that is one token shorter, int64 ``[M]``; node 0, the empty prefix, has itself.
+        groups: For each layer after the first, its runs of equal tokens: token, first node, node after the last.
+        weight: Weight of the strings that begin with each prefix, float64 ``[M]``.
+        stops: Weight of the strings that are the prefix itself, float64 ``[M]``.
+        symbols: Weight of each symbol after each prefix as a teacher predicts it, the end last ``[M, V]``; None where
             only the strings themselves are known.
-        nodes: the prefix at each point of the strings, int64 [N].
+        nodes: The prefix at each point of the strings, int64 ``[N]``.
     """
 
     parent: Tensor
@@ -60,9 +60,9 @@ def prefix_tree(
     """Return the tree of the prefixes of the strings.
 
     Args:
-        strings: the strings, at least one.
-        weights: weight of each string, float64 [n]; None for 1.
-        next_probs: next-token distribution at each point of the strings [N, V]; prefixes that are seen several
+        strings: The strings, at least one.
+        weights: Weight of each string, float64 ``[n]``; None for 1.
+        next_probs: Next-token distribution at each point of the strings ``[N, V]``; prefixes that are seen several
             times take the weighted mean.
 
     Example:
@@ -99,7 +99,7 @@ def prefix_tree(
 def prefix_forest(
     strings: TokenSequences, *, most: int, weights: Tensor | None = None, next_probs: Tensor | None = None
 ) -> list[PrefixTree]:
-    """Return prefix trees of consecutive strings, each of about `most` points or of one string that has more."""
+    """Return prefix trees of consecutive strings, each of about ``most`` points or of one string that has more."""
     number = (strings.lengths + 1).cumsum(0).sub(1).div(most, rounding_mode="floor")
     trees, point = [], 0
     for part in torch.arange(len(strings)).split(torch.unique_consecutive(number, return_counts=True)[1].tolist()):
@@ -111,7 +111,7 @@ def prefix_forest(
 
 
 def _runs(tokens: Tensor, first: int) -> tuple[tuple[int, int, int], ...]:
-    """Return the runs of sorted tokens whose first has the node number `first`."""
+    """Return the runs of sorted tokens whose first has the node number ``first``."""
     values, sizes = tokens.unique_consecutive(return_counts=True)
     ends = (sizes.cumsum(0) + first).tolist()
     return tuple(zip(values.tolist(), [first, *ends[:-1]], ends, strict=True))

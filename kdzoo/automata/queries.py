@@ -25,8 +25,8 @@ class Paths(NamedTuple):
     """The likeliest states behind strings.
 
     Attributes:
-        states: one state for each point of the strings, int64 [N]; -1 along impossible strings.
-        log_prob: log-probability of string and states together, float64 [n].
+        states: One state for each point of the strings, int64 ``[N]``; -1 along impossible strings.
+        log_prob: Log-probability of string and states together, float64 ``[n]``.
     """
 
     states: Tensor
@@ -41,12 +41,12 @@ class Estimate(NamedTuple):
 
 
 def reachable(pfa: PFA) -> Tensor:
-    """Return which states some string leads to, bool [K]."""
+    """Return which states some string leads to, bool ``[K]``."""
     return _closure(pfa.initial > 0, pfa.transitions.sum(0) > 0)
 
 
 def terminating(pfa: PFA) -> Tensor:
-    """Return from which states the string can end sooner or later, bool [K]."""
+    """Return from which states the string can end sooner or later, bool ``[K]``."""
     return _closure(pfa.stop > 0, pfa.transitions.sum(0).T > 0)
 
 
@@ -76,7 +76,7 @@ def total_mass(pfa: PFA) -> float:
 
 
 def expected_visits(pfa: PFA) -> Tensor:
-    r"""Return how often a string visits each state on average, :math:`\iota' (I - A)^{-1}`, float64 [K].
+    r"""Return how often a string visits each state on average, :math:`\iota' (I - A)^{-1}`, float64 ``[K]``.
 
     The states that are reached but never come to a stop are visited infinitely often.
     """
@@ -100,10 +100,10 @@ def expected_length(pfa: PFA) -> float:
 
 
 def prefix_log_prob(pfa: PFA, strings: TokenSequences) -> Tensor:
-    """Return the log-probability that a random string begins with each of these, float64 [n].
+    """Return the log-probability that a random string begins with each of these, float64 ``[n]``.
 
     Raises:
-        DataError: a token is outside 0..S-1.
+        DataError: If a token is outside 0..S-1.
 
     Example:
         >>> prefix_log_prob(PFA(vocab_size=2), TokenSequences.of([[], [0]])).exp()
@@ -114,13 +114,13 @@ def prefix_log_prob(pfa: PFA, strings: TokenSequences) -> Tensor:
 
 
 def infix_expectation(pfa: PFA, strings: TokenSequences) -> Tensor:
-    """Return how often each of these occurs within a random string on average, float64 [n].
+    """Return how often each of these occurs within a random string on average, float64 ``[n]``.
 
     Overlapping occurrences all count. The empty string occurs once at each point of a string.
 
     Raises:
-        ConfigError: the automaton is not consistent.
-        DataError: a token is outside 0..S-1.
+        ConfigError: If the automaton is not consistent.
+        DataError: If a token is outside 0..S-1.
 
     Example:
         >>> infix_expectation(PFA.from_parameters([1], [[[0.75]]], [0.25]), TokenSequences.of([[0], [0, 0]]))
@@ -132,19 +132,19 @@ def infix_expectation(pfa: PFA, strings: TokenSequences) -> Tensor:
 
 
 def infix_probability(pfa: PFA, strings: TokenSequences) -> Tensor:
-    """Return the probability that a random string contains each of these at least once, float64 [n].
+    """Return the probability that a random string contains each of these at least once, float64 ``[n]``.
 
     One linear system of K m unknowns for a string of m tokens.
 
     Raises:
-        ConfigError: the automaton is not consistent.
-        DataError: a token is outside 0..S-1.
+        ConfigError: If the automaton is not consistent.
+        DataError: If a token is outside 0..S-1.
 
     Example:
         >>> infix_probability(PFA.from_parameters([1], [[[0.75]]], [0.25]), TokenSequences.of([[0], [0, 0], []]))
         tensor([0.7500, 0.5625, 1.0000], dtype=torch.float64)
 
-    Source:
+    References:
         Knuth, Morris and Pratt 1977, "Fast pattern matching in strings", for the automaton of a pattern.
     """
     strings.check(pfa.vocab_size)
@@ -157,14 +157,14 @@ def viterbi(pfa: PFA, strings: TokenSequences) -> Paths:
     """Return the likeliest sequence of states behind each string.
 
     Raises:
-        DataError: a token is outside 0..S-1.
+        DataError: If a token is outside 0..S-1.
 
     Example:
         >>> pfa = PFA.from_parameters([1, 0], [[[0, 0.5], [0.2, 0]]], [0.5, 0.8])
         >>> viterbi(pfa, TokenSequences.of([[0, 0], [0]])).states.tolist()
         [0, 1, 0, 0, 1]
 
-    Source:
+    References:
         Viterbi 1967; for automata see Vidal et al. 2005, "Probabilistic finite-state machines, part I".
     """
     strings.check(pfa.vocab_size)
@@ -183,7 +183,7 @@ def entropy(pfa: PFA) -> float:
     """Return the entropy of the distribution over strings in nats, of a deterministic automaton.
 
     Raises:
-        ConfigError: the automaton is not deterministic or not consistent; see
+        ConfigError: If the automaton is not deterministic or not consistent; see
             :func:`kdzoo.automata.simplify.determinise` and :func:`entropy_monte_carlo`.
 
     Example:
@@ -210,7 +210,7 @@ def entropy_monte_carlo(pfa: PFA, n: int, seed: int) -> Estimate:
     Averages the entropy of the next symbol along the strings, which varies less than their log-probability.
 
     Raises:
-        ConfigError: n or the seed is out of range, or the automaton is not consistent.
+        ConfigError: If n or the seed is out of range, or the automaton is not consistent.
     """
     _check_consistent(pfa)
     strings = pfa.sample(validation.integer("n", n, least=2), seed, MAX_LENGTH)
@@ -226,7 +226,7 @@ def entropy_rate_monte_carlo(pfa: PFA, n: int, seed: int) -> Estimate:
 
 
 def _summed_entropies(pfa: PFA, strings: TokenSequences) -> Tensor:
-    """Return the sum of the next symbol's entropies along each string [n]."""
+    """Return the sum of the next symbol's entropies along each string ``[n]``."""
     emissions, result = pfa.emissions, pfa.stop.new_zeros(len(strings))
     for chunk in chunks(strings, pfa.states):
         trellis = layers(strings.select(chunk))
@@ -243,7 +243,7 @@ def _check_consistent(pfa: PFA) -> None:
 
 
 def _closure(start: Tensor, step: Tensor) -> Tensor:
-    """Return the states [K] that are reached from the start [K] by steps [K, K], bool."""
+    """Return the states ``[K]`` that are reached from the start ``[K]`` by steps ``[K, K]``, bool."""
     reached = start
     while not torch.equal(start, reached := start | (start.double() @ step.double() > 0)):
         start = reached
@@ -288,7 +288,7 @@ def _matching(pattern: list[int], n_tokens: int) -> list[list[int]]:
 def _best_paths(
     initial: Tensor, transitions: Tensor, stop: Tensor, trellis: list[Layer]
 ) -> tuple[Tensor, list[Tensor]]:
-    """Return log-probability [n] and states layer by layer [b] of the best paths; parameters are logarithms."""
+    """Return log-probability ``[n]`` and states layer by layer ``[b]`` of the best paths; parameters are logarithms."""
     best = initial.expand(len(trellis[0].string), -1)
     result = best.new_empty(len(best))
     finals, origins = [], []
@@ -302,7 +302,7 @@ def _best_paths(
 
 
 def _best_step(best: Tensor, transitions: Tensor, layer: Layer) -> tuple[Tensor, Tensor]:
-    """Return the best log-probability of each next state [b, K], and the state before it [b, K]."""
+    """Return the best log-probability of each next state ``[b, K]``, and the state before it ``[b, K]``."""
     value, origin = torch.empty_like(best), torch.empty_like(best, dtype=torch.int64)
     size = max(1, CELLS // best.shape[1] ** 2)
     for token, first, end in layer.groups:
@@ -313,7 +313,7 @@ def _best_step(best: Tensor, transitions: Tensor, layer: Layer) -> tuple[Tensor,
 
 
 def _trace_back(trellis: list[Layer], finals: list[Tensor], origins: list[Tensor]) -> list[Tensor]:
-    """Return the states of each layer [b], from the final ones and where each state came from."""
+    """Return the states of each layer ``[b]``, from the final ones and where each state came from."""
     states: list[Tensor] = [torch.empty(0)] * len(trellis)
     for depth in reversed(range(len(trellis))):
         layer = trellis[depth]

@@ -16,7 +16,7 @@ def trim(pfa: PFA) -> PFA:
     logarithm of the total mass, that is, by nothing for a consistent automaton.
 
     Raises:
-        ConfigError: no string ever ends.
+        ConfigError: If no string ever ends.
 
     Example:
         >>> pfa = PFA.from_parameters([1, 0], [[[0.5, 0.25], [0, 1]]], [0.25, 0])
@@ -45,18 +45,18 @@ def minimise(pfa: PFA, tolerance: float = 1e-9) -> PFA:
     the same distribution; a nondeterministic one may have smaller equals.
 
     Args:
-        pfa: any automaton.
+        pfa: Any automaton.
         tolerance: > 0, by which the probabilities of merged states may differ from those of the first of their
             class.
 
     Raises:
-        ConfigError: the tolerance is not positive, or no string ever ends.
+        ConfigError: If the tolerance is not positive, or no string ever ends.
 
     Example:
         >>> minimise(PFA(vocab_size=3, states=5)).states
         1
 
-    Source:
+    References:
         Kemeny and Snell 1960, "Finite Markov Chains", section 6.3 (lumpability); by partition refinement.
     """
     tolerance = validation.positive("tolerance", tolerance)
@@ -82,19 +82,19 @@ def determinise(pfa: PFA, tolerance: float = 1e-9, max_states: int = 1000) -> PF
     one it is an approximation.
 
     Args:
-        pfa: any automaton.
+        pfa: Any automaton.
         tolerance: > 0, the sum of absolute differences up to which two beliefs are one.
-        max_states: number of beliefs at which to give up.
+        max_states: Number of beliefs at which to give up.
 
     Raises:
-        ConfigError: an argument is out of range, or there are more beliefs than ``max_states``.
+        ConfigError: If an argument is out of range, or there are more beliefs than ``max_states``.
 
     Example:
         >>> pfa = PFA.from_parameters([0.5, 0.5], [[[0, 0.5], [0.5, 0]]], [0.5, 0.5])
         >>> determinise(pfa).states
         1
 
-    Source:
+    References:
         Mohri 1997, "Finite-state transducers in language and speech processing", Computational Linguistics
         23(2), section 3.3, for weighted automata.
     """
@@ -123,7 +123,7 @@ def determinise(pfa: PFA, tolerance: float = 1e-9, max_states: int = 1000) -> PF
 
 
 def _refine(block: Tensor, signature: Tensor, tolerance: float) -> Tensor:
-    """Split each block of states [K] so that the signatures [K, m] of a part lie within the tolerance."""
+    """Split each block of states ``[K]`` so that the signatures ``[K, m]`` of a part lie within the tolerance."""
     finer, number = torch.full_like(block, -1), 0
     for state in range(len(block)):
         if finer[state] < 0:
@@ -134,7 +134,7 @@ def _refine(block: Tensor, signature: Tensor, tolerance: float) -> Tensor:
 
 
 def _find(beliefs: Tensor, belief: Tensor, tolerance: float) -> tuple[Tensor, int]:
-    """Return the beliefs [M, K], with one more if it is new, and the number of the nearest of them."""
+    """Return the beliefs ``[M, K]``, with one more if it is new, and the number of the nearest of them."""
     distance, nearest = (beliefs - belief).abs().sum(1).min(0)
     if distance <= tolerance:
         return beliefs, int(nearest)

@@ -26,14 +26,14 @@ KINDS = ("factor", "prefix")
 class WeightedAutomaton:
     """A weighted automaton as a language model; its weights may be negative, so predictions are floored.
 
-    The prediction after a prefix is max(weight, 0) of each symbol, normalised, mixed with the share `floor` of the
+    The prediction after a prefix is max(weight, 0) of each symbol, normalised, mixed with the share ``floor`` of the
     uniform distribution; the probability of a string is the product of these, a proper distribution.
 
     Args:
-        initial: [r].
-        transitions: [S, r, r].
-        final: weights of the end [r].
-        floor: share of the uniform distribution, in [0, 1).
+        initial: ``[r]``.
+        transitions: ``[S, r, r]``.
+        final: Weights of the end ``[r]``.
+        floor: Share of the uniform distribution, in [0, 1).
     """
 
     initial: Tensor
@@ -57,7 +57,7 @@ class WeightedAutomaton:
         return len(self.initial)
 
     def weight(self, strings: TokenSequences) -> Tensor:
-        """Return the weight of each string [n] as the automaton gives it: not a probability, maybe negative."""
+        """Return the weight of each string ``[n]`` as the automaton gives it: not a probability, maybe negative."""
         state = self.initial.expand(len(strings), -1)
         tokens = strings.padded(0)
         for place in range(tokens.shape[1]):
@@ -66,16 +66,16 @@ class WeightedAutomaton:
         return state @ self.final
 
     def initial_state(self, n: int) -> Tensor:
-        """Return the state before the first token, n times [n, r]."""
+        """Return the state before the first token, n times ``[n, r]``."""
         return _scaled(self.initial).expand(n, -1)
 
     def step(self, state: Tensor, token: Tensor) -> Tensor:
-        """Return the states [n, r], up to a positive factor, after one more token, int64 [n]."""
+        """Return the states ``[n, r]``, up to a positive factor, after one more token, int64 ``[n]``."""
         going = (token < self.vocab_size - 1)[:, None]
         return torch.where(going, _scaled(self._advance(state, token.clamp(max=self.vocab_size - 2))), 0.0)
 
     def next_log_probs(self, state: Tensor) -> Tensor:
-        """Return the log-probabilities of the next symbol [n, V]."""
+        """Return the log-probabilities of the next symbol ``[n, V]``."""
         mass = self._mass
         symbols = torch.cat([self.transitions @ mass, self.final[None]])  # [V, r]
         weights = (state @ symbols.T).nan_to_num(0.0).clamp_min(0)
@@ -85,11 +85,11 @@ class WeightedAutomaton:
         return ((1 - self.floor) * probs + self.floor * uniform).log()
 
     def hidden(self, state: Tensor) -> Tensor:
-        """Return the state itself [n, r]."""
+        """Return the state itself ``[n, r]``."""
         return state
 
     def log_prob(self, strings: TokenSequences) -> Tensor:
-        """Return the log-probability of each string [n] under the floored predictions, in nats."""
+        """Return the log-probability of each string ``[n]`` under the floored predictions, in nats."""
         state, total = self.initial_state(len(strings)), self.initial.new_zeros(len(strings))
         symbols = strings.padded(self.vocab_size - 1)
         for place in range(symbols.shape[1] + 1):
@@ -106,7 +106,7 @@ class WeightedAutomaton:
 
     @property
     def _mass(self) -> Tensor:
-        """Weight of all continuations of each dimension [r]."""
+        """Weight of all continuations of each dimension ``[r]``."""
         identity = torch.eye(self.rank, dtype=self.initial.dtype)
         return torch.linalg.lstsq(identity - self.transitions.sum(0), self.final[:, None]).solution[:, 0]
 
@@ -149,17 +149,17 @@ def hankel(
     """Return the decomposed Hankel matrices of the most frequent prefixes and suffixes.
 
     Args:
-        strings: the strings.
+        strings: The strings.
         vocab_size: V.
-        kind: what the statistics count: "factor" occurrences within strings, "prefix" beginnings of strings.
-        basis: greatest number of prefixes and of suffixes.
-        max_length: greatest length of the substrings among them.
+        kind: What the statistics count: "factor" occurrences within strings, "prefix" beginnings of strings.
+        basis: Greatest number of prefixes and of suffixes.
+        max_length: Greatest length of the substrings among them.
 
     Raises:
-        ConfigError: an argument is out of range.
-        DataError: a token is outside the alphabet.
+        ConfigError: If an argument is out of range.
+        DataError: If a token is outside the alphabet.
 
-    Source:
+    References:
         Hsu, Kakade and Zhang 2009; Bailly, Denis and Ralaivola 2009; the statistics of Balle, Carreras, Luque and
         Quattoni 2014, "Spectral learning of weighted automata", Machine Learning 96, section 5.
     """
@@ -195,14 +195,14 @@ def spectral(
     """Return the weighted automaton whose kind of statistics, rank and floor suit held-out strings best.
 
     Args:
-        strings: the strings to learn from.
+        strings: The strings to learn from.
         vocab_size: V.
-        held_out: the strings to choose by, at least one.
-        ranks: ranks to try.
-        kinds: kinds of statistics to try; see :func:`hankel`.
-        basis: see :func:`hankel`.
-        max_length: see :func:`hankel`.
-        floors: floors to try; see :class:`WeightedAutomaton`.
+        held_out: The strings to choose by, at least one.
+        ranks: Ranks to try.
+        kinds: Kinds of statistics to try; see :func:`hankel`.
+        basis: See :func:`hankel`.
+        max_length: See :func:`hankel`.
+        floors: Floors to try; see :class:`WeightedAutomaton`.
     """
     candidates = []
     for kind in kinds:
@@ -250,5 +250,5 @@ def _indicator(rows: int, points: Tensor, columns: Tensor) -> Any:
 
 
 def _scaled(state: Tensor) -> Tensor:
-    """Return states [..., r] with the sum of absolute values 1; zeros stay zeros."""
+    """Return states ``[..., r]`` with the sum of absolute values 1; zeros stay zeros."""
     return state / state.abs().sum(-1, keepdim=True).clamp_min(1e-300)

@@ -25,7 +25,7 @@ def embedded_reber() -> PFA:
     A string is B, then T or P, then a string of the plain Reber grammar, then the same T or P again, then E: the
     second letter must be remembered over the whole inner string.
 
-    Source:
+    References:
         Cleeremans, Servan-Schreiber & McClelland 1989, "Finite state automata and simple recurrent networks",
         Neural Computation 1(3), figure 10; Hochreiter & Schmidhuber 1997, experiment 1.
 
@@ -79,7 +79,7 @@ def tomita_dfa(language: int) -> DFA:
     Args:
         language: 1..7.
 
-    Source:
+    References:
         Tomita 1982, "Dynamic construction of finite-state automata from examples using hill-climbing".
 
     Example:
@@ -98,7 +98,7 @@ def tomita(language: int, *, stop: float = 0.12) -> PFA:
 
     Args:
         language: 1..7.
-        stop: probability to end in each accepting state, in (0, 1).
+        stop: Probability to end in each accepting state, in (0, 1).
 
     Example:
         >>> from kdzoo.text.token_sequences import TokenSequences
@@ -128,7 +128,7 @@ def uhl(language: int) -> PFA:
     Args:
         language: 1..3.
 
-    Source:
+    References:
         Weiss, Goldberg & Yahav 2019, "Learning deterministic weighted automata with queries and counterexamples",
         section 6, and the grammars published with it.
 
@@ -180,16 +180,16 @@ def random_pdfa(states: int, symbols: int, *, symbol_density: float | None = Non
     States that cannot be reached are kept.
 
     Args:
-        states: number of states K >= 1; the competition had 5..74.
-        symbols: number of tokens S >= 1; the competition had 4..23.
-        symbol_density: share of the pairs (state, token) that are possible, in (0, 1], the competition's "symbol
+        states: Number of states K >= 1; the competition had 5..74.
+        symbols: Number of tokens S >= 1; the competition had 4..23.
+        symbol_density: Share of the pairs (state, token) that are possible, in (0, 1], the competition's "symbol
             sparsity"; None draws it from 0.2..0.8 as there.
-        seed: decides on everything.
+        seed: Decides on everything.
 
     Raises:
-        ConfigError: an argument is out of range, or no target within these bounds was found.
+        ConfigError: If an argument is out of range, or no target within these bounds was found.
 
-    Source:
+    References:
         Verwer, Eyraud & de la Higuera 2014, "PAutomaC: a probabilistic automata and hidden Markov models learning
         competition", Machine Learning 96, section 4.
 
@@ -214,16 +214,16 @@ def random_pnfa(
     states, with Dirichlet(1) probabilities.
 
     Args:
-        states: number of states K >= 1.
-        symbols: number of tokens S >= 1.
-        symbol_density: see :func:`random_pdfa`.
-        transition_density: share of the states to which a possible pair leads, on average, and of those that
+        states: Number of states K >= 1.
+        symbols: Number of tokens S >= 1.
+        symbol_density: See :func:`random_pdfa`.
+        transition_density: Share of the states to which a possible pair leads, on average, and of those that
             begin a string, in (0, 1], the competition's "transition sparsity"; at least one each. None draws it
             from 1/K..0.2 as there.
-        seed: decides on everything.
+        seed: Decides on everything.
 
     Raises:
-        ConfigError: an argument is out of range, or no target within the bounds was found.
+        ConfigError: If an argument is out of range, or no target within the bounds was found.
 
     Example:
         >>> random_pnfa(8, 4, seed=1).states
@@ -246,14 +246,14 @@ def random_hmm(
     As :func:`random_pnfa`, but where a state leads does not depend on the token.
 
     Args:
-        states: number of states K >= 1.
-        symbols: number of tokens S >= 1.
-        symbol_density: see :func:`random_pdfa`.
-        transition_density: see :func:`random_pnfa`.
-        seed: decides on everything.
+        states: Number of states K >= 1.
+        symbols: Number of tokens S >= 1.
+        symbol_density: See :func:`random_pdfa`.
+        transition_density: See :func:`random_pnfa`.
+        seed: Decides on everything.
 
     Raises:
-        ConfigError: an argument is out of range, or no target within the bounds was found.
+        ConfigError: If an argument is out of range, or no target within the bounds was found.
 
     Example:
         >>> random_hmm(8, 4, seed=1).states
@@ -274,12 +274,12 @@ def _random_target(
     """Return the first target drawn from ``seed`` that is within the competition's bounds.
 
     Args:
-        rows: where a choice of targets has to be made, bool [S or 1, K, K], given the emissions [K, S].
-        states: number of states.
-        symbols: number of tokens.
-        symbol_density: share of the possible pairs, or None.
-        transition_density: share of the states that a row leads to, or None; 0 for a single one.
-        seed: decides on everything.
+        rows: Where a choice of targets has to be made, bool ``[S or 1, K, K]``, given the emissions ``[K, S]``.
+        states: Number of states.
+        symbols: Number of tokens.
+        symbol_density: Share of the possible pairs, or None.
+        transition_density: Share of the states that a row leads to, or None; 0 for a single one.
+        seed: Decides on everything.
     """
     validation.integer("states", states)
     validation.integer("symbols", symbols)
@@ -318,7 +318,7 @@ def _is_usable(pfa: PFA) -> bool:
 def _random_emissions(
     states: int, symbols: int, density: float | None, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Return the probabilities of the tokens [K, S] and to stop [K]; together they sum to 1 in each state."""
+    """Return the probabilities of the tokens ``[K, S]`` and to stop ``[K]``; together they sum to 1 in each state."""
     share = 0.2 + 0.6 * float(_uniform(1, generator)) if density is None else density
     tokens = _random_support(torch.ones(states, symbols, dtype=torch.bool), share, generator)
     drawn = _dirichlet(torch.cat([tokens, _random_subset(states, share, generator)[:, None]], 1), generator)
@@ -326,14 +326,14 @@ def _random_emissions(
 
 
 def _random_subset(n: int, share: float, generator: torch.Generator) -> Tensor:
-    """Choose a share of n things, at least one, bool [n]."""
+    """Choose a share of n things, at least one, bool ``[n]``."""
     chosen = torch.zeros(n, dtype=torch.bool)
     chosen[torch.randperm(n, generator=generator)[: max(1, int(share * n))]] = True
     return chosen
 
 
 def _random_support(allowed: Tensor, density: float, generator: torch.Generator) -> Tensor:
-    """Choose a share of the allowed places, bool [..., m], at random, but at least one of each row that has any."""
+    """Choose a share of the allowed places, bool ``[..., m]``, at random, but at least one of each row that has any."""
     first = torch.zeros_like(allowed).scatter_(
         -1, _uniform(allowed.shape, generator).masked_fill(~allowed, -1).argmax(-1, keepdim=True), True
     )
@@ -346,12 +346,12 @@ def _random_support(allowed: Tensor, density: float, generator: torch.Generator)
 
 
 def _of_pairs(emissions: Tensor) -> Tensor:
-    """Return [S, K, K]: each possible pair of token and state has targets of its own."""
+    """Return ``[S, K, K]``: each possible pair of token and state has targets of its own."""
     return (emissions.T > 0)[:, :, None].expand(-1, -1, len(emissions)).contiguous()
 
 
 def _of_states(emissions: Tensor) -> Tensor:
-    """Return [1, K, K]: each state has targets, whatever the token."""
+    """Return ``[1, K, K]``: each state has targets, whatever the token."""
     return torch.ones(1, len(emissions), len(emissions), dtype=torch.bool)
 
 

@@ -22,13 +22,13 @@ class TracedSequences:
     """What one teacher shows: strings, and what the teacher holds at each of their N points.
 
     Args:
-        strings: the strings, n of them, tokens in 0..S-1.
+        strings: The strings, n of them, tokens in 0..S-1.
         vocab_size: V = S + 1; token S is the end of a string.
-        hidden: hidden states [N, H], any floating dtype; None when only the distributions are known.
-        next_probs: next-token distributions [N, V] with the end last; None when only hidden states are known.
+        hidden: Hidden states ``[N, H]``, any floating dtype; None when only the distributions are known.
+        next_probs: Next-token distributions ``[N, V]`` with the end last; None when only hidden states are known.
 
     Raises:
-        DataError: there is no string, a token is outside the alphabet, or a tensor does not fit the points.
+        DataError: If there is no string, a token is outside the alphabet, or a tensor does not fit the points.
 
     Example:
         >>> import torch
@@ -62,16 +62,16 @@ class TracedSequences:
         *,
         vocab_size: int | None = None,
     ) -> "TracedSequences":
-        """Return trajectories from strings and one array [N, .] or a list of arrays [m_i + 1, .].
+        """Return trajectories from strings and one array ``[N, .]`` or a list of arrays ``[m_i + 1, .]``.
 
         Args:
-            sequences: the strings, or a list of sequences of tokens.
-            hidden: hidden states: one array of all points, or one array for each string.
-            next_probs: next-token distributions in the same form, or None.
+            sequences: The strings, or a list of sequences of tokens.
+            hidden: Hidden states: one array of all points, or one array for each string.
+            next_probs: Next-token distributions in the same form, or None.
             vocab_size: V; None takes it from next_probs, or else from the greatest token.
 
         Raises:
-            DataError: see :class:`TracedSequences`.
+            DataError: See :class:`TracedSequences`.
         """
         strings = sequences if isinstance(sequences, TokenSequences) else TokenSequences.of(sequences)
         states, probs = _flat("hidden", hidden, strings), _flat("next_probs", next_probs, strings)
@@ -91,14 +91,14 @@ class TracedSequences:
         return self.vocab_size - 1
 
     def symbols(self) -> Tensor:
-        """Return the symbol that follows each point, the end included, int64 [N]."""
+        """Return the symbol that follows each point, the end included, int64 ``[N]``."""
         symbols = torch.full((self.n_prefixes,), self.n_tokens)
         source, _, token = self.strings.edges()
         symbols[source] = token
         return symbols
 
     def features(self, kind: str = "both") -> Tensor:
-        """Return the points [N, d] to be clustered; each part is centred and has total variance 1.
+        """Return the points ``[N, d]`` to be clustered; each part is centred and has total variance 1.
 
         Args:
             kind: "hidden", "sqrt_probs" (square root of the next-token distribution, whose Euclidean distance
@@ -112,7 +112,7 @@ class TracedSequences:
         return torch.cat(parts, 1)
 
     def select(self, index: Tensor) -> "TracedSequences":
-        """Return the trajectories of the strings with the given numbers, int64 [m]."""
+        """Return the trajectories of the strings with the given numbers, int64 ``[m]``."""
         points = self.prefixes_of(index)
         return replace(
             self,
@@ -122,14 +122,14 @@ class TracedSequences:
         )
 
     def prefixes_of(self, index: Tensor) -> Tensor:
-        """Return the numbers of the points of the given strings, in the order that `select` gives them."""
+        """Return the numbers of the points of the given strings, in the order that ``select`` gives them."""
         lengths = self.strings.lengths[index] + 1
         shift = self.strings.first_prefixes()[index] - (lengths.cumsum(0) - lengths)
         return shift.repeat_interleave(lengths) + torch.arange(int(lengths.sum()))
 
 
 def _flat(name: str, value: Any, strings: TokenSequences) -> Tensor | None:
-    """Return one floating array [N, .] from one or from one for each string."""
+    """Return one floating array ``[N, .]`` from one or from one for each string."""
     if value is None:
         return None
     if isinstance(value, list | tuple):

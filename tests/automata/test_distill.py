@@ -110,9 +110,9 @@ def test_arrays_are_enough():
     ("options", "message"),
     [
         ({"states": 0}, "states must be an integer >= 1, got 0"),
-        ({"states": 999}, "states must be at most the number of points 4, got 999"),
+        ({"states": 999}, "states must be at most the number of prefixes 4, got 999"),
         ({"states": 3, "clusters": 2}, "clusters must be at least states = 3, got 2"),
-        ({"merge": False}, "states must be given where merge is false"),
+        ({"merge": False}, "states must be given if merge is false"),
         ({"features": "all"}, "features must be one of hidden, sqrt_probs, both, learned, got 'all'"),
         ({"determinism": -1.0}, "determinism must be finite and > 0, got -1.0"),
         ({"held_out": 1.0}, r"held_out must be in \[0, 1\), got 1.0"),

@@ -46,13 +46,13 @@ def from_markov_chain(model: Any, n_tokens: int | None = None, *, end: Hashable 
     What the initial state emits is no part of a string. The other states emit tokens, ints 0..S-1.
 
     Args:
-        model: the chain, such as :func:`to_markov_chain` makes or ``run_Alergia(..., automaton_type="mc")``
+        model: The chain, such as :func:`to_markov_chain` makes or ``run_Alergia(..., automaton_type="mc")``
             learns from strings that begin with a dummy and end with ``end``.
-        n_tokens: number of tokens S; None for the largest + 1.
-        end: what the states at the end of a string emit; they become the stop probability.
+        n_tokens: Number of tokens S; None for the largest + 1.
+        end: What the states at the end of a string emit; they become the stop probability.
 
     Raises:
-        ConfigError: a state emits something else, or the probabilities of a state do not sum to 1.
+        ConfigError: If a state emits something else, or the probabilities of a state do not sum to 1.
     """
     states = [state for state in model.states if state is model.initial_state or state.output != end]
     number = {id(state): k for k, state in enumerate(states)}
@@ -90,7 +90,7 @@ def from_aalpy_dfa(model: Any) -> DFA:
     """Return the automaton of an AALpy Dfa over the ints 0..S-1 in which every state has every token.
 
     Raises:
-        ConfigError: a state lacks a token.
+        ConfigError: If a state lacks a token.
     """
     number = {id(state): k for k, state in enumerate(model.states)}
     S = 1 + max((token for state in model.states for token in state.transitions), default=-1)
@@ -109,7 +109,7 @@ def _token(output: Any, n_tokens: int | None) -> int:
 
 
 def _at(pfa: PFA, state: int) -> torch.Tensor:
-    """Return the belief that is certain of a state [K]."""
+    """Return the belief that is certain of a state ``[K]``."""
     belief = torch.zeros_like(pfa.initial)
     belief[state] = 1
     return belief

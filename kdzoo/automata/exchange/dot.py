@@ -26,12 +26,12 @@ def to_dot(pfa: PFA, symbols: Sequence[str] | None = None, threshold: float = 0.
     r"""Return an automaton as DOT text; an edge is as wide as it is likely.
 
     Args:
-        pfa: the automaton.
-        symbols: what the tokens stand for, S names; None for their numbers.
-        threshold: arcs with a smaller probability are left out, in [0, 1).
+        pfa: The automaton.
+        symbols: What the tokens stand for, S names; None for their numbers.
+        threshold: Arcs with a smaller probability are left out, in [0, 1).
 
     Raises:
-        ConfigError: the threshold is out of range, or there are not S names.
+        ConfigError: If the threshold is out of range, or there are not S names.
 
     Example:
         >>> print(to_dot(PFA.from_parameters([1.0], [[[0.5]]], [0.5])))
@@ -65,7 +65,7 @@ def read_dot(path: str | Path) -> PFA:
     """Return the automaton of a file that :func:`write_dot` wrote with ``threshold=0``.
 
     Raises:
-        DataError: the file is missing, a line is not as written there, or the probabilities of a state do not
+        DataError: If the file is missing, a line is not as written there, or the probabilities of a state do not
             sum to 1.
     """
     head, *lines = [line for line in read_lines(path) if line] or [Line.of("", Path(path), 1)]

@@ -19,9 +19,9 @@ class HMM(NamedTuple):
     """Attributes of the same names in hmmlearn, float64; H hidden states, V = S + 1 tokens.
 
     Attributes:
-        startprob_: distribution of the first state [H].
-        transmat_: distribution of the next state, a row for each state [H, H].
-        emissionprob_: distribution of the token that each state emits [H, V].
+        startprob_: Distribution of the first state ``[H]``.
+        transmat_: Distribution of the next state, a row for each state ``[H, H]``.
+        emissionprob_: Distribution of the token that each state emits ``[H, V]``.
     """
 
     startprob_: npt.NDArray[np.float64]
@@ -58,12 +58,12 @@ def from_hmm(startprob: Any, transmat: Any, emissionprob: Any) -> PFA:
     """Return the automaton of a hidden Markov model whose last token S ends a string.
 
     Args:
-        startprob: distribution of the first state [H].
-        transmat: distribution of the next state, a row for each state [H, H].
-        emissionprob: distribution of the token that each state emits [H, S + 1].
+        startprob: Distribution of the first state ``[H]``.
+        transmat: Distribution of the next state, a row for each state ``[H, H]``.
+        emissionprob: Distribution of the token that each state emits ``[H, S + 1]``.
 
     Raises:
-        ConfigError: a shape does not fit, or a distribution does not sum to 1.
+        ConfigError: If a shape does not fit, or a distribution does not sum to 1.
 
     Example:
         >>> pfa = from_hmm(*to_hmm(PFA.from_parameters([1.0], [[[0.75]]], [0.25])))

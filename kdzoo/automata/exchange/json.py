@@ -1,4 +1,4 @@
-"""Automata as JSON: initial and stop probabilities, and a list of arcs [token, source, target, probability]."""
+"""Automata as JSON: initial and stop probabilities, and a list of arcs ``[token, source, target, probability]``."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ def read_json(path: str | Path) -> PFA:
     """Return the automaton of a JSON file.
 
     Raises:
-        DataError: the file is missing, is no JSON of this format, or holds no automaton.
+        DataError: If the file is missing, is no JSON of this format, or holds no automaton.
     """
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))

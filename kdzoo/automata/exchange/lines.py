@@ -54,7 +54,7 @@ def read_lines(path: str | Path) -> Iterator[Line]:
     """Yield the lines of a file, the empty ones too.
 
     Raises:
-        DataError: the file is missing or no text.
+        DataError: If the file is missing or no text.
     """
     path = Path(path)
     try:

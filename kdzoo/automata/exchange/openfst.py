@@ -38,13 +38,13 @@ def write_openfst(
     """Write an automaton as an acceptor, with numbers as labels.
 
     Args:
-        pfa: the automaton.
-        path: the file.
-        symbols_path: a symbol table for ``fstcompile --isymbols`` is written there; None for none.
-        symbols: what the tokens stand for in that table, S names without white space; None for their numbers.
+        pfa: The automaton.
+        path: The file.
+        symbols_path: A symbol table for ``fstcompile --isymbols`` is written there; None for none.
+        symbols: What the tokens stand for in that table, S names without white space; None for their numbers.
 
     Raises:
-        ConfigError: a name has white space, or there are not S names.
+        ConfigError: If a name has white space, or there are not S names.
     """
     write_text(Path(path), "\n".join(_rows(pfa)) + "\n")
     if symbols_path is not None:
@@ -60,11 +60,11 @@ def read_openfst(path: str | Path, n_tokens: int | None = None) -> PFA:
     """Return the automaton of an acceptor with numbers as labels, such as :func:`write_openfst` writes.
 
     Args:
-        path: the file.
-        n_tokens: number of tokens S; None for the largest label.
+        path: The file.
+        n_tokens: Number of tokens S; None for the largest label.
 
     Raises:
-        DataError: the file is missing, a line is no arc and no final state, the label 0 is met elsewhere than
+        DataError: If the file is missing, a line is no arc and no final state, the label 0 is met elsewhere than
             from the initial state, or the probabilities of a state do not sum to 1.
     """
     arcs = [_arc(line, n_tokens) for line in read_lines(path) if line]

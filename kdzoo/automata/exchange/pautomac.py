@@ -36,7 +36,7 @@ def read_strings(path: str | Path) -> tuple[TokenSequences, int]:
     """Return the strings of a train or test file, and the number of tokens S in its header.
 
     Raises:
-        DataError: the file is missing, its header is wrong, or a line does not hold what it announces.
+        DataError: If the file is missing, its header is wrong, or a line does not hold what it announces.
     """
     lines = _content(path)
     header = next(lines, None)
@@ -62,7 +62,7 @@ def write_strings(strings: TokenSequences, n_tokens: int, path: str | Path) -> N
     """Write strings over S tokens as a train or test file.
 
     Raises:
-        DataError: a token is outside 0..S-1.
+        DataError: If a token is outside 0..S-1.
     """
     strings.check(n_tokens + 1)
     rows = [" ".join(map(str, [len(string), *string])) for string in strings.to_lists()]
@@ -73,10 +73,10 @@ def write_strings(strings: TokenSequences, n_tokens: int, path: str | Path) -> N
 
 
 def read_solution(path: str | Path) -> Tensor:
-    """Return the probabilities of a solution file, float64 [n].
+    """Return the probabilities of a solution file, float64 ``[n]``.
 
     Raises:
-        DataError: the file is missing, a line is no probability, or there are not as many as announced.
+        DataError: If the file is missing, a line is no probability, or there are not as many as announced.
     """
     lines = _content(path)
     header = next(lines, None)
@@ -90,7 +90,7 @@ def read_solution(path: str | Path) -> Tensor:
 
 
 def write_solution(probabilities: Tensor, path: str | Path) -> None:
-    """Write the probabilities [n] of the strings of a test file."""
+    """Write the probabilities ``[n]`` of the strings of a test file."""
     rows = [repr(value) for value in probabilities.double().tolist()]
     write_text(Path(path), "\n".join([str(len(rows)), *rows]) + "\n")
 
@@ -102,11 +102,11 @@ def read_model(path: str | Path, n_tokens: int | None = None) -> PFA:
     """Return the automaton of a model file.
 
     Args:
-        path: the file.
-        n_tokens: number of tokens S; None for the largest in the file + 1.
+        path: The file.
+        n_tokens: Number of tokens S; None for the largest in the file + 1.
 
     Raises:
-        DataError: the file is missing, a line is neither header nor entry, an entry occurs twice or is out of
+        DataError: If the file is missing, a line is neither header nor entry, an entry occurs twice or is out of
             range, a section is missing, or the probabilities of a state do not sum to 1.
     """
     path = Path(path)
