@@ -4,70 +4,32 @@ import ast
 import os
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "kdzoo"
 FILES = sorted(PACKAGE.rglob("*.py"))
-BASE = {
-    "errors",
-    "checks",
-    "batch",
-    "terms",
-    "hooks",
-    "inference",
-    "atomic",
-    "strings",
-    "language",
-    "vocabulary",
-    "reading",
-}
-"""Small modules without a room of their own, which every room may use."""
-ROOMS = {
-    "functional": {"functional", "errors", "checks"},
-    "graphical": {"graphical", "functional", "inference", "plotting", "errors", "checks"},
-    "tensor_networks": {"tensor_networks", "functional", "plotting", "atomic", "errors", "checks"},
-    "models": {
-        *("models", "functional", "graphical", "tensor_networks", "layer_init", "language", "strings"),
-        *("reading", "vocabulary", "errors", "checks"),
-    },
-    "layer_init": {"layer_init", "inference", "plotting", "errors", "checks"},
-    "metrics": {"metrics", "functional", "inference", "errors", "checks"},
-    "automata": {"automata", "functional", "strings", "language", "errors", "checks", "atomic"},
-    "data": {"data", "automata", "strings", "language", "vocabulary", "errors", "checks", "atomic"},
-    "distillers": {
-        *("distillers", "distiller", "fitted", "functional", "automata", "synthetic", "graphical", "tensor_networks"),
-        *("data", "layer_init", "plotting"),
-        *BASE,
-    },
-    "kinds": {
-        *("kinds", "metrics", "plotting", "functional", "automata", "synthetic", "graphical", "models", "data"),
-        *("layer_init", "tensor_networks"),
-        *("checkpoint", *BASE),
-    },
-    "synthetic": {"synthetic", "functional", "models", "data", "plotting", *BASE},
-    "distiller": {*BASE},
-    "fitted": {"distiller", *BASE},
-    "schedules": {"checks"},
-    "reading": set(),
-    "vocabulary": {"errors", "checks"},
-    "errors": set(),
-    "config": {"errors"},
-    "signatures": {"config"},
-    "mistakes": {"config", "errors", "signatures"},
-    "command": {"config", "mistakes", "errors"},
-    "registry": {"config", "errors"},
-    "report": {"plotting", "errors"},
-    "plotting": set(),
-}
-LIGHT = ("cli", "command", "config", "mistakes", "registry", "signatures", "errors", "__init__", "__main__")
-"""Modules that --help and Tab import, or that must not make them slow."""
+LEVELS = (
+    {"errors", "plotting"},
+    {"core", "config"},
+    {"storage", "text", "functional", "graphical_models", "layer_init"},
+    {"metrics", "tensor_networks", "automata"},
+    {"models", "data"},
+    {"dataset_distillation"},
+    {"distillers", "kinds"},
+    {"run"},
+    {"contracts"},
+    {"cli"},
+)
+"""The packages from the bottom up: a file imports only from its own package and from packages of lower levels."""
+LEVEL_OF = {package: level for level, packages in enumerate(LEVELS) for package in packages}
+AT_THE_ROOT = {"__init__.py": set(LEVEL_OF), "__main__.py": {"cli"}, "errors.py": set()}
+"""What the three files beside the packages may import; the package's face hands names on when they are first used."""
+LIGHT = ("cli/main.py", "cli/__init__.py", "errors.py", "__init__.py", "__main__.py")
+"""Files that --help and Tab import, beside all of ``config``, and that must not make them slow."""
 HEAVY = ("torch", "pytorch_lightning", "lightning_fabric", "torchmetrics", "numpy", "matplotlib", "sklearn")
-
-
-def module_of(path):
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def imports(tree, *, lazily):
@@ -81,40 +43,74 @@ def imports(tree, *, lazily):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def rooms(path, *, lazily=True):
-    """Return the modules and packages of kdzoo that a file imports."""
-    names = [name.split(".") for name in imports(ast.parse(path.read_text()), lazily=lazily)]
-    return {parts[1] for parts in names if parts[0] == "kdzoo" and len(parts) > 1}
+def packages_used(path):
+    """Return the packages of kdzoo that a file imports from, anywhere in it, without its own."""
+    names = [name.split(".") for name in imports(ast.parse(path.read_text()), lazily=True)]
+    used = {parts[1] for parts in names if parts[0] == "kdzoo" and len(parts) > 1} & set(LEVEL_OF)
+    return used - {path.relative_to(PACKAGE).parts[0]}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_room_imports_only_what_it_may(path):
-    room = module_of(path)
-    known = {module_of(one) for one in FILES}
-    used = rooms(path) & known
-    if room in ROOMS:
-        assert used <= ROOMS[room] | {room}
-    if room not in ("cli", "__init__", "__main__", "pipeline", "doctor"):
-        assert not used & {"pipeline", "cli"}
+def test_a_file_imports_only_from_packages_below_its_own(path):
+    first, *rest = path.relative_to(PACKAGE).parts
+    if rest:
+        assert first in LEVEL_OF, f"the package {first} has no level"
+        allowed = {package for package, level in LEVEL_OF.items() if level < LEVEL_OF[first]}
+    else:
+        allowed = AT_THE_ROOT[first]
+    assert packages_used(path) <= allowed
+
+
+def module_name(path):
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_no_module_imports_itself_through_others():
+    """Package faces that re-export names are left out: what they import is imported from the modules themselves."""
+    modules = {module_name(path): path for path in FILES if path.name != "__init__.py"}
+    graph = {
+        name: {used for used in imports(ast.parse(path.read_text()), lazily=False) if used in modules}
+        for name, path in modules.items()
+    }
+    assert tuple(TopologicalSorter(graph).static_order())
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in FILES if module_of(path) in ("pipeline", "job")], ids=lambda p: p.stem
+    "path",
+    [path for path in FILES if str(path.relative_to(PACKAGE)) in LIGHT or path.parent.name == "config"],
+    ids=lambda path: str(path.relative_to(PACKAGE)),
 )
-def test_the_pipeline_reaches_methods_and_models_through_configuration(path):
-    assert not rooms(path) & {"distillers", "models", "functional"}
+def test_a_light_module_imports_nothing_heavy(path):
+    tree = ast.parse(path.read_text())
+    assert not {name.split(".")[0] for name in imports(tree, lazily=False)} & set(HEAVY)
 
 
-@pytest.mark.parametrize("name", LIGHT)
-def test_a_light_module_imports_nothing_heavy(name):
-    tree = ast.parse((PACKAGE / f"{name}.py").read_text())
-    assert not {one.split(".")[0] for one in imports(tree, lazily=False)} & set(HEAVY)
+def loaded_by(statement):
+    """Return the modules that a new process has loaded after a statement."""
+    code = f"import sys; {statement}; print(*sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(result.stdout.split())
 
 
 def test_importing_the_command_imports_no_torch():
-    code = "import sys, kdzoo.cli.main, kdzoo.config.overrides, kdzoo.config; print([n for n in sys.argv[1:] if n in sys.modules])"
-    answer = subprocess.run([sys.executable, "-c", code, *HEAVY], capture_output=True, text=True, check=True)
-    assert answer.stdout.strip() == "[]"
+    assert not loaded_by("import kdzoo.cli.main, kdzoo.config.overrides, kdzoo.config") & set(HEAVY)
+
+
+def test_importing_the_batch_loads_neither_data_nor_models():
+    loaded = {name for name in loaded_by("import kdzoo.core.batch") if name.startswith("kdzoo")}
+    assert loaded == {"kdzoo", "kdzoo.core", "kdzoo.core.batch", "kdzoo.errors"}
+
+
+def test_the_run_reaches_methods_and_models_through_configuration():
+    for path in (PACKAGE / "run").glob("*.py"):
+        names = set(imports(ast.parse(path.read_text()), lazily=True))
+        assert not any(name.startswith(("kdzoo.distillers", "kdzoo.functional")) for name in names)
+        # Loading weights into any module is the one thing that the run asks of the models' package.
+        assert {name for name in names if name.startswith("kdzoo.models")} <= {
+            "kdzoo.models",
+            "kdzoo.models.load_weights",
+        }
 
 
 def calls(path):
@@ -133,7 +129,7 @@ def calls(path):
 
 def test_torch_load_is_called_where_it_is_guarded_and_nowhere_else():
     places = [str(path.relative_to(PACKAGE)) for path in FILES for name, _ in calls(path) if name == "torch.load"]
-    assert places == ["checkpoint.py", "models/pretrained.py"]
+    assert places == ["models/pretrained.py", "storage/checkpoint.py"]
     guarded = [words for path in FILES for name, words in calls(path) if name == "torch.load"]
     assert all("weights_only" in words for words in guarded)
 
