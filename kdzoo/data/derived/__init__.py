@@ -1,1 +1,1 @@
-"""Data modules made from others: noise, sequences sampled from a teacher, streams of tasks."""
+"""Transfer sets that are made from other data: noise, sequences sampled from a teacher, streams of tasks."""

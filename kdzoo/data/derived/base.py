@@ -1,4 +1,4 @@
-"""The base of transfer sets that are made of other data: their training part is new, the rest is that of the source."""
+"""The base of transfer sets that replace the training split of other data and keep its val and test splits."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -8,38 +8,38 @@ from kdzoo.core.data_module import BatchData
 
 
 class DerivedData(BatchData):
-    """Data whose val and test parts and sizes are those of other data; a subclass makes the training part.
+    """Data whose val and test splits and sizes are those of other data; a subclass makes the training split.
 
     Args:
-        source: the other data; set up.
+        source: The other data, after ``setup()``.
     """
 
     def __init__(self, source: Any) -> None:
         super().__init__()
         self.source = source
 
-    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - the source is set up
+    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - the source has been set up
         """Take this process's share of the batches."""
         self.train_sampler.set_share(*self._share())
 
     def val_dataloader(self) -> Iterable[Batch]:
-        """Return the val part of the other data."""
+        """Return the val split of the other data."""
         return self.source.val_dataloader()
 
     def test_dataloader(self) -> Iterable[Batch]:
-        """Return the test part of the other data."""
+        """Return the test split of the other data."""
         return self.source.test_dataloader()
 
     @property
     def sizes(self) -> dict[str, Any]:
-        """Those of the other data."""
+        """The sizes of the other data."""
         return self.source.sizes
 
     @property
     def is_augmented(self) -> bool:
-        """True: every epoch has other samples."""
+        """True: every epoch has different samples."""
         return True
 
     def summary(self) -> dict[str, int]:
-        """Return that of the other data."""
+        """Return the summary of the other data."""
         return self.source.summary()

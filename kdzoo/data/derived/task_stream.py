@@ -1,8 +1,9 @@
-"""A stream of tasks: the classes of a data set arrive in groups, one group after the other, and never return.
+"""A stream of tasks for continual learning: each task is a group of classes, and tasks follow one another.
 
 The epochs of a training are divided equally among the tasks. An epoch has as many samples as the source has of all
-tasks together, drawn from the current task alone: pass after pass over its samples, each in an order of its own. The
-stream is therefore as long as a training on everything, and if the tasks are equally large it shows a sample as often.
+tasks together, but all of them are from the current task: it makes several passes over the samples of the task, each in
+a new order. Training on the stream therefore takes as many steps as training on all classes at once, and if the tasks
+are equally large, each sample is used equally often.
 """
 
 import hashlib
@@ -19,17 +20,19 @@ from kdzoo.core.randomness import permutation
 from kdzoo.core.samplers import EpochBatches
 from kdzoo.core.validation import integer
 from kdzoo.data.derived.noise import Draw, NoisyData
-from kdzoo.data.loading.batch_loader import batch_loader
+from kdzoo.data.loading.batch_loader import BatchDataset, batch_loader
 from kdzoo.errors import ConfigError
 
 Tasks = tuple[tuple[int, ...], ...]
+"""The classes of each task."""
 
 
 def checked_tasks(tasks: Any) -> Tasks:
     """Return the classes of each task as tuples.
 
     Raises:
-        ConfigError: there are fewer than two tasks, one is empty, or a class is no integer >= 0 or comes twice.
+        ConfigError: If there are fewer than two tasks, one is empty, or a class is not an integer >= 0 or is in two
+            tasks.
 
     Example:
         >>> checked_tasks([[0, 1], [2]])
@@ -38,18 +41,21 @@ def checked_tasks(tasks: Any) -> Tasks:
     allowed = "a list of at least two lists of classes"
     if not _is_list(tasks) or len(tasks) < 2 or not all(_is_list(classes) and classes for classes in tasks):
         raise ConfigError(f"tasks must be {allowed}, none empty, got {tasks!r}")
-    found = tuple(
-        tuple(integer(f"tasks[{i}][{j}]", one, 0) for j, one in enumerate(classes)) for i, classes in enumerate(tasks)
+    checked = tuple(
+        tuple(integer(f"tasks[{i}][{j}]", label, 0) for j, label in enumerate(classes))
+        for i, classes in enumerate(tasks)
     )
+    # A class in two tasks would return later, and then forgetting it could not be measured.
     seen: set[int] = set()
-    for one in (one for classes in found for one in classes):
-        if one in seen:
-            raise ConfigError(f"tasks must be {allowed}, each class once; class {one} comes twice")
-        seen.add(one)
-    return found
+    for label in (label for classes in checked for label in classes):
+        if label in seen:
+            raise ConfigError(f"tasks must be {allowed}, each class once; class {label} comes twice")
+        seen.add(label)
+    return checked
 
 
 def _is_list(value: Any) -> bool:
+    """Return whether a value is a sequence, such as OmegaConf's lists, and not a string."""
     return isinstance(value, Sequence) and not isinstance(value, str)
 
 
@@ -57,12 +63,12 @@ def task_at(epoch: int, epochs: int | None, n_tasks: int) -> int:
     """Return the number of the task that an epoch of a training belongs to.
 
     Args:
-        epoch: 0..epochs-1.
-        epochs: of the training.
-        n_tasks: tasks that share them equally.
+        epoch: Number of the epoch, in 0..epochs-1.
+        epochs: Number of epochs of the training; None or -1 if they are not limited.
+        n_tasks: Number of tasks that share the epochs equally.
 
     Raises:
-        ConfigError: the epochs cannot be divided equally.
+        ConfigError: If the epochs cannot be divided equally.
 
     Example:
         >>> [task_at(epoch, 6, 3) for epoch in range(6)]
@@ -70,28 +76,30 @@ def task_at(epoch: int, epochs: int | None, n_tasks: int) -> int:
     """
     if epochs is None or epochs < 1 or epochs % n_tasks:
         raise ConfigError(f"trainer.max_epochs must be a multiple of the {n_tasks} tasks, got {epochs}")
+    # Lightning's current_epoch is ``epochs`` after the last epoch; that still belongs to the last task.
     return min(epoch * n_tasks // epochs, n_tasks - 1)
 
 
 class TaskStream(NoisyData):
-    """Training and val samples of the task that the current epoch belongs to, with noise; the test part is whole.
+    """Training and val samples of the task of the current epoch, with noise; the test split has all classes.
 
-    Batches hold ``index``, the row in the source's training split. The noise of a training sample is a function of
-    (seed, epoch, place in the epoch).
+    ``index`` is the row in the source's training split. The noise of a training sample is a function of
+    (seed, epoch, position in the epoch).
 
     Args:
-        source: the data; set up, with labels.
-        draw: makes the noise of n samples.
-        tasks: classes of each task, each at most once; samples of other classes and without a label are left out.
-        seed: of the noise, >= 0.
+        source: The data, after ``setup()``, with labels.
+        draw: Draws the noise of n samples.
+        tasks: Classes of each task, each class in at most one; samples of other classes and samples without a label
+            are left out.
+        seed: Seed of the noise, >= 0.
 
     Raises:
-        ConfigError: the tasks are no lists of different classes, or a task has no training sample; in ``setup``, the
-            epochs cannot be divided equally among the tasks.
+        ConfigError: If the tasks are not lists of different classes, or a task has no training sample; in ``setup``, if
+            the epochs cannot be divided equally among the tasks.
     """
 
     def __init__(self, source: BatchData, draw: Draw, *, tasks: Sequence[Sequence[int]], seed: int = 0) -> None:
-        super().__init__(source, draw, alone=False, seed=seed)
+        super().__init__(source, draw, noise_only=False, seed=seed)
         self.tasks = checked_tasks(tasks)
         targets = torch.cat([batch["target"] for batch in source.train_eval_dataloader()])
         self.rows = [_in_task(targets, classes).nonzero()[:, 0] for classes in self.tasks]
@@ -101,10 +109,11 @@ class TaskStream(NoisyData):
                 raise ConfigError(
                     f"tasks[{number}] must have training samples, got classes {list(classes)}; the data have {present}"
                 )
-        theirs = source.train_sampler
+        sampler = source.train_sampler
         n = sum(len(rows) for rows in self.rows)
-        self.train_sampler = EpochBatches(n, theirs.batch_size, theirs.seed, False, theirs.drop_last)
-        self.epochs = len(self.tasks)
+        # Not shuffled: the sampler yields positions of an epoch, and rows_at decides which samples they are.
+        self.train_sampler = EpochBatches(n, sampler.batch_size, sampler.seed, False, sampler.drop_last)
+        self.epochs = len(self.tasks)  # without a trainer, one epoch for each task
 
     def setup(self, stage: str | None = None) -> None:
         """Divide the trainer's epochs among the tasks, and take this process's share of the batches."""
@@ -117,35 +126,38 @@ class TaskStream(NoisyData):
         """Return the number of the task that an epoch belongs to."""
         return task_at(epoch, self.epochs, len(self.tasks))
 
-    def rows_at(self, epoch: int, places: Tensor) -> Tensor:
-        """Return the training rows at places of an epoch, int64 [b], places in 0..n-1."""
+    def rows_at(self, epoch: int, positions: Tensor) -> Tensor:
+        """Return the training rows (int64 ``[b]``) at positions of an epoch, which are in 0..n-1."""
         task, n = self.task_of(epoch), self.train_sampler.n
         rows = self.rows[task]
-        before = epoch - task * self.epochs // len(self.tasks)  # epochs of the same task
-        passes, within = (before * n + places) // len(rows), (before * n + places) % len(rows)
-        found = torch.empty_like(places)
+        epochs_done = epoch - task * self.epochs // len(self.tasks)  # of the same task
+        # Passes continue over the end of an epoch, so that all samples of a task are used equally often.
+        passes = (epochs_done * n + positions) // len(rows)
+        within_pass = (epochs_done * n + positions) % len(rows)
+        result = torch.empty_like(positions)
         for number in passes.unique().tolist():
-            here = passes == number
-            found[here] = rows[permutation(len(rows), self.train_sampler.seed, task, number)[within[here]]]
-        return found
+            in_pass = passes == number
+            order = permutation(len(rows), self.train_sampler.seed, task, number)
+            result[in_pass] = rows[order[within_pass[in_pass]]]
+        return result
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the training batches of this process."""
         loader: Any = self.source.train_dataloader()
-        return batch_loader(_OfTask(self, loader.dataset), self.train_sampler, num_workers=loader.num_workers)
+        return batch_loader(_TaskBatches(self, loader.dataset), self.train_sampler, num_workers=loader.num_workers)
 
     def val_dataloader(self) -> Iterable[Batch]:
         """Return the val samples of the current task, with noise that is the same in every epoch."""
-        part = super().val_dataloader()
-        return [] if isinstance(part, list) else _ValOfTask(part, self)
+        loader = super().val_dataloader()
+        return [] if isinstance(loader, list) else _TaskValidation(loader, self)
 
     def fingerprint(self) -> str:
         """Return the SHA-256 (hex) of the noisy data's fingerprint and the tasks."""
         return hashlib.sha256(f"{super().fingerprint()} {self.tasks}".encode()).hexdigest()
 
 
-class _OfTask(Dataset[Batch]):
-    """TeacherOutputs ``dataset[epoch, places]`` with samples of the epoch's task and their noise."""
+class _TaskBatches(BatchDataset):
+    """Batches of the epoch's task with noise; the keys are positions of the epoch."""
 
     def __init__(self, data: TaskStream, samples: Dataset[Batch]) -> None:
         self.data, self.samples = data, samples
@@ -153,22 +165,24 @@ class _OfTask(Dataset[Batch]):
     def __len__(self) -> int:
         return self.data.train_sampler.n
 
-    def __getitem__(self, key: tuple[int, Tensor]) -> Batch:
-        epoch, places = key
-        rows = self.data.rows_at(epoch, places)
-        return {**self.samples[epoch, rows], **self.data.noise(epoch, places)}
+    def get_batch(self, epoch: int, index: Tensor) -> Batch:
+        """Return the samples at positions of an epoch; their ``index`` is the row of the source."""
+        rows = self.data.rows_at(epoch, index)
+        return {**self.samples[epoch, rows], **self.data.noise(epoch, index)}
 
 
-class _ValOfTask:
-    """The samples of the current task in the batches of a loader; batches without any are left out."""
+class _TaskValidation:
+    """The samples of the current task in the batches of a loader; batches without such samples are left out."""
 
     def __init__(self, batches: Any, data: TaskStream) -> None:
         self.batches, self.data = batches, data
 
     def __len__(self) -> int:
+        # An upper bound: which batches have samples of the task is known only after reading them.
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Batch]:
+        # The trainer is asked when iteration begins: Lightning makes this loader once for all epochs.
         epoch = 0 if self.data.trainer is None else self.data.trainer.current_epoch
         classes = self.data.tasks[self.data.task_of(epoch)]
         for batch in self.batches:
@@ -176,11 +190,12 @@ class _ValOfTask:
 
 
 def of_classes(batch: Batch, classes: Sequence[int]) -> Iterator[Batch]:
-    """Yield the samples of a batch that are of some classes, in one batch; nothing if there are none."""
+    """Yield one batch of the samples that have one of the classes; nothing if there are none."""
     chosen = _in_task(batch["target"], classes)
     if bool(chosen.any()):
         yield {key: value[chosen] for key, value in batch.items()}
 
 
 def _in_task(targets: Tensor, classes: Sequence[int]) -> Tensor:
+    """Return which targets are one of the classes (bool, the shape of the targets)."""
     return torch.isin(targets, torch.tensor(classes, device=targets.device))

@@ -66,7 +66,7 @@ class ELBO(Distiller):
         def draw(n: int, generator: Any) -> dict[str, Tensor]:
             return named(self.student.elbo_noise(n, generator=generator))
 
-        return NoisyData(data, draw, alone=False, seed=self.seed)  # type: ignore[arg-type]
+        return NoisyData(data, draw, noise_only=False, seed=self.seed)  # type: ignore[arg-type]
 
     def on_train_start(self) -> None:
         """Note in the model that its posteriors are trained."""

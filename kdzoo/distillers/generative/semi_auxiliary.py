@@ -191,7 +191,7 @@ class SemiAuxiliary(Distiller):
                 drawn["length"] = lengths[torch.randint(len(lengths), (n,), generator=generator)]
             return drawn
 
-        return NoisyData(data, draw, alone=self.inputs == "noise", seed=self.seed)  # type: ignore[arg-type]
+        return NoisyData(data, draw, noise_only=self.inputs == "noise", seed=self.seed)  # type: ignore[arg-type]
 
     def prepare(self, batch: Batch) -> None:  # noqa: ARG002
         """Forget the copy of the teacher, and measure what an error in each latent costs in the targets."""

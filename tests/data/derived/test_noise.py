@@ -47,7 +47,7 @@ def test_noise_has_its_distribution():
 
 
 def test_noise_alone_takes_as_many_batches_as_the_source(digits):
-    data = NoisyData(digits, draw, alone=True)
+    data = NoisyData(digits, draw, noise_only=True)
     data.setup()
     batches = list(data.train_dataloader())
     assert len(batches) == len(list(digits.train_dataloader()))
@@ -60,7 +60,7 @@ def test_noise_alone_takes_as_many_batches_as_the_source(digits):
 
 
 def test_noise_beside_samples_belongs_to_them(digits):
-    data = NoisyData(digits, draw, alone=False, seed=5)
+    data = NoisyData(digits, draw, noise_only=False, seed=5)
     data.setup()
     digits.train_sampler.set_epoch(2)
     batch = next(iter(data.train_dataloader()))
@@ -69,9 +69,9 @@ def test_noise_beside_samples_belongs_to_them(digits):
     digits.train_sampler.set_epoch(0)
 
 
-@pytest.mark.parametrize("alone", [True, False])
-def test_validation_noise_is_the_same_in_every_epoch(digits, alone):
-    data = NoisyData(digits, draw, alone=alone)
+@pytest.mark.parametrize("noise_only", [True, False])
+def test_validation_noise_is_the_same_in_every_epoch(digits, noise_only):
+    data = NoisyData(digits, draw, noise_only=noise_only)
     data.setup()
     first = torch.cat([batch["noise.z"] for batch in data.val_dataloader()])
     data.train_sampler.set_epoch(3)
@@ -82,13 +82,13 @@ def test_validation_noise_is_the_same_in_every_epoch(digits, alone):
 
 
 def test_it_passes_on_what_it_knows_of_the_source(digits):
-    data = NoisyData(digits, draw, alone=True)
+    data = NoisyData(digits, draw, noise_only=True)
     assert data.sizes == digits.sizes
     assert data.summary() == digits.summary()
     assert data.is_augmented
-    assert len({data.fingerprint(), NoisyData(digits, draw, alone=False).fingerprint(), digits.fingerprint()}) == 3
+    assert len({data.fingerprint(), NoisyData(digits, draw, noise_only=False).fingerprint(), digits.fingerprint()}) == 3
     assert next(iter(data.train_eval_dataloader()))["input"].shape[1] == 0
-    beside = next(iter(NoisyData(digits, draw, alone=False).train_eval_dataloader()))
+    beside = next(iter(NoisyData(digits, draw, noise_only=False).train_eval_dataloader()))
     assert {"noise.z", "target"} <= beside.keys()
     assert len(next(iter(data.test_dataloader()))["target"]) == len(next(iter(digits.test_dataloader()))["target"])
 
@@ -97,5 +97,5 @@ def test_a_mask_becomes_a_number_of_steps():
     batch = {"input": torch.zeros(2, 3, 1), "mask": torch.tensor([[True, True, False], [True, False, False]])}
     assert with_lengths(batch)["length"].tolist() == [2, 1]
     assert "mask" not in with_lengths(batch)
-    to_container = {"input": torch.zeros(2, 1)}
-    assert with_lengths(to_container) is to_container
+    unmasked = {"input": torch.zeros(2, 1)}
+    assert with_lengths(unmasked) is unmasked
