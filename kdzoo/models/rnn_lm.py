@@ -1,7 +1,7 @@
 """A recurrent language model: embedding, GRU or LSTM layers, linear head.
 
-Notation: V symbols, the last of which begins and ends a string; E embedding, H hidden units in each of the
-layers l. After each prefix, h_l [H] is the output of layer l and c_l [H] the memory of an LSTM's.
+Notation: V symbols, the last of which begins and ends a sequence; E width of the embedding, H hidden units in each
+layer l. After each prefix, h_l ``[H]`` is the output of layer l and c_l ``[H]`` the cell state of an LSTM layer.
 """
 
 import torch
@@ -12,32 +12,32 @@ from kdzoo.text.language_model import Trace
 
 CELLS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM}
 
+# h ``[n, layers, H]`` and, for LSTM layers, c ``[n, layers, H]``. The prefix is the first axis, not the layer as in
+# torch, so that prefixes can be selected in every kind of state alike.
 State = tuple[Tensor, ...]
-"""h [n, layers, H], and for an LSTM c [n, layers, H]."""
 
 
 class RNNLM(nn.Module):
     """Language model with GRU or LSTM layers.
 
-    The hidden vector of a prefix is h of all layers side by side, [layers * H]. Modules to hook:
-    `embedding` (batch, length, E), `layers.0`, ... (outputs (batch, length, H) and last state), `head`.
+    The hidden vector of a prefix is the concatenation of h of all layers, ``[layers * H]``. Modules to hook:
+    ``embedding`` (``[batch, length, E]``), ``layers.0``, ... (outputs ``[batch, length, H]`` and last state), ``head``.
 
     Args:
         vocab_size: Number V of symbols, >= 2: tokens 0..V-2, begin and end V-1.
         embedding: Width E of the embedding, >= 1.
-        hidden: Units H of each layer, >= 1.
+        hidden: Number H of units in each layer, >= 1.
         layers: Number of layers, >= 1.
         cell: "gru" or "lstm".
-        dropout: Probability in [0, 1) of dropping a unit of a layer's output, for what reads it: the next
-            layer or the head.
+        dropout: Probability in [0, 1) of dropping a unit in the input of every layer but the first, and of the head.
 
     Raises:
-        ConfigError: If an argument is outside its range.
+        ConfigError: An argument is outside its range.
 
     Example:
         >>> import torch
         >>> model = RNNLM(vocab_size=5, hidden=16)
-        >>> model(torch.tensor([[4, 0, 2], [4, 1, 4]])).shape  # 4 begins, and fills up
+        >>> model(torch.tensor([[4, 0, 2], [4, 1, 4]])).shape  # 4 is the begin marker and the padding
         torch.Size([2, 3, 5])
 
     References:
@@ -67,39 +67,45 @@ class RNNLM(nn.Module):
         self.head = nn.Linear(H, self.vocab_size)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Logits (batch, length, V) of the symbol after each prefix of the input (batch, length)."""
-        outputs, _ = self._read(input, None)
+        """Return the logits ``[batch, length, V]`` of the symbol after each prefix of the input ``[batch, length]``."""
+        outputs, _ = self._run(input, None)
         return self.head(self.dropout(outputs[-1]))
 
     def trace(self, input: Tensor) -> Trace:
-        """Return hidden vectors (batch, length, layers * H) and next-symbol log-probabilities; differentiable."""
-        outputs, _ = self._read(input, None)
+        """Return hidden vectors ``[batch, length, layers * H]`` and next-symbol log-probabilities; differentiable."""
+        outputs, _ = self._run(input, None)
         return Trace(torch.cat(outputs, -1), self.head(self.dropout(outputs[-1])).log_softmax(-1))
 
     def initial_state(self, n: int) -> State:
         """Return the state of n empty prefixes: after the begin marker."""
         begin = torch.full((n, 1), self.vocab_size - 1, device=self.head.weight.device)
-        return self._read(begin, None)[1]
+        return self._run(begin, None)[1]
 
     def step(self, state: State, token: Tensor) -> State:
-        """Return the state after one more token (n,) of each prefix."""
-        return self._read(token[:, None], state)[1]
+        """Return the state after one more token ``[n]`` of each prefix."""
+        return self._run(token[:, None], state)[1]
 
     def next_log_probs(self, state: State) -> Tensor:
-        """Return the log-probabilities (n, V) of the next symbol."""
+        """Return the log-probabilities ``[n, V]`` of the next symbol."""
         return self.head(self.dropout(state[0][:, -1])).log_softmax(-1)
 
     def hidden(self, state: State) -> Tensor:
-        """Return h of all layers (n, layers * H)."""
+        """Return h of all layers ``[n, layers * H]``."""
         return state[0].flatten(1)
 
-    def _read(self, input: Tensor, state: State | None) -> tuple[list[Tensor], State]:
-        """Return each layer's outputs (batch, length, H) and the state after the last symbol."""
-        values, outputs, last = self.embedding(input), [], []
+    def _run(self, input: Tensor, state: State | None) -> tuple[list[Tensor], State]:
+        """Return each layer's outputs ``[batch, length, H]`` and the state after the last symbol."""
+        values, outputs, last_states = self.embedding(input), [], []
         for i, layer in enumerate(self.layers):
-            before = [] if state is None else [part[:, i].contiguous()[None] for part in state]
-            output, after = layer(values, *([before[0] if len(before) == 1 else tuple(before)] if before else []))
+            output, last_state = layer(values) if state is None else layer(values, _layer_state(state, i))
             outputs.append(output)
-            last.append(after if isinstance(after, tuple) else (after,))
+            last_states.append(last_state if isinstance(last_state, tuple) else (last_state,))
             values = self.dropout(output)
-        return outputs, tuple(torch.stack([part[0] for part in parts], 1) for parts in zip(*last, strict=True))
+        parts = zip(*last_states, strict=True)  # h of all layers, then c of all layers
+        return outputs, tuple(torch.stack([value[0] for value in part], 1) for part in parts)
+
+
+def _layer_state(state: State, i: int) -> Tensor | tuple[Tensor, ...]:
+    """Return the state of layer i as torch takes it: h ``[1, n, H]`` for a GRU, (h, c) for an LSTM."""
+    values = tuple(part[:, i].contiguous()[None] for part in state)  # cuDNN refuses a strided state
+    return values[0] if len(values) == 1 else values

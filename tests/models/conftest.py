@@ -11,3 +11,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function):
         if "refused" not in pyfuncitem.name:
             raise
         return pytest.skip("the runtime type checker was first")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the tests of a subclass of ``LanguageModelTests`` for each of the models that it builds."""
+    if "model_name" in metafunc.fixturenames:
+        assert metafunc.cls is not None
+        metafunc.parametrize("model_name", list(metafunc.cls.build))
