@@ -2,7 +2,7 @@
 
 A single one with the features [1, x] is multilinear and cannot square an input. The first of two can give z copies of
 each input; the second, multilinear in the copies, is then every polynomial of degree <= z in each input (Piché 2023,
-section 5.2; see `kdzoo.tensor_networks.polynomial`).
+section 5.2; see ``kdzoo.tensor_networks.polynomial``).
 """
 
 from collections.abc import Sequence
@@ -23,9 +23,9 @@ MOST_NUMBERS = 2**26
 
 
 class StackedMPS(nn.Module):
-    """Two matrix product states with the features [1, x]: n inputs, `copies` numbers of each, the classes.
+    """Two matrix product states with the features [1, x]: n inputs, ``copies`` numbers of each, the classes.
 
-    The numbers between the layers are copies of the inputs plus what `first`, a chain with n * copies outputs, adds. It
+    The numbers between the layers are copies of the inputs plus what ``first``, a chain with n * copies outputs, adds. It
     starts small, so that training starts near the copies. The sum is one chain as well, with bonds larger by about
     n / 2: the cores that copy hold only 0 and 1, and nothing is multiplied by them. Numbers of the two layers, and
     multiplications for each input:
@@ -33,8 +33,8 @@ class StackedMPS(nn.Module):
         first   (2 + copies) n hidden_bond_dim^2
         second  (2 n copies + num_classes) bond_dim^2
 
-    Modules to hook: `first` gives what is added to the copies (batch, n * copies), `copied` the numbers between the
-    layers, `second` the logits.
+    Modules to hook: ``first`` gives what is added to the copies (batch, n * copies), ``copied`` the numbers between the
+    layers, ``second`` the logits.
 
     Args:
         in_shape: Shape of one input without the batch, such as (1, 8, 8) or (64,).
@@ -42,9 +42,9 @@ class StackedMPS(nn.Module):
         copies: Numbers that the second layer gets for each input, >= 1.
         bond_dim: Bond dimension of the second layer, >= 1, or that of every bond.
         hidden_bond_dim: The same of the first layer.
-        order: `raster`, `snake` or `hilbert`, of both layers.
-        noise: Deviation of the noise at the start, as of `MPS`.
-        engine: As of `MPS`.
+        order: ``raster``, ``snake`` or ``hilbert``, of both layers.
+        noise: Deviation of the noise at the start, as of ``MPS``.
+        engine: As of ``MPS``.
 
     Raises:
         ConfigError: If an argument is outside its range, or the output core of the first layer would have more than
@@ -127,11 +127,11 @@ class StackedMPS(nn.Module):
         """Return the model that is a polynomial: exactly, on inputs and coefficients of whole numbers, in float64.
 
         Args:
-            coefficients: exponents of the inputs -> coefficient, or those of all outputs; at least one monomial.
-            **options: of the class, without what follows from the polynomial.
+            coefficients: Exponents of the inputs -> coefficient, or those of all outputs; at least one monomial.
+            **options: Of the class, without what follows from the polynomial.
 
         Raises:
-            ConfigError: the coefficients are unfit; see :func:`kdzoo.tensor_networks.polynomial.polynomial_layer`.
+            ConfigError: The coefficients are unfit; see :func:`kdzoo.tensor_networks.polynomial.polynomial_layer`.
 
         Example:
             >>> model = StackedMPS.from_polynomial({(2, 0): 1.0, (1, 1): -3.0})

@@ -1,7 +1,7 @@
 """Matrix product states: their contraction, canonical form, compression, construction and what is in them.
 
-A chain is a list of tensors `sites`, each (left bond, d, right bond), and one tensor `centre` (left bond, outputs,
-right bond) that stands before the site `out_site`; `kdzoo.models.MPS` holds one as parameters.
+A chain is a list of tensors ``sites``, each ``[left, d, right]``, and one tensor ``centre`` (left bond, outputs,
+right bond) that stands before the site ``out_site``; ``kdzoo.models.MPS`` holds one as parameters.
 """
 
 from kdzoo.tensor_networks.black_box import from_queries

@@ -1,17 +1,17 @@
-"""A student that is built from queries to its teacher alone: sketching or cross interpolation, into a given chain."""
+"""A chain that is built from queries to a teacher alone, by sketching or cross interpolation."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from kdzoo.core import validation
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.tensor_networks.chain_module import check_open_chain
+from kdzoo.tensor_networks.chain_module import ChainModule, check_open_chain
 from kdzoo.tensor_networks.cross import cross_interpolate
 from kdzoo.tensor_networks.queries import Function, Oracle
-from kdzoo.tensor_networks.sketching import CUTOFF, QueryResult, as_set, sketch
+from kdzoo.tensor_networks.sketching import CUTOFF, Features, QueryResult, as_set, sketch
 
 METHODS = ("sketching", "cross")
 
@@ -28,30 +28,79 @@ def from_queries(
     ends: int | None = None,
     budget: int | None = None,
 ) -> QueryResult:
-    """Set a chain to an imitation of a teacher, which is only ever asked, and return what that took.
+    """Replace the tensors of a chain by an approximation of a teacher that is only evaluated, and return what it cost.
 
-    Ordinary distillation can go on from there. If anything fails, the chain is as it was.
+    Ordinary distillation can continue from there. If anything fails, the chain is unchanged.
 
     Args:
-        model: an `MPS` with open ends; its bonds become those that are found.
-        teacher: returns outputs (n, outputs) of inputs (n, ...); a module must be in eval mode.
-        samples: inputs (samples, ...) without labels, more than `rank`; a hundred are often enough.
-        method: `sketching` (subspaces fitted to recombined samples), or `cross` (exact at chosen points of a grid).
-        rank: greatest bond dimension; None: that of the chain.
-        cutoff: directions, or pivots, below this share of the greatest are left out, in [0, 1].
-        domain: least and largest number that is tried at a site; None: those of the samples.
-        ends: of sketching, see :func:`kdzoo.tensor_networks.sketching.sketch`.
-        budget: greatest number of evaluations of the teacher; None for any number.
+        model: A :class:`kdzoo.models.MPS` with open ends; its bonds become those of the approximation.
+        teacher: Returns outputs ``[n, outputs]`` of inputs ``[n, ...]``; a module must be in eval mode.
+        samples: Inputs ``[samples, ...]`` without labels, more than ``rank``; a hundred are often enough.
+        method: ``sketching`` (subspaces fitted to recombined samples), or ``cross`` (exact at chosen points of a grid).
+        rank: Largest bond dimension. None: that of the chain.
+        cutoff: Directions, or pivots, below this share of the largest are left out, in [0, 1].
+        domain: Smallest and largest number that is tried at a site. None: those of the samples.
+        ends: Only for sketching, see :func:`kdzoo.tensor_networks.sketching.sketch`.
+        budget: Largest number of evaluations of the teacher. None: any number.
+
+    Returns:
+        The number of evaluations, the bonds and the error.
 
     Raises:
-        ConfigError: an argument is outside its range, the model is no open chain, or the teacher has another number of
-            outputs, for which it is asked for one sample.
-        DataError: there are too few samples, they do not fit the chain or its feature map, or they or the teacher's
-            outputs are not finite.
-        BudgetError: the budget is not enough.
+        ConfigError: An argument is outside its range, the model is not an open chain, or the teacher has another number
+            of outputs, which is checked with one sample.
+        DataError: There are too few samples, they do not fit the chain or its feature map, or they or the outputs of
+            the teacher are not finite.
+        BudgetError: The budget is too small.
     """
     chain = check_open_chain(model)
     validation.choice("method", method, METHODS)
+    problem = _problem(chain, teacher, samples)
+    low, high = validation.interval("domain", problem.seen if domain is None else domain, validation.number)
+    oracle = Oracle(problem.function, budget=budget)
+    # Both methods need this sample anyway, so that the check costs no evaluation.
+    outputs, expected = oracle(problem.points[:1]).shape[1], chain.centre.shape[1]
+    if outputs != expected:
+        raise ConfigError(f"the teacher must have the {expected} outputs of the chain, got {outputs}")
+    limits: dict[str, Any] = {
+        "rank": max(map(max, chain.layout.sides)) if rank is None else rank,
+        "cutoff": cutoff,
+        "out_site": chain.out_site,
+    }
+    if method == "cross":
+        sites, centre, result = cross_interpolate(
+            oracle, problem.points, problem.features, domain=(low, high), **limits
+        )
+    else:
+        # d numbers are the fewest that tell d features of a site apart.
+        tried = torch.linspace(low, high, chain.feature_map.d).tolist()
+        sites, centre, result = sketch(oracle, problem.points, problem.features, domain=tried, ends=ends, **limits)
+    chain.load_tensors(sites, centre)
+    return result
+
+
+class _Problem(NamedTuple):
+    """The teacher and the samples in the order of the chain's sites.
+
+    Attributes:
+        function: The teacher as a function of points ``[n, sites]``.
+        features: The feature map in float64, on the CPU.
+        points: Different samples, sorted ``[n, sites]``, on the CPU, where the decompositions are.
+        seen: Smallest and largest number of the samples.
+    """
+
+    function: Function
+    features: Features
+    points: Tensor
+    seen: tuple[float, ...]
+
+
+def _problem(chain: ChainModule, teacher: Function, samples: Tensor) -> _Problem:
+    """Return the task in the order of the sites.
+
+    Raises:
+        DataError: There are no samples, they do not fit the chain or its feature map, or they are not finite.
+    """
     if len(samples) == 0:
         raise DataError("queries need at least one sample, got none")
     order, shape = chain.order.to(samples.device), samples.shape[1:]
@@ -59,33 +108,15 @@ def from_queries(
         raise DataError(
             f"queries need one number for each of the chain's {len(order)} sites, got inputs of {tuple(shape)}"
         )
-    back = order.argsort()
+    position = order.argsort()
     points = as_set(samples.detach().flatten(1)[:, order].cpu())
     with torch.no_grad():
-        chain.feature_map(points.T.to(chain.cores))  # refuses what is outside of its domain
-    seen = [float(number) for number in points.aminmax()]
-    low, high = validation.interval("domain", seen if domain is None else domain, validation.number)
-    device, most = chain.cores.device, max(map(max, chain.layout.sides))
+        chain.feature_map(points.T.to(chain.cores))  # refuses values outside its domain before the first evaluation
 
     def function(points: Tensor) -> Tensor:
-        return teacher(points.to(samples.device)[:, back].unflatten(1, shape))
+        return teacher(points.to(samples.device)[:, position].unflatten(1, shape))
 
-    def features(numbers: Tensor) -> Tensor:
-        return chain.feature_map.double_features(numbers.to(device)).cpu()
+    def features(values: Tensor) -> Tensor:
+        return chain.feature_map.double_features(values.to(chain.cores.device)).cpu()
 
-    oracle = Oracle(function, budget=budget)
-    outputs, wanted = oracle(points[:1]).shape[1], chain.centre.shape[1]  # both methods ask for this sample anyway
-    if outputs != wanted:
-        raise ConfigError(f"the teacher must have the {wanted} outputs of the chain, got {outputs}")
-    limits: dict[str, Any] = {
-        "rank": most if rank is None else rank,
-        "cutoff": cutoff,
-        "out_site": chain.out_site,
-    }
-    if method == "cross":
-        sites, centre, found = cross_interpolate(oracle, points, features, domain=(low, high), **limits)
-    else:
-        tried = torch.linspace(low, high, chain.feature_map.d).tolist()
-        sites, centre, found = sketch(oracle, points, features, domain=tried, ends=ends, **limits)
-    chain.load_tensors(sites, centre)
-    return found
+    return _Problem(function, features, points, tuple(float(value) for value in points.aminmax()))

@@ -200,7 +200,7 @@ class ChainModule(nn.Module, ABC):
             The relative error.
 
         Raises:
-            ConfigError: An argument is out of its range, both limits are None, or the chain is periodic.
+            ConfigError: An argument is outside its range, both limits are None, or the chain is periodic.
             DataError: There are no inputs, one is not finite, or they do not fit the chain.
             NonFiniteLossError: A decomposition fails; the chain is unchanged.
         """

@@ -39,23 +39,23 @@ def contract(
     """Return the states of both sides beside the output.
 
     Args:
-        phi: features (sites, d, samples) in the chain's order.
-        cores: all cores in one vector.
-        starts: state (bond, samples) at the left and at the right end of the chain.
-        plan: where the cores lie.
+        phi: Features ``[sites, d, samples]`` in the chain's order.
+        cores: All cores in one vector.
+        starts: State ``[bond, samples]`` at the left and at the right end of the chain.
+        plan: Where the cores lie.
         engine: ``compiled``, ``sweep``, ``autograd``, or ``auto`` for the fastest that takes these tensors.
-        stops: modules by (side, step), 0 for the left side, through which the state (samples, bond) before the core of
+        stops: Modules by (side, step), 0 for the left side, through which the state ``[samples, bond]`` before the core of
             that step passes on its way.
 
     Returns:
-        States (bond, samples) of the left and of the right side and the exponents (samples): the true product of both
+        States ``[bond, samples]`` of the left and of the right side and the exponents ``[samples]``: the true product of both
         is 2 to the power of the exponent times what these give. Gradients do not go through the exponents, which
         cancel.
 
     Raises:
-        ConfigError: the engine is asked for and does not take these tensors.
-        DataError: the tensors do not fit each other in shape, dtype or device.
-        NonFiniteLossError: a state is not finite; the message names the site. The engine ``autograd`` does not look.
+        ConfigError: The engine is asked for and does not take these tensors.
+        DataError: The tensors do not fit each other in shape, dtype or device.
+        NonFiniteLossError: A state is not finite; the message names the site. The engine ``autograd`` does not look.
     """
     _check_fit(phi, cores, starts, plan)
     if stops:
@@ -98,7 +98,7 @@ def select_engine(like: Tensor, engine: str) -> str:
     """Return the engine for tensors such as ``like``.
 
     Raises:
-        ConfigError: the engine is unknown or does not take such tensors.
+        ConfigError: The engine is unknown or does not take such tensors.
     """
     if choice("engine", engine, ENGINES) not in ("auto", "compiled"):
         return engine
@@ -158,7 +158,7 @@ def _sweep(
     chain: str,
     engine: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return both ends, the sums of exponents (2, samples), and what the backward pass needs.
+    """Return both ends, the sums of exponents ``[2, samples]``, and what the backward pass needs.
 
     ``chain`` is the text of the layout.
     """
@@ -281,7 +281,7 @@ class _SweepBackward(torch.autograd.Function):
         """Refuse.
 
         Raises:
-            ConfigError: always.
+            ConfigError: Always.
         """
         raise ConfigError("second derivatives of a chain need engine='autograd', got engine='compiled' or 'sweep'")
 

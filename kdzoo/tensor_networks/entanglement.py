@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def squared_shares(values: Tensor) -> Tensor:
-    """Return the shares s^2 / sum s^2 of singular values (bond), falling and in float64; zeros if all values are 0."""
+    """Return the shares s^2 / sum s^2 of singular values ``[bond]``, falling and in float64; zeros if all values are 0."""
     values = values.double().abs().sort(descending=True).values
     largest = values.max() if len(values) else values.new_ones(())
     squares = (values / largest.where(largest > 0, 1.0)).square()
@@ -21,7 +21,7 @@ def squared_shares(values: Tensor) -> Tensor:
 
 
 def entropy(values: Tensor) -> float:
-    """Return the entropy of singular values (bond) in nats, between 0 and the logarithm of their number.
+    """Return the entropy of singular values ``[bond]`` in nats, between 0 and the logarithm of their number.
 
     References:
         Schollwöck: The density-matrix renormalization group in the age of matrix product states. Ann. Phys. 326, 2011,
@@ -31,7 +31,7 @@ def entropy(values: Tensor) -> float:
 
 
 def entropies(spectra: Sequence[Tensor]) -> Tensor:
-    """Return the entropy of every bond in nats (bonds), in float64, from the singular values of each."""
+    """Return the entropy of every bond in nats ``[bonds]``, in float64, from the singular values of each."""
     return torch.tensor([entropy(values) for values in spectra], dtype=torch.float64)
 
 
@@ -42,8 +42,8 @@ def orthonormal_legs(sites: Sequence[Tensor], grams: Tensor) -> list[Tensor]:
     which is 0 where the measure sees nothing, such as in the weight of a pixel that never changes.
 
     Args:
-        sites: cores (n_left, d, n_right).
-        grams: mean products of the features (sites, d, d).
+        sites: Cores ``[left, d, right]``.
+        grams: Mean products of the features ``[sites, d, d]``.
     """
     values, turns = torch.linalg.eigh(grams.double())
     roots = turns * values.clamp_min(0).sqrt()[:, None]

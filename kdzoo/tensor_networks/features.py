@@ -16,7 +16,7 @@ from kdzoo.core import validation
 from kdzoo.errors import DataError
 
 TOLERANCE = 1e-4
-"""How far outside of its domain an input may lie, relative to the domain's length; then it is rounding."""
+"""How far outside its domain an input may lie, relative to the domain's length; then it is rounding."""
 GRID = 1001
 
 
@@ -24,12 +24,12 @@ class FeatureMap(nn.Module, ABC):
     """Base of all feature maps.
 
     A map of one's own sets ``d`` and writes ``features``; ``unit`` is found on a grid over the domain if the first
-    feature is not 1. A map that differs between sites takes numbers (1, samples) for those of all sites.
+    feature is not 1. A map that differs between sites takes numbers ``[1, samples]`` for those of all sites.
 
     Attributes:
-        d: number of features, the local dimension.
-        domain: least and largest input; None for any number.
-        unit: weights (d) or (sites, d) whose combination of the features is about 1.
+        d: Number of features, the local dimension.
+        domain: Smallest and largest input; None: any number.
+        unit: Weights ``[d]`` or ``[sites, d]`` whose combination of the features is about 1.
     """
 
     d: int
@@ -45,36 +45,36 @@ class FeatureMap(nn.Module, ABC):
 
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:
-        """Return the features (sites, d, samples) of numbers (sites, samples)."""
+        """Return the features ``[sites, d, samples]`` of values ``[sites, samples]``."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the features (sites, d, samples) of numbers (sites, samples).
+        """Return the features ``[sites, d, samples]`` of values ``[sites, samples]``.
 
         Raises:
-            DataError: a number is outside of the domain.
+            DataError: A number is outside of the domain.
         """
         if self.domain is not None and values_readable(x):
             _check_domain(x, self.domain, type(self).__name__)
         return self.features(x)
 
     def calibrate(self, x: Tensor) -> None:
-        """Look at training inputs (samples, sites) before the training; nothing for most maps."""
+        """Look at training inputs ``[samples, sites]`` before the training; nothing for most maps."""
 
     @property
     def unit(self) -> Tensor:
         """Weights with which the features give about 1: exactly where the first is 1, else over the domain.
 
-        They are (d), or (sites, d) of a map that differs between sites, in float64.
+        They are ``[d]``, or ``[sites, d]`` of a map that differs between sites, in float64.
         """
         first = self.nothing.new_zeros(self.d, dtype=torch.float64)
         first[0] = 1
         if self.domain is None:
             return first
         grid = torch.linspace(*self.domain, GRID, dtype=torch.float64, device=first.device)
-        phi = self.double_features(grid[None])  # (1 or sites, d, points)
+        phi = self.double_features(grid[None])  # [1 or sites, d, points]
         if bool(((phi[:, 0] - 1).abs() < 1e-9).all()):
             return first
-        weights = torch.linalg.lstsq(phi.mT, phi.new_ones(len(phi), GRID, 1)).solution  # (1 or sites, d, 1)
+        weights = torch.linalg.lstsq(phi.mT, phi.new_ones(len(phi), GRID, 1)).solution  # [1 or sites, d, 1]
         weights = (weights / (phi.mT @ weights).abs().log().mean(1, keepdim=True).exp())[..., 0]
         return weights[0] if len(weights) == 1 else weights
 
@@ -103,15 +103,15 @@ class Polynomial(FeatureMap):
     """Powers 1, x, ..., x^degree; of degree 1 the map [1, x], by which a chain is multilinear in its inputs.
 
     Args:
-        degree: highest power, >= 1.
-        domain: least and largest input; None for any number.
+        degree: Highest power, >= 1.
+        domain: Smallest and largest input; None: any number.
     """
 
     def __init__(self, degree: int = 1, domain: Sequence[float] | None = None) -> None:
         super().__init__(validation.integer("degree", degree) + 1, domain)
 
     def features(self, x: Tensor) -> Tensor:
-        """Return the powers (sites, d, samples)."""
+        """Return the powers ``[sites, d, samples]``."""
         powers = [torch.ones_like(x), x]
         for _ in range(self.d - 2):
             powers.append(powers[-1] * x)
@@ -122,8 +122,8 @@ class CosSin(FeatureMap):
     """Products of cosine and sine: sqrt(binomial(degree, j)) cos^(degree - j) sin^j of pi/2 times x in [0, 1].
 
     Args:
-        degree: number of factors, >= 1; the local dimension is one more.
-        domain: least and largest input, which become 0 and pi/2.
+        degree: Number of factors, >= 1; the local dimension is one more.
+        domain: Smallest and largest input, which become 0 and pi/2.
 
     References:
         Stoudenmire, Schwab: Supervised learning with tensor networks. NeurIPS 2016, arXiv:1605.05775, eq. 3 and app. B.
@@ -135,7 +135,7 @@ class CosSin(FeatureMap):
         super().__init__(validation.integer("degree", degree) + 1, domain)
 
     def features(self, x: Tensor) -> Tensor:
-        """Return the products (sites, d, samples), whose squares sum to 1."""
+        """Return the products ``[sites, d, samples]``, whose squares sum to 1."""
         angle = (x - self.domain[0]) / (self.domain[1] - self.domain[0]) * (torch.pi / 2)
         cos, sin, n = angle.cos(), angle.sin(), self.d - 1
         return torch.stack([comb(n, j) ** 0.5 * cos ** (n - j) * sin**j for j in range(self.d)], 1)
@@ -145,8 +145,8 @@ class Legendre(FeatureMap):
     """Legendre polynomials, orthonormal under the uniform distribution of the domain.
 
     Args:
-        degree: highest degree, >= 1; the local dimension is one more.
-        domain: least and largest input, which become -1 and 1.
+        degree: Highest degree, >= 1; the local dimension is one more.
+        domain: Smallest and largest input, which become -1 and 1.
     """
 
     domain: tuple[float, float]
@@ -155,7 +155,7 @@ class Legendre(FeatureMap):
         super().__init__(validation.integer("degree", degree) + 1, domain)
 
     def features(self, x: Tensor) -> Tensor:
-        """Return sqrt(2k + 1) P_k (sites, d, samples), by Bonnet's recursion."""
+        """Return sqrt(2k + 1) P_k ``[sites, d, samples]``, by Bonnet's recursion."""
         low, high = self.domain
         z = (2 * x - (low + high)) / (high - low)
         values = [torch.ones_like(z), z]
@@ -171,8 +171,8 @@ class Whitened(FeatureMap):
     uncorrelated; of [1, x] it makes [1, (x - mean) / deviation]. A pixel that never changes keeps its unscaled feature.
 
     Args:
-        base: the map, whose first feature is 1.
-        n_sites: number of sites, >= 1.
+        base: The map, whose first feature is 1.
+        n_sites: Number of sites, >= 1.
     """
 
     turn: Tensor
@@ -183,11 +183,11 @@ class Whitened(FeatureMap):
         self.register_buffer("turn", torch.eye(self.d).repeat(validation.integer("n_sites", n_sites), 1, 1))
 
     def features(self, x: Tensor) -> Tensor:
-        """Return the whitened features (sites, d, samples)."""
+        """Return the whitened features ``[sites, d, samples]``."""
         return self.turn.to(x.dtype) @ self.base.features(x)
 
     def calibrate(self, x: Tensor) -> None:
-        """Whiten by inputs (samples, sites)."""
+        """Whiten by inputs ``[samples, sites]``."""
         self.turn.copy_(whitening_matrices(gram_matrices(self.base.double_features(x.T))))
 
 
@@ -195,9 +195,9 @@ class Trainable(FeatureMap):
     """Learned combinations, the same for all sites, of Legendre polynomials; the first stays 1.
 
     Args:
-        d: local dimension, >= 2.
-        degree: highest degree, >= d - 1.
-        domain: least and largest input.
+        d: Local dimension, >= 2.
+        degree: Highest degree, >= d - 1.
+        domain: Smallest and largest input.
     """
 
     def __init__(self, d: int = 2, degree: int = 4, domain: Sequence[float] = (0.0, 1.0)) -> None:
@@ -206,7 +206,7 @@ class Trainable(FeatureMap):
         self.weight = nn.Parameter(torch.eye(d - 1, self.base.d - 1))
 
     def features(self, x: Tensor) -> Tensor:
-        """Return the combinations (sites, d, samples)."""
+        """Return the combinations ``[sites, d, samples]``."""
         basis = self.base.features(x)
         return torch.cat([basis[:, :1], self.weight @ basis[:, 1:]], 1)
 
@@ -255,7 +255,7 @@ def make_feature_map(name: str, n_sites: int, degree: int = 1, domain: Sequence[
     """Return a feature map by its name in ``FEATURE_MAPS``.
 
     Raises:
-        ConfigError: the name is unknown, or degree or domain is out of range.
+        ConfigError: The name is unknown, or degree or domain is out of range.
     """
     interval = None if domain is None else validation.interval("domain", domain, validation.number)
     return FEATURE_MAPS[validation.choice("feature_map", name, tuple(FEATURE_MAPS))](
@@ -273,18 +273,18 @@ def as_feature_map(
 
 
 def gram_matrices(phi: Tensor) -> Tensor:
-    """Return the mean products (sites, d, d) of features (sites, d, samples)."""
+    """Return the mean products ``[sites, d, d]`` of features ``[sites, d, samples]``."""
     return phi @ phi.mT / phi.shape[2]
 
 
 def whitening_matrices(grams: Tensor, least: float = 1e-10) -> Tensor:
-    """Return triangular matrices T (sites, d, d) with T G T' = 1.
+    """Return triangular matrices T ``[sites, d, d]`` with T G T' = 1.
 
     A direction without variance (less than ``least`` of its mean square) is left unscaled.
 
     Args:
-        grams: mean products G of features, symmetric and not negative (sites, d, d).
-        least: share of a feature's mean square that counts as variance.
+        grams: Mean products G of features, symmetric and not negative ``[sites, d, d]``.
+        least: Share of a feature's mean square that counts as variance.
     """
     d = grams.shape[-1]
     turn = torch.zeros_like(grams)

@@ -99,8 +99,8 @@ class StoredStates:
     """Which states the compiled sweep keeps: every second one, and the last one of each side.
 
     Attributes:
-        places: of each state of the left and of the right side, the row where it begins; -1 of those not kept.
-        rows: rows of all that are kept.
+        places: Of each state of the left and of the right side, the row where it begins; -1 of those not kept.
+        rows: Rows of all that are kept.
     """
 
     places: tuple[list[int], list[int]]
@@ -148,7 +148,7 @@ def _pointers(*tensors: Tensor | None) -> list[ctypes.c_void_p]:
 
 
 def _both(tensor: Tensor) -> tuple[ctypes.c_void_p, int]:
-    """Return where a tensor (2, ...) of both sides lies, and how many numbers one of them has."""
+    """Return where a tensor ``[2, ...]`` of both sides lies, and how many numbers one of them has."""
     return _pointers(tensor)[0], tensor.stride(0)
 
 

@@ -1,7 +1,7 @@
 """Where the cores of a chain lie in one flat vector.
 
 A matrix product state has a chain of cores to the left of its output and one to its right. Both are oriented towards
-the output: a core is (d, n_in, n_out), where n_in is the bond on the outer side. The vector holds the first core from
+the output: a core is ``[d, n_in, n_out]``, where n_in is the bond on the outer side. The vector holds the first core from
 the left end, the first from the right end, the second from the left, and so on, so that the cores of a step that both
 sides take at once lie beside each other. States lie in the same way.
 """
@@ -18,22 +18,22 @@ ENDS = ("left", "right")
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Offsets of cores and of states, which are the vectors (bond) of one sample between the cores.
+    """Offsets of cores and of states, which are the vectors ``[bond]`` of one sample between the cores.
 
     A layout is equal to itself only: ``layout`` makes one of each kind.
 
     Attributes:
-        d: number of features of a site.
-        left: bond dimensions from the left end to the output; one more than sites.
-        right: the same from the right end.
-        sites: number of each site of the left and of the right side, counted from the left end of the chain.
-        slots: position of each of these sites in the order of the cores.
-        cores: offset of each core of the left and of the right side.
-        states: offset of each state of both sides, in numbers of one sample.
-        n_cores: length of the vector of cores.
-        n_states: numbers of the states of one sample.
-        text: all that makes the layout, for ``from_text``: to operators of torch it is cheaper than many numbers.
-        part: for the sites of a part of another chain, as a left side: which of its sides, how many steps from that end
+        d: Number of features of a site.
+        left: Bond dimensions from the left end to the output; one more than sites.
+        right: The same from the right end.
+        sites: Number of each site of the left and of the right side, counted from the left end of the chain.
+        slots: Position of each of these sites in the order of the cores.
+        cores: Offset of each core of the left and of the right side.
+        states: Offset of each state of both sides, in numbers of one sample.
+        n_cores: Length of the vector of cores.
+        n_states: Numbers of the states of one sample.
+        text: All that makes the layout, for ``from_text``: to operators of torch it is cheaper than many numbers.
+        part: For the sites of a part of another chain, as a left side: which of its sides, how many steps from that end
             the part begins, and the other chain's number of sites.
     """
 
@@ -78,11 +78,11 @@ class Layout:
         return ENDS[side], at if step else "at its start"
 
     def shape(self, side: int, step: int) -> tuple[int, int, int]:
-        """Return (d, n_in, n_out) of the core of ``side`` (0 left, 1 right) that is ``step`` sites from its end."""
+        """Return ``[d, n_in, n_out]`` of the core of ``side`` (0 left, 1 right) that is ``step`` sites from its end."""
         return self.d, self.sides[side][step], self.sides[side][step + 1]
 
     def core(self, cores: Tensor, side: int, step: int) -> Tensor:
-        """Return a view (d, n_in, n_out) of one core in the vector ``cores``."""
+        """Return a view ``[d, n_in, n_out]`` of one core in the vector ``cores``."""
         shape = self.shape(side, step)
         start = self.cores[side][step]
         return cores[start : start + shape[0] * shape[1] * shape[2]].view(shape)

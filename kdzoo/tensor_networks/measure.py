@@ -25,7 +25,7 @@ from kdzoo.tensor_networks.torch_sweep import EVERY
 
 
 class TensorTrain(NamedTuple):
-    """A chain: cores (n_left, d, n_right), the output core (left, outputs, right), and the site that it is before."""
+    """A chain: cores ``[left, d, right]``, the output core ``[left, outputs, right]``, and the site that it is before."""
 
     sites: Sequence[Tensor]
     centre: Tensor
@@ -33,15 +33,15 @@ class TensorTrain(NamedTuple):
 
 
 def inner_product(a: TensorTrain, b: TensorTrain, grams: Tensor) -> Tensor:
-    """Return E[f_o g_o] of each output (outputs); their sum is the inner product. Differentiable in both chains.
+    """Return E[f_o g_o] of each output ``[outputs]``; their sum is the inner product. Differentiable in both chains.
 
     Args:
-        a: open chain f.
-        b: open chain g with as many sites and outputs; its output core may be elsewhere.
-        grams: mean products (sites, d of a, d of b) of the features of every site.
+        a: Open chain f.
+        b: Open chain g with as many sites and outputs; its output core may be elsewhere.
+        grams: Mean products ``[sites, d of a, d of b]`` of the features of every site.
 
     Raises:
-        ConfigError: the chains do not fit each other or the measure.
+        ConfigError: The chains do not fit each other or the measure.
     """
     check_compatible(a, b)
     expected = (len(a.sites), a.sites[0].shape[1], b.sites[0].shape[1])
@@ -51,7 +51,7 @@ def inner_product(a: TensorTrain, b: TensorTrain, grams: Tensor) -> Tensor:
     left, log2 = _transfer(a.sites[:first], b.sites[:first], grams[:first])
     mirrored = [[core.transpose(0, 2) for core in reversed(one.sites[last:])] for one in (a, b)]
     right, more = _transfer(mirrored[0], mirrored[1], grams[last:].flip(0))
-    current = left.expand(a.centre.shape[1], -1, -1)  # (outputs, bond of a, bond of b)
+    current = left.expand(a.centre.shape[1], -1, -1)  # [outputs, bond of a, bond of b]
     for site in range(first, last + 1):
         if site == a.out_site:
             current = torch.einsum("olm,lor->orm", current, a.centre)
@@ -76,7 +76,7 @@ def squared_distance(a: TensorTrain, b: TensorTrain, grams: Tensor) -> Tensor:
 
 
 def _transfer(a: Sequence[Tensor], b: Sequence[Tensor], grams: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the transfer matrix (bond of a, bond of b) from the left end, and the exponent by which it is too small.
+    """Return the transfer matrix ``[bond of a, bond of b]`` from the left end, and the exponent by which it is too small.
 
     It is divided every 16 sites by a power of two, which gradients do not go through: the power cancels.
     """
@@ -91,8 +91,8 @@ def _transfer(a: Sequence[Tensor], b: Sequence[Tensor], grams: Tensor) -> tuple[
 
 
 def _step(current: Tensor, one: Tensor, other: Tensor, gram: Tensor) -> Tensor:
-    """Return transfer matrices (..., bond of a, bond of b) after one more site."""
-    mixed = torch.tensordot(gram, other, ([1], [1]))  # (k, left, right): sum_l G_kl B_l
+    """Return transfer matrices ``[..., bond of a, bond of b]`` after one more site."""
+    mixed = torch.tensordot(gram, other, ([1], [1]))  # [k, left, right]: sum_l G_kl B_l
     products = (current.unsqueeze(-3) @ mixed).flatten(-3, -2)  # (..., k left of a, right of b)
     return one.permute(2, 1, 0).flatten(1) @ products
 
@@ -101,7 +101,7 @@ def check_compatible(a: TensorTrain, b: TensorTrain) -> None:
     """Refuse chains that have no inner product.
 
     Raises:
-        ConfigError: one is periodic, or they have different numbers of sites or outputs.
+        ConfigError: One is periodic, or they have different numbers of sites or outputs.
     """
     for one in (a, b):
         check_open(*one, "an inner product")

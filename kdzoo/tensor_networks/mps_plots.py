@@ -36,7 +36,7 @@ class ChainView:
         centre: Output core ``[left, outputs, right]``.
         out_site: The output core stands before this site.
         order: Position in the flat input of each site ``[sites]``.
-        grid: Shape (channels, height, width) of the image that the sites form; not used if inputs are not images.
+        grid: Shape ``[channels, height, width]`` of the image that the sites form; not used if inputs are not images.
         phi: Features ``[sites, d, samples]`` of the inputs whose marginal distributions are the measure.
         example_phi: Features ``[sites, d, examples]`` of the inputs that are explained.
     """

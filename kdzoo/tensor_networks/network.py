@@ -1,4 +1,4 @@
-"""The library `tensornetwork`: the definition of a chain, its graph, its canonical form and its decompositions.
+"""The library ``tensornetwork``: the definition of a chain, its graph, its canonical form and its decompositions.
 
 Nothing here belongs into a training step: a contraction by the library costs about fifty times that of its matrix
 product. Decompositions are numpy's, in float64; the library's torch backend calls what torch has deprecated.
@@ -42,17 +42,17 @@ def _library() -> Any:
 
 
 def reference_outputs(sites: Sequence[Tensor], centre: Tensor, out_site: int, phi: Tensor) -> Tensor:
-    """Return the outputs (samples, outputs) of a chain, by its definition; differentiable, of any dtype, and slow.
+    """Return the outputs ``[samples, outputs]`` of a chain, by its definition; differentiable, of any dtype, and slow.
 
     Args:
-        sites: cores (n_left, d, n_right) in the chain's order, of an open or a periodic chain.
-        centre: output core (left, outputs, right).
-        out_site: the output core is before this site.
-        phi: features (sites, d, samples) in the chain's order.
+        sites: Cores ``[left, d, right]`` in the chain's order, of an open or a periodic chain.
+        centre: Output core ``[left, outputs, right]``.
+        out_site: The output core stands before this site.
+        phi: Features ``[sites, d, samples]`` in the chain's order.
     """
     ncon, ends = _library().ncon, torch.ones_like(phi[0, 0])
     joined = torch.eye(tensor_row(sites, centre, out_site)[0].shape[0], dtype=phi.dtype, device=phi.device)
-    left = right = ends[:, None, None] * joined  # (samples, bond that joins the ends, current bond)
+    left = right = ends[:, None, None] * joined  # [samples, bond that joins the ends, current bond]
     for core, numbers in zip(sites[:out_site], phi[:out_site], strict=True):
         left = ncon([left, numbers, core], [[-1, -2, 1], [2, -1], [1, 2, -3]], backend="pytorch")
     for core, numbers in zip(reversed(sites[out_site:]), phi[out_site:].flip(0), strict=True):
@@ -95,13 +95,13 @@ def canonical_form(sites: Sequence[Tensor], centre: Tensor, out_site: int) -> tu
     right. Bonds become smaller where the tensors beside them cannot use their dimension.
 
     Args:
-        sites: cores (n_left, d, n_right) of an open chain, float64.
-        centre: output core (left, outputs, right).
-        out_site: the output core is before this site.
+        sites: Core ``[left, d, right]`` of every site of an open chain, float64.
+        centre: Output core ``[left, outputs, right]``.
+        out_site: The output core stands before this site.
 
     Raises:
-        ConfigError: the chain is periodic.
-        NonFiniteLossError: a decomposition fails or overflows.
+        ConfigError: The chain is periodic.
+        NonFiniteLossError: A decomposition fails or overflows.
     """
     check_open(sites, centre, out_site, "a canonical form")
     with _decomposed("canonical form"):
@@ -125,13 +125,13 @@ def spectra(sites: Sequence[Tensor], centre: Tensor, out_site: int) -> list[Tens
     to the side where its core is. The squares of each sum to the squared norm of the chain's coefficients.
 
     Args:
-        sites: cores (n_left, d, n_right) of an open chain, float64.
-        centre: output core (left, outputs, right).
-        out_site: the output core is before this site.
+        sites: Core ``[left, d, right]`` of every site of an open chain, float64.
+        centre: Output core ``[left, outputs, right]``.
+        out_site: The output core stands before this site.
 
     Raises:
-        ConfigError: the chain is periodic.
-        NonFiniteLossError: a decomposition fails or overflows.
+        ConfigError: The chain is periodic.
+        NonFiniteLossError: A decomposition fails or overflows.
     """
     sites, centre = canonical_form(sites, centre, out_site)
     left: list[Tensor] = []
@@ -155,18 +155,18 @@ def split_svd(
     """Divide a merged tensor by its singular value decomposition.
 
     Args:
-        tensor: (left, a, b, right), two merged cores, or any other with more legs than ``legs``.
-        max_bond: most singular values to keep, >= 1; None for all. It counts more than ``max_error``.
-        max_error: norm of what is cut, relative to that of the tensor, in [0, 1).
-        legs: number of legs that the left part has, without the new bond.
+        tensor: ``[left, a, b, right]``, two merged cores, or any other with more legs than ``legs``.
+        max_bond: Most singular values to keep, >= 1; None for all. It counts more than ``max_error``.
+        max_error: Norm of what is cut, relative to that of the tensor, in [0, 1).
+        legs: Number of legs that the left part has, without the new bond.
 
     Returns:
-        The left isometry (left, a, bond), the right isometry (bond, b, right), the singular values (bond), at least
+        The left isometry ``[left, a, bond]``, the right isometry ``[bond, b, right]``, the singular values ``[bond]``, at least
         one, and the discarded weight: the sum of the squares of those that were cut.
 
     Raises:
-        ConfigError: an argument is out of its range.
-        NonFiniteLossError: the decomposition fails.
+        ConfigError: An argument is outside its range.
+        NonFiniteLossError: The decomposition fails.
     """
     if max_bond is not None:
         validation.integer("max_bond", max_bond)
@@ -201,7 +201,7 @@ def check_open(sites: Sequence[Tensor], centre: Tensor, out_site: int, what: str
     """Refuse a chain whose ends share a bond.
 
     Raises:
-        ConfigError: they do.
+        ConfigError: They do.
     """
     joined = tensor_row(sites, centre, out_site)[0].shape[0]
     if joined != 1:

@@ -23,11 +23,11 @@ def site_order(name: str, in_shape: Sequence[int]) -> Tensor:
     Args:
         name: ``raster`` (row by row), ``snake`` (every second row backwards) or ``hilbert`` (Hilbert's curve).
             ``mutual_information`` needs data and starts as a snake; see :func:`by_mutual_information`.
-        in_shape: shape of one input, (n), (height, width) or (channels, height, width); the channels of a pixel
+        in_shape: Shape of one input, (n), ``[height, width]`` or ``[channels, height, width]``; the channels of a pixel
             follow each other.
 
     Raises:
-        ConfigError: the name is unknown, or the input is no image and the order needs one.
+        ConfigError: The name is unknown, or the input is not an image and the order needs one.
     """
     choice("order", name, ORDERS)
     if len(in_shape) == 1:
@@ -55,7 +55,7 @@ def mutual_information_order(x: Tensor) -> Tensor:
     -log(1 - r^2) / 2 for a correlation r. Inputs that never change go to the ends.
 
     Args:
-        x: training inputs (samples, sites).
+        x: Training inputs ``[samples, sites]``.
 
     References:
         Atkins, Boman, Hendrickson: A spectral algorithm for seriation and the consecutive ones problem. SIAM J. Comput.

@@ -35,8 +35,8 @@ def copy_layer(n_inputs: int, times: int) -> TensorTrain:
     core has about n_inputs^3 times / 4 numbers.
 
     Args:
-        n_inputs: number of sites n, >= 1.
-        times: outputs of each input z, >= 1; output i z + r is input i.
+        n_inputs: Number of sites n, >= 1.
+        times: Outputs of each input z, >= 1; output i z + r is input i.
 
     References:
         Piché: Neural network knowledge distillation in tensor networks. 2023, eq. 9.
@@ -59,13 +59,13 @@ def polynomial_layer(coefficients: Coefficients, n_inputs: int, degree: int) -> 
     monomials have on its outer side, so that none is larger than the number of monomials.
 
     Args:
-        coefficients: exponents of the inputs -> coefficient, or those of all outputs; at least one monomial. No
+        coefficients: Exponents of the inputs -> coefficient, or those of all outputs; at least one monomial. No
             exponent is larger than ``degree``; the total degree is free.
-        n_inputs: number of inputs, >= 1.
-        degree: copies z of each input, >= 1, in the order of :func:`copying_layer`.
+        n_inputs: Number of inputs, >= 1.
+        degree: Copies z of each input, >= 1, in the order of :func:`copying_layer`.
 
     Raises:
-        ConfigError: a monomial has another number of exponents or one outside 0..degree, or the numbers of outputs
+        ConfigError: A monomial has another number of exponents or one outside 0..degree, or the numbers of outputs
             differ.
 
     References:
@@ -87,20 +87,20 @@ def to_polynomial(sites: Sequence[Tensor], centre: Tensor, out_site: int) -> dic
     """Return the coefficients of a chain whose features are the powers 1, x, ..., x^(d-1).
 
     Args:
-        sites: cores (n_left, d, n_right) from the left end; open boundaries.
-        centre: output core (left, outputs, right).
-        out_site: site before which it is.
+        sites: Core ``[left, d, right]`` of every site, from the left end; open boundaries.
+        centre: Output core ``[left, outputs, right]``.
+        out_site: The output core stands before this site.
 
     Returns:
         Exponents of the sites' inputs -> coefficients of all outputs in float64; monomials whose coefficients are
         all 0 are left out.
 
     Raises:
-        ConfigError: there would be more than 65,536 monomials.
+        ConfigError: There would be more than 65,536 monomials.
     """
     powers = [core.shape[1] for core in sites]
     _check_monomials(f"a chain of {len(sites)} sites with {max(powers)} features", prod(powers))
-    left = right = centre.double().new_ones(1, 1)  # (monomials, bond), (bond, monomials)
+    left = right = centre.double().new_ones(1, 1)  # [monomials, bond], [bond, monomials]
     for core in sites[:out_site]:
         left = torch.einsum("ml,ldr->mdr", left, core.double()).flatten(0, 1)
     for core in reversed(sites[out_site:]):
@@ -123,18 +123,18 @@ def compose(
     it is a sum of its shifted copies, one for each monomial of the site's number.
 
     Args:
-        sites: cores (n_left, 2, n_right) from the left end; open boundaries.
-        centre: output core (left, outputs, right).
-        out_site: site before which it is.
-        numbers: of each site, exponents of the inputs -> coefficient.
-        n_inputs: number of inputs, >= 1.
+        sites: Cores ``[left, 2, right]`` from the left end; open boundaries.
+        centre: Output core ``[left, outputs, right]``.
+        out_site: The output core stands before this site.
+        numbers: Of each site, exponents of the inputs -> coefficient.
+        n_inputs: Number of inputs, >= 1.
 
     Returns:
         Exponents of the inputs -> coefficients of all outputs in float64; monomials whose coefficients are all 0 are
         left out.
 
     Raises:
-        ConfigError: there might be more than 65,536 monomials: products of powers of every input up to the sum of its
+        ConfigError: There might be more than 65,536 monomials: products of powers of every input up to the sum of its
             largest exponents in the numbers.
     """
     sizes = [1 + sum(max((one[i] for one in number), default=0) for number in numbers) for i in range(n_inputs)]
@@ -172,7 +172,7 @@ def _append(n: int) -> Tensor:
 
 
 def _outputs(coefficients: Coefficients) -> Tensor:
-    """Return the coefficients (monomials, outputs)."""
+    """Return the coefficients ``[monomials, outputs]``."""
     values = [torch.as_tensor(value, dtype=torch.float64).flatten() for value in coefficients.values()]
     lengths = {len(value) for value in values}
     if len(lengths) != 1 or 0 in lengths:
@@ -194,7 +194,7 @@ def _products(factors: Sequence[Sequence[bool]]) -> tuple[list[Tensor], list[int
     """Return cores whose last state holds every different product, and which of its numbers is that of each monomial.
 
     Args:
-        factors: of each monomial, of each site from the outer end: whether its input is a factor.
+        factors: Of each monomial, of each site from the outer end: whether its input is a factor.
     """
     cores = []
     before, names = [0] * len(factors), 1

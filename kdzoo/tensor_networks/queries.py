@@ -16,7 +16,7 @@ from kdzoo.core import validation
 from kdzoo.errors import ConfigError, DataError
 
 Function = Callable[[Tensor], Tensor]
-"""Returns outputs (samples, outputs) of samples (samples, sites)."""
+"""Returns outputs ``[samples, outputs]`` of samples ``[samples, sites]``."""
 Keys = npt.NDArray[np.uint64]
 
 
@@ -31,16 +31,16 @@ class Oracle:
     probability below 1e-6.
 
     Args:
-        function: returns outputs (samples, outputs) of samples (samples, sites); it is called without gradients.
-        batch_size: samples of a call, >= 1.
-        budget: greatest number of evaluations, >= 1; None for any number.
+        function: Returns outputs ``[samples, outputs]`` of samples ``[samples, sites]``; it is called without gradients.
+        batch_size: Samples of a call, >= 1.
+        budget: Largest number of evaluations, >= 1; None: any number.
 
     Attributes:
-        evaluations: samples that the function was given so far.
-        asked: samples that the oracle was asked for so far.
+        evaluations: Samples that the function was given so far.
+        asked: Samples that the oracle was asked for so far.
 
     Raises:
-        ConfigError: an argument is outside its range.
+        ConfigError: An argument is outside its range.
 
     Example:
         >>> oracle = Oracle(lambda x: x.sum(1, keepdim=True))
@@ -57,19 +57,19 @@ class Oracle:
         self._answers = torch.empty(0, 0, dtype=torch.float64)
 
     def __call__(self, samples: Tensor) -> Tensor:
-        """Return the outputs (samples, outputs) in float64 of samples (samples, sites)."""
+        """Return the outputs ``[samples, outputs]`` in float64 of samples ``[samples, sites]``."""
         return self.pairs(samples, samples.new_empty(1, 0))[:, 0]
 
     def pairs(self, left: Tensor, right: Tensor) -> Tensor:
-        """Return the outputs (n, m, outputs) in float64 of each of n beginnings with each of m ends.
+        """Return the outputs ``[n, m, outputs]`` in float64 of each of n beginnings with each of m ends.
 
         Args:
-            left: first numbers of samples (n, any).
-            right: the other numbers (m, any).
+            left: First numbers of samples ``[n, any]``.
+            right: The other numbers ``[m, any]``.
 
         Raises:
-            BudgetError: the samples that were not asked before are more than the budget has left; none is evaluated.
-            DataError: an output is not finite, or the outputs are no matrix.
+            BudgetError: The samples that were not asked before are more than the budget has left; none is evaluated.
+            DataError: An output is not finite, or the outputs are not a matrix.
         """
         keys = _keys(left, 0)[:, None] + _keys(right, left.shape[1])
         self.asked += keys.size
@@ -116,7 +116,7 @@ class Oracle:
 
 
 def _keys(parts: Tensor, start: int) -> Keys:
-    """Return a key of each row of numbers (n, sites), which are those from site ``start`` on.
+    """Return a key of each row of numbers ``[n, sites]``, which are those from site ``start`` on.
 
     The key of a whole is the sum of those of its parts. The mixing is that of SplitMix64 (Steele, Lea, Flood 2014).
     """

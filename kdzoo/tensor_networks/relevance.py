@@ -17,14 +17,14 @@ from kdzoo.tensor_networks.sobol import Moments, rescaled, scaled
 
 
 def main_effect(sites: Sequence[Tensor], centre: Tensor, out_site: int, measure: Moments, phi: Tensor) -> Tensor:
-    """Return E[f | x_i] - E[f] for every site of given inputs (samples, outputs, sites), in float64.
+    """Return E[f | x_i] - E[f] for every site of given inputs ``[samples, outputs, sites]``, in float64.
 
     Args:
-        sites: cores (n_left, d, n_right) from the left end; open boundaries.
-        centre: output core (left, outputs, right).
-        out_site: site before which it is.
-        measure: of the inputs, with independent sites.
-        phi: features of the inputs (sites, d, samples).
+        sites: Core ``[left, d, right]`` of every site, from the left end; open boundaries.
+        centre: Output core ``[left, outputs, right]``.
+        out_site: The output core stands before this site.
+        measure: Moments of the features under a measure with independent inputs.
+        phi: Features of the inputs ``[sites, d, samples]``.
     """
     mean = measure.mean.double()[..., None]
     effects = derivatives(sites, centre, out_site, mean)[0]
@@ -38,13 +38,13 @@ def conditional_effect(sites: Sequence[Tensor], centre: Tensor, out_site: int, m
 
 
 def derivatives(sites: Sequence[Tensor], centre: Tensor, out_site: int, phi: Tensor) -> Tensor:
-    """Return the derivatives of a chain with respect to its features (samples, outputs, sites, d), in float64.
+    """Return the derivatives of a chain with respect to its features ``[samples, outputs, sites, d]``, in float64.
 
     Args:
-        sites: cores (n_left, d, n_right) from the left end; open boundaries.
-        centre: output core (left, outputs, right).
-        out_site: site before which it is.
-        phi: features (sites, d, samples) at which.
+        sites: Core ``[left, d, right]`` of every site, from the left end; open boundaries.
+        centre: Output core ``[left, outputs, right]``.
+        out_site: The output core stands before this site.
+        phi: Features ``[sites, d, samples]`` at which.
     """
     phi, centre = phi.double(), centre.double()
     cores, exponent = rescaled(sites, out_site, gram_matrices(phi))
@@ -60,15 +60,15 @@ def derivatives(sites: Sequence[Tensor], centre: Tensor, out_site: int, phi: Ten
 
 
 def saliency(model: nn.Module, inputs: Tensor) -> Tensor:
-    """Return the absolute derivative of every output with respect to every input (samples, outputs, ...).
+    """Return the absolute derivative of every output with respect to every input ``[samples, outputs, ...]``.
 
     Args:
-        model: returns outputs (samples, outputs), each row from one input alone. It is asked in eval mode and stays as
+        model: Returns outputs ``[samples, outputs]``, each row from one input alone. It is asked in eval mode and stays as
             it was.
-        inputs: (samples, ...).
+        inputs: ``[samples, ...]``.
 
     Raises:
-        ConfigError: the outputs have no gradient, as those of a model that is asked over a network.
+        ConfigError: The outputs have no gradient, as those of a model that is asked over a network.
 
     References:
         Simonyan, Vedaldi, Zisserman: Deep inside convolutional networks. arXiv:1312.6034, 2013, section 3.
@@ -90,7 +90,7 @@ def saliency(model: nn.Module, inputs: Tensor) -> Tensor:
 
 
 def _states(cores: Sequence[Tensor], phi: Tensor) -> list[Tensor]:
-    """Return the states (samples, bond) before every site of a side, from its outer end, and beside the output."""
+    """Return the states ``[samples, bond]`` before every site of a side, from its outer end, and beside the output."""
     states = [phi.new_ones(phi.shape[2], 1)]
     for core, features in zip(cores, phi, strict=True):
         states.append(torch.einsum("sl,ldr,ds->sr", states[-1], core, features))
@@ -98,13 +98,13 @@ def _states(cores: Sequence[Tensor], phi: Tensor) -> list[Tensor]:
 
 
 def _derivatives(cores: Sequence[Tensor], phi: Tensor, states: list[Tensor], beyond: Tensor) -> list[Tensor]:
-    """Return the derivatives (samples, outputs, d) of every site of a side, from its outer end.
+    """Return the derivatives ``[samples, outputs, d]`` of every site of a side, from its outer end.
 
     Args:
-        cores: of the side (n_in, d, n_out).
-        phi: their features (steps, d, samples).
-        states: of :func:`_states`.
-        beyond: what the side meets at the output core (samples, outputs, bond).
+        cores: Of the side ``[n_in, d, n_out]``.
+        phi: Their features ``[steps, d, samples]``.
+        states: Of :func:`_states`.
+        beyond: What the side meets at the output core ``[samples, outputs, bond]``.
     """
     found = []
     for core, features, state in zip(reversed(cores), phi.flip(0), reversed(states[:-1]), strict=True):

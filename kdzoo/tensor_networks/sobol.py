@@ -25,8 +25,8 @@ NEGLIGIBLE = 1e-14
 """Share of the largest variance of a feature that counts as none."""
 
 Steps = list[tuple[Tensor, Tensor]]
-"""Matrices of the sites of one side, from its outer end: the mean (n_in, n_out) and, for each independent direction of
-variance 1, the deviation (directions, n_in, n_out)."""
+"""Matrices of the sites of one side, from its outer end: the mean ``[n_in, n_out]`` and, for each independent direction of
+variance 1, the deviation ``[directions, n_in, n_out]``."""
 State = tuple[Tensor, Tensor]
 """Mean and covariance of a vector."""
 
@@ -36,8 +36,8 @@ class Moments:
     """First two moments of the features of every site under a product measure, in float64.
 
     Attributes:
-        mean: (sites, d).
-        covariance: symmetric and not negative (sites, d, d).
+        mean: ``[sites, d]``.
+        covariance: Symmetric and not negative ``[sites, d, d]``.
     """
 
     mean: Tensor
@@ -49,10 +49,10 @@ class Sobol:
     """How the variance of each output is divided among the inputs.
 
     Attributes:
-        mean: (outputs).
-        variance: (outputs).
-        first: share of the variance that an input explains by itself (outputs, sites).
-        total: share of the variance in which an input has a part, by itself or together with others (outputs, sites).
+        mean: ``[outputs]``.
+        variance: ``[outputs]``.
+        first: Share of the variance that an input explains by itself ``[outputs, sites]``.
+        total: Share of the variance in which an input has a part, by itself or together with others ``[outputs, sites]``.
 
     The shares of an output without variance are 0.
 
@@ -68,7 +68,7 @@ class Sobol:
 
 
 def feature_moments(phi: Tensor) -> Moments:
-    """Return the moments of features (sites, d, samples): the product measure of the sites' observed distributions."""
+    """Return the moments of features ``[sites, d, samples]``: the product measure of the sites' observed distributions."""
     phi = phi.double()
     shifted = phi - phi[..., :1]  # so that what never changes has no variance at all
     mean = shifted.mean(2)
@@ -80,13 +80,13 @@ def sobol_indices(sites: Sequence[Tensor], centre: Tensor, out_site: int, measur
     """Return mean, variance, first-order and total Sobol indices of every output; O(sites d D^3 outputs) for bonds D.
 
     Args:
-        sites: cores (n_left, d, n_right) from the left end; open boundaries.
-        centre: output core (left, outputs, right).
-        out_site: site before which it is.
-        measure: of the inputs.
+        sites: Core ``[left, d, right]`` of every site, from the left end; open boundaries.
+        centre: Output core ``[left, outputs, right]``.
+        out_site: The output core stands before this site.
+        measure: Moments of the features.
 
     Raises:
-        ConfigError: the measure has another number of sites or features.
+        ConfigError: The measure has another number of sites or features.
     """
     left, right, exponent = _sides(sites, out_site, measure)
     before, beyond = _state_moments(left), _state_moments(right)
@@ -110,17 +110,17 @@ def pairwise_indices(
     It takes O(sites k d D^2 outputs) operations for k sites, besides those of :func:`sobol_indices`.
 
     Args:
-        sites: cores (n_left, d, n_right) from the left end; open boundaries.
-        centre: output core (left, outputs, right).
-        out_site: site before which it is.
-        measure: of the inputs.
-        among: sites of which all pairs are taken; None for all.
+        sites: Core ``[left, d, right]`` of every site, from the left end; open boundaries.
+        centre: Output core ``[left, outputs, right]``.
+        out_site: The output core stands before this site.
+        measure: Moments of the features.
+        among: Sites of which all pairs are taken; None for all.
 
     Returns:
-        Second-order Sobol indices (outputs, k, k), symmetric, in the order of ``among``; 0 on the diagonal.
+        Second-order Sobol indices ``[outputs, k, k]``, symmetric, in the order of ``among``; 0 on the diagonal.
 
     Raises:
-        ConfigError: the measure has another number of sites or features, or a site of ``among`` is not in the chain or
+        ConfigError: The measure has another number of sites or features, or a site of ``among`` is not in the chain or
             is there twice.
     """
     last = len(sites) - 1
@@ -151,9 +151,9 @@ def rescaled(sites: Sequence[Tensor], out_site: int, grams: Tensor) -> tuple[lis
     """Return cores times powers of two, which make the states at every bond about 1, and the exponent that they lack.
 
     Args:
-        sites: cores (n_left, d, n_right) from the left end.
-        out_site: site before which the output core is.
-        grams: mean products of the features (sites, d, d).
+        sites: Cores ``[left, d, right]`` from the left end.
+        out_site: The output core stands before this site.
+        grams: Mean products of the features ``[sites, d, d]``.
     """
     cores, exponent = [core.double() for core in sites], 0
     for side in (range(out_site), range(len(cores) - 1, out_site - 1, -1)):
@@ -193,7 +193,7 @@ def _sides(sites: Sequence[Tensor], out_site: int, measure: Moments) -> tuple[St
 
 
 def _means(steps: Steps) -> list[Tensor]:
-    """Return the mean state (bond) before every site of a side and beside the output."""
+    """Return the mean state ``[bond]`` before every site of a side and beside the output."""
     states = [torch.ones(1, dtype=torch.float64)]
     for mean, _ in steps:
         states.append(states[-1] @ mean)
@@ -213,11 +213,11 @@ def _state_moments(steps: Steps) -> list[State]:
 
 
 def _seen(centre: Tensor, left: State, right: State) -> tuple[State, State]:
-    """Return mean (outputs, bond) and covariance (outputs, bond, bond) of what each side meets at the output core.
+    """Return mean ``[outputs, bond]`` and covariance ``[outputs, bond, bond]`` of what each side meets at the output core.
 
     It is linear in the state of the other side, of which ``left`` and ``right`` are mean and covariance.
     """
-    by_output = centre.transpose(0, 1)  # (outputs, left, right)
+    by_output = centre.transpose(0, 1)  # [outputs, left, right]
     return (
         (by_output @ right[0], by_output @ right[1] @ by_output.mT),
         (left[0] @ by_output, by_output.mT @ left[1] @ by_output),
@@ -234,12 +234,12 @@ def _variance(left: State, right: State, from_left: State, from_right: State) ->
 
 
 def _parts(steps: Steps, states: list[State], seen: State) -> tuple[Tensor, Tensor]:
-    """Return the variances that each site of a side explains alone, and has a part in: (outputs, steps) both.
+    """Return the variances that each site of a side explains alone, and has a part in: ``[outputs, steps]`` both.
 
     Args:
-        steps: of the side.
-        states: of :func:`_state_moments`.
-        seen: what the side meets at the output core.
+        steps: Of the side.
+        states: Of :func:`_state_moments`.
+        seen: What the side meets at the output core.
     """
     alone, involved = [], []
     beyond, covariance = seen
@@ -261,12 +261,12 @@ def _pairs_of_side(steps: Steps, chosen: list[int], beyond: Tensor) -> tuple[Ten
     """Return the deviations beside the output that each chosen site makes, and what pairs of them explain together.
 
     Args:
-        steps: of the side.
-        chosen: numbers of steps, increasing.
-        beyond: mean of what the side meets at the output core (outputs, bond).
+        steps: Of the side.
+        chosen: Numbers of steps, increasing.
+        beyond: Mean of what the side meets at the output core ``[outputs, bond]``.
 
     Returns:
-        (chosen, directions, bond) and (outputs, chosen, chosen), the first site of a pair farther out.
+        ``[chosen, directions, bond]`` and ``[outputs, chosen, chosen]``, the first site of a pair farther out.
     """
     seen = [beyond]
     for mean, _ in reversed(steps):

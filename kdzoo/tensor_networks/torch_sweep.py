@@ -1,7 +1,7 @@
 """Sweeps along a chain in torch: one matrix product per step, both sides at once where their shapes agree.
 
 For one sample with features phi and state v, a step is v'_r = sum_kl phi_k v_l A_klr. Over a batch that is one product
-of the matrices (n_out, d n_in) and (d n_in, samples); the matrix sum_k phi_k A_k of a sample is never formed. The
+of the matrices ``[n_out, d n_in]`` and ``[d n_in, samples]``; the matrix sum_k phi_k A_k of a sample is never formed. The
 gradients of many cores are one batched product of the states and their gradients, which are kept.
 """
 
@@ -27,15 +27,15 @@ def forward(phi: Tensor, cores: Tensor, starts: tuple[Tensor, Tensor], plan: Lay
     """Sweep from both ends towards the output.
 
     Args:
-        phi: features (sites, d, samples) in the chain's order.
-        cores: all cores in one vector.
-        starts: state (bond, samples) at the left and at the right end.
-        plan: where the cores lie.
+        phi: Features ``[sites, d, samples]`` in the chain's order.
+        cores: All cores in one vector.
+        starts: State ``[bond, samples]`` at the left and at the right end.
+        plan: Where the cores lie.
 
     Returns:
-        The last state (bond, samples) of each side; the sums of the exponents by which they are too small (2, samples);
-        and what the backward pass needs: all states (numbers, samples), each divided every 16 sites by a power of two
-        per sample, and these inverse powers (2, rescalings, samples).
+        The last state ``[bond, samples]`` of each side; the sums of the exponents by which they are too small ``[2, samples]``;
+        and what the backward pass needs: all states ``[numbers, samples]``, each divided every 16 sites by a power of two
+        per sample, and these inverse powers ``[2, rescalings, samples]``.
     """
     phi, samples = phi[plan.order], phi.shape[2]
     states = phi.new_empty(plan.n_states, samples)
@@ -58,7 +58,7 @@ def forward(phi: Tensor, cores: Tensor, starts: tuple[Tensor, Tensor], plan: Lay
 
 
 def _rescale(after: Tensor, sides: Sides, scales: Tensor, log2: Tensor) -> None:
-    """Divide states (sides, bond, samples) by a power of two per sample; write its inverse, and add its exponent."""
+    """Divide states ``[sides, bond, samples]`` by a power of two per sample; write its inverse, and add its exponent."""
     exponents = torch.frexp(after.abs().amax(1)).exponent  # 0 of what is 0, infinite or NaN
     inverse = torch.ldexp(torch.ones_like(after[:, 0]), -exponents)
     chosen = slice(sides[0], sides[-1] + 1)
@@ -79,12 +79,12 @@ def backward(
     """Return the gradients of the features (if asked for), the cores and the starts.
 
     Args:
-        phi: features (sites, d, samples) in the chain's order.
-        cores: all cores in one vector.
-        saved: states and inverse powers of ``forward``.
-        ends: gradient (bond, samples) of the last state of each side.
-        plan: where the cores lie.
-        of_phi: whether the gradient of the features is wanted.
+        phi: Features ``[sites, d, samples]`` in the chain's order.
+        cores: All cores in one vector.
+        saved: States and inverse powers of ``forward``.
+        ends: Gradient ``[bond, samples]`` of the last state of each side.
+        plan: Where the cores lie.
+        of_phi: Whether the gradient of the features is wanted.
     """
     states, scales = saved
     phi, samples = phi[plan.order], phi.shape[2]
@@ -97,7 +97,7 @@ def backward(
         n, n_in, n_out = len(run.sides), run.n_in, run.n_out
         features, befores, afters = run.features(phi), run.before(states), run.after(gradients)
         matrices = run.matrices(cores)
-        turned = matrices.view(-1, n, plan.d, n_in, n_out).transpose(2, 3).flatten(3)  # (steps, sides, n_in, d n_out)
+        turned = matrices.view(-1, n, plan.d, n_in, n_out).transpose(2, 3).flatten(3)  # [steps, sides, n_in, d n_out]
         product = phi.new_empty(n, plan.d, n_out, samples)
         flat = product.flatten(1, 2)
         stacks = (features, afters, turned, run.before(gradients).squeeze(2))
@@ -119,7 +119,7 @@ def backward(
 
 
 def state(states: Tensor, plan: Layout, side: int, step: int) -> Tensor:
-    """Return a view (bond, samples) of the state of a side before its core ``step``; -1: of the last state."""
+    """Return a view ``[bond, samples]`` of the state of a side before its core ``step``; -1: of the last state."""
     at = plan.states[side][step]
     return states[at : at + plan.sides[side][step]]
 
@@ -129,10 +129,10 @@ class Run:
     """Steps of one shape whose cores and states lie in a row, by the sides that take them in one product.
 
     Attributes:
-        first: the first step.
-        last: the step after the last.
+        first: The first step.
+        last: The step after the last.
         sides: 0 for the left side, 1 for the right one.
-        plan: where the cores lie.
+        plan: Where the cores lie.
     """
 
     first: int
@@ -151,19 +151,19 @@ class Run:
         return self.plan.sides[self.sides[0]][self.first + 1]
 
     def features(self, phi: Tensor) -> Tensor:
-        """Return the features (steps, sides, d, 1, samples), of ``phi`` (sites, d, samples) in the cores' order."""
+        """Return the features ``[steps, sides, d, 1, samples]``, of ``phi`` ``[sites, d, samples]`` in the cores' order."""
         return self._view(phi, self.plan.slots[self.sides[0]][self.first], self.plan.d, 1, phi.shape[2])
 
     def matrices(self, cores: Tensor) -> Tensor:
-        """Return the cores (steps, sides, d n_in, n_out)."""
+        """Return the cores ``[steps, sides, d n_in, n_out]``."""
         return self._view(cores, self.plan.cores[self.sides[0]][self.first], self.plan.d * self.n_in, self.n_out)
 
     def before(self, states: Tensor) -> Tensor:
-        """Return the states (steps, sides, 1, n_in, samples) before the steps."""
+        """Return the states ``[steps, sides, 1, n_in, samples]`` before the steps."""
         return self._view(states, self.plan.states[self.sides[0]][self.first], 1, self.n_in, states.shape[1])
 
     def after(self, states: Tensor) -> Tensor:
-        """Return the states (steps, sides, n_out, samples) after the steps."""
+        """Return the states ``[steps, sides, n_out, samples]`` after the steps."""
         return self._view(states, self.plan.states[self.sides[0]][self.first + 1], self.n_out, states.shape[1])
 
     def _view(self, flat: Tensor, at: int, *shape: int) -> Tensor:

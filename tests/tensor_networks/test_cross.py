@@ -9,6 +9,7 @@ from kdzoo.errors import ConfigError, DataError
 from kdzoo.tensor_networks.cross import cross_interpolate, pivoted_lu
 from kdzoo.tensor_networks.features import CosSin, Legendre, Polynomial
 from kdzoo.tensor_networks.queries import BudgetError, Oracle
+from kdzoo.tensor_networks.sketching import Limits
 
 
 def evaluate(tensors, out_site, phi):
@@ -76,16 +77,16 @@ def test_pivots_of_a_matrix_interpolate_it(rows, columns, rank, seed):
     generator = torch.Generator().manual_seed(seed)
     a = torch.randn(rows, rank, dtype=torch.float64, generator=generator)
     matrix = a @ torch.randn(rank, columns, dtype=torch.float64, generator=generator)
-    i, j = pivoted_lu(matrix, None, 1e-10)
+    i, j = pivoted_lu(matrix, Limits(None, 1e-10))
     assert len(i) == len(j) == len(set(i)) == len(set(j)) == min(rows, columns, rank)
     assert matrix.abs().max() == matrix[i[0], j[0]].abs()
     again = matrix[:, j] @ torch.linalg.solve(matrix[i][:, j], matrix[i])
     assert torch.allclose(again, matrix, atol=1e-8 * float(matrix.abs().max()))
-    assert len(pivoted_lu(matrix, 1, 0.0)[0]) == 1
+    assert len(pivoted_lu(matrix, Limits(1, 0.0))[0]) == 1
 
 
 def test_a_zero_matrix_has_one_pivot():
-    assert pivoted_lu(torch.zeros(3, 2), None, 1e-10) == ([0], [0])
+    assert pivoted_lu(torch.zeros(3, 2), Limits(None, 1e-10)) == ([0], [0])
 
 
 def test_a_function_of_nothing():
