@@ -1,10 +1,13 @@
-"""Shallow students that start from their teacher's layers, and new BERTs."""
+"""Shallow students that start from their teacher's layers."""
 
 import pytest
 import torch
 
+from kdzoo.core.abilities import InitialisesFromTeacher, StartsFromLayers
+from kdzoo.core.batch import IGNORE
 from kdzoo.errors import ConfigError
 from kdzoo.models import Bert, TruncatedTransformer
+from kdzoo.models.truncated import validation_texts
 from kdzoo.storage import checkpoint
 
 pytest.importorskip("transformers")
@@ -22,39 +25,11 @@ def bert(task="mlm", **options):
 
 
 IDS = torch.tensor([[2, 7, 9, 11, 3], [2, 8, 3, 0, 0]])
-SHAPES = {"mlm": (2, 5, V), "classification": (2, 3), "embedding": (2, 16)}
-
-
-@pytest.mark.parametrize("task", SHAPES)
-def test_outputs_of_the_tasks_and_what_can_be_read(task):
-    model = bert(task).eval()
-    reading = model.read(IDS)
-    assert model(IDS).shape == SHAPES[task]
-    torch.testing.assert_close(reading.output, model(IDS))
-    assert len(reading.hidden) == 7
-    assert reading.attentions == ()
-    assert torch.equal(reading.valid, IDS != 0)
-    model.enable_attention_outputs()
-    attentions = model.read(IDS, attentions=True).attentions
-    assert [tuple(one.shape) for one in attentions] == [(2, 2, 5, 5)] * 6
-    torch.testing.assert_close(attentions[0].sum(-1), torch.ones(2, 2, 5))
-
-
-def test_padding_changes_no_output():
-    model = bert("embedding").eval()
-    torch.testing.assert_close(model(IDS)[1:], model(IDS[1:, :3]))
-    torch.testing.assert_close(model(IDS).norm(dim=1), torch.ones(2))
-
-
-def test_shown_attentions_are_distributions_in_training_too():
-    model = bert(dropout=0.5)
-    model.enable_attention_outputs()
-    torch.testing.assert_close(model.read(IDS, attentions=True).attentions[0].sum(-1), torch.ones(2, 2, 5))
 
 
 @pytest.mark.parametrize("family", ["same", "distilbert"])
 @pytest.mark.parametrize("task", ["mlm", "embedding"])
-def test_a_student_of_full_depth_is_its_teacher(task, family):
+def test_a_student_of_full_depth_equals_its_teacher(task, family):
     teacher = bert(task).eval()
     student = TruncatedTransformer(teacher_architecture=teacher.architecture, layers=[0, 1, 2, 3, 4, 5], family=family)
     student.init_from_teacher(teacher, None)
@@ -67,10 +42,10 @@ def test_half_of_the_layers_by_default():
     student = TruncatedTransformer(teacher_architecture=teacher.architecture)
     student.init_from_teacher(teacher, None)
     assert student.chosen_layers == (0, 2, 5)
-    for mine, theirs in zip(student.layers, (0, 2, 5), strict=True):
-        for one, other in zip(mine.parameters(), teacher.layers[theirs].parameters(), strict=True):
-            assert torch.equal(one, other)
-            assert one is not other
+    for layer, source in zip(student.layers, (0, 2, 5), strict=True):
+        for copy, original in zip(layer.parameters(), teacher.layers[source].parameters(), strict=True):
+            assert torch.equal(copy, original)
+            assert copy is not original
     assert student.learned_sizes == {"layers": [0, 2, 5]}
 
 
@@ -88,12 +63,12 @@ class Texts:
     def val_dataloader(self):
         generator = torch.Generator().manual_seed(0)
         ids = torch.randint(5, V, (32, 8), generator=generator)
-        target = ids.masked_fill(torch.rand(32, 8, generator=generator) < 0.8, -100)
+        target = ids.masked_fill(torch.rand(32, 8, generator=generator) < 0.8, IGNORE)
         return [{"input": ids, "target": target, "index": torch.arange(32), "mask": ids > 0}]
 
 
 @pytest.mark.parametrize("objective", ["fidelity", "loss"])
-def test_auto_finds_layers_by_the_objective(objective):
+def test_auto_chooses_layers_by_the_objective(objective):
     teacher = bert()
     student = TruncatedTransformer(
         teacher_architecture=teacher.architecture, layers="auto", depth=2, objective=objective
@@ -108,7 +83,7 @@ def test_auto_finds_layers_by_the_objective(objective):
     assert f"layers {list(student.chosen_layers)} of 6, best of 15 by {objective} (" in student.init_note
 
 
-def test_auto_tries_no_more_than_it_may():
+def test_auto_tries_no_more_than_search_tries():
     teacher = bert()
     student = TruncatedTransformer(teacher_architecture=teacher.architecture, layers="auto", depth=3, search_tries=7)
     student.init_from_teacher(teacher, Texts())
@@ -155,20 +130,12 @@ def test_an_exported_student_needs_no_teacher(tmp_path):
         ({"search_tries": 0}, "search_tries must be an integer >= 1, got 0"),
     ],
 )
-def test_what_cannot_be_is_refused(options, message):
+def test_invalid_arguments_are_refused(options, message):
     with pytest.raises(ConfigError, match=rf"^{message}"):
         TruncatedTransformer(teacher_architecture=bert().architecture, **options)
 
 
-def test_long_texts_and_other_inputs_are_refused():
-    model = bert()
-    with pytest.raises(ConfigError, match=r"^texts of 21 tokens are longer than the 20 positions of Bert"):
-        model(torch.ones(1, 21, dtype=torch.long))
-    with pytest.raises(ConfigError, match=r"^input must be 2-D int token ids"):
-        model(torch.ones(1, 4))
-
-
-def test_layers_that_cannot_be_computed_again():
+def test_gradient_checkpointing_of_a_class_without_it_is_refused():
     config = {
         "model_type": "mpnet",
         "vocab_size": V,
@@ -177,17 +144,43 @@ def test_layers_that_cannot_be_computed_again():
         "num_attention_heads": 2,
     }
     architecture = {"model_class": "MPNetForMaskedLM", "config": {**config, "intermediate_size": 32}}
-    with pytest.raises(ConfigError, match="gradient_checkpointing=true cannot be used: MPNetForMaskedLM does not support it"):
+    message = r"^student\.objective='probe' cannot be used here: probe needs targets"
+    with pytest.raises(ConfigError, match=message):
+        ConfigError, match="gradient_checkpointing=true cannot be used: MPNetForMaskedLM does not support it"
+    ):
         TruncatedTransformer(teacher_architecture=architecture, gradient_checkpointing=True)
 
 
-def test_layers_are_computed_again_in_the_backward_pass():
+def test_gradient_checkpointing_changes_no_gradient():
     teacher = bert(dropout=0.0)
     gradients = []
-    for again in (False, True):
-        student = TruncatedTransformer(teacher_architecture=teacher.architecture, gradient_checkpointing=again)
+    for recompute in (False, True):
+        student = TruncatedTransformer(teacher_architecture=teacher.architecture, gradient_checkpointing=recompute)
         student.init_from_teacher(teacher, None)
         student(IDS).square().sum().backward()
-        assert student.model.is_activation_checkpointing is again
-        gradients.append(torch.cat([one.grad.flatten() for one in student.parameters() if one.grad is not None]))
+        assert student.model.is_activation_checkpointing is recompute
+        gradients.append(torch.cat([p.grad.flatten() for p in student.parameters() if p.grad is not None]))
     torch.testing.assert_close(*gradients)
+
+
+def test_it_starts_from_layers_of_its_teacher():
+    student = TruncatedTransformer(teacher_architecture=bert().architecture)
+    assert isinstance(student, StartsFromLayers)
+    assert isinstance(student, InitialisesFromTeacher)
+    assert (student.chosen_layers, student.search, student.init_note) == ((0, 2, 5), None, "")
+    student.init_from_teacher(bert(), None)
+    assert student.init_note == "layers [0, 2, 5] of 6"
+
+
+def test_a_probe_of_masked_texts_is_refused_before_the_teacher_is_trained():
+    teacher = bert()
+    student = TruncatedTransformer(teacher_architecture=teacher.architecture, layers="auto", objective="probe")
+    with pytest.raises(ConfigError, match=r"^student\.objective='probe' cannot be used here: probe needs targets"):
+        student.check_init_from_teacher(teacher, Texts())
+
+
+def test_the_validation_texts_are_the_first_ones():
+    batches = validation_texts(Texts(), 5)
+    assert [len(batch["input"]) for batch in batches] == [5]
+    assert batches[0]["index"].tolist() == [0, 1, 2, 3, 4]
+    assert sum(len(batch["input"]) for batch in validation_texts(Texts(), 100)) == 32
