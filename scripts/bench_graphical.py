@@ -28,8 +28,8 @@ from kdzoo.distillers import SemiAuxiliary
 from kdzoo.distillers.generative.rollout import named, pair_losses
 from kdzoo.graphical_models import Graph, Trace
 from kdzoo.graphical_models.families import positive_scale
-from kdzoo.graphical_models.fused_copy import faster, gains_from_bfloat16
-from kdzoo.graphical_models.paired import Pair, follow, imitated, node_divergence, paired_rollout
+from kdzoo.graphical_models.fused_copy import fused_copy, has_fast_bfloat16
+from kdzoo.graphical_models.paired import Pair, node_divergence, paired_rollout, rollout_student, rollout_teacher
 from kdzoo.models import HVAE, ConvHVAE, StrokeVRNN
 from kdzoo.models.hvae import SCALE
 
@@ -112,7 +112,7 @@ class PlainVRNN(nn.Module):
         self.names = {node.name: f"entries.0.nodes.{i}.conditional.net" for i, node in enumerate(model.scan.nodes)}
         copies = {name: copy.deepcopy(model.get_submodule(path)) for name, path in self.names.items()}
         self.nets = nn.ModuleList(copies[name] for name in NETS)
-        drive, carry = model.get_submodule(self.names["drive"]), model.scan.carry
+        drive, carry = model.get_submodule(self.names["gate_input"]), model.scan.carry
         self.rnn = nn.LSTM(2 * drive.in_features, carry.hidden)
         ours = torch.cat([drive.weight, carry.inputs.weight], 1), carry.recurrent.weight, carry.recurrent.bias
         with torch.no_grad():
@@ -154,7 +154,7 @@ class PlainVRNN(nn.Module):
         weight = swapped(self.rnn.weight_ih_l0.grad)
         half = weight.shape[1] // 2
         return found | {
-            f"{self.names['drive']}.weight": weight[:, :half],
+            f"{self.names['gate_input']}.weight": weight[:, :half],
             "entries.0.carry.inputs.weight": weight[:, half:],
             "entries.0.carry.recurrent.weight": swapped(self.rnn.weight_hh_l0.grad),
             "entries.0.carry.recurrent.bias": swapped(self.rnn.bias_ih_l0.grad),
@@ -341,7 +341,7 @@ def hierarchies(rounds: int) -> list[str]:
 def matched(student: Graph, trace: Trace, noise: Noise) -> None:
     """Set the gradients of a student on a teacher's roll-out."""
     student.zero_grad(set_to_none=True)
-    terms = pair_losses(Pair(trace, follow(student, trace, noise)), student)
+    terms = pair_losses(Pair(trace, rollout_student(student, trace, noise)), student)
     torch.stack([values.mean() for values in terms.values()]).sum().backward()
 
 
@@ -357,12 +357,16 @@ def beside(teacher: Graph) -> Graph:
 
 def fast_teachers(rounds: int) -> list[str]:
     """Return the paragraphs about the teacher's roll-out by a fast copy."""
-    gains, rows, reached = gains_from_bfloat16(torch.device("cpu")), [], {}
+    gains, rows, reached = has_fast_bfloat16(torch.device("cpu")), [], {}
     for name, size in TEACHERS.items():
         teacher, student = size.model(size.teacher).eval(), size.model(size.student, 1)
         noise = size.noise(teacher)
-        ways = {PLAIN: teacher, FOLDED: faster(teacher, bfloat16=False), LOWERED: faster(teacher, bfloat16=True)}
-        timed = {way: functools.partial(imitated, model, noise) for way, model in ways.items()}
+        ways = {
+            PLAIN: teacher,
+            FOLDED: fused_copy(teacher, bfloat16=False),
+            LOWERED: fused_copy(teacher, bfloat16=True),
+        }
+        timed = {way: functools.partial(rollout_teacher, model, noise) for way, model in ways.items()}
         near = beside(teacher)
         found: dict[str, list[Tensor]] = {}
         first = {}
@@ -407,10 +411,10 @@ def several(rounds: int) -> list[str]:
 
         def apart(teacher: Graph = teacher, students: list[Graph] = students, noise: Noise = noise) -> None:
             for student in students:
-                matched(student, imitated(teacher, noise), noise)
+                matched(student, rollout_teacher(teacher, noise), noise)
 
         def together(teacher: Graph = teacher, students: list[Graph] = students, noise: Noise = noise) -> None:
-            trace = imitated(teacher, noise)
+            trace = rollout_teacher(teacher, noise)
             for student in students:
                 matched(student, trace, noise)
 
@@ -429,7 +433,7 @@ def several(rounds: int) -> list[str]:
     return [
         "## Several students of one roll-out",
         f"Gradients of {STUDENTS} students on the same noise: a roll-out of the teacher for each, or one for all "
-        "(`imitated` once, `follow` for each).",
+        "(`rollout_teacher` once, `rollout_student` for each).",
         table(["", "CPU ms (range)", "apart /"], rows),
         verdict(reached),
     ]

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from kdzoo.graphical_models import LSTM, STATE, Categorical, Drive, Graph, Hidden, Scan, Target
+from kdzoo.graphical_models import LSTM, STATE, Categorical, GateInput, Graph, Hidden, Scan, Target
 
 
 def autoregressive(*, tokens: int = 12, hidden: int = 16, steps: int = 10) -> Graph:
@@ -15,6 +15,6 @@ def autoregressive(*, tokens: int = 12, hidden: int = 16, steps: int = 10) -> Gr
     """
     nodes = [
         Target("token", Categorical((tokens,)), nn.Linear(hidden, tokens), STATE, source="input"),
-        Hidden("drive", Drive(tokens, hidden), "token"),
+        Hidden("gate_input", GateInput(tokens, hidden), "token"),
     ]
-    return Graph([Scan(nodes, LSTM(hidden, "drive", driven=True), steps)])
+    return Graph([Scan(nodes, LSTM(hidden, "gate_input", has_gate_input=True), steps)])

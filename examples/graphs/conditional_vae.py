@@ -24,7 +24,7 @@ def conditional_vae(*, pixels: int = 64, classes: int = 10, latent: int = 6, wid
                 mlp(classes, 2 * latent),
                 "label",
                 posterior=mlp(pixels + classes, width, 2 * latent),
-                given=("y", "label"),
+                posterior_parents=("y", "label"),
             ),
             Target(
                 "y",

@@ -18,14 +18,14 @@ def ladder_vae(*, pixels: int = 64, top: int = 4, bottom: int = 8, width: int = 
     """
     recognition = [Hidden("up1", mlp(pixels, width, width), "y"), Hidden("up2", mlp(width, width, width), "up1")]
     nodes = [
-        Latent("z2", Normal((top,)), posterior=mlp(width, 2 * top), given="up2"),
+        Latent("z2", Normal((top,)), posterior=mlp(width, 2 * top), posterior_parents="up2"),
         Latent(
             "z1",
             Normal((bottom,)),
             mlp(top, width, 2 * bottom),
             "z2",
             posterior=mlp(width, 2 * bottom),
-            given="up1",
+            posterior_parents="up1",
             merged=True,
         ),
         Target("y", Normal((pixels,), scale=0.2), mlp(bottom, width, pixels), "z1", source="input"),

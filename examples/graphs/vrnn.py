@@ -23,12 +23,12 @@ def vrnn(*, latent: int = 4, features: int = 8, hidden: int = 16, steps: int = 1
             mlp(hidden, features, 2 * latent),
             STATE,
             posterior=mlp(seen, 2 * latent),
-            given=("stroke", STATE),
+            posterior_parents=("stroke", STATE),
         ),
         Hidden("code", mlp(latent, features), "z"),
         Target("offset", Normal((2,), scale=1.0), mlp(seen, 2), ("code", STATE), lambda batch: batch["input"][..., :2]),
         Target("pen", Bernoulli((1,)), mlp(seen, 1), ("code", STATE), lambda batch: batch["input"][..., 2:]),
         Hidden("stroke", mlp(3, features), ("offset", "pen")),
-        Hidden("drive", mlp(features, 4 * hidden), "stroke"),
+        Hidden("gate_input", mlp(features, 4 * hidden), "stroke"),
     ]
-    return Graph([Scan(nodes, LSTM(hidden, ("drive", "code"), features, driven=True), steps)])
+    return Graph([Scan(nodes, LSTM(hidden, ("gate_input", "code"), features, has_gate_input=True), steps)])

@@ -2,11 +2,11 @@
 
 from kdzoo.graphical_models.discrete import gumbel_softmax, reinforce, straight_through
 from kdzoo.graphical_models.divergences import DIVERGENCES, divergence, per_sample
-from kdzoo.graphical_models.enumeration import enumerated
+from kdzoo.graphical_models.enumeration import enumerated_divergences
 from kdzoo.graphical_models.families import Bernoulli, Categorical, Delta, DiscretizedLogistic, Family, Normal
 from kdzoo.graphical_models.graph import Graph, Trace
 from kdzoo.graphical_models.nodes import STATE, Constant, Hidden, Input, Latent, Node, Random, Target
-from kdzoo.graphical_models.scan import LSTM, Drive, Recurrence, Scan
+from kdzoo.graphical_models.scan import LSTM, GateInput, Recurrence, Scan
 
 __all__ = [
     "DIVERGENCES",
@@ -17,8 +17,8 @@ __all__ = [
     "Constant",
     "Delta",
     "DiscretizedLogistic",
-    "Drive",
     "Family",
+    "GateInput",
     "Graph",
     "Hidden",
     "Input",
@@ -31,7 +31,7 @@ __all__ = [
     "Target",
     "Trace",
     "divergence",
-    "enumerated",
+    "enumerated_divergences",
     "gumbel_softmax",
     "per_sample",
     "reinforce",

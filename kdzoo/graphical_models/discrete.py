@@ -1,8 +1,9 @@
 """Gradients through the student's bits and classes, on noise that it shares with the teacher.
 
-A value 1[u < p] is a step in p: the surrogate loss L_sd on hard values has no gradient for what lies before them. Two
-samplers put a biased gradient in its place (``straight_through``, ``gumbel_softmax``), ``reinforce`` an unbiased one of
-larger variance, and :func:`kdzoo.graphical_models.enumeration.enumerated` the exact one.
+A bit 1[u < p] is a step function of p, so the surrogate loss L_sd on hard values has no gradient with respect to the
+networks before them. Two samplers replace it by a biased gradient (``straight_through``, ``gumbel_softmax``),
+``reinforce`` by an unbiased one with more variance, and
+:func:`kdzoo.graphical_models.enumeration.enumerated_divergences` computes the exact one.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -14,9 +15,9 @@ from kdzoo.core import validation
 from kdzoo.errors import ConfigError
 from kdzoo.graphical_models.families import Bernoulli, Categorical, DiscretizedLogistic, Family, gumbel_noise
 from kdzoo.graphical_models.graph import Graph
-from kdzoo.graphical_models.marginal import noise_interval
 from kdzoo.graphical_models.nodes import Hidden, Random
-from kdzoo.graphical_models.paired import Pair, check_partners
+from kdzoo.graphical_models.paired import Pair, check_compatible
+from kdzoo.graphical_models.states import noise_interval
 from kdzoo.graphical_models.tasks import Sampler
 
 # ---------------------------------------------------------------- samplers
@@ -25,33 +26,40 @@ from kdzoo.graphical_models.tasks import Sampler
 def straight_through(family: Family, raw: Tensor, noise: Tensor) -> Tensor:
     """Return the family's own value; the gradient of bits and classes is that of their probabilities.
 
-    Bengio, Leonard & Courville 2013, Estimating or propagating gradients through stochastic neurons, section 4.
+    References:
+        Bengio, Leonard & Courville 2013, Estimating or propagating gradients through stochastic neurons, section 4.
     """
     value = family.sample(raw, noise)
     if isinstance(family, Bernoulli):
-        chance = raw.sigmoid()
+        probability = raw.sigmoid()
     elif isinstance(family, Categorical):
-        chance = raw.softmax(-1)
+        probability = raw.softmax(-1)
     else:
         return value
-    return value + (chance - chance.detach())
+    return value + (probability - probability.detach())  # the parentheses keep the value exactly hard
 
 
 def gumbel_softmax(temperature: float) -> Sampler:
-    """Return a sampler that relaxes bits and classes of the same noise; the hard value is its limit for temperature 0.
+    """Return a sampler that relaxes bits and classes; the hard value of the same noise is its limit at temperature 0.
 
-    Jang, Gu & Poole 2017, Categorical reparameterization with Gumbel-softmax, equation 2; Maddison, Mnih & Teh 2017,
-    The concrete distribution, equation 16 for bits: sigmoid((logit p - logit u) / temperature). The sampler raises a
-    ConfigError for classes that are not the largest of logits with Gumbel noise.
+    Bits are sigmoid((logit p - logit u) / temperature), classes softmax((logits + Gumbel noise) / temperature). The
+    sampler raises a ConfigError for classes whose family does not use Gumbel noise.
 
     Args:
-        temperature: finite, > 0.
+        temperature: Temperature, finite and > 0. Low values approach hard values, with more variance in the gradient.
+
+    Raises:
+        ConfigError: If the temperature is out of range.
+
+    References:
+        Jang, Gu & Poole 2017, Categorical reparameterization with Gumbel-softmax, equation 2.
+        Maddison, Mnih & Teh 2017, The concrete distribution, equation 16 (bits).
     """
     temperature = validation.positive("temperature", temperature)
 
     def relaxed(family: Family, raw: Tensor, noise: Tensor) -> Tensor:
         if isinstance(family, Bernoulli):
-            limits = torch.finfo(noise.dtype)
+            limits = torch.finfo(noise.dtype)  # keeps logit u finite for u = 0 and u = 1
             return ((raw - noise.clamp(limits.tiny, 1 - limits.eps / 2).logit()) / temperature).sigmoid()
         if not isinstance(family, Categorical):
             return family.sample(raw, noise)
@@ -70,81 +78,89 @@ def reinforce(
 ) -> dict[str, Tensor]:
     """Return the means of divergences over samples, with the gradient of their expectations.
 
-    Given the teacher's roll-out, the student's bit is random: with p and q the chances of teacher and student,
-    P(1 | 1) = min(p, q) / p and P(1 | 0) = max(q - p, 0) / (1 - p); of classes the intervals of the uniform number that
-    lead to both are intersected. The surrogate adds, for every node, (its divergence - the mean of those of the
-    input's other samples) times the gradient of the log of these chances, of the discrete latents that it depends on
-    (Williams 1992, Simple statistical gradient-following algorithms; the baseline of Kool, van Hoof & Welling 2019,
-    Buy 4 REINFORCE samples, get a baseline for free). The gradients of the nodes' own nets and of continuous latents
-    are kept.
+    Given the teacher's value on the same noise, the student's bit is random. With the probabilities p of the teacher
+    and q of the student, P(1 | 1) = min(p, q) / p and P(1 | 0) = max(q - p, 0) / (1 - p). For classes, the intervals
+    of the uniform number that lead to the two values are intersected. For every node the surrogate adds the gradient
+    of the log of these probabilities, over the discrete latents that the node depends on, times (the node's divergence
+    minus the mean divergence of the input's other samples). Gradients of the nodes' own networks and of continuous
+    latents are kept.
 
-    The divergences may be those of targets and of latents. For the latter the gradient without this function leaves out
-    that a latent's distribution depends on the latents before it: it fits each net to the parents that it is given.
+    The divergences can be those of targets and of latents. Without this function the gradient of a latent's divergence
+    ignores that the latent's distribution depends on earlier latents: it fits each network for given parents.
 
     Args:
-        values: by node, [b * samples], of :func:`kdzoo.graphical_models.paired.node_divergence` of the pair.
-        pair: rolled out on independent noise for each row, the student on its own hard latents; the samples of an
-            input are next to each other.
-        teacher: of the pair.
-        student: of the pair.
-        samples: of each input, >= 2.
+        values: By node, ``[b * samples]``, results of :func:`kdzoo.graphical_models.paired.node_divergence`.
+        pair: Roll-outs on independent noise for each row, the student on its own hard latents. The samples of an input
+            are adjacent rows.
+        teacher: Teacher of the pair.
+        student: Student of the pair.
+        samples: Number of samples of each input, >= 2.
 
     Returns:
-        By node [b], the means over the samples.
+        By node ``[b]``, the means over the samples.
 
     Raises:
-        ConfigError: a model has a sequence, the models have different latents, the student's values are not hard, a
-            discrete value is not the quantile of a uniform number, or the rows are no multiple of ``samples``.
+        ConfigError: If a model has a sequence, the models have different latents, the student's values are not hard, a
+            discrete value is not the quantile of a uniform number, or the number of rows is not a multiple of
+            ``samples``.
+
+    References:
+        Williams 1992, Simple statistical gradient-following algorithms for connectionist reinforcement learning.
+        Kool, van Hoof & Welling 2019, Buy 4 REINFORCE samples, get a baseline for free (the baseline).
     """
     samples = validation.integer("samples", samples, 2)
-    check_partners(teacher, student)
+    check_compatible(teacher, student)
     scores: dict[str, Tensor] = {}
-    found = {}
+    means = {}
     for name, value in values.items():
         if len(value) % samples:
             raise ConfigError(f"rows of the pair must be a multiple of samples = {samples}, got {len(value)}")
         score = torch.zeros_like(value)
         for latent in discrete_ancestors(name, student):
             if latent not in scores:
-                scores[latent] = _log_chance(latent, pair, teacher, student)
+                scores[latent] = _log_probability(latent, pair, teacher, student)
             score = score + scores[latent]
         grouped = value.reshape(-1, samples)
-        others = (grouped.sum(1, keepdim=True) - grouped) / (samples - 1)
-        surrogate = (grouped - others).detach() * score.reshape(-1, samples)
-        found[name] = (grouped + (surrogate - surrogate.detach())).mean(1)
-    return found
+        # Leaving the sample itself out of its baseline keeps the estimate unbiased.
+        baseline = (grouped.sum(1, keepdim=True) - grouped) / (samples - 1)
+        surrogate = (grouped - baseline).detach() * score.reshape(-1, samples)
+        # The surrogate contributes its gradient only; the value stays the mean divergence.
+        means[name] = (grouped + (surrogate - surrogate.detach())).mean(1)
+    return means
 
 
-def _log_chance(name: str, pair: Pair, teacher: Graph, student: Graph) -> Tensor:
-    """Return the log of the chance of the student's value given the teacher's, [n], up to a constant."""
-    own = pair.student.values[name]
-    if own.requires_grad:
+def _log_probability(name: str, pair: Pair, teacher: Graph, student: Graph) -> Tensor:
+    """Return the log-probability of the student's value given the teacher's, ``[n]``, up to a constant."""
+    student_value = pair.student.values[name]
+    if student_value.requires_grad:
         raise ConfigError(f"latent {name!r} of the student must have hard values, without a gradient")
     family = teacher.latents()[name].family
-    starts, ends = noise_interval(name, family, pair.teacher.raw[name], pair.teacher.values[name])
-    starts, ends = starts.detach(), ends.detach()
-    first, last = noise_interval(name, student.latents()[name].family, pair.student.raw[name], own)
-    shared = torch.minimum(ends, last) - torch.maximum(starts, first)
-    return shared.clamp_min(torch.finfo(shared.dtype).tiny).log().reshape(len(own), -1).sum(1)
+    t_low, t_high = noise_interval(name, family, pair.teacher.raw[name], pair.teacher.values[name])
+    t_low, t_high = t_low.detach(), t_high.detach()
+    s_low, s_high = noise_interval(name, student.latents()[name].family, pair.student.raw[name], student_value)
+    shared = torch.minimum(t_high, s_high) - torch.maximum(t_low, s_low)
+    # The drawn noise lies in both intervals, so the length is positive but for rounding; the clamp keeps log finite.
+    return shared.clamp_min(torch.finfo(shared.dtype).tiny).log().reshape(len(student_value), -1).sum(1)
 
 
-# ---------------------------------------------------------------- what depends on what
+# ---------------------------------------------------------------- dependencies between nodes
 
 
 def discrete_ancestors(name: str, *graphs: Graph) -> list[str]:
-    """Return the latents without a gradient that a node's distribution depends on where the targets are given.
+    """Return the latents without a gradient that a node's distribution depends on if the targets are given.
 
     Args:
-        name: of the node.
-        *graphs: models with the same targets and latents; the names are in the order of the last.
+        name: Name of the node.
+        *graphs: Models with the same targets and latents; the result is in the order of the last one.
 
     Raises:
-        ConfigError: a model has a sequence.
+        ConfigError: If a model has a sequence.
     """
     if any(graph.scan is not None for graph in graphs):
         raise ConfigError(f"the discrete latents before {name!r} cannot be followed in a sequence (Scan)")
-    behind = ancestry(name, *graphs, ends=graphs[-1].targets()) - {name}
-    latents = {latent: node.family for latent, node in graphs[-1].latents().items() if latent in behind}
+    ancestors = ancestry(name, *graphs, ends=graphs[-1].targets()) - {name}
+    latents = {latent: node.family for latent, node in graphs[-1].latents().items() if latent in ancestors}
+    # Values on a grid are numbers, but rounding removes their gradient too.
     return [
         latent for latent, family in latents.items() if family.is_discrete or isinstance(family, DiscretizedLogistic)
     ]
@@ -154,19 +170,19 @@ def ancestry(name: str, *graphs: Graph, ends: Collection[str] = ()) -> set[str]:
     """Return a node and its ancestors in any of the models.
 
     Args:
-        name: of the node.
-        *graphs: models whose nodes are named alike.
-        ends: nodes at which a path ends; they are left out.
+        name: Name of the node.
+        *graphs: Models that use the same names for corresponding nodes.
+        ends: Nodes that are left out, together with ancestors that can only be reached through them.
     """
     parents: dict[str, set[str]] = {}
     for child, parent in _edges(graphs):
         parents.setdefault(child, set()).add(parent)
-    found, waiting = {name}, [name]
-    while waiting:
-        new = parents.get(waiting.pop(), set()) - found - set(ends)
-        found |= new
-        waiting += new
-    return found
+    visited, pending = {name}, [name]
+    while pending:
+        new = parents.get(pending.pop(), set()) - visited - set(ends)
+        visited |= new
+        pending += new
+    return visited
 
 
 def _edges(graphs: Collection[Graph]) -> Iterator[tuple[str, str]]:

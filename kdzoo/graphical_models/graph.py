@@ -11,20 +11,20 @@ from kdzoo.errors import ConfigError, DataError
 from kdzoo.graphical_models.divergences import divergence, per_sample
 from kdzoo.graphical_models.nodes import STATE, Conditional, Hidden, Input, Latent, Node, Random, Target
 from kdzoo.graphical_models.scan import Scan
-from kdzoo.graphical_models.tasks import Rules, Sampler, Task, hard, tasks_of
+from kdzoo.graphical_models.tasks import RolloutOptions, Sampler, Task, hard_sample, node_tasks
 
 Values = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What a roll-out computed.
+    """The result of a roll-out.
 
     Attributes:
-        values: of all nodes that have one, [n, ...]; in a sequence [n, T, ...].
-        raw: what the nets of random nodes return, by node.
-        distributions: of random nodes given their parents, by node.
-        posteriors: the inferred distributions of latents, by node.
+        values: Values of all nodes that have one, ``[n, ...]``; in a sequence ``[n, T, ...]``.
+        raw: Outputs of the networks of random nodes, by node.
+        distributions: Distributions of random nodes given their parents, by node.
+        posteriors: Inferred distributions of latents, by node.
     """
 
     values: dict[str, Tensor]
@@ -37,11 +37,16 @@ class Graph(nn.Module):
     """A directed graphical model.
 
     Args:
-        nodes: in an order in which parents come first; at most one :class:`kdzoo.graphical_models.Scan` among them.
-        recognition: deterministic nodes for the posteriors, computed from inputs and targets before all others.
+        nodes: Nodes in an order in which parents come first, with at most one :class:`kdzoo.graphical_models.Scan`.
+        recognition: Deterministic nodes for the posteriors, computed from inputs and targets before all others.
+
+    Attributes:
+        like: Empty tensor that has the dtype and the device of the model.
+        posteriors_trained: Bool tensor, whether the posteriors have been trained, so that they can be used for
+            reconstructions and bounds. It is part of the state, since a loaded model must know it too.
 
     Raises:
-        ConfigError: a name is used twice, a parent comes later or does not exist.
+        ConfigError: If a name is used twice, or a parent comes later or does not exist.
 
     Example:
         >>> from kdzoo.graphical_models import Graph, Latent, Normal, Target
@@ -53,13 +58,14 @@ class Graph(nn.Module):
     """
 
     like: Tensor
-    infers: Tensor
+    posteriors_trained: Tensor
 
     def __init__(self, nodes: Iterable[Node | Scan], recognition: Iterable[Hidden] = ()) -> None:
         super().__init__()
         self.entries, self.recognition = nn.ModuleList(nodes), nn.ModuleList(recognition)
+        # A buffer follows ``.to()`` and ``.double()`` even where a graph has no parameters.
         self.register_buffer("like", torch.zeros(()), persistent=False)
-        self.register_buffer("infers", torch.tensor(False))  # whether the posteriors were trained
+        self.register_buffer("posteriors_trained", torch.tensor(False))
         self._check()
 
     # ---------------------------------------------------------------- nodes
@@ -95,12 +101,12 @@ class Graph(nn.Module):
         return self.scan is not None and any(node.name == name for node in self.scan.nodes)
 
     def leaves(self) -> set[str]:
-        """Return the names of random nodes on which nothing generative depends."""
+        """Return the names of random nodes that no generative node depends on."""
         used = {parent for conditional in self._generative() for parent in conditional.parents}
         return self.random_nodes().keys() - (used | set(self.scan.carry.parents if self.scan else ()))
 
     def inference_parameters(self) -> Iterator[nn.Parameter]:
-        """Yield the parameters of recognition nodes and posteriors, which samples do not depend on."""
+        """Yield the parameters of recognition nodes and posteriors, which do not affect samples."""
         yield from self.recognition.parameters()
         if self.scan is not None:
             yield from self.scan.recognition.parameters()
@@ -113,13 +119,14 @@ class Graph(nn.Module):
     def noise(
         self, n: int, *, generator: torch.Generator | None = None, steps: int | None = None, leaves: bool = False
     ) -> dict[str, Tensor]:
-        """Draw the noise of n samples, which has no parameters: [n, ...], in a sequence [n, T, ...].
+        """Draw the noise of n samples, ``[n, ...]`` by node, in a sequence ``[n, T, ...]``.
 
         Args:
-            n: samples.
-            generator: of the numbers; None: the global one.
-            steps: T; None: the sequence's own.
-            leaves: whether also nodes on which nothing depends get noise; their values are then drawn.
+            n: Number of samples.
+            generator: Random generator; None: the global one.
+            steps: Number of steps T; None: the sequence's own.
+            leaves: Whether nodes that no other node depends on get noise too. Without it a roll-out gives them a
+                distribution but no value, which is all that a divergence needs.
         """
         without = set() if leaves else self.leaves()
         return {
@@ -131,39 +138,43 @@ class Graph(nn.Module):
     def draw_inputs(
         self, n: int, *, generator: torch.Generator | None = None, steps: int | None = None
     ) -> dict[str, Tensor]:
-        """Draw values for the inputs from their families' standard distributions (raw values 0)."""
-        found = {}
+        """Draw values for the inputs, by name, from their families' standard distributions (raw values 0)."""
+        drawn = {}
         for name, node in self.inputs().items():
             leading = self._leading(name, n, steps)
             raw = torch.zeros(*leading, *node.family.raw_shape)
-            found[name] = node.family.sample(raw, node.family.noise(leading, generator))
-        return found
+            drawn[name] = node.family.sample(raw, node.family.noise(leading, generator))
+        return drawn
 
     def observed(self, batch: Values, nodes: Mapping[str, Input | Target]) -> dict[str, Tensor]:
         """Return the values of inputs or targets that a batch holds.
 
         Args:
-            batch: with the keys that the nodes read.
-            nodes: ``inputs()`` or ``targets()``.
+            batch: Batch with the keys that the nodes read.
+            nodes: Result of :meth:`inputs` or :meth:`targets`.
 
         Raises:
-            ConfigError: the batch lacks what a node reads.
+            ConfigError: If the batch lacks a key that a node reads.
+            DataError: If observations do not fit a node's family.
         """
         return {name: self._read(node, batch) for name, node in nodes.items()}
 
     def _read(self, node: Input | Target, batch: Values) -> Tensor:
+        """Return the observations of one node as values; errors name the node."""
         source = node.source
         if isinstance(source, str) and source not in batch:
             raise ConfigError(f"node {node.name!r} reads {source!r}, which the batch lacks; it has {sorted(batch)}")
         observed = batch[source] if isinstance(source, str) else source(dict(batch))
         try:
             if self.in_sequence(node.name):
+                # A family encodes the values of single samples; the steps of a sequence count as samples.
                 return node.family.encode(observed.flatten(0, 1)).unflatten(0, observed.shape[:2]).to(self.like)
             return node.family.encode(observed).to(self.like)
         except DataError as error:
             raise DataError(f"node {node.name!r}: {error}") from None
 
     def _leading(self, name: str, n: int, steps: int | None) -> tuple[int, ...]:
+        """Return the leading dimensions of a node's values for n samples."""
         return (n, steps or self.scan.steps) if self.scan is not None and self.in_sequence(name) else (n,)
 
     # ---------------------------------------------------------------- roll-out
@@ -176,23 +187,25 @@ class Graph(nn.Module):
         forced: Values | None = None,
         mixed: Mapping[str, tuple[Tensor, Tensor]] | None = None,
         infer: bool = False,
-        sampler: Sampler = hard,
+        sampler: Sampler = hard_sample,
     ) -> Trace:
-        """Compute all nodes in order, each value a function of its parents' values and its noise.
+        """Compute all nodes in order, each value as a function of its parents' values and its noise.
 
         Args:
-            noise: by node, as :meth:`noise` draws it; a random node without noise has a distribution and no value.
-            inputs: values of the inputs, by node.
-            forced: values of random nodes that are given, by node.
-            mixed: by latent, values [n, ...] of another model and which samples take them, bool [n].
-            infer: whether latents that are not forced are drawn from their posterior, where they have one.
-            sampler: makes a value of a net's output and noise.
+            noise: Noise by node, as :meth:`noise` draws it; a random node without noise has a distribution but no
+                value.
+            inputs: Values of the inputs, by node.
+            forced: Given values of random nodes, by node (teacher forcing).
+            mixed: By latent, values ``[n, ...]`` of another model and which samples take them, bool ``[n]``.
+            infer: Whether latents that are not forced are drawn from their posterior, where they have one.
+            sampler: Turns a network's output and noise into a value.
 
         Raises:
-            ConfigError: a value that is needed has no noise and is not given, or there is nothing to count samples by.
+            ConfigError: If a value that is needed has no noise and is not given, or no argument tells the number of
+                samples.
         """
         inputs, forced, mixed = inputs or {}, forced or {}, mixed or {}
-        rules = Rules(frozenset(forced), frozenset(mixed), frozenset(noise), infer, sampler)
+        options = RolloutOptions(frozenset(forced), frozenset(mixed), frozenset(noise), infer, sampler)
         like = self.like
         store = {**inputs, **forced, **{f"{name}|noise": value.to(like) for name, value in noise.items()}}
         for name, (other, is_other) in mixed.items():
@@ -202,13 +215,14 @@ class Graph(nn.Module):
         rows = len(next(iter(store.values())))
         for entry in [*(self.recognition if infer else ()), *self.entries]:
             if isinstance(entry, Scan):
-                entry.run(store, rules, rows, like)
+                entry.run(store, options, rows, like)
                 continue
-            for task in tasks_of(entry, rules):
+            for task in node_tasks(entry, options):
                 store[task.provides] = task.run(_needed(task, store), rows, like)
         return self._trace(store)
 
     def _trace(self, store: Values) -> Trace:
+        """Return the contents of the store, sorted by what they are."""
         random = self.random_nodes()
         return Trace(
             {key: value for key, value in store.items() if "|" not in key},
@@ -222,9 +236,10 @@ class Graph(nn.Module):
         )
 
     def samples(self, noise: Values, inputs: Values | None = None) -> Tensor:
-        """Return what the model makes of noise, in the layout of the data.
+        """Return the samples that the model generates from noise, in the layout of the data.
 
-        A target on which nothing depends is given by its mean, unless it has noise.
+        A target that no other node depends on is represented by its mean, unless it has noise: the noise of pixels
+        around their mean is not part of what an image model has learned.
         """
         trace = self.rollout(noise, inputs)
         drawn = {name: trace.values.get(name) for name in self.targets()}
@@ -233,11 +248,11 @@ class Graph(nn.Module):
         )
 
     def as_data(self, values: Values) -> Tensor:
-        """Return targets in the layout of the data: side by side along the last dimension, in their order."""
+        """Return targets in the layout of the data: concatenated along the last dimension, in their order."""
         return torch.cat(list(values.values()), -1)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Draw as many samples as there are inputs; inputs of the graph are drawn too."""
+        """Draw as many samples as there are inputs, whose values are not used; inputs of the graph are drawn too."""
         n = len(inputs)
         given = {name: value.to(self.like) for name, value in self.draw_inputs(n).items()}
         return self.samples(self.noise(n), given)
@@ -249,23 +264,24 @@ class Graph(nn.Module):
         return self.noise(n, generator=generator)
 
     def negative_elbo(self, batch: Values, noise: Values, lengths: Tensor | None = None) -> dict[str, Tensor]:
-        """Return the terms of the negative evidence lower bound by node, nats, [b] each.
+        """Return the terms of the negative evidence lower bound by node, ``[b]`` each, in nats.
 
-        Those of targets are -log p(target | parents), those of learned or inferred latents KL(posterior || prior)
-        (Kingma & Welling 2014, Auto-encoding variational Bayes, equation 3).
+        The terms of targets are -log p(target | parents), those of latents KL(posterior || prior) (Kingma & Welling
+        2014, Auto-encoding variational Bayes, equation 3).
 
         Args:
-            batch: that the nodes read their observations from.
-            noise: as :meth:`elbo_noise` draws it.
-            lengths: int64 [b], valid steps of sequences.
+            batch: Batch that the nodes read their observations from.
+            noise: Noise as :meth:`elbo_noise` draws it.
+            lengths: Number of valid steps of sequences, int64 ``[b]``.
 
         Raises:
-            ConfigError: a latent has no posterior.
+            ConfigError: If a latent has no posterior.
         """
         inputs, targets = self.observed(batch, self.inputs()), self.observed(batch, self.targets())
         uninferred = [name for name, node in self.latents().items() if node.posterior is None]
         if uninferred:
             raise ConfigError(f"latent {uninferred[0]!r} has no posterior: the model cannot be trained on data")
+        # The values of targets are given here, so noise of targets in the middle of the graph has no effect.
         own = {name: value for name, value in noise.items() if name not in targets}
         trace = self.rollout(own, inputs, forced=targets, infer=True)
         terms = {}
@@ -280,12 +296,13 @@ class Graph(nn.Module):
     # ---------------------------------------------------------------- checks
 
     def _generative(self) -> Iterator[Conditional]:
-        """Yield the conditionals that values are generated by."""
+        """Yield the conditionals that generate values."""
         for node in self.nodes():
             if isinstance(node, Hidden | Random):
                 yield node.conditional
 
     def _check(self) -> None:
+        """Refuse entries that are not nodes, duplicate names, parents that come later, and several sequences."""
         seen: set[str] = set()
         for entry in self.entries:
             inside = isinstance(entry, Scan)
@@ -298,7 +315,7 @@ class Graph(nn.Module):
                 for parent in parents:
                     if parent not in seen | ({STATE} if inside else set()):
                         raise ConfigError(
-                            f"node {node.name!r}: parent {parent!r} is no earlier node; allowed: {sorted(seen)}"
+                            f"node {node.name!r}: parent {parent!r} is not an earlier node; allowed: {sorted(seen)}"
                         )
                 seen.add(node.name)
         if sum(isinstance(entry, Scan) for entry in self.entries) > 1:
@@ -306,6 +323,7 @@ class Graph(nn.Module):
 
 
 def _kl(name: str, posterior: Distribution, prior: Distribution) -> Tensor:
+    """Return KL(posterior || prior); errors name the node."""
     try:
         return divergence("kl", posterior, prior)
     except ConfigError as error:
@@ -313,6 +331,7 @@ def _kl(name: str, posterior: Distribution, prior: Distribution) -> Tensor:
 
 
 def _needed(task: Task, store: Values) -> list[Tensor]:
+    """Return the arguments of a task."""
     missing = [name for name in task.needs if name not in store]
     if missing:
         raise ConfigError(f"{task.provides!r} needs {missing[0]!r}, which has no value: give its noise, or force it")

@@ -1,10 +1,10 @@
-"""The nodes of a directed graphical model: named conditionals with a role.
+"""The nodes of a directed graphical model: conditional distributions with a name and a role.
 
 =======  ==============================================================================================================
 Input    given from outside, such as a condition
-Latent   random and unobserved; it may name how it is inferred (``posterior``)
+Latent   random and unobserved; it may define how it is inferred (``posterior``)
 Target   random and observed, at the end or in the middle of the graph
-Hidden   a deterministic value inside the model, which is compared with nobody's
+Hidden   a deterministic value inside the model, which no loss compares
 =======  ==============================================================================================================
 """
 
@@ -17,34 +17,40 @@ from kdzoo.errors import ConfigError
 from kdzoo.graphical_models.families import Family, MergedNormal, Normal
 
 Source = str | Callable[[dict[str, Tensor]], Tensor]
+"""Key of the batch that holds observations, or a function of the batch that returns them."""
 STATE = "state"
-"""Name by which nodes of a sequence call what is carried from step to step."""
+"""Parent name by which nodes of a sequence read the state that is carried from step to step."""
 
 
 class Constant(nn.Module):
-    """A net without parents: one learned tensor for all samples.
+    """A network without inputs: one learned tensor for all samples.
 
     Args:
-        *shape: of the tensor, which begins as zeros.
+        *shape: Shape of the tensor, which is initialised with zeros.
     """
 
     def __init__(self, *shape: int) -> None:
         super().__init__()
+        # Zeros are the neutral start of raw parameters: probability 1/2, mean 0 and deviation 1.
         self.value = nn.Parameter(torch.zeros(*shape))
 
     def forward(self) -> Tensor:
-        """Return the tensor [*shape]."""
+        """Return the tensor ``[*shape]``."""
         return self.value
 
 
 class Conditional(nn.Module):
-    """A net and the names of the values that it is called with.
+    """A network and the names of the values that it is called with.
 
     Args:
-        net: called with the parents' values [n, ...] in their order; without parents its result is one for all samples.
-            None, only without parents: the result is 0, which makes a fixed distribution.
-        parents: names, or one name.
-        shape: of the result for one sample; None: whatever the net returns.
+        net: Network that is called with the parents' values ``[n, ...]`` in their order. Without parents it is called
+            without arguments and its result holds for all samples. None, only without parents: the result is 0, which
+            makes a fixed distribution.
+        parents: Names of the parents, or one name.
+        shape: Shape of the result for one sample, needed if ``net`` is None.
+
+    Raises:
+        ConfigError: If ``net`` is None although there are parents or there is no shape.
     """
 
     def __init__(
@@ -58,13 +64,13 @@ class Conditional(nn.Module):
             raise ConfigError(f"net must be a module for parents {list(self.parents)}, got None")
 
     def forward(self, values: Sequence[Tensor], rows: int, like: Tensor) -> Tensor:
-        """Return the net's result [rows, ...]; ``like`` gives the fixed one its dtype and device."""
+        """Return the network's result ``[rows, ...]``; ``like`` gives a fixed result its dtype and device."""
         if self.net is None:
             assert self.shape is not None
             return like.new_zeros(rows, *self.shape)
         if not self.parents:
             value = self.net()
-            return value.expand(rows, *value.shape)
+            return value.expand(rows, *value.shape)  # a view: kl_normal recognises repeated values by their stride
         return self.net(*values)
 
 
@@ -72,11 +78,15 @@ class Node(nn.Module):
     """A named value.
 
     Args:
-        name: unique in its graph.
+        name: Name, unique in its graph.
+
+    Raises:
+        ConfigError: If the name is empty, contains ``.`` or ``|``, or is ``state``.
     """
 
     def __init__(self, name: str) -> None:
         super().__init__()
+        # "." ends the prefix of a batch key (``noise.z``), and "|" separates the keys of the store.
         if not name or "." in name or "|" in name or name == STATE:
             raise ConfigError(f"name of a node must be a word without '.' and '|' and not {STATE!r}, got {name!r}")
         self.name = name
@@ -86,9 +96,9 @@ class Input(Node):
     """A value that is given from outside.
 
     Args:
-        name: unique in its graph.
-        family: how observations become values, and what is drawn where none are given.
-        source: key of the batch, or a function of the batch, that gives the observations [b, ...].
+        name: Name, unique in its graph.
+        family: How observations become values, and the distribution that values are drawn from if none are given.
+        source: Key of the batch, or a function of the batch, that gives the observations ``[b, ...]``.
     """
 
     def __init__(self, name: str, family: Family, source: Source = "input") -> None:
@@ -100,9 +110,9 @@ class Hidden(Node):
     """A deterministic value inside the model.
 
     Args:
-        name: unique in its graph.
-        net: called with the parents' values.
-        parents: names of earlier nodes; in a sequence also ``state``.
+        name: Name, unique in its graph.
+        net: Network that is called with the parents' values.
+        parents: Names of earlier nodes; in a sequence also ``state``.
     """
 
     def __init__(self, name: str, net: nn.Module, parents: str | Sequence[str]) -> None:
@@ -111,13 +121,13 @@ class Hidden(Node):
 
 
 class Random(Node):
-    """A random value with a family.
+    """A random value whose distribution belongs to a family.
 
     Args:
-        name: unique in its graph.
-        family: of the value.
-        net: returns [n, *family.raw_shape]; None, without parents, makes a fixed distribution.
-        parents: names of earlier nodes; in a sequence also ``state``.
+        name: Name, unique in its graph.
+        family: Family of the distribution.
+        net: Network that returns ``[n, *family.raw_shape]``; None, without parents, makes a fixed distribution.
+        parents: Names of earlier nodes; in a sequence also ``state``.
     """
 
     def __init__(
@@ -129,22 +139,27 @@ class Random(Node):
 
     @property
     def is_learned(self) -> bool:
-        """Whether the distribution has parameters at all."""
+        """Whether the distribution has parameters."""
         return self.conditional.net is not None
 
 
 class Latent(Random):
-    """A random value that nobody observes.
+    """A random value that is not observed.
 
     Args:
-        name: unique in its graph.
-        family: of the value.
-        net: see :class:`Random`.
-        parents: see :class:`Random`.
-        posterior: net of the inferred distribution, of the same family; None: it is not inferred.
-        given: names that the posterior is called with: targets, recognition nodes, earlier nodes, ``state``.
-        merged: whether the posterior's net returns a likelihood, which is combined with the prior (normal families:
+        name: Name, unique in its graph.
+        family: See :class:`Random`.
+        net: See :class:`Random`.
+        parents: See :class:`Random`.
+        posterior: Network of the inferred distribution, of the same family; None: the latent is not inferred.
+        posterior_parents: Names that the posterior is called with: targets, recognition nodes, earlier nodes,
+            ``state``.
+        merged: Whether the posterior's network returns a likelihood, which is combined with the prior (normal families:
             the precision-weighted mean; Sonderby et al. 2016, Ladder variational autoencoders, equations 17 to 19).
+
+    Raises:
+        ConfigError: If ``merged`` is set without a posterior, or for a family other than a normal one with learned
+            deviations.
     """
 
     def __init__(
@@ -155,11 +170,11 @@ class Latent(Random):
         parents: str | Sequence[str] = (),
         *,
         posterior: nn.Module | None = None,
-        given: str | Sequence[str] = (),
+        posterior_parents: str | Sequence[str] = (),
         merged: bool = False,
     ) -> None:
         super().__init__(name, family, net, parents)
-        self.posterior = None if posterior is None else Conditional(posterior, given)
+        self.posterior = None if posterior is None else Conditional(posterior, posterior_parents)
         self.merged = merged
         if merged and not (isinstance(family, Normal) and family.scale is None and posterior is not None):
             raise ConfigError(f"node {name!r}: merged needs a normal family with a free scale and a posterior")
@@ -170,11 +185,11 @@ class Target(Random):
     """A random value that is observed.
 
     Args:
-        name: unique in its graph.
-        family: of the value.
-        net: see :class:`Random`.
-        parents: see :class:`Random`.
-        source: key of the batch, or a function of the batch, that gives the observations [b, ...].
+        name: Name, unique in its graph.
+        family: See :class:`Random`.
+        net: See :class:`Random`.
+        parents: See :class:`Random`.
+        source: Key of the batch, or a function of the batch, that gives the observations ``[b, ...]``.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""Noise of a student that has fewer or smaller latents than its teacher.
+"""Noise for a student that has fewer or smaller latents than its teacher.
 
-The noise of all of the teacher's latents without a partner is mapped to that of the student's by one matrix with
-orthonormal rows: what N(0, I) becomes is N(0, I) again, so the surrogate loss stays a bound for any such matrix, and
-the best one can be learned.
+The noise of all of the teacher's latents without a partner is mapped to that of the student's by one matrix P with
+orthonormal rows. P eps is distributed as N(0, I) if eps is, so the surrogate loss is a bound for any such matrix, and
+the matrix can be learned: it selects the directions of the teacher's noise that matter most for the targets.
 """
 
 from math import prod
@@ -21,53 +21,57 @@ class NoiseMap(nn.Module):
     """A semi-orthogonal map of the noise of latents without a partner.
 
     Args:
-        teacher: gives the noise.
-        student: gets it.
-        paired: names of latents whose noise both share.
-        learned: whether the matrix, random at the start, is trained; otherwise it takes the first coordinates.
+        teacher: Model whose noise is mapped.
+        student: Model that receives the mapped noise.
+        paired: Names of the latents whose noise both models share unchanged.
+        learned: Whether the matrix is trained from a random start. Otherwise it selects the first coordinates.
 
     Raises:
-        ConfigError: such a latent is not normal, or the student has more of them than the teacher has.
+        ConfigError: If an unpaired latent is not normal or is in a sequence, or the student has more values in them
+            than the teacher.
     """
 
     def __init__(self, teacher: Graph, student: Graph, paired: list[str], *, learned: bool) -> None:
         super().__init__()
         self.paired = paired
-        theirs, own = (_unpaired(graph, paired) for graph in (teacher, student))
-        self.theirs = list(theirs)
-        self.shapes = {name: node.family.noise_shape for name, node in own.items()}
-        self.sizes = [prod(node.family.noise_shape) for node in own.values()]
-        given = sum(prod(node.family.noise_shape) for node in theirs.values())
-        if sum(self.sizes) > given:
+        teacher_latents, student_latents = (_unpaired_latents(graph, paired) for graph in (teacher, student))
+        self.teacher_names = list(teacher_latents)
+        self.shapes = {name: node.family.noise_shape for name, node in student_latents.items()}
+        self.sizes = [prod(shape) for shape in self.shapes.values()]
+        available = sum(prod(node.family.noise_shape) for node in teacher_latents.values())
+        if sum(self.sizes) > available:
             raise ConfigError(
-                f"the student's latents {list(own)} have {sum(self.sizes)} values without a partner, "
-                f"the teacher's {list(theirs)} only {given}; allowed: at most as many"
+                f"the student's latents {list(student_latents)} have {sum(self.sizes)} values without a partner, "
+                f"the teacher's {list(teacher_latents)} only {available}; allowed: at most as many"
             )
-        self.map = nn.Linear(given, sum(self.sizes), bias=False)
+        self.map = nn.Linear(available, sum(self.sizes), bias=False)
         if learned:
+            # A parametrisation by unconstrained parameters, so that any optimizer keeps the rows orthonormal.
             parametrizations.orthogonal(self.map)
         else:
             nn.init.eye_(self.map.weight)
             self.map.requires_grad_(False)
 
     def forward(self, noise: Values) -> dict[str, Tensor]:
-        """Return the student's noise [b, ...] by node, of the teacher's."""
-        kept = {name: value for name, value in noise.items() if name not in self.theirs}
+        """Return the student's noise ``[b, ...]`` by node, given the teacher's."""
+        shared = {name: value for name, value in noise.items() if name not in self.teacher_names}
         if not self.sizes:
-            return kept
-        mapped = self.map(torch.cat([noise[name].flatten(1) for name in self.theirs], 1).to(self.map.weight))
-        parts = mapped.split(self.sizes, 1)
-        return kept | {
-            name: part.unflatten(1, shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
+            return shared
+        mapped = self.map(torch.cat([noise[name].flatten(1) for name in self.teacher_names], 1).to(self.map.weight))
+        columns = mapped.split(self.sizes, 1)
+        return shared | {
+            name: column.unflatten(1, shape) for (name, shape), column in zip(self.shapes.items(), columns, strict=True)
         }
 
 
-def _unpaired(graph: Graph, paired: list[str]) -> dict[str, Latent]:
-    found = {name: node for name, node in graph.latents().items() if name not in paired}
-    for name, node in found.items():
+def _unpaired_latents(graph: Graph, paired: list[str]) -> dict[str, Latent]:
+    """Return the latents without a partner by name; only normal ones outside sequences can be mapped."""
+    unpaired = {name: node for name, node in graph.latents().items() if name not in paired}
+    for name, node in unpaired.items():
+        # Uniform noise does not stay uniform under a linear map, and steps of a sequence have no fixed number.
         if not isinstance(node.family, Normal) or graph.in_sequence(name):
             raise ConfigError(
                 f"latent {name!r} has no partner of its shape, and only noise of normal latents outside of sequences "
                 f"can be mapped; it is {type(node.family).__name__}"
             )
-    return found
+    return unpaired

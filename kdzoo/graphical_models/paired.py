@@ -1,7 +1,7 @@
 """Two models on the same noise: the paired roll-out, and how far apart the distributions of their nodes are.
 
-The student's targets are the teacher's; its latents are its own (``teachers`` empty), the teacher's (local
-distillation), or the teacher's for some samples.
+The teacher is rolled out first. The student's nodes then read the teacher's values of targets (teacher forcing), and
+latents that are the student's own, the teacher's (local distillation), or the teacher's for some samples only.
 """
 
 from collections.abc import Mapping
@@ -13,9 +13,9 @@ from torch import Tensor
 from kdzoo.core.inference import inference
 from kdzoo.errors import ConfigError
 from kdzoo.graphical_models.divergences import divergence, per_sample
-from kdzoo.graphical_models.families import check_same
+from kdzoo.graphical_models.families import check_same_family
 from kdzoo.graphical_models.graph import Graph, Trace, Values
-from kdzoo.graphical_models.tasks import Sampler, hard
+from kdzoo.graphical_models.tasks import Sampler, hard_sample
 
 
 @dataclass(frozen=True)
@@ -26,83 +26,97 @@ class Pair:
     student: Trace
 
 
-def check_partners(teacher: Graph, student: Graph, *, unpaired: bool = False) -> list[str]:
-    """Return the names of the latents that both have, in the student's order.
+def check_compatible(teacher: Graph, student: Graph, *, allow_unpaired: bool = False) -> list[str]:
+    """Check that two models can be compared node by node, and return the latents that both have.
 
     Args:
-        teacher: the model that is imitated.
-        student: the model that imitates.
-        unpaired: whether latents may lack a partner of the same shape.
+        teacher: The model that is imitated.
+        student: The model that imitates.
+        allow_unpaired: Whether latents may lack a partner of the same name and shape.
+
+    Returns:
+        Names of the paired latents, in the student's order.
 
     Raises:
-        ConfigError: targets differ in name, family or shape, or a latent has no partner.
+        ConfigError: If targets differ in name, family or shape, or a latent has no partner.
     """
-    theirs, own = teacher.targets(), student.targets()
-    if theirs.keys() != own.keys():
-        raise ConfigError(f"the teacher's targets are {list(theirs)}, the student's {list(own)}; allowed: the same")
-    for name, target in own.items():
-        check_same(name, theirs[name].family, target.family)
+    teacher_targets, student_targets = teacher.targets(), student.targets()
+    if teacher_targets.keys() != student_targets.keys():
+        raise ConfigError(
+            f"the teacher's targets are {list(teacher_targets)}, the student's {list(student_targets)}; "
+            "allowed: the same"
+        )
+    for name, target in student_targets.items():
+        check_same_family(name, teacher_targets[name].family, target.family)
     paired = []
     for name, node in student.latents().items():
         partner = teacher.latents().get(name)
-        if partner is not None and (not unpaired or partner.family.shape == node.family.shape):
-            check_same(name, partner.family, node.family)
+        if partner is not None and (not allow_unpaired or partner.family.shape == node.family.shape):
+            check_same_family(name, partner.family, node.family)
             paired.append(name)
-    lonely = sorted({*student.latents(), *teacher.latents()} - set(paired))
-    if lonely and not unpaired:
-        whose = "student" if lonely[0] in student.latents() else "teacher"
+    unpaired = sorted({*student.latents(), *teacher.latents()} - set(paired))
+    if unpaired and not allow_unpaired:
+        owner = "student" if unpaired[0] in student.latents() else "teacher"
         raise ConfigError(
-            f"latent {lonely[0]!r} of the {whose} has no partner; name it as its partner, or map the noise"
+            f"latent {unpaired[0]!r} of the {owner} has no partner; name it as its partner, or map the noise"
         )
     return paired
 
 
-def imitated(teacher: Graph, noise: Values, inputs: Values | None = None) -> Trace:
-    """Roll the teacher out, as it is, without gradients; several students may follow one roll-out."""
+def rollout_teacher(teacher: Graph, noise: Values, inputs: Values | None = None) -> Trace:
+    """Roll the teacher out without gradients, in the mode that it is in.
+
+    Several students can be rolled out on one teacher trace.
+
+    Args:
+        teacher: The model that is imitated.
+        noise: Noise by node, as :meth:`kdzoo.graphical_models.Graph.noise` draws it.
+        inputs: Values of the inputs by node.
+    """
     with torch.no_grad():
         return teacher.rollout(noise, inputs)
 
 
-def follow(
+def rollout_student(
     student: Graph,
-    teacher: Trace,
+    teacher_trace: Trace,
     noise: Values,
     inputs: Values | None = None,
     *,
-    teachers: Mapping[str, Tensor | bool] | None = None,
-    sampler: Sampler = hard,
+    teacher_latents: Mapping[str, Tensor | bool] | None = None,
+    sampler: Sampler = hard_sample,
 ) -> Trace:
-    """Roll the student out on the teacher's targets.
+    """Roll the student out on the teacher's values of the targets.
 
     Args:
-        student: the model that imitates.
-        teacher: the teacher's roll-out.
-        noise: the student's, by node.
-        inputs: values of the inputs.
-        teachers: latents whose value is the teacher's: for all samples (True), or for some (bool [b]).
-        sampler: makes a value of a net's output and noise.
+        student: The model that imitates.
+        teacher_trace: Result of :func:`rollout_teacher`.
+        noise: Noise of the student by node.
+        inputs: Values of the inputs by node.
+        teacher_latents: Latents that take the teacher's value, for all samples (True) or for some (bool ``[b]``).
+        sampler: Turns a network's output and noise into a value.
     """
-    taken = teachers or {}
-    forced = {name: teacher.values[name] for name in student.targets() if name in teacher.values}
-    needed = {name: which for name, which in taken.items() if name in teacher.values}
-    forced |= {name: teacher.values[name] for name, which in needed.items() if which is True}
-    mixed = {name: (teacher.values[name], which) for name, which in needed.items() if isinstance(which, Tensor)}
-    own = {name: value for name, value in noise.items() if name not in forced}
-    return student.rollout(own, inputs, forced=forced, mixed=mixed, sampler=sampler)
+    values = teacher_trace.values
+    forced = {name: values[name] for name in student.targets() if name in values}
+    taken = {name: which for name, which in (teacher_latents or {}).items() if name in values}
+    forced |= {name: values[name] for name, which in taken.items() if which is True}
+    mixed = {name: (values[name], which) for name, which in taken.items() if isinstance(which, Tensor)}
+    own_noise = {name: value for name, value in noise.items() if name not in forced}
+    return student.rollout(own_noise, inputs, forced=forced, mixed=mixed, sampler=sampler)
 
 
 def node_divergence(pair: Pair, name: str, kind: str, reduction: str, lengths: Tensor | None = None) -> Tensor:
-    """Return the divergence of one node's distributions for each sample, [b].
+    """Return the divergence between the two distributions of one node for each sample, ``[b]``.
 
     Args:
-        pair: the roll-outs.
-        name: of the node.
-        kind: name of the divergence.
+        pair: Roll-outs of teacher and student.
+        name: Name of the node.
+        kind: Name of the divergence, a key of ``DIVERGENCES``.
         reduction: ``sum`` or ``mean`` over the elements of the node's value, and over its steps.
-        lengths: int64 [b], valid steps, for nodes of a sequence.
+        lengths: Number of valid steps, int64 ``[b]``, for nodes of a sequence.
 
     Raises:
-        ConfigError: there is no such divergence between the two.
+        ConfigError: If there is no such divergence between the two.
     """
     try:
         values = divergence(kind, pair.teacher.distributions[name], pair.student.distributions[name])
@@ -117,29 +131,29 @@ def paired_rollout(
     noise: Values,
     inputs: Values | None = None,
     *,
-    parents: str = "student",
-    sampler: Sampler = hard,
+    latents_from: str = "student",
+    sampler: Sampler = hard_sample,
 ) -> Pair:
     """Roll out both models on the same noise.
 
     Args:
-        teacher: stays as it is and gets no gradient.
-        student: has the same targets and latents.
-        noise: by node.
-        inputs: values of the inputs.
-        parents: whose latents the student's nodes are given: ``student`` or ``teacher``.
-        sampler: makes a value of a net's output and noise.
+        teacher: The model that is imitated; it is in eval mode meanwhile and gets no gradient.
+        student: The model that imitates, with the same targets and latents.
+        noise: Noise by node, the same for both.
+        inputs: Values of the inputs by node.
+        latents_from: Whose latents the student's nodes read: ``student`` or ``teacher``.
+        sampler: Turns a network's output and noise into a value.
 
     Raises:
-        ConfigError: the models do not fit each other.
+        ConfigError: If the models are not compatible.
     """
-    latents = check_partners(teacher, student)
+    latents = check_compatible(teacher, student)
+    # Eval mode: in training mode a teacher with batch norm would sample with batch statistics and change its running
+    # statistics, and would then differ from the teacher that is evaluated.
     with inference(teacher):
-        trace = imitated(teacher, noise, inputs)
-    taken: dict[str, Tensor | bool] = dict.fromkeys(latents, True) if parents == "teacher" else {}
-    return Pair(trace, follow(student, trace, noise, inputs, teachers=taken, sampler=sampler))
-
-
-def half_of(share: float, n: int, generator: torch.Generator | None = None) -> Tensor:
-    """Return which of n samples take the teacher's value: each with probability ``share``, bool [n]."""
-    return torch.rand(n, generator=generator) < share
+        teacher_trace = rollout_teacher(teacher, noise, inputs)
+    taken: dict[str, Tensor | bool] = dict.fromkeys(latents, True) if latents_from == "teacher" else {}
+    return Pair(
+        teacher_trace,
+        rollout_student(student, teacher_trace, noise, inputs, teacher_latents=taken, sampler=sampler),
+    )

@@ -1,8 +1,10 @@
-"""A block of nodes that is repeated, with a state that is carried from step to step.
+"""A block of nodes that is repeated over time, with a state that is carried from step to step.
 
-What does not depend on the state is computed for all steps at once before the loop, and what the state does not depend
-on, such as the distribution of targets whose values are given, for all steps at once after it. Where nothing is left
-for the loop but the carried state, a recurrence that can read whole sequences does so.
+A plain loop over the steps calls every network once per step. Most of that work does not depend on the carried state:
+values that are known for all steps (observed targets, noise) can be processed in one call before the loop, and values
+that the state does not depend on, such as the distributions of targets whose values are given, in one call after it.
+:func:`plan` finds this division. If only the state itself is left for the loop, a recurrence that can process whole
+sequences (:meth:`Recurrence.unroll`) does so.
 """
 
 from abc import ABC, abstractmethod
@@ -15,16 +17,16 @@ from torch import Tensor, nn
 from kdzoo.core import validation
 from kdzoo.errors import ConfigError
 from kdzoo.graphical_models.nodes import STATE, Hidden, Node
-from kdzoo.graphical_models.tasks import Rules, Task, tasks_of
+from kdzoo.graphical_models.tasks import RolloutOptions, Task, node_tasks
 
 Store = dict[str, Tensor]
 
 
 class Recurrence(nn.Module, ABC):
-    """What is carried from one step to the next.
+    """Computes the state that is carried from one step to the next.
 
     Args:
-        parents: names of the nodes of a step that the next state depends on.
+        parents: Names of the nodes of a step that the next state depends on.
     """
 
     def __init__(self, parents: str | Sequence[str]) -> None:
@@ -33,109 +35,119 @@ class Recurrence(nn.Module, ABC):
 
     @abstractmethod
     def initial(self, rows: int, like: Tensor) -> Any:
-        """Return the state before the first step, with the dtype and device of ``like``."""
+        """Return the state before the first step for ``rows`` samples, with the dtype and device of ``like``."""
 
     @abstractmethod
     def forward(self, state: Any, *values: Tensor) -> Any:
-        """Return the next state."""
+        """Return the next state, given the present one and the parents' values ``[n, ...]``."""
 
-    def read(self, state: Any) -> Tensor:
-        """Return what nodes see of the state, [n, ...]."""
+    def output(self, state: Any) -> Tensor:
+        """Return the part of the state that nodes can read, ``[n, ...]``."""
         return state
 
-    def read_all(self, state: Any, *values: Tensor) -> Tensor | None:  # noqa: ARG002
-        """Return what nodes see of the states before each step [n, T, ...], or None for one that must go step by step.
+    def unroll(self, state: Any, *values: Tensor) -> Tensor | None:  # noqa: ARG002
+        """Return the outputs before each step at once, ``[n, T, ...]``, or None if only step by step is possible.
 
         Args:
-            state: before the first step.
-            *values: of the parents, [n, T, ...].
+            state: State before the first step.
+            *values: Values of the parents at all steps, ``[n, T, ...]``.
         """
         return None
 
 
-class Drive(nn.Linear):
-    """The part of the gates of an :class:`LSTM` that one value has; it has no bias, which the LSTM has.
+class GateInput(nn.Linear):
+    """The input-to-hidden product of an :class:`LSTM` for one value, as a network of its own.
+
+    It has no bias, because the LSTM's recurrent product has one.
 
     Args:
-        size: of the value.
-        hidden: units of the LSTM.
+        size: Size of the value.
+        hidden: Units of the LSTM.
     """
 
     def __init__(self, size: int, hidden: int) -> None:
         super().__init__(size, 4 * hidden, bias=False)
+        # The range of torch.nn.LSTM, which depends on the hidden size and not on the number of inputs.
         nn.init.uniform_(self.weight, -(hidden**-0.5), hidden**-0.5)
 
 
 class LSTM(Recurrence):
     """Long short-term memory (Hochreiter & Schmidhuber 1997) with forget gates.
 
-    The first parents are driven into the gates by a node of their own (:class:`Drive`), so that what is known of all
-    steps is multiplied once; the others by this cell.
+    With ``has_gate_input`` the first parent is already the product of a :class:`GateInput` node. Such a product is
+    computed for all steps in one call where its argument is known for all steps, for example in teacher forcing. The
+    other parents are multiplied inside this cell.
 
     Args:
-        hidden: units.
-        parents: names of the values that the gates depend on; the first is a drive, [n, 4 hidden], if ``driven``.
-        size: of the parents that are no drive together; 0 if there are none.
-        driven: whether the first parent is a drive.
+        hidden: Number of units.
+        parents: Names of the values that the gates depend on. With ``has_gate_input`` the first one has the shape
+            ``[n, 4 * hidden]``.
+        size: Total size of the parents that are multiplied by this cell; 0 if there are none.
+        has_gate_input: Whether the first parent is the output of a :class:`GateInput` node.
     """
 
-    def __init__(self, hidden: int, parents: str | Sequence[str], size: int = 0, *, driven: bool = False) -> None:
+    def __init__(
+        self, hidden: int, parents: str | Sequence[str], size: int = 0, *, has_gate_input: bool = False
+    ) -> None:
         super().__init__(parents)
-        self.hidden, self.driven = validation.integer("hidden", hidden), driven
-        self.size = validation.integer("size", size, 0 if driven else 1)
+        self.hidden, self.has_gate_input = validation.integer("hidden", hidden), has_gate_input
+        self.size = validation.integer("size", size, 0 if has_gate_input else 1)
         self.inputs = nn.Linear(size, 4 * hidden, bias=False) if size else None
+        # torch.nn.LSTM has two biases that are only ever added to each other; this cell has one.
         self.recurrent = nn.Linear(hidden, 4 * hidden)
-        bound = hidden**-0.5
+        bound = hidden**-0.5  # as in torch.nn.LSTM
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
 
     def initial(self, rows: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Return output and cell, zeros [n, hidden]."""
+        """Return output and cell, zeros ``[n, hidden]``."""
         zeros = like.new_zeros(rows, self.hidden)
         return zeros, zeros
 
     def forward(self, state: tuple[Tensor, Tensor], *values: Tensor) -> tuple[Tensor, Tensor]:
         """Return the next output and cell."""
-        return self._next(state, self._driven(values))
+        return self._next(state, self._gate_inputs(values))
 
-    def read(self, state: tuple[Tensor, Tensor]) -> Tensor:
+    def output(self, state: tuple[Tensor, Tensor]) -> Tensor:
         """Return the output."""
         return state[0]
 
-    def read_all(self, state: tuple[Tensor, Tensor], *values: Tensor) -> Tensor:
-        """Return the outputs before each step; what does not depend on them is computed at once."""
-        seen = [state[0]]
-        for driven in self._driven(values)[:, :-1].unbind(1):
-            state = self._next(state, driven)
-            seen.append(state[0])
-        return torch.stack(seen, 1)
+    def unroll(self, state: tuple[Tensor, Tensor], *values: Tensor) -> Tensor:
+        """Return the outputs before each step; the input-to-hidden products of all steps are one matrix product."""
+        outputs = [state[0]]
+        # The last step's input only affects the state after the sequence, which nothing reads.
+        for gate_input in self._gate_inputs(values)[:, :-1].unbind(1):
+            state = self._next(state, gate_input)
+            outputs.append(state[0])
+        return torch.stack(outputs, 1)
 
-    def _next(self, state: tuple[Tensor, Tensor], driven: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the next output and cell for the part of the gates that is known, [n, 4 hidden]."""
+    def _next(self, state: tuple[Tensor, Tensor], gate_input: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the next output and cell; ``gate_input`` is the input-to-hidden product ``[n, 4 * hidden]``."""
         output, cell = state
-        i, f, o, g = (self.recurrent(output) + driven).split([self.hidden] * 4, -1)
+        i, f, o, g = (self.recurrent(output) + gate_input).split([self.hidden] * 4, -1)
         cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
         return o.sigmoid() * cell.tanh(), cell
 
-    def _driven(self, values: tuple[Tensor, ...]) -> Tensor:
-        drives, rest = values[: self.driven], values[self.driven :]
+    def _gate_inputs(self, values: tuple[Tensor, ...]) -> Tensor:
+        """Return the sum of the input-to-hidden products of all parents."""
+        precomputed, rest = values[: self.has_gate_input], values[self.has_gate_input :]
         if self.inputs is None:
-            return drives[0]
-        own = self.inputs(torch.cat(rest, -1) if len(rest) > 1 else rest[0])
-        return own + drives[0] if self.driven else own
+            return precomputed[0]
+        product = self.inputs(torch.cat(rest, -1) if len(rest) > 1 else rest[0])
+        return product + precomputed[0] if self.has_gate_input else product
 
 
 class Scan(nn.Module):
     """A sequence: a block of nodes, repeated ``steps`` times.
 
-    The values of its nodes have a time axis, [n, T, ...]. Parents may be earlier nodes of the same step, nodes before
-    the sequence, which are the same at every step, and ``state``: what is carried, before the step.
+    The values of its nodes have a time axis, ``[n, T, ...]``. Parents can be earlier nodes of the same step, nodes
+    before the sequence (their value is the same at every step), and ``state``: the carried state before the step.
 
     Args:
-        nodes: of one step, in order.
-        carry: how the state goes on.
-        steps: T of roll-outs that say nothing else, >= 1.
-        recognition: deterministic nodes for the posteriors, computed from the targets of a step.
+        nodes: Nodes of one step, in order.
+        carry: Recurrence that updates the state.
+        steps: Number of steps T of a roll-out whose noise does not determine it, >= 1.
+        recognition: Deterministic nodes for the posteriors, computed from the targets of a step.
     """
 
     def __init__(
@@ -146,22 +158,23 @@ class Scan(nn.Module):
         self.carry = carry
         self.steps = validation.integer("steps", steps)
 
-    def own_nodes(self, infer: bool) -> list[Any]:
+    def step_nodes(self, infer: bool) -> list[Any]:
         """Return the nodes of a step in the order in which they are computed."""
         return [*(self.recognition if infer else ()), *self.nodes]
 
-    def run(self, store: Store, rules: Rules, rows: int, like: Tensor) -> None:
-        """Compute all steps; values with a time axis are added to the store."""
-        nodes = self.own_nodes(rules.infer)
-        tasks = [task for node in nodes for task in tasks_of(node, rules)]
+    def run(self, store: Store, options: RolloutOptions, rows: int, like: Tensor) -> None:
+        """Compute all steps and add their values, which have a time axis, to the store."""
+        nodes = self.step_nodes(options.infer)
+        tasks = [task for node in nodes for task in node_tasks(node, options)]
         timed = {key for key in store if key.split("|")[0] in {node.name for node in nodes}}
-        timed -= {key for key in timed if key.endswith("|is_other")}
-        steps = _steps(store, timed)
-        ahead, inside, after = plan(tasks, timed, set(store) - timed, self.carry.parents)
-        timed |= _at_once(ahead, store, timed, rows, steps, like)
-        timed |= self._loop(inside, store, timed, rows, steps, like, wants_state=any(STATE in t.needs for t in after))
-        _at_once(after, store, timed, rows, steps, like)
-        store.pop(STATE, None)
+        timed -= {key for key in timed if key.endswith("|is_other")}  # one flag per sample, for all of its steps
+        steps = _common_steps(store, timed)
+        before, inside, after = plan(tasks, timed, set(store) - timed, self.carry.parents)
+        timed |= _run_all_steps(before, store, timed, rows, steps, like)
+        reads_state = any(STATE in task.needs for task in after)
+        timed |= self._loop(inside, store, timed, rows, steps, like, keep_states=reads_state)
+        _run_all_steps(after, store, timed, rows, steps, like)
+        store.pop(STATE, None)  # the state has no meaning outside the sequence
 
     def _loop(
         self,
@@ -172,78 +185,94 @@ class Scan(nn.Module):
         steps: int,
         like: Tensor,
         *,
-        wants_state: bool,
+        keep_states: bool,
     ) -> set[str]:
-        """Go through the steps; return the names of what was added to the store."""
+        """Run the tasks step by step and return the names of what was added to the store."""
         state = self.carry.initial(rows, like)
         if not tasks and timed.issuperset(self.carry.parents):
-            states = self.carry.read_all(state, *(store[name] for name in self.carry.parents))
+            states = self.carry.unroll(state, *(store[name] for name in self.carry.parents))
             if states is not None:
                 store[STATE] = states
                 return {STATE}
-        wanted = {name for task in tasks for name in task.needs} | set(self.carry.parents)
-        columns = {name: store[name].unbind(1) for name in timed & wanted}
+        needed = {name for task in tasks for name in task.needs} | set(self.carry.parents)
+        columns = {name: store[name].unbind(1) for name in timed & needed}
         outputs: dict[str, list[Tensor]] = {task.provides: [] for task in tasks}
-        states_seen = []
-        here = {name: store[name] for name in wanted & (store.keys() - timed)}
+        states = []
+        current = {name: store[name] for name in needed & (store.keys() - timed)}
         for t in range(steps):
-            here.update({name: column[t] for name, column in columns.items()})
-            here[STATE] = self.carry.read(state)
-            if wants_state:
-                states_seen.append(here[STATE])
+            current.update({name: column[t] for name, column in columns.items()})
+            current[STATE] = self.carry.output(state)
+            if keep_states:
+                states.append(current[STATE])
             for task in tasks:
-                here[task.provides] = task.run([here[name] for name in task.needs], rows, like)
-                outputs[task.provides].append(here[task.provides])
-            if t + 1 < steps:
-                state = self.carry(state, *(here[name] for name in self.carry.parents))
+                current[task.provides] = task.run([current[name] for name in task.needs], rows, like)
+                outputs[task.provides].append(current[task.provides])
+            if t + 1 < steps:  # nothing reads the state after the last step
+                state = self.carry(state, *(current[name] for name in self.carry.parents))
         store.update({name: torch.stack(values, 1) for name, values in outputs.items()})
-        if wants_state:
-            store[STATE] = torch.stack(states_seen, 1)
+        if keep_states:
+            store[STATE] = torch.stack(states, 1)
         return {*outputs, STATE}
 
 
 def plan(
     tasks: Sequence[Task], timed: set[str], fixed: set[str], carried: Iterable[str]
 ) -> tuple[list[Task], list[Task], list[Task]]:
-    """Divide tasks into those before the loop, in it and after it.
+    """Divide tasks into those before the loop, inside it and after it.
 
-    Before: what depends on nothing but what is known of all steps. In the loop: what the carried state depends on.
-    After: the rest.
+    Tasks before the loop depend only on values that are known for all steps. Tasks inside the loop are those that the
+    carried state depends on. All others run after it.
+
+    Args:
+        tasks: Tasks of one step, in order.
+        timed: Names of the known values with a time axis.
+        fixed: Names of the known values without one.
+        carried: Names of the values that the next state depends on.
 
     Raises:
-        ConfigError: something that is needed is provided by nobody.
+        ConfigError: If no task provides a value that is needed.
     """
-    known, ahead, rest = timed | fixed, [], []
+    known, before, rest = timed | fixed, [], []
     for task in tasks:
+        # A task that needs only fixed values gains nothing here, since its input would be repeated for every step. A
+        # task without needs is a constant, which is expanded for all steps at no cost.
         if known.issuperset(task.needs) and (set(task.needs) & timed or not task.needs):
-            ahead.append(task)
+            before.append(task)
             known.add(task.provides)
             timed = timed | {task.provides}
         else:
             rest.append(task)
-    provided = known | {task.provides for task in rest} | {STATE}
-    for task in rest:
+    _check_provided(rest, carried, known | {task.provides for task in rest} | {STATE})
+    needed, inside = set(carried), []
+    # Backwards, because a task is needed only by later ones.
+    for task in reversed(rest):
+        if task.provides in needed:
+            needed |= set(task.needs)
+            inside.append(task)
+    inside.reverse()
+    in_loop = {task.provides for task in inside}
+    return before, inside, [task for task in rest if task.provides not in in_loop]
+
+
+def _check_provided(tasks: Iterable[Task], carried: Iterable[str], provided: set[str]) -> None:
+    """Refuse tasks and a carried state that need a value which nothing provides."""
+    for task in tasks:
         missing = [name for name in task.needs if name not in provided]
         if missing:
             raise ConfigError(f"{task.provides!r} needs {missing[0]!r}, which has no value")
-    wanted, inside = set(carried), []
-    for task in reversed(rest):
-        if task.provides in wanted:
-            wanted |= set(task.needs)
-            inside.append(task)
-    lacking = [name for name in carried if name not in provided]
-    if lacking:
-        raise ConfigError(f"the carried state needs {lacking[0]!r}, which has no value")
-    inside.reverse()
-    chosen = {task.provides for task in inside}
-    return ahead, inside, [task for task in rest if task.provides not in chosen]
+    missing = [name for name in carried if name not in provided]
+    if missing:
+        raise ConfigError(f"the carried state needs {missing[0]!r}, which has no value")
 
 
-def _at_once(tasks: Sequence[Task], store: Store, timed: set[str], rows: int, steps: int, like: Tensor) -> set[str]:
-    """Compute tasks for all steps as if these were samples; return the names of what was added."""
+def _run_all_steps(
+    tasks: Sequence[Task], store: Store, timed: set[str], rows: int, steps: int, like: Tensor
+) -> set[str]:
+    """Run tasks for all steps in one call, with steps as further samples; return the names of what was added."""
     flat: dict[str, Tensor] = {}
 
     def flattened(name: str) -> Tensor:
+        # Cached, since several tasks often need the same value.
         if name not in flat:
             value = store[name]
             flat[name] = value.flatten(0, 1) if name in timed else value.repeat_interleave(steps, 0)
@@ -255,8 +284,9 @@ def _at_once(tasks: Sequence[Task], store: Store, timed: set[str], rows: int, st
     return {task.provides for task in tasks}
 
 
-def _steps(store: Mapping[str, Tensor], timed: Iterable[str]) -> int:
+def _common_steps(store: Mapping[str, Tensor], timed: Iterable[str]) -> int:
     """Return the number of steps that all tensors with a time axis have."""
+    # Sorted, so that the message of the error is the same in every process (sets have no fixed order).
     lengths = {name: store[name].shape[1] for name in sorted(timed)}
     if len(set(lengths.values())) != 1:
         raise ConfigError(f"the nodes of a sequence must have the same number of steps, at least one, got {lengths}")

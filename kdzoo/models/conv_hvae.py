@@ -1,7 +1,8 @@
 """Convolutional ladder variational autoencoder: the image model of Chen et al. 2023.
 
-Five latents of 16 channels: for 32 x 32 images 1 x 1 (the topmost), 2 x 2, 4 x 4, 8 x 8 and 16 x 16; larger images have
-more halvings between the two topmost. How the latents depend on each other is told in :mod:`kdzoo.models.hvae`.
+It has five latents of 16 channels. For 32 x 32 images their sizes are 1 x 1 (the topmost), 2 x 2, 4 x 4, 8 x 8 and
+16 x 16; larger images have more halvings between the two topmost latents. :mod:`kdzoo.models.hvae` documents how the
+latents depend on each other.
 """
 
 import copy
@@ -19,19 +20,21 @@ from kdzoo.models.hvae import SCALE, condition_nodes, condition_size, top_latent
 from kdzoo.models.shapes import image_shape
 
 CHANNELS = 16
+"""Channels of each latent in Chen et al. 2023: 5456 latent values for the 3072 values of a 3 x 32 x 32 image."""
 LEVELS = 5
+"""Latents in Chen et al. 2023; five halvings bring 32 pixels to 1."""
 
 
 class Block(nn.Module):
-    """relu(norm(conv(relu(norm(conv(x))))) + skip(x)), the input halved or doubled first.
+    """A residual block, relu(norm(conv(relu(norm(conv(x))))) + skip(x)), which can halve or double the size first.
 
-    The skip is a 1 x 1 convolution where channels or size change. Before a doubling (nearest neighbours) it gives the
-    same as after it, and costs a quarter.
+    The skip connection is a 1 x 1 convolution if channels or size change. It is applied before a doubling (nearest
+    neighbours), which gives the same result as after it at a quarter of the cost.
 
     Args:
         n_in: Channels of the input.
         n_out: Channels of the output.
-        resize: `half` (a stride of 2 in the first convolution and the skip), `same` or `double`.
+        resize: ``half`` (stride 2 in the first convolution and the skip connection), ``same`` or ``double``.
 
     Example:
         >>> import torch
@@ -50,28 +53,30 @@ class Block(nn.Module):
         self.norm2: nn.Module = nn.BatchNorm2d(n_out)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Features (batch, n_out, height', width') of input (batch, n_in, height, width)."""
+        """Return features ``[batch, n_out, height', width']`` of an input ``[batch, n_in, height, width]``."""
         skip = self.skip(input)
         if self.doubles:
-            input, skip = (F.interpolate(one, scale_factor=2, mode="nearest") for one in (input, skip))
+            input, skip = (F.interpolate(features, scale_factor=2, mode="nearest") for features in (input, skip))
         return F.relu(self.norm2(self.conv2(F.relu(self.norm1(self.conv1(input))))) + skip)
 
-    def fold(self) -> None:
-        """Move the norms of eval mode into the convolutions, which get biases."""
-        for conv, norm in (("conv1", "norm1"), ("conv2", "norm2")):
-            setattr(self, conv, fuse_conv_bn_eval(getattr(self, conv), getattr(self, norm)))
-            setattr(self, norm, nn.Identity())
+    def fold_norms(self) -> None:
+        """Move the batch norms, in eval mode, into the convolutions, which get biases; this changes the block."""
+        assert isinstance(self.norm1, nn.BatchNorm2d)
+        assert isinstance(self.norm2, nn.BatchNorm2d)
+        self.conv1, self.norm1 = fuse_conv_bn_eval(self.conv1, self.norm1), nn.Identity()
+        self.conv2, self.norm2 = fuse_conv_bn_eval(self.conv2, self.norm2), nn.Identity()
 
 
 class Stage(nn.Module):
-    """Two blocks for each change of size, and a 1 x 1 convolution without bias as head if wanted.
+    """Two blocks for each change of size, optionally followed by a head, a 1 x 1 convolution without bias.
 
     Args:
-        n_in: Channels of the first input.
+        n_in: Channels of the input, without the condition.
         width: Channels of the blocks.
-        resizes: How each pair of blocks begins: `half`, `same` or `double`.
+        resizes: How each pair of blocks begins: ``half``, ``same`` or ``double``.
         n_out: Channels of the head; None: no head.
-        classes: Classes of a condition; its one-hot vector is joined to the channels of every pixel.
+        classes: Classes of a condition, 0 without one; the one-hot vector is concatenated to the channels of every
+            pixel.
     """
 
     def __init__(
@@ -84,7 +89,10 @@ class Stage(nn.Module):
         self.head = nn.Identity() if n_out is None else nn.Conv2d(width, n_out, 1, bias=False)
 
     def forward(self, input: Tensor, *labels: Tensor) -> Tensor:
-        """Features of input (batch, n_in, height, width) and, with a condition, of one-hot classes (batch, classes)."""
+        """Return features of an input ``[batch, n_in, height, width]`` and of one-hot classes ``[batch, classes]``.
+
+        Without a condition there are no classes.
+        """
         planes = (label[:, :, None, None].expand(-1, -1, *input.shape[2:]) for label in labels)
         return self.head(self.blocks(torch.cat([input, *planes], 1) if labels else input))
 
@@ -92,23 +100,24 @@ class Stage(nn.Module):
 class ConvHVAE(Graph):
     """Ladder variational autoencoder of residual blocks, with or without a class as condition.
 
-    Nodes: latents `z1` (lowest) to `z5` and the target `image`; with a condition the input `label`. Recognition nodes
-    `u1` to `u5`. Every stage has two residual blocks for each change of size, and a head of a 1 x 1 convolution; `u1`
-    begins with a 5 x 5 convolution of stride 2. The topmost prior is N(0, (1 + 1e-6)^2), without parameters. With a
-    condition it is learned for each class, the one-hot class is joined to the input of every stage, and `u1` begins
-    with a block of stride 2 instead, as in the paper's model for continual learning.
+    The nodes are the latents ``z1`` (lowest) to ``z5`` and the target ``image``; with a condition also the input
+    ``label``. Recognition nodes are ``u1`` to ``u5``. Every stage has two residual blocks for each change of size, and
+    a 1 x 1 convolution as head; ``u1`` begins with a 5 x 5 convolution of stride 2. The topmost prior is
+    N(0, (1 + 1e-6)^2), without parameters. With a condition it is learned for each class, the one-hot class is
+    concatenated to the input of every stage, and ``u1`` begins with a block of stride 2 instead, as in the paper's
+    model for continual learning.
 
-    The paper's image head also returns deviations, which it does not use but counts: its numbers of parameters (width
-    128: 5.386 million for 3 x 32 x 32 and 6.601 million for 3 x 64 x 64 images) are those with `scale=None`; with a
-    fixed `scale` there are channels * width fewer. Training on data needs two images in a batch, since `u5` normalises
-    single pixels.
+    The paper's image head also returns deviations, which are counted but not used. Its numbers of parameters (width
+    128: 5.386 million for 3 x 32 x 32 and 6.601 million for 3 x 64 x 64 images) are those with ``scale=None``; a fixed
+    ``scale`` saves channels * width of them. Training on data needs at least two images in a batch, since batch norm in
+    ``u5`` sees single pixels.
 
     Args:
         in_shape: Shape (channels, side, side) of one image; the side is 32, 64, 128, ... pixels.
-        num_classes: Number of classes, >= 1; only used, and then needed, with a condition.
+        num_classes: Number of classes, >= 1; used, and required, only with a condition.
         width: Channels of each block, >= 1.
-        scale: Deviation of the image given `z1`, > 0; None: each pixel's is learned. The mean is unbounded.
-        conditional: Whether the batch's `target`, a class, is given to the model.
+        scale: Deviation of the image given ``z1``, > 0; None: that of each pixel is learned. The mean is unbounded.
+        conditional: Whether the model reads the batch's ``target``, a class.
 
     Raises:
         ConfigError: If an argument is outside its range, or there is a condition without classes.
@@ -141,7 +150,9 @@ class ConvHVAE(Graph):
         )
         classes = condition_size(num_classes, conditional)
         label = ("label",) if classes else ()
-        steps = [1] * (LEVELS - 1) + [side.bit_length() - LEVELS]  # halvings from each level to the one above
+        # Number of halvings from the image to z1, from z1 to z2, and so on. All but the last are single ones, so larger
+        # images have a larger ``steps[-1]`` and ``z5`` is always 1 x 1.
+        steps = [1] * (LEVELS - 1) + [side.bit_length() - LEVELS]
 
         def recognition(level: int) -> Hidden:
             below = "image" if level == 1 else f"u{level - 1}"
@@ -156,12 +167,12 @@ class ConvHVAE(Graph):
         def latent(level: int) -> Latent:
             pixels = side >> sum(steps[:level])
             family = Normal((CHANNELS, pixels, pixels))
-            posterior, given = nn.Conv2d(width, 2 * CHANNELS, 1, bias=False), f"u{level}"
+            posterior, below = nn.Conv2d(width, 2 * CHANNELS, 1, bias=False), f"u{level}"
             if level == LEVELS:
-                return top_latent(f"z{level}", family.shape, classes, posterior, given)
+                return top_latent(f"z{level}", family.shape, classes, posterior, below)
             net = Stage(CHANNELS, width, ["double"] * steps[level], n_out=2 * CHANNELS, classes=classes)
             parents = (f"z{level + 1}", *label)
-            return Latent(f"z{level}", family, net, parents, posterior=posterior, posterior_parents=given, merged=True)
+            return Latent(f"z{level}", family, net, parents, posterior=posterior, posterior_parents=below, merged=True)
 
         image = Normal(shape, scale)
         net = Stage(CHANNELS, width, ["double"] * steps[0], n_out=image.raw_shape[0], classes=classes)
@@ -176,19 +187,19 @@ class ConvHVAE(Graph):
         )
 
     def fold_norms(self) -> "ConvHVAE":
-        """Return a faster copy in eval mode, its norms moved into the convolutions; it is for roll-outs only.
+        """Return a copy in eval mode with the batch norms moved into the convolutions; it is for roll-outs only.
 
-        Its state does not fit a model that is built anew, and in training mode it does not normalise.
+        Its state does not fit a newly built model, and it does not normalise in training mode.
         """
         twin = copy.deepcopy(self).eval()
         for module in twin.modules():
             if isinstance(module, Block):
-                module.fold()
+                module.fold_norms()
         return twin
 
 
 def _square(in_shape: Sequence[int]) -> tuple[int, int, int]:
-    """Return the shape of an image whose side can be halved to 1 pixel, five times or more."""
+    """Return the shape of a square image whose side can be halved to 1 pixel in five or more steps."""
     channels, height, width = image_shape(in_shape, 1, "")
     if height != width or height < 2**LEVELS or height & (height - 1):
         raise ConfigError(f"in_shape must be square with a side of 32, 64, 128, ... pixels, got {height} x {width}")

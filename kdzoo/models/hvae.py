@@ -1,8 +1,8 @@
 """Ladder variational autoencoder of fully connected layers (Sonderby et al. 2016): a chain of latents above an image.
 
-The topmost latent is standard normal, each other one normal given the one above, the image normal with a fixed
-deviation given the lowest. A deterministic path goes up from the image; what it says of a latent is a likelihood that
-is multiplied with the prior (equations 17 to 19 of the paper).
+The topmost latent is standard normal, every other latent is normal given the one above it, and the image is normal with
+a fixed deviation given the lowest latent. A deterministic path leads up from the image; at each latent it returns a
+likelihood, and the posterior is the normalised product of likelihood and prior (equations 17 to 19 of the paper).
 """
 
 from collections.abc import Sequence
@@ -17,44 +17,47 @@ from kdzoo.errors import ConfigError
 from kdzoo.graphical_models import Categorical, Graph, Hidden, Input, Latent, Node, Normal, Target
 
 SCALE = 0.05**0.5
-"""Deviation of an image's pixels in Chen et al. 2023: the square root of half of 0.1."""
+"""Default deviation of pixels in [0, 1], that of Chen et al. 2023: sqrt(beta / 2) with beta = 0.1."""
 
 
 class Perceptron(nn.Module):
-    """Fully connected layers on several values, which are flattened and joined.
+    """Fully connected layers on several values, which are flattened and concatenated.
 
     Args:
-        sizes: of the joined values, of the hidden layers, and of the result.
-        shape: of the result for one sample; None: a vector.
-        active: whether the last layer also ends in a ReLU.
+        sizes: Sizes of the concatenated values, of the hidden layers, and of the result.
+        shape: Shape of the result for one sample; None: a vector.
+        relu_output: Whether a ReLU also follows the last layer.
     """
 
-    def __init__(self, sizes: Sequence[int], shape: tuple[int, ...] | None = None, *, active: bool = False) -> None:
+    def __init__(
+        self, sizes: Sequence[int], shape: tuple[int, ...] | None = None, *, relu_output: bool = False
+    ) -> None:
         super().__init__()
         layers = [module for pair in pairwise(sizes) for module in (nn.Linear(*pair), nn.ReLU())]
-        self.layers = nn.Sequential(*layers[: None if active else -1])
+        self.layers = nn.Sequential(*layers[: None if relu_output else -1])
         self.shape = shape or (sizes[-1],)
 
     def forward(self, *values: Tensor) -> Tensor:
-        """Return [n, *shape] of values [n, ...]."""
+        """Return the result ``[n, *shape]`` for values ``[n, ...]``."""
         return self.layers(torch.cat([value.flatten(1) for value in values], 1)).unflatten(1, self.shape)
 
 
 class HVAE(Graph):
     """Ladder variational autoencoder of fully connected layers, with or without a class as condition.
 
-    Nodes: latents `z1` (lowest), `z2`, ... and the target `image`; with a condition the input `label`. Recognition
-    nodes `u1`, `u2`, ... Every conditional has two hidden ReLU layers; so has `u1`, and those above it three. The
-    topmost prior is N(0, (1 + 1e-6)^2), without parameters; with a condition it is learned for each class, and the
-    one-hot class is joined to the parents of all other conditionals and recognition nodes.
+    The nodes are the latents ``z1`` (lowest), ``z2``, ... and the target ``image``; with a condition also the input
+    ``label``. Recognition nodes are ``u1``, ``u2``, ... Every conditional has two hidden ReLU layers; ``u1`` has two,
+    the recognition nodes above it have three. The topmost prior is N(0, (1 + 1e-6)^2), without parameters. With a
+    condition it is learned for each class, and the one-hot class is concatenated to the parents of all other
+    conditionals and recognition nodes.
 
     Args:
-        in_shape: Shape of one image without the batch.
-        num_classes: Number of classes, >= 1; only used, and then needed, with a condition.
+        in_shape: Shape of one image without the batch dimension.
+        num_classes: Number of classes, >= 1; used, and required, only with a condition.
         latents: Number of values of each latent, the lowest first, each >= 1.
         width: Units of each hidden layer, >= 1.
-        scale: Deviation of the image given `z1`, > 0; its mean is unbounded.
-        conditional: Whether the batch's `target`, a class, is given to the model.
+        scale: Deviation of the image given ``z1``, > 0; its mean is unbounded.
+        conditional: Whether the model reads the batch's ``target``, a class.
 
     Raises:
         ConfigError: If an argument is outside its range, or there is a condition without classes.
@@ -87,19 +90,26 @@ class HVAE(Graph):
         label = ("label",) if classes else ()
 
         def recognition(level: int) -> Hidden:
+            # u1 reads the image; all others read the recognition node below them.
             below, n_in = ("image", prod(shape)) if level == 1 else (f"u{level - 1}", width)
             hidden = [width] * (2 if level == 1 else 3)
-            return Hidden(f"u{level}", Perceptron([n_in + classes, *hidden], active=True), (below, *label))
+            return Hidden(f"u{level}", Perceptron([n_in + classes, *hidden], relu_output=True), (below, *label))
 
         def latent(level: int) -> Latent:
             size = sizes[level - 1]
-            posterior, given = nn.Linear(width, 2 * size), f"u{level}"
+            posterior, below = nn.Linear(width, 2 * size), f"u{level}"
             if level == len(sizes):
-                return top_latent(f"z{level}", (size,), classes, posterior, given)
+                return top_latent(f"z{level}", (size,), classes, posterior, below)
             net = Perceptron([sizes[level] + classes, width, width, 2 * size])
             parents = (f"z{level + 1}", *label)
             return Latent(
-                f"z{level}", Normal((size,)), net, parents, posterior=posterior, posterior_parents=given, merged=True
+                f"z{level}",
+                Normal((size,)),
+                net,
+                parents,
+                posterior=posterior,
+                posterior_parents=below,
+                merged=True,
             )
 
         image = Perceptron([sizes[0] + classes, width, width, prod(shape)], shape)
@@ -115,10 +125,10 @@ class HVAE(Graph):
 
 
 def condition_size(num_classes: int | None, conditional: bool) -> int:
-    """Return the number of classes that a model is conditioned on, 0 for none.
+    """Return the number of classes that a model is conditioned on; 0 without a condition.
 
     Raises:
-        ConfigError: there is a condition without classes.
+        ConfigError: If there is a condition without classes.
     """
     if not validation.flag("conditional", conditional):
         return 0
@@ -128,34 +138,43 @@ def condition_size(num_classes: int | None, conditional: bool) -> int:
 
 
 def condition_nodes(classes: int) -> list[Node]:
-    """Return the input ``label``, a one-hot class; nothing for 0 classes."""
+    """Return the input ``label``, a one-hot class; no nodes for 0 classes."""
     return [Input("label", Categorical((classes,)), source="target")] if classes else []
 
 
 class ClassPrior(nn.Module):
-    """A raw mean and deviation for each class: a linear map of one-hot vectors without bias.
+    """A raw mean and deviation for each class: a linear map of one-hot vectors, as in Chen et al. 2023.
 
     Args:
-        classes: number of classes.
-        shape: of the raw value.
+        classes: Number of classes.
+        shape: Shape of the raw value.
     """
 
     def __init__(self, classes: int, shape: tuple[int, ...]) -> None:
         super().__init__()
+        # A bias would be redundant: each class has its own column.
         self.linear, self.shape = nn.Linear(classes, prod(shape), bias=False), shape
 
     def forward(self, label: Tensor) -> Tensor:
-        """Return raw values [n, *shape] of one-hot classes [n, classes]."""
+        """Return raw values ``[n, *shape]`` for one-hot classes ``[n, classes]``."""
         return self.linear(label).unflatten(1, self.shape)
 
 
-def top_latent(name: str, shape: tuple[int, ...], classes: int, posterior: nn.Module, given: str) -> Latent:
+def top_latent(name: str, shape: tuple[int, ...], classes: int, posterior: nn.Module, posterior_parent: str) -> Latent:
     """Return the topmost latent: standard normal, or with a learned prior for each class.
 
-    Only with a learned prior the posterior is merged with it; otherwise the posterior's net returns it alone.
+    A learned prior is merged with the likelihood that the posterior's network returns. Without one, the network returns
+    the posterior itself.
+
+    Args:
+        name: Name of the latent.
+        shape: Shape of its value.
+        classes: Number of classes of the condition, 0 without one.
+        posterior: Network of the posterior.
+        posterior_parent: Name of the node that the posterior reads.
     """
     family = Normal(shape)
     if not classes:
-        return Latent(name, family, posterior=posterior, posterior_parents=given)
+        return Latent(name, family, posterior=posterior, posterior_parents=posterior_parent)
     prior = ClassPrior(classes, family.raw_shape)
-    return Latent(name, family, prior, "label", posterior=posterior, posterior_parents=given, merged=True)
+    return Latent(name, family, prior, "label", posterior=posterior, posterior_parents=posterior_parent, merged=True)

@@ -17,7 +17,7 @@ from kdzoo.models import ConvHVAE
 @pytest.fixture(params=[False, True], ids=["float32", "bfloat16"])
 def lowered(request, monkeypatch):
     """Whether the device is faster with bfloat16."""
-    monkeypatch.setattr(semi_auxiliary, "gains_from_bfloat16", lambda device: request.param)
+    monkeypatch.setattr(semi_auxiliary, "has_fast_bfloat16", lambda device: request.param)
     return request.param
 
 
@@ -89,6 +89,6 @@ def test_the_copy_follows_the_teachers_dtype(lowered):
 
 @pytest.mark.parametrize("check", ["resume", "determinism", "teacher", "checkpoint"])
 def test_contracts_are_kept(check, tmp_path, monkeypatch):
-    monkeypatch.setattr(semi_auxiliary, "gains_from_bfloat16", lambda device: True)
+    monkeypatch.setattr(semi_auxiliary, "has_fast_bfloat16", lambda device: True)
     subject = Subject(kdzoo.compose("distiller=semi_auxiliary"), tmp_path)
     CHECKS[check](subject.having({"distiller.fast_teacher": True}))

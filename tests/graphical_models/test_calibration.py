@@ -6,7 +6,7 @@ from torch import nn
 
 from kdzoo.graphical_models import LSTM, Bernoulli, Constant, Delta, Graph, Hidden, Latent, Normal, Scan, Target
 from kdzoo.graphical_models.calibration import latent_weights
-from kdzoo.graphical_models.paired import Pair, follow, imitated, node_divergence
+from kdzoo.graphical_models.paired import Pair, node_divergence, rollout_student, rollout_teacher
 
 
 class Mean(nn.Linear):
@@ -61,9 +61,9 @@ def sequence():
                 [
                     Latent("z", Normal((2,)), Joined(4, 4), "state"),
                     Target("x", Normal((3,), scale=0.3), Joined(6, 3), ("z", "state")),
-                    Hidden("drive", nn.Linear(3, 16), "x"),
+                    Hidden("gate_input", nn.Linear(3, 16), "x"),
                 ],
-                LSTM(4, ("drive", "z"), 2, driven=True),
+                LSTM(4, ("gate_input", "z"), 2, has_gate_input=True),
                 5,
             )
         ]
@@ -76,11 +76,11 @@ def test_in_a_sequence_it_is_the_cost_of_a_small_error():
     noise = {name: value.double() for name, value in model.noise(4000, leaves=True).items()}
     weight = float(latent_weights(model, noise)["z"])
     assert weight > 0.01
-    trace = imitated(model, noise)
+    trace = rollout_teacher(model, noise)
     error = 1e-3
     moved = {**noise, "z": noise["z"] + error * torch.randn_like(noise["z"]) / trace.distributions["z"].stddev}
     with torch.no_grad():
-        pair = Pair(trace, follow(model, trace, moved))
+        pair = Pair(trace, rollout_student(model, trace, moved))
         cost = float(node_divergence(pair, "x", "kl", "sum").mean())
         squared = float((pair.student.values["z"] - trace.values["z"]).square().sum((1, 2)).mean())
     assert cost / squared == pytest.approx(weight, rel=0.1)

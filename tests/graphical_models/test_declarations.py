@@ -70,8 +70,8 @@ def normal_kl(mean, scale, other_mean, other_scale):
 def bits_kl(logits, other):
     """Cross-entropy less entropy."""
     chance = logits.sigmoid()
-    crossed, own = (binary_cross_entropy_with_logits(one, chance, reduction="none") for one in (other, logits))
-    return (crossed - own).sum(-1)
+    cross_rows, own = (binary_cross_entropy_with_logits(one, chance, reduction="none") for one in (other, logits))
+    return (cross_rows - own).sum(-1)
 
 
 def ladder_vae_loss(teacher, student, noise, inputs):
@@ -105,7 +105,7 @@ def vrnn_loss(teacher, student, noise, inputs, carries):
         offset = offsets[0] + noise["offset"][:, t]
         pen = (noise["pen"][:, t] < pens[0].sigmoid()).double()
         states = [
-            gates(net, carry, state, net["drive"](net["stroke"](offset, pen)), code)
+            gates(net, carry, state, net["gate_input"](net["stroke"](offset, pen)), code)
             for net, carry, state, code in zip((teacher, student), carries, states, codes, strict=True)
         ]
     return total
@@ -177,7 +177,7 @@ def autoregressive_loss(teacher, student, noise, inputs, carries):
         token = (noise["token"][:, t, :1] > soft.cumsum(-1)).sum(-1)
         drawn = nn.functional.one_hot(token, soft.shape[-1]).double()
         states = [
-            gates(net, carry, state, net["drive"](drawn), None)
+            gates(net, carry, state, net["gate_input"](drawn), None)
             for net, carry, state in zip((teacher, student), carries, states, strict=True)
         ]
     return total

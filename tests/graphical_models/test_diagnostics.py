@@ -9,7 +9,8 @@ from torch import nn
 
 from kdzoo.graphical_models import Graph, Latent, Normal, Target
 from kdzoo.graphical_models.diagnostics import diagnose, normal_kl, recommendation
-from kdzoo.graphical_models.marginal import expected_divergences, marginal_kl
+from kdzoo.graphical_models.expectation import expected_divergences
+from kdzoo.graphical_models.marginal import marginal_kl
 
 SIZE, DEPTH = 6, 3
 
@@ -56,14 +57,14 @@ def blocks(seed):
     return chain([Affine(0.3 * torch.randn(SIZE, SIZE).double(), mask) for _ in range(DEPTH)])
 
 
-def trained(teacher, student, parents):
+def trained(teacher, student, latents_from):
     """Return the student at the optimum of the exact surrogate loss, or of local distillation."""
     optimizer = torch.optim.LBFGS(list(student.parameters()), max_iter=60, line_search_fn="strong_wolfe")
 
     def closure():
         optimizer.zero_grad()
-        terms = expected_divergences(teacher, student, parents=parents)
-        loss = (terms["y"] if parents == "student" else torch.stack(list(terms.values())).sum(0)).sum()
+        terms = expected_divergences(teacher, student, latents_from=latents_from)
+        loss = (terms["y"] if latents_from == "student" else torch.stack(list(terms.values())).sum(0)).sum()
         loss.backward()
         return loss
 
@@ -76,7 +77,7 @@ def test_the_advice_picks_the_better_way_in_nine_of_ten_draws(student_of):
     right, wins = 0, 0
     for seed in range(10):
         teacher = teacher_of(seed)
-        students = [trained(teacher, student_of(seed), parents) for parents in ("student", "teacher")]
+        students = [trained(teacher, student_of(seed), latents_from) for latents_from in ("student", "teacher")]
         truth = [float(marginal_kl(teacher, one).detach()) for one in students]
         torch.manual_seed(seed)
         noise = {name: value.double() for name, value in teacher.noise(4096).items()}

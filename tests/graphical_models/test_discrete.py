@@ -25,9 +25,9 @@ from kdzoo.graphical_models import (
     straight_through,
 )
 from kdzoo.graphical_models.discrete import ancestry, discrete_ancestors
-from kdzoo.graphical_models.marginal import expected_divergences
-from kdzoo.graphical_models.paired import Pair, follow, imitated, node_divergence, paired_rollout
-from kdzoo.graphical_models.tasks import hard
+from kdzoo.graphical_models.expectation import expected_divergences
+from kdzoo.graphical_models.paired import Pair, node_divergence, paired_rollout, rollout_student, rollout_teacher
+from kdzoo.graphical_models.tasks import hard_sample
 
 TARGETS = ("y1", "y2")
 
@@ -166,9 +166,9 @@ def test_biased_gradients_point_where_the_exact_one_does():
         upstream = of_latents(student)
         exact = gradient({name: expected[name] for name in TARGETS}, student)[upstream]
         noise = drawn(teacher, 512)
-        trace = imitated(teacher, noise)
+        trace = rollout_teacher(teacher, noise)
         for name, sampler in (("straight_through", straight_through), ("gumbel_softmax", gumbel_softmax(0.5))):
-            pair = Pair(trace, follow(student, trace, noise, sampler=sampler))
+            pair = Pair(trace, rollout_student(student, trace, noise, sampler=sampler))
             found = gradient(divergences(pair), student)[upstream]
             cosines[name].append(nn.functional.cosine_similarity(found, exact, 0))
     means = {name: float(torch.stack(found).mean()) for name, found in cosines.items()}
@@ -328,7 +328,7 @@ def single(family):
 )
 def test_reinforce_refuses(graph, name, options, message):
     student = copy.deepcopy(graph)
-    pair = paired_rollout(graph, student, graph.noise(6), sampler=options.get("sampler", hard))
+    pair = paired_rollout(graph, student, graph.noise(6), sampler=options.get("sampler", hard_sample))
     values = {name: node_divergence(pair, name, "kl", "sum")}
     with pytest.raises(ConfigError, match=message):
         reinforce(values, pair, graph, student, samples=options.get("samples", 2))

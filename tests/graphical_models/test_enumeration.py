@@ -24,9 +24,9 @@ from kdzoo.graphical_models import (
     Normal,
     Scan,
     Target,
-    enumerated,
+    enumerated_divergences,
 )
-from kdzoo.graphical_models.paired import Pair, follow, imitated, node_divergence, paired_rollout
+from kdzoo.graphical_models.paired import Pair, node_divergence, paired_rollout, rollout_student, rollout_teacher
 
 BIT = Bernoulli((1,))
 BITS = [torch.zeros(1, 1).double(), torch.ones(1, 1).double()]
@@ -147,7 +147,7 @@ def test_it_is_the_sum_over_the_pieces_of_the_noise(build, seed):
     torch.manual_seed(seed)
     teacher, student = build(), build()
     noise, inputs = drawn(teacher, 3)
-    found = enumerated(teacher, student, imitated(teacher, noise, inputs), noise, inputs)["y"]
+    found = enumerated_divergences(teacher, student, rollout_teacher(teacher, noise, inputs), noise, inputs)["y"]
     rows = [
         ({k: v[i : i + 1] for k, v in noise.items()}, {k: v[i : i + 1] for k, v in inputs.items()}) for i in range(3)
     ]
@@ -182,7 +182,7 @@ def test_a_target_that_tells_of_the_latents_is_taken_into_account():
             chance = sum(
                 sum(one.distributions[name].log_prob(one.values[name]) for name in "abm").exp() for one in states
             )
-        total = total + chance[0, 0] * enumerated(teacher, student, trace, noise, nodes=["y"])["y"][0]
+        total = total + chance[0, 0] * enumerated_divergences(teacher, student, trace, noise, nodes=["y"])["y"][0]
         expected = expected + by_pieces(teacher, student, noise, {}, {"m": value})
     torch.testing.assert_close(total, expected, rtol=1e-12, atol=0)
     exact = flat_gradient(expected, student)
@@ -225,9 +225,11 @@ def test_it_is_the_mean_of_drawn_values(kind, reduction):
     torch.manual_seed(0)
     teacher, student = of_all_kinds(), of_all_kinds()
     noise, _ = drawn(teacher, 2000)
-    trace = imitated(teacher, noise)
-    pair = Pair(trace, follow(student, trace, noise))
-    exact = enumerated(teacher, student, trace, noise, nodes=["b", "m", "c", "y"], kind=kind, reduction=reduction)
+    trace = rollout_teacher(teacher, noise)
+    pair = Pair(trace, rollout_student(student, trace, noise))
+    exact = enumerated_divergences(
+        teacher, student, trace, noise, nodes=["b", "m", "c", "y"], kind=kind, reduction=reduction
+    )
     for name, value in exact.items():
         difference = node_divergence(pair, name, kind, reduction) - value
         assert difference.mean().abs() <= 4 * difference.std() / len(difference) ** 0.5, name
@@ -239,9 +241,11 @@ def test_the_gradient_is_that_of_the_mean_of_drawn_values():
     torch.manual_seed(0)
     teacher, student = of_all_kinds(), of_all_kinds()
     noise, _ = drawn(teacher, 40_000)
-    trace = imitated(teacher, noise)
+    trace = rollout_teacher(teacher, noise)
     few = {name: value[:2000] for name, value in noise.items()}
-    total = sum(value.mean() for value in enumerated(teacher, student, imitated(teacher, few), few).values())
+    total = sum(
+        value.mean() for value in enumerated_divergences(teacher, student, rollout_teacher(teacher, few), few).values()
+    )
     slope = flat_gradient(total, student)
     step = 0.05 * slope / slope.norm()
     values = []
@@ -249,7 +253,7 @@ def test_the_gradient_is_that_of_the_mean_of_drawn_values():
         moved = copy.deepcopy(student)
         numbers = nn.utils.parameters_to_vector(student.parameters()) + sign * step
         nn.utils.vector_to_parameters(numbers.detach(), moved.parameters())
-        pair = Pair(trace, follow(moved, trace, noise))
+        pair = Pair(trace, rollout_student(moved, trace, noise))
         values.append(sum(node_divergence(pair, name, "kl", "sum") for name in ("m", "y")).detach())
     measured = (values[0] - values[1]) / 0.1
     assert abs(measured.mean() - slope.norm()) <= 0.05 * slope.norm() + 4 * measured.std() / len(measured) ** 0.5
@@ -261,9 +265,9 @@ def test_it_is_zero_for_an_equal_student_and_positive_for_others(seed):
     torch.manual_seed(seed)
     teacher, student = skipping(), skipping()
     noise, _ = drawn(teacher, 2)
-    trace = imitated(teacher, noise)
-    assert (enumerated(teacher, copy.deepcopy(teacher), trace, noise)["y"].abs() < 1e-12).all()
-    assert (enumerated(teacher, student, trace, noise)["y"] >= 0).all()
+    trace = rollout_teacher(teacher, noise)
+    assert (enumerated_divergences(teacher, copy.deepcopy(teacher), trace, noise)["y"].abs() < 1e-12).all()
+    assert (enumerated_divergences(teacher, student, trace, noise)["y"] >= 0).all()
 
 
 def test_without_discrete_latents_it_is_the_divergence():
@@ -272,7 +276,7 @@ def test_without_discrete_latents_it_is_the_divergence():
     teacher, student = prepared(nodes), prepared(copy.deepcopy(nodes))
     noise, _ = drawn(teacher, 5)
     pair = paired_rollout(teacher, student, noise)
-    found = enumerated(teacher, student, pair.teacher, noise)["y"]
+    found = enumerated_divergences(teacher, student, pair.teacher, noise)["y"]
     torch.testing.assert_close(found, node_divergence(pair, "y", "kl", "sum"))
 
 
@@ -283,7 +287,7 @@ def test_certain_bits_have_finite_values_and_gradients():
         for graph, number in ((teacher, 200.0), (student, -200.0)):
             graph.latents()["a"].conditional.net.value.fill_(number)
     noise = teacher.noise(4)
-    value = enumerated(teacher, student, imitated(teacher, noise), noise)["y"]
+    value = enumerated_divergences(teacher, student, rollout_teacher(teacher, noise), noise)["y"]
     assert value.dtype == torch.float32
     assert value.isfinite().all()
     assert flat_gradient(value.sum(), student).isfinite().all()
@@ -293,7 +297,7 @@ def test_the_modes_of_both_models_are_kept():
     torch.manual_seed(0)
     teacher, student = chain().train(), chain().eval()
     noise, _ = drawn(teacher, 2)
-    enumerated(teacher, student, imitated(teacher, noise), noise)
+    enumerated_divergences(teacher, student, rollout_teacher(teacher, noise), noise)
     assert teacher.training
     assert not student.training
 
@@ -311,9 +315,9 @@ def sequence():
 @pytest.mark.parametrize(
     ("graph", "options", "message"),
     [
-        (of_one(Bernoulli((7,))), {}, r"^node 'y': z have 16384 pairs of states; limit is 4096$"),
-        (of_one(Bernoulli((2,))), {"limit": 15}, r"^node 'y': z have 16 pairs of states; limit is 15$"),
-        (of_one(BIT), {"limit": 0}, r"^limit must be an integer >= 1, got 0$"),
+        (of_one(Bernoulli((7,))), {}, r"^node 'y': z have 16384 pairs of states; max_pairs is 4096$"),
+        (of_one(Bernoulli((2,))), {"max_pairs": 15}, r"^node 'y': z have 16 pairs of states; max_pairs is 15$"),
+        (of_one(BIT), {"max_pairs": 0}, r"^max_pairs must be an integer >= 1, got 0$"),
         (of_one(BIT), {"kind": "tv"}, r"^node 'y': divergence must be one of kl, w2, mmd, logits, got 'tv'$"),
         (of_one(Categorical((3,), gumbel=True)), {}, r"^node 'z': its values must be Bernoulli or Categorical without"),
         (of_one(DiscretizedLogistic((2,))), {}, r"^node 'z': its states cannot be listed"),
@@ -328,6 +332,6 @@ def sequence():
 )
 def test_it_refuses(graph, options, message):
     noise = graph.noise(3)
-    trace = imitated(graph, noise)
+    trace = rollout_teacher(graph, noise)
     with pytest.raises(ConfigError, match=message):
-        enumerated(graph, copy.deepcopy(graph), trace, noise, **options)
+        enumerated_divergences(graph, copy.deepcopy(graph), trace, noise, **options)

@@ -11,7 +11,7 @@ from torch import nn
 
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.graphical_models import Bernoulli, Categorical, Delta, DiscretizedLogistic, Normal
-from kdzoo.graphical_models.families import MergedNormal, check_same, gumbel_noise, positive_scale
+from kdzoo.graphical_models.families import MergedNormal, check_same_family, gumbel_noise, positive_scale
 
 some = settings(max_examples=60, deadline=None, derandomize=True)
 N = 20_000
@@ -210,11 +210,11 @@ def test_observations_become_values():
 
 
 def test_observations_of_another_shape_are_refused():
-    with pytest.raises(DataError, match=r"^observations of shape \(3, 5\) are no Normal \(4,\)$"):
+    with pytest.raises(DataError, match=r"^observations of shape \(3, 5\) do not fit Normal \(4,\)$"):
         Normal((4,)).encode(torch.zeros(3, 5))
     with pytest.raises(DataError, match=r"^classes must be in 0\.\.2, got \[0, 3\]$"):
         Categorical((3,)).encode(torch.tensor([0, 3]))
-    with pytest.raises(DataError, match=r"^observations of shape \(2, 4\) are no Categorical \(3,\)$"):
+    with pytest.raises(DataError, match=r"^observations of shape \(2, 4\) do not fit Categorical \(3,\)$"):
         Categorical((3,)).encode(torch.zeros(2, 4))
 
 
@@ -237,12 +237,12 @@ def test_a_family_that_cannot_be_is_refused(make, message):
 
 
 def test_two_models_must_agree_on_a_family():
-    check_same("z", Normal((2,)), Normal((2,), scale=1.0))
+    check_same_family("z", Normal((2,)), Normal((2,), scale=1.0))
     with pytest.raises(ConfigError, match=r"^node 'z': the teacher has Normal \(2,\), the student Bernoulli \(2,\);"):
-        check_same("z", Normal((2,)), Bernoulli((2,)))
+        check_same_family("z", Normal((2,)), Bernoulli((2,)))
     with pytest.raises(ConfigError, match=r"^node 'z': the teacher has Normal \(2,\), the student Normal \(3,\);"):
-        check_same("z", Normal((2,)), Normal((3,)))
+        check_same_family("z", Normal((2,)), Normal((3,)))
     with pytest.raises(
         ConfigError, match=r"\(2,\) of 16 bins, the student .* of 256 bins; allowed: the same family and shape$"
     ):
-        check_same("z", DiscretizedLogistic((2,), bins=16), DiscretizedLogistic((2,), bins=256))
+        check_same_family("z", DiscretizedLogistic((2,), bins=16), DiscretizedLogistic((2,), bins=256))

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from kdzoo.graphical_models import Bernoulli, Constant, Graph, Latent, Normal, Target
-from kdzoo.graphical_models.fused_copy import faster, gains_from_bfloat16
-from kdzoo.graphical_models.paired import imitated
+from kdzoo.graphical_models.fused_copy import fused_copy, has_fast_bfloat16
+from kdzoo.graphical_models.paired import rollout_teacher
 from kdzoo.models import ConvHVAE, StrokeVRNN
 
 
@@ -25,7 +25,7 @@ class Normed(Graph):
             ]
         )
 
-    def folded(self):
+    def fold_norms(self):
         twin = copy.deepcopy(self).eval()
         linear, norm = twin.entries[1].conditional.net
         scale = norm.weight / (norm.running_var + norm.eps).sqrt()
@@ -48,21 +48,21 @@ def teacher():
 @pytest.mark.parametrize("bfloat16", [False, True], ids=["folded", "bfloat16"])
 def test_a_copy_gives_about_the_same_in_the_same_dtype(teacher, bfloat16):
     teacher.eval()
-    twin, noise = faster(teacher, bfloat16=bfloat16), teacher.noise(50, leaves=True)
+    twin, noise = fused_copy(teacher, bfloat16=bfloat16), teacher.noise(50, leaves=True)
     assert not any(isinstance(module, nn.BatchNorm1d) for module in twin.modules())
-    expected, found = imitated(teacher, noise), imitated(twin, noise)
+    expected, found = rollout_teacher(teacher, noise), rollout_teacher(twin, noise)
     assert {value.dtype for value in [*found.values.values(), *found.raw.values()]} == {torch.float32}
     tolerance = 0.03 if bfloat16 else 1e-5
     for name, raw in expected.raw.items():
         torch.testing.assert_close(found.raw[name], raw, atol=tolerance, rtol=tolerance)
-    assert torch.equal(found.raw["y"], imitated(twin, noise).raw["y"])
+    assert torch.equal(found.raw["y"], rollout_teacher(twin, noise).raw["y"])
     assert torch.equal(found.values["top"], expected.values["top"])  # a net without parents is no product
 
 
 def test_the_teacher_stays_as_it_is(teacher):
     before, training = copy.deepcopy(teacher.state_dict()), teacher.training
-    twin = faster(teacher, bfloat16=True)
-    imitated(twin, teacher.noise(8))
+    twin = fused_copy(teacher, bfloat16=True)
+    rollout_teacher(twin, teacher.noise(8))
     assert teacher.training is training
     assert not any(module.training for module in twin.modules())
     assert all(torch.equal(before[name], value) for name, value in teacher.state_dict().items())
@@ -72,7 +72,7 @@ def test_the_teacher_stays_as_it_is(teacher):
 def test_what_is_no_float32_stays(teacher):
     teacher.eval().double()
     noise = teacher.noise(5)
-    found, expected = (imitated(one, noise) for one in (faster(teacher, bfloat16=True), teacher))
+    found, expected = (rollout_teacher(one, noise) for one in (fused_copy(teacher, bfloat16=True), teacher))
     for name, raw in expected.raw.items():
         torch.testing.assert_close(found.raw[name], raw, atol=1e-12, rtol=1e-12)
 
@@ -81,7 +81,7 @@ def test_a_sequence_without_norms_is_copied_too():
     torch.manual_seed(0)
     model = StrokeVRNN(in_shape=(3, 3), width=4, hidden=5).eval()
     noise = model.noise(2)
-    found, expected = (imitated(one, noise) for one in (faster(model, bfloat16=True), model))
+    found, expected = (rollout_teacher(one, noise) for one in (fused_copy(model, bfloat16=True), model))
     for name, raw in expected.raw.items():
         assert found.raw[name].dtype == torch.float32
         torch.testing.assert_close(found.raw[name], raw, atol=0.03, rtol=0.03)
@@ -90,17 +90,17 @@ def test_a_sequence_without_norms_is_copied_too():
 def test_a_copy_that_a_validation_made_serves_the_training_too(teacher):
     teacher.eval()
     with torch.inference_mode():
-        twin = faster(teacher, bfloat16=True)
+        twin = fused_copy(teacher, bfloat16=True)
     assert not any(tensor.is_inference() for tensor in twin.state_dict().values())
 
 
 def test_the_convolutional_model_folds_its_norms():
     torch.manual_seed(0)
     model = ConvHVAE(in_shape=(3, 32, 32), width=2).eval()
-    twin, noise = faster(model, bfloat16=False), model.noise(2)
+    twin, noise = fused_copy(model, bfloat16=False), model.noise(2)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in twin.modules())
-    raw = imitated(model, noise).raw["image"]
-    torch.testing.assert_close(imitated(twin, noise).raw["image"], raw, atol=1e-5, rtol=1e-5)
+    raw = rollout_teacher(model, noise).raw["image"]
+    torch.testing.assert_close(rollout_teacher(twin, noise).raw["image"], raw, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_the_convolutional_model_folds_its_norms():
 )
 def test_processors_gain_where_they_have_the_instructions(able, gains, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
-    assert gains_from_bfloat16(torch.device("cpu")) is gains
+    assert has_fast_bfloat16(torch.device("cpu")) is gains
 
 
 def test_graphics_processors_gain_unless_they_only_emulate(monkeypatch):
@@ -118,7 +118,7 @@ def test_graphics_processors_gain_unless_they_only_emulate(monkeypatch):
     monkeypatch.setattr(
         torch.cuda, "is_bf16_supported", lambda including_emulation: native.value or including_emulation
     )
-    assert gains_from_bfloat16(torch.device("cuda"))
+    assert has_fast_bfloat16(torch.device("cuda"))
     native.value = False
-    assert not gains_from_bfloat16(torch.device("cuda"))
-    assert not gains_from_bfloat16(torch.device("mps"))
+    assert not has_fast_bfloat16(torch.device("cuda"))
+    assert not has_fast_bfloat16(torch.device("mps"))

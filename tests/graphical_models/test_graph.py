@@ -24,7 +24,7 @@ from kdzoo.graphical_models import (
 )
 from kdzoo.graphical_models.families import MergedNormal
 from kdzoo.graphical_models.marginal import log_marginal
-from kdzoo.graphical_models.paired import follow, imitated, paired_rollout
+from kdzoo.graphical_models.paired import paired_rollout, rollout_student, rollout_teacher
 
 
 class Joined(nn.Linear):
@@ -37,8 +37,10 @@ def model():
     return Graph(
         [
             Input("x", Categorical((3,)), source="label"),
-            Latent("top", Normal((2,)), Constant(4), posterior=nn.Linear(4, 4), given="up"),
-            Latent("z", Normal((3,)), Joined(5, 6), ("top", "x"), posterior=Joined(6, 6), given=("up", "top")),
+            Latent("top", Normal((2,)), Constant(4), posterior=nn.Linear(4, 4), posterior_parents="up"),
+            Latent(
+                "z", Normal((3,)), Joined(5, 6), ("top", "x"), posterior=Joined(6, 6), posterior_parents=("up", "top")
+            ),
             Hidden("hidden", nn.Linear(3, 5), "z"),
             Target("a", Normal((2,), scale=0.5), nn.Linear(5, 2), "hidden", lambda batch: batch["points"][:, :2]),
             Target("b", Bernoulli((1,)), nn.Linear(2, 1), "a", lambda batch: batch["points"][:, 2:]),
@@ -82,11 +84,11 @@ WRONG = {
     "two of a name": (lambda: Graph([Latent("z", BIT), Latent("z", BIT)]), r"^two nodes are named 'z'$"),
     "later parent": (
         lambda: Graph([Latent("z", BIT, nn.Linear(1, 1), "y"), Target("y", BIT)]),
-        r"^node 'z': parent 'y' is no earlier node; allowed: \[\]$",
+        r"^node 'z': parent 'y' is not an earlier node; allowed: \[\]$",
     ),
     "state outside": (
         lambda: Graph([Target("y", BIT, nn.Linear(1, 1), STATE)]),
-        r"^node 'y': parent 'state' is no earlier node",
+        r"^node 'y': parent 'state' is not an earlier node",
     ),
     "no node": (lambda: Graph([nn.Linear(1, 1)]), r"^a graph is made of nodes, got Linear$"),
     "two sequences": (
@@ -99,7 +101,7 @@ WRONG = {
     ),
     "nothing to read": (lambda: LSTM(2, "y"), r"^size must be an integer >= 1, got 0$"),
     "merged bits": (
-        lambda: Latent("z", BIT, posterior=nn.Linear(1, 1), given="y", merged=True),
+        lambda: Latent("z", BIT, posterior=nn.Linear(1, 1), posterior_parents="y", merged=True),
         r"^node 'z': merged needs a normal family with a free scale and a posterior$",
     ),
     "merged without posterior": (
@@ -253,7 +255,7 @@ class Posterior(nn.Module):
 def inferred(shift):
     graph = Graph(
         [
-            Latent("z", Normal((1,)), posterior=Posterior(shift), given="y"),
+            Latent("z", Normal((1,)), posterior=Posterior(shift), posterior_parents="y"),
             Target("y", Normal((1,), scale=0.5), nn.Linear(1, 1), "z", "input"),
         ]
     ).double()
@@ -314,7 +316,7 @@ def test_a_merged_posterior_is_the_product_of_prior_and_likelihood():
     torch.manual_seed(0)
     graph = Graph(
         [
-            Latent("z", Normal((2,)), Constant(4), posterior=nn.Linear(3, 4), given="y", merged=True),
+            Latent("z", Normal((2,)), Constant(4), posterior=nn.Linear(3, 4), posterior_parents="y", merged=True),
             Target("y", Normal((3,), scale=1.0), nn.Linear(2, 3), "z", "input"),
         ]
     )
@@ -337,7 +339,7 @@ def test_a_latent_without_posterior_cannot_be_trained_on_data():
 def test_steps_after_the_end_have_no_evidence():
     torch.manual_seed(0)
     nodes = [
-        Latent("z", Normal((2,)), nn.Linear(4, 4), STATE, posterior=Joined(5, 4), given=("y", STATE)),
+        Latent("z", Normal((2,)), nn.Linear(4, 4), STATE, posterior=Joined(5, 4), posterior_parents=("y", STATE)),
         Target("y", Normal((1,), scale=1.0), nn.Linear(2, 1), "z", "input"),
     ]
     graph = Graph([Scan(nodes, LSTM(4, ("y", "z"), 3), 6)])
@@ -378,7 +380,10 @@ def test_latents_that_nothing_depends_on_need_no_value_of_the_teacher():
 
     teacher, student = graph(), graph()
     noise = teacher.noise(3)
-    pair = paired_rollout(teacher, student, noise, parents="teacher")
+    pair = paired_rollout(teacher, student, noise, latents_from="teacher")
     assert "end" not in pair.student.values
     which = dict.fromkeys(("z", "end"), torch.tensor([True, False, True]))
-    assert follow(student, imitated(teacher, noise), noise, teachers=which).raw["end"].shape == (3, 2)
+    assert rollout_student(student, rollout_teacher(teacher, noise), noise, teacher_latents=which).raw["end"].shape == (
+        3,
+        2,
+    )

@@ -3,12 +3,11 @@
 import math
 from itertools import product
 
-import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from scipy.stats import multivariate_normal, norm
+from hypothesis import settings
+from scipy.stats import norm
 from torch import nn
 
 from kdzoo.errors import ConfigError
@@ -23,82 +22,26 @@ from kdzoo.graphical_models import (
     Input,
     Latent,
     Normal,
-    Recurrence,
     Scan,
     Target,
 )
-from kdzoo.graphical_models.marginal import (
-    LIMIT,
-    crossed,
-    expected_divergences,
-    gaussian_marginal,
-    list_states,
-    log_marginal,
-    marginal_divergence,
-    marginal_kl,
-    marginal_table,
-    noise_interval,
+from kdzoo.graphical_models.marginal import log_marginal, marginal_divergence, marginal_kl, marginal_table
+from kdzoo.graphical_models.states import MAX_STATES
+from tests.graphical_models.cases import (
+    Curved,
+    Last,
+    bits,
+    classes,
+    curved,
+    deviating,
+    linear,
+    machine,
+    mixed,
+    pair_of,
+    random,
 )
-from kdzoo.graphical_models.paired import node_divergence, paired_rollout
 
 some = settings(max_examples=60, deadline=None, derandomize=True)
-
-
-def random(graph, spread=1.0):
-    for parameter in graph.parameters():
-        nn.init.normal_(parameter, std=spread)
-    return graph.double()
-
-
-class Curved(nn.Sequential):
-    def __init__(self, before, after):
-        super().__init__(nn.Linear(before, 5), nn.Tanh(), nn.Linear(5, after))
-
-
-class Both(nn.Linear):
-    def forward(self, *values):
-        return super().forward(torch.cat(values, -1))
-
-
-def machine():
-    """Return bits -> y2 -> class -> y1: discrete latents, normal targets, one of them in the middle."""
-    return Graph(
-        [
-            Latent("z2", Bernoulli((2,)), Constant(2)),
-            Target("y2", Normal((1,), scale=0.5), Curved(2, 1), "z2"),
-            Latent("z1", Categorical((3,)), Curved(1, 3), "y2"),
-            Target("y1", Normal((1,)), Curved(3, 2), "z1"),
-        ]
-    )
-
-
-def classes():
-    """Return x -> bits -> class -> two classes."""
-    return Graph(
-        [
-            Input("x", Normal((2,), scale=1.0)),
-            Latent("z", Bernoulli((2,)), nn.Linear(2, 2), "x"),
-            Target("a", Categorical((3,)), Both(4, 3), ("z", "x")),
-            Latent("c", Categorical((4,)), nn.Linear(3, 4), "a"),
-            Target("b", Categorical((2, 3)), nn.Sequential(nn.Linear(4, 6), nn.Unflatten(1, (2, 3))), "c"),
-        ]
-    )
-
-
-def linear():
-    """Return (x, z) -> y1 -> (z, y1) -> y2, all affine and normal."""
-    return Graph(
-        [
-            Input("x", Normal((2,), scale=1.0)),
-            Latent("z", Normal((3,)), Constant(6)),
-            Target("y1", Normal((2,), scale=0.5), Both(5, 2), ("x", "z")),
-            Latent("h", Delta((4,)), Both(5, 4), ("z", "y1")),
-            Target("y2", Normal((3,), scale=0.7), nn.Linear(4, 3), "h"),
-        ]
-    )
-
-
-# ---------------------------------------------------------------- discrete latents
 
 
 def test_the_density_of_a_machine_is_the_sum_over_all_states():
@@ -162,20 +105,6 @@ def test_a_table_has_mass_one_and_the_frequencies_of_samples():
     assert ((frequencies - chances).abs() <= 4.5 * errors).all()
 
 
-class Last(Recurrence):
-    """The state is the last value of one node."""
-
-    def __init__(self, parents, size):
-        super().__init__(parents)
-        self.size = size
-
-    def initial(self, rows, like):
-        return like.new_zeros(rows, self.size)
-
-    def forward(self, state, value):
-        return value
-
-
 def test_a_table_of_a_sequence_of_bits_is_that_of_a_hidden_markov_chain():
     torch.manual_seed(0)
     nodes = [
@@ -195,53 +124,6 @@ def test_a_table_of_a_sequence_of_bits_is_that_of_a_hidden_markov_chain():
         for bit in y:
             reached = [sum(reached[i] * chances[i][j] for i in (0, 1)) * emitted[j][bit] for j in (0, 1)]
         assert found == pytest.approx(sum(reached), rel=1e-12)
-
-
-# ---------------------------------------------------------------- normal targets
-
-
-def test_the_moments_of_a_linear_graph_are_those_of_its_matrices():
-    torch.manual_seed(0)
-    graph = random(linear())
-    x = torch.randn(2, 2, dtype=torch.double)
-    nets = {name: node.conditional.net for name, node in graph.random_nodes().items()}
-    weights = {name: nets[name].weight.detach().numpy() for name in ("y1", "h", "y2")}
-    biases = {name: nets[name].bias.detach().numpy() for name in ("y1", "h", "y2")}
-    mean_z = nets["z"].value.detach()[:3].numpy()
-    scale_z = (nn.functional.softplus(nets["z"].value.detach()[3:]) / math.log(2) + 1e-6).numpy()
-    of_x, of_z = weights["y1"][:, :2], weights["y1"][:, 2:]
-    later = weights["y2"] @ weights["h"]
-    from_noise = np.block([of_z @ np.diag(scale_z), 0.5 * np.eye(2), np.zeros((2, 3))])
-    z_from_noise = np.block([np.diag(scale_z), np.zeros((3, 5))])
-    second = later @ np.vstack([z_from_noise, from_noise]) + np.block([np.zeros((3, 5)), 0.7 * np.eye(3)])
-    matrix = np.vstack([from_noise, second])
-    found = gaussian_marginal(graph, {"x": x})
-    for i in range(2):
-        first = of_x @ x[i].numpy() + of_z @ mean_z + biases["y1"]
-        mean = np.concatenate([first, later @ np.concatenate([mean_z, first]) + weights["y2"] @ biases["h"]])
-        mean[2:] += biases["y2"]
-        np.testing.assert_allclose(found.mean[i].detach(), mean, atol=1e-12)
-        np.testing.assert_allclose(found.covariance_matrix[i].detach(), matrix @ matrix.T, atol=1e-12)
-        y = torch.randn(1, 5, dtype=torch.double)
-        density = log_marginal(graph, {"y1": y[:, :2], "y2": y[:, 2:]}, {"x": x[i : i + 1]})
-        expected = multivariate_normal(mean, matrix @ matrix.T).logpdf(y[0])
-        assert density.item() == pytest.approx(expected, rel=1e-9)
-
-
-def test_a_linear_sequence_is_jointly_normal():
-    nodes = [
-        Latent("z", Normal((1,), scale=1.0), nn.Linear(1, 1, bias=False), STATE),
-        Target("y", Normal((1,), scale=0.5), nn.Linear(1, 1, bias=False), "z"),
-    ]
-    graph = Graph([Scan(nodes, Last("z", 1), 5)]).double()
-    nn.init.constant_(nodes[0].conditional.net.weight, 0.8)
-    nn.init.constant_(nodes[1].conditional.net.weight, 3.0)
-    from_noise = np.array([[0.8 ** (i - j) if i >= j else 0 for j in range(5)] for i in range(5)])
-    expected = 9 * from_noise @ from_noise.T + 0.25 * np.eye(5)
-    np.testing.assert_allclose(gaussian_marginal(graph).covariance_matrix[0].detach(), expected, atol=1e-12)
-
-
-# ---------------------------------------------------------------- two models
 
 
 @pytest.mark.parametrize("model", [linear, classes], ids=["linear", "classes"])
@@ -335,101 +217,6 @@ def test_a_student_equal_to_its_teacher_has_its_marginal(model):
     assert values.abs().max().item() <= 1e-12
 
 
-@pytest.mark.parametrize("parents", ["student", "teacher"])
-@pytest.mark.parametrize("model", [linear, classes], ids=["linear", "classes"])
-def test_expected_divergences_are_the_means_over_drawn_noise(model, parents):
-    torch.manual_seed(0)
-    teacher, student, n = random(model(), 0.7), random(model(), 0.7), 20_000
-    x = torch.randn(2, 2, dtype=torch.double)
-    with torch.no_grad():
-        exact = expected_divergences(teacher, student, {"x": x}, parents=parents)
-        noise = teacher.noise(n)
-        pair = paired_rollout(teacher, student, noise, {"x": x[1:].expand(n, 2)}, parents=parents)
-    assert exact.keys() == {name for name, node in teacher.random_nodes().items() if node.family.is_random}
-    for name, value in exact.items():
-        values = node_divergence(pair, name, "kl", "sum").detach()
-        assert abs(float(values.mean() - value[1])) <= 4 * float(values.std()) / n**0.5 + 1e-12
-
-
-def test_the_expected_divergences_of_bits_before_normal_targets_are_exact_too():
-    torch.manual_seed(0)
-
-    def model():
-        nodes = [Latent("z", Bernoulli((2,)), Constant(2)), Target("y", Normal((3,), scale=0.5), Curved(2, 3), "z")]
-        return random(Graph(nodes))
-
-    teacher, student, n = model(), model(), 20_000
-    with torch.no_grad():
-        exact = expected_divergences(teacher, student)["y"]
-        values = node_divergence(paired_rollout(teacher, student, teacher.noise(n)), "y", "kl", "sum")
-    assert abs(float(values.mean() - exact)) <= 4 * float(values.std()) / n**0.5
-
-
-# ---------------------------------------------------------------- states and noise
-
-
-def test_states_are_all_there_once():
-    graph = classes().double()
-    states = list_states(graph, ["z", "a", "b"])
-    joined = torch.cat([states[name].flatten(1) for name in ("z", "a", "b")], 1)
-    assert joined.shape == (4 * 3 * 9, 2 + 3 + 6)
-    assert len(joined.unique(dim=0)) == len(joined)
-    assert states["a"].dtype == torch.double
-    assert (states["b"].sum(-1) == 1).all()
-    assert list_states(graph, []) == {}
-
-
-def test_rows_are_crossed_in_order():
-    first, second = {"a": torch.tensor([1, 2])}, {"b": torch.tensor([[3], [4], [5]])}
-    found = crossed(first, second)
-    assert found["a"].tolist() == [1, 1, 1, 2, 2, 2]
-    assert found["b"].flatten().tolist() == [3, 4, 5, 3, 4, 5]
-    assert crossed({}, second)["b"].shape == (3, 1)
-
-
-@given(st.integers(0, 10_000), st.sampled_from(["bits", "classes"]))
-@some
-def test_noise_lies_in_the_interval_of_its_value(seed, kind):
-    generator = torch.Generator().manual_seed(seed)
-    family = Bernoulli((4,)) if kind == "bits" else Categorical((2, 5))
-    raw = 3 * torch.randn(50, *family.shape, generator=generator, dtype=torch.double)
-    noise = family.noise((50,), generator).double()
-    lower, upper = noise_interval("z", family, raw, family.sample(raw, noise))
-    used = noise if kind == "bits" else noise[..., 0]
-    assert ((lower <= used) & (used <= upper)).all()
-    whole = family.distribution(raw).log_prob(family.sample(raw, noise)).exp()
-    torch.testing.assert_close(upper - lower, whole, atol=1e-12, rtol=0)
-
-
-# ---------------------------------------------------------------- refusals
-
-
-def pair_of(z, y, net):
-    return Graph([Latent("z", z, Constant(*z.raw_shape)), Target("y", y, net, "z")])
-
-
-def deviating():
-    """Return a graph whose target's deviation depends on the latent."""
-    return random(pair_of(Normal((2,), scale=1.0), Normal((2,)), nn.Linear(2, 4)))
-
-
-def straight():
-    return random(pair_of(Normal((2,), scale=1.0), Normal((2,), scale=0.5), nn.Linear(2, 2)))
-
-
-def curved():
-    return pair_of(Normal((2,), scale=1.0), Normal((2,), scale=0.5), Curved(2, 2))
-
-
-def bits(size):
-    return pair_of(Bernoulli((size,)), Bernoulli((2,)), nn.Linear(size, 2))
-
-
-def mixed():
-    nodes = [Latent("z", Normal((1,), scale=1.0)), Latent("b", Bernoulli((1,)), nn.Linear(1, 1), "z")]
-    return Graph([*nodes, Target("y", Bernoulli((1,)), nn.Linear(1, 1), "b")])
-
-
 REFUSALS = {
     "curved net": (curved, r"^node 'y' must be an affine function of the noise, but is off by "),
     "deviation of a latent": (deviating, r"^node 'y' must be an affine function of the noise"),
@@ -438,7 +225,7 @@ REFUSALS = {
         r"^node 'z': a linear normal graph has only Normal nodes, got DiscretizedLogistic",
     ),
     "normal and discrete": (mixed, r"^node 'b': a linear normal graph has only Normal nodes, got Bernoulli"),
-    "too many states": (lambda: bits(17), rf"^nodes z have more than {LIMIT} states together$"),
+    "too many states": (lambda: bits(17), rf"^nodes z have more than {MAX_STATES} states together$"),
     "point": (
         lambda: pair_of(Bernoulli((1,)), Delta((1,)), nn.Linear(1, 1)),
         r"^target 'y' is a Delta, which has no density$",
@@ -464,7 +251,7 @@ def test_a_table_of_numbers_is_refused():
 
 def test_a_table_with_too_many_states_is_refused():
     graph = pair_of(Bernoulli((9,)), Bernoulli((8,)), nn.Linear(9, 8))
-    with pytest.raises(ConfigError, match=rf"^nodes z, y have more than {LIMIT} states together$"):
+    with pytest.raises(ConfigError, match=rf"^nodes z, y have more than {MAX_STATES} states together$"):
         marginal_table(graph)
 
 
@@ -474,18 +261,3 @@ def test_too_many_pixels_are_sampled_instead():
     assert marginal_divergence(graph, graph, graph.noise(6, leaves=True)).tolist() == [0.0] * 6
     with pytest.raises(ConfigError, match=r"^noise must hold that of target 'y': draw it with leaves=True$"):
         marginal_divergence(graph, graph, graph.noise(6))
-
-
-def test_expected_divergences_that_cannot_be_computed_are_refused():
-    gumbel = pair_of(Categorical((3,), gumbel=True), Bernoulli((2,)), nn.Linear(3, 2))
-    with pytest.raises(ConfigError, match=r"^node 'z': its values must be Bernoulli or Categorical without gumbel"):
-        expected_divergences(gumbel, gumbel)
-    with pytest.raises(ConfigError, match=r"^nodes z have more than"):
-        expected_divergences(bits(9), bits(9))
-    with pytest.raises(ConfigError, match=r"^parents must be one of student, teacher, got 'both'$"):
-        expected_divergences(bits(2), bits(2), parents="both")
-    torch.manual_seed(0)
-    with pytest.raises(ConfigError, match=r"^node 'y' must have a deviation that depends on nothing random$"):
-        expected_divergences(deviating(), straight())
-    with pytest.raises(ConfigError, match=r"^node 'y' must be an affine function of the noise"):
-        expected_divergences(curved(), curved())

@@ -7,7 +7,7 @@ from torch import nn
 from kdzoo.errors import ConfigError
 from kdzoo.graphical_models import Bernoulli, Graph, Latent, Normal, Target
 from kdzoo.graphical_models.noise_map import NoiseMap
-from kdzoo.graphical_models.paired import Pair, follow, imitated, node_divergence
+from kdzoo.graphical_models.paired import Pair, node_divergence, rollout_student, rollout_teacher
 
 
 def linear(matrix, scale=1.0):
@@ -76,8 +76,8 @@ def test_the_exact_surrogate_is_that_of_roll_outs():
     value, student, mapped = best_surrogate(teacher, 2, True, 0)
     model = linear(teacher)
     noise = {name: one.double() for name, one in model.noise(40_000).items()}
-    trace = imitated(model, noise)
-    sampled = node_divergence(Pair(trace, follow(student, trace, mapped(noise))), "y", "kl", "sum").detach()
+    trace = rollout_teacher(model, noise)
+    sampled = node_divergence(Pair(trace, rollout_student(student, trace, mapped(noise))), "y", "kl", "sum").detach()
     assert abs(float(sampled.mean()) - value) < 4 * float(sampled.std()) / 200
 
 

@@ -8,7 +8,13 @@ from torch import nn
 
 from kdzoo.errors import ConfigError
 from kdzoo.graphical_models import Bernoulli, Delta, Graph, Latent, Normal, Target
-from kdzoo.graphical_models.paired import check_partners, follow, imitated, node_divergence, paired_rollout
+from kdzoo.graphical_models.paired import (
+    check_compatible,
+    node_divergence,
+    paired_rollout,
+    rollout_student,
+    rollout_teacher,
+)
 
 
 def graph(seed=0, *, z1=4, family=None, name="y"):
@@ -25,7 +31,7 @@ def graph(seed=0, *, z1=4, family=None, name="y"):
 def test_the_student_goes_on_from_its_own_latents_or_from_the_teachers():
     teacher, student = graph(0), graph(1)
     noise = teacher.noise(6)
-    ours, local = (paired_rollout(teacher, student, noise, parents=who) for who in ("student", "teacher"))
+    ours, local = (paired_rollout(teacher, student, noise, latents_from=who) for who in ("student", "teacher"))
     assert torch.equal(local.student.values["z1"], local.teacher.values["z1"])
     assert not torch.equal(ours.student.values["z1"], ours.teacher.values["z1"])
     net = student.entries[2].conditional.net
@@ -40,9 +46,9 @@ def test_some_samples_take_the_teachers_latents():
     teacher, student = graph(0), graph(1)
     noise = teacher.noise(8)
     which = torch.arange(8) % 2 == 0
-    trace = imitated(teacher, noise)
-    mixed = follow(student, trace, noise, teachers={"z1": which})
-    own = follow(student, trace, noise)
+    trace = rollout_teacher(teacher, noise)
+    mixed = rollout_student(student, trace, noise, teacher_latents={"z1": which})
+    own = rollout_student(student, trace, noise)
     assert torch.equal(mixed.values["z1"][which], trace.values["z1"][which])
     assert torch.equal(mixed.values["z1"][~which], own.values["z1"][~which])
 
@@ -60,10 +66,10 @@ def test_the_teacher_is_left_as_it_was():
 def test_several_students_follow_one_roll_out():
     teacher = graph(0)
     noise = teacher.noise(4)
-    trace = imitated(teacher, noise)
+    trace = rollout_teacher(teacher, noise)
     for seed in (1, 2):
         alone = paired_rollout(teacher, graph(seed), noise)
-        assert torch.equal(alone.student.raw["y"], follow(graph(seed), trace, noise).raw["y"])
+        assert torch.equal(alone.student.raw["y"], rollout_student(graph(seed), trace, noise).raw["y"])
 
 
 @pytest.mark.parametrize(
@@ -77,14 +83,14 @@ def test_several_students_follow_one_roll_out():
 )
 def test_models_that_do_not_fit_are_refused(student, words):
     with pytest.raises(ConfigError, match=words):
-        check_partners(graph(), student)
+        check_compatible(graph(), student)
 
 
 def test_a_latent_without_a_partner_is_refused_by_name():
     student = Graph([Latent("z1", Normal((4,))), Target("y", Normal((5,), scale=0.5), nn.Linear(4, 5), "z1")])
     with pytest.raises(ConfigError, match="latent 'z2' of the teacher has no partner"):
-        check_partners(graph(), student)
-    assert check_partners(graph(), student, unpaired=True) == ["z1"]
+        check_compatible(graph(), student)
+    assert check_compatible(graph(), student, allow_unpaired=True) == ["z1"]
 
 
 def test_a_divergence_that_does_not_exist_names_the_node():

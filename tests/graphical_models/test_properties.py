@@ -17,7 +17,7 @@ from kdzoo.graphical_models import (
     Constant,
     Delta,
     DiscretizedLogistic,
-    Drive,
+    GateInput,
     Graph,
     Hidden,
     Input,
@@ -26,8 +26,9 @@ from kdzoo.graphical_models import (
     Scan,
     Target,
 )
+from kdzoo.graphical_models.expectation import expected_divergences
 from kdzoo.graphical_models.families import positive_scale
-from kdzoo.graphical_models.marginal import expected_divergences, marginal_kl
+from kdzoo.graphical_models.marginal import marginal_kl
 from kdzoo.graphical_models.paired import node_divergence, paired_rollout
 from tests.reference import graphs as reference
 
@@ -124,7 +125,7 @@ def parts_of(graph, weights):
     return [node.conditional.net.parts(weights) for node in graph.random_nodes().values()]
 
 
-def layers_of(graph, weights):
+def find_layers(graph, weights):
     """Return matrix (None at the top), bias and deviation of every node as arrays."""
     return [
         (matrix[0].numpy() if matrix.shape[2] else None, bias[0].numpy(), positive_scale(raw)[0].numpy())
@@ -178,7 +179,7 @@ def test_the_surrogate_loss_of_500_normal_chains_bounds_kl_and_the_gap_is_that_o
         sizes = rng.integers(1, 5, size=2 + i % 4).tolist()
         families = {f"z{j}": Normal((size,)) for j, size in enumerate(sizes[:-1])} | {"y": Normal((sizes[-1],))}
         for teacher, student, weights, bound, kl in compared(families, 10, spread=1.0):
-            layers = layers_of(teacher, weights), layers_of(student, weights)
+            layers = find_layers(teacher, weights), find_layers(student, weights)
             truth = reference.normal_kl(*reference.moments(layers[0]), *reference.moments(layers[1]))
             expected = np.array([reference.surrogate(*layers), truth, reference.posterior_gap(*layers)])
             errors.append(np.abs([bound, kl, bound - kl] - expected) / (1 + expected[0]))
@@ -211,7 +212,7 @@ def test_local_distillation_bounds_kl_too_and_neither_bound_is_always_the_lower(
         for parameter in student.parameters():
             parameter.data += 0.3 * torch.randn_like(parameter)
         with torch.no_grad():
-            local = float(sum(expected_divergences(teacher, student, parents="teacher").values()))
+            local = float(sum(expected_divergences(teacher, student, latents_from="teacher").values()))
         kl, bound = exact_kl(teacher, student), surrogate(teacher, student)
         assert local >= kl
         lower.append(bound < local)
@@ -289,9 +290,9 @@ def sequence_of_family(family):
         Latent("start", Normal((4,)), nn.Linear(4, 8), STATE),
         Latent("z", family, nn.Linear(4, raw), "start"),
         Target("y", family, nn.Linear(size, raw), "z"),
-        Hidden("drive", Drive(size, 4), "y"),
+        Hidden("gate_input", GateInput(size, 4), "y"),
     ]
-    return Graph([Scan(nodes, LSTM(4, ("drive", "z"), size, driven=True), 12)])
+    return Graph([Scan(nodes, LSTM(4, ("gate_input", "z"), size, has_gate_input=True), 12)])
 
 
 FAMILIES = {
@@ -305,17 +306,17 @@ FAMILIES = {
 }
 
 
-@pytest.mark.parametrize("parents", ["student", "teacher"])
+@pytest.mark.parametrize("latents_from", ["student", "teacher"])
 @pytest.mark.parametrize(("model", "bound"), [(of_family, 0.0), (sequence_of_family, 1e-12)], ids=["plain", "sequence"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_student_equal_to_its_teacher_has_no_loss(family, model, bound, parents):
+def test_a_student_equal_to_its_teacher_has_no_loss(family, model, bound, latents_from):
     torch.manual_seed(0)
     family, kinds = FAMILIES[family]
     teacher = model(family)
     for parameter in teacher.parameters():
         nn.init.normal_(parameter)
     teacher.double()
-    pair = paired_rollout(teacher, copy.deepcopy(teacher), teacher.noise(20), parents=parents)
+    pair = paired_rollout(teacher, copy.deepcopy(teacher), teacher.noise(20), latents_from=latents_from)
     for name in ("z", "y"):
         for kind in kinds:
             assert float(node_divergence(pair, name, kind, "sum").detach().abs().max()) <= bound
@@ -325,14 +326,14 @@ def test_a_student_equal_to_its_teacher_has_no_loss(family, model, bound, parent
 
 
 @pytest.mark.parametrize("chain", [lambda: normal_chain([3, 2, 4]), binary_chain], ids=["normal", "binary"])
-@pytest.mark.parametrize("parents", ["student", "teacher"])
-def test_the_mean_over_drawn_noise_is_the_exact_one(chain, parents):
+@pytest.mark.parametrize("latents_from", ["student", "teacher"])
+def test_the_mean_over_drawn_noise_is_the_exact_one(chain, latents_from):
     torch.manual_seed(0)
     teacher, student, n = chain(), chain(), 40_000
     with torch.no_grad():
-        exact = expected_divergences(teacher, student, parents=parents)
+        exact = expected_divergences(teacher, student, latents_from=latents_from)
         noise = teacher.noise(n, generator=torch.Generator().manual_seed(3))
-        pair = paired_rollout(teacher, student, noise, parents=parents)
+        pair = paired_rollout(teacher, student, noise, latents_from=latents_from)
         for name in teacher.random_nodes():
             values = node_divergence(pair, name, "kl", "sum")
             error = float(values.std()) / n**0.5
@@ -377,9 +378,9 @@ def test_without_latents_it_is_distillation_of_logits():
 def tokens(hidden, steps=5):
     nodes = [
         Target("y", Categorical((3,)), nn.Linear(hidden, 3), STATE, source="input"),
-        Hidden("drive", Drive(3, hidden), "y"),
+        Hidden("gate_input", GateInput(3, hidden), "y"),
     ]
-    return Graph([Scan(nodes, LSTM(hidden, "drive", driven=True), steps)]).double()
+    return Graph([Scan(nodes, LSTM(hidden, "gate_input", has_gate_input=True), steps)]).double()
 
 
 def test_of_tokens_it_is_distillation_of_every_token_on_the_teachers_samples():
@@ -460,7 +461,7 @@ def test_with_the_teachers_latents_as_parents_each_layer_is_distilled_alone():
     torch.manual_seed(0)
     teacher, student = normal_chain([3, 2, 4]), normal_chain([3, 2, 4])
     noise = {name: value.double() for name, value in teacher.noise(6).items()}
-    pair = paired_rollout(teacher, student, noise, parents="teacher")
+    pair = paired_rollout(teacher, student, noise, latents_from="teacher")
     for name, parent in (("z1", "z0"), ("y", "z1")):
         parents = pair.teacher.values[parent]
         raws = [graph.random_nodes()[name].conditional.net(parents) for graph in (teacher, student)]

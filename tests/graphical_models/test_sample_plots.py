@@ -14,7 +14,7 @@ from kdzoo.data.sequences.strokes import stroke_images
 from kdzoo.graphical_models import sample_plots
 from kdzoo.models import HVAE, HelmholtzMachine, StrokeVRNN, VectorVRNN
 
-FIGURES = ("picture_rows", "picture_panels", "roll_rows", "density_panels")
+FIGURES = ("image_rows", "image_panels", "sequence_heatmaps", "density_panels")
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def drawn(monkeypatch):
 def image_model(seed=0, latents=(3, 2), **options):
     torch.manual_seed(seed)
     model = HVAE(in_shape=(1, 6, 5), latents=latents, width=4, **options)
-    model.infers.fill_(True)
+    model.posteriors_trained.fill_(True)
     return model
 
 
@@ -154,7 +154,7 @@ def test_models_and_random_numbers_stay_as_they_are(case, tmp_path):
 
 def test_reconstructions_are_the_means_given_inferred_latents(drawn, tmp_path):
     model, blind = image_model(), image_model(1)
-    blind.infers.fill_(False)
+    blind.posteriors_trained.fill_(False)
     batch = images().batches[0]
     sample_plots.reconstructions({"student": model, "blind": blind}, batch, tmp_path / "a.png", view)
     (rows,) = drawn
@@ -240,19 +240,21 @@ def test_the_way_between_two_noises(seed, share, shape):
     first, second = torch.randn(2, *shape, generator=generator, dtype=torch.float64)
     second = second * first.norm() / second.norm()
     shares = torch.tensor([0, share, 1], dtype=torch.float64)
-    way = sample_plots.between(first, second, shares)
+    way = sample_plots.interpolate_noise(first, second, shares)
     torch.testing.assert_close(way[[0, 2]], torch.stack([first, second]))
     torch.testing.assert_close(way[1].norm(), first.norm(), rtol=1e-5, atol=0)  # equally far from the origin
-    back = sample_plots.between(second, first, 1 - shares)
+    back = sample_plots.interpolate_noise(second, first, 1 - shares)
     torch.testing.assert_close(back, way)
 
 
 def test_the_way_is_straight_where_there_is_no_arc():
     first, shares = torch.tensor([1.0, 2.0]), torch.tensor([0.0, 0.5, 1.0])
     torch.testing.assert_close(
-        sample_plots.between(first, 3 * first, shares), torch.stack([first, 2 * first, 3 * first])
+        sample_plots.interpolate_noise(first, 3 * first, shares), torch.stack([first, 2 * first, 3 * first])
     )
-    torch.testing.assert_close(sample_plots.between(first, -first, shares), torch.stack([first, 0 * first, -first]))
+    torch.testing.assert_close(
+        sample_plots.interpolate_noise(first, -first, shares), torch.stack([first, 0 * first, -first])
+    )
 
 
 # ---------------------------------------------------------------- sequences
@@ -292,7 +294,7 @@ def test_wide_drawings_are_fewer(drawn, tmp_path):
 def test_rolls_end_where_the_observed_ones_do(drawn, tmp_path):
     batch = sequences().batches[0]
     model = sequence_model(VectorVRNN)
-    sample_plots.rolls({"student": model, "strokes": sequence_model(StrokeVRNN)}, batch, tmp_path / "a.png")
+    sample_plots.piano_rolls({"student": model, "strokes": sequence_model(StrokeVRNN)}, batch, tmp_path / "a.png")
     (rows,) = drawn
     assert list(rows) == ["data", "student"]
     assert torch.equal(rows["data"], batch["input"][:, :6])
@@ -305,9 +307,9 @@ def test_rolls_end_where_the_observed_ones_do(drawn, tmp_path):
 
 def test_sequences_without_a_mask_are_whole_and_long_ones_are_cut(drawn, tmp_path, monkeypatch):
     batch = {"input": sequences().batches[0]["input"]}
-    sample_plots.rolls({"student": sequence_model(VectorVRNN)}, batch, tmp_path / "a.png")
+    sample_plots.piano_rolls({"student": sequence_model(VectorVRNN)}, batch, tmp_path / "a.png")
     monkeypatch.setattr(sample_plots, "ROLL_STEPS", 4)
-    sample_plots.rolls({"student": sequence_model(VectorVRNN)}, batch, tmp_path / "a.png")
+    sample_plots.piano_rolls({"student": sequence_model(VectorVRNN)}, batch, tmp_path / "a.png")
     assert [rows["student"].shape[1] for rows in drawn] == [7, 4]
 
 

@@ -11,7 +11,7 @@ from kdzoo.graphical_models import (
     LSTM,
     STATE,
     Bernoulli,
-    Drive,
+    GateInput,
     Graph,
     Hidden,
     Input,
@@ -22,7 +22,7 @@ from kdzoo.graphical_models import (
     Target,
 )
 from kdzoo.graphical_models.nodes import Random
-from kdzoo.graphical_models.paired import follow, imitated, node_divergence, paired_rollout
+from kdzoo.graphical_models.paired import node_divergence, paired_rollout, rollout_student, rollout_teacher
 from kdzoo.graphical_models.scan import plan
 from kdzoo.graphical_models.tasks import Task
 
@@ -59,7 +59,7 @@ class Sum(Recurrence):
 class FastSum(Sum):
     """It reads whole sequences."""
 
-    def read_all(self, state, value):
+    def unroll(self, state, value):
         return state[:, None] + value.cumsum(1) - value
 
 
@@ -73,20 +73,20 @@ def full(carry=None, width=4):
             Joined(H + 2, 6),
             (STATE, "u"),
             posterior=Joined(width + H, 6),
-            given=("seen", STATE),
+            posterior_parents=("seen", STATE),
         ),
         Hidden("code", Joined(3, width), "z"),
-        Latent("bit", Bernoulli((2,)), Joined(H, 2), STATE, posterior=Joined(width, 2), given="seen"),
+        Latent("bit", Bernoulli((2,)), Joined(H, 2), STATE, posterior=Joined(width, 2), posterior_parents="seen"),
         Target("x", Normal((3,), scale=0.5), Joined(width + H + 2 + 2, 3), ("code", STATE, "g", "bit")),
         Target("pen", Bernoulli((1,)), Joined(H + width, 1), (STATE, "code")),
-        Hidden("drive", Drive(3, H), "x"),
+        Hidden("gate_input", GateInput(3, H), "x"),
         Target("leaf", Normal((2,)), Joined(3 + 1, 4), ("x", "pen")),
     ]
     recognition = [Hidden("seen", Joined(3 + 1, width), ("x", "pen"))]
     return Graph(
         [
             Latent("g", Normal((2,), scale=1.0)),
-            Scan(nodes, carry or LSTM(H, ("drive", "code"), width, driven=True), T, recognition),
+            Scan(nodes, carry or LSTM(H, ("gate_input", "code"), width, has_gate_input=True), T, recognition),
             Target("end", Normal((2,), scale=1.0), Total(3, 2), "z"),
         ]
     ).double()
@@ -141,7 +141,7 @@ def naive(graph, noise, inputs, *, forced=None, mixed=None, infer=False):
             continue
         state = entry.carry.initial(B, graph.like)
         for t in range(T):
-            here = {**whole, STATE: entry.carry.read(state)}
+            here = {**whole, STATE: entry.carry.output(state)}
             if infer:
                 for name in ("x", "pen"):
                     here[name] = forced[name][:, t]
@@ -193,7 +193,7 @@ def drawn(graph, leaves=False):
 def cases(graph, other):
     """Return the ways to roll out: alone, after the teacher, on the teacher's latents, on some of them, inferring."""
     noise, inputs = drawn(graph)
-    theirs = imitated(other, *drawn(other, leaves=True)).values
+    theirs = rollout_teacher(other, *drawn(other, leaves=True)).values
     targets = {name: theirs[name] for name in graph.targets()}
     latents = {name: theirs[name] for name in graph.latents()}
 
@@ -216,7 +216,7 @@ def cases(graph, other):
 
 
 CARRIES = {
-    "driven lstm": lambda: LSTM(H, ("drive", "code"), 4, driven=True),
+    "driven lstm": lambda: LSTM(H, ("gate_input", "code"), 4, has_gate_input=True),
     "lstm": lambda: LSTM(H, ("x", "code", "pen"), 8),
 }
 WAYS = ("own", "targets given", "all given", "mixed", "inferring", "leaves drawn")
@@ -242,15 +242,15 @@ def test_values_distributions_and_gradients_are_those_of_a_plain_loop(carry, way
     assert fast["entries.1.nodes.1.conditional.net.weight"] is not None
 
 
-@pytest.mark.parametrize("parents", ["student", "teacher"])
-def test_a_paired_roll_out_is_that_of_two_plain_loops(parents):
+@pytest.mark.parametrize("latents_from", ["student", "teacher"])
+def test_a_paired_roll_out_is_that_of_two_plain_loops(latents_from):
     torch.manual_seed(0)
     teacher, student = full(width=7), full(width=2)
     noise, inputs = drawn(teacher)
-    pair = paired_rollout(teacher, student, noise, inputs, parents=parents)
+    pair = paired_rollout(teacher, student, noise, inputs, latents_from=latents_from)
     theirs = naive(teacher, noise, inputs)
     given = {name: theirs[name] for name in theirs if name in student.targets()}
-    given |= {name: theirs[name] for name in student.latents()} if parents == "teacher" else {}
+    given |= {name: theirs[name] for name in student.latents()} if latents_from == "teacher" else {}
     own = naive(student, {name: value for name, value in noise.items() if name not in given}, inputs, forced=given)
     for name in student.random_nodes():
         torch.testing.assert_close(pair.teacher.raw[name], theirs[f"{name}|prior"], atol=1e-10, rtol=1e-10)
@@ -261,13 +261,13 @@ def test_a_student_on_some_of_the_teachers_latents_is_between_both():
     torch.manual_seed(0)
     teacher, student = full(width=7), full(width=2)
     noise, inputs = drawn(teacher)
-    trace = imitated(teacher, noise, inputs)
+    trace = rollout_teacher(teacher, noise, inputs)
     which = torch.tensor([True, False, True])
     traces = [
-        follow(student, trace, noise, inputs, teachers=dict.fromkeys(student.latents(), taken))
+        rollout_student(student, trace, noise, inputs, teacher_latents=dict.fromkeys(student.latents(), taken))
         for taken in (which, True)
     ]
-    alone = follow(student, trace, noise, inputs)
+    alone = rollout_student(student, trace, noise, inputs)
     torch.testing.assert_close(traces[0].raw["x"][which], traces[1].raw["x"][which])
     torch.testing.assert_close(traces[0].raw["x"][~which], alone.raw["x"][~which])
     assert not torch.allclose(traces[0].raw["x"][which], alone.raw["x"][which])
@@ -280,13 +280,13 @@ def reading(carry):
     torch.manual_seed(1)
     nodes = [
         Target("y", Normal((2,), scale=0.5), nn.Linear(H, 2), STATE),
-        Hidden("drive", nn.Linear(2, H), "y"),
+        Hidden("gate_input", nn.Linear(2, H), "y"),
     ]
     return Graph([Scan(nodes, carry, T)]).double()
 
 
 def test_a_recurrence_that_reads_whole_sequences_is_asked_once():
-    slow, fast = reading(Sum("drive", H)), reading(FastSum("drive", H))
+    slow, fast = reading(Sum("gate_input", H)), reading(FastSum("gate_input", H))
     y = torch.randn(B, T, 2, dtype=torch.double)
     found, expected = (graph.rollout({}, forced={"y": y}) for graph in (fast, slow))
     torch.testing.assert_close(found.raw["y"], expected.raw["y"], atol=1e-12, rtol=1e-12)
@@ -298,7 +298,7 @@ def test_a_recurrence_that_reads_whole_sequences_is_asked_once():
 
 
 def test_a_recurrence_that_reads_whole_sequences_goes_step_by_step_where_it_must():
-    slow, fast = reading(Sum("drive", H)), reading(FastSum("drive", H))
+    slow, fast = reading(Sum("gate_input", H)), reading(FastSum("gate_input", H))
     noise = {"y": torch.randn(B, T, 2, dtype=torch.double)}
     torch.testing.assert_close(fast.rollout(noise).values["y"], slow.rollout(noise).values["y"])
     assert fast.scan.carry.calls == T - 1
@@ -309,7 +309,7 @@ def test_given_targets_are_computed_at_once():
     graph = full()
     rows = []
     for node in graph.nodes():
-        if node.name in ("x", "drive", "leaf"):
+        if node.name in ("x", "gate_input", "leaf"):
             node.conditional.net.register_forward_hook(lambda net, args, result: rows.append(len(result)))
     noise, inputs = drawn(graph)
     values = graph.rollout(*drawn(graph, leaves=True)).values
@@ -326,7 +326,7 @@ def test_given_targets_are_computed_at_once():
 def test_the_cell_is_the_one_of_torch(driven):
     torch.manual_seed(0)
     cell = nn.LSTMCell(4, H).double()
-    own = LSTM(H, ("a", "b") if driven else "b", 0 if driven else 4, driven=driven).double()
+    own = LSTM(H, ("a", "b") if driven else "b", 0 if driven else 4, has_gate_input=driven).double()
     order = [0, 1, 3, 2]  # torch has the gates i, f, g, o
     own.recurrent.weight.data, own.recurrent.bias.data = (
         torch.cat([one.chunk(4)[i] for i in order]).detach().clone()

@@ -103,7 +103,7 @@ def test_sizes_with_and_without_what_only_infers(kind):
 def test_the_bound_is_reported_of_models_that_were_trained_to_infer(kind, digits):
     one = model()
     assert "negative_bound" not in kind.metrics(kind.predict(one, digits.test_dataloader()))
-    one.infers.fill_(True)
+    one.posteriors_trained.fill_(True)
     batch = next(iter(digits.test_dataloader()))
     found = kind.metrics(kind.predict(one, [batch]))["negative_bound"]
     terms = one.negative_elbo(batch, one.elbo_noise(len(batch["input"])))

@@ -208,7 +208,7 @@ def test_a_folded_copy_gives_the_same_without_norms(options):
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):  # keep values near 1, as in a trained model
             nn.init.uniform_(module.weight, 0.5, 1)
-    before, folded = copy.deepcopy(model.state_dict()), model.train().folded()
+    before, folded = copy.deepcopy(model.state_dict()), model.train().fold_norms()
     assert model.training
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.graphical_models import enumerated
+from kdzoo.graphical_models import enumerated_divergences
 from kdzoo.graphical_models.marginal import log_marginal
-from kdzoo.graphical_models.paired import Pair, follow, imitated, node_divergence
+from kdzoo.graphical_models.paired import Pair, node_divergence, rollout_student, rollout_teacher
 from kdzoo.models import HelmholtzMachine, kl_by_quadrature
 from kdzoo.storage.checkpoint import load_student, save_model
 
@@ -238,9 +238,9 @@ def test_the_models_stay_as_they_are():
 def test_the_surrogate_loss_is_enumerated_in_both_targets():
     teacher, student = machine(0).double(), machine(1, width=2).double()
     noise = {name: value.double() for name, value in teacher.noise(3000).items()}
-    trace = imitated(teacher, noise)
-    pair = Pair(trace, follow(student, trace, noise))
-    found = enumerated(teacher, student, trace, noise)
+    trace = rollout_teacher(teacher, noise)
+    pair = Pair(trace, rollout_student(student, trace, noise))
+    found = enumerated_divergences(teacher, student, trace, noise)
     for name in ("y1", "y2"):
         difference = node_divergence(pair, name, "kl", "sum") - found[name]
         assert difference.mean().abs() <= 4 * difference.std() / len(difference) ** 0.5

@@ -13,7 +13,7 @@ from torch.nn.functional import softplus
 
 import kdzoo.models
 from kdzoo.errors import ConfigError, DataError
-from kdzoo.graphical_models.paired import follow, node_divergence, paired_rollout
+from kdzoo.graphical_models.paired import node_divergence, paired_rollout, rollout_student
 from kdzoo.models import StrokeVRNN, VectorVRNN
 from kdzoo.storage.checkpoint import load_student, save_model
 
@@ -113,7 +113,7 @@ def plain_loop(model, noise, *, values=None, latents=None, infer=False):
             else:
                 step[name] = (noise[name][:, t] < raw.sigmoid()).double()
         x_features = net["x_features"](torch.cat([step[name] for name in model.targets()], -1))
-        gates = x_features @ net["drive"].weight.T + z_features @ carry.inputs.weight.T
+        gates = x_features @ net["gate_input"].weight.T + z_features @ carry.inputs.weight.T
         i, f, o, g = (gates + h @ carry.recurrent.weight.T + carry.recurrent.bias).chunk(4, -1)
         c = f.sigmoid() * c + i.sigmoid() * g.tanh()
         h = o.sigmoid() * c.tanh()
@@ -152,14 +152,14 @@ def test_a_free_roll_out_is_that_of_a_plain_loop(kind, n, steps):
 
 
 @BOTH
-@pytest.mark.parametrize("parents", ["student", "teacher"])
+@pytest.mark.parametrize("latents_from", ["student", "teacher"])
 @pytest.mark.parametrize("steps", [1, 6])
-def test_a_student_that_follows_is_that_of_a_plain_loop(kind, parents, steps):
+def test_a_student_that_follows_is_that_of_a_plain_loop(kind, latents_from, steps):
     teacher, student = (BUILT[kind](steps).double() for _ in range(2))
     noise = {name: value.double() for name, value in student.noise(4).items()}
-    pair = paired_rollout(teacher, student, noise, parents=parents)
+    pair = paired_rollout(teacher, student, noise, latents_from=latents_from)
     values = {name: pair.teacher.values[name] for name in student.targets()}
-    latents = pair.teacher.values["z"] if parents == "teacher" else None
+    latents = pair.teacher.values["z"] if latents_from == "teacher" else None
     expected = plain_loop(student, noise, values=values, latents=latents)
     assert_same(student, collected(student, pair.student), expected)
 
@@ -182,7 +182,7 @@ def test_inference_is_that_of_a_plain_loop(kind):
 
 def test_the_state_is_that_of_torchs_lstm():
     model = BUILT["vectors"]().double()
-    carry, drive = model.scan.carry, nets(model)["drive"]
+    carry, drive = model.scan.carry, nets(model)["gate_input"]
     x, z = torch.randn(2, 3, 6, 5, dtype=torch.float64)
     torchs = nn.LSTM(10, 4, batch_first=True).double()
     weights = torch.cat([drive.weight, carry.inputs.weight], 1), carry.recurrent.weight, carry.recurrent.bias
@@ -196,23 +196,23 @@ def test_the_state_is_that_of_torchs_lstm():
     after, state = [], start
     for t in range(6):
         state = carry(state, drive(x[:, t]), z[:, t])
-        after.append(carry.read(state))
+        after.append(carry.output(state))
     torch.testing.assert_close(torch.stack(after, 1), expected, rtol=0, atol=1e-12)
-    before = carry.read_all(start, drive(x), z)
+    before = carry.unroll(start, drive(x), z)
     torch.testing.assert_close(before[:, 1:], expected[:, :-1], rtol=0, atol=1e-12)
     assert not before[:, 0].any()
 
 
-@pytest.mark.parametrize(("parents", "z_calls"), [("student", 6), ("teacher", 1)])
-def test_what_is_known_ahead_is_computed_at_once(parents, z_calls):
+@pytest.mark.parametrize(("latents_from", "z_calls"), [("student", 6), ("teacher", 1)])
+def test_what_is_known_ahead_is_computed_at_once(latents_from, z_calls):
     model = BUILT["strokes"]()
     trace = model.rollout(model.noise(2))
     calls = dict.fromkeys(nets(model), 0)
     for name, net in nets(model).items():
         net.register_forward_hook(lambda *_, name=name: calls.update({name: calls[name] + 1}))
-    follow(model, trace, model.noise(2), teachers={"z": True} if parents == "teacher" else {})
+    rollout_student(model, trace, model.noise(2), teacher_latents={"z": True} if latents_from == "teacher" else {})
     inside = {"z": z_calls, "z_features": z_calls}
-    assert calls == {"decoder": 1, "pen": 1, "offset": 1, "x_features": 1, "drive": 1, **inside}
+    assert calls == {"decoder": 1, "pen": 1, "offset": 1, "x_features": 1, "gate_input": 1, **inside}
 
 
 def test_strokes_are_bits_and_offsets_of_the_given_deviation():
@@ -309,11 +309,11 @@ def test_padding_does_not_change_divergences(kind):
 
 
 @BOTH
-@pytest.mark.parametrize("parents", ["student", "teacher"])
-def test_a_copy_differs_in_nothing(kind, parents):
+@pytest.mark.parametrize("latents_from", ["student", "teacher"])
+def test_a_copy_differs_in_nothing(kind, latents_from):
     teacher = BUILT[kind]().double()
     noise = {name: value.double() for name, value in teacher.noise(4).items()}
-    pair = paired_rollout(teacher, copy.deepcopy(teacher), noise, parents=parents)
+    pair = paired_rollout(teacher, copy.deepcopy(teacher), noise, latents_from=latents_from)
     for name in teacher.random_nodes():
         assert node_divergence(pair, name, "kl", "sum").abs().max() <= 1e-10
 

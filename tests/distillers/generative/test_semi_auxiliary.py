@@ -14,7 +14,8 @@ from kdzoo.distillers import ELBO, SemiAuxiliary
 from kdzoo.distillers.generative.rollout import inputs_in, named, named_inputs, noise_in
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.graphical_models import Bernoulli, Categorical, Constant, Delta, Graph, Input, Latent, Normal, Target
-from kdzoo.graphical_models.marginal import expected_divergences, marginal_kl
+from kdzoo.graphical_models.expectation import expected_divergences
+from kdzoo.graphical_models.marginal import marginal_kl
 from kdzoo.graphical_models.paired import node_divergence, paired_rollout
 from kdzoo.models import HVAE
 
@@ -44,10 +45,12 @@ def test_the_terms_are_the_divergences_of_the_nodes():
     assert torch.equal(terms["z1"], node_divergence(pair, "z1", "w2", "sum"))
 
 
-@pytest.mark.parametrize("parents", ["student", "teacher", "mixed"])
-def test_a_copy_of_the_teacher_loses_nothing(parents):
+@pytest.mark.parametrize("latents_from", ["student", "teacher", "mixed"])
+def test_a_copy_of_the_teacher_loses_nothing(latents_from):
     teacher = graph()
-    terms = SemiAuxiliary(copy.deepcopy(teacher), teacher, parents=parents).losses(batch_of(teacher.noise(5), 5))
+    terms = SemiAuxiliary(copy.deepcopy(teacher), teacher, latents_from=latents_from).losses(
+        batch_of(teacher.noise(5), 5)
+    )
     assert all(bool((value == 0).all()) for value in terms.values())
 
 
@@ -77,8 +80,10 @@ def test_mixed_parents_go_from_the_teachers_to_the_students():
     teacher, student = graph(0), graph(1)
     noise = teacher.noise(64)
     batch = {**batch_of(noise, 64), "share": torch.rand(64)}
-    mixed = SemiAuxiliary(student, teacher, parents="mixed", mixing=0.5)
-    ours, local = (SemiAuxiliary(student, teacher, parents=one).losses(batch)["y"] for one in ("student", "teacher"))
+    mixed = SemiAuxiliary(student, teacher, latents_from="mixed", mixing=0.5)
+    ours, local = (
+        SemiAuxiliary(student, teacher, latents_from=one).losses(batch)["y"] for one in ("student", "teacher")
+    )
     assert torch.equal(at_step(mixed, 0, 100).losses(batch)["y"], local)
     halfway = at_step(mixed, 25, 100).losses(batch)["y"]
     assert torch.equal(halfway, torch.where(batch["share"] < 0.5, local, ours))
@@ -169,14 +174,14 @@ def test_fewer_latents_learn_through_a_map_of_the_noise():
     assert list(distiller.losses(batch_of(teacher.noise(3), 3))) == ["y"]
     assert any(name.startswith("noise_map") for name, p in distiller.named_parameters() if p.requires_grad)
     assert distiller.controls == {}
-    with pytest.raises(ConfigError, match="parents must be student where noise is mapped"):
-        SemiAuxiliary(student, teacher, noise_map="first", parents="teacher")
+    with pytest.raises(ConfigError, match="latents_from must be student where noise is mapped"):
+        SemiAuxiliary(student, teacher, noise_map="first", latents_from="teacher")
 
 
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ({"parents": "both"}, "parents must be one of student, teacher, mixed"),
+        ({"latents_from": "both"}, "latents_from must be one of student, teacher, mixed"),
         ({"divergence": "js"}, "divergence must be one of kl, w2, mmd, logits"),
         ({"reduction": "max"}, "reduction must be one of sum, mean"),
         ({"latent_weight": -1.0}, "latent_weight must be a finite number >= 0"),
@@ -282,7 +287,7 @@ def test_reinforce_and_enumeration_have_the_exact_gradient():
     ("options", "words"),
     [
         ({"divergence": "logits"}, "divergence=logits of targets y"),
-        ({"parents": "mixed"}, "parents=mixed"),
+        ({"latents_from": "mixed"}, "latents_from=mixed"),
         ({"estimator": "gumbel"}, "estimator=gumbel"),
     ],
     ids=["logits", "mixed", "gumbel"],
@@ -332,8 +337,8 @@ def test_a_generator_of_points_is_distilled_by_w2():
 def test_local_distillation_has_no_use_for_an_estimator(estimator):
     teacher, student = binary(0), binary(1)
     batch = batch_of(teacher.noise(6), 6)
-    local = SemiAuxiliary(student, teacher, parents="teacher", estimator=estimator).losses(batch)
-    to_container = SemiAuxiliary(student, teacher, parents="teacher", estimator="none").losses(batch)
+    local = SemiAuxiliary(student, teacher, latents_from="teacher", estimator=estimator).losses(batch)
+    to_container = SemiAuxiliary(student, teacher, latents_from="teacher", estimator="none").losses(batch)
     assert all(torch.equal(local[name], to_container[name]) for name in to_container)
     (reached,) = torch.autograd.grad(local["y"].sum(), student.entries[0].conditional.net.value, allow_unused=True)
     assert reached is None
@@ -342,7 +347,7 @@ def test_local_distillation_has_no_use_for_an_estimator(estimator):
 def test_the_exact_marginal_rehearses_and_has_a_local_control_of_its_own():
     distiller = SemiAuxiliary(binary(1), binary(0), marginal=True)
     distiller.dry_run({"input": torch.zeros(4, 0)})
-    assert distiller.controls == {"local": {"parents": "teacher", "marginal": False}}
+    assert distiller.controls == {"local": {"latents_from": "teacher", "marginal": False}}
 
 
 @pytest.mark.parametrize(
@@ -351,13 +356,13 @@ def test_the_exact_marginal_rehearses_and_has_a_local_control_of_its_own():
     ids=["marginal", "reinforce", "enumerate"],
 )
 def test_what_cannot_be_mixed_is_refused(options):
-    with pytest.raises(ConfigError, match="parents must be student or teacher with"):
-        SemiAuxiliary(binary(1), binary(0), parents="mixed", **options)
+    with pytest.raises(ConfigError, match="latents_from must be student or teacher with"):
+        SemiAuxiliary(binary(1), binary(0), latents_from="mixed", **options)
 
 
 def test_mixing_must_take_some_time():
     with pytest.raises(ConfigError, match="mixing must be finite and > 0"):
-        SemiAuxiliary(graph(1), graph(0), parents="mixed", mixing=0.0)
+        SemiAuxiliary(graph(1), graph(0), latents_from="mixed", mixing=0.0)
 
 
 def test_observations_outside_of_a_support_are_refused_by_name():
