@@ -19,7 +19,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from kdzoo.core.batch import Batch, as_batch, n_samples, split
+from kdzoo.core.batch import Batch, as_batch, micro_batches, n_samples
 from kdzoo.core.frozen_teacher import FrozenTeacher, TeacherOutputs, leave_out_teacher
 from kdzoo.core.inference import inference
 from kdzoo.core.loss_terms import RunningMeans, over_ranks, position_counts, rows_about, total
@@ -205,7 +205,7 @@ class Distiller(pl.LightningModule, ABC):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:  # noqa: ARG002 - Lightning's signature
         """Return the loss of the last micro-batch; those before it have left their gradients behind."""
         batch = as_batch(batch)
-        *earlier, last = split(batch, self.micro_batch_size)
+        *earlier, last = micro_batches(batch, self.micro_batch_size)
         counts = self._counts_over_ranks(batch)
         if counts is not None:  # optimizer_zero_grad would come after the earlier micro-batches
             self._clear_gradients()
@@ -224,7 +224,7 @@ class Distiller(pl.LightningModule, ABC):
         """
         counts = self._counts_over_ranks(batch)
         means: dict[str, Tensor] = {}
-        for micro_batch in split(batch, self.micro_batch_size):
+        for micro_batch in micro_batches(batch, self.micro_batch_size):
             self.manual_backward(self._loss(micro_batch, counts, means))
         self._log_terms(means)
 

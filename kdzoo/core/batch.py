@@ -1,11 +1,20 @@
-"""What a batch is: a dictionary of tensors that share their first dimension.
+"""The format of a batch: a dictionary of tensors that share their first dimension, the samples.
 
-========  ===================  =====================================================================
-input     float or long [b, …]  what the models are called with
-target    long [b, …]           class of each position; ``IGNORE`` where the label is missing
-index     long [b]              row of the training split, the key of the teacher-output cache
-mask      bool [b, …]           valid positions of padded sequences; absent means that all are valid
-========  ===================  =====================================================================
+b samples; T time steps or tokens; V tokens with the end token S = V - 1. Only ``input`` is required.
+
+============  =========================  ===============================================================================
+input         float, long ``[b, ...]``   The argument of models. Token sequences begin with the token S.
+target        long ``[b]``, ``[b, T]``   Class of each sample or position; ``IGNORE`` where there is no label. Of token
+                                         sequences: the next token, and S at the end.
+index         long ``[b]``               Row of the split, the key of cached teacher outputs.
+mask          bool ``[b, T]``            The valid positions; False where padded. Absent means that all are valid.
+truth         float64 ``[b, T, V]``      Log-probabilities of the next token under the automaton that the sequences
+                                         were drawn from; -inf for impossible tokens, uniform where padded. Only in val
+                                         and test batches, and only if that automaton is known.
+length        long ``[b]``               Number of valid steps, which replaces ``mask`` in batches with noise.
+noise.<node>  float ``[b, ...]``         Noise of a node of a generative model.
+member        long ``[b]``               Number of the language model that the sequence was sampled from.
+============  =========================  ===============================================================================
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,8 +26,9 @@ from torch import Tensor
 
 from kdzoo.errors import DataError
 
+# The default ``ignore_index`` of torch's losses, so that targets can be passed to them unchanged.
 IGNORE = -100
-"""Target of a position without a label; torch's losses ignore the same value by default."""
+"""Target of a position without a label."""
 
 Batch = dict[str, Tensor]
 """Tensors by name that share their first dimension; see the table above."""
@@ -38,7 +48,7 @@ def as_batch(batch: Any) -> Batch:
     raise DataError(f"a batch must be a dict with 'input' or a pair (input, target), got {keys}")
 
 
-def split(batch: Batch, size: int | None) -> Iterator[Batch]:
+def micro_batches(batch: Batch, size: int | None) -> Iterator[Batch]:
     """Yield micro-batches of at most ``size`` samples; the whole batch when ``size`` is None."""
     n = n_samples(batch)
     if size is None or size >= n:

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from kdzoo.core.base import Distiller
-from kdzoo.core.batch import IGNORE, as_batch, split
+from kdzoo.core.batch import IGNORE, as_batch, micro_batches
 from kdzoo.core.loss_terms import RunningMeans, position_counts, rows_about, total
 from kdzoo.distillers import DKD, LogitKD, Supervised
 from kdzoo.errors import ConfigError, DataError, NonFiniteLossError
@@ -92,7 +92,7 @@ def test_rows_about():
 @given(st.integers(1, 20), st.one_of(st.none(), st.integers(1, 25)))
 def test_split_keeps_every_sample_once(n, size):
     batch = {"input": torch.arange(n), "target": torch.arange(n)}
-    parts = list(split(batch, size))
+    parts = list(micro_batches(batch, size))
     assert torch.equal(torch.cat([part["input"] for part in parts]), batch["input"])
     assert all(len(part["input"]) <= (size or n) for part in parts)
 
@@ -197,7 +197,7 @@ class Free(Distiller):
     """Names its terms only when it computes them."""
 
     def losses(self, batch):
-        return {"gap": (self.student(batch["input"]) - self.teacher_output(batch)).square().mean()}
+        return {"gap": (self.student(batch["input"]) - self.frozen_teacher.output(batch)).square().mean()}
 
 
 def test_weights_of_terms_that_are_known_late():
@@ -235,7 +235,7 @@ def test_the_teacher_is_frozen_and_in_no_state():
 def test_micro_batches_need_a_value_per_position():
     class Two(Free):
         def losses(self, batch):
-            gap = self.student(batch["input"]) - self.teacher_output(batch)
+            gap = self.student(batch["input"]) - self.frozen_teacher.output(batch)
             return {"gap": gap.square().flatten()}
 
     student, teacher = models()

@@ -231,7 +231,7 @@ GOOD = arrays()
         (GOOD, arrays(0), {}, "test split is empty"),
         ((GOOD[0], GOOD[1][:-1]), GOOD, {}, "train has 100 inputs but 99 labels; allowed: equal numbers"),
         (GOOD, with_label(7, 4), {}, "test label 4 at index 7 is out of range; allowed: 0..3"),
-        (with_label(9, -100), GOOD, {}, "train label -100 at index 9 is out of range; allowed: 0..3"),
+        (with_label(9, IGNORE), GOOD, {}, "train label -100 at index 9 is out of range; allowed: 0..3"),
         (GOOD, GOOD, {"num_classes": 3}, "train label 3 at index 3 is out of range; allowed: 0..2"),
         ((GOOD[0], GOOD[1].astype(float)), GOOD, {}, "train labels must be integers [n], got torch.float64 [100]"),
         ((GOOD[0], GOOD[1][:, None]), GOOD, {}, "train labels must be integers [n], got torch.int64 [100, 1]"),

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.functional import cross_entropy, kl_div
 
+from kdzoo.core.batch import IGNORE
 from kdzoo.functional import centred_mse, decoupled_kl, hard_target_ce, soft_target_kl
 from tests.functional.accuracy import relative_error
 from tests.reference import logits as reference
@@ -411,7 +412,7 @@ class TestBadArguments:
         with pytest.raises(ValueError, match=r"target must be in \[0, 2\], got label 3 at index \[1, 0\]"):
             loss(logits, torch.tensor([[0, 2], [3, 1]]))
         with pytest.raises(ValueError, match=r"got label -100 at index \[0, 1\]"):
-            loss(logits, torch.tensor([[0, -100], [2, 1]]))
+            loss(logits, torch.tensor([[0, IGNORE], [2, 1]]))
         with pytest.raises(ValueError, match=r"int64 class labels, got torch\.float32"):
             loss(logits, torch.zeros(2, 2))
         with pytest.raises(ValueError, match=r"classes \(2, 2\), got target \(2,\) and student \(2, 2, 3\)"):

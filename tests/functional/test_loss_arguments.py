@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 
+from kdzoo.core.batch import IGNORE
 from kdzoo.functional.loss_arguments import (
     check_classes,
     check_floating,
@@ -75,7 +76,7 @@ def test_labels_within_the_classes_pass() -> None:
             "target must have the shape of student without its classes (2,), got target (1,) and student (2, 3)",
         ),
         (torch.tensor([0, 3]), "target must be in [0, 2], got label 3 at index [1]"),
-        (torch.tensor([-100, 0]), "target must be in [0, 2], got label -100 at index [0]"),
+        (torch.tensor([IGNORE, 0]), "target must be in [0, 2], got label -100 at index [0]"),
     ],
 )
 def test_other_labels_are_refused(target, message: str) -> None:

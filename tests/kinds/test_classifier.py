@@ -402,7 +402,7 @@ def test_chains_are_drawn_from_a_look_at_the_data_and_other_models_are_not(tmp_p
 
 
 def test_examples_are_the_first_of_each_labelled_class() -> None:
-    batch = {"input": torch.arange(6.0)[:, None], "target": torch.tensor([2, -100, 0, 2, 0, -100])}
+    batch = {"input": torch.arange(6.0)[:, None], "target": torch.tensor([2, IGNORE, 0, 2, 0, IGNORE])}
     images, classes = one_of_each_class([batch])
     assert classes == [0, 2]
     assert images.flatten().tolist() == [2.0, 0.0]

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from kdzoo.core.batch import IGNORE
 from kdzoo.errors import ConfigError, DataError
 from tests.layer_init.cases import PAD, VOCABULARY, answers, made, texts
 
@@ -112,9 +113,9 @@ def test_loss_is_minus_the_cross_entropy_of_masked_tokens():
     teacher, held_out = made("Bert"), batches()
     total, count = 0.0, 0
     for batch in held_out:
-        batch["target"] = torch.where(batch["input"] % 3 == 1, batch["input"], -100)
+        batch["target"] = torch.where(batch["input"] % 3 == 1, batch["input"], IGNORE)
         logits = answers(teacher, batch["input"]).logits.double().numpy()
-        for row, column in np.argwhere(batch["target"].numpy() != -100):
+        for row, column in np.argwhere(batch["target"].numpy() != IGNORE):
             z = logits[row, column]
             total += np.log(np.exp(z).sum()) - z[batch["target"][row, column]]
             count += 1
@@ -124,11 +125,11 @@ def test_loss_is_minus_the_cross_entropy_of_masked_tokens():
 
 def test_loss_of_a_classifier_is_the_mean_over_labelled_texts():
     teacher = made("Bert", "ForSequenceClassification", num_labels=3)
-    held_out = batches(target=[torch.tensor([0, 1, 2, -100, 1]), torch.tensor([2, 2, 0])])
+    held_out = batches(target=[torch.tensor([0, 1, 2, IGNORE, 1]), torch.tensor([2, 2, 0])])
     losses = []
     for batch in held_out:
         for z, target in zip(answers(teacher, batch["input"]).logits.double().numpy(), batch["target"], strict=True):
-            losses.extend([] if target == -100 else [np.log(np.exp(z).sum()) - z[target]])
+            losses.extend([] if target == IGNORE else [np.log(np.exp(z).sum()) - z[target]])
     assert len(losses) == 7
     assert loss_objective(held_out, teacher, pad_id=PAD)(teacher) == pytest.approx(-np.mean(losses), abs=1e-6)
 

@@ -4,8 +4,9 @@ A position is a row of logits; ``valid`` and ``labelled`` say which positions a 
 """
 
 import numpy as np
+from torch.nn import CrossEntropyLoss
 
-IGNORE = -100
+IGNORE = CrossEntropyLoss().ignore_index  # the value that torch's losses skip, whatever kdzoo says
 
 
 def probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:

@@ -2,15 +2,8 @@
 
 S tokens 0..S-1; token S ends a string and begins every input, so V = S + 1. T is 1 + the batch's longest string.
 
-======  =====================  =========================================================================
-input   int64 [b, T]           the begin marker S, then the tokens; S where padded
-target  int64 [b, T]           the next token, S at the end of the string; ``IGNORE`` where padded, and at
-                               the end of a piece of a longer text
-index   int64 [b]              position in the training part (or in the val or test part)
-mask    bool [b, T]            the string's points: before its first token and after each; not the padding
-truth   float64 [b, T, V]      val and test batches of a known source: its log-probabilities of the next
-                               token after each prefix, -inf for what is impossible; uniform where padded
-======  =====================  =========================================================================
+For the batches see :mod:`kdzoo.core.batch`. Where the sequences are chunks of a longer text, the target at the end of a
+chunk is ``IGNORE``. The mask contains the positions before the first token and after each; it is False where padded.
 """
 
 from abc import abstractmethod

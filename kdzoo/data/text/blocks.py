@@ -2,12 +2,9 @@
 
 Every block has ``block_size`` tokens; only the last one of a part may be padded. V tokens, the special ones included.
 
-======  ==============  ================================================================================
-input   int64 [b, L]    ids, of which the chosen ones are replaced by the mask, by another token or kept
-target  int64 [b, L]    the original id where a token was chosen, ``IGNORE`` elsewhere
-index   int64 [b]       position in the training part (or in the val or test part)
-mask    bool [b, L]     the tokens; not the padding
-======  ==============  ================================================================================
+Batches have ``input`` and ``mask`` ``[b, L]``: the ids, of which the chosen ones are replaced by the mask, by another
+token or kept; and ``target`` ``[b, L]``, the original id where a token was chosen and ``IGNORE`` elsewhere. See
+:mod:`kdzoo.core.batch`.
 
 Training batches are masked anew in every epoch, the whole batch together, so that any number of processes see the same
 masks; with ``copies``, the blocks are there so many times, and each copy is masked once and for all. Val and test are

@@ -1,10 +1,7 @@
 """Texts with classes, tokenised once, in batches padded to their longest text.
 
-======  ==============  ==========================================================
-input   int64 [b, T]    ids, the special tokens included; the padding token at the end
-target  int64 [b]       the class, 0..C-1
-index   int64 [b]       position in the training part (or in the val or test part)
-======  ==============  ==========================================================
+Batches have ``input`` ``[b, T]``, the ids with the special tokens and the padding token at the end, and ``target``
+``[b]``, the class in 0..C-1. See :mod:`kdzoo.core.batch`.
 """
 
 from abc import abstractmethod

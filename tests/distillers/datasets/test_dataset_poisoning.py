@@ -6,10 +6,11 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
+from kdzoo.core.batch import IGNORE
 from kdzoo.data import Digits
 from kdzoo.dataset_distillation import InnerNetwork, PoisonSet
-from kdzoo.dataset_distillation.pool import train_pool
 from kdzoo.dataset_distillation.initial_images import set_real_images
+from kdzoo.dataset_distillation.pool import train_pool
 from kdzoo.dataset_distillation.synthetic_set import initial_labels
 from kdzoo.distillers import DatasetPoisoning
 from kdzoo.errors import ConfigError
@@ -123,7 +124,7 @@ def test_the_selections_to_compare_with_keep_their_true_labels(data, pool):
 
 def test_real_data_of_the_source_get_the_label_of_the_target(data, pool):
     distiller = DatasetPoisoning(poison(data, pool))
-    batch = {"input": torch.zeros(4, *data.sizes["in_shape"]), "target": torch.tensor([SOURCE, TARGET, 0, -100])}
+    batch = {"input": torch.zeros(4, *data.sizes["in_shape"]), "target": torch.tensor([SOURCE, TARGET, 0, IGNORE])}
     assert distiller.targets(batch).tolist() == [TARGET, TARGET, 0]
 
 

@@ -7,7 +7,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from kdzoo.core.batch import split
+from kdzoo.core.batch import micro_batches
 from kdzoo.data import ArrayData
 from kdzoo.distillers import Continual, SemiAuxiliary
 from kdzoo.distillers.generative.rollout import named, noise_in
@@ -143,7 +143,7 @@ def test_no_old_classes_in_the_first_task(old):
 def test_a_batch_in_pieces_has_the_same_values(old):
     distiller = at_task(2, old)
     batch = batch_of(distiller)
-    whole, pieces = distiller.losses(batch), [distiller.losses(part) for part in split(batch, 4)]
+    whole, pieces = distiller.losses(batch), [distiller.losses(part) for part in micro_batches(batch, 4)]
     for name, value in whole.items():
         torch.testing.assert_close(torch.cat([piece[name] for piece in pieces]), value)
 

@@ -6,6 +6,7 @@ import torch
 from kdzoo.config import compose
 from kdzoo.contracts.compare import weighted_loss
 from kdzoo.contracts.subject import Subject
+from kdzoo.core.batch import IGNORE
 from kdzoo.distillers import LogitKD, SweepMPS
 from kdzoo.distillers.tensor_networks import sweep_mps
 from kdzoo.errors import ConfigError, NonFiniteLossError
@@ -27,7 +28,7 @@ def student(**options) -> MPS:
 def batch(n: int = 60) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(2)
     target = torch.randint(0, CLASSES, (n,), generator=generator)
-    target[::4] = -100
+    target[::4] = IGNORE
     return {"input": torch.rand(n, SITES, generator=generator), "target": target}
 
 
