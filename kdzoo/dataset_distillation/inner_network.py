@@ -16,7 +16,7 @@ from torch.func import functional_call
 from kdzoo.core import validation
 from kdzoo.dataset_distillation.initial_weights import INITS, initial_distribution
 from kdzoo.errors import ConfigError
-from kdzoo.functional.unroll import batched
+from kdzoo.functional.unroll import vmap_networks
 
 # Number of initial weights that are used for evaluation only. The standard error of a mean over 20 of them is about a
 # quarter of their standard deviation, which is enough to tell sets apart that differ by one such deviation.
@@ -166,7 +166,7 @@ class InnerNetwork(nn.Module):
         """
         if len(weights) > 1 and self._is_batchable:
             try:
-                return batched(self._single_logits)(weights, inputs)
+                return vmap_networks(self._single_logits)(weights, inputs)
             except torch.OutOfMemoryError:
                 raise  # also a RuntimeError, but says nothing about whether the model can be batched
             except (RuntimeError, ValueError) as error:

@@ -10,7 +10,7 @@ from kdzoo.core import validation
 from kdzoo.core.randomness import mix_seed
 from kdzoo.dataset_distillation.synthetic_set import SyntheticSet
 from kdzoo.errors import ConfigError, NonFiniteLossError
-from kdzoo.functional.unroll import ENGINES, Adam, choose
+from kdzoo.functional.unroll import ENGINES, Adam, choose_engine
 
 # Bytes that the graphs of all inner networks together may keep, by which the automatic choice takes an engine. 1 GiB
 # leaves room for data and activations on a machine of a few GiB; a larger budget takes the fastest engine more often.
@@ -146,7 +146,7 @@ class InnerTraining:
             synthetic_set, steps = self.synthetic_set, self.window or self.lengths[1]
             # The state of Adam is three times as large as that of SGD: where both occur, the memory must do for it.
             optimizer = Adam() if self.adam_share else synthetic_set.optimizer
-            choice = choose(
+            choice = choose_engine(
                 synthetic_set.inner_networks[name].loss,
                 weights,
                 synthetic_set.images,
