@@ -1,10 +1,16 @@
-"""Matrix product states: their contraction, canonical form, compression, construction and what is in them.
+"""Matrix product states: their contraction, canonical form, compression, construction and interpretation.
 
-A chain is a list of tensors ``sites``, each ``[left, d, right]``, and one tensor ``centre`` (left bond, outputs,
-right bond) that stands before the site ``out_site``; ``kdzoo.models.MPS`` holds one as parameters.
+Words that are used throughout. A *matrix product state*, or tensor train, is a *chain* of tensors: a *core*
+``[left, d, right]`` for every *site*, that is, for every number of the input, and one *output core*
+``[left, outputs, right]`` that stands before the site ``out_site``. Neighbouring tensors are contracted over the
+*bond* between them. The free index of a core is its *leg*; it is contracted with the d *features* phi of the site's
+number. What has been contracted from one end up to a bond is the *state* there. Functions take a chain as the three
+arguments ``sites`` (the cores), ``centre`` (the output core) and ``out_site``; :class:`ChainModule` holds one as
+parameters.
 """
 
 from kdzoo.tensor_networks.black_box import from_queries
+from kdzoo.tensor_networks.chain_module import ChainModule, check_open_chain
 from kdzoo.tensor_networks.contraction import contract
 from kdzoo.tensor_networks.cross import cross_interpolate
 from kdzoo.tensor_networks.entanglement import entropies, entropy
@@ -32,6 +38,7 @@ from kdzoo.tensor_networks.truncation import balanced_truncation, state_moments,
 
 __all__ = [
     "FEATURE_MAPS",
+    "ChainModule",
     "CosSin",
     "FeatureMap",
     "Layout",
@@ -46,6 +53,7 @@ __all__ = [
     "as_nodes",
     "balanced_truncation",
     "canonical_form",
+    "check_open_chain",
     "conditional_effect",
     "contract",
     "copy_layer",

@@ -1,8 +1,8 @@
 """Contraction of a chain with the features of a batch, as one differentiable operator.
 
-Three engines give the same numbers: ``compiled`` (C, on the CPU), ``sweep`` (torch, any device) and ``autograd`` (plain
-torch, which can be differentiated any number of times and is slow). The first two are operators of torch with their own
-backward pass, which compiled code and vmap treat like any other.
+Three engines give the same results: ``compiled`` (C, on the CPU), ``sweep`` (torch, any device) and ``autograd`` (plain
+torch, which is slow and can be differentiated any number of times). The first two are operators of torch with their own
+backward pass, so that ``torch.compile`` and ``vmap`` can handle them.
 """
 
 import math
@@ -36,35 +36,35 @@ def contract(
     engine: str = "auto",
     stops: Mapping[tuple[int, int], Stop] | None = None,
 ) -> Ends:
-    """Return the states of both sides beside the output.
+    """Return the states of both sides beside the output core.
 
     Args:
         phi: Features ``[sites, d, samples]`` in the chain's order.
         cores: All cores in one vector.
         starts: State ``[bond, samples]`` at the left and at the right end of the chain.
         plan: Where the cores lie.
-        engine: ``compiled``, ``sweep``, ``autograd``, or ``auto`` for the fastest that takes these tensors.
-        stops: Modules by (side, step), 0 for the left side, through which the state ``[samples, bond]`` before the core of
-            that step passes on its way.
+        engine: ``compiled``, ``sweep``, ``autograd``, or ``auto`` for the fastest one that supports these tensors.
+        stops: Modules by (side, step), with side 0 for the left one, through which the state ``[samples, bond]`` before
+            the core of that step passes.
 
     Returns:
-        States ``[bond, samples]`` of the left and of the right side and the exponents ``[samples]``: the true product of both
-        is 2 to the power of the exponent times what these give. Gradients do not go through the exponents, which
-        cancel.
+        States ``[bond, samples]`` of the left and of the right side, and exponents ``[samples]``: the product of the
+        two states must be multiplied by 2 to the power of the exponent. Gradients do not pass through the exponents,
+        because the powers of two cancel.
 
     Raises:
-        ConfigError: The engine is asked for and does not take these tensors.
+        ConfigError: The chosen engine does not support these tensors.
         DataError: The tensors do not fit each other in shape, dtype or device.
-        NonFiniteLossError: A state is not finite; the message names the site. The engine ``autograd`` does not look.
+        NonFiniteLossError: A state is not finite; the message names the site. The engine ``autograd`` does not check.
     """
     _check_fit(phi, cores, starts, plan)
     if stops:
         return _with_stops(phi, cores, starts, plan, engine, stops)
     if engine == "autograd" or phi.shape[2] == 0:
-        return _plainly(phi, cores, starts, plan)
+        return _contract_plainly(phi, cores, starts, plan)
+    # torch.compile sees an operator with its registered gradient, functorch a function: each fails with the other one.
     sweep = _sweep if torch.compiler.is_compiling() else _Sweep.apply
-    found = sweep(phi, cores, *starts, plan.text, engine)
-    left, right, log2 = found[:3]
+    left, right, log2 = sweep(phi, cores, *starts, plan.text, engine)[:3]
     return left, right, log2.sum(0)
 
 
@@ -80,13 +80,15 @@ def _with_stops(
     ends, exponents = [], phi.new_zeros(phi.shape[2])
     for side, current in enumerate(starts):
         bonds, last = plan.sides[side], len(plan.sides[side]) - 1
-        cuts = sorted({0, last, *(step for one, step in stops if one == side)})
+        cuts = sorted({0, last, *(step for stop_side, step in stops if stop_side == side)})
         for first, end in pairwise(cuts):
+            # Cores are oriented towards the output, so a piece of either side is a left side, with an empty right one.
             piece = make_layout(plan.d, bonds[first : end + 1], (1,), (side, first, plan.n_sites))
-            own = torch.cat([plan.core(cores, side, step).flatten() for step in range(first, end)])
+            piece_cores = torch.cat([plan.core(cores, side, step).flatten() for step in range(first, end)])
             ones = phi.new_ones(1, phi.shape[2])
-            current, _, log2 = contract(phi[list(plan.sites[side][first:end])], own, (current, ones), piece, engine)
-            if (side, end) in stops:
+            piece_phi = phi[list(plan.sites[side][first:end])]
+            current, _, log2 = contract(piece_phi, piece_cores, (current, ones), piece, engine)
+            if (side, end) in stops:  # a hook must get the true state, so its exponent is multiplied back in
                 current = stops[side, end]((current * log2.exp2()).T).T
             else:
                 exponents = exponents + log2
@@ -98,7 +100,7 @@ def select_engine(like: Tensor, engine: str) -> str:
     """Return the engine for tensors such as ``like``.
 
     Raises:
-        ConfigError: The engine is unknown or does not take such tensors.
+        ConfigError: The engine is unknown or does not support such tensors.
     """
     if choice("engine", engine, ENGINES) not in ("auto", "compiled"):
         return engine
@@ -112,13 +114,13 @@ def select_engine(like: Tensor, engine: str) -> str:
     return "sweep"
 
 
-@cache
+@cache  # once for each reason
 def _announce(reason: str) -> None:
     warnings.warn(f"matrix product states use the slower engine 'sweep': {reason}", stacklevel=2)
 
 
 def _check_fit(phi: Tensor, cores: Tensor, starts: tuple[Tensor, Tensor], plan: Layout) -> None:
-    """Refuse tensors that do not fit: the compiled engine reads memory by what the layout says."""
+    """Refuse tensors that do not fit: the compiled engine reads memory where the layout says, unchecked."""
     samples = phi.shape[-1]
     expected = {
         "features": (plan.n_sites, plan.d, samples),
@@ -126,17 +128,17 @@ def _check_fit(phi: Tensor, cores: Tensor, starts: tuple[Tensor, Tensor], plan: 
         "left start": (plan.left[0], samples),
         "right start": (plan.right[0], samples),
     }
-    for (name, shape), found in zip(expected.items(), (phi, cores, *starts), strict=True):
-        if tuple(found.shape) != shape:
-            raise DataError(f"{name} of the chain must be of shape {shape}, got {tuple(found.shape)}")
-        if found.dtype != cores.dtype or found.device != cores.device:
+    for (name, shape), tensor in zip(expected.items(), (phi, cores, *starts), strict=True):
+        if tuple(tensor.shape) != shape:
+            raise DataError(f"{name} of the chain must be of shape {shape}, got {tuple(tensor.shape)}")
+        if tensor.dtype != cores.dtype or tensor.device != cores.device:
             raise DataError(
                 f"{name} must have the dtype and device of the cores, {cores.dtype} on {cores.device}, "
-                f"got {found.dtype} on {found.device}"
+                f"got {tensor.dtype} on {tensor.device}"
             )
 
 
-def _plainly(phi: Tensor, cores: Tensor, starts: tuple[Tensor, Tensor], plan: Layout) -> Ends:
+def _contract_plainly(phi: Tensor, cores: Tensor, starts: tuple[Tensor, Tensor], plan: Layout) -> Ends:
     ends, exponents = [], phi.new_zeros(phi.shape[2])
     for side, current in enumerate(starts):
         for step, position in enumerate(plan.sites[side]):
@@ -167,6 +169,7 @@ def _sweep(
     ends, log2, saved = _SWEEPS[select_engine(phi, engine)].forward(phi, cores, starts, plan)
     if phi.shape[2]:
         _check_range(ends, log2, (phi, cores, starts), plan)
+    # The ends are views of the states; outputs of an operator must not share memory.
     return ends[0].clone(), ends[1].clone(), log2, *saved
 
 
@@ -174,16 +177,16 @@ def _sweep(
 def _(phi, cores, left, right, chain, engine):  # type: ignore[no-untyped-def]
     del cores, left, right
     plan, samples = from_text(chain), phi.shape[2]
-    whole, rows = samples, plan.n_states
+    padded, rows = samples, plan.n_states
     if select_engine(phi, engine) == "compiled":
-        whole, rows = kernel.padded_samples(samples, phi.dtype), kernel.stored_states(plan).rows
+        padded, rows = kernel.padded_samples(samples, phi.dtype), kernel.stored_states(plan).rows
     rescalings = (max(len(plan.left), len(plan.right)) - 1) // torch_sweep.EVERY
     return (
         phi.new_empty(plan.left[-1], samples),
         phi.new_empty(plan.right[-1], samples),
         phi.new_empty(2, samples),
-        phi.new_empty(rows, whole),
-        phi.new_empty(2, rescalings, whole),
+        phi.new_empty(rows, padded),
+        phi.new_empty(2, rescalings, padded),
     )
 
 
@@ -216,30 +219,33 @@ def _(phi, cores, states, scales, left, right, chain, engine, of_phi):  # type: 
     return torch.empty_like(phi) if of_phi else phi.new_empty(0), torch.empty_like(cores), *starts
 
 
-def _remember(ctx: Any, inputs: Any, output: Any) -> None:
-    """Keep features, cores, states and scales."""
+def _save_for_backward(ctx: Any, inputs: Any, output: Any) -> None:
+    """Save features, cores, states and scales."""
     phi, cores, _, _, *ctx.settings = inputs
     ctx.save_for_backward(phi, cores, output[3], output[4])
 
 
 def _differentiate(ctx: Any, operator: Any, left: Tensor | None, right: Tensor | None) -> Any:
-    """Return the gradients of features, cores and starts, and None for every setting; an end's None stands for 0."""
+    """Return the gradients of features, cores and starts, and None for every setting.
+
+    ``left`` and ``right`` are the gradients of the ends; None stands for 0.
+    """
     of_phi, (phi, *_) = ctx.needs_input_grad[0], ctx.saved_tensors
     ends = [
         phi.new_zeros(bonds[-1], phi.shape[2]) if end is None else end
         for end, bonds in zip((left, right), from_text(ctx.settings[0]).sides, strict=True)
     ]
-    found = operator(*ctx.saved_tensors, *ends, *ctx.settings, of_phi)
-    return found[0] if of_phi else None, *found[1:], None, None
+    gradients = operator(*ctx.saved_tensors, *ends, *ctx.settings, of_phi)
+    return gradients[0] if of_phi else None, *gradients[1:], None, None
 
 
-_sweep.register_autograd(  # for compiled code, which does not see into functions; functorch does not see into operators
-    lambda ctx, left, right, *_: _differentiate(ctx, _sweep_backward, left, right), setup_context=_remember
+_sweep.register_autograd(  # for torch.compile; _Sweep is for everything else
+    lambda ctx, left, right, *_: _differentiate(ctx, _sweep_backward, left, right), setup_context=_save_for_backward
 )
 
 
 class _Sweep(torch.autograd.Function):
-    """The operator with its derivative, for everything but compiled code."""
+    """The operator with its derivative, for everything but ``torch.compile``."""
 
     @staticmethod
     def forward(*arguments: Any) -> Any:
@@ -249,8 +255,8 @@ class _Sweep(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         """Keep what the backward pass needs."""
-        _remember(ctx, inputs, output)
-        ctx.set_materialize_grads(False)  # else the states, which nobody differentiates, get zeros as large as they
+        _save_for_backward(ctx, inputs, output)
+        ctx.set_materialize_grads(False)  # or the states, which nobody differentiates, would get zeros of their size
         ctx.mark_non_differentiable(*output[2:])
 
     @staticmethod
@@ -260,7 +266,7 @@ class _Sweep(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:
-        """Contract one element after the other."""
+        """Contract one element after the other: the engines have no further batch dimension."""
         return _one_by_one(_Sweep.apply, info, in_dims, arguments)
 
 
@@ -274,14 +280,14 @@ class _SweepBackward(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Keep nothing."""
+        """Save nothing."""
 
     @staticmethod
     def backward(*_: Any) -> Any:
-        """Refuse.
+        """Refuse a second derivative.
 
         Raises:
-            ConfigError: Always.
+            ConfigError: In any case.
         """
         raise ConfigError("second derivatives of a chain need engine='autograd', got engine='compiled' or 'sweep'")
 
@@ -294,7 +300,10 @@ class _SweepBackward(torch.autograd.Function):
 def _one_by_one(function: Any, info: Any, in_dims: Any, arguments: Any) -> Any:
     """Call ``function`` for every element of the mapped dimension; return stacked results and their dimensions."""
     elements = (
-        [one.select(dim, i) if isinstance(dim, int) else one for one, dim in zip(arguments, in_dims, strict=True)]
+        [
+            argument.select(dim, i) if isinstance(dim, int) else argument
+            for argument, dim in zip(arguments, in_dims, strict=True)
+        ]
         for i in range(info.batch_size)
     )
     results = tuple(map(torch.stack, zip(*(function(*element) for element in elements), strict=True)))
@@ -302,8 +311,9 @@ def _one_by_one(function: Any, info: Any, in_dims: Any, arguments: Any) -> Any:
 
 
 def _check_range(ends: tuple[Tensor, Tensor], log2: Tensor, chain: Chain, plan: Layout) -> None:
-    """Refuse ends that are not finite, and a true product beyond the largest number of the dtype."""
-    if not all(math.isfinite(float(one)) for end in ends for one in end.aminmax()):
+    """Refuse ends that are not finite, and a product with its exponent beyond the largest number of the dtype."""
+    # Minimum and maximum are NaN if any value is, and need no tensor as large as the ends, as isfinite would.
+    if not all(math.isfinite(float(extreme)) for end in ends for extreme in end.aminmax()):
         raise NonFiniteLossError(_not_finite(chain, plan))
     exponents, most = log2.sum(0), math.log2(torch.finfo(log2.dtype).max)
     if float(exponents.max()) > most:
@@ -315,7 +325,7 @@ def _check_range(ends: tuple[Tensor, Tensor], log2: Tensor, chain: Chain, plan: 
 
 
 def _not_finite(chain: Chain, plan: Layout) -> str:
-    """Return the line that names the first state that is not finite, from a sweep that keeps all of them."""
+    """Return a message with the first state that is not finite, from another sweep that keeps all of them."""
     states, _ = torch_sweep.forward(*chain, plan)[2]
     for side, bonds in enumerate(plan.sides):
         for step in range(len(bonds)):
@@ -327,10 +337,10 @@ def _not_finite(chain: Chain, plan: Layout) -> str:
 
 
 def _too_large(chain: Chain, sample: int, plan: Layout, most: float) -> str:
-    """Return the words that name the first state of a sample that is truly beyond 2^most, however it was rescaled."""
+    """Return words for the first state of a sample that is beyond 2^most without its rescaling."""
     phi, cores, starts = chain
-    one = slice(sample, sample + 1)
-    states, scales = torch_sweep.forward(phi[..., one], cores, (starts[0][:, one], starts[1][:, one]), plan)[2]
+    only = slice(sample, sample + 1)
+    states, scales = torch_sweep.forward(phi[..., only], cores, (starts[0][:, only], starts[1][:, only]), plan)[2]
     for side, bonds in enumerate(plan.sides):
         exponent = 0.0
         for step in range(len(bonds)):

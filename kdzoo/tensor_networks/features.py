@@ -1,7 +1,7 @@
-"""Local feature maps: what a site of a chain makes of its number.
+"""Local feature maps: the d features that a site of a chain computes from its number.
 
-A feature map turns x into d numbers. The chain is then linear in the features of every site. For a chain of identity
-matrices to be about 1, some combination of the features must be about 1: ``unit`` holds its weights.
+The chain is linear in the features of every site. For a chain of identity matrices to be about 1, which is how it
+starts, some combination of the features must be about 1: ``unit`` holds its weights.
 """
 
 from abc import ABC, abstractmethod
@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from kdzoo.core import validation
 from kdzoo.errors import DataError
 
+# How far outside the domain an input may lie, relative to the length of the domain: far above the rounding of float32
+# inputs (1e-7), far below what a wrong scale of the inputs would show.
 TOLERANCE = 1e-4
-"""How far outside its domain an input may lie, relative to the domain's length; then it is rounding."""
-GRID = 1001
+GRID = 1001  # points of the domain at which the weights of ``unit`` are fitted; the maps are smooth
 
 
 class FeatureMap(nn.Module, ABC):
@@ -34,12 +35,12 @@ class FeatureMap(nn.Module, ABC):
 
     d: int
     domain: tuple[float, float] | None = None
-    nothing: Tensor  # tells where the map is, also one without numbers of its own
+    _device_of: Tensor  # empty; a map without parameters moves with its module only through a buffer
 
     def __init__(self, d: int, domain: Sequence[float] | None = None) -> None:
         super().__init__()
         self.d = validation.integer("local dimension", d)
-        self.register_buffer("nothing", torch.empty(0), persistent=False)
+        self.register_buffer("_device_of", torch.empty(0), persistent=False)
         if domain is not None:
             self.domain = validation.interval("domain", domain, validation.number)
 
@@ -58,15 +59,16 @@ class FeatureMap(nn.Module, ABC):
         return self.features(x)
 
     def calibrate(self, x: Tensor) -> None:
-        """Look at training inputs ``[samples, sites]`` before the training; nothing for most maps."""
+        """Fit the map to training inputs ``[samples, sites]`` before training; most maps have nothing to fit."""
 
     @property
     def unit(self) -> Tensor:
-        """Weights with which the features give about 1: exactly where the first is 1, else over the domain.
+        """Weights with which the features give about 1, in float64.
 
-        They are ``[d]``, or ``[sites, d]`` of a map that differs between sites, in float64.
+        They are ``[d]``, or ``[sites, d]`` for a map that differs between sites. If the first feature is 1, its weight
+        is 1 and the others are 0; otherwise the weights are fitted over the domain.
         """
-        first = self.nothing.new_zeros(self.d, dtype=torch.float64)
+        first = self._device_of.new_zeros(self.d, dtype=torch.float64)
         first[0] = 1
         if self.domain is None:
             return first
@@ -75,6 +77,7 @@ class FeatureMap(nn.Module, ABC):
         if bool(((phi[:, 0] - 1).abs() < 1e-9).all()):
             return first
         weights = torch.linalg.lstsq(phi.mT, phi.new_ones(len(phi), GRID, 1)).solution  # [1 or sites, d, 1]
+        # Scaled so that the geometric mean over the domain is 1: the combinations of all sites are multiplied.
         weights = (weights / (phi.mT @ weights).abs().log().mean(1, keepdim=True).exp())[..., 0]
         return weights[0] if len(weights) == 1 else weights
 
@@ -84,12 +87,13 @@ class FeatureMap(nn.Module, ABC):
             f"map.{name}": value.double() if value.is_floating_point() else value
             for name, value in self.state_dict().items()
         }
+        # Another dtype without a copy of the module, which may be compiled or shared.
         with torch.no_grad():
             return cast(Tensor, torch.func.functional_call(_Features(self), numbers, x.double()))
 
 
 class _Features(nn.Module):
-    """A map whose call is ``features`` alone."""
+    """A map whose ``forward`` is ``features``, without the check of the domain."""
 
     def __init__(self, feature_map: FeatureMap) -> None:
         super().__init__()
@@ -100,7 +104,7 @@ class _Features(nn.Module):
 
 
 class Polynomial(FeatureMap):
-    """Powers 1, x, ..., x^degree; of degree 1 the map [1, x], by which a chain is multilinear in its inputs.
+    """Powers 1, x, ..., x^degree; degree 1 is the map [1, x], for which a chain is multilinear in its inputs.
 
     Args:
         degree: Highest power, >= 1.
@@ -165,34 +169,34 @@ class Legendre(FeatureMap):
 
 
 class Whitened(FeatureMap):
-    """Another map whose features are made orthonormal under the training data, at every site by itself.
+    """Another map whose features are made orthonormal under the training data, separately at every site.
 
-    Before it has seen data it is the map itself. Afterwards the features of a site have mean square 1 and are
-    uncorrelated; of [1, x] it makes [1, (x - mean) / deviation]. A pixel that never changes keeps its unscaled feature.
+    Before ``calibrate`` it equals the other map. Afterwards the features of a site have mean square 1 and are
+    uncorrelated; [1, x] becomes [1, (x - mean) / deviation]. A pixel that never changes keeps its unscaled feature.
 
     Args:
-        base: The map, whose first feature is 1.
+        base: The other map; its first feature must be 1.
         n_sites: Number of sites, >= 1.
     """
 
-    turn: Tensor
+    transform: Tensor
 
     def __init__(self, base: FeatureMap, n_sites: int) -> None:
         super().__init__(base.d, base.domain)
         self.base = base
-        self.register_buffer("turn", torch.eye(self.d).repeat(validation.integer("n_sites", n_sites), 1, 1))
+        self.register_buffer("transform", torch.eye(self.d).repeat(validation.integer("n_sites", n_sites), 1, 1))
 
     def features(self, x: Tensor) -> Tensor:
         """Return the whitened features ``[sites, d, samples]``."""
-        return self.turn.to(x.dtype) @ self.base.features(x)
+        return self.transform.to(x.dtype) @ self.base.features(x)
 
     def calibrate(self, x: Tensor) -> None:
-        """Whiten by inputs ``[samples, sites]``."""
-        self.turn.copy_(whitening_matrices(gram_matrices(self.base.double_features(x.T))))
+        """Make the features white under inputs ``[samples, sites]``."""
+        self.transform.copy_(whitening_matrices(gram_matrices(self.base.double_features(x.T))))
 
 
 class Trainable(FeatureMap):
-    """Learned combinations, the same for all sites, of Legendre polynomials; the first stays 1.
+    """Learned combinations of Legendre polynomials, the same for all sites; the first feature stays 1.
 
     Args:
         d: Local dimension, >= 2.
@@ -216,13 +220,18 @@ FEATURE_MAPS: dict[str, Callable[[int, int, tuple[float, float] | None], Feature
     "cos_sin": lambda n_sites, degree, domain: CosSin(degree, domain or (0.0, 1.0)),  # noqa: ARG005
     "legendre": lambda n_sites, degree, domain: Legendre(degree, domain or (0.0, 1.0)),  # noqa: ARG005
     "whitened": lambda n_sites, degree, domain: Whitened(Polynomial(degree, domain), n_sites),
+    # two degrees more than features, so that there is something to combine
     "trainable": lambda n_sites, degree, domain: Trainable(degree + 1, degree + 3, domain or (0.0, 1.0)),  # noqa: ARG005
 }
 """Feature maps by name, made from the number of sites, a degree and a domain."""
 
 
 def values_readable(x: Tensor) -> bool:
-    """Return whether a check may look at numbers: not in compiled code, under vmap, or where there are none."""
+    """Return whether a check may read the values of a tensor: not in compiled code, under vmap, or on meta.
+
+    The functions of functorch are private, but there is no public way to tell a tensor under ``vmap``, whose values
+    cannot be read, from one under ``grad``, whose values can.
+    """
     if torch.compiler.is_compiling() or x.device.type == "meta":
         return False
     while torch._C._functorch.is_gradtrackingtensor(x):
@@ -230,23 +239,23 @@ def values_readable(x: Tensor) -> bool:
     return not torch._C._functorch.is_batchedtensor(x)
 
 
-def same_settings(one: FeatureMap, other: FeatureMap) -> bool:
-    """Return whether two maps are of one class with one set of settings; what they have learned may differ."""
-    return _settings(one) == _settings(other)
+def same_settings(a: FeatureMap, b: FeatureMap) -> bool:
+    """Return whether two maps have the same class and settings; their parameters and buffers may differ."""
+    return _settings(a) == _settings(b)
 
 
-def equal_maps(one: FeatureMap, other: FeatureMap) -> bool:
-    """Return whether two maps are of one class with one set of settings and equal numbers, parameters and buffers."""
-    ours, theirs = one.state_dict(), other.state_dict()
+def equal_maps(a: FeatureMap, b: FeatureMap) -> bool:
+    """Return whether two maps have the same class, settings, parameters and buffers, up to the dtype."""
+    state_a, state_b = a.state_dict(), b.state_dict()
     return (
-        same_settings(one, other)
-        and ours.keys() == theirs.keys()
-        and all(torch.equal(ours[key].double(), theirs[key].double()) for key in ours)
+        same_settings(a, b)
+        and state_a.keys() == state_b.keys()
+        and all(torch.equal(state_a[key].double(), state_b[key].double()) for key in state_a)
     )
 
 
 def describe_map(feature_map: FeatureMap) -> str:
-    """Return class, number of features and domain of a map."""
+    """Return class, number of features and domain of a map, for a message."""
     name, domain = type(feature_map).__name__, feature_map.domain
     return f"{name} with {feature_map.d} features of numbers in {'any range' if domain is None else list(domain)}"
 
@@ -278,32 +287,34 @@ def gram_matrices(phi: Tensor) -> Tensor:
 
 
 def whitening_matrices(grams: Tensor, least: float = 1e-10) -> Tensor:
-    """Return triangular matrices T ``[sites, d, d]`` with T G T' = 1.
+    """Return lower triangular matrices T ``[sites, d, d]`` with T G T' = 1.
 
-    A direction without variance (less than ``least`` of its mean square) is left unscaled.
+    A direction without variance is not scaled.
 
     Args:
-        grams: Mean products G of features, symmetric and not negative ``[sites, d, d]``.
-        least: Share of a feature's mean square that counts as variance.
+        grams: Mean products G of features, symmetric and positive semidefinite ``[sites, d, d]``.
+        least: Smallest share of the mean square of a feature that counts as variance. The default is above the rounding
+            of float32 inputs, squared, and far below the share of any pixel that changes.
     """
     d = grams.shape[-1]
-    turn = torch.zeros_like(grams)
+    transform = torch.zeros_like(grams)
     for k in range(d):  # Gram-Schmidt: feature k minus its projection on those before
         row = torch.zeros_like(grams[:, 0])
         row[:, k] = 1
-        before = turn[:, :k]
+        before = transform[:, :k]
         row = row - ((before @ grams[:, k, :, None]).mT @ before)[:, 0]
         variance = torch.einsum("nk,nkl,nl->n", row, grams, row)
         constant = variance <= least * grams[:, k, k].clamp_min(torch.finfo(grams.dtype).tiny)
-        turn[:, k] = row / torch.where(constant, 1.0, variance.clamp_min(0).sqrt().clamp_min(1e-300))[:, None]
-    return turn
+        transform[:, k] = row / torch.where(constant, 1.0, variance.clamp_min(0).sqrt().clamp_min(1e-300))[:, None]
+    return transform
 
 
 def _settings(feature_map: FeatureMap) -> list[tuple[type, str]]:
-    """Return of a map, and of the maps in it, the class and the plain attributes."""
+    """Return class and plain attributes of a map, and of the maps in it."""
+    # Parameters, buffers and submodules are in attributes of nn.Module that begin with an underscore.
     return [
-        (type(one), str({k: v for k, v in sorted(vars(one).items()) if k != "training" and not k.startswith("_")}))
-        for one in feature_map.modules()
+        (type(part), str({k: v for k, v in sorted(vars(part).items()) if k != "training" and not k.startswith("_")}))
+        for part in feature_map.modules()
     ]
 
 
@@ -311,7 +322,7 @@ def _check_domain(x: Tensor, domain: tuple[float, float], name: str) -> None:
     if x.numel() == 0:
         return
     slack = TOLERANCE * (domain[1] - domain[0])
-    low, high = x.aminmax()
+    low, high = x.detach().aminmax()
     if low < domain[0] - slack or high > domain[1] + slack:
         raise DataError(
             f"feature map {name} takes inputs in [{domain[0]:g}, {domain[1]:g}] (domain), "

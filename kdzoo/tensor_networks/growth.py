@@ -82,7 +82,7 @@ def grow(
     spread = validation.number("noise", noise, least=0.0)
 
     def padded(core: Tensor, place: int, deviation: float) -> Tensor:
-        """Return a core in the corner of a larger one of noise, which is drawn on the CPU and so equal on all devices."""
+        """Return a core in the corner of a larger one of noise; drawn on the CPU, it is equal on all devices."""
         shape = (bonds[place], core.shape[1], bonds[place + 1])
         return embed(core, deviation * torch.randn(shape, generator=generator, dtype=core.dtype).to(core.device))
 

@@ -1,9 +1,9 @@
 """Where the cores of a chain lie in one flat vector.
 
-A matrix product state has a chain of cores to the left of its output and one to its right. Both are oriented towards
-the output: a core is ``[d, n_in, n_out]``, where n_in is the bond on the outer side. The vector holds the first core from
-the left end, the first from the right end, the second from the left, and so on, so that the cores of a step that both
-sides take at once lie beside each other. States lie in the same way.
+A matrix product state has cores to the left of its output core and others to its right. Both are oriented towards
+the output: a core is ``[d, n_in, n_out]``, where n_in is the bond on the outer side. The vector holds the first core
+from the left end, the first from the right end, the second from the left, and so on, so that the cores of a step that
+both sides take at once are next to each other. States are stored in the same way.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ ENDS = ("left", "right")
 class Layout:
     """Offsets of cores and of states, which are the vectors ``[bond]`` of one sample between the cores.
 
-    A layout is equal to itself only: ``layout`` makes one of each kind.
+    Layouts are compared by identity, which is fast: ``make_layout`` returns the same object for the same arguments.
 
     Attributes:
         d: Number of features of a site.
@@ -32,9 +32,11 @@ class Layout:
         states: Offset of each state of both sides, in numbers of one sample.
         n_cores: Length of the vector of cores.
         n_states: Numbers of the states of one sample.
-        text: All that makes the layout, for ``from_text``: to operators of torch it is cheaper than many numbers.
-        part: For the sites of a part of another chain, as a left side: which of its sides, how many steps from that end
-            the part begins, and the other chain's number of sites.
+        text: The arguments of :func:`make_layout` as text, see :func:`from_text`. An operator of torch takes one text
+            faster than lists of hundreds of numbers.
+        part: Only for a part of a longer chain that is contracted by itself, as a left side: the side of the longer
+            chain, the step at which the part begins, and the number of sites of the longer chain. It is needed to name
+            sites in messages.
     """
 
     d: int
@@ -66,9 +68,11 @@ class Layout:
         return [site for _, site in sorted(pairs)]
 
     def place(self, side: int, step: int) -> tuple[str, str]:
-        """Return the end that a state before core ``step`` of ``side`` comes from, and after which of the sites it is.
+        """Return words for a state, for messages: the end that it comes from, and the site after which it is.
 
-        The sites are numbered from the left end of the whole chain.
+        Args:
+            side: 0 for the left side, 1 for the right one.
+            step: The state is before the core of this step. Sites are numbered from the left end of the whole chain.
         """
         n_sites = self.n_sites
         if self.part is not None:
@@ -88,9 +92,11 @@ class Layout:
         return cores[start : start + shape[0] * shape[1] * shape[2]].view(shape)
 
 
+# A model has one layout, and another one for each of its pieces between probes; the text is parsed at every call of the
+# operator, which would take longer than a short chain.
 @lru_cache(maxsize=256)
 def make_layout(d: int, left: Sizes, right: Sizes, part: Part | None = None) -> Layout:
-    """Return the layout of a chain with ``d`` features per site and the bonds ``left`` and ``right``."""
+    """Return the layout of a chain; see :class:`Layout` for the arguments."""
     slots: tuple[list[int], list[int]] = ([], [])
     cores: tuple[list[int], list[int]] = ([], [])
     states: tuple[list[int], list[int]] = ([], [])
@@ -106,14 +112,14 @@ def make_layout(d: int, left: Sizes, right: Sizes, part: Part | None = None) -> 
                 cores[side].append(n_cores)
                 n_cores += d * bonds[step] * bonds[step + 1]
     sites = tuple(range(len(left) - 1)), tuple(reversed(range(len(left) - 1, n_sites)))
-    text = ";".join(",".join(map(str, one)) for one in ((d,), left, right, part or ()))
+    text = ";".join(",".join(map(str, numbers)) for numbers in ((d,), left, right, part or ()))
     return Layout(d, left, right, sites, _pair(slots), _pair(cores), _pair(states), n_cores, n_states, text, part)
 
 
 @lru_cache(maxsize=256)
 def from_text(text: str) -> Layout:
-    """Return the layout whose ``text`` this is."""
-    (d,), left, right, part = (tuple(map(int, one.split(","))) if one else () for one in text.split(";"))
+    """Return the layout with this ``text``."""
+    (d,), left, right, part = (tuple(map(int, item.split(","))) if item else () for item in text.split(";"))
     return make_layout(d, left, right, (part[0], part[1], part[2]) if part else None)
 
 

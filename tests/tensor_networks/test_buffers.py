@@ -63,8 +63,8 @@ def test_few_blocks_are_kept_and_no_large_ones(monkeypatch):
     several = [buffers.empty(1000 + i, dtype=torch.float32) for i in range(10)]
     del several
     gc.collect()
-    assert len(buffers._free) == buffers.KEPT
-    monkeypatch.setattr(buffers, "LARGEST", 10_000)
+    assert len(buffers._free) == buffers.MAX_FREE_BLOCKS
+    monkeypatch.setattr(buffers, "MAX_BLOCK_BYTES", 10_000)
     buffers._free.clear()
     buffers.empty(10_000, dtype=torch.float32)
     gc.collect()

@@ -9,48 +9,10 @@ from hypothesis import strategies as st
 
 from kdzoo.errors import ConfigError, DataError, NonFiniteLossError
 from kdzoo.models import MPS
-from kdzoo.tensor_networks import FEATURE_MAPS, contract, contraction, kernel, make_layout, torch_sweep
-from kdzoo.tensor_networks.layout import from_text
+from kdzoo.tensor_networks import FEATURE_MAPS, contract, contraction, kernel, make_layout
+from tests.tensor_networks.chains import CHAINS, chain, definition
 
 ENGINES = ["compiled", "sweep", "autograd"]
-CHAINS = {
-    "even": ((1, 2, 4, 4), (1, 2, 4, 4), 2, 5),
-    "uneven": ((1, 3, 2, 5, 7), (1, 2), 3, 37),
-    "wide": ((4, 4, 4, 4, 4, 4), (4, 4, 4, 4), 2, 16),
-    "one_sided": ((1,), (1, 3, 3, 3, 2), 2, 3),
-    "long": ((1, 2, *(3,) * 40), (1, 2, *(3,) * 35), 2, 7),
-    "tiles": ((1, 9, 17, 8), (1, *(11,) * 20), 4, 33),
-    "large": ((1, 3, 13, 16, 10), (1, 24, 24, 6), 3, 130),
-    "one_feature": ((1, 2, 2), (1, 2), 1, 2),
-}
-
-
-def chain(name, dtype=torch.float64, scale=0.5):
-    left, right, d, samples = CHAINS[name]
-    plan = make_layout(d, left, right)
-    generator = torch.Generator().manual_seed(len(name))
-    shapes = [(plan.n_sites, d, samples), (plan.n_cores,), (left[0], samples), (right[0], samples)]
-    factors = [1, scale, 1, 1]
-    made = [f * torch.randn(*s, generator=generator, dtype=torch.float64) for s, f in zip(shapes, factors, strict=True)]
-    return plan, [one.to(dtype).requires_grad_() for one in made]
-
-
-def definition(plan, phi, cores, left, right):
-    """Multiply the matrices of every sample one after the other, core by core as the layout's text says."""
-    ends = []
-    for side, start in enumerate((left, right)):
-        states = []
-        for b in range(phi.shape[2]):
-            state = start[:, b]
-            for step in range(len(plan.sides[side]) - 1):
-                at = plan.cores[side][step]
-                d, n_in, n_out = plan.d, plan.sides[side][step], plan.sides[side][step + 1]
-                core = cores[at : at + d * n_in * n_out].reshape(d, n_in, n_out)
-                matrix = sum(phi[plan.sites[side][step], k, b] * core[k] for k in range(d))
-                state = state @ matrix
-            states.append(state)
-        ends.append(torch.stack(states, 1))
-    return ends
 
 
 def results(ends, arguments):
@@ -193,12 +155,6 @@ def test_outputs_beyond_the_largest_number_are_refused():
         model(torch.rand(3, 200))
 
 
-@pytest.mark.parametrize("part", [None, (1, 3, 9)])
-def test_a_layout_is_read_from_its_text(part):
-    plan = make_layout(2, (1, 2, 3), (1,), part)
-    assert from_text(plan.text) is plan
-
-
 def test_ten_thousand_sites_are_finite():
     for name in FEATURE_MAPS:
         model = MPS(10_000, 3, 8, feature_map=name)
@@ -254,61 +210,6 @@ def test_without_a_compiler_the_torch_engine_is_announced_once(monkeypatch):
         assert contraction.select_engine(torch.ones(1), "auto") == "sweep"
     with pytest.raises(ConfigError, match="there is no C compiler"):
         contraction.select_engine(torch.ones(1), "compiled")
-
-
-def test_numbers_that_the_kernel_does_not_take_are_swept_by_torch():
-    assert "float16" in kernel.available(torch.ones(1, dtype=torch.float16))
-    with pytest.raises(ConfigError, match="got 'fast'"):
-        contraction.select_engine(torch.ones(1), "fast")
-
-
-def test_the_kernel_needs_a_compiler(monkeypatch, tmp_path):
-    kernel._compiler.cache_clear()
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CC", raising=False)
-    with pytest.raises(kernel.NoKernelError, match="no C compiler"):
-        kernel._compiler()
-    kernel._compiler.cache_clear()
-
-
-def test_two_threads_give_the_numbers_of_one():
-    plan, (phi, cores, a, b) = chain("long")
-    before = torch.get_num_threads()
-    found = []
-    for threads in (1, 2):
-        torch.set_num_threads(threads)
-        left, right, _ = contract(phi, cores, (a, b), plan, "compiled")
-        found.append([left, right, *torch.autograd.grad(left.sum() + right.sum(), [phi, cores])])
-    torch.set_num_threads(before)
-    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
-
-
-def test_every_second_state_is_kept_and_the_last():
-    plan = make_layout(2, (1, 2, 4, 8, 8), (1, 2, 4))
-    kept = kernel.stored_states(plan)
-    assert kept.places == ([0, -1, 1, -1, 5], [13, -1, 14])
-    assert kept.rows == 18
-    phi, starts = torch.rand(6, 2, 5), (torch.ones(1, 5), torch.ones(1, 5))
-    ends, _, (states, _) = kernel.forward(phi, torch.rand(plan.n_cores), starts, plan)
-    assert len(states) == 18
-    assert [len(end) for end in ends] == [8, 4]
-
-
-def test_a_compiler_without_openmp_will_do(tmp_path):
-    script = tmp_path / "cc"
-    script.write_text('#!/bin/sh\ncase "$*" in *-fopenmp*) exit 1;; esac\nexec cc "$@"\n')
-    script.chmod(0o755)
-    kernel._build(str(script), "float", tmp_path / "one.so")
-    assert (tmp_path / "one.so").is_file()
-    script.write_text("#!/bin/sh\necho it is broken >&2\nexit 1\n")
-    with pytest.raises(kernel.NoKernelError, match="it is broken"):
-        kernel._build(str(script), "float", tmp_path / "other.so")
-
-
-def test_gradients_are_products_of_stacks_where_cores_lie_in_a_row():
-    plan = make_layout(2, (1, 2, *(4,) * 70), (1, 2, *(4,) * 70))
-    runs = [(run.first, run.last, run.sides) for run in torch_sweep._runs(plan)]
-    assert runs == [(0, 1, (0, 1)), (1, 2, (0, 1)), (2, 34, (0, 1)), (34, 66, (0, 1)), (66, 71, (0, 1))]
 
 
 BAD = {

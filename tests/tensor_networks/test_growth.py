@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kdzoo.errors import ConfigError
-from kdzoo.models import MLP, MPS
+from kdzoo.models import MPS
 from kdzoo.tensor_networks import make_layout
-from kdzoo.tensor_networks.chain_module import check_open_chain
 from kdzoo.tensor_networks.growth import (
     describe_bonds,
     embed,
@@ -194,7 +193,3 @@ def test_what_cannot_grow_is_refused():
         grow(sites, centre, 1, [1, 2, 1, 2, 1])
     with pytest.raises(ConfigError, match="bond_dims must be 5 integers"):
         grow(sites, centre, 1, [1, 2, 1])
-    with pytest.raises(ConfigError, match=r"student must be a matrix product state .* got MLP"):
-        check_open_chain(MLP(in_shape=(4,), num_classes=3))
-    with pytest.raises(ConfigError, match=r"student must have boundary='open', got 'periodic'"):
-        check_open_chain(MPS(4, 3, 2, boundary="periodic"))

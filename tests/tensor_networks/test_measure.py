@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdzoo.errors import ConfigError
-from kdzoo.models import MPS
 from kdzoo.tensor_networks.features import gram_matrices
 from kdzoo.tensor_networks.measure import TensorTrain, inner_product, norm, squared_distance
 from kdzoo.tensor_networks.network import reference_outputs
@@ -94,76 +93,3 @@ BAD = {
 def test_what_does_not_fit_is_refused(other, d, line):
     with pytest.raises(ConfigError, match=re.escape(line)):
         inner_product(train([1, 2, 2, 1], 1), other, torch.eye(d, dtype=torch.float64).repeat(2, 1, 1))
-
-
-# ---------------------------------------------------------------- the model
-
-
-def test_the_models_inner_product_is_that_of_independent_inputs():
-    torch.manual_seed(0)
-    one = MPS(3, 2, 3, noise=3.0, order=[2, 0, 1]).double()
-    other = MPS(3, 2, 2, noise=3.0, order=[2, 0, 1], feature_map="legendre", degree=2, out_site=0).double()
-    marginals, x = points(3)
-    expected = (one(x.T) * other(x.T)).sum(1).mean()
-    assert float(one.inner(other, marginals.T).detach()) == pytest.approx(float(expected.detach()), rel=1e-11)
-    one.inner(other, marginals.T).backward()
-    assert all(bool(parameter.grad.any()) for model in (one, other) for parameter in model.parameters())
-
-
-def test_without_inputs_it_is_that_of_the_coefficients():
-    one = MPS(3, 2, 3, noise=3.0).double()
-    whole = torch.stack(
-        [
-            reference_outputs(*one.chain(), torch.eye(2).double()[list(index)][..., None])[0]
-            for index in product(range(2), repeat=3)
-        ]
-    )
-    assert float(one.inner(one).detach()) == pytest.approx(float(whole.square().sum().detach()), rel=1e-12)
-
-
-def test_models_of_other_orders_have_none():
-    with pytest.raises(ConfigError, match="the same order of sites, got two orders"):
-        MPS(3, 2, 2).inner(MPS(3, 2, 2, order=[1, 0, 2]))
-
-
-PAIRS = {
-    "sites": (MPS(3, 2, 2), MPS(4, 2, 2), "got 3 sites with 2 outputs and 4 sites with 2 outputs"),
-    "outputs": (MPS(3, 2, 2), MPS(3, 4, 2), "got 3 sites with 2 outputs and 3 sites with 4 outputs"),
-    "periodic": (MPS(3, 2, 2), MPS(3, 2, 2, boundary="periodic"), "an inner product needs boundary='open'"),
-}
-FEATURES = {
-    "number": (
-        MPS(3, 2, 2),
-        MPS(3, 2, 2, degree=2),
-        "got Polynomial with 2 features .* and Polynomial with 3 features",
-    ),
-    "map": (
-        MPS(3, 2, 2),
-        MPS(3, 2, 2, feature_map="legendre"),
-        r"and Legendre with 2 features of numbers in \[0.0, 1.0",
-    ),
-    "domain": (
-        MPS(3, 2, 2, feature_map="legendre", domain=[0.0, 1.0]),
-        MPS(3, 2, 2, feature_map="legendre", domain=[-1.0, 1.0]),
-        r"numbers in \[0.0, 1.0\] and Legendre with 2 features of numbers in \[-1.0, 1.0\]",
-    ),
-}
-
-
-@pytest.mark.parametrize("inputs", [None, torch.rand(5, 3)], ids=["coefficients", "inputs"])
-@pytest.mark.parametrize(("one", "other", "line"), PAIRS.values(), ids=PAIRS)
-def test_models_that_do_not_fit_have_none(one, other, line, inputs):
-    with pytest.raises(ConfigError, match=line):
-        one.inner(other, inputs)
-
-
-@pytest.mark.parametrize(("one", "other", "line"), FEATURES.values(), ids=FEATURES)
-def test_coefficients_of_other_features_have_none(one, other, line):
-    with pytest.raises(ConfigError, match=f"without inputs needs chains with the same feature map, .*{line}"):
-        one.inner(other)
-    assert one.inner(other, torch.rand(5, 3)).isfinite()
-
-
-def test_many_samples_are_measured_in_parts():
-    chained, x = MPS(3, 2, 2).double(), torch.rand(5000, 3).double()
-    torch.testing.assert_close(chained.grams(x), gram_matrices(powers(x.T)), rtol=1e-12, atol=1e-12)

@@ -11,8 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdzoo.errors import ConfigError, NonFiniteLossError
-from kdzoo.models import MPS
-from kdzoo.tensor_networks import network
 from kdzoo.tensor_networks.network import as_nodes, canonical_form, reference_outputs, spectra, split_svd, tensor_row
 
 
@@ -164,55 +162,3 @@ def test_a_failure_is_one_line(function, number):
 
 
 # ---------------------------------------------------------------- the model
-
-
-def model(**options):
-    torch.manual_seed(0)
-    return MPS(9, 3, 4, noise=3.0, **options).double()
-
-
-@pytest.mark.parametrize("out_site", [0, 4, 9])
-@pytest.mark.parametrize("boundary", ["open", "periodic"])
-def test_the_model_is_the_reference(out_site, boundary):
-    chained, x = model(out_site=out_site, boundary=boundary), torch.rand(6, 9).double()
-    phi = chained.feature_map(x.T)
-    expected = reference_outputs(chained.sites(), chained.centre.detach(), out_site, phi)
-    torch.testing.assert_close(chained(x).detach(), expected, rtol=1e-12, atol=1e-12)
-    assert len(chained.to_tensornetwork()) == 10
-    for one, other in zip(chained.chain().sites, chained.sites(), strict=True):
-        assert torch.equal(one.detach(), other)
-
-
-def test_the_model_becomes_canonical_in_place():
-    chained, x = model(), torch.rand(6, 9).double()
-    before = chained(x).detach()
-    chained.canonicalize()
-    assert (chained(x) - before).abs().max() <= 1e-12 * before.abs().max()
-    core = chained.sites()[0]
-    torch.testing.assert_close(torch.einsum("lkr,lks->rs", core, core), torch.eye(core.shape[2]).double())
-
-
-def test_a_failed_decomposition_leaves_the_model(monkeypatch):
-    chained = model()
-    before = {name: value.clone() for name, value in chained.state_dict().items()}
-
-    def fail(*_, **__):
-        raise np.linalg.LinAlgError("SVD did not converge")
-
-    monkeypatch.setattr(network._library(), "split_node_full_svd", fail)
-    with pytest.raises(NonFiniteLossError, match="SVD did not converge"):
-        chained.truncate(bond_dim=2)
-    monkeypatch.setattr(np.linalg, "qr", fail)
-    with pytest.raises(NonFiniteLossError, match="SVD did not converge"):
-        chained.canonicalize()
-    assert all(torch.equal(value, before[name]) for name, value in chained.state_dict().items())
-
-
-def test_what_single_precision_cannot_hold_is_refused():
-    chained = MPS(800, 2, 2, feature_map="cos_sin", degree=2)
-    before = chained.centre.detach().clone()
-    with pytest.raises(
-        NonFiniteLossError, match=r"not changed: a tensor would hold .* beyond the largest torch.float32"
-    ):
-        chained.canonicalize()
-    assert torch.equal(chained.centre.detach(), before)

@@ -180,31 +180,6 @@ def test_the_polynomial_of_a_chain_is_the_chain(out_site):
         torch.testing.assert_close(model(x), expected, rtol=1e-12, atol=1e-12)
 
 
-def test_the_polynomial_of_a_model_is_in_the_order_of_its_input():
-    torch.manual_seed(0)
-    model = MPS(4, 2, 3, degree=2, order=[2, 0, 3, 1], noise=3.0, engine="sweep").double()
-    x = torch.randn(5, 4, dtype=torch.float64)
-    expected = sum(
-        c * torch.stack([x[:, i] ** k for i, k in enumerate(one)]).prod(0)[:, None]
-        for one, c in model.to_polynomial().items()
-    )
-    with torch.no_grad():
-        torch.testing.assert_close(model(x), expected, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("options", "line"),
-    [
-        ({"feature_map": "cos_sin"}, "to_polynomial needs feature_map='polynomial', got CosSin"),
-        ({"boundary": "periodic"}, "a polynomial needs boundary='open', got ends that share a bond of dimension 2"),
-    ],
-    ids=["features", "periodic"],
-)
-def test_a_model_that_is_no_polynomial_is_refused(options, line):
-    with pytest.raises(ConfigError, match=f"^{re.escape(line)}$"):
-        MPS(4, 2, 2, **options).to_polynomial()
-
-
 def test_a_large_chain_is_refused():
     sites = [torch.zeros(1, 2, 1, dtype=torch.float64)] * 17
     with pytest.raises(ConfigError, match=f"17 sites with 2 features .* 1.31e.05 monomials; .* {MOST_MONOMIALS}"):

@@ -1,6 +1,5 @@
 """Truncation: its error is what it says, by transfer matrices, by Monte Carlo and over all points of a measure."""
 
-import copy
 import re
 from itertools import pairwise, product
 
@@ -9,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdzoo.errors import ConfigError, NonFiniteLossError
-from kdzoo.models import MPS, MPSClassifier
+from kdzoo.errors import ConfigError
+from kdzoo.models import MPS
 from kdzoo.tensor_networks.features import gram_matrices
 from kdzoo.tensor_networks.measure import TensorTrain, norm, squared_distance
 from kdzoo.tensor_networks.network import reference_outputs
@@ -175,74 +174,10 @@ def test_balanced_sees_correlations():
 # ---------------------------------------------------------------- the model, and what is refused
 
 
-def test_the_model_is_truncated_in_place():
-    torch.manual_seed(0)
-    model, x = (
-        MPSClassifier(in_shape=(1, 4, 4), num_classes=3, bond_dim=8, noise=3.0).double(),
-        torch.rand(300, 1, 4, 4),
-    )
-    before = model(x.double()).detach()
-    weights = sum(parameter.numel() for parameter in model.parameters())
-    error = model.truncate(max_error=0.05, inputs=x.double())
-    assert 0 < error <= 0.05
-    assert sum(parameter.numel() for parameter in model.parameters()) < weights
-    assert float((model(x.double()).detach() - before).norm() / before.norm()) <= 0.1
-    again = MPSClassifier(in_shape=(1, 4, 4), num_classes=3, **model.learned_sizes).double()
-    again.load_state_dict(model.state_dict())
-    assert torch.equal(again(x.double()), model(x.double()))
-
-
-def test_the_model_keeps_what_matters_for_its_inputs_as_they_are():
-    torch.manual_seed(0)
-    base = torch.rand(400, 1, dtype=torch.float64)
-    x = base + 0.02 * (torch.rand(400, 8, dtype=torch.float64) - 0.5)  # all inputs are nearly one
-    model = MPS(8, 3, 8, noise=3.0).double()
-    before, found = model(x).detach(), {}
-    for method in ("product", "balanced"):
-        smaller = copy.deepcopy(model)
-        error = smaller.truncate(bond_dim=2, inputs=x, method=method)
-        found[method] = float((smaller(x).detach() - before).norm() / before.norm())
-        assert int(smaller.dims.max()) == 2
-    assert error == pytest.approx(found["balanced"], rel=1e-6)
-    assert found["balanced"] < 0.5 * found["product"]
-
-
-def test_a_balanced_truncation_that_fails_changes_nothing():
-    model = MPS(6, 3, 4, engine="autograd")
-    with torch.no_grad():
-        model.centre[0] = torch.nan
-    before = model.cores
-    with pytest.raises(NonFiniteLossError, match="nothing was changed"):
-        model.truncate(bond_dim=2, inputs=torch.rand(9, 6), method="balanced")
-    assert model.cores is before
-
-
-@pytest.mark.parametrize(
-    "changes", [{"bond_dim": None}, {"inputs": None}, {"max_error": 0.1}], ids=["no-bond", "no-inputs", "error"]
-)
-def test_balanced_needs_inputs_and_a_bond(changes):
-    with pytest.raises(ConfigError, match="method='balanced' needs inputs and bond_dim, and has no max_error; got"):
-        MPS(4, 2, 2).truncate(**{"bond_dim": 1, "inputs": torch.rand(5, 4), "method": "balanced", **changes})
-
-
 def test_a_measure_of_another_chain_is_refused():
     for n, d in ((5, 2), (4, 3)):
         with pytest.raises(ConfigError, match=re.escape(f"grams must be of shape (4, 2, 2), got ({n}, {d}, {d})")):
             truncate(*train(4, 2), grams=torch.eye(d, dtype=torch.float64).repeat(n, 1, 1), bond_dim=1)
-
-
-BAD = {
-    "method": ({"bond_dim": 1, "method": "plain"}, "method must be one of product, balanced, got 'plain'"),
-    "no-limit": ({}, "truncate needs a limit: bond_dim, max_error or both; got None for both"),
-    "bond": ({"bond_dim": 0}, "bond_dim must be an integer >= 1, got 0"),
-    "error": ({"max_error": 1.0}, "max_error must be in [0, 1), got 1.0"),
-}
-
-
-@pytest.mark.parametrize(("limits", "line"), BAD.values(), ids=BAD)
-def test_limits_are_checked(limits, line):
-    with pytest.raises(ConfigError, match=re.escape(line)):
-        MPS(4, 2, 2).truncate(**limits)
 
 
 @pytest.mark.parametrize("method", [truncate, balanced_truncation], ids=["truncate", "balanced"])

@@ -82,7 +82,7 @@ def test_order_and_features_become_the_teachers(data):
     assert not torch.equal(student.order, teacher.order)
     distiller.dry_run({})
     assert torch.equal(student.order, teacher.order)
-    assert torch.equal(student.feature_map.turn, teacher.feature_map.turn)
+    assert torch.equal(student.feature_map.transform, teacher.feature_map.transform)
 
 
 def test_a_training_needs_the_marginals_first(data):
