@@ -1,4 +1,4 @@
-"""Random automata of the PAutomaC competition's recipe: teachers distilled, against other inner_networks of their strings.
+"""Random automata of the PAutomaC competition's recipe: distilled teachers against other methods that learn from their strings.
 
     python scripts/pautomac_study.py [--targets "pdfa 1" ...] [--models NAME ...] [--folder outputs/pautomac]
 
@@ -139,12 +139,12 @@ def figures(target: Target, name: str) -> dict[str, Any]:
     if name in ("truth", "teacher"):
         model = getattr(known, name)
     else:
-        inner_network = name.removesuffix(", 2K")
-        states = target.size[0] * (1 if inner_network == name else 2)
-        if inner_network == "kdzoo":
+        method = name.removesuffix(", 2K")
+        states = target.size[0] * (1 if method == name else 2)
+        if method == "kdzoo":
             model, notes = distilled(known.seen, states, target.number)
         else:
-            model = LEARNERS[inner_network](known.seen, states, target.number)
+            model = LEARNERS[method](known.seen, states, target.number)
     seconds = time.process_time() - start
     if isinstance(model, PFA):
         notes |= {"states": model.states}

@@ -80,7 +80,7 @@ class Lab:
         shape = {"channels": [8], "kernel_size": 5, "padding": "valid", "activation": "tanh", "pooling": "avg"}
         return InnerNetwork(ConvNet(**self.data.sizes, **shape, hidden=64), init=init, pool=pool)
 
-    def trained_learner(self) -> InnerNetwork:
+    def trained_inner_network(self) -> InnerNetwork:
         """Return the network with the maker's pool."""
         inner_network = self.inner_network(ATTACKERS)
         inner_network.set_pool(torch.cat([self.attackers, self.feature_extractors]))
@@ -104,7 +104,7 @@ def made(lab: Lab, recipe: Recipe, seed: int, pair: tuple[int, int] | None) -> S
     torch.manual_seed(seed)
     data, is_learned = lab.of_seed(seed), recipe.iterations > 0
     init = recipe.maker if is_learned else "normal"
-    inner_network = lab.trained_learner() if recipe.maker == "trained" else lab.inner_network(init=init)
+    inner_network = lab.trained_inner_network() if recipe.maker == "trained" else lab.inner_network(init=init)
     options = {"examples": recipe.examples, "steps": recipe.steps, "labels": recipe.labels, **data.sizes}
     options |= {"inner_network": {NAME: inner_network}, "step_size": recipe.step_size}
     if not is_learned:

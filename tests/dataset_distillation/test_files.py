@@ -1,4 +1,4 @@
-"""Files of synthetic sets: everything comes back, damage is noticed, and plain torch trains from them."""
+"""Files of synthetic sets: what is written is read again, damage is detected, and plain torch trains from them."""
 
 import ast
 import dataclasses
@@ -28,57 +28,57 @@ NAMES = ("synthetic.safetensors", "synthetic.npz", "synthetic.json")
 some = settings(max_examples=150, deadline=None, derandomize=True)
 
 
-def made(**options):
+def make_set(**options):
     torch.manual_seed(0)
     inner_networks = {
         "linear": InnerNetwork(nn.Sequential(nn.Flatten(), nn.Linear(6, 3))),
         "deep": InnerNetwork(nn.Sequential(nn.Flatten(), nn.Linear(6, 4), nn.LayerNorm(4), nn.Linear(4, 3)), fixed=5),
     }
     settings = {"in_shape": (1, 2, 3), "num_classes": 3, "steps": 4, "step_sizes": "shared", "optimizer": "momentum"}
-    few = SyntheticSet(inner_network=inner_networks, **settings | options)
-    few.step_sizes["deep"].data.fill_(0.3)
-    return few
+    synthetic_set = SyntheticSet(inner_network=inner_networks, **settings | options)
+    synthetic_set.step_sizes["deep"].data.fill_(0.3)
+    return synthetic_set
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("set") / "student"
-    write(made(), folder)
+    write(make_set(), folder)
     return folder
 
 
 def tensors(content):
     """Return all tensors of what was read, by name."""
-    found = {"images": content.images, "labels": content.labels}
-    found |= {f"step_sizes.{name}": sizes for name, sizes in content.step_sizes.items()}
+    result = {"images": content.images, "labels": content.labels}
+    result |= {f"step_sizes.{name}": sizes for name, sizes in content.step_sizes.items()}
     for inner_network, start in content.initial_weights.items():
-        found |= {f"initial_weights.{inner_network}.{name}": weights for name, weights in start.items()}
-    return found
+        result |= {f"initial_weights.{inner_network}.{name}": weights for name, weights in start.items()}
+    return result
 
 
-def same(one, other):
+def is_same(first, second):
     return (
-        tensors(one).keys() == tensors(other).keys()
-        and all(torch.equal(tensors(one)[name], tensors(other)[name]) for name in tensors(one))
-        and (one.optimizer, one.about) == (other.optimizer, other.about)
+        tensors(first).keys() == tensors(second).keys()
+        and all(torch.equal(tensors(first)[name], tensors(second)[name]) for name in tensors(first))
+        and (first.optimizer, first.about) == (second.optimizer, second.about)
     )
 
 
 # ---------------------------------------------------------------- what is written
 
 
-def test_everything_comes_back_from_every_file(tmp_path):
-    few = made()
-    assert write(few, tmp_path / "new" / "folder") == [tmp_path / "new" / "folder" / name for name in NAMES]
+def test_every_file_is_read_as_it_was_written(tmp_path):
+    synthetic_set = make_set()
+    assert write(synthetic_set, tmp_path / "new" / "folder") == [tmp_path / "new" / "folder" / name for name in NAMES]
     for path in (tmp_path / "new" / "folder", *(tmp_path / "new" / "folder" / name for name in NAMES[:2])):
         content = read(path)
-        assert torch.equal(content.images, few.images)
-        assert torch.equal(content.labels, few.labels)
+        assert torch.equal(content.images, synthetic_set.images)
+        assert torch.equal(content.labels, synthetic_set.labels)
         assert list(content.step_sizes) == ["linear", "deep"]
         assert content.step_sizes["linear"].tolist() == pytest.approx([0.05] * 4)
         assert content.step_sizes["deep"].tolist() == pytest.approx([0.3] * 4)
         assert content.optimizer == "momentum"
-        deep = few.inner_networks["deep"]
+        deep = synthetic_set.inner_networks["deep"]
         assert list(content.initial_weights) == ["deep"]
         expected = deep.state(deep.sample(1)[0])
         assert content.initial_weights["deep"].keys() == expected.keys()
@@ -88,13 +88,13 @@ def test_everything_comes_back_from_every_file(tmp_path):
 
 def test_a_folder_is_read_from_either_file(folder, tmp_path):
     for name in NAMES[:2]:
-        alone = tmp_path / name.replace(".", "_")
-        alone.mkdir()
-        (alone / name).write_bytes((folder / name).read_bytes())
-        assert same(read(alone), read(folder))
+        single = tmp_path / name.replace(".", "_")
+        single.mkdir()
+        (single / name).write_bytes((folder / name).read_bytes())
+        assert is_same(read(single), read(folder))
 
 
-def test_numpy_and_safetensors_find_the_same_arrays_without_us(folder):
+def test_numpy_and_safetensors_read_the_same_arrays_without_kdzoo(folder):
     by_name = load_file(folder / "synthetic.safetensors")
     parameters = ("1.weight", "1.bias", "2.weight", "2.bias", "3.weight", "3.bias")
     assert set(by_name) == {
@@ -110,7 +110,7 @@ def test_numpy_and_safetensors_find_the_same_arrays_without_us(folder):
         assert json.loads(str(file["about"])) == json.loads((folder / "synthetic.json").read_text())
 
 
-def test_the_description_is_enough_to_train(folder):
+def test_the_description_has_what_is_needed_to_train(folder):
     about = json.loads((folder / "synthetic.json").read_text())
     assert about["format"] == 1
     assert about["shapes"]["images"] == [3, 1, 2, 3]
@@ -137,8 +137,8 @@ def test_the_description_of_other_starts_and_optimizers(tmp_path):
         "normal": InnerNetwork(nn.Linear(6, 3), init="normal", mean=0.5, std=0.25),
         "pool": InnerNetwork(nn.Linear(6, 3), pool=40, pool_steps=70),
     }
-    few = SyntheticSet(in_shape=(6,), num_classes=3, inner_network=inner_networks, optimizer="adam")
-    content = read(write_npz(few, tmp_path / "adam.npz"))
+    synthetic_set = SyntheticSet(in_shape=(6,), num_classes=3, inner_network=inner_networks, optimizer="adam")
+    content = read(write_npz(synthetic_set, tmp_path / "adam.npz"))
     assert content.optimizer == "adam"
     assert content.about["optimizer"]["betas"] == [0.9, 0.999]
     assert content.about["layout"]["images"].startswith("[example, feature]")
@@ -149,11 +149,11 @@ def test_the_description_of_other_starts_and_optimizers(tmp_path):
 
 
 def test_the_same_set_gives_the_same_bytes(folder, tmp_path):
-    write(made(), tmp_path)
+    write(make_set(), tmp_path)
     assert all((tmp_path / name).read_bytes() == (folder / name).read_bytes() for name in NAMES)
 
 
-def test_what_was_read_cannot_be_changed(folder):
+def test_what_was_read_is_immutable(folder):
     with pytest.raises(dataclasses.FrozenInstanceError):
         read(folder).optimizer = "adam"
     assert isinstance(read(folder), SavedSet)
@@ -163,8 +163,8 @@ def test_what_was_read_cannot_be_changed(folder):
 
 
 @pytest.mark.parametrize("name", NAMES[:2])
-def test_a_changed_byte_is_noticed_or_means_nothing(name, folder, tmp_path):
-    whole, content, path = read(folder / name), (folder / name).read_bytes(), tmp_path / name
+def test_a_changed_byte_is_detected_or_has_no_effect(name, folder, tmp_path):
+    expected, content, path = read(folder / name), (folder / name).read_bytes(), tmp_path / name
     messages = []
 
     @some
@@ -172,7 +172,7 @@ def test_a_changed_byte_is_noticed_or_means_nothing(name, folder, tmp_path):
     def check(place, change):
         path.write_bytes(content[:place] + bytes([content[place] ^ change]) + content[place + 1 :])
         try:
-            assert same(read(path), whole)
+            assert is_same(read(path), expected)
         except CheckpointError as error:
             messages.append(str(error))
 
@@ -190,7 +190,7 @@ def test_a_truncated_file_is_refused(name, folder, tmp_path):
             read(path)
 
 
-def test_what_is_said_is_protected_too(folder, tmp_path):
+def test_the_description_is_protected_by_the_checksum(folder, tmp_path):
     content = (folder / "synthetic.safetensors").read_bytes()
     path = tmp_path / "synthetic.safetensors"
     path.write_bytes(content.replace(b'momentum\\": 0.9', b'momentum\\": 0.8'))
@@ -262,20 +262,22 @@ def digits():
     return torch.from_numpy(pixels / 16).float().view(-1, 1, 8, 8), torch.from_numpy(targets)
 
 
-def test_five_lines_of_torch_reach_the_accuracy_that_is_reported(tmp_path):
-    """The snippet runs in a fresh process; the same networks are then trained and judged here."""
+def test_five_lines_of_torch_reach_the_reported_accuracy(tmp_path):
+    """The snippet runs in a fresh process; the same networks are then trained and evaluated here."""
     inputs, targets = digits()
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    few = SyntheticSet(in_shape=(1, 8, 8), num_classes=10, inner_network={"logistic": InnerNetwork(model)}, steps=12)
+    synthetic_set = SyntheticSet(
+        in_shape=(1, 8, 8), num_classes=10, inner_network={"logistic": InnerNetwork(model)}, steps=12
+    )
     torch.manual_seed(0)
-    few.images.data.copy_(torch.stack([inputs[targets == c].mean(0) for c in range(10)]))
-    few.labels.data.add_(0.1 * torch.randn(10, 10))
-    few.step_sizes["logistic"].data.copy_(torch.linspace(0.8, 0.2, 12))
-    write(few, tmp_path)
+    synthetic_set.images.data.copy_(torch.stack([inputs[targets == c].mean(0) for c in range(10)]))
+    synthetic_set.labels.data.add_(0.1 * torch.randn(10, 10))
+    synthetic_set.step_sizes["logistic"].data.copy_(torch.linspace(0.8, 0.2, 12))
+    write(synthetic_set, tmp_path)
     answer = subprocess.run([sys.executable, "-c", FRESH], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "False"
     ends = torch.load(tmp_path / "ends.pt", weights_only=True)
-    theirs = [((inputs.flatten(1) @ w.T + b).argmax(1) == targets).double().mean() for w, b in ends]
+    accuracies = [((inputs.flatten(1) @ w.T + b).argmax(1) == targets).double().mean() for w, b in ends]
 
     held_out = InnerNetwork(model, pool=1)  # its held-out weights are those that the snippet drew
     pool = torch.zeros(1 + HELD_OUT, held_out.n_weights)
@@ -283,24 +285,24 @@ def test_five_lines_of_torch_reach_the_accuracy_that_is_reported(tmp_path):
         torch.manual_seed(seed)
         pool[1 + seed, :640] = nn.init.xavier_uniform_(torch.empty(10, 64)).flatten()
     held_out.set_pool(pool)
-    reported = protocol_matrix(few, {"logistic": held_out}, inputs, targets, protocols=["own"], inits=RUNS)
-    assert torch.stack(theirs).mean() == pytest.approx(float(reported.mean()), abs=1e-3)
-    torch.testing.assert_close(torch.stack(theirs), reported.accuracy.flatten(), rtol=0, atol=3e-3)
-    assert torch.stack(theirs).std() > 1e-3  # the initial weights matter
-    assert torch.stack(theirs).mean() > 0.6
+    reported = protocol_matrix(synthetic_set, {"logistic": held_out}, inputs, targets, protocols=["own"], inits=RUNS)
+    assert torch.stack(accuracies).mean() == pytest.approx(float(reported.mean()), abs=1e-3)
+    torch.testing.assert_close(torch.stack(accuracies), reported.accuracy.flatten(), rtol=0, atol=3e-3)
+    assert torch.stack(accuracies).std() > 1e-3  # the initial weights matter
+    assert torch.stack(accuracies).mean() > 0.6
 
 
 def test_the_snippet_has_five_lines():
     body = ast.parse(SNIPPET.read_text()).body
-    code = [one for one in body if not isinstance(one, ast.Import | ast.ImportFrom | ast.Expr)]
-    lines = {node.lineno for one in code for node in ast.walk(one) if hasattr(node, "lineno")}
+    code = [node for node in body if not isinstance(node, ast.Import | ast.ImportFrom | ast.Expr)]
+    lines = {node.lineno for statement in code for node in ast.walk(statement) if hasattr(node, "lineno")}
     assert len(lines) == 5
 
 
-def test_files_say_how_pixels_became_numbers(tmp_path):
-    write(made(), tmp_path / "stated", MNIST(root=tmp_path, normalise=True).pixels)
+def test_the_description_states_how_pixels_were_standardised(tmp_path):
+    write(make_set(), tmp_path / "stated", MNIST(root=tmp_path, normalise=True).pixels)
     stated = read(tmp_path / "stated").about["pixels"]
     assert (stated["mean"], stated["std"]) == ([0.1307], [0.3081])
     assert stated["value"] == "(pixel / 255 - mean) / std"
-    write(made(), tmp_path / "unknown")
+    write(make_set(), tmp_path / "unknown")
     assert read(tmp_path / "unknown").about["pixels"] == "not stated by the data"

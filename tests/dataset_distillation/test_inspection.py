@@ -1,4 +1,4 @@
-"""The check of a foreign set: on sets that are really distilled from digits, and on tables of confusion."""
+"""The check of a set of unknown origin: on sets distilled from digits, and on confusion matrices."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ C, POOL = 10, 10
 
 
 class Lab:
-    """Digits, and a small network with a pool of trained weights, half of which the maker of a set never sees."""
+    """Digits, and a small network with a pool of trained weights, half of which the author of a set does not know."""
 
     def __init__(self):
         (inputs, targets), _ = Digits(labels_per_class=None).load()
@@ -31,7 +31,7 @@ class Lab:
         model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, C))
         self.inner_network = InnerNetwork(model, pool=POOL, pool_steps=200)
         train_pools({"small": self.inner_network}, self.inputs, self.targets, seed=0)
-        self.mine = self.inner_network.held_out(5)
+        self.user_networks = self.inner_network.held_out(5)
 
     def distil(self, targets, steps, *, trained=True, iterations=60):
         """Return images, labels and step sizes learned from real data with the given targets."""
@@ -52,9 +52,9 @@ class Lab:
             optimizer.step()
         return images.detach(), labels.detach(), sizes.detach()
 
-    def inspect(self, few, **options):
-        known = {"networks": self.mine, "inputs": self.val, "targets": self.val_targets}
-        return inspect(*few, inner_network=self.inner_network, **(known | options))
+    def inspect(self, synthetic_set, **options):
+        known = {"networks": self.user_networks, "inputs": self.val, "targets": self.val_targets}
+        return inspect(*synthetic_set, inner_network=self.inner_network, **(known | options))
 
 
 @pytest.fixture(scope="module")
@@ -64,26 +64,26 @@ def lab():
 
 @pytest.mark.parametrize(("source", "target", "steps"), [(4, 9, 1), (3, 6, 1), (1, 7, 3)])
 def test_a_poisoned_set_is_found_with_its_classes(lab, source, target, steps):
-    few = lab.distil(relabel(lab.targets, source, target), steps)
-    found = lab.inspect(few)
-    assert found.flagged
-    assert (found.source, found.target) == (source, target)
-    assert f"class {source} moved to class {target}" in found.reason
+    synthetic_set = lab.distil(relabel(lab.targets, source, target), steps)
+    result = lab.inspect(synthetic_set)
+    assert result.flagged
+    assert (result.source, result.target) == (source, target)
+    assert f"class {source} moved to class {target}" in result.reason
     before, after = (
         lab.inner_network.logits(weights, lab.val).argmax(-1)
-        for weights in (lab.mine, unroll(lab.mine, *few, loss=lab.inner_network.loss))
+        for weights in (lab.user_networks, unroll(lab.user_networks, *synthetic_set, loss=lab.inner_network.loss))
     )
     effect = poisoning_effect(before, after, lab.val_targets, source, target, num_classes=C)
-    assert found.moved == pytest.approx(effect.source_as_target[1] - effect.source_as_target[0])
+    assert result.moved == pytest.approx(effect.source_as_target[1] - effect.source_as_target[0])
     assert effect.source_as_target[1] > 0.6
-    assert effect.others_lost < 0.1 * found.moved
+    assert effect.others_lost < 0.1 * result.moved
 
 
 @pytest.mark.parametrize("trained", [True, False], ids=["for trained networks", "for initial weights"])
-def test_an_honest_set_passes(lab, trained):
-    found = lab.inspect(lab.distil(lab.targets, 3, trained=trained))
-    assert not found.flagged
-    assert "no class changed" in found.reason or "no single class" in found.reason
+def test_a_clean_set_passes(lab, trained):
+    result = lab.inspect(lab.distil(lab.targets, 3, trained=trained))
+    assert not result.flagged
+    assert "no class changed" in result.reason or "no single class" in result.reason
 
 
 def test_real_images_and_class_means_pass(lab):
@@ -94,22 +94,26 @@ def test_real_images_and_class_means_pass(lab):
     assert not lab.inspect((first, labels, sizes)).flagged
 
 
-def test_the_declared_optimizer_is_used(lab):
-    few = lab.distil(relabel(lab.targets, 4, 9), 3)
-    assert lab.inspect(few, optimizer=Momentum(0.5)).moved != lab.inspect(few).moved
+def test_the_optimizer_of_the_set_is_used(lab):
+    synthetic_set = lab.distil(relabel(lab.targets, 4, 9), 3)
+    assert lab.inspect(synthetic_set, optimizer=Momentum(0.5)).moved != lab.inspect(synthetic_set).moved
 
 
-def test_unlabelled_validation_data_count_nowhere(lab):
-    few = torch.stack([lab.inputs[lab.targets == c][0] for c in range(C)]), torch.eye(C), torch.full((5,), 0.3)
+def test_unlabelled_validation_data_have_no_effect(lab):
+    synthetic_set = (
+        torch.stack([lab.inputs[lab.targets == c][0] for c in range(C)]),
+        torch.eye(C),
+        torch.full((5,), 0.3),
+    )
     more = torch.cat([lab.val, lab.val[:50]])
     targets = torch.cat([lab.val_targets, torch.full((50,), IGNORE)])
-    assert lab.inspect(few, inputs=more, targets=targets) == lab.inspect(few)
+    assert lab.inspect(synthetic_set, inputs=more, targets=targets) == lab.inspect(synthetic_set)
 
 
-def test_networks_that_know_nothing_are_no_judges(lab):
-    few = lab.val[:C], torch.eye(C), torch.full((1,), 0.1)
+def test_untrained_networks_are_refused(lab):
+    synthetic_set = lab.val[:C], torch.eye(C), torch.full((1,), 0.1)
     with pytest.raises(DataError, match="networks must be trained"):
-        lab.inspect(few, networks=lab.inner_network.initial.sample(3, torch.Generator().manual_seed(0)))
+        lab.inspect(synthetic_set, networks=lab.inner_network.initial.sample(3, torch.Generator().manual_seed(0)))
 
 
 @pytest.mark.parametrize(
@@ -129,23 +133,23 @@ def table(*moves):
     return rows
 
 
-def test_a_share_that_moves_to_a_new_place_weighs_more_than_one_between_confused_classes():
-    fresh = inspect_confusion(table(), table((0, 1, 0.4)))
-    known = inspect_confusion(
+def test_a_move_to_a_new_class_counts_more_than_one_between_confused_classes():
+    to_new_class = inspect_confusion(table(), table((0, 1, 0.4)))
+    to_confused_class = inspect_confusion(
         table((0, 1, 0.3)), table((0, 1, 0.7))
     )  # the same share, where a third was confused anyway
-    assert fresh.moved == pytest.approx(known.moved)
-    assert fresh.divergence > 2 * known.divergence
-    assert fresh.flagged
+    assert to_new_class.moved == pytest.approx(to_confused_class.moved)
+    assert to_new_class.divergence > 2 * to_confused_class.divergence
+    assert to_new_class.flagged
 
 
-def test_a_set_that_breaks_every_class_is_not_called_poisoned():
+def test_a_set_that_breaks_every_class_is_not_flagged():
     found = inspect_confusion(table(), table((0, 3, 0.8), (1, 3, 0.7), (2, 3, 0.6)))
     assert not found.flagged
     assert found.reason.startswith("no single class")
 
 
-def test_nothing_moves_when_nothing_changes():
+def test_equal_predictions_have_no_divergence():
     found = inspect_confusion(table(), table())
     assert not found.flagged
     assert (found.divergence, found.moved, found.others_lost) == (0.0, 0.0, 0.0)
@@ -163,7 +167,7 @@ def test_the_divergence_is_that_of_the_smoothed_rows(values):
 
 
 @given(st.permutations(range(4)))
-def test_numbering_the_classes_otherwise_changes_only_the_names(order):
+def test_the_result_does_not_depend_on_the_order_of_the_classes(order):
     before, after = table(), table((0, 2, 0.5), (1, 3, 0.1))
     found = inspect_confusion(before, after)
     other = inspect_confusion(before[order][:, order], after[order][:, order])

@@ -23,7 +23,7 @@ def unchecked_shapes(monkeypatch):
 
 
 @st.composite
-def answers(draw, networks=2):
+def predictions(draw, networks=2):
     """Draw predictions before and after [k, n], targets [n] with some missing, and two classes."""
     some = draw(st.lists(st.sampled_from([IGNORE, *range(C)]), max_size=20))
     targets = torch.tensor([*range(C), *some])
@@ -33,19 +33,19 @@ def answers(draw, networks=2):
     return before, after, targets, source, target
 
 
-@given(answers())
-def test_the_measures_are_those_of_counting(drawn):
+@given(predictions())
+def test_the_measures_equal_those_of_counting_samples(drawn):
     before, after, targets, source, target = drawn
     effect = poisoning_effect(before, after, targets, source, target, num_classes=C)
     for when, predicted in enumerate((before, after)):
         each = [reference.measures(row, targets.tolist(), source, target) for row in predicted.tolist()]
         mean = [sum(column) / len(each) for column in zip(*each, strict=True)]
-        found = (effect.accuracy[when], effect.modified_accuracy[when], effect.source_as_target[when])
-        assert found == pytest.approx(mean, abs=1e-12)
+        measures = (effect.accuracy[when], effect.modified_accuracy[when], effect.source_as_target[when])
+        assert measures == pytest.approx(mean, abs=1e-12)
 
 
-@given(answers(networks=1))
-def test_one_network_is_the_mean_of_one(drawn):
+@given(predictions(networks=1))
+def test_a_single_network_needs_no_axis_of_networks(drawn):
     before, after, targets, source, target = drawn
     effect = poisoning_effect(before[0], after[0], targets, source, target, num_classes=C)
     assert effect == poisoning_effect(before, after, targets, source, target, num_classes=C)
@@ -53,7 +53,7 @@ def test_one_network_is_the_mean_of_one(drawn):
     assert effect.class_recall[1] == pytest.approx([table[c][c] for c in range(C)], abs=1e-12)
 
 
-@given(answers())
+@given(predictions())
 def test_a_network_that_does_not_change_loses_nothing(drawn):
     before, _, targets, source, target = drawn
     effect = poisoning_effect(before, before, targets, source, target, num_classes=C)
@@ -70,14 +70,14 @@ def test_a_perfect_attack_is_perfect_by_the_modified_labels():
     assert effect.others_lost == 0.0
 
 
-def test_what_the_others_lose_leaves_out_the_source():
+def test_others_lost_leaves_out_the_source():
     targets = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
     after = torch.tensor([1, 1, 1, 3, 2, 2, 3, 3])  # the source 0 is gone, class 1 lost half of its recall
     effect = poisoning_effect(targets, after, targets, 0, 1, num_classes=C)
     assert math.isclose(effect.others_lost, 0.5 / 3)
 
 
-@given(answers())
+@given(predictions())
 def test_rows_of_a_confusion_sum_to_one(drawn):
     before, _, targets, *_ = drawn
     table = confusion_matrix(before, targets, C)
@@ -89,16 +89,16 @@ def test_rows_of_a_confusion_sum_to_one(drawn):
 
 
 @given(st.lists(st.sampled_from([IGNORE, 0, 1, 2]), max_size=9))
-def test_relabelling_moves_one_class_and_keeps_the_rest(values):
+def test_relabelling_changes_one_class_only(values):
     targets = torch.tensor(values, dtype=torch.long)
     changed = relabel(targets, 1, 2)
-    assert changed.tolist() == [2 if one == 1 else one for one in values]
+    assert changed.tolist() == [2 if value == 1 else value for value in values]
     assert targets.tolist() == values  # the labels of the data are not touched
 
 
 @pytest.mark.parametrize(("source", "target"), [(1, 1), (-1, 2), (0, C), (True, 2), (0.5, 1)])
 @pytest.mark.usefixtures("unchecked_shapes")
-def test_two_different_classes_are_needed(source, target):
+def test_source_and_target_must_be_two_different_classes(source, target):
     targets = torch.arange(C)
     with pytest.raises(ConfigError, match=r"source|target"):
         poisoning_effect(targets, targets, targets, source, target, num_classes=C)

@@ -23,14 +23,14 @@ def deep():
 
 
 @pytest.fixture
-def few():
+def synthetic_set():
     torch.manual_seed(0)
     inner_networks = {"linear": InnerNetwork(linear()), "deep": InnerNetwork(deep())}
-    few = SyntheticSet(**SIZES, inner_network=inner_networks)
-    few.labels.data.copy_((2 * few.labels + torch.randn(6, CLASSES)).softmax(1))
-    few.step_sizes["linear"].data.copy_(torch.tensor([0.1, 0.4, 0.2, 0.3]))
-    few.step_sizes["deep"].data.copy_(torch.tensor([0.8, 0.1, 0.6, 0.5]))
-    return few
+    synthetic_set = SyntheticSet(**SIZES, inner_network=inner_networks)
+    synthetic_set.labels.data.copy_((2 * synthetic_set.labels + torch.randn(6, CLASSES)).softmax(1))
+    synthetic_set.step_sizes["linear"].data.copy_(torch.tensor([0.1, 0.4, 0.2, 0.3]))
+    synthetic_set.step_sizes["deep"].data.copy_(torch.tensor([0.8, 0.1, 0.6, 0.5]))
+    return synthetic_set
 
 
 @pytest.fixture
@@ -41,17 +41,17 @@ def data():
 
 def accuracies(inner_network, weights, inputs, targets):
     """Return the accuracy of each network, one at a time."""
-    every = [inner_network.logits(one[None], inputs)[0].argmax(1) for one in weights]
+    every = [inner_network.logits(row[None], inputs)[0].argmax(1) for row in weights]
     return [float((predicted == targets).double().mean()) for predicted in every]
 
 
-def test_the_sets_own_schedules_and_labels_soft_or_hard(few, data):
-    matrix = protocol_matrix(few, few.inner_networks, *data, protocols=["hard", "own"], inits=7)
+def test_the_own_schedule_with_soft_and_with_hard_labels(synthetic_set, data):
+    matrix = protocol_matrix(synthetic_set, synthetic_set.inner_networks, *data, protocols=["hard", "own"], inits=7)
     assert matrix.names == (("hard", "own"), ("linear", "deep"))
-    hard = one_hot(few.classes(), CLASSES).float()
+    hard = one_hot(synthetic_set.classes(), CLASSES).float()
     for p, labels in enumerate((hard, None)):
-        for column, (name, inner_network) in enumerate(few.inner_networks.items()):
-            trained = few.train_networks(name, inner_network.held_out(7), labels=labels).detach()
+        for column, (name, inner_network) in enumerate(synthetic_set.inner_networks.items()):
+            trained = synthetic_set.train_networks(name, inner_network.held_out(7), labels=labels).detach()
             assert matrix.accuracy[p, column].tolist() == accuracies(inner_network, trained, *data)
     assert not torch.equal(matrix.accuracy[0], matrix.accuracy[1])
     assert not matrix.accuracy.requires_grad
@@ -65,69 +65,73 @@ OPTIMIZERS = {
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_fixed_rates_are_300_steps_of_torchs_optimizers(name, few, data):
-    inner_network = few.inner_networks["deep"]
-    matrix = protocol_matrix(few, {"deep": inner_network}, *data, protocols=[name], inits=2, sgd_rate=0.3)
+def test_constant_step_sizes_are_300_steps_of_torchs_optimizers(name, synthetic_set, data):
+    inner_network = synthetic_set.inner_networks["deep"]
+    matrix = protocol_matrix(synthetic_set, {"deep": inner_network}, *data, protocols=[name], inits=2, sgd_rate=0.3)
     trained = []
-    for one in inner_network.held_out(2):
-        weights = one.clone().requires_grad_()
+    for initial in inner_network.held_out(2):
+        weights = initial.clone().requires_grad_()
         optimizer = OPTIMIZERS[name]([weights])
         for _ in range(300):
             optimizer.zero_grad()
-            cross_entropy(inner_network.logits(weights[None], few.images.detach())[0], few.labels.detach()).backward()
+            cross_entropy(
+                inner_network.logits(weights[None], synthetic_set.images.detach())[0], synthetic_set.labels.detach()
+            ).backward()
             optimizer.step()
         trained.append(weights.detach())
     assert matrix.accuracy[0, 0].tolist() == accuracies(inner_network, trained, *data)
 
 
-def test_an_unknown_network_follows_the_mean_of_the_schedules(few, data):
+def test_an_unknown_network_follows_the_mean_of_the_schedules(synthetic_set, data):
     inner_networks = {
         "wide": InnerNetwork(nn.Sequential(nn.Flatten(), nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, CLASSES)))
     }
-    matrix = protocol_matrix(few, inner_networks, *data, protocols=["own"], inits=5)
+    matrix = protocol_matrix(synthetic_set, inner_networks, *data, protocols=["own"], inits=5)
     alike = SyntheticSet(**SIZES, inner_network=inner_networks)
-    alike.images.data, alike.labels.data = few.images.data, few.labels.data
+    alike.images.data, alike.labels.data = synthetic_set.images.data, synthetic_set.labels.data
     alike.step_sizes["wide"].data = torch.tensor([0.45, 0.25, 0.4, 0.4])
     assert torch.equal(
         protocol_matrix(alike, inner_networks, *data, protocols=["own"], inits=5).accuracy, matrix.accuracy
     )
 
 
-def test_parts_change_nothing(few, data, monkeypatch):
+def test_the_sizes_of_batches_have_no_effect(synthetic_set, data, monkeypatch):
     options = {"protocols": ["own", "hard"], "inits": 7}
-    whole = protocol_matrix(few, few.inner_networks, *data, **options)
+    expected = protocol_matrix(synthetic_set, synthetic_set.inner_networks, *data, **options)
     monkeypatch.setattr(evaluation_networks, "NETWORKS_AT_ONCE", 2)
     monkeypatch.setattr(evaluation_networks, "INPUTS_AT_ONCE", 16)
-    assert torch.equal(protocol_matrix(few, few.inner_networks, *data, **options).accuracy, whole.accuracy)
+    assert torch.equal(
+        protocol_matrix(synthetic_set, synthetic_set.inner_networks, *data, **options).accuracy, expected.accuracy
+    )
 
 
-def test_what_diverges_guesses_and_is_counted_and_spoils_no_other(few, data):
+def test_a_diverged_network_counts_as_guessing_and_does_not_affect_others(synthetic_set, data):
     pooled = InnerNetwork(linear(), pool=1)
     with pytest.raises(ConfigError, match="pool of 1 are not trained"):
-        protocol_matrix(few, {"linear": pooled}, *data, protocols=["own"], inits=6)
+        protocol_matrix(synthetic_set, {"linear": pooled}, *data, protocols=["own"], inits=6)
     pooled.set_pool(pooled.initial.sample(1 + HELD_OUT))
-    whole = protocol_matrix(few, {"linear": pooled}, *data, protocols=["own"], inits=6)
-    assert not whole.diverged.any()
+    expected = protocol_matrix(synthetic_set, {"linear": pooled}, *data, protocols=["own"], inits=6)
+    assert not expected.diverged.any()
     pooled.evaluation_weights[[1, 5]] = 3e38
-    matrix = protocol_matrix(few, {"linear": pooled}, *data, protocols=["own"], inits=6)
-    lost = torch.tensor([False, True, False, False, False, True])
-    assert torch.equal(matrix.diverged[0, 0], lost)
-    assert torch.equal(matrix.accuracy[0, 0, ~lost], whole.accuracy[0, 0, ~lost])
-    assert matrix.accuracy[0, 0, lost].tolist() == pytest.approx([1 / CLASSES] * 2)
+    matrix = protocol_matrix(synthetic_set, {"linear": pooled}, *data, protocols=["own"], inits=6)
+    diverged = torch.tensor([False, True, False, False, False, True])
+    assert torch.equal(matrix.diverged[0, 0], diverged)
+    assert torch.equal(matrix.accuracy[0, 0, ~diverged], expected.accuracy[0, 0, ~diverged])
+    assert matrix.accuracy[0, 0, diverged].tolist() == pytest.approx([1 / CLASSES] * 2)
     assert "2 of 6 diverged)" in matrix.to_markdown()
 
 
-def test_one_start_stands_for_all(few, data):
+def test_a_fixed_start_is_trained_once(synthetic_set, data):
     fixed = InnerNetwork(linear(), fixed=3)
-    matrix = protocol_matrix(few, {"linear": fixed}, *data, protocols=["own"], inits=4)
+    matrix = protocol_matrix(synthetic_set, {"linear": fixed}, *data, protocols=["own"], inits=4)
     assert matrix.accuracy.shape == (1, 1, 4)
     assert float(matrix.std()) == 0
-    expected = accuracies(fixed, few.train_networks("linear", fixed.sample(1)).detach(), *data)
+    expected = accuracies(fixed, synthetic_set.train_networks("linear", fixed.sample(1)).detach(), *data)
     assert matrix.accuracy[0, 0].tolist() == expected * 4
 
 
-def test_all_protocols_by_default(few, data):
-    matrix = protocol_matrix(few, {"linear": few.inner_networks["linear"]}, *data, inits=1)
+def test_all_protocols_by_default(synthetic_set, data):
+    matrix = protocol_matrix(synthetic_set, {"linear": synthetic_set.inner_networks["linear"]}, *data, inits=1)
     assert matrix.protocols == tuple(PROTOCOLS) == ("own", "sgd", "adam_1e-3", "adam_1e-2", "hard")
     assert matrix.accuracy.shape == (5, 1, 1)
 
@@ -161,23 +165,23 @@ def test_the_table_of_a_matrix():
         ({"sgd_rate": 0.0}, "sgd_rate must be finite and > 0"),
     ],
 )
-def test_what_is_refused(options, message, few, data):
-    inner_networks = options.pop("inner_networks", few.inner_networks)
+def test_invalid_arguments_are_refused(options, message, synthetic_set, data):
+    inner_networks = options.pop("inner_networks", synthetic_set.inner_networks)
     with pytest.raises(ConfigError, match=message):
-        protocol_matrix(few, inner_networks, *data, **options)
+        protocol_matrix(synthetic_set, inner_networks, *data, **options)
 
 
-def test_a_pool_that_holds_out_too_few_is_refused(few, data):
+def test_a_pool_with_too_few_held_out_networks_is_refused(synthetic_set, data):
     pooled = InnerNetwork(linear(), pool=1)
     pooled.set_pool(torch.ones(1 + HELD_OUT, pooled.n_weights))
     with pytest.raises(
         ConfigError, match=r"inner_network\.linear has 20 held-out initial weights, inits=21 needs as many"
     ):
-        protocol_matrix(few, {"linear": pooled}, *data, inits=21)
+        protocol_matrix(synthetic_set, {"linear": pooled}, *data, inits=21)
 
 
-def test_inputs_and_targets_must_fit(few, data):
+def test_inputs_and_targets_must_fit(synthetic_set, data):
     with pytest.raises(DataError, match=r"got \(50, 2, 3\), \(49,\)"):
-        protocol_matrix(few, few.inner_networks, data[0], data[1][:-1])
+        protocol_matrix(synthetic_set, synthetic_set.inner_networks, data[0], data[1][:-1])
     with pytest.raises(DataError, match="must fit"):
-        protocol_matrix(few, few.inner_networks, data[0][:0], data[1][:0])
+        protocol_matrix(synthetic_set, synthetic_set.inner_networks, data[0][:0], data[1][:0])

@@ -1,3 +1,5 @@
+"""Selections of real examples: shared properties, independent references and refusals."""
+
 import re
 
 import numpy as np
@@ -48,7 +50,7 @@ def test_names():
     assert set(SELECTIONS) == {*CHOOSE, *MAKE}
 
 
-# ---------------------------------------------------------------- what all have in common
+# ---------------------------------------------------------------- properties of all selections
 
 
 @pytest.mark.parametrize("name", SELECTIONS)
@@ -76,7 +78,7 @@ def test_chosen_examples_are_different_samples_of_their_class(name, data, seed):
 @pytest.mark.parametrize("name", MAKE)
 @some
 @given(data=labelled(), seed=st.integers(0, 100))
-def test_one_made_example_is_the_mean_of_its_class(name, data, seed):
+def test_a_single_averaged_example_is_the_mean_of_its_class(name, data, seed):
     inputs, targets, _, num_classes = data
     images, _ = select(name, inputs, targets, 1, num_classes, seed)
     for c in range(num_classes):
@@ -93,7 +95,7 @@ def test_the_seed_alone_decides(name, data, seed):
 
 
 @pytest.mark.parametrize("name", ["random", "mean"])
-def test_another_seed_gives_others(name):
+def test_another_seed_gives_other_examples(name):
     inputs, targets = torch.randn(50, *SHAPE), torch.zeros(50, dtype=torch.long)
     assert rows(select(name, inputs, targets, 3, 1, 0)[0]) != rows(select(name, inputs, targets, 3, 1, 1)[0])
 
@@ -101,7 +103,7 @@ def test_another_seed_gives_others(name):
 @pytest.mark.parametrize("name", SELECTIONS)
 @some
 @given(data=labelled())
-def test_samples_without_a_label_do_not_matter(name, data):
+def test_samples_without_a_label_have_no_effect(name, data):
     inputs, targets, per_class, num_classes = data
     known = targets != IGNORE
     everything = select(name, inputs, targets, per_class, num_classes, 0)[0]
@@ -111,7 +113,7 @@ def test_samples_without_a_label_do_not_matter(name, data):
 @pytest.mark.parametrize("rule", [herding, k_center])
 @some
 @given(seed=st.integers(0, 1000), n=st.integers(3, 15), d=st.integers(1, 5))
-def test_neither_order_nor_units_nor_axes_matter(rule, seed, n, d):
+def test_the_choice_is_invariant_to_order_scale_rotation_and_shift(rule, seed, n, d):
     generator = torch.Generator().manual_seed(seed)
     points = torch.randn(n, d, generator=generator, dtype=torch.float64)
     order = torch.randperm(n, generator=generator)
@@ -149,7 +151,7 @@ def test_samples_are_compared_by_features_where_given(name):
     torch.testing.assert_close(mixed @ features, made)
 
 
-# ---------------------------------------------------------------- each for itself
+# ---------------------------------------------------------------- single selections
 
 
 def test_random_samples_are_all_as_likely():
@@ -252,7 +254,7 @@ def test_k_center_takes_the_farthest_each_time(points):
         assert float(near[chosen[t]]) == pytest.approx(reference.radius(points.numpy(), chosen[:t]))
 
 
-# ---------------------------------------------------------------- mistakes
+# ---------------------------------------------------------------- refusals
 
 
 @pytest.mark.parametrize("name", SELECTIONS)
@@ -286,7 +288,7 @@ def test_a_class_with_too_few_samples(name):
         ),
     ],
 )
-def test_mistakes_are_refused(changes, error, message):
+def test_invalid_arguments_are_refused(changes, error, message):
     targets = torch.tensor([0, 0, 1, 1, 2, 2])
     options = {"name": "random", "inputs": torch.zeros(6, 2), "targets": targets, "per_class": 1, "num_classes": 3}
     with pytest.raises(error, match=f"^{re.escape(message)}$"):

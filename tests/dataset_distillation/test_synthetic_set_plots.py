@@ -1,4 +1,4 @@
-"""Pictures of synthetic sets: what is drawn is looked for in the figure; pixels of the file are not compared."""
+"""Figures of synthetic sets: the tests inspect the figure objects, not the pixels of the files."""
 
 import matplotlib.figure
 import numpy as np
@@ -26,7 +26,7 @@ def figures(monkeypatch):
     return saved
 
 
-def made(*in_shape, num_classes=3, inner_networks=("net",), **options):
+def make_set(*in_shape, num_classes=3, inner_networks=("net",), **options):
     torch.manual_seed(0)
     size = int(np.prod(in_shape))
     inner_network = {
@@ -35,7 +35,7 @@ def made(*in_shape, num_classes=3, inner_networks=("net",), **options):
     return SyntheticSet(in_shape=in_shape, num_classes=num_classes, inner_network=inner_network, **options)
 
 
-def is_picture(path):
+def is_png(path):
     return path.read_bytes().startswith(b"\x89PNG")
 
 
@@ -47,8 +47,8 @@ def grid(figure):
 
 def bars(figure, axes=0):
     """Return the outlines of all bars, one collection after the other."""
-    found = [one for one in figure.axes[axes].collections if isinstance(one, PolyCollection)]
-    return [path.vertices for one in found for path in one.get_paths()]
+    collections = [found for found in figure.axes[axes].collections if isinstance(found, PolyCollection)]
+    return [path.vertices for collection in collections for path in collection.get_paths()]
 
 
 def heights(outline, count):
@@ -60,25 +60,25 @@ def heights(outline, count):
 
 
 def test_the_first_example_of_each_class_is_shown_however_labels_move():
-    few = made(1, 2, 3, per_class=4)
-    assert torch.equal(synthetic_set_plots.first_of_each_class(few), few.images[[0, 4, 8]])
-    few.labels.data.copy_(few.labels.flip(1))
-    assert torch.equal(synthetic_set_plots.first_of_each_class(few), few.images[[0, 4, 8]])
-    assert not synthetic_set_plots.first_of_each_class(few).requires_grad
-    assert len(synthetic_set_plots.first_of_each_class(made(2, num_classes=30))) == 20
-    few = made(5, num_classes=4, examples=2, labels="simplex")
-    assert torch.equal(synthetic_set_plots.first_of_each_class(few), few.images)
+    synthetic_set = make_set(1, 2, 3, per_class=4)
+    assert torch.equal(synthetic_set_plots.first_of_each_class(synthetic_set), synthetic_set.images[[0, 4, 8]])
+    synthetic_set.labels.data.copy_(synthetic_set.labels.flip(1))
+    assert torch.equal(synthetic_set_plots.first_of_each_class(synthetic_set), synthetic_set.images[[0, 4, 8]])
+    assert not synthetic_set_plots.first_of_each_class(synthetic_set).requires_grad
+    assert len(synthetic_set_plots.first_of_each_class(make_set(2, num_classes=30))) == 20
+    synthetic_set = make_set(5, num_classes=4, examples=2, labels="simplex")
+    assert torch.equal(synthetic_set_plots.first_of_each_class(synthetic_set), synthetic_set.images)
 
 
 # ---------------------------------------------------------------- examples
 
 
 def test_a_row_for_each_class_with_its_examples_in_order(figures, tmp_path):
-    few = made(1, 4, 5, per_class=2, labels="fixed")
-    few.images.data.copy_(torch.arange(6.0).view(6, 1, 1, 1).expand(-1, 1, 4, 5))
+    synthetic_set = make_set(1, 4, 5, per_class=2, labels="fixed")
+    synthetic_set.images.data.copy_(torch.arange(6.0).view(6, 1, 1, 1).expand(-1, 1, 4, 5))
     path = tmp_path / "new" / "examples.png"
-    assert synthetic_set_plots.plot_examples(few, path) == path
-    assert is_picture(path)
+    assert synthetic_set_plots.plot_examples(synthetic_set, path) == path
+    assert is_png(path)
     canvas = grid(figures[0])
     for i in range(6):
         y, x = (4 + 1) * (i // 2), (5 + 1) * (i % 2)
@@ -88,26 +88,26 @@ def test_a_row_for_each_class_with_its_examples_in_order(figures, tmp_path):
     assert bars(figures[0]) == []
 
 
-def test_colours_are_kept(figures, tmp_path):
-    few = made(3, 4, 4, num_classes=2, labels="fixed")
-    few.images.data.zero_()
-    few.images.data[0, 0] = 1
-    few.images.data[1, 2] = 1
-    synthetic_set_plots.plot_examples(few, tmp_path / "a.png")
+def test_colours_are_drawn_as_they_are(figures, tmp_path):
+    synthetic_set = make_set(3, 4, 4, num_classes=2, labels="fixed")
+    synthetic_set.images.data.zero_()
+    synthetic_set.images.data[0, 0] = 1
+    synthetic_set.images.data[1, 2] = 1
+    synthetic_set_plots.plot_examples(synthetic_set, tmp_path / "a.png")
     canvas = grid(figures[0])
     np.testing.assert_allclose(canvas[1, 1], [1, 0, 0])
     np.testing.assert_allclose(canvas[6, 1], [0, 0, 1])
 
 
 def test_learned_labels_are_bars_below_their_image_in_the_row_of_the_largest(figures, tmp_path):
-    few = made(1, 10, 10)
+    synthetic_set = make_set(1, 10, 10)
     labels = torch.tensor([[0.1, 0.9, 0.0], [1.0, 0.0, -0.5], [0.2, 0.4, 0.5]])
-    few.labels.data.copy_(labels)
-    few.images.data.copy_(torch.arange(3.0).view(3, 1, 1, 1).expand_as(few.images))
-    synthetic_set_plots.plot_examples(few, tmp_path / "a.png")
+    synthetic_set.labels.data.copy_(labels)
+    synthetic_set.images.data.copy_(torch.arange(3.0).view(3, 1, 1, 1).expand_as(synthetic_set.images))
+    synthetic_set_plots.plot_examples(synthetic_set, tmp_path / "a.png")
     np.testing.assert_allclose(grid(figures[0])[[0, 16, 32], 0, 0], [0.5, 0, 1], atol=0.03)
     outlines = bars(figures[0])
-    (zeros,) = [one for one in figures[0].axes[0].collections if isinstance(one, LineCollection)]
+    (zeros,) = [lines for lines in figures[0].axes[0].collections if isinstance(lines, LineCollection)]
     assert [outline[0, 1] for outline in outlines] == pytest.approx([line[0, 1] for line in zeros.get_segments()])
     assert [label.get_text() for label in figures[0].axes[0].get_yticklabels()] == ["class 0", "class 1", "class 2"]
     low = min(outline[:, 1].max() for outline in outlines)
@@ -121,41 +121,47 @@ def test_learned_labels_are_bars_below_their_image_in_the_row_of_the_largest(fig
 
 
 def test_at_most_ten_examples_of_twenty_classes(figures, tmp_path):
-    synthetic_set_plots.plot_examples(made(2, num_classes=25, per_class=12), tmp_path / "a.png")
+    synthetic_set_plots.plot_examples(make_set(2, num_classes=25, per_class=12), tmp_path / "a.png")
     axes = figures[0].axes[0]
     assert len(axes.get_yticklabels()) == 20
     assert len(bars(figures[0])) == 2 * 20 * 10  # of inputs and labels
 
 
-def test_inputs_that_are_no_pictures_are_bars(figures, tmp_path):
-    few = made(4, num_classes=2, labels="fixed")
-    few.images.data.copy_(torch.tensor([[1.0, -1.0, 0.5, 0.0], [0.0, 1.0, 0.0, -0.25]]))
-    assert is_picture(synthetic_set_plots.plot_examples(few, tmp_path / "a.png"))
+def test_inputs_that_are_not_images_are_drawn_as_bars(figures, tmp_path):
+    synthetic_set = make_set(4, num_classes=2, labels="fixed")
+    synthetic_set.images.data.copy_(torch.tensor([[1.0, -1.0, 0.5, 0.0], [0.0, 1.0, 0.0, -0.25]]))
+    assert is_png(synthetic_set_plots.plot_examples(synthetic_set, tmp_path / "a.png"))
     assert figures[0].axes[0].get_images() == []
     outlines = bars(figures[0])
     unit = heights(outlines[0], 4)[0]
     assert unit > 0
-    for outline, row in zip(outlines, few.images.detach(), strict=True):
+    for outline, row in zip(outlines, synthetic_set.images.detach(), strict=True):
         np.testing.assert_allclose(heights(outline, 4) / unit, row, atol=1e-6)
-    synthetic_set_plots.plot_examples(made(2, 4, 4, labels="fixed"), tmp_path / "b.png")  # two channels are no colours
+    synthetic_set_plots.plot_examples(
+        make_set(2, 4, 4, labels="fixed"), tmp_path / "b.png"
+    )  # two channels are not an image
     assert figures[1].axes[0].get_images() == []
 
 
-def test_the_step_sizes_of_every_learner_stand_beside(figures, tmp_path):
-    few = made(1, 3, 3, inner_networks=("one", "two"), steps=3)
-    few.step_sizes["one"].data.copy_(torch.tensor([0.1, 0.3, 0.2]))
-    synthetic_set_plots.plot_examples(few, tmp_path / "a.png")
-    _, beside = figures[0].axes
-    assert [line.get_label() for line in beside.get_lines()] == ["one", "two"]
-    assert beside.get_lines()[0].get_xdata().tolist() == [1, 2, 3]
-    assert beside.get_lines()[0].get_ydata() == pytest.approx([0.1, 0.3, 0.2])
-    assert beside.get_lines()[1].get_ydata() == pytest.approx([0.05] * 3)
-    assert {text.get_text() for text in beside.get_legend().get_texts()} == {"one", "two"}
+def test_the_step_sizes_of_every_inner_network_are_drawn_beside_the_grid(figures, tmp_path):
+    synthetic_set = make_set(1, 3, 3, inner_networks=("one", "two"), steps=3)
+    synthetic_set.step_sizes["one"].data.copy_(torch.tensor([0.1, 0.3, 0.2]))
+    synthetic_set_plots.plot_examples(synthetic_set, tmp_path / "a.png")
+    _, panel = figures[0].axes
+    assert [line.get_label() for line in panel.get_lines()] == ["one", "two"]
+    assert panel.get_lines()[0].get_xdata().tolist() == [1, 2, 3]
+    assert panel.get_lines()[0].get_ydata() == pytest.approx([0.1, 0.3, 0.2])
+    assert panel.get_lines()[1].get_ydata() == pytest.approx([0.05] * 3)
+    assert {text.get_text() for text in panel.get_legend().get_texts()} == {"one", "two"}
 
 
 def test_the_grid_and_the_panel_do_not_overlap_and_are_on_the_page(figures, tmp_path):
-    for few in (made(1, 8, 8, per_class=10, num_classes=10), made(1, 8, 8, num_classes=2), made(1, 30, 4)):
-        synthetic_set_plots.plot_examples(few, tmp_path / "a.png")
+    for synthetic_set in (
+        make_set(1, 8, 8, per_class=10, num_classes=10),
+        make_set(1, 8, 8, num_classes=2),
+        make_set(1, 30, 4),
+    ):
+        synthetic_set_plots.plot_examples(synthetic_set, tmp_path / "a.png")
         left, right = (axes.get_position() for axes in figures[-1].axes)
         assert 0 < left.x0 < left.x1 < right.x0 < right.x1 < 1
         assert all(0 < box.y0 < box.y1 < 1 for box in (left, right))
@@ -163,10 +169,10 @@ def test_the_grid_and_the_panel_do_not_overlap_and_are_on_the_page(figures, tmp_
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, 0.0])
 def test_a_set_that_diverged_or_is_empty_can_be_drawn(value, tmp_path):
-    for few in (made(1, 3, 3), made(3)):
-        few.images.data.fill_(value)
-        few.labels.data.fill_(value)
-        assert is_picture(synthetic_set_plots.plot_examples(few, tmp_path / "a.png"))
+    for synthetic_set in (make_set(1, 3, 3), make_set(3)):
+        synthetic_set.images.data.fill_(value)
+        synthetic_set.labels.data.fill_(value)
+        assert is_png(synthetic_set_plots.plot_examples(synthetic_set, tmp_path / "a.png"))
 
 
 # ---------------------------------------------------------------- change
@@ -174,7 +180,7 @@ def test_a_set_that_diverged_or_is_empty_can_be_drawn(value, tmp_path):
 
 def test_columns_are_ten_epochs_with_the_first_and_the_last(figures, tmp_path):
     epochs = [torch.full((2, 1, 3, 3), float(i)) for i in range(37)]
-    assert is_picture(synthetic_set_plots.plot_image_history(epochs, tmp_path / "new" / "a.png"))
+    assert is_png(synthetic_set_plots.plot_image_history(epochs, tmp_path / "new" / "a.png"))
     (axes,) = figures[0].axes
     numbers = [int(label.get_text()) for label in axes.get_xticklabels()]
     assert (numbers[0], numbers[-1], len(numbers)) == (1, 37, 10)
@@ -195,10 +201,10 @@ def test_rows_are_images(figures, tmp_path):
 
 @pytest.mark.parametrize("shape", [(3, 4, 4), (7,)])
 def test_one_epoch_of_colours_or_features_is_drawn(shape, tmp_path):
-    assert is_picture(synthetic_set_plots.plot_image_history([torch.randn(2, *shape)], tmp_path / "a.png"))
+    assert is_png(synthetic_set_plots.plot_image_history([torch.randn(2, *shape)], tmp_path / "a.png"))
 
 
-def test_there_must_be_an_epoch(tmp_path):
+def test_an_empty_list_of_epochs_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="at least one epoch"):
         synthetic_set_plots.plot_image_history([], tmp_path / "a.png")
 
@@ -206,12 +212,12 @@ def test_there_must_be_an_epoch(tmp_path):
 # ---------------------------------------------------------------- protocols
 
 
-def test_the_heat_map_says_mean_deviation_and_what_diverged(figures, tmp_path):
+def test_the_heat_map_shows_mean_deviation_and_number_of_diverged_networks(figures, tmp_path):
     accuracy = torch.tensor([[[0.5, 0.7]], [[0.25, 0.25]], [[0.9, 0.9]]])
     diverged = torch.zeros(3, 1, 2, dtype=torch.bool)
     diverged[1] = True
     matrix = ProtocolMatrix(("own", "sgd", "hard"), ("linear",), accuracy, diverged)
-    assert is_picture(synthetic_set_plots.plot_protocol_matrix(matrix, tmp_path / "new" / "a.png"))
+    assert is_png(synthetic_set_plots.plot_protocol_matrix(matrix, tmp_path / "new" / "a.png"))
     (axes,) = figures[0].axes
     texts = {text.get_position(): text.get_text() for text in axes.texts}
     assert texts == {(0, 0): "60.0 ± 10.0", (0, 1): "25.0 ± 0.0\n2 diverged", (0, 2): "90.0 ± 0.0"}
@@ -223,5 +229,5 @@ def test_the_heat_map_says_mean_deviation_and_what_diverged(figures, tmp_path):
 def test_no_figure_stays_open(tmp_path):
     import matplotlib.pyplot as plt
 
-    synthetic_set_plots.plot_examples(made(1, 3, 3), tmp_path / "a.png")
+    synthetic_set_plots.plot_examples(make_set(1, 3, 3), tmp_path / "a.png")
     assert plt.get_fignums() == []

@@ -1,4 +1,4 @@
-"""The network by which a set is judged that was not made for it."""
+"""The network of an architecture that a set was not learned for."""
 
 import pytest
 import torch
@@ -26,19 +26,19 @@ def networks_for(shape, *models):
         pytest.param([LINEAR, LeNet(in_shape=IMAGE, num_classes=3)], MLP, id="linear and convolutional"),
     ],
 )
-def test_it_is_of_an_architecture_that_the_set_was_not_made_for(models, kind):
+def test_its_architecture_is_none_that_the_set_was_learned_for(models, kind):
     (inner_network,) = networks_for(IMAGE, *models).values()
     assert isinstance(inner_network.model, kind)
     assert inner_network.logits(inner_network.held_out(2), torch.zeros(4, *IMAGE)).shape == (2, 4, 3)
 
 
-def test_a_set_made_for_all_has_none():
+def test_a_set_learned_for_both_architectures_has_none():
     models = LeNet(in_shape=IMAGE, num_classes=3), MLP(in_shape=IMAGE, num_classes=3)
     assert networks_for(IMAGE, *models) == {}
 
 
 @pytest.mark.parametrize("shape", [(7,), (1, 5, 9)], ids=["vectors", "small images"])
-def test_what_is_too_small_to_convolve_gets_a_perceptron(shape):
+def test_inputs_too_small_for_a_convolution_get_a_perceptron(shape):
     linear = nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
     linear(torch.zeros(2, *shape))
     assert isinstance(networks_for(shape, linear)["unseen"].model, MLP)
