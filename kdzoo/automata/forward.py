@@ -1,14 +1,13 @@
-r"""The scaled forward recursion over sets of strings, one matrix product for each token and layer.
+r"""The scaled forward recursion over many strings at once, one matrix product for each token and layer.
 
 Notation: K states, S tokens; initial iota ``[K]``, transitions A ``[S, K, K]`` with ``A[a, k, l]`` = P(a, l | k), stop
 rho ``[K]``. The probability of a_1 ... a_m is :math:`\iota' A_{a_1} \cdots A_{a_m} \rho`. A *belief* is the row
 vector :math:`\iota' A_{a_1} \cdots A_{a_t}` scaled to sum 1: the distribution of the state after t tokens. Its
 *scale* is the sum before scaling: the probability of token t after those before it.
 
-Points with the same number of tokens before them form a layer. Within a layer the points are sorted by the
-token that led to them, so that a step of the recursion is one gather and one product for each token, and
-nothing is padded. With transposed transitions the same product serves the backward recursion. Everything
-follows dtype and device of the parameters.
+Prefixes of equal length form a layer of b rows. Within a layer the prefixes are sorted by their last token, so that a
+step of the recursion is one gather and one product for each token, and nothing is padded. With transposed transitions
+the same product serves the backward recursion. Results have the dtype and device of the parameters.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,21 +18,23 @@ from torch import Tensor
 
 from kdzoo.text.token_sequences import TokenSequences
 
-CELLS = 1 << 20  # numbers in one layer of beliefs that are worked on at once
+# Numbers in one layer of beliefs: 8 MB in float64, whatever the number of strings.
+CELLS = 1 << 20
 
 Groups = Sequence[tuple[int, int, int]]
-"""Runs of rows with one token: token, first row, row after the last."""
+"""Runs of rows with the same token: token, first row, row after the last."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """The points of a set of strings that follow equally many tokens, sorted by the last of these tokens.
+    """The prefixes of equal length of several strings, sorted by their last token.
 
     Args:
-        string: Number of each point's string, int64 ``[b]``.
-        source: Row of the point before, in the layer before, int64 ``[b]``; in the first layer the own row.
-        groups: Rows with the same last token; none in the first layer.
-        lasts: Rows of the points at which their string ends, int64 ``[m]``, m <= b.
+        string: Index of each prefix's string, int64 ``[b]``.
+        source: Row of the prefix without its last token, in the previous layer, int64 ``[b]``; in the first layer
+            the row itself.
+        groups: Rows with the same last token; empty in the first layer.
+        lasts: Rows of the prefixes that are complete strings, int64 ``[m]``, m <= b.
     """
 
     string: Tensor
@@ -43,7 +44,7 @@ class Layer:
 
 
 def layers(strings: TokenSequences) -> list[Layer]:
-    """Return the points of the strings layer by layer, from 0 tokens to the length of the longest string.
+    """Return the prefixes of the strings layer by layer, from 0 tokens to the length of the longest string.
 
     Example:
         >>> first, second, third = layers(TokenSequences.of([[1, 0], [0]]))
@@ -53,26 +54,28 @@ def layers(strings: TokenSequences) -> list[Layer]:
     numbers = torch.arange(len(strings), device=strings.lengths.device)
     source_point, target_point, token = strings.edges()
     depth = target_point - strings.first_prefixes()[strings.sequence_ids]
+    # Two stable sorts order the edges by depth and, within a depth, by token and then by string.
     order = token.argsort(stable=True)
     order = order[depth[order].argsort(stable=True)]
     sizes = torch.bincount(depth, minlength=1) if len(token) else depth.new_zeros(1)
     sizes[0] = len(strings)
     row_of = torch.empty(strings.n_prefixes, dtype=torch.int64, device=token.device)
     row_of[strings.first_prefixes()] = numbers
+    # Row within the layer: position in the sorted order minus the number of edges in the layers before.
     within = torch.arange(len(token), device=token.device) - (sizes.cumsum(0) - sizes - len(strings))[depth[order]]
     row_of[target_point[order]] = within
     lasts = row_of[strings.last_prefixes()[strings.lengths.argsort(stable=True)]]
     ends = torch.bincount(strings.lengths, minlength=len(sizes)).tolist()
     steps = sizes[1:].tolist()
     first = Layer(numbers, numbers, (), lasts[: ends[0]])
-    rest = zip(
+    later = zip(
         strings.sequence_ids[order].split(steps),
         row_of[source_point[order]].split(steps),
         _groups(depth[order], token[order], len(steps)),
         lasts[ends[0] :].split(ends[1:]),
         strict=True,
     )
-    return [first, *(Layer(*parts) for parts in rest)] if steps else [first]
+    return [first, *(Layer(*parts) for parts in later)] if steps else [first]
 
 
 def scaled_forward(initial: Tensor, transitions: Tensor, trellis: Sequence[Layer]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -101,7 +104,13 @@ def log_likelihoods(stop: Tensor, trellis: Sequence[Layer], forward: Iterable[tu
 def log_prob(initial: Tensor, transitions: Tensor, stop: Tensor, strings: TokenSequences) -> Tensor:
     """Return the log-probability of each string ``[n]`` in nats; -inf for impossible strings.
 
-    TokenSequences of similar length are worked on together, so many at once that a layer holds about ``CELLS`` numbers.
+    Strings of similar length are processed together, as many as fit into layers of about ``CELLS`` numbers.
+
+    Args:
+        initial: Initial distribution ``[K]``.
+        transitions: Transition probabilities ``[S, K, K]``.
+        stop: Stop probabilities ``[K]``.
+        strings: The n strings.
     """
     result = stop.new_empty(len(strings))
     for chunk in chunks(strings, len(stop)):
@@ -111,17 +120,28 @@ def log_prob(initial: Tensor, transitions: Tensor, stop: Tensor, strings: TokenS
 
 
 def chunks(strings: TokenSequences, cells: int) -> tuple[Tensor, ...]:
-    """Return the numbers of the strings, sorted by length, in chunks of at most ``CELLS``, at ``cells`` a string."""
+    """Return the indices of the strings, sorted by length, in chunks of at most ``CELLS`` numbers.
+
+    Args:
+        strings: The strings.
+        cells: Numbers that one string needs in a layer.
+    """
     return strings.lengths.argsort(stable=True).split(max(1, CELLS // cells))
 
 
 def grouped_product(rows: Tensor, matrices: Tensor, groups: Groups) -> Tensor:
-    """Multiply each row ``[b, K]`` from the right by the matrix ``[S, K, L]`` of its group; the groups cover all rows."""
+    """Return the product of each row with the matrix of its group's token ``[b, L]``.
+
+    Args:
+        rows: Row vectors ``[b, K]``.
+        matrices: One matrix for each token ``[S, K, L]``.
+        groups: Runs of rows with the same token, which cover all rows in order.
+    """
     return torch.cat([rows[first:end] @ matrices[token] for token, first, end in groups])
 
 
 def advance(rows: Tensor, matrices: Tensor, tokens: Tensor) -> Tensor:
-    """Multiply each row ``[b, K]`` from the right by the matrix ``[S, K, L]`` of its token, int64 ``[b]``."""
+    """Return the product of each row ``[b, K]`` with the matrix ``[S, K, L]`` of its token ``[b]``."""
     if not len(tokens):
         return rows.new_empty(0, matrices.shape[2])
     order = tokens.argsort(stable=True)
@@ -139,10 +159,11 @@ def normalise(rows: Tensor) -> tuple[Tensor, Tensor]:
 def _groups(depth: Tensor, token: Tensor, deepest: int) -> list[Groups]:
     """Return the runs of equal tokens at each depth 1..deepest; depth and token ``[total]`` are sorted."""
     width = int(token.max()) + 1 if len(token) else 1
+    # Depth and token as one number, so that one pass finds the runs of all layers.
     runs, counts = (depth * width + token).unique_consecutive(return_counts=True)
-    found: list[list[tuple[int, int, int]]] = [[] for _ in range(deepest)]
+    result: list[list[tuple[int, int, int]]] = [[] for _ in range(deepest)]
     for run, count in zip(runs.tolist(), counts.tolist(), strict=True):
-        groups = found[run // width - 1]
+        groups = result[run // width - 1]
         first = groups[-1][2] if groups else 0
         groups.append((run % width, first, first + count))
-    return [tuple(groups) for groups in found]
+    return [tuple(groups) for groups in result]

@@ -1,4 +1,4 @@
-"""What is written on the states and edges of a drawn automaton."""
+"""Labels of the states and edges in a drawing of an automaton."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,19 +7,20 @@ from kdzoo.automata.pfa import PFA
 from kdzoo.core import validation
 from kdzoo.errors import ConfigError
 
-MOST_LINES = 4  # tokens on one edge; of more, the likeliest are shown
+# Tokens on the label of one edge, the most likely ones. More lines would cover the neighbouring edges.
+MOST_LINES = 4
 
 
 @dataclass(frozen=True)
 class Edge:
-    """All arcs from one state to another.
+    """All transitions from one state to another, which a drawing shows as one arrow.
 
     Args:
         source: The state.
         target: The next state.
-        tokens: (token, probability) of every arc, the likeliest first.
-        probability: Of all of them together.
-        label: Tokens and rounded probabilities, one on each line.
+        tokens: Token and probability of every transition, the most likely first.
+        probability: Sum of these probabilities.
+        label: Tokens with rounded probabilities, one on each line.
     """
 
     source: int
@@ -30,10 +31,10 @@ class Edge:
 
 
 def token_names(symbols: Sequence[str] | None, n_tokens: int) -> tuple[str, ...]:
-    """Return the names of the tokens, their numbers where ``symbols`` is None.
+    """Return the names of the tokens, which are their numbers if ``symbols`` is None.
 
     Raises:
-        ConfigError: If there are not S names.
+        ConfigError: If the number of names is not the number of tokens.
     """
     if symbols is None:
         return tuple(map(str, range(n_tokens)))
@@ -43,7 +44,7 @@ def token_names(symbols: Sequence[str] | None, n_tokens: int) -> tuple[str, ...]
 
 
 def edge_labels(pfa: PFA, names: Sequence[str], threshold: float = 0.0) -> Iterator[Edge]:
-    r"""Yield one edge for each pair of states, without the arcs whose probability is below the threshold.
+    r"""Yield one edge for each pair of states, without the transitions whose probability is below the threshold.
 
     Example:
         >>> (edge,) = edge_labels(PFA.from_parameters([1.0], [[[0.5]], [[0.3]]], [0.2]), "ab")
@@ -54,15 +55,13 @@ def edge_labels(pfa: PFA, names: Sequence[str], threshold: float = 0.0) -> Itera
     table = pfa.transitions.cpu()
     for source, target in table.sum(0).nonzero().tolist():
         arcs = [(token, float(table[token, source, target])) for token in range(pfa.n_tokens)]
-        kept = sorted((arc for arc in arcs if 0 < arc[1] >= threshold), key=lambda arc: -arc[1])
-        if kept:
-            shown = [
-                f"{_visible(names[token])} {format_probability(probability)}"
-                for token, probability in kept[:MOST_LINES]
-            ]
-            rest = len(kept) - len(shown)
-            label = "\n".join([*shown, *([f"+{rest} more"] if rest else [])])
-            yield Edge(source, target, tuple(kept), sum(probability for _, probability in kept), label)
+        # 0 < ... also at threshold 0: most tokens do not lead from source to target at all.
+        visible = sorted((arc for arc in arcs if 0 < arc[1] >= threshold), key=lambda arc: -arc[1])
+        if visible:
+            lines = [f"{_printable(names[token])} {format_probability(value)}" for token, value in visible[:MOST_LINES]]
+            rest = len(visible) - len(lines)
+            label = "\n".join([*lines, *([f"+{rest} more"] if rest else [])])
+            yield Edge(source, target, tuple(visible), sum(value for _, value in visible), label)
 
 
 def state_label(state: int, stop: float) -> str:
@@ -76,7 +75,7 @@ def state_label(state: int, stop: float) -> str:
 
 
 def format_probability(probability: float) -> str:
-    """Return a probability with two digits after the point and none before it.
+    """Return a probability with two decimals and without the leading zero, as space on an edge is scarce.
 
     Example:
         >>> format_probability(0.257), format_probability(1.0), format_probability(0.001)
@@ -87,6 +86,6 @@ def format_probability(probability: float) -> str:
     return f"{probability:.2f}"[1:] if probability >= 0.005 else "<.01"
 
 
-def _visible(name: str) -> str:
-    """Return a name that can be seen: white space and control characters are escaped."""
+def _printable(name: str) -> str:
+    """Return a name that can be read in print: control characters are escaped, blanks are shown as open boxes."""
     return name if name.isprintable() and name.strip() else repr(name)[1:-1] if name.strip(" ") else "␣" * len(name)

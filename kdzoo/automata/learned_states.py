@@ -1,7 +1,10 @@
-"""States of a small recurrent network that learns to predict what a teacher predicts.
+"""States of a small recurrent network that learns a teacher's predictions.
 
-For teachers whose hidden vector does not sum up the past: a transformer looks back at it whenever it likes. What
-the network has to keep in mind in order to agree with the teacher is a state as an automaton needs it.
+They replace the hidden states of teachers whose hidden state does not summarise the past: a transformer can look up a
+token whenever it needs it, so its hidden states in between need not hold that token. A recurrent network has to keep
+in its state whatever later predictions depend on, and that is what the state of an automaton has to be.
+
+Notation: N prefixes, H units, V symbols.
 """
 
 import torch
@@ -10,34 +13,40 @@ from torch import Tensor, nn
 from kdzoo.automata.traced_sequences import TracedSequences
 from kdzoo.core.batch import IGNORE
 
+# A small network, as its states are only clustered: 48 units learn the embedded Reber grammar, and training takes
+# about ten seconds on one core. The rate and clipping are usual for Adam and recurrent networks.
 EMBEDDING, HIDDEN = 16, 48
 STEPS, BATCH = 1000, 64
 RATE, CLIP = 5e-3, 1.0
 
 
-def learned_states(seen: TracedSequences, *, steps: int = STEPS, seed: int = 0) -> Tensor:
-    """Return the states ``[N, H]`` of a gated recurrent unit that was taught the next-token distributions.
+def learned_states(traced: TracedSequences, *, steps: int = STEPS, seed: int = 0) -> Tensor:
+    """Return the states of a gated recurrent unit that was trained on the teacher's next-token distributions.
 
-    Where they are not known it learns the tokens that were drawn.
+    If these are not known, it is trained on the sampled tokens.
 
     Args:
-        seen: The strings of a teacher.
-        steps: Steps of training, each on 64 strings.
-        seed: Seed of the network and of the order of the strings.
+        traced: The strings of a teacher.
+        steps: Number of training steps, each on 64 strings.
+        seed: Seed of the network and of the order of the strings; torch's global generator is left unchanged.
+
+    Returns:
+        The states after each prefix ``[N, H]``, H = 48.
 
     Example:
-        >>> seen = TracedSequences.of([[0, 1], [1]], next_probs=torch.full((5, 3), 1 / 3))
-        >>> learned_states(seen, steps=2).shape
+        >>> traced = TracedSequences.of([[0, 1], [1]], next_probs=torch.full((5, 3), 1 / 3))
+        >>> learned_states(traced, steps=2).shape
         torch.Size([5, 48])
     """
+    # Distillation may run under no_grad, and its own random draws must not depend on this network.
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(seed)
-        reader = _Reader(seen.vocab_size)
-        _train(reader, seen, steps)
-    return _states(reader, seen)
+        network = _Network(traced.vocab_size)
+        _train(network, traced, steps)
+    return _states(network, traced)
 
 
-class _Reader(nn.Module):
+class _Network(nn.Module):
     """A gated recurrent unit between an embedding and a linear layer."""
 
     def __init__(self, vocab_size: int) -> None:
@@ -51,44 +60,45 @@ class _Reader(nn.Module):
         return self.memory(self.embedding(input))[0]
 
 
-def _train(reader: _Reader, seen: TracedSequences, steps: int) -> None:
-    """Lower the cross entropy between the teacher's distributions and the reader's."""
-    optimizer = torch.optim.Adam(reader.parameters(), lr=RATE)
+def _train(network: _Network, traced: TracedSequences, steps: int) -> None:
+    """Minimise the cross entropy of the network's predictions under the teacher's distributions."""
+    optimizer = torch.optim.Adam(network.parameters(), lr=RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
-    for numbers in _batches(len(seen.strings), steps):
-        part = seen.select(numbers)
-        inputs, valid = _inputs(part)
-        said = reader.head(reader(inputs)[valid]).log_softmax(1)
-        if part.next_probs is not None:
-            loss = -(part.next_probs.to(said) * said).sum(1).mean()
+    for index in _batches(len(traced.strings), steps):
+        batch = traced.select(index)
+        inputs, valid = _inputs(batch)
+        log_probs = network.head(network(inputs)[valid]).log_softmax(1)
+        if batch.next_probs is not None:
+            loss = -(batch.next_probs.to(log_probs) * log_probs).sum(1).mean()
         else:
-            loss = nn.functional.nll_loss(said, part.symbols())
+            loss = nn.functional.nll_loss(log_probs, batch.symbols())
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(reader.parameters(), CLIP)
+        nn.utils.clip_grad_norm_(network.parameters(), CLIP)
         optimizer.step()
         schedule.step()
 
 
 def _batches(n: int, steps: int) -> list[Tensor]:
-    """Return numbers of strings for each step; every string once before any comes again."""
+    """Return the indices of the strings for each step; all strings are used once before any is used again."""
     size = min(BATCH, n)
-    rounds = -(-steps * size // n)
-    order = torch.cat([torch.randperm(n) for _ in range(rounds)])
+    epochs = -(-steps * size // n)  # rounded up
+    order = torch.cat([torch.randperm(n) for _ in range(epochs)])
     return list(order[: steps * size].split(size))
 
 
 @torch.no_grad()
-def _states(reader: _Reader, seen: TracedSequences) -> Tensor:
-    """Return the reader's states at all points ``[N, H]``."""
+def _states(network: _Network, traced: TracedSequences) -> Tensor:
+    """Return the network's states after all prefixes ``[N, H]``."""
     parts = []
-    for numbers in torch.arange(len(seen.strings)).split(4 * BATCH):
-        inputs, valid = _inputs(seen.select(numbers))
-        parts.append(reader(inputs)[valid])
+    # Larger batches than in training: nothing is kept for a backward pass.
+    for index in torch.arange(len(traced.strings)).split(4 * BATCH):
+        inputs, valid = _inputs(traced.select(index))
+        parts.append(network(inputs)[valid])
     return torch.cat(parts)
 
 
-def _inputs(seen: TracedSequences) -> tuple[Tensor, Tensor]:
-    """Return the padded strings ``[batch, time]``, and which of their places are points, bool ``[batch, time]``."""
-    inputs, targets = seen.strings.inputs_and_targets(seen.vocab_size)
+def _inputs(traced: TracedSequences) -> tuple[Tensor, Tensor]:
+    """Return the padded strings ``[batch, time]``, and which positions are no padding, bool ``[batch, time]``."""
+    inputs, targets = traced.strings.inputs_and_targets(traced.vocab_size)
     return inputs, targets != IGNORE

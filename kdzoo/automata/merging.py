@@ -4,10 +4,11 @@ The cost of a partition with symbol weights n(k, a), the end included, and edge 
 
 .. math:: J = -\sum_{k,a} n_{ka} \log P(a|k) - \lambda \sum_{k,a,l} n_{kal} \log P(l|k,a)
 
-with the relative frequencies for P: minus the log-likelihood of the complete data at lambda = 1. A greater lambda
-pulls towards deterministic automata; for lambda >= 1 the cost is least at the true deterministic automaton and at
-its refinements. With phi(x) = x log x it is a sum of phi over cells, so that a merge changes only the rows and
-columns of its pair. Notation: S tokens, V = S + 1 symbols, K clusters.
+with the relative frequencies for P. At lambda = 1 it is minus the log-likelihood of the complete data. A greater lambda
+favours deterministic automata; for lambda >= 1 the cost is lowest at the true deterministic automaton and at its
+refinements. With phi(x) = x log x the cost is a sum of phi over cells, so that a merge changes only the rows and
+columns of its pair. The *increase* of a pair is the change of the cost if its two clusters are merged, and the *gain*
+of two cells is phi(x + y) - phi(x) - phi(y). Notation: S tokens, V = S + 1 symbols, K clusters, K0 before merging.
 """
 
 from dataclasses import dataclass
@@ -22,8 +23,11 @@ from kdzoo.automata.counts import Quotient
 from kdzoo.core.validation import integer, positive
 from kdzoo.errors import ConfigError
 
-BLOCK = 1 << 22  # cells that are worked on at once
-TOLERANCE = 1e-9  # relative change of the cost that still counts as none
+# Cells of a three-dimensional temporary: 32 MB in float64. All rows at once would need K0 times the memory.
+BLOCK = 1 << 22
+
+# Relative change of the cost that counts as rounding: without it, moves of equal cost could go round in circles.
+TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -32,9 +36,9 @@ class MergePath:
 
     Args:
         n_states: Number of states of each entry, downwards.
-        pairs: The merges in order: cluster ``kept`` took in cluster ``gone``, in the numbering of the K0 clusters.
-        costs: Cost J of each entry, one more than pairs, in nats.
-        penalties: The part that the penalised objective adds to each entry.
+        pairs: The merges in order, as (remaining, absorbed) indices of the K0 clusters.
+        costs: Cost J of each entry, one more than there are pairs, in nats.
+        penalties: Term that the penalised objective adds to each entry, in nats.
     """
 
     n_states: tuple[int, ...]
@@ -48,14 +52,14 @@ class MergePath:
         return tuple(cost + penalty for cost, penalty in zip(self.costs, self.penalties, strict=True))
 
     def best(self) -> int:
-        """Return the number of states of the least penalised objective."""
+        """Return the number of states with the lowest penalised objective."""
         return self.n_states[min(range(len(self.objective)), key=self.objective.__getitem__)]
 
     def groups(self, n_states: int) -> Tensor:
-        """Return the group of each of the K0 clusters when n_states are left, int64 ``[K0]`` without gaps."""
+        """Return the group of each of the K0 clusters once ``n_states`` are left, int64 ``[K0]`` without gaps."""
         root = torch.arange(self.n_states[0])
-        for kept, gone in self.pairs[: self.n_states[0] - n_states]:
-            root[root == gone] = kept
+        for remaining, absorbed in self.pairs[: self.n_states[0] - n_states]:
+            root[root == absorbed] = remaining
         return consecutive_labels(root)
 
 
@@ -67,7 +71,7 @@ def cost(quotient: Quotient, determinism: float = 1.0) -> float:
 
 
 def merge_path(quotient: Quotient, *, n_states: int = 1, determinism: float = 1.0, penalty: float = 1.0) -> MergePath:
-    r"""Merge the pair of least cost again and again, and return the path.
+    r"""Merge the pair with the smallest increase of the cost, repeatedly, and return the path.
 
     The penalised objective that chooses a number of states is
 
@@ -75,7 +79,7 @@ def merge_path(quotient: Quotient, *, n_states: int = 1, determinism: float = 1.
 
     Args:
         quotient: The quotient graph of K0 clusters.
-        n_states: Where to stop, in 1..K0.
+        n_states: Number of states at which to stop, in 1..K0.
         determinism: The weight lambda > 0 of the transitions.
         penalty: Factor of the penalty, > 0; 1 is the Bayesian information criterion of a deterministic automaton.
 
@@ -88,20 +92,23 @@ def merge_path(quotient: Quotient, *, n_states: int = 1, determinism: float = 1.
     clusters = quotient.n_clusters
     if n_states > clusters:
         raise ConfigError(f"n_states must be at most the number of clusters {clusters}, got {n_states}")
-    rise = _Rises(quotient, determinism)
+    increases = _PairIncreases(quotient, determinism)
     pairs, costs = [], [cost(quotient, determinism)]
     for _ in range(clusters - n_states):
-        kept, gone, change = rise.least()
-        rise.merge(kept, gone)
-        pairs.append((kept, gone))
+        remaining, absorbed, change = increases.smallest()
+        increases.merge(remaining, absorbed)
+        pairs.append((remaining, absorbed))
         costs.append(costs[-1] + change)
+    # A deterministic automaton has about one free parameter for each state and symbol: K (S + 1) = K V.
     per_state = penalty / 2 * log(max(quotient.weight, 1.0)) * quotient.emissions.shape[1]
     penalties = tuple(per_state * states for states in range(clusters, n_states - 1, -1))
     return MergePath(tuple(range(clusters, n_states - 1, -1)), tuple(pairs), tuple(costs), penalties)
 
 
 def refine(quotient: Quotient, groups: Tensor, *, determinism: float = 1.0, max_sweeps: int = 10) -> Tensor:
-    """Move single clusters between groups as long as that lowers the cost; a group keeps at least one cluster.
+    """Move single clusters between groups as long as that lowers the cost; no group becomes empty.
+
+    Greedy merges are never taken back; these moves correct the ones that later merges made unfavourable.
 
     Args:
         quotient: The quotient graph of K0 clusters.
@@ -110,7 +117,7 @@ def refine(quotient: Quotient, groups: Tensor, *, determinism: float = 1.0, max_
         max_sweeps: Greatest number of passes over the clusters.
 
     Returns:
-        The groups int64 ``[K0]``, as many as before, of a cost that is not greater.
+        The groups, int64 ``[K0]``, as many as before, with a cost that is not greater.
     """
     groups = groups.clone()
     merged = quotient.merged(groups)
@@ -118,26 +125,33 @@ def refine(quotient: Quotient, groups: Tensor, *, determinism: float = 1.0, max_
     for _ in range(max_sweeps):
         moves = 0
         for cluster in range(quotient.n_clusters):
-            here = int(groups[cluster])
-            if int((groups == here).sum()) == 1:
+            old = int(groups[cluster])
+            if int((groups == old).sum()) == 1:
                 continue
-            piece = _Piece.of(quotient, groups, cluster)
-            piece.add(emissions, edges, here, -1.0)
-            rises = piece.costs(emissions, edges, determinism)
-            there = int(rises.argmin())
-            if rises[there] >= rises[here] - TOLERANCE * (1 + abs(float(rises[here]))):
-                there = here
-            piece.add(emissions, edges, there, 1.0)
-            groups[cluster] = there
-            moves += there != here
+            counts = _ClusterCounts.of(quotient, groups, cluster)
+            counts.add(emissions, edges, old, -1.0)
+            increases = counts.increases(emissions, edges, determinism)
+            new = int(increases.argmin())
+            if increases[new] >= increases[old] - TOLERANCE * (1 + abs(float(increases[old]))):
+                new = old
+            counts.add(emissions, edges, new, 1.0)
+            groups[cluster] = new
+            moves += new != old
         if not moves:
             break
     return groups
 
 
 @dataclass(frozen=True, eq=False)
-class _Piece:
-    """One cluster as seen from the groups: emissions ``[V]``, edges out to groups and in from them ``[S, K]``, loops ``[S]``."""
+class _ClusterCounts:
+    """The counts of one cluster relative to the groups of the others.
+
+    Args:
+        emissions: Symbols of the cluster ``[V]``.
+        out: Edges to each group ``[S, K]``.
+        into: Edges from each group ``[S, K]``.
+        loops: Edges from the cluster to itself ``[S]``, which are not part of ``out`` and ``into``.
+    """
 
     emissions: Tensor
     out: Tensor
@@ -145,7 +159,7 @@ class _Piece:
     loops: Tensor
 
     @classmethod
-    def of(cls, quotient: Quotient, groups: Tensor, cluster: int) -> "_Piece":
+    def of(cls, quotient: Quotient, groups: Tensor, cluster: int) -> "_ClusterCounts":
         edges, states = quotient.transitions, int(groups.max()) + 1
         loops = edges[:, cluster, cluster]
         empty = edges.new_zeros(len(edges), states)
@@ -156,18 +170,19 @@ class _Piece:
         return cls(quotient.emissions[cluster], out, into, loops)
 
     def add(self, emissions: Tensor, edges: Tensor, group: int, sign: float) -> None:
-        """Put the cluster into a group (sign 1), or take it out (sign -1), in place."""
+        """Add the cluster to a group (sign 1), or remove it (sign -1), in place."""
         emissions[group] += sign * self.emissions
         edges[:, group, :] += sign * self.out
         edges[:, :, group] += sign * self.into
         edges[:, group, group] += sign * self.loops
-        if sign < 0:  # differences of equal sums
+        if sign < 0:
+            # What should be 0 may be a little below after subtraction, and x log x would then be NaN.
             emissions[group].clamp_(min=0)
             edges[:, group, :].clamp_(min=0)
             edges[:, :, group].clamp_(min=0)
 
-    def costs(self, emissions: Tensor, edges: Tensor, determinism: float) -> Tensor:
-        """Return the rise of the cost for each group that could take the cluster ``[K]``."""
+    def increases(self, emissions: Tensor, edges: Tensor, determinism: float) -> Tensor:
+        """Return the increase of the cost for each group to which the cluster could be added ``[K]``."""
         own = self.emissions
         symbols = _gain(emissions.sum(1), own.sum()) - _gain(emissions, own).sum(1)
         # The cell of a group's loops takes edges out, edges in and loops at once; its row and column take one each.
@@ -182,13 +197,13 @@ class _Piece:
         return symbols + determinism * (pairs - cells)
 
 
-class _Rises:
-    """The rise of the cost for every pair of clusters, kept up to date from merge to merge.
+class _PairIncreases:
+    """The increase of the cost for every pair of clusters, updated after each merge.
 
-    A pair's rise is that of its symbols, plus lambda times: the row totals' gain, less the gain of all pairs of
-    cells that fall together. Cells fall together in rows (same target), in columns (same source), and in the
-    corner of the pair's own four cells. After a merge, the pairs that do not touch it change only in the cells
-    of the merged row and column; the merged cluster's own rises are computed afresh.
+    The increase of a pair is that of its symbols, plus lambda times the gain of its row totals minus the gain of all
+    pairs of cells that are merged. Cells are merged in rows (same target), in columns (same source), and in the
+    corner of the pair's own four cells. After a merge, the pairs that do not contain the merged cluster change only in
+    the cells of the merged row and column; those of the merged cluster are recomputed.
     """
 
     def __init__(self, quotient: Quotient, determinism: float) -> None:
@@ -197,41 +212,44 @@ class _Rises:
         self.determinism = determinism
         clusters = quotient.n_clusters
         self.alive = torch.ones(clusters, dtype=torch.bool)
-        self.rises = torch.stack([self._afresh(cluster) for cluster in range(clusters)])
-        self.rises.fill_diagonal_(torch.inf)
+        self.values = torch.stack([self._compute(cluster) for cluster in range(clusters)])
+        self.values.fill_diagonal_(torch.inf)
 
-    def least(self) -> tuple[int, int, float]:
-        """Return the pair of least rise, the first of equals, with its rise."""
-        place = int(self.rises.argmin())
-        one, other = sorted(divmod(place, len(self.rises)))
-        return one, other, float(self.rises[one, other])
+    def smallest(self) -> tuple[int, int, float]:
+        """Return the pair of the smallest increase, the first of equals, with its increase."""
+        index = int(self.values.argmin())
+        first, second = sorted(divmod(index, len(self.values)))
+        return first, second, float(self.values[first, second])
 
-    def merge(self, kept: int, gone: int) -> None:
-        """Merge cluster ``gone`` into ``kept``."""
-        for cluster in (kept, gone):
-            self._cells_of(cluster, self.determinism)
-        self.emissions[kept] += self.emissions[gone]
-        self.emissions[gone] = 0
+    def merge(self, remaining: int, absorbed: int) -> None:
+        """Merge cluster ``absorbed`` into ``remaining``."""
+        # First take the old cells out of all other pairs, then put the merged ones in.
+        for cluster in (remaining, absorbed):
+            self._add_cells(cluster, self.determinism)
+        self.emissions[remaining] += self.emissions[absorbed]
+        self.emissions[absorbed] = 0
         for view in (self.edges, self.edges.transpose(1, 2)):
-            view[:, kept] += view[:, gone]
-            view[:, gone] = 0
-        self._cells_of(kept, -self.determinism)
-        self.alive[gone] = False
-        self.rises[kept] = self.rises[:, kept] = self._afresh(kept).masked_fill(~self.alive, torch.inf)
-        self.rises[kept, kept] = torch.inf
-        self.rises[gone] = self.rises[:, gone] = torch.inf
+            view[:, remaining] += view[:, absorbed]
+            view[:, absorbed] = 0
+        self._add_cells(remaining, -self.determinism)
+        self.alive[absorbed] = False
+        updated = self._compute(remaining).masked_fill(~self.alive, torch.inf)
+        self.values[remaining] = self.values[:, remaining] = updated
+        self.values[remaining, remaining] = torch.inf
+        self.values[absorbed] = self.values[:, absorbed] = torch.inf
 
-    def _cells_of(self, cluster: int, factor: float) -> None:
-        """Add factor times the gain of the cells in one column and one row to the rises of all pairs."""
+    def _add_cells(self, cluster: int, factor: float) -> None:
+        """Add factor times the gain of the cells in one column and one row to the increases of all pairs."""
         for cells in (self.edges[:, :, cluster], self.edges[:, cluster, :]):  # [S, K]
-            seen = cells > 0
-            tokens, clusters = seen.any(1).nonzero()[:, 0], seen.any(0).nonzero()[:, 0]
+            # Only the tokens and clusters with counts: quotient graphs are sparse, and a cell of 0 gains nothing.
+            positive = cells > 0
+            tokens, clusters = positive.any(1).nonzero()[:, 0], positive.any(0).nonzero()[:, 0]
             block = cells[tokens][:, clusters]
             if len(clusters) > 1:
-                self.rises[clusters[:, None], clusters] += factor * _pair_gains(block)
+                self.values[clusters[:, None], clusters] += factor * _pair_gains(block)
 
-    def _afresh(self, cluster: int) -> Tensor:
-        """Return the rise for the pairs of one cluster with every other ``[K]``."""
+    def _compute(self, cluster: int) -> Tensor:
+        """Return the increase for the pairs of one cluster with every other ``[K]``."""
         own = self.emissions[cluster]
         symbols = _gain(self.emissions.sum(1), own.sum()) - _gain(self.emissions, own).sum(1)
         totals = self.edges.sum(2)
@@ -240,7 +258,7 @@ class _Rises:
         return symbols + self.determinism * (rows - cells - self._corner(cluster))
 
     def _corner(self, cluster: int) -> Tensor:
-        """Return what the four cells of each pair gain together beyond the gains of rows and columns ``[K]``."""
+        """Return the gain of the four cells of each pair beyond the gains of rows and columns ``[K]``."""
         own = self.edges[:, cluster, cluster, None].expand(-1, len(self.alive))
         out, into = self.edges[:, cluster, :], self.edges[:, :, cluster]
         loops = self.edges.diagonal(dim1=1, dim2=2)
@@ -266,9 +284,10 @@ def _pair_gains(block: Tensor) -> Tensor:
     return together - own[:, None] - own
 
 
-def _gain(one: Tensor, other: Tensor) -> Tensor:
-    return _phi(one + other) - _phi(one) - _phi(other)
+def _gain(first: Tensor, second: Tensor) -> Tensor:
+    return _phi(first + second) - _phi(first) - _phi(second)
 
 
 def _phi(value: Tensor) -> Tensor:
+    """Return x log x, which is 0 at 0."""
     return torch.xlogy(value, value)

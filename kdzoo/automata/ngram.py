@@ -1,7 +1,7 @@
-"""N-gram models of strings: the deterministic automata whose states are the last tokens.
+"""N-gram models of strings: deterministic automata whose states are the last tokens.
 
 Notation: S tokens, V = S + 1 symbols, order n, C contexts. A context is the longest of the last 0..n-1 tokens,
-the begin marker among them, that was seen in the data.
+including the begin marker, that occurs in the data.
 """
 
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from kdzoo.text.token_sequences import TokenSequences
 
 @dataclass(frozen=True, eq=False)
 class NGram:
-    """An n-gram model as a table: a language model whose state is the number of the context.
+    """An n-gram model as a table: a language model whose state is the index of the context.
 
     Args:
         probs: Probability of each symbol in each context, the end last, float64 ``[C, V]``.
-        following: Context after each token, int64 ``[C, S]``.
-        first: Context at the beginning.
+        following: Next context after each token, int64 ``[C, S]``.
+        first: Context at the beginning of a string.
     """
 
     probs: Tensor
@@ -44,7 +44,8 @@ class NGram:
         return torch.full((n, 1), self.first)
 
     def step(self, state: Tensor, token: Tensor) -> Tensor:
-        """Return the contexts ``[n, 1]`` after one more token, int64 ``[n]``; the end token leads to the beginning."""
+        """Return the contexts ``[n, 1]`` after one more token, int64 ``[n]``; the end leads to the first context."""
+        # The end token has no successor in the table; clamping keeps the lookup in range before it is replaced.
         inner = self.following[state[:, 0], token.clamp(max=self.vocab_size - 2)]
         return torch.where(token < self.vocab_size - 1, inner, self.first)[:, None]
 
@@ -53,7 +54,7 @@ class NGram:
         return self.probs[state[:, 0]].log()
 
     def hidden(self, state: Tensor) -> Tensor:
-        """Return the number of the context as a feature, float64 ``[n, 1]``."""
+        """Return the index of the context as a feature, float64 ``[n, 1]``."""
         return state.double()
 
     def log_prob(self, strings: TokenSequences) -> Tensor:
@@ -61,10 +62,11 @@ class NGram:
         symbols = strings.padded(self.vocab_size - 1)
         state, total = self.initial_state(len(strings)), torch.zeros(len(strings), dtype=torch.float64)
         logs = self.probs.log()
-        for place in range(symbols.shape[1]):
-            going = place < strings.lengths
-            total += torch.where(going, logs[state[:, 0], symbols[:, place]], 0.0)
-            state = torch.where(going[:, None], self.step(state, symbols[:, place]), state)
+        for position in range(symbols.shape[1]):
+            active = position < strings.lengths
+            total += torch.where(active, logs[state[:, 0], symbols[:, position]], 0.0)
+            # Strings that have ended keep their context, whose end probability is added below.
+            state = torch.where(active[:, None], self.step(state, symbols[:, position]), state)
         return total + logs[state[:, 0], -1]
 
     def to_pfa(self) -> PFA:
@@ -106,63 +108,69 @@ def ngram(strings: TokenSequences, order: int, vocab_size: int) -> NGram:
     """
     integer("order", order)
     strings.check(vocab_size)
+    # A context is coded as one int64 with order - 1 digits of base V, see _contexts.
     if (order - 1) * torch.tensor(float(vocab_size)).log2() > 62:
-        raise ConfigError(f"order must be less with {vocab_size} symbols, got {order}")
+        raise ConfigError(f"order must be smaller for {vocab_size} symbols, got {order}: contexts exceed 64 bits")
     symbols = torch.full((strings.n_prefixes,), vocab_size - 1)
     symbols[strings.edges()[0]] = strings.tokens
     probs = torch.full((1, vocab_size), 1 / vocab_size, dtype=torch.float64)
     codes: list[Tensor] = []
     tables: list[Tensor] = []
-    for length, (points, code) in enumerate(_contexts(strings, order, vocab_size)):
-        if not len(points):
-            break  # no string is so long
-        seen, context = torch.unique(code, return_inverse=True)
-        counts = torch.bincount(context * vocab_size + symbols[points], minlength=len(seen) * vocab_size)
-        counts = counts.reshape(len(seen), vocab_size).double()
-        shorter = torch.searchsorted(codes[-1], seen % vocab_size ** (length - 1)) if length else torch.zeros(1).long()
-        kinds = (counts > 0).sum(1, keepdim=True)
-        probs = (counts + kinds * probs[shorter]) / (counts.sum(1, keepdim=True) + kinds)
-        codes.append(seen)
+    for length, (prefixes, code) in enumerate(_contexts(strings, order, vocab_size)):
+        if not len(prefixes):
+            break  # no string is that long
+        observed, context = torch.unique(code, return_inverse=True)
+        counts = torch.bincount(context * vocab_size + symbols[prefixes], minlength=len(observed) * vocab_size)
+        counts = counts.reshape(len(observed), vocab_size).double()
+        # The context without its first token: the remainder drops the leading digit, and that context occurs as well.
+        parents = observed % vocab_size ** (length - 1) if length else observed
+        shorter = torch.searchsorted(codes[-1], parents) if length else torch.zeros(1).long()
+        distinct = (counts > 0).sum(1, keepdim=True)
+        probs = (counts + distinct * probs[shorter]) / (counts.sum(1, keepdim=True) + distinct)
+        codes.append(observed)
         tables.append(probs)
     return _reachable(torch.cat(tables), _following(codes, vocab_size), 0 if order == 1 else _start(codes, vocab_size))
 
 
 def _contexts(strings: TokenSequences, order: int, vocab_size: int) -> list[tuple[Tensor, Tensor]]:
-    """Return, for 0..order-1 tokens, the points that have so many (the begin marker counts) and their contexts.
+    """Return, for lengths 0..order-1, the prefixes that are long enough (with begin marker) and their contexts.
 
-    A context is a number with one digit of base V for each token, the last token least.
+    A context is a number with one digit of base V for each token, the last token in the lowest digit.
     """
     lengths = strings.lengths + 1
-    history = torch.full((strings.n_prefixes,), vocab_size - 1)  # the token that led to each point, or the begin marker
+    # The token that led to each prefix; the begin marker has the number of the end token.
+    history = torch.full((strings.n_prefixes,), vocab_size - 1)
     history[strings.edges()[1]] = strings.tokens
     depth = torch.arange(strings.n_prefixes) - strings.first_prefixes().repeat_interleave(lengths)
-    points = torch.arange(strings.n_prefixes)
+    prefixes = torch.arange(strings.n_prefixes)
     code = torch.zeros(strings.n_prefixes, dtype=torch.int64)
-    found = [(points, code)]
+    result = [(prefixes, code)]
     for length in range(1, order):
-        points = points[depth[points] >= length - 1]
+        prefixes = prefixes[depth[prefixes] >= length - 1]
         code = code.clone()
-        code[points] += history[points - (length - 1)] * vocab_size ** (length - 1)
-        found.append((points, code[points]))
-    return found
+        code[prefixes] += history[prefixes - (length - 1)] * vocab_size ** (length - 1)
+        result.append((prefixes, code[prefixes]))
+    return result
 
 
 def _following(codes: list[Tensor], vocab_size: int) -> Tensor:
-    """Return the context that follows each context and token: the longest one that was seen, int64 ``[C, S]``."""
-    offsets = [0, *torch.tensor([len(one) for one in codes]).cumsum(0).tolist()]
+    """Return the context that follows each context and token: the longest one that occurs, int64 ``[C, S]``."""
+    offsets = [0, *torch.tensor([len(code) for code in codes]).cumsum(0).tolist()]
     tables = []
     for length, code in enumerate(codes):
         longer = code[:, None] * vocab_size + torch.arange(vocab_size - 1)
         best = torch.zeros_like(longer)
-        for kept in range(1, min(length + 1, len(codes) - 1) + 1):
-            wanted = longer % vocab_size**kept
-            place = torch.searchsorted(codes[kept], wanted).clamp(max=len(codes[kept]) - 1)
-            best = torch.where(codes[kept][place] == wanted, offsets[kept] + place, best)
+        # From short to long, so that the longest context that occurs overwrites the shorter ones.
+        for size in range(1, min(length + 1, len(codes) - 1) + 1):
+            suffix = longer % vocab_size**size
+            index = torch.searchsorted(codes[size], suffix).clamp(max=len(codes[size]) - 1)
+            best = torch.where(codes[size][index] == suffix, offsets[size] + index, best)
         tables.append(best)
     return torch.cat(tables)
 
 
 def _start(codes: list[Tensor], vocab_size: int) -> int:
+    """Return the index of the context that holds the begin marker only."""
     return len(codes[0]) + int(torch.searchsorted(codes[1], vocab_size - 1))
 
 
@@ -174,5 +182,5 @@ def _reachable(probs: Tensor, following: Tensor, first: int) -> NGram:
         reached[frontier] = True
         frontier = following[frontier].unique()
         frontier = frontier[~reached[frontier]]
-    number = reached.cumsum(0) - 1
-    return NGram(probs[reached], number[following[reached]], int(number[first]))
+    index = reached.cumsum(0) - 1
+    return NGram(probs[reached], index[following[reached]], int(index[first]))

@@ -1,4 +1,4 @@
-"""Probabilistic finite automata: distributions over strings, and language models that need no training loop.
+"""Probabilistic finite automata: distributions over strings, and language models that are fitted without gradients.
 
 Notation: K states, S tokens, vocab_size V = S + 1; token S ends a string and, in model inputs, begins it.
 """
@@ -14,25 +14,27 @@ from kdzoo.errors import ConfigError, DataError
 from kdzoo.text.language_model import Trace
 from kdzoo.text.token_sequences import TokenSequences
 
-TOLERANCE = 1e-6  # by which a distribution's sum may differ from 1
+# By how much the sum of a distribution may differ from 1: enough for rounded numbers from text files.
+TOLERANCE = 1e-6
 
 
 class PFA(nn.Module):
     """Probabilistic automaton with initial distribution, transitions that emit tokens, and stop probabilities.
 
-    Its parameters are float64 buffers, so it is saved and moved like any module, but no optimiser sees them:
-    ``initial`` ``[K]``, ``transitions`` ``[S, K, K]`` with ``transitions[a, k, l]`` = P(a, l | k), and ``stop`` ``[K]``.
+    Its parameters are float64 buffers: they are saved and moved like those of any module, but no optimizer sees them.
+    They are ``initial``, ``[K]``; ``transitions``, ``[S, K, K]``, with ``transitions[a, k, l]`` = P(a, l | k); and
+    ``stop``, ``[K]``.
     ``initial`` sums to 1, and so does ``transitions[:, k, :]`` together with ``stop[k]`` for every state k.
     A new automaton is uniform.
 
-    Called with the input of a language model, it predicts the next token. Its state is the belief: the
-    distribution of the automaton's state after the tokens so far ``[n, K]``. After an impossible prefix, or past
-    the end of a string, the belief is all zeros; the prediction is then uniform, so that it is always a
+    Called with the input of a language model, it predicts the next token. As a language model its state is the
+    belief: the distribution of the automaton's state after the tokens so far ``[n, K]``. After an impossible prefix,
+    or past the end of a string, the belief is all zeros. The prediction is then uniform, so that it is always a
     distribution, while :meth:`log_prob` of an impossible string is -inf.
 
     Args:
         vocab_size: Number of tokens with the end token, V >= 2.
-        states: Number of states K >= 1; None for one that takes the size of what it is fitted to or loaded from.
+        states: Number of states K >= 1; None for a size that follows from fitting or from a loaded state dict.
 
     Raises:
         ConfigError: If an argument is out of range.
@@ -77,14 +79,14 @@ class PFA(nn.Module):
         Args:
             initial: ``[K]``, sums to 1.
             transitions: ``[S, K, K]``, P(a, l | k) at ``[a, k, l]``.
-            stop: ``[K]``, the probability to end in each state.
+            stop: ``[K]``, the probability of ending in each state.
 
         Raises:
             ConfigError: If a shape does not fit, a number is negative or not finite, or a distribution's sum
                 differs from 1 by more than 1e-6. Within that, the numbers are kept as they are.
         """
         parameters = _checked(self.n_tokens, initial, transitions, stop)
-        self._assign(*(one.to(self.stop.device) for one in parameters))
+        self._assign(*(parameter.to(self.stop.device) for parameter in parameters))
 
     @property
     def states(self) -> int:
@@ -104,12 +106,13 @@ class PFA(nn.Module):
     @property
     def n_parameters(self) -> int:
         """Number of free parameters: probabilities that are not 0, less one for each sum that is 1."""
-        nonzero = sum(int(one.count_nonzero()) for one in (self.initial, self.transitions, self.stop))
+        nonzero = sum(int(buffer.count_nonzero()) for buffer in (self.initial, self.transitions, self.stop))
+        # One constraint for the initial distribution and one for each state.
         return nonzero - 1 - self.states
 
     @property
     def learned_sizes(self) -> dict[str, int]:
-        """Arguments of the constructor that fitting may have changed."""
+        """Constructor arguments that fitting may have changed, with their present values."""
         return {"states": self.states}
 
     @property
@@ -134,8 +137,8 @@ class PFA(nn.Module):
         return self.trace(input).log_probs
 
     def trace(self, input: Tensor) -> Trace:
-        """Return beliefs ``[batch, time, K]`` and next-token log-probabilities ``[batch, time, V]``; see :meth:`forward`."""
-        tokens = input[:, 1:]
+        """Return beliefs ``[batch, time, K]`` and log-probabilities ``[batch, time, V]``; see :meth:`forward`."""
+        tokens = input[:, 1:]  # the begin marker carries no information
         if tokens.numel() and (tokens.min() < 0 or tokens.max() > self.n_tokens):
             raise DataError(f"input has tokens {int(tokens.min())}..{int(tokens.max())}; allowed: 0..{self.n_tokens}")
         beliefs = [self.initial_state(len(input))]
@@ -150,12 +153,13 @@ class PFA(nn.Module):
 
     def step(self, state: Tensor, token: Tensor) -> Tensor:
         """Return the belief ``[n, K]`` after one more token, int64 ``[n]`` in 0..S."""
-        going = token < self.n_tokens
-        belief, _ = normalise(advance(state[going], self.transitions, token[going]))
-        return torch.zeros_like(state).masked_scatter(going[:, None], belief)
+        # Past the end token the belief is all zeros, which padded positions rely on.
+        active = token < self.n_tokens
+        belief, _ = normalise(advance(state[active], self.transitions, token[active]))
+        return torch.zeros_like(state).masked_scatter(active[:, None], belief)
 
     def next_log_probs(self, state: Tensor) -> Tensor:
-        """Return the log-probabilities of the next token at the beliefs ``[n, K]``, ``[n, V]``; -inf where impossible."""
+        """Return the log-probabilities of the next token ``[n, V]`` at beliefs ``[n, K]``; -inf if impossible."""
         probs, total = normalise(state @ self.emissions)
         return torch.where(total[:, None] > 0, probs, 1 / self.vocab_size).log()
 
@@ -177,7 +181,15 @@ class PFA(nn.Module):
         return log_prob(self.initial, self.transitions, self.stop, strings)
 
     def sample(self, n: int, seed: int, max_length: int) -> TokenSequences:
-        """Draw n strings, on the CPU; those that reach ``max_length`` tokens are cut there.
+        """Sample strings.
+
+        Args:
+            n: Number of strings, >= 0.
+            seed: Seed of the draws, >= 0.
+            max_length: Number of tokens after which a string is cut, >= 0.
+
+        Returns:
+            The n strings, on the CPU.
 
         Raises:
             ConfigError: If a number is out of range.
@@ -185,16 +197,17 @@ class PFA(nn.Module):
         generator = torch.Generator(self.stop.device).manual_seed(validation.integer("seed", seed, least=0))
         alive = torch.arange(validation.integer("n", n, least=0), device=self.stop.device)
         state = _draw(self.initial.expand(n, -1), generator)
-        emissions, drawn = self.emissions, [(alive[:0], alive[:0])]
+        emissions, steps = self.emissions, [(alive[:0], alive[:0])]
         for _ in range(validation.integer("max_length", max_length, least=0)):
             token = _draw(emissions[state], generator)
-            going = token < self.n_tokens
-            alive, state, token = alive[going], state[going], token[going]
+            # Strings that have ended leave the batch, so that a few long strings cost little.
+            active = token < self.n_tokens
+            alive, state, token = alive[active], state[active], token[active]
             if not len(alive):
                 break
-            drawn.append((alive, token))
+            steps.append((alive, token))
             state = _draw(self.transitions[token, state], generator)
-        owner, tokens = (torch.cat(parts) for parts in zip(*drawn, strict=True))
+        owner, tokens = (torch.cat(parts) for parts in zip(*steps, strict=True))
         return TokenSequences(tokens[owner.argsort(stable=True)].cpu(), torch.bincount(owner, minlength=n).cpu())
 
     def extra_repr(self) -> str:
@@ -207,25 +220,26 @@ class PFA(nn.Module):
         self.register_buffer("stop", stop)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """Take the saved number of states, unless it was fixed at construction, and refuse what is no PFA."""
+        """Take the saved number of states, unless it was fixed at construction, and refuse invalid parameters."""
+        # The last argument of torch's hook collects messages; load_state_dict raises them all as one RuntimeError.
         errors: list[str] = rest[-1]
         saved = [state_dict.get(prefix + name) for name in ("initial", "transitions", "stop")]
-        if all(isinstance(one, Tensor) for one in saved):
+        if all(isinstance(value, Tensor) for value in saved):
             try:
                 parameters = _checked(self.n_tokens, *saved)
             except ConfigError as error:
                 errors.append(str(error))
                 return
             if not self.has_fixed_states:
-                self._assign(*(torch.empty_like(one, device=self.stop.device) for one in parameters))
+                self._assign(*(torch.empty_like(value, device=self.stop.device) for value in parameters))
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 def _draw(probs: Tensor, generator: torch.Generator) -> Tensor:
     """Draw one index for each row of weights ``[n, m]`` by inverting the cumulative distribution ``[n]``.
 
-    A uniform number is at most 1 - 2^-53, so that its product with the total stays below the total: nothing of
-    weight zero is ever drawn.
+    A uniform number is at most 1 - 2^-53, so that its product with the total stays below the total: an index of
+    weight zero is never drawn.
     """
     cumulative = probs.cumsum(1)
     uniform = torch.rand(len(probs), 1, dtype=probs.dtype, device=probs.device, generator=generator)
@@ -244,7 +258,7 @@ def _as_float64(name: str, value: Any, ndim: int) -> Tensor:
 
 
 def _checked(n_tokens: int, initial: Any, transitions: Any, stop: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the parameters as float64 copies that make a PFA, or raise a ConfigError."""
+    """Return the parameters as float64 copies, or raise a ConfigError if they are not those of a PFA."""
     initial = _as_float64("initial", initial, 1)
     transitions = _as_float64("transitions", transitions, 3)
     stop = _as_float64("stop", stop, 1)

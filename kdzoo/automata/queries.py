@@ -1,10 +1,10 @@
-r"""Questions to a probabilistic automaton: probabilities of parts of strings, likeliest states, lengths, entropy.
+r"""Queries on a probabilistic automaton: probabilities of prefixes and infixes, Viterbi paths, lengths, entropy.
 
 Notation: K states, S tokens; initial iota, transitions A_a, :math:`A = \sum_a A_a`, stop rho. The expected number
-of visits of each state is :math:`\iota' (I - A)^{-1}`, over the states that can be reached and can reach a stop.
-An automaton is consistent if every state that can be reached can reach a stop; then the probabilities of all
-strings add up to 1. That sum is only as accurate as the parameters: a rounding error of 1e-16 in a row becomes
-1e-16 times the expected length.
+of visits of each state is :math:`\iota' (I - A)^{-1}`, over the states that are reachable and can reach a stop.
+An automaton is consistent if every reachable state can reach a stop; then the probabilities of all strings add up to 1.
+That sum is only as accurate as the parameters: a rounding error of 1e-16 in a row becomes 1e-16 times the expected
+length.
 """
 
 from typing import NamedTuple
@@ -18,14 +18,15 @@ from kdzoo.core import validation
 from kdzoo.errors import ConfigError
 from kdzoo.text.token_sequences import TokenSequences
 
-MAX_LENGTH = 1_000_000  # tokens after which a random string is cut
+# Tokens after which a random string is cut, far beyond the length of strings that anybody would estimate from.
+MAX_LENGTH = 1_000_000
 
 
 class Paths(NamedTuple):
-    """The likeliest states behind strings.
+    """The most likely sequences of states behind strings.
 
     Attributes:
-        states: One state for each point of the strings, int64 ``[N]``; -1 along impossible strings.
+        states: The state after each of the N prefixes of the strings, int64 ``[N]``; -1 along impossible strings.
         log_prob: Log-probability of string and states together, float64 ``[n]``.
     """
 
@@ -41,17 +42,17 @@ class Estimate(NamedTuple):
 
 
 def reachable(pfa: PFA) -> Tensor:
-    """Return which states some string leads to, bool ``[K]``."""
+    """Return which states can be reached from an initial state, bool ``[K]``."""
     return _closure(pfa.initial > 0, pfa.transitions.sum(0) > 0)
 
 
 def terminating(pfa: PFA) -> Tensor:
-    """Return from which states the string can end sooner or later, bool ``[K]``."""
+    """Return from which states a stop can be reached, bool ``[K]``."""
     return _closure(pfa.stop > 0, pfa.transitions.sum(0).T > 0)
 
 
 def consistent(pfa: PFA) -> bool:
-    """Return whether every state that can be reached can reach a stop.
+    """Return whether every reachable state can reach a stop.
 
     Example:
         >>> consistent(PFA(3)), consistent(PFA.from_parameters([1], [[[1]]], [0]))
@@ -67,6 +68,7 @@ def total_mass(pfa: PFA) -> float:
         >>> total_mass(PFA.from_parameters([1, 0], [[[0, 0.5], [0, 1]]], [0.5, 0]))
         0.5
     """
+    # I - A is singular on states that never end, so the linear system is restricted to the useful ones.
     useful = reachable(pfa) & terminating(pfa)
     if not useful.any():
         return 0.0
@@ -78,7 +80,7 @@ def total_mass(pfa: PFA) -> float:
 def expected_visits(pfa: PFA) -> Tensor:
     r"""Return how often a string visits each state on average, :math:`\iota' (I - A)^{-1}`, float64 ``[K]``.
 
-    The states that are reached but never come to a stop are visited infinitely often.
+    Reachable states that never come to a stop are visited infinitely often.
     """
     reached = reachable(pfa)
     useful = reached & terminating(pfa)
@@ -96,6 +98,7 @@ def expected_length(pfa: PFA) -> float:
         >>> expected_length(PFA.from_parameters([1], [[[0.75]]], [0.25]))
         3.0
     """
+    # A string of m tokens visits m + 1 states.
     return float(expected_visits(pfa).sum()) - 1
 
 
@@ -149,12 +152,13 @@ def infix_probability(pfa: PFA, strings: TokenSequences) -> Tensor:
     """
     strings.check(pfa.vocab_size)
     _check_consistent(pfa)
-    found = [_occurrence(pfa, pattern) if pattern else 1.0 for pattern in strings.to_lists()]
-    return torch.tensor(found, dtype=torch.float64, device=pfa.stop.device)
+    # The empty pattern is in every string; it has no automaton of its own.
+    values = [_occurrence(pfa, pattern) if pattern else 1.0 for pattern in strings.to_lists()]
+    return torch.tensor(values, dtype=torch.float64, device=pfa.stop.device)
 
 
 def viterbi(pfa: PFA, strings: TokenSequences) -> Paths:
-    """Return the likeliest sequence of states behind each string.
+    """Return the most likely sequence of states behind each string.
 
     Raises:
         DataError: If a token is outside 0..S-1.
@@ -169,8 +173,9 @@ def viterbi(pfa: PFA, strings: TokenSequences) -> Paths:
     """
     strings.check(pfa.vocab_size)
     paths = Paths(strings.tokens.new_empty(strings.n_prefixes), torch.empty(len(strings), dtype=torch.float64))
-    initial, transitions, stop = (one.cpu().log() for one in (pfa.initial, pfa.transitions, pfa.stop))
+    initial, transitions, stop = (buffer.cpu().log() for buffer in (pfa.initial, pfa.transitions, pfa.stop))
     roots, longest = strings.first_prefixes(), int(strings.lengths.max()) if len(strings) else 0
+    # Viterbi keeps the origin of every state of a string until its end, so a string needs K (length + 1) cells.
     for chunk in chunks(strings, pfa.states * (longest + 1)):
         trellis = layers(strings.select(chunk))
         paths.log_prob[chunk], states = _best_paths(initial, transitions, stop, trellis)
@@ -180,7 +185,10 @@ def viterbi(pfa: PFA, strings: TokenSequences) -> Paths:
 
 
 def entropy(pfa: PFA) -> float:
-    """Return the entropy of the distribution over strings in nats, of a deterministic automaton.
+    """Return the entropy in nats of the distribution over strings of a deterministic automaton.
+
+    A string of a deterministic automaton determines its states, so that the entropy is the expected sum of the
+    entropies of the next symbol. Other automata have no closed form.
 
     Raises:
         ConfigError: If the automaton is not deterministic or not consistent; see
@@ -200,14 +208,20 @@ def entropy(pfa: PFA) -> float:
 
 
 def entropy_rate(pfa: PFA) -> float:
-    """Return the entropy in nats per symbol, the end of a string being one; see :func:`entropy`."""
+    """Return the entropy in nats per symbol, where the end of a string counts as a symbol; see :func:`entropy`."""
     return entropy(pfa) / (expected_length(pfa) + 1)
 
 
 def entropy_monte_carlo(pfa: PFA, n: int, seed: int) -> Estimate:
-    """Estimate the entropy of the distribution over strings in nats from n >= 2 random strings.
+    """Estimate the entropy of the distribution over strings, in nats, from random strings.
 
-    Averages the entropy of the next symbol along the strings, which varies less than their log-probability.
+    The estimate averages the entropy of the next symbol along the strings, which has less variance than the
+    log-probability of the strings.
+
+    Args:
+        pfa: Any consistent automaton.
+        n: Number of random strings, >= 2.
+        seed: Seed of the draws, >= 0.
 
     Raises:
         ConfigError: If n or the seed is out of range, or the automaton is not consistent.
@@ -219,8 +233,9 @@ def entropy_monte_carlo(pfa: PFA, n: int, seed: int) -> Estimate:
 
 
 def entropy_rate_monte_carlo(pfa: PFA, n: int, seed: int) -> Estimate:
-    """Estimate the entropy in nats per symbol, the end of a string being one; see :func:`entropy_monte_carlo`."""
+    """Estimate the entropy in nats per symbol; see :func:`entropy_monte_carlo`."""
     value, error = entropy_monte_carlo(pfa, n, seed)
+    # The expected number of symbols is exact, so it only scales the error.
     symbols = expected_length(pfa) + 1
     return Estimate(value / symbols, error / symbols)
 
@@ -237,13 +252,13 @@ def _summed_entropies(pfa: PFA, strings: TokenSequences) -> Tensor:
 
 
 def _check_consistent(pfa: PFA) -> None:
-    lost = (reachable(pfa) & ~terminating(pfa)).nonzero()
-    if len(lost):
-        raise ConfigError(f"the automaton is not consistent: a string that reaches state {int(lost[0])} never ends")
+    dead = (reachable(pfa) & ~terminating(pfa)).nonzero()
+    if len(dead):
+        raise ConfigError(f"the automaton is not consistent: a string that reaches state {int(dead[0])} never ends")
 
 
 def _closure(start: Tensor, step: Tensor) -> Tensor:
-    """Return the states ``[K]`` that are reached from the start ``[K]`` by steps ``[K, K]``, bool."""
+    """Return the states ``[K]`` that can be reached from the start ``[K]`` by transitions ``[K, K]``, bool."""
     reached = start
     while not torch.equal(start, reached := start | (start.double() @ step.double() > 0)):
         start = reached
@@ -253,18 +268,19 @@ def _closure(start: Tensor, step: Tensor) -> Tensor:
 def _occurrence(pfa: PFA, pattern: list[int]) -> float:
     """Return the probability that a string contains the pattern of m >= 1 tokens.
 
-    The unknowns are the probabilities, for each state and number j < m of pattern tokens just read, that the
-    pattern will be completed.
+    The unknowns are the probabilities that the pattern will be completed, for each state and each number j < m of
+    pattern tokens that have just been read.
     """
     m, K = len(pattern), pfa.states
-    following = _matching(pattern, pfa.n_tokens)
+    matching = _matching_automaton(pattern, pfa.n_tokens)
     step, hit = pfa.stop.new_zeros(m, K, m, K), pfa.stop.new_zeros(m, K)
-    for matched in range(m):
-        for token, longer in enumerate(following[matched]):
-            if longer == m:
-                hit[matched] += pfa.transitions[token].sum(1)
+    for n_matched in range(m):
+        for token, successor in enumerate(matching[n_matched]):
+            if successor == m:
+                hit[n_matched] += pfa.transitions[token].sum(1)
             else:
-                step[matched, :, longer] += pfa.transitions[token]
+                step[n_matched, :, successor] += pfa.transitions[token]
+    # Unreachable states may never end, and the system would be singular with them.
     used = reachable(pfa).repeat(m)
     system = torch.eye(m * K, dtype=step.dtype, device=step.device) - step.reshape(m * K, m * K)
     completed = torch.zeros_like(hit.flatten())
@@ -272,23 +288,24 @@ def _occurrence(pfa: PFA, pattern: list[int]) -> float:
     return float(pfa.initial @ completed[:K])
 
 
-def _matching(pattern: list[int], n_tokens: int) -> list[list[int]]:
-    """Return how many tokens of the pattern are matched after j < m matched ones and one more token."""
+def _matching_automaton(pattern: list[int], n_tokens: int) -> list[list[int]]:
+    """Return the Knuth-Morris-Pratt automaton: the matched length after j < m matched tokens and one more token."""
     table: list[list[int]] = []
-    fallback = 0  # state of the pattern without its first token
-    for matched, wanted in enumerate(pattern):
-        row = list(table[fallback]) if matched else [0] * n_tokens
-        restart = row[wanted]
-        row[wanted] = matched + 1
+    # State after reading the matched part without its first token; mismatches continue from there.
+    fallback = 0
+    for n_matched, token in enumerate(pattern):
+        row = list(table[fallback]) if n_matched else [0] * n_tokens
+        restart = row[token]
+        row[token] = n_matched + 1
         table.append(row)
-        fallback = restart if matched else 0
+        fallback = restart if n_matched else 0
     return table
 
 
 def _best_paths(
     initial: Tensor, transitions: Tensor, stop: Tensor, trellis: list[Layer]
 ) -> tuple[Tensor, list[Tensor]]:
-    """Return log-probability ``[n]`` and states layer by layer ``[b]`` of the best paths; parameters are logarithms."""
+    """Return log-probability ``[n]`` and states layer by layer ``[b]`` of the best paths, from log-parameters."""
     best = initial.expand(len(trellis[0].string), -1)
     result = best.new_empty(len(best))
     finals, origins = [], []
@@ -304,6 +321,7 @@ def _best_paths(
 def _best_step(best: Tensor, transitions: Tensor, layer: Layer) -> tuple[Tensor, Tensor]:
     """Return the best log-probability of each next state ``[b, K]``, and the state before it ``[b, K]``."""
     value, origin = torch.empty_like(best), torch.empty_like(best, dtype=torch.int64)
+    # A maximum has no matrix product: the sums [rows, K, K] exist in memory, so the rows go in small parts.
     size = max(1, CELLS // best.shape[1] ** 2)
     for token, first, end in layer.groups:
         for low in range(first, end, size):
@@ -313,7 +331,7 @@ def _best_step(best: Tensor, transitions: Tensor, layer: Layer) -> tuple[Tensor,
 
 
 def _trace_back(trellis: list[Layer], finals: list[Tensor], origins: list[Tensor]) -> list[Tensor]:
-    """Return the states of each layer ``[b]``, from the final ones and where each state came from."""
+    """Return the states of each layer ``[b]`` from the final ones, following the origins backwards."""
     states: list[Tensor] = [torch.empty(0)] * len(trellis)
     for depth in reversed(range(len(trellis))):
         layer = trellis[depth]

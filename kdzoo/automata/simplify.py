@@ -1,4 +1,4 @@
-"""Smaller automata of the same, or almost the same, distribution over strings."""
+"""Smaller automata with the same, or almost the same, distribution over strings. Notation: K states, S tokens."""
 
 import torch
 from torch import Tensor
@@ -10,10 +10,10 @@ from kdzoo.errors import ConfigError
 
 
 def trim(pfa: PFA) -> PFA:
-    """Return the automaton without the states that no string, or no string that ends, passes through.
+    """Return the automaton without unreachable states and states from which no string ends.
 
-    What is left is the distribution given that the string ends: every log-probability grows by minus the
-    logarithm of the total mass, that is, by nothing for a consistent automaton.
+    The result is the distribution conditioned on the string being finite: every log-probability is increased by minus
+    the logarithm of the total mass, which is 0 for a consistent automaton.
 
     Raises:
         ConfigError: If no string ever ends.
@@ -25,12 +25,15 @@ def trim(pfa: PFA) -> PFA:
     """
     useful = reachable(pfa) & terminating(pfa)
     if not useful.any():
-        raise ConfigError("the automaton has no string that ends: nothing is left of it")
+        raise ConfigError("the automaton has no string that ends: no state would be left")
     step = pfa.transitions[:, useful][:, :, useful]
+    # A consistent automaton keeps its parameters exactly; conditioning would only add rounding errors.
     if bool((terminating(pfa) | ~reachable(pfa)).all()):
         return PFA.from_parameters(pfa.initial[useful], step, pfa.stop[useful])
     eye = torch.eye(step.shape[1], dtype=step.dtype, device=step.device)
-    ends = torch.linalg.solve(eye - step.sum(0), pfa.stop[useful])  # probability that the string ends at all
+    # Doob's transform: with the probability h(k) that a string ends from state k, P(a, l | k) becomes
+    # P(a, l | k) h(l) / h(k).
+    ends = torch.linalg.solve(eye - step.sum(0), pfa.stop[useful])
     initial = pfa.initial[useful] * ends
     stop, step = pfa.stop[useful] / ends, step * ends / ends[:, None]
     total = stop + step.sum((0, 2))
@@ -40,13 +43,14 @@ def trim(pfa: PFA) -> PFA:
 def minimise(pfa: PFA, tolerance: float = 1e-9) -> PFA:
     """Return the automaton with equivalent states merged, after trimming.
 
-    Two states are merged if they stop equally often and enter each class of merged states equally often with
-    each token, the coarsest such classes. Of a deterministic automaton that is the least deterministic one of
-    the same distribution; a nondeterministic one may have smaller equals.
+    Two states are equivalent if they have the same stop probability and the same probability of entering each class
+    of equivalent states with each token; the coarsest such classes are merged. For a deterministic automaton the result
+    is the smallest deterministic one with the same distribution. For a non-deterministic automaton a smaller one may
+    exist.
 
     Args:
         pfa: Any automaton.
-        tolerance: > 0, by which the probabilities of merged states may differ from those of the first of their
+        tolerance: Greatest difference > 0 between the probabilities of a state and those of the first state of its
             class.
 
     Raises:
@@ -66,9 +70,11 @@ def minimise(pfa: PFA, tolerance: float = 1e-9) -> PFA:
         member = torch.nn.functional.one_hot(block).to(pfa.stop)
         entering = (pfa.transitions @ member).permute(1, 0, 2).flatten(1)
         finer = _refine(block, torch.cat([entering, pfa.stop[:, None]], 1).cpu(), tolerance)
+        # Blocks are only ever split, so an unchanged number means an unchanged partition.
         if int(finer.max()) == int(block.max()):
             break
         block = finer
+    # Rows of a class are equal up to the tolerance: their mean is the row of the merged state.
     share = member / member.sum(0)
     return PFA.from_parameters(pfa.initial @ member, share.T @ pfa.transitions @ member, share.T @ pfa.stop)
 
@@ -76,15 +82,15 @@ def minimise(pfa: PFA, tolerance: float = 1e-9) -> PFA:
 def determinise(pfa: PFA, tolerance: float = 1e-9, max_states: int = 1000) -> PFA:
     """Return a deterministic automaton whose states are beliefs of another one.
 
-    A belief is the distribution of the state after some prefix. Beliefs are followed breadth first, and one
-    that differs from an earlier one by no more than the tolerance is replaced by it. With a small tolerance
-    the distribution over strings stays the same, but many automata have infinitely many beliefs; with a larger
-    one it is an approximation.
+    A belief is the distribution of the state after some prefix. Beliefs are explored breadth first, and a belief that
+    differs from an earlier one by no more than the tolerance is replaced by it. With a small tolerance the
+    distribution over strings stays the same, but many automata have infinitely many beliefs. With a larger tolerance
+    the result is an approximation.
 
     Args:
         pfa: Any automaton.
-        tolerance: > 0, the sum of absolute differences up to which two beliefs are one.
-        max_states: Number of beliefs at which to give up.
+        tolerance: Sum of absolute differences > 0 up to which two beliefs count as equal.
+        max_states: Greatest number of beliefs, >= 1.
 
     Raises:
         ConfigError: If an argument is out of range, or there are more beliefs than ``max_states``.
@@ -102,11 +108,12 @@ def determinise(pfa: PFA, tolerance: float = 1e-9, max_states: int = 1000) -> PF
     beliefs = pfa.initial[None]
     steps: list[tuple[int, int, int, float]] = []
     source = 0
+    # ``beliefs`` grows while the successors of its rows are looked up.
     while source < len(beliefs):
-        following = beliefs[source] @ pfa.transitions
-        for token, mass in enumerate(following.sum(1).tolist()):
+        successors = beliefs[source] @ pfa.transitions
+        for token, mass in enumerate(successors.sum(1).tolist()):
             if mass > 0:
-                beliefs, target = _find(beliefs, following[token] / mass, tolerance)
+                beliefs, target = _find_or_append(beliefs, successors[token] / mass, tolerance)
                 steps.append((source, token, target, mass))
         source += 1
         if len(beliefs) > limit:
@@ -124,17 +131,17 @@ def determinise(pfa: PFA, tolerance: float = 1e-9, max_states: int = 1000) -> PF
 
 def _refine(block: Tensor, signature: Tensor, tolerance: float) -> Tensor:
     """Split each block of states ``[K]`` so that the signatures ``[K, m]`` of a part lie within the tolerance."""
-    finer, number = torch.full_like(block, -1), 0
+    finer, n_blocks = torch.full_like(block, -1), 0
     for state in range(len(block)):
         if finer[state] < 0:
-            like = (signature - signature[state]).abs().amax(1) <= tolerance
-            finer[like & (block == block[state]) & (finer < 0)] = number
-            number += 1
+            is_close = (signature - signature[state]).abs().amax(1) <= tolerance
+            finer[is_close & (block == block[state]) & (finer < 0)] = n_blocks
+            n_blocks += 1
     return finer
 
 
-def _find(beliefs: Tensor, belief: Tensor, tolerance: float) -> tuple[Tensor, int]:
-    """Return the beliefs ``[M, K]``, with one more if it is new, and the number of the nearest of them."""
+def _find_or_append(beliefs: Tensor, belief: Tensor, tolerance: float) -> tuple[Tensor, int]:
+    """Return the beliefs ``[M, K]``, with the given one appended if it is new, and its index."""
     distance, nearest = (beliefs - belief).abs().sum(1).min(0)
     if distance <= tolerance:
         return beliefs, int(nearest)

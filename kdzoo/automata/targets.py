@@ -1,6 +1,6 @@
-"""Automata with known truth: the embedded Reber grammar, Tomita's and UHL languages, random targets.
+"""Known automata to learn: the embedded Reber grammar, Tomita's and UHL languages, random targets.
 
-Notation: K states, S tokens; a deterministic automaton starts in state 0.
+Notation: K states, S tokens, V = S + 1 symbols; a deterministic automaton starts in state 0.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -14,7 +14,7 @@ from kdzoo.core import validation
 from kdzoo.errors import ConfigError
 
 REBER_SYMBOLS = "BTPSXVE"
-"""The letters of the Reber grammar; a letter's place is its token."""
+"""The letters of the Reber grammar; the index of a letter is its token."""
 
 _Arc = tuple[int, int, int, float]  # source, token, target, probability
 
@@ -22,8 +22,8 @@ _Arc = tuple[int, int, int, float]  # source, token, target, probability
 def embedded_reber() -> PFA:
     """Return the embedded Reber grammar: 20 states, 7 tokens, deterministic, every choice equally likely.
 
-    A string is B, then T or P, then a string of the plain Reber grammar, then the same T or P again, then E: the
-    second letter must be remembered over the whole inner string.
+    A string is B, then T or P, then a string of the plain Reber grammar, then the same T or P again, then E. To predict
+    the last but one letter, the second letter has to be remembered over the whole inner string.
 
     References:
         Cleeremans, Servan-Schreiber & McClelland 1989, "Finite state automata and simple recurrent networks",
@@ -35,6 +35,7 @@ def embedded_reber() -> PFA:
         >>> embedded_reber().log_prob(TokenSequences.of(words)).exp().tolist()
         [0.0625, 0.0]
     """
+    # Two copies of the plain grammar, one for each second letter: from state 2 to 9 after T, from 10 to 17 after P.
     arcs = [(0, "B", 1), (1, "T", 2), (1, "P", 10), (9, "T", 18), (17, "P", 18), (18, "E", 19)]
     arcs += [(offset + k, letter, offset + j) for offset in (2, 10) for k, letter, j in _PLAIN_REBER]
     choices = [sum(source == k for source, _, _ in arcs) for k in range(20)]
@@ -45,7 +46,7 @@ _PLAIN_REBER = (
     *((0, "B", 1), (1, "T", 2), (1, "P", 3), (2, "S", 2), (2, "X", 4), (3, "T", 3)),
     *((3, "V", 5), (4, "X", 3), (4, "S", 6), (5, "P", 4), (5, "V", 6), (6, "E", 7)),
 )
-"""Arcs (source, letter, target) from state 0 to state 7."""
+"""Transitions (source, letter, target) of the plain Reber grammar, from state 0 to state 7."""
 
 
 _TOMITA: dict[int, tuple[list[list[int]], list[int]]] = {
@@ -57,7 +58,7 @@ _TOMITA: dict[int, tuple[list[list[int]], list[int]]] = {
     6: ([[1, 2], [2, 0], [0, 1]], [0]),
     7: ([[0, 1], [2, 1], [2, 3], [4, 3], [4, 4]], [0, 1, 2, 3]),
 }
-"""The minimal complete automata: successor of each state for tokens 0 and 1, and the accepting states."""
+"""The minimal complete automata: successors of each state for tokens 0 and 1, and the accepting states."""
 
 
 def tomita_dfa(language: int) -> DFA:
@@ -108,6 +109,7 @@ def tomita(language: int, *, stop: float = 0.12) -> PFA:
     successors, accepting = _TOMITA[validation.integer("language", language, 1, 7)]
     if not validation.probability("stop", stop) > 0:
         raise ConfigError(f"stop must be in (0, 1), got {stop!r}")
+    # Sinks, the rejecting states without a way out, have probability 0 and no state in the probabilistic automaton.
     live = [k for k, row in enumerate(successors) if k in accepting or set(row) != {k}]
     arcs: list[_Arc] = []
     for k in live:
@@ -141,20 +143,21 @@ def uhl(language: int) -> PFA:
         return _cycle([[0.15, 0.75] if k in (1, 4, 8) else [0.75, 0.15] for k in range(9)])
     if language == 2:
         return _cycle([[1 / 11 + 0.5 * (a == k) for a in range(5)] for k in range(5)])
+    # The published grammar stops with 0.05 everywhere; the two tokens share the rest.
     likely, unlikely = 0.525, 0.425
     arcs = [(k, a, k ^ (a + 1), likely if (a == 1) == (k == 3) else unlikely) for k in range(4) for a in (0, 1)]
     return _pfa(4, 2, arcs)
 
 
 def _cycle(emissions: Sequence[Sequence[float]]) -> PFA:
-    """Return the automaton that goes from each state to the next, whatever the token."""
+    """Return the automaton that moves from each state to the next one with every token."""
     K = len(emissions)
     arcs = [(k, a, (k + 1) % K, probability) for k, row in enumerate(emissions) for a, probability in enumerate(row)]
     return _pfa(K, len(emissions[0]), arcs)
 
 
 def _pfa(states: int, n_tokens: int, arcs: Iterable[_Arc]) -> PFA:
-    """Return the automaton with these arcs, which starts in state 0 and stops with what the arcs leave."""
+    """Return the automaton with these arcs; it starts in state 0 and stops with the remaining probability."""
     transitions = torch.zeros(n_tokens, states, states, dtype=torch.float64)
     for source, token, target, probability in arcs:
         transitions[token, source, target] = probability
@@ -163,21 +166,23 @@ def _pfa(states: int, n_tokens: int, arcs: Iterable[_Arc]) -> PFA:
 
 # ---------------------------------------------------------------- the competition's recipe
 
+# Bounds of the competition: the mean length of a target's strings is in [5, 50), and at most one string in a hundred
+# has 100 tokens or more.
 MEAN_LENGTH = (5.0, 50.0)
-"""Mean length of a random target's strings, at least and less than."""
 LONG = 100
-"""At most one string in a hundred of a random target is so long."""
+
+# Rejected draws before giving up. Most sizes succeed within a few; sizes that never do fail within seconds.
 _ATTEMPTS = 1000
 
 
 def random_pdfa(states: int, symbols: int, *, symbol_density: float | None = None, seed: int = 0) -> PFA:
     """Return a random deterministic target by the recipe of the PAutomaC competition.
 
-    Every state has at least one token, and further tokens are given to random states until a share of all pairs
-    is there; as large a share of the states can stop. The probabilities of a state's tokens, with its stop, are
-    Dirichlet(1), and each pair of state and token leads to one random state. Targets are drawn until every
-    state can come to a stop, the mean length is in 5..50 and at most 1 % of the strings have 100 tokens.
-    States that cannot be reached are kept.
+    Every state has at least one token, and further pairs of state and token are added at random until they are a
+    given share of all pairs; the same share of the states can stop. The probabilities of a state's tokens and of its
+    stop are Dirichlet(1), and each pair of state and token leads to one random state. Targets are drawn until every
+    state can reach a stop, the mean length is in 5..50 and at most 1 % of the strings have 100 tokens or more.
+    Unreachable states are kept.
 
     Args:
         states: Number of states K >= 1; the competition had 5..74.
@@ -287,6 +292,7 @@ def _random_target(
     generator = torch.Generator().manual_seed(validation.integer("seed", seed, 0))
     for _ in range(_ATTEMPTS):
         emissions, stop = _random_emissions(states, symbols, share, generator)
+        # Drawn anew for each attempt, so that a bad draw does not doom all attempts.
         density = transition_density
         if density is None:
             density = 1 / states + float(_uniform(1, generator)) * (0.2 - 1 / states)
@@ -297,12 +303,12 @@ def _random_target(
             return pfa
     raise ConfigError(
         f"none of {_ATTEMPTS} random targets with states={states}, symbols={symbols} has a mean length in "
-        f"{MEAN_LENGTH[0]:g}..{MEAN_LENGTH[1]:g}; allowed: other sizes or densities"
+        f"{MEAN_LENGTH[0]:g}..{MEAN_LENGTH[1]:g}; choose other sizes or densities"
     )
 
 
 def _is_usable(pfa: PFA) -> bool:
-    """Return whether every state can come to a stop and the lengths are as in the competition."""
+    """Return whether every state can reach a stop and the lengths are as in the competition."""
     moves = pfa.transitions.sum(0)
     ends = pfa.stop > 0
     for _ in range(pfa.states):
@@ -311,6 +317,7 @@ def _is_usable(pfa: PFA) -> bool:
         return False
     ones = torch.ones_like(pfa.stop)
     mean = float(pfa.initial @ torch.linalg.solve(torch.eye(pfa.states, dtype=torch.float64) - moves, ones)) - 1
+    # Probability of at least LONG tokens: the mass that is left after so many steps.
     long = float(pfa.initial @ torch.linalg.matrix_power(moves, LONG) @ ones)
     return MEAN_LENGTH[0] <= mean < MEAN_LENGTH[1] and long <= 0.01
 
@@ -326,37 +333,38 @@ def _random_emissions(
 
 
 def _random_subset(n: int, share: float, generator: torch.Generator) -> Tensor:
-    """Choose a share of n things, at least one, bool ``[n]``."""
+    """Choose a share of n elements, at least one, bool ``[n]``."""
     chosen = torch.zeros(n, dtype=torch.bool)
     chosen[torch.randperm(n, generator=generator)[: max(1, int(share * n))]] = True
     return chosen
 
 
 def _random_support(allowed: Tensor, density: float, generator: torch.Generator) -> Tensor:
-    """Choose a share of the allowed places, bool ``[..., m]``, at random, but at least one of each row that has any."""
+    """Choose a share of the allowed entries, bool ``[..., m]``, and at least one in each row that has any."""
     first = torch.zeros_like(allowed).scatter_(
         -1, _uniform(allowed.shape, generator).masked_fill(~allowed, -1).argmax(-1, keepdim=True), True
     )
     first &= allowed
-    wanted = max(0, round(density * int(allowed.sum())) - int(first.sum()))
+    n_further = max(0, round(density * int(allowed.sum())) - int(first.sum()))
     order = _uniform(allowed.shape, generator).masked_fill(~allowed | first, -1).flatten()
     chosen = first.flatten()
-    chosen[order.topk(wanted).indices] = True
+    chosen[order.topk(n_further).indices] = True
     return chosen.view_as(allowed)
 
 
 def _of_pairs(emissions: Tensor) -> Tensor:
-    """Return ``[S, K, K]``: each possible pair of token and state has targets of its own."""
+    """Return ``[S, K, K]``: each possible pair of token and state has its own targets."""
     return (emissions.T > 0)[:, :, None].expand(-1, -1, len(emissions)).contiguous()
 
 
 def _of_states(emissions: Tensor) -> Tensor:
-    """Return ``[1, K, K]``: each state has targets, whatever the token."""
+    """Return ``[1, K, K]``: the targets of a state are the same for all tokens."""
     return torch.ones(1, len(emissions), len(emissions), dtype=torch.bool)
 
 
 def _dirichlet(support: Tensor, generator: torch.Generator) -> Tensor:
     """Draw from the uniform distribution on the simplex over each row's support; empty rows stay 0."""
+    # Normalised exponential variables are Dirichlet(1).
     weights = torch.empty(support.shape, dtype=torch.float64).exponential_(generator=generator) * support
     return weights / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
 

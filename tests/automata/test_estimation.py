@@ -158,7 +158,7 @@ def test_ngram_steps_give_the_same_predictions_as_its_automaton():
     pfa, tokens = model.to_pfa(), torch.tensor([0, 1])
     state, belief = model.step(model.initial_state(2), tokens), pfa.step(pfa.initial_state(2), tokens)
     torch.testing.assert_close(model.next_log_probs(state), pfa.next_log_probs(belief))
-    with pytest.raises(ConfigError, match="order must be less with 3 symbols, got 60"):
+    with pytest.raises(ConfigError, match="order must be smaller for 3 symbols, got 60"):
         ngram(TokenSequences.of([[0]]), 60, 3)
 
 

@@ -54,7 +54,7 @@ def test_selection_takes_strings_with_their_points():
         ([torch.zeros(3, 2), torch.zeros(2, 2), torch.zeros(1, 2)], None, r"hidden\[1\] must have shape \[1, .\]"),
         (torch.full((6, 1), torch.nan), None, "hidden must be finite"),
         (None, None, "need hidden or next_probs"),
-        (None, probs_of(6) * 2, "next_probs must be >= 0 and sum to 1, got the sum 2 at point 0"),
+        (None, probs_of(6) * 2, "next_probs must be >= 0 and sum to 1, got the sum 2 at prefix 0"),
     ],
 )
 def test_arrays_that_do_not_fit_are_named(hidden, probs, message):

@@ -1,4 +1,4 @@
-"""Automata in the formats of other tools: PAutomaC, DOT, OpenFst, JSON, AALpy and hidden Markov models."""
+"""Reading and writing of automata in the formats of other tools: PAutomaC, DOT, OpenFst, JSON, AALpy and HMMs."""
 
 from kdzoo.automata.exchange.aalpy import from_aalpy_dfa, from_markov_chain, to_aalpy_dfa, to_markov_chain
 from kdzoo.automata.exchange.dot import read_dot, to_dot, write_dot

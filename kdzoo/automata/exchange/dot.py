@@ -1,7 +1,7 @@
-"""Automata in Graphviz's DOT language: one edge for each pair of states, with its tokens one above the other.
+"""Automata in Graphviz's DOT language: one edge for each pair of states, with its tokens below each other.
 
-What is shown is rounded; the exact numbers are in attributes of our own (``initial`` and ``stop`` of a node,
-``tokens`` of an edge), which Graphviz ignores and :func:`read_dot` reads.
+Labels are rounded. The exact numbers are in additional attributes (``initial`` and ``stop`` of a node, ``tokens`` of an
+edge), which Graphviz ignores and :func:`read_dot` reads.
 """
 
 import re
@@ -19,16 +19,18 @@ from kdzoo.storage.atomic import write_text
 _NODE = re.compile(r'(\d+) \[.*initial="([^"]*)", stop="([^"]*)"\];')
 _EDGE = re.compile(r'(\d+) -> (\d+) \[.*tokens="([^"]*)"\];')
 _HEAD = re.compile(r"digraph pfa_of_(\d+)_tokens \{")
-_MAX_WIDTH = 4.0
+
+# Widths in points of an edge of probability 0 and 1: unlikely edges stay visible, likely ones do not hide labels.
+_MIN_WIDTH, _MAX_WIDTH = 0.5, 4.0
 
 
 def to_dot(pfa: PFA, symbols: Sequence[str] | None = None, threshold: float = 0.0) -> str:
-    r"""Return an automaton as DOT text; an edge is as wide as it is likely.
+    r"""Return an automaton as DOT text; the width of an edge shows its probability.
 
     Args:
         pfa: The automaton.
-        symbols: What the tokens stand for, S names; None for their numbers.
-        threshold: Arcs with a smaller probability are left out, in [0, 1).
+        symbols: Names of the S tokens; None for their numbers.
+        threshold: Transitions with a smaller probability are left out, in [0, 1).
 
     Raises:
         ConfigError: If the threshold is out of range, or there are not S names.
@@ -48,8 +50,9 @@ def to_dot(pfa: PFA, symbols: Sequence[str] | None = None, threshold: float = 0.
         look = f"peripheries={1 + (stop > threshold)}, penwidth={1 + (initial > threshold)}"
         rows.append(f'  {k} [label="{_quoted(state_label(k, stop))}", {look}, initial="{initial!r}", stop="{stop!r}"];')
     for edge in edge_labels(pfa, names, threshold):
+        # repr has all digits of a float, so that reading gives back the same bits.
         tokens = " ".join(f"{token}:{probability!r}" for token, probability in edge.tokens)
-        width = f"{0.5 + (_MAX_WIDTH - 0.5) * edge.probability:.3g}"
+        width = f"{_MIN_WIDTH + (_MAX_WIDTH - _MIN_WIDTH) * edge.probability:.3g}"
         rows.append(
             f'  {edge.source} -> {edge.target} [label="{_quoted(edge.label)}", penwidth={width}, tokens="{tokens}"];'
         )
@@ -64,8 +67,10 @@ def write_dot(pfa: PFA, path: str | Path, symbols: Sequence[str] | None = None, 
 def read_dot(path: str | Path) -> PFA:
     """Return the automaton of a file that :func:`write_dot` wrote with ``threshold=0``.
 
+    DOT files of other origin have no exact probabilities and are refused.
+
     Raises:
-        DataError: If the file is missing, a line is not as written there, or the probabilities of a state do not
+        DataError: If the file is missing, a line has another form, or the probabilities of a state do not
             sum to 1.
     """
     head, *lines = [line for line in read_lines(path) if line] or [Line.of("", Path(path), 1)]
@@ -89,10 +94,10 @@ def read_dot(path: str | Path) -> PFA:
     transitions = torch.zeros(S, K, K, dtype=torch.float64)
     for line, edge in edges:
         source, target = (line.integer(text, "state", K) for text in edge.groups()[:2])
-        for part in edge[3].split():
-            token, _, probability = part.partition(":")
-            place = line.integer(token, "token", S), source, target
-            transitions[place] = line.decimal(probability, "probability", 0, 1)
+        for entry in edge[3].split():
+            token, _, probability = entry.partition(":")
+            index = line.integer(token, "token", S), source, target
+            transitions[index] = line.decimal(probability, "probability", 0, 1)
     initial, stop = torch.tensor(nodes, dtype=torch.float64).T
     try:
         return PFA.from_parameters(initial, transitions, stop)
@@ -101,5 +106,5 @@ def read_dot(path: str | Path) -> PFA:
 
 
 def _quoted(text: str) -> str:
-    """Return text for between two quotes of DOT."""
+    """Return text escaped for a quoted string of DOT."""
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

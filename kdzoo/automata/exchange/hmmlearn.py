@@ -1,6 +1,6 @@
 """Automata as hidden Markov models with the matrices of hmmlearn's CategoricalHMM (and of Ctrl-G), and back.
 
-A hidden Markov model never stops: the end of a string is the token S, which the last state alone emits, for ever.
+A hidden Markov model never stops: the end of a string is token S, which only the last state emits, and for ever.
 """
 
 from typing import Any, NamedTuple
@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from kdzoo.automata.pfa import PFA
+from kdzoo.automata.pfa import PFA, TOLERANCE
 from kdzoo.errors import ConfigError
 
-_SAME = 1e-12  # distance of two distributions over next states that count as one
+# Distance of two distributions over next states that count as equal: rounding errors of a division, no more.
+_SAME = 1e-12
 
 
 class HMM(NamedTuple):
@@ -32,9 +33,9 @@ class HMM(NamedTuple):
 def to_hmm(pfa: PFA) -> HMM:
     """Return an automaton as a hidden Markov model of the same strings, each followed by the end token.
 
-    Here a state's next state must not depend on the token it emits, so a state of the automaton becomes one hidden
-    state for each different distribution over next states that its tokens have: K in all for a true hidden
-    Markov model, at most K S, and one more for the end.
+    In a hidden Markov model the next state does not depend on the emitted token. A state of the automaton therefore
+    becomes one hidden state for each different distribution over next states that its tokens have: K in total if the
+    automaton is a hidden Markov model itself, otherwise at most K S, and one more for the end.
 
     Example:
         >>> to_hmm(PFA.from_parameters([1.0], [[[0.75]]], [0.25])).transmat_.tolist()
@@ -44,11 +45,12 @@ def to_hmm(pfa: PFA) -> HMM:
     weights = torch.tensor([float(pfa.emissions[k, tokens].sum()) for k, tokens in tokens_of], dtype=torch.float64)
     owner = torch.tensor([k for k, _ in tokens_of], dtype=torch.int64)
     H = len(tokens_of) + 1
-    # A hidden state is entered with the intention to emit one of its tokens, and the last with that to stop.
+    # Entering a hidden state already decides that one of its tokens is emitted next; entering the last one decides
+    # that the string stops. Hence the weights of the automaton's choices are in the transitions.
     entered = torch.cat([torch.nn.functional.one_hot(owner, pfa.states).double() * weights[:, None], pfa.stop[None]]).T
     emissions = torch.zeros(H, pfa.vocab_size, dtype=torch.float64)
-    for place, (k, tokens) in enumerate(tokens_of):
-        emissions[place, tokens] = pfa.emissions[k, tokens] / weights[place]
+    for index, (k, tokens) in enumerate(tokens_of):
+        emissions[index, tokens] = pfa.emissions[k, tokens] / weights[index]
     emissions[-1, -1] = 1
     transitions = torch.cat([rows @ entered, torch.eye(H, dtype=torch.float64)[-1:]])
     return HMM((pfa.initial @ entered).numpy(), transitions.numpy(), emissions.numpy())
@@ -70,14 +72,17 @@ def from_hmm(startprob: Any, transmat: Any, emissionprob: Any) -> PFA:
         >>> pfa.next_log_probs(pfa.initial_state(1)).exp()
         tensor([[0.7500, 0.2500]], dtype=torch.float64)
     """
-    start, moves, emissions = (torch.as_tensor(one, dtype=torch.float64) for one in (startprob, transmat, emissionprob))
+    start, moves, emissions = (
+        torch.as_tensor(matrix, dtype=torch.float64) for matrix in (startprob, transmat, emissionprob)
+    )
     H = len(start)
     if moves.shape != (H, H) or emissions.ndim != 2 or emissions.shape[0] != H or emissions.shape[1] < 2:
         raise ConfigError(
             f"transmat must be [{H}, {H}] and emissionprob [{H}, S + 1] with startprob [{H}], "
             f"got {list(moves.shape)} and {list(emissions.shape)}"
         )
-    off = ((moves.sum(1) - 1).abs() > 1e-6).nonzero()
+    # PFA checks the other sums. The row of a state that only emits the end would vanish from the automaton unchecked.
+    off = ((moves.sum(1) - 1).abs() > TOLERANCE).nonzero()
     if len(off):
         raise ConfigError(f"row {int(off[0])} of transmat must sum to 1, got {float(moves[off[0, 0]].sum())}")
     return PFA.from_parameters(start, emissions[:, :-1].T[:, :, None] * moves, emissions[:, -1])
@@ -91,7 +96,7 @@ def _split_by_targets(pfa: PFA) -> tuple[list[tuple[int, list[int]]], torch.Tens
         first = len(rows)
         for token in pfa.transitions[:, k].sum(1).nonzero().flatten().tolist():
             row = pfa.transitions[token, k] / pfa.transitions[token, k].sum()
-            same = [place for place in range(first, len(rows)) if (rows[place] - row).abs().max() <= _SAME]
+            same = [index for index in range(first, len(rows)) if (rows[index] - row).abs().max() <= _SAME]
             if same:
                 tokens_of[same[0]][1].append(token)
             else:

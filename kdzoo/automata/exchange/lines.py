@@ -1,4 +1,4 @@
-"""Text files line by line, with errors that name file and line."""
+"""Reading of text files line by line, with errors that name file and line."""
 
 import math
 from collections.abc import Iterator
@@ -9,14 +9,17 @@ from kdzoo.errors import DataError
 
 
 class Line(str):
-    """The text of a line, stripped, which knows its file and number (from 1)."""
+    """The stripped text of a line, with its file and its number, from 1.
+
+    A subclass of str, so that a line can be split, matched and compared like any text.
+    """
 
     path: Path
     number: int
 
     @classmethod
     def of(cls, text: str, path: Path, number: int) -> "Line":
-        """Return a line."""
+        """Return the line with that text, file and number."""
         line = cls(text.strip())
         line.path, line.number = path, number
         return line
@@ -33,28 +36,49 @@ class Line(str):
         raise DataError(f"{self.path}, line {self.number} {problem}")
 
     def integer(self, text: str, what: str, below: int | None = None) -> int:
-        """Return ``text``, a part of this line, as an integer >= 0 and perhaps below a bound."""
+        """Return ``text``, a part of this line, as an integer >= 0.
+
+        Args:
+            text: The text.
+            what: What the number means, for the error message.
+            below: Exclusive upper bound; None for none.
+
+        Raises:
+            DataError: If the text is not such an integer.
+        """
         allowed = ">= 0" if below is None else f"in 0..{below - 1}"
+        # int() would also accept "1_000", "+1" and digits of other scripts.
         if not (text.isascii() and text.isdigit()) or (below is not None and int(text) >= below):
             self.refuse(f"has {what} {text!r}; allowed: an integer {allowed}")
         return int(text)
 
     def decimal(self, text: str, what: str, least: float = 0.0, most: float = math.inf) -> float:
-        """Return ``text``, a part of this line, as a float in least..most."""
+        """Return ``text``, a part of this line, as a float.
+
+        Args:
+            text: The text.
+            what: What the number means, for the error message.
+            least: Lower bound.
+            most: Upper bound.
+
+        Raises:
+            DataError: If the text is not a number within the bounds.
+        """
         try:
             value = float(text)
         except ValueError:
             value = math.nan
+        # NaN fails both comparisons, so text that is not a number is refused here as well.
         if not least <= value <= most:
             self.refuse(f"has {what} {text!r}; allowed: a number in {least:g}..{most:g}")
         return value
 
 
 def read_lines(path: str | Path) -> Iterator[Line]:
-    """Yield the lines of a file, the empty ones too.
+    """Yield the lines of a file, including empty ones.
 
     Raises:
-        DataError: If the file is missing or no text.
+        DataError: If the file is missing or cannot be decoded as UTF-8.
     """
     path = Path(path)
     try:

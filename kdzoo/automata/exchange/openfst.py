@@ -2,8 +2,8 @@
 
 An arc is a line "source target label weight", a final state a line "state weight"; weights are negative natural
 logarithms of probabilities, and the source of the first line is the initial state. Label 0 is reserved for the
-empty string, so token a has the label a + 1. Where an automaton may begin in several states, a further state,
-the last, leads to them with label 0.
+empty string, so token a has the label a + 1. If an automaton may begin in several states, an additional last state
+leads to them with label 0.
 """
 
 import math
@@ -21,7 +21,11 @@ from kdzoo.storage.atomic import write_text
 
 EPSILON = "<eps>"
 
-_STOP = -1  # the label of a final state, whose target is the state itself
+# Label of a final state in the list of arcs, whose target is the state itself.
+_STOP = -1
+
+# Lower bound of a weight: probabilities rounded up to a little above 1 have a weight a little below 0.
+_LEAST_WEIGHT = -1e-6
 
 
 class _Arc(NamedTuple):
@@ -40,18 +44,18 @@ def write_openfst(
     Args:
         pfa: The automaton.
         path: The file.
-        symbols_path: A symbol table for ``fstcompile --isymbols`` is written there; None for none.
-        symbols: What the tokens stand for in that table, S names without white space; None for their numbers.
+        symbols_path: File for a symbol table for ``fstcompile --isymbols``; None to write no table.
+        symbols: Names of the S tokens in that table, without white space; None for their numbers.
 
     Raises:
-        ConfigError: If a name has white space, or there are not S names.
+        ConfigError: If a name contains white space, or the number of names is not S.
     """
     write_text(Path(path), "\n".join(_rows(pfa)) + "\n")
     if symbols_path is not None:
         names = token_names(symbols, pfa.n_tokens)
         wrong = [name for name in names if name.split() != [name]]
         if wrong:
-            raise ConfigError(f"symbols must have no white space, got {wrong[0]!r}")
+            raise ConfigError(f"symbols must not contain white space, got {wrong[0]!r}")
         table = [f"{name}\t{label}" for label, name in enumerate([EPSILON, *names])]
         write_text(Path(symbols_path), "\n".join(table) + "\n")
 
@@ -61,11 +65,11 @@ def read_openfst(path: str | Path, n_tokens: int | None = None) -> PFA:
 
     Args:
         path: The file.
-        n_tokens: Number of tokens S; None for the largest label.
+        n_tokens: Number of tokens S; None to take the largest label.
 
     Raises:
-        DataError: If the file is missing, a line is no arc and no final state, the label 0 is met elsewhere than
-            from the initial state, or the probabilities of a state do not sum to 1.
+        DataError: If the file is missing, a line is neither an arc nor a final state, the label 0 does not start at
+            the initial state, or the probabilities of a state do not sum to 1.
     """
     arcs = [_arc(line, n_tokens) for line in read_lines(path) if line]
     if not arcs:
@@ -77,6 +81,7 @@ def read_openfst(path: str | Path, n_tokens: int | None = None) -> PFA:
     transitions = torch.zeros(S, K, K, dtype=torch.float64)
     for line, source, target, label, weight in arcs:
         if label == _STOP:
+            # Added up: parallel arcs of the same label are alternatives.
             stop[source] += math.exp(-weight)
         elif label:
             transitions[label - 1, source, target] += math.exp(-weight)
@@ -84,15 +89,16 @@ def read_openfst(path: str | Path, n_tokens: int | None = None) -> PFA:
             initial[target] += math.exp(-weight)
         else:
             line.refuse(f"has the label 0 from {source} to {target}; allowed: from the initial state {first} to others")
-    kept = torch.ones(K, dtype=torch.bool)
+    # An additional initial state carries the initial distribution and is removed again.
+    remaining = torch.ones(K, dtype=torch.bool)
     if initial.any():
-        kept[first] = False
+        remaining[first] = False
         if stop[first] or transitions[:, first].any() or transitions[:, :, first].any():
             raise DataError(f"{path} has both label 0 and other labels at its initial state {first}; allowed: one kind")
     else:
         initial[first] = 1
     try:
-        return PFA.from_parameters(initial[kept], transitions[:, kept][:, :, kept], stop[kept])
+        return PFA.from_parameters(initial[remaining], transitions[:, remaining][:, :, remaining], stop[remaining])
     except ConfigError as error:
         raise DataError(f"{path}: {error}") from error
 
@@ -102,6 +108,7 @@ def _rows(pfa: PFA) -> Iterator[str]:
     begins = pfa.initial.nonzero().flatten().tolist()
     if len(begins) > 1:
         yield from (f"{pfa.states} {k} 0 {_weight(float(pfa.initial[k]))}" for k in begins)
+    # OpenFst takes the source of the first line as the initial state, so its lines come first.
     order = [begins[0], *(k for k in range(pfa.states) if k != begins[0])]
     by_source = pfa.transitions.permute(1, 0, 2)
     for source in order:
@@ -112,6 +119,7 @@ def _rows(pfa: PFA) -> Iterator[str]:
 
 
 def _weight(probability: float) -> str:
+    # Adding 0.0 turns -0.0, the weight of a certain arc, into 0.0.
     return repr(-math.log(probability) + 0.0)
 
 
@@ -120,7 +128,8 @@ def _arc(line: Line, n_tokens: int | None) -> _Arc:
     fields = line.split()
     if len(fields) > 4:
         line.refuse(f"has {len(fields)} fields; allowed: 'source target label weight' or 'state weight'")
-    weight = line.decimal(fields[-1], "weight", -1e-6) if len(fields) in (2, 4) else 0.0
+    # The format lets a weight of 0 be left out.
+    weight = line.decimal(fields[-1], "weight", _LEAST_WEIGHT) if len(fields) in (2, 4) else 0.0
     source = line.integer(fields[0], "state")
     if len(fields) < 3:
         return _Arc(line, source, source, _STOP, weight)

@@ -1,8 +1,8 @@
-"""The four text formats of the PAutomaC competition (Verwer, Eyraud & de la Higuera 2014).
+"""The text formats of the PAutomaC competition (Verwer, Eyraud & de la Higuera 2014).
 
-- *TokenSequences* (``.train``, ``.test``): a header "number of strings, number of tokens", then for each string a line of
+- *Strings* (``.train``, ``.test``): a header "number of strings, number of tokens", then one line for each string, with
   its length and its tokens.
-- *Solution*: the number of strings, then the probability of each on a line of its own.
+- *Solution*: the number of strings, then the probability of each on a separate line.
 - *Model*: four sections, each a header and lines "(indices) probability": ``I: (state)``, ``F: (state)``,
   ``S: (state,symbol)`` and ``T: (state,symbol,state)``; what is missing is 0. A state stops with probability F;
   otherwise it emits a symbol with probability S and then goes on with T, so that
@@ -26,6 +26,9 @@ from kdzoo.text.token_sequences import TokenSequences
 _SECTIONS = {"I": "(state)", "F": "(state)", "S": "(state,symbol)", "T": "(state,symbol,state)"}
 _ENTRY = re.compile(r"\(([^()]*)\)\s*(\S+)")
 
+# Upper bound of a probability: rounded ones may be a little above 1, and PFA accepts the same deviation.
+_MOST = 1 + 1e-6
+
 Table = Mapping[tuple[int, ...], float]
 
 
@@ -36,7 +39,7 @@ def read_strings(path: str | Path) -> tuple[TokenSequences, int]:
     """Return the strings of a train or test file, and the number of tokens S in its header.
 
     Raises:
-        DataError: If the file is missing, its header is wrong, or a line does not hold what it announces.
+        DataError: If the file is missing, its header is wrong, or a line has not as many tokens as it announces.
     """
     lines = _content(path)
     header = next(lines, None)
@@ -76,7 +79,7 @@ def read_solution(path: str | Path) -> Tensor:
     """Return the probabilities of a solution file, float64 ``[n]``.
 
     Raises:
-        DataError: If the file is missing, a line is no probability, or there are not as many as announced.
+        DataError: If the file is missing, a line is not a probability, or their number is not the announced one.
     """
     lines = _content(path)
     header = next(lines, None)
@@ -103,7 +106,7 @@ def read_model(path: str | Path, n_tokens: int | None = None) -> PFA:
 
     Args:
         path: The file.
-        n_tokens: Number of tokens S; None for the largest in the file + 1.
+        n_tokens: Number of tokens S; None to take the largest in the file + 1.
 
     Raises:
         DataError: If the file is missing, a line is neither header nor entry, an entry occurs twice or is out of
@@ -114,11 +117,13 @@ def read_model(path: str | Path, n_tokens: int | None = None) -> PFA:
     if not tables["I"]:
         raise DataError(f"{path} has no initial state; allowed: at least one entry in the section I")
     K = _count_states(path, tables)
+    # The format does not say how many symbols there are, and the last ones may never occur.
     used = max([0, *(1 + symbol for _, symbol in tables["S"]), *(1 + symbol for _, symbol, _ in tables["T"])])
     S = max(1, used) if n_tokens is None else n_tokens
     initial, final = _filled(tables["I"], (K,)), _filled(tables["F"], (K,))
-    going = (1 - final)[:, None, None]
-    arcs = going * _filled(tables["S"], (K, S))[:, :, None] * _filled(tables["T"], (K, S, K))
+    # A state first decides whether to stop; S and T are conditional on going on.
+    continues = (1 - final)[:, None, None]
+    arcs = continues * _filled(tables["S"], (K, S))[:, :, None] * _filled(tables["T"], (K, S, K))
     try:
         return PFA.from_parameters(initial, arcs.transpose(0, 1), final)
     except ConfigError as error:
@@ -127,8 +132,9 @@ def read_model(path: str | Path, n_tokens: int | None = None) -> PFA:
 
 def write_model(pfa: PFA, path: str | Path) -> None:
     """Write an automaton as a model file."""
-    initial, transitions, stop = (one.cpu() for one in (pfa.initial, pfa.transitions, pfa.stop))
+    initial, transitions, stop = (buffer.cpu() for buffer in (pfa.initial, pfa.transitions, pfa.stop))
     emissions = transitions.sum(2)
+    # 0 / 0 of states that always stop and of pairs (symbol, state) that never occur: no entry in the file.
     symbols = (emissions / emissions.sum(0)).nan_to_num()
     targets = (transitions / emissions[:, :, None]).nan_to_num()
     parts = {"I": initial, "F": stop, "S": symbols.T, "T": targets.transpose(0, 1)}
@@ -137,10 +143,10 @@ def write_model(pfa: PFA, path: str | Path) -> None:
 
 
 def _section(name: str, values: Tensor) -> Iterator[str]:
-    """Yield the header and the entries that are not 0."""
+    """Yield the header and the entries that are not 0; those that are missing mean 0."""
     yield f"{name}: {_SECTIONS[name]}"
-    for place in values.nonzero().tolist():
-        yield f"\t({','.join(map(str, place))}) {float(values[tuple(place)])!r}"
+    for index in values.nonzero().tolist():
+        yield f"\t({','.join(map(str, index))}) {float(values[tuple(index)])!r}"
 
 
 def _read_tables(path: Path, n_tokens: int | None) -> dict[str, Table]:
@@ -159,29 +165,31 @@ def _read_tables(path: Path, n_tokens: int | None) -> dict[str, Table]:
             line.refuse(
                 f"is {str(line)!r}; allowed: a header such as 'I: (state)', or '(indices) probability' below one"
             )
-        places = _places(line, entry[1], name, n_tokens)
-        if places in tables[name]:
+        indices = _indices(line, entry[1], name, n_tokens)
+        if indices in tables[name]:
             line.refuse(f"repeats the entry ({entry[1]}) of the section {name}; allowed: once")
-        tables[name][places] = line.decimal(entry[2], "probability", 0, 1 + 1e-6)
+        tables[name][indices] = line.decimal(entry[2], "probability", 0, _MOST)
     missing = [section for section in _SECTIONS if section not in tables]
     if missing:
         raise DataError(f"{path} has no section {missing[0]}; allowed: the sections {', '.join(_SECTIONS)}")
     return dict(tables)
 
 
-def _places(line: Line, text: str, name: str, n_tokens: int | None) -> tuple[int, ...]:
+def _indices(line: Line, text: str, name: str, n_tokens: int | None) -> tuple[int, ...]:
     """Return the indices of an entry, of which the second is a symbol."""
     parts = [part.strip() for part in text.split(",")]
     if len(parts) != _SECTIONS[name].count(",") + 1:
         line.refuse(f"has the indices ({text}); allowed in the section {name}: {_SECTIONS[name]}")
+    # (state, symbol, state): the number of states follows from the file, see _count_states.
     bounds = (None, n_tokens, None)
     return tuple(line.integer(part, "index", bound) for part, bound in zip(parts, bounds, strict=False))
 
 
 def _count_states(path: Path, tables: dict[str, Table]) -> int:
     """Return the number of states, each of which must have a final probability or a symbol."""
-    described = {places[0] for name in "FS" for places in tables[name]}
-    sources = {places[0] for name in "IT" for places in tables[name]}
+    # Sets, not a maximum: a typing error such as state 99999999 must not allocate an array of that size.
+    described = {indices[0] for name in "FS" for indices in tables[name]}
+    sources = {indices[0] for name in "IT" for indices in tables[name]}
     mentioned = described | sources | {target for _, _, target in tables["T"]}
     missing = next(state for state in range(len(described) + 1) if state not in described)
     if missing <= max(mentioned):

@@ -50,7 +50,7 @@ def test_an_openfst_acceptor_gives_every_string_its_weight(name, tmp_path):
 def test_openfst_symbol_table(tmp_path):
     write_openfst(tomita(1), tmp_path / "a.txt", symbols_path=tmp_path / "symbols", symbols=["zero", "one"])
     assert (tmp_path / "symbols").read_text() == "<eps>\t0\nzero\t1\none\t2\n"
-    with pytest.raises(ConfigError, match="symbols must have no white space, got 'o n e'"):
+    with pytest.raises(ConfigError, match="symbols must not contain white space, got 'o n e'"):
         write_openfst(tomita(1), tmp_path / "a.txt", symbols_path=tmp_path / "symbols", symbols=["0", "o n e"])
     with pytest.raises(ConfigError, match="symbols must be 2 names, one for each token, got 1"):
         write_openfst(tomita(1), tmp_path / "a.txt", symbols_path=tmp_path / "symbols", symbols=["0"])
@@ -135,12 +135,12 @@ def test_empty_dot(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": "other"}, 'file is of another format; allowed: an object with "format": "kdzoo-pfa-1"'),
-        ({"stop": None}, "file holds no automaton"),
-        ({"stop": [0.5]}, "file holds no automaton: transitions and stop of state 0 must sum to 1"),
-        ({"arcs": [[0, 0, 5, 1.0]]}, "file holds no automaton: index 5 is out of bounds"),
-        ({"arcs": [[-1, 0, 0, 0.88]]}, "file holds no automaton: the arc .* has a negative number"),
-        ({"arcs": [[0, 0]]}, "file holds no automaton"),
+        ({"format": "other"}, 'file has another format; allowed: an object with "format": "kdzoo-pfa-1"'),
+        ({"stop": None}, "file does not describe a valid automaton"),
+        ({"stop": [0.5]}, "file does not describe a valid automaton: transitions and stop of state 0 must sum to 1"),
+        ({"arcs": [[0, 0, 5, 1.0]]}, "file does not describe a valid automaton: index 5 is out of bounds"),
+        ({"arcs": [[-1, 0, 0, 0.88]]}, "file does not describe a valid automaton: the arc .* has a negative index"),
+        ({"arcs": [[0, 0]]}, "file does not describe a valid automaton"),
     ],
 )
 def test_bad_json(change, message, tmp_path):
@@ -151,7 +151,7 @@ def test_bad_json(change, message, tmp_path):
 
 
 def test_json_that_is_none(tmp_path):
-    with pytest.raises(DataError, match="file, line 2 is no JSON"):
+    with pytest.raises(DataError, match="file, line 2 is not valid JSON"):
         read_json(written(tmp_path, '{"format":\n'))
     with pytest.raises(DataError, match="file has no key 'stop'"):
         read_json(written(tmp_path, '{"format": "kdzoo-pfa-1"}'))
