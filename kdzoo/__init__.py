@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from kdzoo.config import compose
     from kdzoo.core.base import Distiller
     from kdzoo.core.batch import IGNORE
+    from kdzoo.core.method_info import MethodInfo
     from kdzoo.run.pipeline import run
     from kdzoo.storage.checkpoint import load_student
     from kdzoo.text.token_sequences import TokenSequences
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Distiller": "kdzoo.core.base",
     "IGNORE": "kdzoo.core.batch",
+    "MethodInfo": "kdzoo.core.method_info",
     "TokenSequences": "kdzoo.text.token_sequences",
     "compose": "kdzoo.config",
     "distill_states": "kdzoo.automata.distill",
@@ -30,6 +32,7 @@ _ROOMS = ("automata", "data", "distillers", "functional", "metrics", "models")
 __all__ = [
     "IGNORE",
     "Distiller",
+    "MethodInfo",
     "TokenSequences",
     "automata",
     "compose",

@@ -3,16 +3,16 @@
 import torch
 from torch.nn.functional import kl_div, nll_loss, one_hot
 
-from kdzoo import Distiller
-from kdzoo.core.method_info import MethodInfo
+from kdzoo import Distiller, MethodInfo
 from kdzoo.core.validation import positive
 
 
 class MyDKD(Distiller):
     """Weigh the target class and the other classes separately."""
 
-    info: ClassVar[MethodInfo] = MethodInfo(
-        terms={"target": 1.0, "others": 8.0, "hard": 1.0}, label_terms=frozenset(terms)
+    info = MethodInfo(
+        terms={"target": 1.0, "others": 8.0, "hard": 1.0},
+        label_terms=frozenset({"target", "others", "hard"}),
     )
 
     def __init__(self, student, teacher, *, temperature: float = 4.0, **options):

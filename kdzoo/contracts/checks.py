@@ -11,7 +11,7 @@ from kdzoo.contracts.compare import difference, largest_gap, lasting_state, weig
 from kdzoo.contracts.crashes import Crashes, crash_everywhere
 from kdzoo.contracts.ranks import data_parallel_gaps
 from kdzoo.contracts.subject import EXACT, Subject, Trained
-from kdzoo.core.batch import Batch, as_batch
+from kdzoo.core.batch import Batch, as_batch, n_samples
 from kdzoo.storage.checkpoint import load_student, save_model
 
 
@@ -114,13 +114,37 @@ def check_resume(subject: Subject) -> None:
 
 
 def check_micro_batches(subject: Subject) -> None:
-    """A step in pieces of 1, 2, 5 or 8 samples is the step on the whole batch, to 1e-6."""
+    """A step in micro-batches of 1, 2, 5 or 8 samples is the step on the whole batch, to 1e-6, in as little memory."""
     one_step = subject.having({**EXACT, "trainer.max_steps": 1}, dropout=False)
     whole = one_step.train("whole").distiller.state_dict()
     for size in (1, 2, 5, 8):
-        pieces = one_step.having({"distiller.micro_batch_size": size}, dropout=False)
-        gap = largest_gap(whole, pieces.train(f"pieces_{size}").distiller.state_dict())
+        micro_batches = one_step.having({"distiller.micro_batch_size": size}, dropout=False)
+        largest = _LargestBatch()
+        gap = largest_gap(whole, micro_batches.train(f"micro_batches_{size}", largest).distiller.state_dict())
         assert gap <= 1e-6, f"micro_batch_size={size} changes the step by {gap:.2g}"
+        # A training_step that ignores the setting makes the same step, but not in less memory.
+        assert largest.samples <= size, f"micro_batch_size={size} is ignored: losses saw {largest.samples} samples"
+
+
+class _LargestBatch(pl.Callback):
+    """Record the largest number of samples that ``losses`` gets in a step."""
+
+    def __init__(self) -> None:
+        self.samples = 0
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:  # noqa: ARG002
+        """Watch the losses of this step."""
+        losses = type(module).losses
+
+        def watched(batch: Batch) -> Any:
+            self.samples = max(self.samples, n_samples(batch))
+            return losses(module, batch)
+
+        module.losses = watched
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:  # noqa: ARG002
+        """Leave the distiller as it was."""
+        del module.losses
 
 
 def check_data_parallel(subject: Subject) -> None:

@@ -80,7 +80,7 @@ class _TwoViewBatches(BatchDataset):
 
     def get_batch(self, epoch: int, index: Tensor) -> Batch:
         """Return the samples at ``index`` in two views."""
-        samples: Batch = self.data.source.splits.train[epoch, index]
+        samples: Batch = {**self.data.source.splits.train.batch(index), "index": index}
         # The views need seeds of their own, or equal augmentations would give equal views.
         views = [
             augment(samples["input"], mix_seed(self.data.seed, number), epoch, index)
