@@ -1,4 +1,4 @@
-"""Which engine suits a loss: what the graph of one of its steps keeps, against a budget."""
+"""Choice of the engine for an inner loss: the measured memory of one step against a budget."""
 
 from dataclasses import dataclass
 
@@ -7,22 +7,27 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kdzoo.core.validation import integer
-from kdzoo.functional.unroll.engines import WAYS, half_root, root
-from kdzoo.functional.unroll.inner_loop import Descent, InnerLoss
+from kdzoo.functional.unroll.engines import CHECKPOINTING, ceil_sqrt, half_ceil_sqrt
+from kdzoo.functional.unroll.inner_loop import InnerLoop, InnerLoss
 from kdzoo.functional.unroll.optimizers import Optimizer
 
 MEBIBYTE = 2**20
 
 
 @dataclass(frozen=True)
-class Choice:
-    """An engine and one sentence that says why."""
+class EngineChoice:
+    """An engine and one sentence that says why it was chosen.
+
+    Attributes:
+        engine: Name of the engine.
+        reason: The sentence, with the measured sizes.
+    """
 
     engine: str
     reason: str
 
 
-def choose(
+def choose_engine(
     loss: InnerLoss,
     weights: Float[Tensor, "K P"],
     images: Float[Tensor, " M *d"],
@@ -30,72 +35,89 @@ def choose(
     n_steps: int,
     optimizer: Optimizer,
     budget_bytes: int = 1024 * MEBIBYTE,
-) -> Choice:
-    """Choose the fastest engine whose graphs and states fit into a budget; the leanest if none does.
+) -> EngineChoice:
+    """Choose the fastest engine whose graphs and states fit into a budget, or the one with least memory if none does.
 
-    One step is taken with its graph, and the memory that the graph keeps is measured. ``jvp`` is never chosen: it is no
-    leaner than ``reverse``, and not every operation has a derivative in forward mode.
+    One step is taken with its graph, and the memory that the graph keeps is measured. ``jvp`` is never chosen: it
+    needs no less memory than ``reverse``, and not every operation has a derivative in forward mode.
 
     Args:
         loss: The inner loss.
-        weights: K initialisations of P weights.
-        images: Images (M, ...).
-        labels: Soft labels (M, C).
-        n_steps: The number N of inner steps that are differentiated.
-        optimizer: The inner optimiser.
-        budget_bytes: What may be kept for the way back.
+        weights: Initial weights of K networks with P weights each.
+        images: Images ``[M, ...]``.
+        labels: Soft labels ``[M, C]``.
+        n_steps: Number of inner steps that are differentiated, >= 1.
+        optimizer: The inner optimizer.
+        budget_bytes: Memory that may be kept for the backward pass, in bytes, >= 1.
+
+    Raises:
+        ConfigError: If an argument is outside its range.
     """
     n_steps, budget_bytes = integer("n_steps", n_steps), integer("budget_bytes", budget_bytes)
-    step, state = kept_by_step(loss, weights, images, labels, optimizer)
-    need = {"full": n_steps * step}
-    for engine, graphs, states in (("segments", half_root(n_steps), 0), ("reverse", 1, root(n_steps))):
-        marks = -(-n_steps // WAYS[engine].stretch(n_steps))
-        need[engine] = graphs * step + (marks + states) * state
-    engine = next((engine for engine, size in need.items() if size <= budget_bytes), "reverse")
-    told = ", ".join(f"{mebibytes(size)} by {name}" for name, size in need.items())
-    return Choice(
+    graph_bytes, state_bytes = step_memory(loss, weights, images, labels, optimizer)
+    # From the fastest to the slowest: the gradient of a step is computed once by `full`, at most twice by `segments`,
+    # and up to three times by `reverse`, which repeats the steps without a graph before it goes back through each.
+    needed = {"full": n_steps * graph_bytes}
+    for engine, graphs, states in (("segments", half_ceil_sqrt(n_steps), 0), ("reverse", 1, ceil_sqrt(n_steps))):
+        checkpoints = -(-n_steps // CHECKPOINTING[engine].segment_length(n_steps))
+        needed[engine] = graphs * graph_bytes + (checkpoints + states) * state_bytes
+    engine = next((engine for engine, size in needed.items() if size <= budget_bytes), "reverse")
+    sizes = ", ".join(f"{format_mebibytes(size)} by {name}" for name, size in needed.items())
+    return EngineChoice(
         engine,
-        f"{engine}: the graph of a step keeps {mebibytes(step)} and a state {mebibytes(state)}, so that {n_steps} "
-        f"steps keep {told}, of {mebibytes(budget_bytes)} allowed",
+        f"{engine}: the graph of a step keeps {format_mebibytes(graph_bytes)} and a state "
+        f"{format_mebibytes(state_bytes)}, so that {n_steps} steps keep {sizes}, "
+        f"of {format_mebibytes(budget_bytes)} allowed",
     )
 
 
-def kept_by_step(
+def step_memory(
     loss: InnerLoss, weights: Tensor, images: Tensor, labels: Tensor, optimizer: Optimizer
 ) -> tuple[int, int]:
-    """Return the bytes that the graph of one step keeps, and those of a state."""
-    given = {storage(one) for one in (weights, images, labels)}
-    kept: dict[int, Tensor] = {}
+    """Return the bytes that the graph of one step keeps, and the bytes of a state.
+
+    Args:
+        loss: The inner loss.
+        weights: Initial weights ``[K, P]``.
+        images: Images ``[M, ...]``.
+        labels: Soft labels ``[M, C]``.
+        optimizer: The inner optimizer.
+    """
+    # The arguments exist anyway, and several saved tensors may be views of one storage: each counts once.
+    arguments = {storage_address(tensor) for tensor in (weights, images, labels)}
+    saved: dict[int, Tensor] = {}
 
     def pack(value: Tensor) -> Tensor:
-        kept[storage(value)] = value
+        saved[storage_address(value)] = value
         return value
 
-    start = weights.detach().requires_grad_()
-    images, labels = (one.detach().requires_grad_() for one in (images, labels))
+    initial = weights.detach().requires_grad_()
+    images, labels = (tensor.detach().requires_grad_() for tensor in (images, labels))
     with (
-        torch.autocast(weights.device.type, enabled=False),
+        torch.autocast(weights.device.type, enabled=False),  # as in `unroll`
         torch.enable_grad(),
         torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value),
     ):
-        state = Descent(loss, optimizer).graph(
-            optimizer.start(start), images, labels, weights.new_zeros(1).requires_grad_(), 0
+        # A step of size 0 has the graph of any other step, and cannot diverge.
+        no_step = weights.new_zeros(1).requires_grad_()
+        state = InnerLoop(loss, optimizer).steps_with_graph(
+            optimizer.init_state(initial), images, labels, no_step, first=0
         )
-    total = sum(value.untyped_storage().nbytes() for place, value in kept.items() if place not in given)
-    return total, sum(part.nbytes for part in state)
+    graph_bytes = sum(value.untyped_storage().nbytes() for address, value in saved.items() if address not in arguments)
+    return graph_bytes, sum(tensor.nbytes for tensor in state)
 
 
-def storage(value: Tensor) -> int:
+def storage_address(value: Tensor) -> int:
     """Return the address of the memory behind a tensor."""
     return value.untyped_storage().data_ptr()
 
 
-def mebibytes(size: int | float) -> str:
-    """Return a size in MiB, with three digits or whole.
+def format_mebibytes(size: int | float) -> str:
+    """Return a size in bytes as MiB, with three significant digits or as a whole number.
 
     Example:
-        >>> mebibytes(2**30), mebibytes(12345)
+        >>> format_mebibytes(2**30), format_mebibytes(12345)
         ('1,024 MiB', '0.0118 MiB')
     """
-    amount = size / MEBIBYTE
-    return f"{amount:,.0f} MiB" if amount >= 100 else f"{amount:.3g} MiB"
+    mebibytes = size / MEBIBYTE
+    return f"{mebibytes:,.0f} MiB" if mebibytes >= 100 else f"{mebibytes:.3g} MiB"

@@ -1,7 +1,17 @@
-"""The engines: each is a number of steps between checkpoints and a way back from one checkpoint to the one before.
+"""The engines of :func:`kdzoo.functional.unroll.unroll`: how many states they keep, and how they go back between them.
 
-``full`` keeps the graph of all steps and is plain autograd. The others keep the state at every so-many-th step and
-rebuild what lies between on the way back, in one ``torch.autograd.Function``.
+``full`` keeps the graph of all steps and is plain autograd. The others keep the state at regular checkpoints, take the
+steps without a graph, and repeat a segment between two checkpoints in the backward pass, in one
+``torch.autograd.Function``:
+
+=========== ============================================ ==================================
+engine      memory                                       backward pass through a segment
+=========== ============================================ ==================================
+full        N graphs
+segments    sqrt(N) / 2 graphs + 2 sqrt(N) states        the graph of the segment
+reverse     1 graph + 2 sqrt(N) states                   step by step, reverse mode
+jvp         1 graph + 2 sqrt(N) states                   step by step, forward mode
+=========== ============================================ ==================================
 """
 
 import functools
@@ -16,70 +26,94 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from kdzoo.errors import ConfigError
-from kdzoo.functional.unroll.inner_loop import Descent
+from kdzoo.functional.unroll.inner_loop import InnerLoop
 from kdzoo.functional.unroll.optimizers import State
-from kdzoo.functional.unroll.segment_backward import Pullback, Steps, by_recursion, by_tangent, leaf, through_graph
+from kdzoo.functional.unroll.segment_backward import (
+    Segment,
+    SegmentBackward,
+    backward_by_jvp,
+    backward_by_vjp,
+    backward_through_graph,
+    leaf,
+)
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A way back.
+    """A way to checkpoint the inner steps.
 
     Args:
-        pullback: From the end to the start of a stretch of steps.
-        stretch: The number of steps between two kept states, of the number of all steps.
-        graph: Whether the last stretch keeps its graph, so that it need not be taken again.
+        backward: Backward pass through the steps between two checkpoints.
+        segment_length: Maps the number of all steps to the number of steps between two checkpoints.
+        keeps_last_graph: Whether the last segment keeps its graph in the forward pass. The backward pass starts
+            there, so that this saves repeating it and costs no memory at the peak.
     """
 
-    pullback: Pullback
-    stretch: Callable[[int], int]
-    graph: bool = False
+    backward: SegmentBackward
+    segment_length: Callable[[int], int]
+    keeps_last_graph: bool = False
 
 
-def root(steps: int) -> int:
-    """Return the least number whose square is at least the number of steps."""
+def ceil_sqrt(steps: int) -> int:
+    """Return the smallest integer whose square is at least the number of steps.
+
+    With N / n checkpoints and n states or graphs within a segment, their sum is smallest at n = sqrt(N).
+    """
     return math.isqrt(steps - 1) + 1
 
 
-def half_root(steps: int) -> int:
-    """Return half of that, at least 1, since the graph of a step weighs more than a state."""
-    return (root(steps) + 1) // 2
+def half_ceil_sqrt(steps: int) -> int:
+    """Return half of that, rounded up: the graph of a step is larger than a state, so that segments are shorter."""
+    return (ceil_sqrt(steps) + 1) // 2
 
 
-WAYS = {
-    "reverse": Engine(by_recursion, root),
-    "segments": Engine(through_graph, half_root, graph=True),
-    "jvp": Engine(by_tangent, root),
+CHECKPOINTING = {
+    "reverse": Engine(backward_by_vjp, ceil_sqrt),
+    "segments": Engine(backward_through_graph, half_ceil_sqrt, keeps_last_graph=True),
+    "jvp": Engine(backward_by_jvp, ceil_sqrt),
 }
-ENGINES = ("full", *WAYS)
+ENGINES = ("full", *CHECKPOINTING)
 
 
-def differentiable(
-    engine: str, descent: Descent, state: State, images: Tensor, labels: Tensor, sizes: Float[Tensor, " n"], first: int
+def differentiable_steps(
+    engine: str, loop: InnerLoop, state: State, images: Tensor, labels: Tensor, sizes: Float[Tensor, " n"], first: int
 ) -> State:
-    """Return the state after a step of each size, differentiable by an engine."""
-    way = WAYS.get(engine)
-    head = 0
-    keep_freed_memory()
-    if way is not None:
-        stretch = way.stretch(len(sizes))
-        head = len(sizes) - (stretch if way.graph else 0)
-        if head:
-            state = Checkpointed.apply(descent, way.pullback, stretch, first, images, labels, sizes[:head], *state)
-    if head < len(sizes) and not state[0].requires_grad:
+    """Return the state after one step of each size, differentiable by the given engine.
+
+    Args:
+        engine: One of `ENGINES`.
+        loop: The inner loss and optimizer.
+        state: State before the first step.
+        images: Images ``[M, ...]``.
+        labels: Labels ``[M, C]``.
+        sizes: Step sizes, ``[steps]``.
+        first: Number of the first step, counted from 0.
+    """
+    checkpointing = CHECKPOINTING.get(engine)
+    n_checkpointed = 0
+    raise_mmap_threshold()
+    if checkpointing is not None:
+        length = checkpointing.segment_length(len(sizes))
+        n_checkpointed = len(sizes) - (length if checkpointing.keeps_last_graph else 0)
+        if n_checkpointed:
+            state = CheckpointedSteps.apply(
+                loop, checkpointing.backward, length, first, images, labels, sizes[:n_checkpointed], *state
+            )
+    # The inner gradient of the steps with a graph needs weights that require grad, also if nobody wants theirs.
+    if n_checkpointed < len(sizes) and not state[0].requires_grad:
         state = (leaf(state[0]), *state[1:])
-    return descent.graph(state, images, labels, sizes[head:], first + head)
+    return loop.steps_with_graph(state, images, labels, sizes[n_checkpointed:], first + n_checkpointed)
 
 
-class Checkpointed(torch.autograd.Function):
-    """Inner steps without a graph, which keep the state at the start of every stretch for the way back."""
+class CheckpointedSteps(torch.autograd.Function):
+    """Inner steps without a graph, which keep the state at the start of every segment for the backward pass."""
 
     @staticmethod
     def forward(
         ctx: Any,
-        descent: Descent,
-        pullback: Pullback,
-        stretch: int,
+        loop: InnerLoop,
+        segment_backward: SegmentBackward,
+        length: int,
         first: int,
         images: Tensor,
         labels: Tensor,
@@ -87,50 +121,57 @@ class Checkpointed(torch.autograd.Function):
         *state: Tensor,
     ) -> State:
         """Return the state after the last step."""
-        ctx.descent, ctx.pullback, ctx.stretch, ctx.first = descent, pullback, stretch, first
-        kept = state[0].new_empty(-(-len(sizes) // stretch), len(state), *state[0].shape)
-        drawn = random_state(sizes)
+        ctx.loop, ctx.segment_backward, ctx.length, ctx.first = loop, segment_backward, length, first
+        n_segments = -(-len(sizes) // length)
+        checkpoints = state[0].new_empty(n_segments, len(state), *state[0].shape)  # one block: see `step_buffer`
+        rng_before = rng_state(sizes)
         for i, size in enumerate(sizes):
-            if i % stretch == 0:
-                torch.stack(state, out=kept[i // stretch])
-            state = descent.step(state, images, labels, size, first + i)
-            if i == 0 and not torch.equal(drawn, random_state(sizes)):
+            if i % length == 0:
+                torch.stack(state, out=checkpoints[i // length])
+            state = loop.step(state, images, labels, size, first + i)
+            # A repeated step would draw other numbers, and the gradient would be that of another training.
+            if i == 0 and not torch.equal(rng_before, rng_state(sizes)):
                 raise ConfigError(
                     "loss must be the same at every call, but it draws random numbers; engine full allows that"
                 )
-        ctx.save_for_backward(images, labels, sizes, kept)
+        ctx.save_for_backward(images, labels, sizes, checkpoints)
         return state
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *adjoint: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the derivatives with respect to images, labels, step sizes and the state at the start."""
-        images, labels, sizes, kept = ctx.saved_tensors
+        """Return the derivatives with respect to images, labels, step sizes and the initial state."""
+        images, labels, sizes, checkpoints = ctx.saved_tensors
         images, labels = (leaf(x, want) for x, want in zip((images, labels), ctx.needs_input_grad[4:6], strict=True))
         totals = [torch.zeros_like(x) if x.requires_grad else None for x in (images, labels)]
         d_sizes = torch.empty_like(sizes)
-        with torch.autocast(kept.device.type, enabled=False):
-            for i in reversed(range(len(kept))):
-                part = slice(i * ctx.stretch, (i + 1) * ctx.stretch)
-                steps = Steps(ctx.descent, kept[i].unbind(), images, labels, sizes[part], ctx.first + part.start)
-                found = ctx.pullback(steps, adjoint)
-                adjoint, d_sizes[part] = found.state, found.sizes
-                for total, share in zip(totals, (found.images, found.labels), strict=True):
+        # The forward pass ran without autocast, whose dtype would otherwise be that of the caller's backward pass.
+        with torch.autocast(checkpoints.device.type, enabled=False):
+            for i in reversed(range(len(checkpoints))):
+                steps = slice(i * ctx.length, (i + 1) * ctx.length)
+                segment = Segment(
+                    ctx.loop, checkpoints[i].unbind(), images, labels, sizes[steps], ctx.first + steps.start
+                )
+                adjoints = ctx.segment_backward(segment, adjoint)
+                adjoint, d_sizes[steps] = adjoints.state, adjoints.sizes
+                for total, derivative in zip(totals, (adjoints.images, adjoints.labels), strict=True):
                     if total is not None:
-                        total += share
+                        total += derivative
         return None, None, None, None, *totals, d_sizes, *adjoint
 
 
-def random_state(like: Tensor) -> Tensor:
-    """Return the state of the random numbers of a tensor's device."""
+def rng_state(like: Tensor) -> Tensor:
+    """Return the state of the random number generator of a tensor's device."""
     return torch.cuda.get_rng_state(like.device) if like.is_cuda else torch.get_rng_state()
 
 
 @functools.cache
-def keep_freed_memory() -> None:
-    """Free one large block of memory, upon which glibc keeps up to twice as much of what is freed later for reuse.
+def raise_mmap_threshold() -> None:
+    """Make glibc keep freed memory for reuse, by freeing one large block that is never touched.
 
-    Before that it hands every block back to the system, and the next step pays for its pages anew: see
-    M_MMAP_THRESHOLD in mallopt(3). The block is never touched, and other allocators do not mind.
+    By default glibc returns every large block to the system when it is freed, and the next step pays for its pages
+    again. When such a block is freed, glibc raises the size from which it does so to that of the block, and keeps up
+    to twice as much free memory: see M_MMAP_THRESHOLD in mallopt(3). Other allocators are not affected.
     """
+    # 32 MiB is the largest threshold that glibc adapts to (DEFAULT_MMAP_THRESHOLD_MAX); the block stays below it.
     torch.empty(2**25 - 2**16, dtype=torch.uint8)

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from kdzoo.core.validation import choice, integer
 from kdzoo.errors import ConfigError, NonFiniteLossError
-from kdzoo.functional.unroll.engines import ENGINES, differentiable
-from kdzoo.functional.unroll.inner_loop import Descent, InnerLoss
+from kdzoo.functional.unroll.engines import ENGINES, differentiable_steps
+from kdzoo.functional.unroll.inner_loop import InnerLoop, InnerLoss
 from kdzoo.functional.unroll.optimizers import SGD, Optimizer
 
 
@@ -22,24 +22,24 @@ def unroll(
     engine: str = "segments",
     window: int | None = None,
 ) -> Float[Tensor, "K P"]:
-    """Return the weights after N inner steps, differentiable with respect to everything they come from.
+    """Return the weights after N inner steps, differentiable with respect to all tensor arguments.
 
     Args:
-        weights: K initialisations of a network with P weights.
-        images: Inputs, one for each of M examples.
-        labels: Soft labels of C classes.
-        step_sizes: The step size of each of N inner steps, N >= 1.
-        loss: The inner loss; the sum over the K, each one's mean over the M. It must be a function of its three
-            arguments alone, twice differentiable, and the same at every call: no dropout, no statistics of batches.
-        optimizer: The inner optimiser.
-        engine: ``full`` keeps the graph of every step and is the fastest; ``segments`` keeps some states and rebuilds
-            the steps between two of them on the way back; ``reverse`` and ``jvp`` keep the graph of one step only and
-            follow the recursion step by step, by reverse and by forward mode: they need least memory.
-        window: Differentiate through the last so many steps only, 1 to N; the steps before have no gradient, nor have
-            the initial weights. All steps, if None.
+        weights: Initial weights of K networks with P weights each, which are trained at once on the same data.
+        images: Inputs ``[M, ...]``.
+        labels: Soft labels ``[M, C]``.
+        step_sizes: Step size of each of the N inner steps, N >= 1.
+        loss: The inner loss: the sum over the K networks of the mean over the M examples. It must be a function of
+            its three arguments alone, twice differentiable and the same at every call: no dropout, no batch statistics.
+        optimizer: The inner optimizer.
+        engine: ``full`` keeps the graph of every step and is the fastest. ``segments`` keeps some states and repeats
+            the steps between two of them in the backward pass. ``reverse`` and ``jvp`` keep the graph of one step
+            only and go back step by step, by reverse and by forward mode; they need the least memory.
+        window: Number of last steps that are differentiated, 1 to N, or None for all. With fewer than N, earlier
+            step sizes and the initial weights get no gradient.
 
     Raises:
-        ConfigError: If an argument is wrong, or the loss not twice differentiable.
+        ConfigError: If an argument is not valid, or the loss is not twice differentiable.
         NonFiniteLossError: If the weights are not finite at the end.
 
     Example:
@@ -48,36 +48,45 @@ def unroll(
         >>> end.detach(), torch.autograd.grad(end.sum(), y)
         (tensor([[0.7500]]), (tensor([[0.7500]]),))
     """
-    check(weights, step_sizes, engine, window)
-    descent, differentiate = Descent(loss, optimizer), torch.is_grad_enabled()
+    _check_arguments(weights, step_sizes, engine, window)
+    return _train(InnerLoop(loss, optimizer), weights, images, labels, step_sizes, engine, window or len(step_sizes))
+
+
+def _train(
+    loop: InnerLoop, weights: Tensor, images: Tensor, labels: Tensor, step_sizes: Tensor, engine: str, window: int
+) -> Float[Tensor, "K P"]:
+    """Run the inner steps outside of the caller's autocast and inference mode."""
+    grad_enabled = torch.is_grad_enabled()
     with (
-        torch.autocast(weights.device.type, enabled=False),  # a derivative of a derivative needs the digits
-        torch.inference_mode(False),  # or there would be no gradients of the inner loss either
-        torch.set_grad_enabled(differentiate),
+        torch.autocast(weights.device.type, enabled=False),  # second derivatives need more digits than half precision
+        torch.inference_mode(False),  # there would be no gradients of the inner loss either
+        torch.set_grad_enabled(grad_enabled),  # leaving inference mode has switched it on
     ):
-        w, x, y, sizes = (one.clone() if one.is_inference() else one for one in (weights, images, labels, step_sizes))
-        end = unrolled(descent, w, x, y, sizes, engine, len(sizes) - (window or len(sizes)))
+        # Tensors that were made in inference mode cannot be saved for a backward pass; copies can.
+        tensors = (weights, images, labels, step_sizes)
+        w, x, y, sizes = (tensor.clone() if tensor.is_inference() else tensor for tensor in tensors)
+        end = _run_steps(loop, w, x, y, sizes, engine, len(sizes) - window)
         if not end.isfinite().all():
-            raise diverged(descent, w, x, y, sizes)
+            raise _divergence_error(loop, w, x, y, sizes)
     return end
 
 
-def unrolled(
-    descent: Descent, weights: Tensor, images: Tensor, labels: Tensor, sizes: Tensor, engine: str, skipped: int
+def _run_steps(
+    loop: InnerLoop, weights: Tensor, images: Tensor, labels: Tensor, sizes: Tensor, engine: str, skipped: int
 ) -> Float[Tensor, "K P"]:
-    """Return the weights after all steps, differentiable through all but the skipped ones."""
-    if not torch.is_grad_enabled() or not any(one.requires_grad for one in (weights, images, labels, sizes)):
+    """Return the weights after all steps, differentiable through all but the first ``skipped`` steps."""
+    if not torch.is_grad_enabled() or not any(t.requires_grad for t in (weights, images, labels, sizes)):
         skipped = len(sizes)
-    state = descent.optimizer.start(weights)
+    state = loop.optimizer.init_state(weights)
     if skipped:
-        state = descent.steps(tuple(part.detach() for part in state), images, labels, sizes[:skipped], 0)
+        state = loop.steps(tuple(tensor.detach() for tensor in state), images, labels, sizes[:skipped], 0)
     if skipped < len(sizes):
-        state = differentiable(engine, descent, state, images, labels, sizes[skipped:], skipped)
+        state = differentiable_steps(engine, loop, state, images, labels, sizes[skipped:], skipped)
     return state[0]
 
 
-def check(weights: Tensor, step_sizes: Tensor, engine: str, window: int | None) -> None:
-    """Refuse arguments that do not fit."""
+def _check_arguments(weights: Tensor, step_sizes: Tensor, engine: str, window: int | None) -> None:
+    """Refuse arguments of `unroll` that are not valid."""
     choice("engine", engine, ENGINES)
     if weights.ndim != 2:
         raise ConfigError(f"weights must have shape [K, P], got {tuple(weights.shape)}")
@@ -87,13 +96,16 @@ def check(weights: Tensor, step_sizes: Tensor, engine: str, window: int | None) 
         integer("window", window, most=len(step_sizes))
 
 
-def diverged(descent: Descent, weights: Tensor, images: Tensor, labels: Tensor, sizes: Tensor) -> NonFiniteLossError:
-    """Return the error that names the first step after which the weights are not finite, found by taking them again."""
+def _divergence_error(
+    loop: InnerLoop, weights: Tensor, images: Tensor, labels: Tensor, sizes: Tensor
+) -> NonFiniteLossError:
+    """Return the error that names the first step after which the weights are not finite."""
     if not weights.isfinite().all():
         return NonFiniteLossError("the initial weights of the inner steps are not all finite")
-    state, number, sizes = descent.optimizer.start(weights.detach()), 0, sizes.detach()
+    # The steps are taken again: a check after every step would synchronize with an accelerator each time.
+    state, number, sizes = loop.optimizer.init_state(weights.detach()), 0, sizes.detach()
     for number, size in enumerate(sizes):
-        state = descent.step(state, images, labels, size, number)
+        state = loop.step(state, images, labels, size, number)
         if not state[0].isfinite().all():
             break
     return NonFiniteLossError(

@@ -1,7 +1,8 @@
-"""What the tests of inner trainings share: small networks as inner losses, data, derivatives."""
+"""Small networks as inner losses, data and derivatives, shared by the tests of inner trainings."""
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import avg_pool2d, conv2d, max_pool2d
 
 from kdzoo.functional.unroll import SGD, Adam, Momentum, unroll
@@ -46,12 +47,12 @@ def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Te
 
 
 def case(name: str, steps: int, adam: bool = False, count: int = 2, dtype: torch.dtype = torch.float64):
-    """Return the loss and the arguments of `unroll`, of which everything requires grad."""
+    """Return the loss and the tensor arguments of `unroll`, all of which require grad."""
     loss, n_weights = NETWORKS[name]
     sizes = (0.01 if adam else 0.1) * (1 + torch.arange(steps, dtype=dtype) % 3)
     labels, images = normal(5, 3, seed=2, dtype=dtype).softmax(1), normal(5, 1, 6, 6, dtype=dtype)
     weights = 0.4 * normal(count, n_weights, seed=3, dtype=dtype)
-    return loss, [one.requires_grad_() for one in (weights, images, labels, sizes)]
+    return loss, [tensor.requires_grad_() for tensor in (weights, images, labels, sizes)]
 
 
 def derivatives(end: Tensor, weights: Tensor, images: Tensor, labels: Tensor, sizes: Tensor, adjoint: Tensor):
@@ -66,8 +67,33 @@ def unrolled(loss, arguments, adjoint: Tensor | None = None, **options):
     return end.detach(), derivatives(end, *arguments, adjoint)
 
 
-def apart(found, expected) -> float:
-    """Return the largest difference, each as a part of the largest number of its own tensor."""
+def relative_error(tensors, expected) -> float:
+    """Return the largest error, relative to the largest number of the expected tensor."""
     with torch.no_grad():
-        parts = [(a - b).abs().max() / b.abs().max().clamp_min(1e-300) for a, b in zip(found, expected, strict=True)]
-    return float(max(parts))
+        errors = [(a - b).abs().max() / b.abs().max().clamp_min(1e-300) for a, b in zip(tensors, expected, strict=True)]
+    return float(max(errors))
+
+
+class OnceDifferentiableSquare(torch.autograd.Function):
+    """Square, whose derivative cannot be differentiated."""
+
+    @staticmethod
+    def forward(ctx, value):
+        ctx.save_for_backward(value)
+        return value.square()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, slope):
+        return 2 * ctx.saved_tensors[0] * slope
+
+
+def once_differentiable_loss(weights: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+    """A loss whose operation forbids second derivatives."""
+    return (OnceDifferentiableSquare.apply(weights) * images.sum()).exp().sum() * labels.sum()
+
+
+def ctc_loss(weights: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+    """A loss for which PyTorch has no second derivative."""
+    log_probs = (weights.view(1, 4, 3).transpose(0, 1) * images.sum() * labels.sum()).log_softmax(-1)
+    return torch.nn.functional.ctc_loss(log_probs, torch.tensor([[1, 2]]), torch.tensor([4]), torch.tensor([2]))

@@ -1,12 +1,12 @@
-"""Many networks at once: values and derivatives of a network are those of each one alone."""
+"""Many networks at once: values and derivatives of a network are those of each one each."""
 
 import pytest
 import torch
 from torch import nn
 from torch.func import functional_call
 
-from kdzoo.functional.unroll import batched, unroll
-from tests.functional.unroll.cases import apart, cross_entropy, normal
+from kdzoo.functional.unroll import unroll, vmap_networks
+from tests.functional.unroll.cases import cross_entropy, normal, relative_error
 
 
 def convnet(**options):
@@ -42,7 +42,7 @@ NETWORKS = {
 
 def one_network(module):
     """Return a function of one row of weights and inputs, and the number of weights."""
-    shapes = {name: one.shape for name, one in module.double().requires_grad_(False).named_parameters()}
+    shapes = {name: parameter.shape for name, parameter in module.double().requires_grad_(False).named_parameters()}
 
     def logits(weights, images):
         parts = weights.split([shape.numel() for shape in shapes.values()])
@@ -60,23 +60,23 @@ def test_values_and_derivatives_are_those_of_each_network(name, count) -> None:
     adjoint, along = normal(count, 4, 3, seed=2), normal(count, size, seed=3)
 
     def each(weights, images):
-        return torch.stack([network(one, images) for one in weights])
+        return torch.stack([network(row, images) for row in weights])
 
-    found = []
-    for together in (batched(network), each):
+    results = []
+    for together in (vmap_networks(network), each):
         w, x = weights.clone().requires_grad_(), images.clone().requires_grad_()
         logits = together(w, x)
         first = torch.autograd.grad((logits.tanh() * adjoint).sum(), (w, x), create_graph=True)
         second = torch.autograd.grad((first[0] * along).sum(), (w, x))
-        found.append([logits, *first, *second])
-    assert apart(*found) < 1e-10
+        results.append([logits, *first, *second])
+    assert relative_error(*results) < 1e-10
 
 
 @pytest.mark.parametrize("engine", ["full", "segments", "reverse", "jvp"])
 @pytest.mark.parametrize("name", ["padding", "maximum"])
 def test_inner_training_of_many_is_that_of_each(name, engine) -> None:
     network, size = one_network(NETWORKS[name]())
-    several = batched(network)
+    several = vmap_networks(network)
 
     def loss(weights, images, labels):
         return cross_entropy(several(weights, images), labels)
@@ -86,8 +86,8 @@ def test_inner_training_of_many_is_that_of_each(name, engine) -> None:
     adjoint = normal(3, size, seed=3)
     end = unroll(weights, images, labels, sizes, loss=loss, engine=engine)
     together = torch.autograd.grad(end, (images, sizes), adjoint)
-    alone = []
-    for one, row in zip(weights, adjoint, strict=True):
-        own = unroll(one[None], images, labels, sizes, loss=loss, engine="full")
-        alone.append(torch.autograd.grad(own, (images, sizes), row[None]))
-    assert apart(together, [sum(parts) for parts in zip(*alone, strict=True)]) < 1e-10
+    each = []
+    for row, row_adjoint in zip(weights, adjoint, strict=True):
+        own = unroll(row[None], images, labels, sizes, loss=loss, engine="full")
+        each.append(torch.autograd.grad(own, (images, sizes), row_adjoint[None]))
+    assert relative_error(together, [sum(parts) for parts in zip(*each, strict=True)]) < 1e-10

@@ -1,4 +1,4 @@
-"""What the engines keep and when they let it go, what they refuse, and how they fit into Lightning."""
+"""The memory that engines keep, the losses that they refuse, and training with them in Lightning."""
 
 import gc
 
@@ -6,13 +6,11 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
 
-from kdzoo.errors import ConfigError, NonFiniteLossError
-from kdzoo.functional.unroll import ENGINES, SGD, Adam, Momentum, choose, unroll
-from tests.functional.unroll.cases import OPTIMIZERS, case, cross_entropy, normal
-
-REBUILDING = [engine for engine in ENGINES if engine != "full"]
+from kdzoo.errors import ConfigError
+from kdzoo.functional.unroll import ENGINES, unroll
+from kdzoo.functional.unroll.engines import ceil_sqrt, half_ceil_sqrt
+from tests.functional.unroll.cases import case, cross_entropy, ctc_loss, normal, once_differentiable_loss
 
 
 class Counted(torch.autograd.Function):
@@ -93,55 +91,10 @@ class TestMemory:
         assert not end.requires_grad
 
 
-class TestDiverging:
-    @pytest.mark.parametrize("engine", ENGINES)
-    @pytest.mark.parametrize("gradients", [True, False])
-    def test_the_step_is_named(self, engine, gradients) -> None:
-        def quartic(weights, images, labels):
-            return (weights**4).sum() * images.sum() * labels.sum()
-
-        data = torch.ones(1, 1, dtype=torch.float64, requires_grad=gradients)
-        sizes = torch.tensor([1e-3, 1e-3, 1e120, 7.5, 1.0, 1.0], dtype=torch.float64)
-        with pytest.raises(NonFiniteLossError) as error:  # 1e-3, 1e-3, then about 1e120, then about 1e360
-            unroll(torch.ones(2, 3, dtype=torch.float64), data, data, sizes, loss=quartic, engine=engine)
-        line = "the weights are not finite after inner step 4 of 6, whose step size is 7.5; a smaller one may help"
-        assert str(error.value) == line
-
-    @pytest.mark.parametrize("engine", ENGINES)
-    def test_weights_that_are_not_finite_to_begin_with(self, engine) -> None:
-        loss, (weights, *data) = case("mlp", 3)
-        broken = torch.where(torch.arange(160) == 3, torch.nan, weights.detach())
-        with pytest.raises(NonFiniteLossError, match=r"^the initial weights .* are not all finite$"):
-            unroll(broken, *data, loss=loss, engine=engine)
-
-
-class Once(torch.autograd.Function):
-    """Square, whose derivative cannot be differentiated."""
-
-    @staticmethod
-    def forward(ctx, value):
-        ctx.save_for_backward(value)
-        return value.square()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, slope):
-        return 2 * ctx.saved_tensors[0] * slope
-
-
-def once(weights, images, labels):
-    return (Once.apply(weights) * images.sum()).exp().sum() * labels.sum()
-
-
-def connectionist(weights, images, labels):
-    log_probs = (weights.view(1, 4, 3).transpose(0, 1) * images.sum() * labels.sum()).log_softmax(-1)
-    return nn.functional.ctc_loss(log_probs, torch.tensor([[1, 2]]), torch.tensor([4]), torch.tensor([2]))
-
-
 @pytest.mark.usefixtures("unchecked_shapes")
-class TestBadArguments:
+class TestUnsuitableLosses:
     @pytest.mark.parametrize("engine", ENGINES)
-    @pytest.mark.parametrize("loss", [once, connectionist])
+    @pytest.mark.parametrize("loss", [once_differentiable_loss, ctc_loss])
     def test_a_loss_without_second_derivatives(self, engine, loss) -> None:
         weights, data = 0.1 * normal(1, 12), torch.ones(1, 1, dtype=torch.float64, requires_grad=True)
         with pytest.raises(ConfigError, match=r"^loss must be (twice differentiable|.* forward mode).*") as error:
@@ -161,73 +114,9 @@ class TestBadArguments:
             with pytest.raises(ConfigError, match="loss must be the same at every call, but it draws random numbers"):
                 unroll(weights, *data, loss=noisy, engine=engine)
 
-    def test_a_loss_that_is_no_scalar(self) -> None:
-        _, arguments = case("mlp", 3)
-        with pytest.raises(ConfigError, match=r"loss must return a scalar, got shape \(2,\)"):
-            unroll(*arguments, loss=lambda weights, images, labels: weights.sum(1))
-
-    @pytest.mark.parametrize(
-        ("options", "line"),
-        [
-            ({"engine": "fast"}, "engine must be one of full, reverse, segments, jvp, got 'fast'"),
-            ({"window": 0}, "window must be an integer in 1..3, got 0"),
-            ({"window": 4}, "window must be an integer in 1..3, got 4"),
-            ({"window": True}, "window must be an integer in 1..3, got True"),
-        ],
-    )
-    def test_options(self, options, line) -> None:
-        loss, arguments = case("mlp", 3)
-        with pytest.raises(ConfigError) as error:
-            unroll(*arguments, loss=loss, **options)
-        assert str(error.value) == line
-
-    @pytest.mark.parametrize("shape", [(), (0,), (3, 1)])
-    def test_step_sizes(self, shape) -> None:
-        loss, (*rest, _) = case("mlp", 3)
-        with pytest.raises(ConfigError, match=r"step_sizes must have shape \[N\] with N >= 1, got \("):
-            unroll(*rest, torch.ones(shape, dtype=torch.float64), loss=loss)
-
-    def test_weights(self) -> None:
-        loss, (weights, *rest) = case("mlp", 3)
-        with pytest.raises(ConfigError, match=r"weights must have shape \[K, P\], got \(160,\)"):
-            unroll(weights[0], *rest, loss=loss)
-
-    @pytest.mark.parametrize(
-        ("make", "line"),
-        [
-            (lambda: Momentum(1.0), r"momentum must be in \[0, 1\), got 1.0"),
-            (lambda: Adam(betas=(0.9, 1.0)), r"betas\[1\] must be in \[0, 1\), got 1.0"),
-            (lambda: Adam(betas=(0.9,)), r"betas must be two numbers in \[0, 1\), got \(0.9,\)"),
-            (lambda: Adam(eps=0.0), "eps must be finite and > 0, got 0.0"),
-            (lambda: Adam(eps_root=0.0), "eps_root must be finite and > 0, got 0.0"),
-        ],
-    )
-    def test_optimizers(self, make, line) -> None:
-        with pytest.raises(ConfigError, match=line):
-            make()
-
-
-@pytest.mark.parametrize("name", ["sgd", "momentum", "adam"])
-def test_the_steps_are_those_of_torch(name) -> None:
-    loss, (weights, images, labels, _) = case("mlp", 1)
-    made = {
-        "sgd": (SGD(), lambda p: torch.optim.SGD(p, 0.1)),
-        "momentum": (Momentum(0.7), lambda p: torch.optim.SGD(p, 0.1, momentum=0.7)),
-        "adam": (Adam(), lambda p: torch.optim.Adam(p, 0.1)),
-    }
-    ours, theirs = made[name]
-    parameter = weights.detach().clone().requires_grad_()
-    optimizer = theirs([parameter])
-    for _ in range(12):
-        optimizer.zero_grad()
-        loss(parameter, images, labels).backward()
-        optimizer.step()
-    end = unroll(weights, images, labels, torch.full_like(weights[0, :12], 0.1), loss=loss, optimizer=ours)
-    torch.testing.assert_close(end, parameter, rtol=0, atol=1e-7)  # eps_root is not there
-
 
 class Distil(pl.LightningModule):
-    """Images that teach a linear classifier to answer like the labels of the real data."""
+    """Images on which linear classifiers learn to predict the labels of real data."""
 
     def __init__(self, engine: str) -> None:
         super().__init__()
@@ -266,8 +155,8 @@ def test_in_lightning(engine, tmp_path) -> None:
         loss = linear(expected.trained(), *batch)
         slopes = torch.autograd.grad(loss, list(expected.parameters()))
         with torch.no_grad():
-            for one, slope in zip(expected.parameters(), slopes, strict=True):
-                one -= 0.5 * slope
+            for parameter, slope in zip(expected.parameters(), slopes, strict=True):
+                parameter -= 0.5 * slope
     trainer = pl.Trainer(
         max_epochs=1,
         accelerator="cpu",
@@ -283,45 +172,8 @@ def test_in_lightning(engine, tmp_path) -> None:
     torch.testing.assert_close(module.validated[-1], expected.trained())
 
 
-class TestChoice:
-    def chosen(self, budget: int, steps: int = 100):
-        loss, (weights, images, labels, _) = case("mlp", 1)
-        return choose(loss, weights, images, labels, steps, OPTIMIZERS["adam"], budget_bytes=budget)
-
-    def test_the_fastest_that_fits(self) -> None:
-        chosen = [self.chosen(2**power).engine for power in range(10, 31)]
-        kinds = list(dict.fromkeys(chosen))
-        assert kinds == ["reverse", "segments", "full"]
-
-    def test_few_steps_need_no_rebuilding(self) -> None:
-        assert self.chosen(2**17, steps=3).engine == "full"
-        assert self.chosen(2**17, steps=300).engine != "full"
-
-    def test_the_reason_is_one_sentence_with_numbers(self) -> None:
-        reason = self.chosen(2**30).reason
-        assert reason.startswith("full: the graph of a step keeps ")
-        assert reason.endswith(" MiB by reverse, of 1,024 MiB allowed")
-        assert "\n" not in reason
-
-    def test_what_a_step_keeps_is_measured(self) -> None:
-        """Twice the images, twice the activations; a state of Adam is three times the weights."""
-        _, (weights, images, labels, _) = case("mlp", 1)
-        loss = case("mlp", 1)[0]
-        wide = [torch.cat([one] * 64) for one in (images, labels)]
-        wider = [torch.cat([one] * 128) for one in (images, labels)]
-        kept = [
-            float(choose(loss, weights, *data, 100, SGD()).reason.split("keeps ")[1].split(" MiB")[0])
-            for data in (wide, wider)
-        ]
-        assert 1.5 < kept[1] / kept[0] < 2
-
-    def test_without_gradients(self) -> None:
-        with torch.no_grad():
-            assert self.chosen(2**30).engine == "full"
-
-    @pytest.mark.usefixtures("unchecked_shapes")
-    def test_bad_numbers(self) -> None:
-        with pytest.raises(ConfigError, match="n_steps must be an integer >= 1, got 0"):
-            self.chosen(2**30, steps=0)
-        with pytest.raises(ConfigError, match="budget_bytes must be an integer >= 1, got 0"):
-            self.chosen(0)
+@pytest.mark.parametrize("steps", range(1, 40))
+def test_segments_have_about_the_square_root_of_all_steps(steps) -> None:
+    length = ceil_sqrt(steps)
+    assert (length - 1) ** 2 < steps <= length**2
+    assert half_ceil_sqrt(steps) == max(1, -(-length // 2))
