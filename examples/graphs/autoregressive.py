@@ -1,4 +1,4 @@
-"""An autoregressive model of tokens: a graph without latents, whose targets depend on those before them."""
+"""An autoregressive model of tokens: a graph without latents, in which each target depends on the earlier ones."""
 
 from torch import nn
 
@@ -6,12 +6,12 @@ from kdzoo.graphical_models import LSTM, STATE, Categorical, GateInput, Graph, H
 
 
 def autoregressive(*, tokens: int = 12, hidden: int = 16, steps: int = 10) -> Graph:
-    """Return steps of state -> token -> state; the student reads the teacher's tokens.
+    """Return a sequence with steps state -> token -> state; a student reads the teacher's tokens.
 
     Args:
-        tokens: number of different tokens; a batch holds them as ``input`` [b, T].
-        hidden: units of the LSTM.
-        steps: T of roll-outs that say nothing else.
+        tokens: Number of different tokens; a batch holds them as ``input`` ``[b, T]``.
+        hidden: Units of the LSTM.
+        steps: Default number of steps T.
     """
     nodes = [
         Target("token", Categorical((tokens,)), nn.Linear(hidden, tokens), STATE, source="input"),

@@ -1,4 +1,4 @@
-"""A classifier: a graph without latents, whose distillation is that of Hinton, Vinyals & Dean (2015)."""
+"""A classifier: a graph without random latents; distilling it is the method of Hinton, Vinyals & Dean (2015)."""
 
 from examples.graphs.nets import mlp
 from kdzoo.graphical_models import Categorical, Delta, Graph, Input, Latent, Normal, Target
@@ -7,13 +7,14 @@ from kdzoo.graphical_models import Categorical, Delta, Graph, Input, Latent, Nor
 def classifier(*, features: int = 16, classes: int = 10, hint: int = 12, width: int = 32) -> Graph:
     """Return x -> hint -> label.
 
-    The hint is a hidden layer that is named so that it can be compared too, by w2 (Romero et al. 2015, FitNets).
+    The hint is a hidden layer, declared as a latent so that the w2 divergence can compare it (Romero et al. 2015,
+    FitNets).
 
     Args:
-        features: of x.
-        classes: number of labels, the key ``target`` of a batch.
-        hint: size of the named layer, the same in teacher and student.
-        width: of the other hidden layers.
+        features: Size of x.
+        classes: Number of labels, the key ``target`` of a batch.
+        hint: Size of the compared layer, the same in teacher and student.
+        width: Units of the other hidden layers.
     """
     return Graph(
         [

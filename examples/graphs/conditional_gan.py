@@ -5,13 +5,13 @@ from kdzoo.graphical_models import Categorical, Delta, Graph, Input, Latent, Nor
 
 
 def conditional_gan(*, pixels: int = 64, classes: int = 10, latent: int = 8, width: int = 32) -> Graph:
-    """Return (label, z) -> y, where y is a function of both.
+    """Return (label, z) -> y, where y is a deterministic function of both.
 
     Args:
-        pixels: of y.
-        classes: number of labels, the key ``target`` of a batch.
-        latent: size of z, whose prior is fixed.
-        width: of the hidden layer.
+        pixels: Size of y.
+        classes: Number of labels, the key ``target`` of a batch.
+        latent: Size of z, whose prior is fixed.
+        width: Units of the hidden layer.
     """
     return Graph(
         [

@@ -1,4 +1,4 @@
-"""A variational auto-encoder whose images have a known class (Sohn, Lee & Yan 2015)."""
+"""A variational autoencoder of images with known classes (Sohn, Lee & Yan 2015)."""
 
 from examples.graphs.nets import mlp
 from kdzoo.graphical_models import Categorical, DiscretizedLogistic, Graph, Input, Latent, Normal, Target
@@ -7,13 +7,13 @@ from kdzoo.graphical_models import Categorical, DiscretizedLogistic, Graph, Inpu
 def conditional_vae(*, pixels: int = 64, classes: int = 10, latent: int = 6, width: int = 32) -> Graph:
     """Return (label, z) -> y, with a prior of z that is learned for each class.
 
-    A batch holds ``input`` [b, pixels] in [0, 1] with 256 grey values, and ``target`` [b], the classes.
+    A batch holds ``input`` ``[b, pixels]`` in [0, 1] with 256 grey values, and ``target`` ``[b]``, the classes.
 
     Args:
-        pixels: of y.
-        classes: number of labels.
-        latent: size of z.
-        width: of the hidden layers.
+        pixels: Size of y.
+        classes: Number of labels.
+        latent: Size of z.
+        width: Units of the hidden layers.
     """
     return Graph(
         [

@@ -5,12 +5,14 @@ from kdzoo.graphical_models import Delta, Graph, Latent, Normal, Target
 
 
 def gan(*, pixels: int = 64, latent: int = 8, width: int = 32) -> Graph:
-    """Return z -> y, where y is a function of z: compare it by w2, since kl is infinite.
+    """Return z -> y, where y is a deterministic function of z.
+
+    Such targets are compared by the w2 divergence, since kl is infinite where they differ.
 
     Args:
-        pixels: of y.
-        latent: size of z, whose prior is fixed.
-        width: of the hidden layer.
+        pixels: Size of y.
+        latent: Size of z, whose prior is fixed.
+        width: Units of the hidden layer.
     """
     return Graph(
         [

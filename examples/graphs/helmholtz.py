@@ -1,4 +1,4 @@
-"""A Helmholtz machine with an observed value in its middle (Dayan et al. 1995)."""
+"""A Helmholtz machine with a target in the middle of the graph (Dayan et al. 1995)."""
 
 from examples.graphs.nets import mlp
 from kdzoo.graphical_models import Bernoulli, Constant, Graph, Latent, Normal, Target
@@ -7,11 +7,11 @@ from kdzoo.graphical_models import Bernoulli, Constant, Graph, Latent, Normal, T
 def helmholtz(*, bits: int = 2, width: int = 8) -> Graph:
     """Return z4 -> z3 -> y2 -> z2 -> z1 -> y1, the generative part.
 
-    A batch holds ``input`` [b, 2]: y1 and y2.
+    A batch holds ``input`` ``[b, 2]``: y1 and y2.
 
     Args:
-        bits: of each latent.
-        width: of the hidden layers.
+        bits: Size of each latent.
+        width: Units of the hidden layers.
     """
     number = Normal((1,), scale=0.5)
     return Graph(

@@ -1,4 +1,4 @@
-"""A hierarchical variational auto-encoder whose posteriors come from a ladder (Sonderby et al. 2016)."""
+"""A hierarchical variational autoencoder with ladder posteriors (Sonderby et al. 2016)."""
 
 from examples.graphs.nets import mlp
 from kdzoo.graphical_models import Graph, Hidden, Latent, Normal, Target
@@ -7,14 +7,14 @@ from kdzoo.graphical_models import Graph, Hidden, Latent, Normal, Target
 def ladder_vae(*, pixels: int = 64, top: int = 4, bottom: int = 8, width: int = 32) -> Graph:
     """Return z2 -> z1 -> y.
 
-    Going up from y, each layer says how likely values of its latent are; going down, z1's posterior is the normalised
-    product of that likelihood and the prior.
+    A deterministic path leads up from y and returns a likelihood at each latent. The posterior of z1 is the normalised
+    product of this likelihood and the prior.
 
     Args:
-        pixels: of y, normal with a fixed deviation.
-        top: size of z2, whose prior is fixed.
-        bottom: size of z1.
-        width: of the hidden layers.
+        pixels: Size of y, normal with a fixed deviation.
+        top: Size of z2, whose prior is fixed.
+        bottom: Size of z1.
+        width: Units of the hidden layers.
     """
     recognition = [Hidden("up1", mlp(pixels, width, width), "y"), Hidden("up2", mlp(width, width, width), "up1")]
     nodes = [

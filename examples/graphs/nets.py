@@ -1,4 +1,4 @@
-"""The networks of the declarations beside this file."""
+"""Networks that the example graphs share."""
 
 from itertools import pairwise
 
@@ -6,17 +6,17 @@ import torch
 from torch import Tensor, nn
 
 
-class Joined(nn.Sequential):
-    """Layers that are called with several tensors [n, ...], joined along the last dimension."""
+class Concatenated(nn.Sequential):
+    """Layers that are called with several tensors ``[n, ...]``, concatenated along the last dimension."""
 
     def forward(self, *values: Tensor) -> Tensor:
-        """Return what the layers make of all values."""
+        """Return the output of the layers for the concatenated values."""
         return super().forward(torch.cat(values, -1))
 
 
-def mlp(*sizes: int) -> Joined:
-    """Return linear layers of the given sizes, with rectifiers between them."""
+def mlp(*sizes: int) -> Concatenated:
+    """Return linear layers of the given sizes with ReLUs between them."""
     layers: list[nn.Module] = []
     for i, (before, after) in enumerate(pairwise(sizes)):
         layers += [nn.ReLU()] * (i > 0) + [nn.Linear(before, after)]
-    return Joined(*layers)
+    return Concatenated(*layers)

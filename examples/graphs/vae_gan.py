@@ -1,4 +1,4 @@
-"""The decoder of an auto-encoder that measures images by features of a discriminator (Larsen et al. 2016)."""
+"""The decoder of an autoencoder that compares images by features of a discriminator (Larsen et al. 2016)."""
 
 from torch import nn
 
@@ -10,11 +10,11 @@ def vae_gan(features: nn.Module, size: int, *, pixels: int = 64, latent: int = 8
     """Return z -> image -> (y, features).
 
     Args:
-        features: of the discriminator; called with images [b, pixels], the same for teacher and student.
-        size: of what it returns; normal with deviation 1.
-        pixels: of y.
-        latent: size of z, whose prior is fixed.
-        width: of the hidden layer.
+        features: Features of the discriminator, called with images ``[b, pixels]``; the same for teacher and student.
+        size: Number of features, normal with deviation 1.
+        pixels: Size of y.
+        latent: Size of z, whose prior is fixed.
+        width: Units of the hidden layer.
     """
     return Graph(
         [

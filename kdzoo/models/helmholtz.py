@@ -2,8 +2,8 @@
 
     z4 -> z3 -> y2 -> z2 -> z1 -> y1
 
-Latents are pairs of bits; y1 and y2 are the coordinates, normal with deviation 0.5. The target y2 is in the middle of
-the graph. A second graph infers the latents, each given what is next to it in the first.
+Latents are pairs of bits; the targets y1 and y2 are the coordinates, normal with deviation 0.5. The target y2 is in the
+middle of the graph. A second graph, the recognizer, infers each latent given its neighbours in the first.
 """
 
 import copy
@@ -22,20 +22,22 @@ from kdzoo.graphical_models.graph import Values
 from kdzoo.models.hvae import Perceptron
 
 SCALE = 0.5
-"""Deviation of both coordinates given the latents."""
+"""Deviation of both coordinates given the latents, in units of standardised data (Chen et al. 2023)."""
 BITS = 2
+"""Bits of each latent (Chen et al. 2023)."""
 REACH = 9.0
-"""Deviations beyond the outermost mean at which an integral over a coordinate ends."""
-_WAKE, _SLEEP = "wake|", "sleep|"
+"""Deviations beyond the outermost mean at which an integral over a coordinate ends; 2e-19 of the mass is left out."""
+_WAKE, _SLEEP = "wake|", "sleep|"  # prefixes of the noise of both phases; "|" cannot be in a node's name
 
 
 class HelmholtzMachine(Graph):
     """The Helmholtz machine that Chen et al. distil: four pairs of bits and two coordinates.
 
-    Nodes in order: latents `z4`, `z3`, target `y2`, latents `z2`, `z1`, target `y1`. The prior of `z4` is learned;
-    every other conditional has one hidden ReLU layer. `recognizer` is the graph of the inference: `z1` given `y1` and
-    `y2`, `z2` given `y2` and `z1`, `z3` given `y2`, `z4` given `z3`. The batch's `input` [b, 2] holds (y1, y2). With a
-    width of 8 the model has 186 parameters and its recognizer 168, with one of 2 it is 54 and 48.
+    The nodes in order are the latents ``z4`` and ``z3``, the target ``y2``, the latents ``z2`` and ``z1``, and the
+    target ``y1``. The prior of ``z4`` is learned; every other conditional has one hidden ReLU layer. ``recognizer`` is
+    the graph of the inference: ``z1`` given ``y1`` and ``y2``, ``z2`` given ``y2`` and ``z1``, ``z3`` given ``y2``,
+    ``z4`` given ``z3``. The batch's ``input`` ``[b, 2]`` holds (y1, y2). With width 8 the model has 186 parameters and
+    its recognizer 168, with width 2 they have 54 and 48.
 
     Args:
         in_shape: Shape of one point: (2,).
@@ -92,11 +94,11 @@ class HelmholtzMachine(Graph):
     def noise(
         self, n: int, *, generator: torch.Generator | None = None, steps: int | None = None, leaves: bool = True
     ) -> dict[str, Tensor]:
-        """Draw the noise of n samples; unlike that of other models also of `y1`, since half of a point is no sample."""
+        """Draw the noise of n samples, also of the leaf ``y1``: a point with a mean as coordinate is not a sample."""
         return super().noise(n, generator=generator, steps=steps, leaves=leaves)
 
     def as_data(self, values: Values) -> Tensor:
-        """Return points (y1, y2), [n, 2]."""
+        """Return points (y1, y2), ``[n, 2]``."""
         return torch.cat([values["y1"], values["y2"]], -1)
 
     # ---------------------------------------------------------------- wake-sleep
@@ -107,39 +109,40 @@ class HelmholtzMachine(Graph):
         return {**_prefixed(_WAKE, wake), **_prefixed(_SLEEP, sleep)}
 
     def negative_elbo(self, batch: Values, noise: Values, lengths: Tensor | None = None) -> dict[str, Tensor]:  # noqa: ARG002
-        """Return the terms of the wake-sleep algorithm, nats, [b] each; their sum is no bound.
+        """Return the terms of the wake-sleep algorithm by name, ``[b]`` each, in nats; their sum is not a bound.
 
-        By node the wake terms -log p(node | parents), with latents from the recognizer, to which they have no gradient;
-        and ``sleep``, -log q(latents | points) of dreams, samples of the model, to which it has no gradient.
+        The wake terms, by node, are -log p(node | parents) with latents from the recognizer, which gets no gradient
+        from them. ``sleep`` is -log q(latents | points) of dreams, samples of the model, which gets no gradient from
+        it.
 
         Args:
-            batch: with ``input`` [b, 2].
-            noise: as :meth:`elbo_noise` draws it.
-            lengths: is not used.
+            batch: Batch with ``input`` ``[b, 2]``.
+            noise: Noise as :meth:`elbo_noise` draws it.
+            lengths: Not used; there are no sequences.
         """
         points = self.observed(batch, self.targets())
-        with torch.no_grad():
+        with torch.no_grad():  # each phase treats the samples of the other graph as data
             inferred = self.recognizer.rollout(_stripped(_WAKE, noise), points).values
             dreamt = self.rollout(_stripped(_SLEEP, noise)).values
-        terms = _surprise(self, {}, {name: inferred[name] for name in self.random_nodes()})
-        seen = {name: dreamt[name] for name in self.targets()}
-        latents = _surprise(self.recognizer, seen, {name: dreamt[name] for name in self.latents()})
+        terms = _negative_log_probs(self, {}, {name: inferred[name] for name in self.random_nodes()})
+        points = {name: dreamt[name] for name in self.targets()}
+        latents = _negative_log_probs(self.recognizer, points, {name: dreamt[name] for name in self.latents()})
         return {**terms, "sleep": torch.stack(list(latents.values())).sum(0)}
 
     # ---------------------------------------------------------------- the exact density
 
     def log_density(self, points: Tensor) -> Tensor:
-        """Return the exact log density of points (y1, y2), a sum over all states of the latents.
+        """Return the exact log density of points (y1, y2), a sum over all states of the latents, ``[n]`` in nats.
+
+        The graph is a chain, so p(y2) needs the 4 states of each of ``z4`` and ``z3``, and p(y1 | y2) those of ``z2``
+        and ``z1``.
 
         Args:
-            points: [n, 2].
-
-        Returns:
-            [n], nats.
+            points: Points ``[n, 2]``.
         """
         first, second = points[:, :1], points[:, 1:]
         nodes, states = self.random_nodes(), self._states()
-        z4 = self._log_table("z4", states)[:1]
+        z4 = self._log_table("z4", states)[:1]  # the prior has no parent, so all rows are equal
         z3 = (z4[:, :, None] + self._log_table("z3", states)).logsumexp(1)
         z2 = self._log_table("z2", second)
         z1 = (z2[:, :, None] + self._log_table("z1", states)).logsumexp(1)
@@ -151,41 +154,44 @@ class HelmholtzMachine(Graph):
         return total
 
     def divergence_from(self, student: "HelmholtzMachine") -> float:
-        """Return the exact KL of this model's density from a student's, nats; see :func:`kl_by_quadrature`."""
+        """Return KL(this model || student) of the densities in nats; see :func:`kl_by_quadrature`."""
         return kl_by_quadrature(self, student)
 
     def _states(self) -> Tensor:
-        """Return the values of a latent, [4, 2]."""
+        """Return all values of a latent, ``[4, 2]``."""
         return torch.tensor(list(itertools.product((0, 1), repeat=BITS))).to(self.like)
 
     def _log_table(self, name: str, parents: Tensor) -> Tensor:
-        """Return the log-probability of every value of a latent given each value of its parent, [m, 4]."""
+        """Return the log-probability of every value of a latent given each of m values of its parent, ``[m, 4]``."""
         node = self.latents()[name]
         raw = node.conditional([parents] if node.conditional.parents else [], len(parents), parents)
         return node.family.distribution(raw[:, None]).log_prob(self._states()).sum(2)
 
     def _extent(self, name: str) -> tuple[float, float]:
-        """Return where a coordinate has all but a share of 1e-18 of its mass."""
+        """Return the interval over which a coordinate is integrated; 2e-19 of its mass lies outside."""
         means = self.random_nodes()[name].conditional.net(self._states())  # type: ignore[misc]
         return means.min().item() - REACH * SCALE, means.max().item() + REACH * SCALE
 
     def _kinks(self) -> list[float]:
-        """Return the values of `y2` where a unit of `z2`'s net begins to act: there the density has no derivative."""
+        """Return the values of ``y2`` at which a ReLU of ``z2``'s network switches, kinks of the density."""
         layer = self.latents()["z2"].conditional.net.layers[0]  # type: ignore[union-attr, index]
         places = -layer.bias / layer.weight[:, 0]  # type: ignore[union-attr]
-        return places[places.isfinite()].tolist()
+        return places[places.isfinite()].tolist()  # a unit with weight 0 never switches
 
 
 def kl_by_quadrature(teacher: HelmholtzMachine, student: HelmholtzMachine, *, points: int = 12) -> float:
-    """Return KL(teacher || student) of the densities of points, nats, in double precision.
+    """Return KL(teacher || student) of the densities of points in nats, computed in double precision.
 
-    Gauss-Legendre quadrature in both coordinates, in panels that are no wider than one deviation and end where a
-    density has a kink.
+    Gauss-Legendre quadrature is used in both coordinates, on panels that are at most one deviation wide and end where a
+    density has a kink: within a panel the integrand is smooth, and the rule converges exponentially.
 
     Args:
-        teacher: whose density is the weight.
-        student: whose log density is compared.
-        points: of each panel and coordinate, >= 1.
+        teacher: Model whose density is the weight.
+        student: Model whose log density is compared.
+        points: Quadrature points per panel and coordinate, >= 1.
+
+    Raises:
+        ConfigError: If ``points`` is not an integer >= 1.
     """
     points = validation.integer("points", points)
     first, second = (copy.deepcopy(model).double() for model in (teacher, student))
@@ -199,7 +205,7 @@ def kl_by_quadrature(teacher: HelmholtzMachine, student: HelmholtzMachine, *, po
 
 
 def _panels(low: float, high: float, breaks: Iterable[float], points: int) -> tuple[Tensor, Tensor]:
-    """Return nodes and weights of the quadrature over [low, high] in panels that also end at the breaks, [m] each."""
+    """Return nodes and weights of the quadrature over [low, high], ``[m]`` each; panels also end at the breaks."""
     even = torch.linspace(low, high, ceil((high - low) / SCALE) + 1, dtype=torch.double).tolist()
     ends = torch.tensor(sorted({*even, *(place for place in breaks if low < place < high)}), dtype=torch.double)
     places, weights = (torch.from_numpy(array) for array in leggauss(points))
@@ -208,29 +214,34 @@ def _panels(low: float, high: float, breaks: Iterable[float], points: int) -> tu
 
 
 def _first(batch: Mapping[str, Tensor]) -> Tensor:
+    """Return y1 of a batch, ``[b]``."""
     return _column(batch, 0)
 
 
 def _second(batch: Mapping[str, Tensor]) -> Tensor:
+    """Return y2 of a batch, ``[b]``."""
     return _column(batch, 1)
 
 
 def _column(batch: Mapping[str, Tensor], number: int) -> Tensor:
+    """Return one coordinate of a batch of points, ``[b]``."""
     points = batch["input"]
     if points.ndim != 2 or points.shape[1] != 2:
         raise DataError(f"input must be points [b, 2], got {list(points.shape)}")
     return points[:, number]
 
 
-def _surprise(graph: Graph, inputs: Values, values: Values) -> dict[str, Tensor]:
-    """Return -log p(node | parents) of all nodes whose values are given, [n] each."""
+def _negative_log_probs(graph: Graph, inputs: Values, values: Values) -> dict[str, Tensor]:
+    """Return -log p(node | parents) of all nodes whose values are given, ``[n]`` each."""
     distributions = graph.rollout({}, inputs, forced=values).distributions
     return {name: -per_sample(distributions[name].log_prob(value), "sum") for name, value in values.items()}
 
 
 def _prefixed(prefix: str, noise: Values) -> dict[str, Tensor]:
+    """Return noise with a prefix before each name."""
     return {f"{prefix}{name}": value for name, value in noise.items()}
 
 
 def _stripped(prefix: str, noise: Values) -> dict[str, Tensor]:
+    """Return the noise whose names have a prefix, without it."""
     return {name.removeprefix(prefix): value for name, value in noise.items() if name.startswith(prefix)}

@@ -1,16 +1,16 @@
-"""Variational recurrent networks: sequences whose every step has a latent of its own.
+"""Variational recurrent networks: models of sequences with one latent per step.
 
 Chung et al. 2015, "A recurrent latent variable model for sequential data", equations 5 to 11. Notation: step t, value
-x_t, latent z_t, features phi_x(x_t) and phi_z(z_t) [width], output h_t [hidden] of an LSTM, each MLP with two hidden
-layers of ``width`` rectified units:
+x_t, latent z_t, features phi_x(x_t) and phi_z(z_t) ``[width]``, output h_t ``[hidden]`` of an LSTM. Each MLP has two
+hidden ReLU layers of ``width`` units:
 
     prior      z_t ~ N(mlp(h_{t-1}))                    equation 5
     decoder    x_t ~ family(mlp(phi_z(z_t), h_{t-1}))   equation 6
     state      h_t = LSTM(phi_x(x_t), phi_z(z_t))       equation 7
     posterior  z_t ~ N(mlp(h_{t-1}, phi_x(x_t)))        equation 9
 
-A deviation is softplus(raw) / ln 2 + 1e-6. Where all x are given, phi_x, its part of the LSTM's gates and the
-decoder are computed for all steps at once, and so is the prior where latents are inferred.
+A deviation is softplus(raw) / ln 2 + 1e-6. If all x are given, phi_x, its product with the LSTM's weights and the
+decoder are computed for all steps in one call. So is the prior if latents are inferred.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,13 +36,13 @@ from kdzoo.graphical_models import (
 from kdzoo.graphical_models.nodes import Source
 
 
-class Layers(nn.Sequential):
-    """Two hidden layers of rectified units on all values side by side, and where ``raw`` is given a linear layer.
+class HiddenLayers(nn.Sequential):
+    """Two hidden ReLU layers on concatenated values, optionally followed by a linear layer.
 
     Args:
-        size: of the values together.
-        width: of both layers.
-        raw: numbers that the linear layer returns; 0: there is none.
+        size: Total size of the values.
+        width: Units of both hidden layers.
+        raw: Size of the result of the linear layer; 0: there is no linear layer.
     """
 
     def __init__(self, size: int, width: int, raw: int = 0) -> None:
@@ -50,24 +50,25 @@ class Layers(nn.Sequential):
         super().__init__(*hidden, *([nn.Linear(width, raw)] if raw else []))
 
     def forward(self, *values: Tensor) -> Tensor:
-        """Return [n, width], or [n, raw], of values [n, ...] with one axis."""
+        """Return ``[n, width]``, or ``[n, raw]`` with a linear layer, for values ``[n, size_i]``."""
         return super().forward(torch.cat(values, -1) if len(values) > 1 else values[0])
 
 
 class VRNN(Graph):
-    """The graph that all variational recurrent networks share; a subclass says what is observed.
+    """The graph that all variational recurrent networks share; subclasses define the observed values.
 
-    Nodes of a step, in order: ``z``, ``z_features``, ``decoder``, the targets, ``x_features``, ``drive``.
+    The nodes of a step, in order, are ``z``, ``z_features``, ``decoder``, the targets, ``x_features`` and
+    ``gate_input``.
 
     Args:
-        observed: family and source of each target by name; their values are side by side in x_t.
-        steps: T, >= 1.
-        latents: numbers of z_t, >= 1.
-        width: units of each hidden layer, >= 1.
-        hidden: units of the LSTM, >= 1.
+        observed: Family and source of each target by name; x_t is the concatenation of their values.
+        steps: Number of steps T, >= 1.
+        latents: Size of z_t, >= 1.
+        width: Units of each hidden layer, >= 1.
+        hidden: Units of the LSTM, >= 1.
 
     Raises:
-        ConfigError: an argument is out of range.
+        ConfigError: If an argument is out of range.
     """
 
     def __init__(
@@ -80,18 +81,20 @@ class VRNN(Graph):
             Latent(
                 "z",
                 z,
-                Layers(hidden, width, z.raw_shape[0]),
+                HiddenLayers(hidden, width, z.raw_shape[0]),
                 STATE,
-                posterior=Layers(hidden + width, width, z.raw_shape[0]),
+                posterior=HiddenLayers(hidden + width, width, z.raw_shape[0]),
                 posterior_parents=(STATE, "x_features"),
             ),
-            Hidden("z_features", Layers(latents, width), "z"),
-            Hidden("decoder", Layers(width + hidden, width), ("z_features", STATE)),
+            Hidden("z_features", HiddenLayers(latents, width), "z"),
+            Hidden("decoder", HiddenLayers(width + hidden, width), ("z_features", STATE)),
             *(
                 Target(name, family, nn.Linear(width, family.raw_shape[0]), "decoder", source)
                 for name, (family, source) in observed.items()
             ),
-            Hidden("x_features", Layers(sum(sizes.values()), width), tuple(observed)),
+            # phi_x and its product with the LSTM's weights are nodes, so that teacher forcing computes both for all
+            # steps before the loop.
+            Hidden("x_features", HiddenLayers(sum(sizes.values()), width), tuple(observed)),
             Hidden("gate_input", GateInput(width, hidden), "x_features"),
         ]
         super().__init__([Scan(nodes, LSTM(hidden, ("gate_input", "z_features"), width, has_gate_input=True), steps)])
@@ -100,20 +103,20 @@ class VRNN(Graph):
 class StrokeVRNN(VRNN):
     """Variational recurrent network for pen strokes.
 
-    A step of ``input`` [b, T, 3] is (pen, dx, dy): the target ``pen``, 1 where the pen is lifted, is Bernoulli (1,),
-    and ``offset`` is Normal (2,) with a fixed deviation. Both come from one decoder, so that they are independent
-    given the latent and the past. Width 512 and 1200 units are the sizes of the teacher in Chen et al. 2023, "A
-    unified knowledge distillation framework for deep directed graphical models", the defaults those of the student.
+    A step of ``input`` ``[b, T, 3]`` is (pen, dx, dy). The target ``pen``, 1 where the pen is lifted, is Bernoulli
+    (1,); ``offset`` is Normal (2,) with a fixed deviation. Both read the same decoder, so they are independent given
+    the latent and the past. The teacher of Chen et al. 2023 has width 512 and 1200 units; the defaults are the sizes of
+    its student.
 
     Args:
         in_shape: (T, 3), T >= 1.
-        scale: deviation of offsets given the latent and the past, > 0, in units of the (standardised) offsets.
-        latents: numbers of each latent, >= 1.
-        width: units of each hidden layer, >= 1.
-        hidden: units of the LSTM, >= 1.
+        scale: Deviation of offsets given the latent and the past, > 0, in units of the (standardised) offsets.
+        latents: Size of each latent, >= 1.
+        width: Units of each hidden layer, >= 1.
+        hidden: Units of the LSTM, >= 1.
 
     Raises:
-        ConfigError: an argument is out of range.
+        ConfigError: If an argument is out of range.
 
     Example:
         >>> model = StrokeVRNN(in_shape=(5, 3), width=8, hidden=16)
@@ -135,17 +138,17 @@ class StrokeVRNN(VRNN):
 class VectorVRNN(VRNN):
     """Variational recurrent network for sequences of binary vectors, such as piano rolls or the rows of images.
 
-    A step of ``input`` [b, T, d] is the target ``frame``, Bernoulli (d,): its numbers are independent given the latent
-    and the past.
+    A step of ``input`` ``[b, T, d]`` is the target ``frame``, Bernoulli (d,): its elements are independent given the
+    latent and the past.
 
     Args:
         in_shape: (T, d), both >= 1.
-        latents: numbers of each latent, >= 1.
-        width: units of each hidden layer, >= 1.
-        hidden: units of the LSTM, >= 1.
+        latents: Size of each latent, >= 1.
+        width: Units of each hidden layer, >= 1.
+        hidden: Units of the LSTM, >= 1.
 
     Raises:
-        ConfigError: an argument is out of range.
+        ConfigError: If an argument is out of range.
 
     Example:
         >>> model = VectorVRNN(in_shape=(5, 88), width=8, hidden=16)
@@ -160,16 +163,20 @@ class VectorVRNN(VRNN):
 
 
 def sequence_shape(in_shape: Sequence[int]) -> tuple[int, int]:
-    """Return (steps, numbers of a step)."""
+    """Return (steps, size of a step).
+
+    Raises:
+        ConfigError: If the shape does not consist of two integers >= 1.
+    """
     steps, size = validation.integers("in_shape (steps, numbers)", in_shape, length=2)
     return steps, size
 
 
 def pens(batch: Mapping[str, Tensor]) -> Tensor:
-    """Return the pen states [b, T, 1] of a batch."""
+    """Return the pen states of a batch, ``[b, T, 1]``."""
     return batch["input"][..., :1]
 
 
 def offsets(batch: Mapping[str, Tensor]) -> Tensor:
-    """Return the offsets [b, T, 2] of a batch."""
+    """Return the offsets of a batch, ``[b, T, 2]``."""
     return batch["input"][..., 1:]
