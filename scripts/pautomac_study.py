@@ -1,4 +1,4 @@
-"""Random automata of the PAutomaC competition's recipe: distilled teachers against methods that learn from their strings.
+"""Random automata of the PAutomaC competition's recipe: distilled teachers against learning from their strings.
 
     python scripts/pautomac_study.py [--targets "pdfa 1" ...] [--models NAME ...] [--folder outputs/pautomac]
 
