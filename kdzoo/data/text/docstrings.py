@@ -1,4 +1,4 @@
-"""The documentation strings of Python's standard library: English text that every machine has, for masked models."""
+"""The documentation strings of Python's standard library, English text that is available offline on every machine."""
 
 import ast
 import os
@@ -9,37 +9,40 @@ from typing import Any
 
 from kdzoo.data.text.blocks import BlockData
 
+# The syntax nodes that can have a documentation string.
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 class Docstrings(BlockData):
-    """Documentation strings of the top modules of the standard library, each a document, with masked word pieces.
+    """Documentation strings of the top-level modules of the standard library, each a document, with masked tokens.
 
-    The text is that of the running Python, so figures hold for its version only.
+    The text depends on the version of Python that runs, and so do numbers measured on it.
 
     Args:
-        vocab_size: tokens at most of the tokenizer that is trained when none is given.
-        options: see :class:`kdzoo.data.text.blocks.BlockData`.
+        vocab_size: Largest number of tokens of a trained tokenizer, >= 6.
+        options: See :class:`kdzoo.data.text.blocks.BlockData`.
 
     Raises:
-        ConfigError: an option is out of range.
+        ConfigError: An option is out of range.
     """
 
     def __init__(self, *, vocab_size: int = 4000, **options: Any) -> None:
         super().__init__(vocab_size=vocab_size, **options)
 
     def reader(self) -> Callable[[], Iterator[str]]:
-        """Read the strings, module by module."""
+        """Return a function that reads the documentation strings, module by module."""
         return lambda: iter(docstrings())
 
 
 @cache
 def docstrings() -> tuple[str, ...]:
-    """Return the lines of all documentation strings, and an empty one after each string."""
+    """Return the lines of all documentation strings, with an empty line at the end of each."""
     pieces: list[str] = []
+    # Sorted, since the order of a folder's files differs between file systems.
     for path in sorted(Path(os.__file__).parent.glob("*.py")):
         for node in ast.walk(ast.parse(path.read_bytes())):
-            if isinstance(node, _DOCUMENTED) and (found := ast.get_docstring(node)):
-                pieces += [line for line in found.splitlines() if line.strip()]
+            if isinstance(node, _DOCUMENTED) and (docstring := ast.get_docstring(node)):
+                # An empty piece ends a document, so the blank lines within one are left out.
+                pieces += [line for line in docstring.splitlines() if line.strip()]
                 pieces.append("")
     return tuple(pieces)

@@ -1,7 +1,7 @@
-"""Text as blocks of tokens of one length, kept in a file that is mapped into memory.
+"""Packing of a text into blocks of tokens of one length, kept in a file that is mapped into memory.
 
-A text is divided by its characters: the first ones for train, then val, then test, each of which is packed by itself.
-Blocks hold the tokens of one document after the other, with a separator between two (Liu et al. 2019, RoBERTa,
+A text is divided by its characters: the first ones for train, then val, then test; each split is packed separately.
+Blocks contain the tokens of one document after the other, with a separator between two (Liu et al. 2019, RoBERTa,
 arXiv:1907.11692, section 4.2, FULL-SENTENCES).
 """
 
@@ -20,14 +20,15 @@ import numpy.typing as npt
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.storage.atomic import write_file, write_text
 
-PARTS = ("train", "val", "test")
+# Part of every file name in the cache: raise the number when the format or the packing changes.
 VERSION = "kdzoo-blocks-1"
-_TOGETHER = 1024
-"""Pieces that are tokenised, and blocks that are written, at a time."""
+# Pieces that are tokenised, and blocks that are written, at a time: enough for the tokenizer to use several threads,
+# and few enough that a text of any size needs little memory.
+_CHUNK_SIZE = 1024
 
 
 class Marks(NamedTuple):
-    """Ids of the tokens that begin a block, end it and separate documents, and fill up the last one."""
+    """Ids of the tokens that begin a block, end it (and separate documents), and pad the last one."""
 
     begin: int
     end: int
@@ -36,11 +37,12 @@ class Marks(NamedTuple):
 
 @dataclass(frozen=True)
 class DividedText:
-    """A text, read piece by piece, and where its parts end.
+    """A text that is read piece by piece, and the ends of its splits.
 
     Args:
-        read: reads the pieces from the beginning; an empty one ends a document.
-        ends: characters before the ends of train and val; a piece belongs where it begins.
+        read: Reads the pieces from the beginning; an empty piece ends a document.
+        ends: Number of characters before the end of train and before the end of val; a piece belongs to the split in
+            which it begins.
         digest: SHA-256 (hex) of the pieces.
     """
 
@@ -50,21 +52,27 @@ class DividedText:
 
     @classmethod
     def of(cls, read: Callable[[], Iterator[str]], val_size: float, test_size: float) -> "DividedText":
-        """Divide a text, which is read once for it, by fractions of its characters.
+        """Divide a text by fractions of its characters; it is read once to count them.
+
+        Args:
+            read: Reads the pieces from the beginning; an empty piece ends a document.
+            val_size: Share of the text for val, in [0, 1).
+            test_size: Share of the text for test, in [0, 1).
 
         Raises:
-            ConfigError: nothing would be left to train on.
-            DataError: the text is empty.
+            ConfigError: Nothing would be left to train on.
+            DataError: The text is empty.
 
         Example:
             >>> text = DividedText.of(lambda: iter(["aaaa", "", "bb", "cc", "dd"]), 0.2, 0.2)
-            >>> [(part, piece) for part, piece in text.pieces()]
+            >>> [(split, piece) for split, piece in text.pieces()]
             [(0, 'aaaa'), (0, ''), (0, 'bb'), (1, 'cc'), (2, 'dd')]
         """
         if val_size + test_size >= 1:
             raise ConfigError(f"val_size={val_size} and test_size={test_size} leave nothing; allowed: below 1 together")
         digest, total = hashlib.sha256(), 0
         for piece in read():
+            # JSON may contain half of a surrogate pair, which UTF-8 cannot encode otherwise.
             digest.update(piece.encode(errors="surrogatepass") + b"\n")
             total += len(piece)
         if not total:
@@ -73,39 +81,39 @@ class DividedText:
         return cls(read, (total - n_test - n_val, total - n_test), digest.hexdigest())
 
     def pieces(self) -> Iterator[tuple[int, str]]:
-        """Yield the number of the part and the piece, in order."""
-        seen = 0
+        """Yield for each piece, in order, the number of its split (0 train, 1 val, 2 test) and the piece."""
+        position = 0
         for piece in self.read():
-            yield bisect_right(self.ends, seen), piece
-            seen += len(piece)
+            yield bisect_right(self.ends, position), piece
+            position += len(piece)
 
-    def train(self) -> "_Train":
-        """Return the pieces of the train part, which can be read several times."""
-        return _Train(self)
+    def train(self) -> "_TrainPieces":
+        """Return the pieces of the train split, which can be iterated over several times."""
+        return _TrainPieces(self)
 
 
-class _Train(Iterable[str]):
-    """The pieces of the train part."""
+class _TrainPieces(Iterable[str]):
+    """The pieces of the train split."""
 
     def __init__(self, text: DividedText) -> None:
         self.text = text
 
     def __iter__(self) -> Iterator[str]:
-        for part, piece in self.text.pieces():
-            if part:
+        for split, piece in self.text.pieces():
+            if split:  # train is the first split, so the rest need not be read
                 return
             yield piece
 
 
 def pack(pieces: Iterable[Sequence[int]], block_size: int, marks: Marks) -> Iterator[list[int]]:
-    """Yield blocks: the begin mark, ``block_size`` - 2 tokens, the end mark; the last one is filled up.
+    """Yield blocks: the begin mark, ``block_size`` - 2 tokens, the end mark; the last block is padded.
 
-    No token is lost, and the order is kept. A document that ends within a block is followed by the end mark.
+    All tokens are used once, in order. A document that ends within a block is followed by the end mark.
 
     Args:
-        pieces: tokens; an empty piece ends a document.
-        block_size: >= 3.
-        marks: ids.
+        pieces: Token ids; an empty piece ends a document.
+        block_size: Tokens of a block, >= 3.
+        marks: Ids of the special tokens.
 
     Example:
         >>> list(pack([[5, 6], [7], [], [8, 9, 5]], 5, Marks(2, 3, 0)))
@@ -114,98 +122,110 @@ def pack(pieces: Iterable[Sequence[int]], block_size: int, marks: Marks) -> Iter
         [[2, 5, 3, 6, 3, 0]]
     """
     room = block_size - 2
-    block: list[int] = []
-    at_border = False
+    pending: list[int] = []  # tokens that do not fill a block yet
+    document_ended = False
     for piece in pieces:
-        if at_border and block and len(piece):
-            block.append(marks.end)
-        at_border = not len(piece)
-        rest = [*block, *piece]
-        whole = len(rest) // room * room
-        for start in range(0, whole, room):
-            yield [marks.begin, *rest[start : start + room], marks.end]
-        block = rest[whole:]
-    if block:
-        yield [marks.begin, *block, marks.end, *[marks.pad] * (room - len(block))]
+        # At the start of a block no separator is needed: its begin mark separates as well.
+        if document_ended and pending and len(piece):
+            pending.append(marks.end)
+        document_ended = not len(piece)
+        tokens = [*pending, *piece]
+        used = len(tokens) // room * room
+        for start in range(0, used, room):
+            yield [marks.begin, *tokens[start : start + room], marks.end]
+        pending = tokens[used:]
+    if pending:
+        yield [marks.begin, *pending, marks.end, *[marks.pad] * (room - len(pending))]
 
 
 @dataclass(frozen=True)
-class Packed:
-    """The blocks of all parts, one part after the other.
+class PackedBlocks:
+    """The blocks of all splits, one split after the other.
 
     Args:
-        ids: unsigned [n, block_size], mapped from a file.
-        rows: number of blocks of train, val and test.
-        counts: how often each token is in the train part, int64 [V].
+        ids: Token ids, unsigned ``[n, block_size]``, mapped from a file.
+        rows: Number of blocks of train, val and test.
+        counts: How often each token occurs in train, int64 ``[V]``.
     """
 
     ids: npt.NDArray[Any]
     rows: tuple[int, int, int]
     counts: npt.NDArray[np.int64]
 
-    def part(self, number: int) -> npt.NDArray[Any]:
-        """Return the blocks of one part, not read yet."""
-        start = sum(self.rows[:number])
-        return self.ids[start : start + self.rows[number]]
+    def split(self, index: int) -> npt.NDArray[Any]:
+        """Return the blocks of one split (0 train, 1 val, 2 test) as a view that reads the file when it is used."""
+        start = sum(self.rows[:index])
+        return self.ids[start : start + self.rows[index]]
 
 
-def packed(
+def pack_text(
     text: DividedText, encode: Callable[[list[str]], list[list[int]]], block_size: int, marks: Marks, vocab_size: int
 ) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """Yield the number of the part and some of its blocks [m, block_size], in order.
+    """Yield chunks of blocks in order, each with the number of its split (0 train, 1 val, 2 test).
 
     Args:
-        text: the text.
-        encode: returns the tokens of each of several pieces.
-        block_size: tokens of a block, >= 3.
-        marks: ids.
-        vocab_size: V, which decides on the type: uint16 or uint32.
+        text: The text.
+        encode: Returns the token ids of each of several pieces.
+        block_size: Tokens of a block, >= 3.
+        marks: Ids of the special tokens.
+        vocab_size: Number of tokens V; it decides whether ids are uint16 or uint32.
+
+    Yields:
+        The number of the split, and blocks ``[m, block_size]``.
     """
-    kind = np.uint16 if vocab_size <= 1 << 16 else np.uint32
-    for part, pieces in groupby(text.pieces(), key=lambda pair: pair[0]):
+    dtype = np.uint16 if vocab_size <= 1 << 16 else np.uint32  # two bytes hold 2^16 different ids
+    for split, pieces in groupby(text.pieces(), key=lambda pair: pair[0]):
         blocks = pack(_encoded((piece for _, piece in pieces), encode), block_size, marks)
-        while some := list(islice(blocks, _TOGETHER)):
-            yield part, np.array(some, kind)
+        while chunk := list(islice(blocks, _CHUNK_SIZE)):
+            yield split, np.array(chunk, dtype)
 
 
 def _encoded(pieces: Iterator[str], encode: Callable[[list[str]], list[list[int]]]) -> Iterator[list[int]]:
-    while some := list(islice(pieces, _TOGETHER)):
-        yield from encode(some)
+    """Yield the token ids of pieces, which are encoded many at a time."""
+    while chunk := list(islice(pieces, _CHUNK_SIZE)):
+        yield from encode(chunk)
 
 
-def save(folder: Path, blocks: Iterable[tuple[int, npt.NDArray[Any]]], block_size: int, vocab_size: int) -> None:
-    """Write blocks to a folder, as they come: the file is whole once ``blocks.json`` is there."""
-    rows, counts, kind = [0, 0, 0], np.zeros(vocab_size, np.int64), "uint16"
+def save(folder: Path, chunks: Iterable[tuple[int, npt.NDArray[Any]]], block_size: int, vocab_size: int) -> None:
+    """Write chunks of blocks to a folder one by one, so that they need not fit into memory.
+
+    Args:
+        folder: Where to write ``blocks.bin`` and then ``blocks.json``; the file is complete once the latter exists.
+        chunks: See :func:`pack_text`.
+        block_size: Tokens of a block.
+        vocab_size: Number of tokens V.
+    """
+    rows, counts, dtype = [0, 0, 0], np.zeros(vocab_size, np.int64), "uint16"
 
     def write(temporary: Path) -> None:
-        nonlocal kind
+        nonlocal dtype
         with temporary.open("wb") as file:
-            for part, some in blocks:
-                file.write(some.tobytes())
-                kind = some.dtype.name
-                rows[part] += len(some)
-                if part == 0:
-                    counts[:] += np.bincount(some.reshape(-1), minlength=vocab_size)
+            for split, chunk in chunks:
+                file.write(chunk.tobytes())
+                dtype = chunk.dtype.name
+                rows[split] += len(chunk)
+                if split == 0:  # tokens of val and test must have no influence on training
+                    counts[:] += np.bincount(chunk.reshape(-1), minlength=vocab_size)
 
     write_file(folder / "blocks.bin", write)
-    about = {"block_size": block_size, "dtype": kind, "rows": rows, "counts": counts.tolist()}
-    write_text(folder / "blocks.json", json.dumps(about))
+    description = {"block_size": block_size, "dtype": dtype, "rows": rows, "counts": counts.tolist()}
+    write_text(folder / "blocks.json", json.dumps(description))
 
 
-def load(folder: Path) -> Packed | None:
-    """Return the blocks that were saved in a folder, mapped into memory; None if they are not all there."""
+def load(folder: Path) -> PackedBlocks | None:
+    """Return the blocks that were saved in a folder, mapped into memory; None if they are missing or incomplete."""
     try:
-        about = json.loads((folder / "blocks.json").read_text())
-        shape = (sum(about["rows"]), about["block_size"])
-        kind = np.dtype(about["dtype"])
-        if (folder / "blocks.bin").stat().st_size != shape[0] * shape[1] * kind.itemsize:
+        description = json.loads((folder / "blocks.json").read_text())
+        shape = (sum(description["rows"]), description["block_size"])
+        dtype = np.dtype(description["dtype"])
+        if (folder / "blocks.bin").stat().st_size != shape[0] * shape[1] * dtype.itemsize:
             return None
-        ids = np.memmap(folder / "blocks.bin", kind, "r", shape=shape)
-    except (OSError, ValueError, KeyError):
+        ids = np.memmap(folder / "blocks.bin", dtype, "r", shape=shape)
+    except (OSError, ValueError, KeyError):  # the caller packs the text again
         return None
-    return Packed(ids, tuple(about["rows"]), np.array(about["counts"], np.int64))
+    return PackedBlocks(ids, tuple(description["rows"]), np.array(description["counts"], np.int64))
 
 
 def key(*values: Any) -> str:
-    """Return the name of the folder or file of what was made from some values (hex)."""
+    """Return the name in the cache (32 hex digits) of what was made from some values."""
     return hashlib.sha256(json.dumps([VERSION, *values]).encode()).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""Tiny Shakespeare in blocks of word pieces, for masked language models."""
+"""Tiny Shakespeare in blocks of word pieces with masked tokens."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,18 +10,18 @@ from kdzoo.data.text.blocks import BlockData
 
 
 class ShakespeareText(BlockData):
-    """The text of :class:`kdzoo.data.sequences.tinyshakespeare.TinyShakespeare`, each speech a document, with masked word pieces.
+    """Tiny Shakespeare with masked word pieces; each speech is a document.
 
-    Found and downloaded as there.
+    The file is found and downloaded as by :class:`kdzoo.data.sequences.tinyshakespeare.TinyShakespeare`.
 
     Args:
-        root: folder of the text; None for the usual places.
-        vocab_size: tokens at most of the tokenizer that is trained when none is given.
-        options: see :class:`kdzoo.data.text.blocks.BlockData`.
+        root: Folder of the text; None for the usual places.
+        vocab_size: Largest number of tokens of a trained tokenizer, >= 6.
+        options: See :class:`kdzoo.data.text.blocks.BlockData`.
 
     Raises:
-        ConfigError: an option is out of range.
-        DataError: the file is missing or no text, or cannot be downloaded.
+        ConfigError: An option is out of range.
+        DataError: The file is missing, not text, or cannot be downloaded.
     """
 
     def __init__(self, *, root: str | Path | None = None, vocab_size: int = 4000, **options: Any) -> None:
@@ -29,9 +29,9 @@ class ShakespeareText(BlockData):
         self.source = TinyShakespeare(root=root)
 
     def prepare_data(self) -> None:
-        """Download the text when no root is given and it is nowhere."""
+        """Download the text if no root is given and no usual place has it."""
         self.source.prepare_data()
 
     def reader(self) -> Callable[[], Iterator[str]]:
-        """Read the text."""
-        return text_files.reader(self.source.path(), "")
+        """Return a function that reads the text."""
+        return text_files.reader(self.source.path(), "")  # a text file has no field

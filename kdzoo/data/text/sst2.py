@@ -7,25 +7,28 @@ from kdzoo.data.files.folders import find_root
 from kdzoo.data.text.tables import Table, read_table
 from kdzoo.data.text.text_classes import ClassifiedTexts
 
+# The names of the files in GLUE's archive.
 _FOLDER, _TRAIN, _TEST = "sst2", "train.tsv", "dev.tsv"
 
 
 class SST2(ClassifiedTexts):
     """67,349 phrases and sentences of film reviews (Socher et al. 2013), negative (0) or positive (1).
 
-    The labels of GLUE's test part are not public: its dev part, 872 sentences, is the test part here, and val is taken
-    from the training part. The files ``train.tsv`` and ``dev.tsv`` are looked for in ``<root>/sst2`` and ``<root>``.
-    Without ``root``, the roots are $KDZOO_DATA and ~/.cache/kdzoo.
+    The labels of GLUE's test split are not public: its dev split, 872 sentences, is the test split here, and val is
+    taken from its training split. The files ``train.tsv`` and ``dev.tsv`` are looked for in ``<root>/sst2`` and
+    ``<root>``; without ``root``, in the same way below $KDZOO_DATA and ~/.cache/kdzoo.
 
     Args:
-        root: folder of the files; None for the usual places.
-        max_length: tokens to which longer texts are cut, special ones included, >= 3.
-        val_size: part of the training texts that is set aside: a fraction in [0, 1) or a count; 0 for none.
-        options: see :class:`kdzoo.data.text.text_classes.ClassifiedTexts`.
+        root: Folder of the files; None for the usual places.
+        max_length: Number of tokens to which longer texts are truncated, special ones included, >= 3. The default, 64,
+            is enough for nearly all: the phrases are short.
+        val_size: Share of the training texts for val: a fraction in [0, 1) or a count; 0 for none. The default, 2 %, is
+            1,347 texts.
+        options: See :class:`kdzoo.data.text.text_classes.ClassifiedTexts`.
 
     Raises:
-        ConfigError: an option is out of range.
-        DataError: in ``setup``, the files are missing or damaged.
+        ConfigError: An option is out of range.
+        DataError: In ``setup``, the files are missing or damaged.
     """
 
     def __init__(

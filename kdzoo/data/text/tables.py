@@ -1,4 +1,4 @@
-"""Labelled texts from files: tab-separated, comma-separated, or JSON lines."""
+"""Reading labelled texts from files: tab-separated, comma-separated, or JSON lines."""
 
 import csv
 from collections.abc import Iterator
@@ -19,11 +19,16 @@ class Table(NamedTuple):
 def read_table(path: str | Path, text_field: str, label_field: str) -> Table:
     """Return the texts and labels of a file.
 
-    A .csv file has the usual quotes; in a .tsv file quotes are characters, as in GLUE; both begin with the names of
-    their columns. A .jsonl or .json file has one record on each line, whose label may be an integer.
+    A .csv file has the usual quotes; in a .tsv file a quote is an ordinary character, as in GLUE. The first line of
+    both names the columns. A .jsonl or .json file has one record on each line.
+
+    Args:
+        path: The file.
+        text_field: Column of the text.
+        label_field: Column of the label; in a JSON record it may be an integer.
 
     Raises:
-        DataError: the file is missing, no text or empty, its ending is another, or a row has no such field.
+        DataError: The file is missing, not text, or empty, its name has another ending, or a row has no such field.
     """
     path = Path(path).expanduser()
     if path.suffix in JSON_LINES:
@@ -31,32 +36,35 @@ def read_table(path: str | Path, text_field: str, label_field: str) -> Table:
     elif path.suffix in (".tsv", ".csv"):
         rows = _columns(path)
     else:
-        raise DataError(f"{path} is no table; allowed: a file that ends in .tsv, .csv, .jsonl or .json")
-    found = Table([], [])
+        raise DataError(f"{path} is not a table; allowed: a file that ends in .tsv, .csv, .jsonl or .json")
+    table = Table([], [])
     for number, row in rows:
-        found.texts.append(_field(path, number, row, text_field, str))
-        found.labels.append(str(_field(path, number, row, label_field, str | int)))
-    if not found.texts:
-        raise DataError(f"{path} has no row; allowed: at least 1")
-    return found
+        table.texts.append(_field(path, number, row, text_field, str))
+        table.labels.append(str(_field(path, number, row, label_field, str | int)))
+    if not table.texts:
+        raise DataError(f"{path} has no rows; allowed: at least 1")
+    return table
 
 
 def classes_of(labels: list[str]) -> tuple[str, ...]:
-    """Return the different labels in order: of their values if all are integers, else of the alphabet.
+    """Return the different labels in order: by value if all are integers, else alphabetically.
 
     Example:
         >>> classes_of(["10", "9", "9"]), classes_of(["no", "10", "9"])
         (('9', '10'), ('10', '9', 'no'))
     """
-    found = sorted(set(labels))
+    distinct = sorted(set(labels))
     try:
-        return tuple(sorted(found, key=int))
+        # "10" comes after "9" then, and the classes of a file with integer labels 0..C-1 keep their numbers.
+        return tuple(sorted(distinct, key=int))
     except ValueError:
-        return tuple(found)
+        return tuple(distinct)
 
 
 def _columns(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the line number and the fields of each row of a .tsv or .csv file."""
     quotes: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if path.suffix == ".tsv" else {}
+    # newline="": the reader itself must see line ends within quotes. Fields beyond the columns get the name "".
     rows = csv.DictReader(lines(path, newline=""), restkey="", **quotes)
     try:
         for row in rows:
@@ -69,7 +77,8 @@ def _columns(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _field(path: Path, number: int, row: dict[str, Any], name: str, kind: Any) -> Any:
+    """Return a field of the row in line ``number``, which must be of a type."""
     value = row.get(name)
-    if isinstance(value, bool) or not isinstance(value, kind):
+    if isinstance(value, bool) or not isinstance(value, kind):  # a bool is an int in Python
         raise DataError(f"{path}, line {number} has no {name!r}; allowed: one of {', '.join(row)}")
     return value

@@ -1,7 +1,7 @@
-"""Text from files, read piece by piece: a text file, a folder of them, JSON lines, a Hugging Face data set on disk.
+"""Reading a text piece by piece: from a text file, a folder of them, JSON lines, or a Hugging Face data set on disk.
 
 A piece is a line or the text of a JSON record; an empty piece ends a document. Blank lines separate the documents of a
-text file, and its end ends one; every record is a document.
+text file, and the end of the file ends one; every record is a document.
 """
 
 import json
@@ -13,8 +13,10 @@ from typing import Any
 from kdzoo.errors import ConfigError, DataError
 
 JSON_LINES = (".jsonl", ".json")
-LONGEST = 10_000
-"""Characters after which a line is cut at the next blank; some corpora are one line."""
+# Characters after which a line is split at a space. Some corpora are a single line, and the tokenizer would hold all of
+# it in memory; a split costs at most a word piece that would have contained the space.
+MAX_PIECE = 10_000
+# Files that the library datasets writes into the folder of a data set, and of several splits of one.
 _OF_DATASETS = ("dataset_info.json", "dataset_dict.json")
 _ALLOWED = "a text file, a .jsonl file, a folder of them, or a folder of the package datasets"
 
@@ -23,14 +25,14 @@ def reader(path: str | Path, field: str) -> Callable[[], Iterator[str]]:
     """Return a function that reads the pieces of a corpus from the beginning.
 
     Args:
-        path: a text file; a file of JSON lines (.jsonl, .json); a folder whose .txt, .jsonl and .json files, also those
-            in its folders, are read in the order of their names; or a folder that ``datasets`` has saved, of which the
-            train part is read if it has parts.
-        field: where the text is in a JSON record or a row of a data set.
+        path: A text file; a file of JSON lines (.jsonl, .json); a folder whose .txt, .jsonl and .json files, also those
+            in its subfolders, are read in the order of their names; or a folder that ``datasets`` has saved, of which
+            the train split is read if it has splits.
+        field: Name of the text in a JSON record or a row of a data set.
 
     Raises:
-        DataError: there is no such file, or a folder has none; when it is read, one is no text or no JSON.
-        ConfigError: the package ``datasets`` is needed and not installed.
+        DataError: There is no such file, or a folder has none; or, when it is read, a file is not text or not JSON.
+        ConfigError: The package ``datasets`` is needed and not installed.
     """
     path = Path(path).expanduser()
     if path.is_file():
@@ -40,17 +42,21 @@ def reader(path: str | Path, field: str) -> Callable[[], Iterator[str]]:
     if any((path / name).is_file() for name in _OF_DATASETS):
         rows = _rows_of_dataset(path, field)
         return lambda: _documents(rows, field)
-    files = sorted(one for one in path.rglob("*") if one.suffix in (".txt", *JSON_LINES) and one.is_file())
+    files = sorted(file for file in path.rglob("*") if file.suffix in (".txt", *JSON_LINES) and file.is_file())
     if not files:
         raise DataError(f"{path} has no .txt or .jsonl file; allowed: {_ALLOWED}")
     return lambda: (piece for file in files for piece in _pieces(file, field))
 
 
 def lines(path: Path, newline: str | None = None) -> Iterator[str]:
-    """Yield the lines of a file with their ends; a byte order mark is no part of the first.
+    """Yield the lines of a file with their line ends, without a byte order mark.
+
+    Args:
+        path: The file, in UTF-8.
+        newline: See :func:`open`.
 
     Raises:
-        DataError: the file is missing or no text.
+        DataError: The file is missing or not text.
     """
     try:
         with path.open(encoding="utf-8-sig", newline=newline) as file:
@@ -62,23 +68,24 @@ def lines(path: Path, newline: str | None = None) -> Iterator[str]:
 
 
 def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the number, from 1, and the record of each line of a file of JSON lines; blank lines are skipped.
+    """Yield the line number, from 1, and the record of each line of a file of JSON lines; blank lines are skipped.
 
     Raises:
-        DataError: the file is missing or no text, or a line is no JSON object.
+        DataError: The file is missing or not text, or a line is not a JSON object.
     """
     for number, line in enumerate(lines(path), 1):
         if line.strip():
             try:
                 record = json.loads(line)
             except ValueError as error:
-                raise DataError(f"{path}, line {number} is no JSON ({error})") from error
+                raise DataError(f"{path}, line {number} is not JSON ({error})") from error
             if not isinstance(record, dict):
-                raise DataError(f"{path}, line {number} is no JSON object; allowed: one on each line")
+                raise DataError(f"{path}, line {number} is not a JSON object; allowed: one on each line")
             yield number, record
 
 
 def _pieces(path: Path, field: str) -> Iterator[str]:
+    """Yield the pieces of one file."""
     if path.suffix in JSON_LINES:
         for number, record in records(path):
             if not isinstance(text := record.get(field), str):
@@ -86,44 +93,46 @@ def _pieces(path: Path, field: str) -> Iterator[str]:
             yield from (text, "")
         return
     for line in lines(path):
-        yield from cut(line.rstrip()) or [""]
-    yield ""
+        yield from split_line(line.rstrip()) or [""]
+    yield ""  # the end of a file ends its last document
 
 
-def cut(line: str, longest: int = LONGEST) -> list[str]:
-    """Return a line in pieces of at most ``longest`` characters, cut before a blank if there is one.
+def split_line(line: str, max_piece: int = MAX_PIECE) -> list[str]:
+    """Return a line in pieces of at most ``max_piece`` characters, split before a space if there is one.
 
     Example:
-        >>> cut("to be or not", 6), cut("abcdefgh", 6), cut("")
+        >>> split_line("to be or not", 6), split_line("abcdefgh", 6), split_line("")
         (['to be', ' or', ' not'], ['abcdef', 'gh'], [])
     """
     pieces = []
-    while len(line) > longest:
-        end = line.rfind(" ", 1, longest)
-        end = end if end > 0 else longest
+    while len(line) > max_piece:
+        end = line.rfind(" ", 1, max_piece)  # not at 0: the piece would be empty, and end a document
+        end = end if end > 0 else max_piece
         pieces.append(line[:end])
         line = line[end:]
     return [*pieces, line] if line else pieces
 
 
 def _rows_of_dataset(path: Path, field: str) -> Any:
+    """Return the rows of a data set that the library datasets has saved."""
     try:
         datasets = import_module("datasets")
     except ImportError as error:
         raise ConfigError(f"{path} is a data set of the package datasets: pip install datasets") from error
     try:
-        found = datasets.load_from_disk(str(path))
-    except Exception as error:  # the readers behind it share no base error
+        rows = datasets.load_from_disk(str(path))
+    except Exception as error:  # the readers behind it have no common base error
         raise DataError(f"{path} cannot be read by datasets ({' '.join(str(error).split())[:160]})") from error
-    if isinstance(found, dict):
-        if "train" not in found:
-            raise DataError(f"{path} has the parts {', '.join(found)}; allowed: a train part, or no parts")
-        found = found["train"]
-    if field not in found.column_names:
-        raise DataError(f"{path} has no column {field!r}; allowed: one of {', '.join(found.column_names)}")
-    return found
+    if isinstance(rows, dict):
+        if "train" not in rows:
+            raise DataError(f"{path} has the splits {', '.join(rows)}; allowed: a train split, or no splits")
+        rows = rows["train"]
+    if field not in rows.column_names:
+        raise DataError(f"{path} has no column {field!r}; allowed: one of {', '.join(rows.column_names)}")
+    return rows
 
 
 def _documents(rows: Any, field: str) -> Iterator[str]:
+    """Yield the pieces of rows, each of which is a document."""
     for row in rows:
         yield from (row[field], "")

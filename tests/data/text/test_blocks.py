@@ -1,4 +1,4 @@
-"""Blocks of text: what batches hold, which masks they have, and that they are the same after any interruption."""
+"""Blocks of text with masked tokens: masks, copies, ranks, the cache, and refusals."""
 
 import math
 import warnings
@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from kdzoo.data import IGNORE, BlockData, ShakespeareText, TextBlocks
+from kdzoo.data import IGNORE, BlockData, TextBlocks
 from kdzoo.data.text.packing import DividedText
 from kdzoo.data.text.text_files import reader
 from kdzoo.errors import CheckpointError, ConfigError, DataError
@@ -59,7 +59,7 @@ def text_of(data, part):
     return data.tokenizer.decode(rows.flatten(), skip_special_tokens=True).replace(" ", "")
 
 
-def test_no_word_is_lost(make):
+def test_no_word_of_the_text_is_lost(make):
     data = make()
     whole = "".join(text_of(data, part) for part in (data.splits.train, data.splits.val, data.splits.test))
     assert whole == "".join("".join(SPEECHES).split())
@@ -69,7 +69,7 @@ def test_no_word_is_lost(make):
     assert isinstance(data, BlockData)
 
 
-def test_batches_and_sizes(make):
+def test_batches_have_the_documented_tensors(make):
     data = make()
     size = len(data.tokenizer)
     name = fingerprint(data.tokenizer)
@@ -88,7 +88,7 @@ def test_batches_and_sizes(make):
     assert data.is_augmented
 
 
-def test_every_epoch_has_masks_of_its_own(make):
+def test_every_epoch_has_different_masks(make):
     data = make(batch_size=4)
     first, second = (
         {
@@ -103,7 +103,7 @@ def test_every_epoch_has_masks_of_its_own(make):
 
 
 @pytest.mark.parametrize("masking", ["fixed", "bernoulli"])
-def test_copies_are_masked_once_and_for_all(make, masking):
+def test_masks_of_copies_never_change(make, masking):
     data = make(copies=3, masking=masking, batch_size=4, seed=2)
     n = len(make().splits.train)
     rows = {}
@@ -130,7 +130,7 @@ def test_copies_are_masked_once_and_for_all(make, masking):
     assert data.has_equal_rows
 
 
-def test_copies_are_of_the_blocks_that_are_used(make):
+def test_copies_are_made_after_train_size(make):
     data = make(copies=3, train_size=5, batch_size=12)
     blocks = torch.cat([batch["index"] for batch in epoch_of(data, 0)])
     assert sorted(blocks.tolist()) == list(range(15))
@@ -143,7 +143,7 @@ def test_copies_are_of_the_blocks_that_are_used(make):
         assert same(whole, {name: torch.cat([part[name] for part in parts]) for name in whole})
 
 
-def test_evaluation_has_the_same_masks_for_everyone(make):
+def test_evaluation_masks_do_not_depend_on_seed_or_masking(make):
     one, other = make(seed=0, eval_batch_size=3), make(seed=5, masking="bernoulli", batch_size=4, smoothing=0.0)
     for name in ("val_dataloader", "test_dataloader", "train_eval_dataloader"):
         parts = []
@@ -180,7 +180,7 @@ def test_ranks_share_the_batches_of_one_process(make, masking):
         assert same({name: torch.cat([part[name] for part in parts]) for name in whole}, whole)
 
 
-def test_tokens_are_kept_and_found_again(make, corpus, monkeypatch):
+def test_the_packed_file_is_used_again(make, corpus, monkeypatch):
     first = make(block_size=12)
     files = {path: path.stat().st_mtime_ns for path in (corpus / "cache").rglob("*") if path.is_file()}
     again = make(block_size=12)
@@ -203,7 +203,7 @@ def test_the_fingerprint_is_of_blocks_tokenizer_and_masking(make, corpus):
     assert len({base, *(make(**change).fingerprint() for change in changes)}) == 9
 
 
-def test_the_own_tokenizer_knows_the_training_text_only(make, corpus):
+def test_a_trained_tokenizer_sees_the_training_text_only(make, corpus):
     data = make(val_size=0.2, test_size=0.3)
     text = DividedText.of(reader(corpus / "corpus.txt", "text"), 0.2, 0.3)
     assert fingerprint(data.tokenizer) == fingerprint(train_tokenizer(text.train(), 120))
@@ -215,7 +215,7 @@ def test_a_given_tokenizer(make, corpus):
     tokenizer.save_pretrained(corpus / "tokenizer")
     data = make(tokenizer=corpus / "tokenizer", block_size=20)
     assert data.sizes["tokenizer"] == fingerprint(tokenizer)
-    with pytest.raises(ConfigError, match=r"block_size=21 is more than the tokenizer .* allows; allowed: \.\.20"):
+    with pytest.raises(ConfigError, match=r"block_size=21 is more than the tokenizer .* allows; allowed: at most 20"):
         make(tokenizer=corpus / "tokenizer", block_size=21)
     with pytest.raises(CheckpointError, match="no tokenizer can be loaded from"):
         make(tokenizer=corpus / "absent")
@@ -230,25 +230,25 @@ def test_nothing_is_masked_at_rate_0(make):
 
 
 class Recorder(pl.LightningModule):
-    """Writes down what it is trained and validated on."""
+    """Records the batches that it is trained and validated on."""
 
     def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
-        self.seen, self.judged = [], []
+        self.seen, self.validated = [], []
 
     def training_step(self, batch, _):
         self.seen.append(batch)
         return self.weight.sum()
 
     def validation_step(self, batch, _):
-        self.judged.append(batch)
+        self.validated.append(batch)
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def test_under_a_trainer(make):
+def test_a_trainer_sees_the_batches_of_the_loaders(make):
     model = Recorder()
     quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary", "use_distributed_sampler")
     with warnings.catch_warnings():
@@ -257,19 +257,8 @@ def test_under_a_trainer(make):
         pl.Trainer(**options, **dict.fromkeys(quiet, False)).fit(model, datamodule=make())
     data = make()
     assert all(same(*pair) for pair in zip(model.seen, [*epoch_of(data, 0), *epoch_of(data, 1)], strict=True))
-    first, second = model.judged
+    first, second = model.validated
     assert same(first, second)
-
-
-def test_shakespeare_in_small(tmp_path, lonely):
-    (tmp_path / "input.txt").write_text("".join(SPEECHES))
-    data = ShakespeareText(root=tmp_path, vocab_size=120, block_size=16, batch_size=4)
-    data.prepare_data()
-    data.setup()
-    assert text_of(data, data.splits.train).startswith("speaker0:nowisthewinter")
-    assert (lonely / ".cache" / "kdzoo" / "text").is_dir()
-    with pytest.raises(DataError, match=r"tinyshakespeare: not all of input.txt are in"):
-        ShakespeareText().setup()
 
 
 @pytest.mark.parametrize(
@@ -288,13 +277,13 @@ def test_shakespeare_in_small(tmp_path, lonely):
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
 )
-def test_mistakes(make, options, error, message):
+def test_invalid_options_are_refused(make, options, error, message):
     with pytest.raises(error, match=message) as caught:
         make(**options)
     assert "\n" not in str(caught.value)
 
 
-def test_a_text_without_words(make, tmp_path):
+def test_a_text_without_tokens_is_refused(make, tmp_path):
     (tmp_path / "empty.txt").write_text("\n \n")
     with pytest.raises(DataError, match="the text is empty; allowed: at least 1 character"):
         make(path=tmp_path / "empty.txt")
@@ -303,6 +292,6 @@ def test_a_text_without_words(make, tmp_path):
         make(path=tmp_path / "blank.jsonl")
 
 
-def test_before_setup():
+def test_sizes_before_setup_are_refused():
     with pytest.raises(RuntimeError, match=r"call TextBlocks.setup\(\) first"):
         TextBlocks(path="x").sizes  # noqa: B018

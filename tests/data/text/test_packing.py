@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdzoo.data.text.packing import DividedText, Marks, Packed, load, pack, packed, save
+from kdzoo.data.text.packing import DividedText, Marks, PackedBlocks, load, pack, pack_text, save
 from kdzoo.errors import ConfigError, DataError
 
 MARKS = Marks(2, 3, 0)
@@ -13,7 +13,7 @@ TOKENS = st.lists(st.lists(st.integers(5, 50), max_size=12), max_size=12)
 
 
 @given(TOKENS, st.integers(3, 9))
-def test_packing_loses_no_token_and_keeps_the_order(pieces, block_size):
+def test_packing_keeps_all_tokens_in_order(pieces, block_size):
     blocks = list(pack(pieces, block_size, MARKS))
     assert all(len(block) == block_size and block[0] == 2 for block in blocks)
     content = [token for block in blocks for token in block if token >= 5]
@@ -65,7 +65,7 @@ def test_the_digest_is_of_the_pieces():
 
 
 def characters(pieces):
-    return [[5 + ord(one) - ord("a") for one in piece] for piece in pieces]
+    return [[5 + ord(character) - ord("a") for character in piece] for piece in pieces]
 
 
 @settings(max_examples=25)
@@ -76,37 +76,37 @@ def characters(pieces):
 def test_mapped_blocks_equal_those_in_memory(tmp_path_factory, pieces, vocab_size):
     folder = tmp_path_factory.mktemp("packed")
     text = text_of(pieces, 0.2, 0.2)
-    blocks = list(packed(text, characters, 6, MARKS, vocab_size))
+    blocks = list(pack_text(text, characters, 6, MARKS, vocab_size))
     save(folder, iter(blocks), 6, vocab_size)
     found = load(folder)
     assert isinstance(found.ids, np.memmap)
     assert found.ids.dtype == (np.uint16 if vocab_size == 40 else np.uint32)
-    assert np.array_equal(found.ids, np.concatenate([some for _, some in blocks]))
+    assert np.array_equal(found.ids, np.concatenate([chunk for _, chunk in blocks]))
     for number in range(3):
-        own = [piece for part, piece in text.pieces() if part == number]
-        assert found.part(number).tolist() == list(pack(characters(own), 6, MARKS))
-    assert np.array_equal(found.counts, np.bincount(found.part(0).reshape(-1), minlength=vocab_size))
+        own = [piece for split, piece in text.pieces() if split == number]
+        assert found.split(number).tolist() == list(pack(characters(own), 6, MARKS))
+    assert np.array_equal(found.counts, np.bincount(found.split(0).reshape(-1), minlength=vocab_size))
 
 
 def saved(folder):
-    save(folder, packed(text_of(["abc", "", "xyz"] * 9, 0.2, 0.2), characters, 6, MARKS, 40), 6, 40)
+    save(folder, pack_text(text_of(["abc", "", "xyz"] * 9, 0.2, 0.2), characters, 6, MARKS, 40), 6, 40)
     return load(folder)
 
 
 @pytest.mark.parametrize("name", ["blocks.bin", "blocks.json"])
 @pytest.mark.parametrize("damage", ["gone", "cut"])
-def test_what_is_not_whole_is_not_there(tmp_path, name, damage):
-    assert isinstance(saved(tmp_path), Packed)
+def test_incomplete_files_are_ignored(tmp_path, name, damage):
+    assert isinstance(saved(tmp_path), PackedBlocks)
     path = tmp_path / name
     content = path.read_bytes()
     path.unlink()
     if damage == "cut":
         path.write_bytes(content[:-3])
     assert load(tmp_path) is None
-    assert isinstance(saved(tmp_path), Packed)
+    assert isinstance(saved(tmp_path), PackedBlocks)
 
 
-def test_an_error_on_the_way_leaves_nothing(tmp_path):
+def test_an_error_while_writing_leaves_no_file(tmp_path):
     def broken():
         yield 0, np.zeros((1, 6), np.uint16)
         raise DataError("the file has changed")

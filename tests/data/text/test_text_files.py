@@ -1,4 +1,4 @@
-"""Corpora as pieces of text."""
+"""Texts read piece by piece: from text files, folders, JSON lines and saved data sets."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdzoo.data.text.text_files import cut, reader
+from kdzoo.data.text.text_files import reader, split_line
 from kdzoo.errors import ConfigError, DataError
 
 
@@ -54,8 +54,8 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):
 
 
 @given(st.text(st.sampled_from("ab c"), max_size=40), st.integers(1, 8))
-def test_a_cut_line_is_all_there(line, longest):
-    found = cut(line, longest)
+def test_the_pieces_of_a_line_make_the_line(line, longest):
+    found = split_line(line, longest)
     assert "".join(found) == line
     assert all(0 < len(piece) <= longest for piece in found)
     assert all(" " not in one[1:] or after[0] == " " for one, after in pairwise(found))
@@ -86,7 +86,7 @@ def test_a_dataset_on_disk(saved):
     with pytest.raises(DataError, match="has no column 'body'; allowed: one of text, id"):
         reader(path, "body")
     package.rows = {"test": Rows()}
-    with pytest.raises(DataError, match="has the parts test; allowed: a train part"):
+    with pytest.raises(DataError, match="has the splits test; allowed: a train split"):
         reader(path, "text")
 
 
@@ -105,8 +105,8 @@ def test_a_dataset_that_cannot_be_read(saved, monkeypatch):
     [
         ("absent.txt", None, r"absent.txt does not exist; allowed: a text file, a .jsonl"),
         ("a.txt", b"\xff\xfe\xff", r"a.txt cannot be read as text \("),
-        ("a.jsonl", b'{"text": "x"}\n{"text"}', r"a.jsonl, line 2 is no JSON \("),
-        ("a.jsonl", b"\n[1]", r"a.jsonl, line 2 is no JSON object; allowed: one on each line"),
+        ("a.jsonl", b'{"text": "x"}\n{"text"}', r"a.jsonl, line 2 is not JSON \("),
+        ("a.jsonl", b"\n[1]", r"a.jsonl, line 2 is not a JSON object; allowed: one on each line"),
         ("a.jsonl", b'{"body": "x"}', r"a.jsonl, line 1 has no text 'text'; allowed: one of body"),
         ("a.jsonl", b'{"text": 3}', r"a.jsonl, line 1 has no text 'text'"),
     ],

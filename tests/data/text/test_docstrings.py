@@ -1,0 +1,34 @@
+"""The documentation strings of the standard library: their order, their documents, and their blocks."""
+
+import abc
+import json
+from itertools import pairwise
+
+import pytest
+
+from kdzoo.data import Docstrings
+from kdzoo.data.text.docstrings import docstrings
+
+
+def test_pieces_are_lines_and_an_empty_one_ends_each_string():
+    pieces = docstrings()
+    assert pieces[-1] == ""
+    assert not any(first == second == "" for first, second in pairwise(pieces))
+    assert all(piece.strip() for piece in pieces if piece)
+    assert all("\n" not in piece for piece in pieces)
+
+
+@pytest.mark.parametrize("function", [json.dumps, abc.ABCMeta.register])
+def test_packages_are_left_out_and_modules_are_complete(function):
+    """``json`` is a folder and is left out; ``abc`` is a module at the top level."""
+    first_line = function.__doc__.strip().splitlines()[0].strip()
+    assert (first_line in docstrings()) == (function is abc.ABCMeta.register)
+
+
+def test_the_reader_starts_from_the_beginning_each_time():
+    read = Docstrings().reader()
+    assert tuple(read()) == tuple(read()) == docstrings()
+
+
+def test_the_default_vocabulary_is_small():
+    assert (Docstrings().vocab_size, Docstrings(vocab_size=300).vocab_size) == (4000, 300)
