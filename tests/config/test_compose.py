@@ -32,7 +32,7 @@ SIZED = {
     "teacher": {"hidden", "channels", "depth", "width"},
     "inner_network": {"hidden", "kernel_size", "padding", "norm", "activation", "pooling", "init"},
 }
-"""Teachers are larger than the defaults of their class; inner networks have the sizes of the papers that they are from."""
+"""Teachers are larger than the defaults of their class; inner networks have the sizes that papers use."""
 NO_ARGUMENTS = {*validate.HYDRA_KEYS, "defaults"}
 OWN_DEFAULTS = {
     ("digits", "batch_size"): "a small data set",

@@ -1,3 +1,5 @@
+"""The small convolutional network: sizes, modules to hook, formula and refusals."""
+
 import re
 
 import pytest

@@ -1,3 +1,5 @@
+"""LeNet: published sizes, formula and refusals."""
+
 import re
 
 import pytest

@@ -1,3 +1,5 @@
+"""The multilayer perceptron: sizes, formula, dropout and refusals."""
+
 import math
 import re
 

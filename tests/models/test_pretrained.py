@@ -1,3 +1,5 @@
+"""Loading of weights: formats, wrappers and prefixes, damage, foreign code and mismatches."""
+
 import pickle
 import re
 import zipfile
@@ -141,53 +143,53 @@ def test_empty_and_garbage(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "zip", "old"])
-def test_every_truncation_is_noticed(tmp_path, kind):
+def test_every_truncation_is_detected(tmp_path, kind):
     path = tmp_path / ("weights.safetensors" if kind == "safetensors" else "weights.pt")
     if kind == "safetensors":
         safetensors.torch.save_file(STATE, path)
     else:
         torch.save(STATE, path, _use_new_zipfile_serialization=kind == "zip")
-    whole = path.read_bytes()
-    for size in {*range(1, len(whole), 61), len(whole) - 1}:
-        path.write_bytes(whole[:size])
+    content = path.read_bytes()
+    for size in {*range(1, len(content), 61), len(content) - 1}:
+        path.write_bytes(content[:size])
         assert refusal(path)
 
 
 def test_a_flipped_byte_in_a_safetensors_header_never_loads_other_weights(tmp_path):
     path = tmp_path / "weights.safetensors"
     safetensors.torch.save_file(STATE, path)
-    whole = bytearray(path.read_bytes())
-    end = 8 + int.from_bytes(whole[:8], "little")
+    content = bytearray(path.read_bytes())
+    end = 8 + int.from_bytes(content[:8], "little")
     for position in range(end):
-        whole[position] ^= 0x01
-        path.write_bytes(whole)
+        content[position] ^= 0x01
+        path.write_bytes(content)
         target = build(seed=1)
         before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
         loaded = attempt(path, lambda p, target=target: load_weights(target, p).state_dict())
-        # all or nothing; a byte that means nothing, such as padding, may load
+        # all or nothing; a byte without effect, such as padding, may load
         assert same(target.state_dict(), before if loaded is None else STATE)
-        whole[position] ^= 0x01
+        content[position] ^= 0x01
 
 
 def test_a_flipped_byte_in_a_torch_zip_never_loads_other_weights(tmp_path):
     path = tmp_path / "weights.pt"
     torch.save(STATE, path)
-    whole = bytearray(path.read_bytes())
-    for position in range(0, len(whole), 7):
-        whole[position] ^= 0x10
-        path.write_bytes(whole)
+    content = bytearray(path.read_bytes())
+    for position in range(0, len(content), 7):
+        content[position] ^= 0x10
+        path.write_bytes(content)
         loaded = attempt(path)
-        assert loaded is None or same(loaded, STATE)  # a byte that means nothing, such as padding, may load
-        whole[position] ^= 0x10
+        assert loaded is None or same(loaded, STATE)  # a byte without effect, such as padding, may load
+        content[position] ^= 0x10
 
 
 def test_a_flipped_byte_in_the_payload_names_the_record(tmp_path):
     path = tmp_path / "weights.pt"
     torch.save(STATE, path)
-    whole = bytearray(path.read_bytes())
+    content = bytearray(path.read_bytes())
     payload = STATE["head.weight"].numpy().tobytes()
-    whole[whole.index(payload) + 5] ^= 0x01
-    path.write_bytes(whole)
+    content[content.index(payload) + 5] ^= 0x01
+    path.write_bytes(content)
     assert re.fullmatch(r"is corrupt: the checksum of .*data/\d+ does not match", refusal(path))
 
 
@@ -218,7 +220,7 @@ def test_a_pickled_module_is_refused(tmp_path):
     assert "which are not run" in refusal(path)
 
 
-def test_a_zip_that_is_no_checkpoint(tmp_path):
+def test_a_zip_that_is_not_a_checkpoint(tmp_path):
     path = tmp_path / "weights.pt"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "hello")
@@ -259,7 +261,7 @@ def test_anything_but_named_tensors_is_refused(tmp_path, content, reason):
         ),
     ],
 )
-def test_weights_of_another_model_are_refused_whole(tmp_path, options, reason):
+def test_weights_of_another_model_are_refused_and_none_is_copied(tmp_path, options, reason):
     path = tmp_path / "weights.pt"
     torch.save(STATE, path)
     target = build(seed=1, **options)

@@ -1,3 +1,5 @@
+"""The residual network for small images: published sizes, shortcut, initialisation and refusals."""
+
 import re
 
 import pytest

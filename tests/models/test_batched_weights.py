@@ -1,4 +1,7 @@
-"""Networks that learn from synthetic data: many sets of weights in one call, and derivatives of their gradients."""
+"""Small image models with many sets of weights in one call of ``torch.func.vmap``, and second derivatives through them.
+
+Dataset distillation trains many networks at once and differentiates through their gradients.
+"""
 
 import pytest
 import torch
@@ -32,14 +35,14 @@ def images():
 
 
 def stacked_logits(models, weights, images):
-    return vmap(lambda one: functional_call(models[0], one, (images,)))(weights)
+    return vmap(lambda single: functional_call(models[0], single, (images,)))(weights)
 
 
 def loss(logits):
     return torch.nn.functional.cross_entropy(logits, torch.arange(len(logits)) % CLASSES)
 
 
-def after_a_step(models, images, other):
+def loss_after_a_step(models, images, other):
     """Return the losses, summed, that all networks have on other images after one step on these."""
     weights = stack_module_state(models)[0]
     inner = vmap(loss)(stacked_logits(models, weights, images)).sum()
@@ -48,7 +51,7 @@ def after_a_step(models, images, other):
     return vmap(loss)(stacked_logits(models, moved, other)).sum()
 
 
-def one_after_a_step(model, images, other):
+def single_loss_after_a_step(model, images, other):
     """Return the same for one network, without torch.func.vmap."""
     weights = dict(model.named_parameters())
     gradients = torch.autograd.grad(loss(model(images)), list(weights.values()), create_graph=True)
@@ -56,23 +59,23 @@ def one_after_a_step(model, images, other):
     return loss(functional_call(model, moved, (other,)))
 
 
-def test_stacked_networks_answer_as_each_does(models, images):
-    answers = stacked_logits(models, stack_module_state(models)[0], images)
-    torch.testing.assert_close(answers, torch.stack([model(images) for model in models]))
+def test_batched_networks_return_the_logits_of_each(models, images):
+    logits = stacked_logits(models, stack_module_state(models)[0], images)
+    torch.testing.assert_close(logits, torch.stack([model(images) for model in models]))
 
 
 def test_the_gradient_through_a_step_is_that_of_each_network(models, images):
     other = torch.randn_like(images)
-    (stacked,) = torch.autograd.grad(after_a_step(models, images, other), images)
-    (looped,) = torch.autograd.grad(sum(one_after_a_step(model, images, other) for model in models), images)
+    (stacked,) = torch.autograd.grad(loss_after_a_step(models, images, other), images)
+    (looped,) = torch.autograd.grad(sum(single_loss_after_a_step(model, images, other) for model in models), images)
     assert looped.abs().max() > 1e-6
     torch.testing.assert_close(stacked, looped, rtol=1e-9, atol=1e-14)
 
 
 def test_the_gradient_through_a_step_is_the_slope(models, images):
     other, direction, h = torch.randn_like(images), torch.randn_like(images), 1e-6
-    (gradient,) = torch.autograd.grad(after_a_step(models, images, other), images)
-    ahead, behind = (after_a_step(models, images + t * direction, other).item() for t in (h, -h))
+    (gradient,) = torch.autograd.grad(loss_after_a_step(models, images, other), images)
+    ahead, behind = (loss_after_a_step(models, images + t * direction, other).item() for t in (h, -h))
     assert (gradient * direction).sum().item() == pytest.approx((ahead - behind) / (2 * h), rel=1e-4, abs=1e-8)
 
 
@@ -88,5 +91,5 @@ def test_forward_over_reverse_is_reverse_over_reverse(models, images):
     gradients = torch.autograd.grad(inner(weights), list(weights.values()), create_graph=True)
     along = sum((g * d).sum() for g, d in zip(gradients, direction.values(), strict=True))
     backward = torch.autograd.grad(along, list(weights.values()))
-    for ours, expected in zip(forward.values(), backward, strict=True):
-        torch.testing.assert_close(ours, expected, rtol=1e-8, atol=1e-12)
+    for product, expected in zip(forward.values(), backward, strict=True):
+        torch.testing.assert_close(product, expected, rtol=1e-8, atol=1e-12)
