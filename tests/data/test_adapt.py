@@ -14,8 +14,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from kdzoo.data import IGNORE, AdaptedData, ArrayData
-from kdzoo.data.loading.convert import Keys, to_batch
+from kdzoo.data import AdaptedData, ArrayData
 from kdzoo.errors import ConfigError, DataError
 
 N = 23
@@ -249,50 +248,3 @@ def test_bad_sources_and_options():
         adapted(Module(dataset=TensorDataset(torch.rand(8, 2)))).sizes  # noqa: B018
     with pytest.raises(RuntimeError, match=r"call AdaptedData.setup"):
         AdaptedData(Module()).sizes  # noqa: B018
-
-
-X, Y, INDEX = torch.rand(2, 3), torch.tensor([1, 0], dtype=torch.int32), torch.tensor([4, 9])
-
-
-@pytest.mark.parametrize(
-    ("batch", "keys"),
-    [
-        ((X, Y), Keys()),
-        ([X.double(), Y], Keys()),
-        ({"image": X, "label": Y}, Keys()),
-        ({"x": X.double(), "y": Y}, Keys()),
-        ({"a": X, "b": Y, "x": 0}, Keys("a", "b")),
-    ],
-)
-def test_forms_of_batches(batch, keys):
-    found = to_batch(batch, INDEX, keys)
-    assert found["target"].tolist() == [1, 0]
-    assert found["target"].dtype == torch.int64
-    torch.testing.assert_close(found["input"], X)
-    assert found["index"] is INDEX
-
-
-def test_missing_labels_and_other_tensors():
-    assert to_batch((X,), INDEX, Keys())["target"].tolist() == [IGNORE, IGNORE]
-    assert to_batch(X, INDEX, Keys())["target"].tolist() == [IGNORE, IGNORE]
-    found = to_batch({"inputs": X, "mask": Y, "name": "text"}, INDEX, Keys())
-    assert set(found) == {"input", "target", "index", "mask"}
-
-
-@pytest.mark.parametrize(
-    ("batch", "keys", "message"),
-    [
-        ("text", Keys(), "a batch is str"),
-        ((X, Y, Y), Keys(), "a batch is tuple"),
-        ({"z": X}, Keys(), "input_key=None finds nothing in a batch with the keys ['z']"),
-        ({"x": X}, Keys(target="y"), "target_key='y' finds nothing"),
-        ((X[:1], Y[:1]), Keys(), "a batch's inputs are [1, 3]; allowed: a tensor with 2 samples"),
-        (([1, 2], Y), Keys(), "a batch's inputs are list"),
-        ((X, X), Keys(), "a batch's targets are torch.float32 [2, 3]; allowed: integers [2]"),
-        ((X, [1, 2]), Keys(), "a batch's targets are list"),
-    ],
-)
-def test_bad_batches(batch, keys, message):
-    with pytest.raises(DataError) as caught:
-        to_batch(batch, INDEX, keys)
-    assert message in str(caught.value)

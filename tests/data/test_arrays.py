@@ -1,8 +1,9 @@
+"""A user's own arrays, from memory and from .npz files."""
+
 import numpy as np
 import pytest
 
-from kdzoo.data import NpzData
-from kdzoo.data.files.folders import read_npz
+from kdzoo.data import ArrayData, NpzData
 from kdzoo.errors import DataError
 
 
@@ -30,23 +31,15 @@ def test_other_keys(tmp_path):
     assert data.sizes == {"in_shape": (2,), "num_classes": 4}
 
 
-def test_bad_files(tmp_path):
-    with pytest.raises(DataError, match=r"none.npz does not exist; allowed: a .npz file with \['x'\]"):
-        read_npz(tmp_path / "none.npz", ["x"])
-    with pytest.raises(DataError, match=r"has no array 'z'; allowed: one of \['x', 'y'\]"):
-        read_npz(save(tmp_path / "a.npz"), ["z"])
-    np.save(tmp_path / "single.npy", np.zeros(3))
-    with pytest.raises(DataError, match="is a single array"):
-        read_npz(tmp_path / "single.npy", ["x"])
-    content = (tmp_path / "a.npz").read_bytes()
-    for name, damaged in {
-        "short": content[:200],
-        "empty": b"",
-        "text": b"hello",
-        "flipped": content.replace(b"\xff" * 8, b"\x00" * 8),
-    }.items():
-        (tmp_path / name).write_bytes(damaged)
-        with pytest.raises(DataError, match=f"{name} is damaged or not a .npz file"):
-            read_npz(tmp_path / name, ["x"])
-    with pytest.raises(DataError, match=r"is damaged or not a .npz file of plain arrays"):
-        read_npz(save(tmp_path / "objects.npz", x=np.array([{}, None])), ["x"])
+def test_a_missing_array_is_named(tmp_path):
+    data = NpzData(train_file=save(tmp_path / "a.npz"), test_file=tmp_path / "a.npz", x_key="z")
+    with pytest.raises(DataError, match=r"a\.npz has no array 'z'; allowed: one of \['x', 'y'\]"):
+        data.setup()
+
+
+def test_arrays_in_memory_are_used_as_they_are():
+    inputs, labels = np.arange(24.0).reshape(6, 2, 2), np.arange(6) % 2
+    data = ArrayData((inputs, labels), (inputs[:2], labels[:2]), val_size=0, batch_size=2)
+    data.setup()
+    np.testing.assert_array_equal(data.splits.train.inputs, inputs)
+    assert data.splits.test.targets.tolist() == [0, 1]

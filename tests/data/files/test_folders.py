@@ -1,6 +1,9 @@
+"""The search for data files, and reading of NumPy archives."""
+
+import numpy as np
 import pytest
 
-from kdzoo.data.files.folders import cache_root, find_file, find_root, roots, search_root
+from kdzoo.data.files.folders import cache_root, find_file, find_root, read_npz, roots, search_root
 from kdzoo.errors import DataError
 
 
@@ -43,3 +46,35 @@ def test_nothing_found_says_where_and_what_to_do(lonely, tmp_path):
     assert f"set: not all of a, b are in {tmp_path / 'set'} or {tmp_path}" in str(caught.value)
     assert "set data.root or KDZOO_DATA" in str(caught.value)
     assert search_root(None, "set", ["a"]) is None
+
+
+def save(path, **arrays):
+    np.savez(path, **{"x": np.full((30, 2), 255, np.uint8), "y": np.arange(30) % 3, **arrays})
+    return path
+
+
+def test_arrays_are_returned_in_the_order_of_the_keys(tmp_path):
+    y, x = read_npz(save(tmp_path / "a.npz"), ["y", "x"])
+    assert (y.shape, x.shape, x.dtype) == ((30,), (30, 2), np.uint8)
+
+
+def test_bad_archives(tmp_path):
+    with pytest.raises(DataError, match=r"none.npz does not exist; allowed: a .npz file with \['x'\]"):
+        read_npz(tmp_path / "none.npz", ["x"])
+    with pytest.raises(DataError, match=r"has no array 'z'; allowed: one of \['x', 'y'\]"):
+        read_npz(save(tmp_path / "a.npz"), ["z"])
+    np.save(tmp_path / "single.npy", np.zeros(3))
+    with pytest.raises(DataError, match="is a single array"):
+        read_npz(tmp_path / "single.npy", ["x"])
+    content = (tmp_path / "a.npz").read_bytes()
+    for name, damaged in {
+        "short": content[:200],
+        "empty": b"",
+        "text": b"hello",
+        "flipped": content.replace(b"\xff" * 8, b"\x00" * 8),
+    }.items():
+        (tmp_path / name).write_bytes(damaged)
+        with pytest.raises(DataError, match=f"{name} is damaged or not a .npz file"):
+            read_npz(tmp_path / name, ["x"])
+    with pytest.raises(DataError, match=r"is damaged or not a .npz file of plain arrays"):
+        read_npz(save(tmp_path / "objects.npz", x=np.array([{}, None])), ["x"])

@@ -1,17 +1,14 @@
-"""What all data in three parts have in common: order, resume, selection, shares of processes, checks."""
+"""What all data modules of three splits have in common: order, resume, selection, shares of processes, checks."""
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from kdzoo.data import ArrayData, DataSplits, PointData, Points
-from kdzoo.data.loading.shares import share_rows
 from kdzoo.errors import ConfigError, DataError
 
 
-class Given(PointData):
-    """Points whose first number tells their place in the file."""
+class Counted(PointData):
+    """Points whose first number is their row."""
 
     def __init__(self, sizes=(50, 6, 8), **options):
         super().__init__(**{"batch_size": 8, **options})
@@ -33,8 +30,8 @@ def rows(loader):
 
 
 def test_batches_have_no_target_and_index_is_the_position():
-    data = ready(Given(train_size=30, seed=2))
-    for loader, part in [
+    data = ready(Counted(train_size=30, seed=2))
+    for loader, split in [
         (data.train_dataloader(), data.splits.train),
         (data.train_eval_dataloader(), data.splits.train),
         (data.val_dataloader(), data.splits.val),
@@ -43,7 +40,7 @@ def test_batches_have_no_target_and_index_is_the_position():
         for batch in loader:
             assert list(batch) == ["input", "index"]
             assert (batch["input"].dtype, batch["index"].dtype) == (torch.float32, torch.int64)
-            assert torch.equal(batch["input"], part.inputs[batch["index"]])
+            assert torch.equal(batch["input"], split.inputs[batch["index"]])
     assert rows(data.val_dataloader()) == list(range(1000, 1006))
     assert rows(data.test_dataloader()) == list(range(2000, 2008))
     assert data.summary() == {"n_train": 30, "n_labelled": 0, "n_val": 6, "n_test": 8, "num_classes": 0}
@@ -51,30 +48,30 @@ def test_batches_have_no_target_and_index_is_the_position():
     assert not data.is_augmented
 
 
-def test_every_epoch_meets_all_samples_in_an_order_of_its_own():
-    data = ready(Given(seed=1))
+def test_every_epoch_has_all_samples_in_a_different_order():
+    data = ready(Counted(seed=1))
     orders = []
     for epoch in (0, 1):
         data.train_sampler.set_epoch(epoch)
         orders.append(rows(data.train_dataloader()))
         assert sorted(orders[-1]) == list(range(50))
     assert orders[0] != orders[1] != list(range(50))
-    assert rows(ready(Given(seed=1)).train_dataloader()) == orders[0]
-    assert rows(ready(Given(seed=2)).train_dataloader()) != orders[0]
+    assert rows(ready(Counted(seed=1)).train_dataloader()) == orders[0]
+    assert rows(ready(Counted(seed=2)).train_dataloader()) != orders[0]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_training_continues_at_any_batch(workers):
-    data = ready(Given())
+    data = ready(Counted())
     data.train_sampler.set_epoch(1)
     whole = rows(data.train_dataloader())
-    again = ready(Given(num_workers=workers))
+    again = ready(Counted(num_workers=workers))
     again.train_sampler.set_position(7 + 3)
     assert rows(again.train_dataloader()) == whole[3 * 8 :]
 
 
 def test_loaders_draw_nothing_from_the_global_random_numbers():
-    data = ready(Given())
+    data = ready(Counted())
     before = torch.get_rng_state()
     for loader in (data.train_dataloader(), data.val_dataloader(), data.train_eval_dataloader()):
         list(loader)
@@ -82,38 +79,38 @@ def test_loaders_draw_nothing_from_the_global_random_numbers():
 
 
 def test_train_sizes_are_nested_and_the_same_for_every_seed():
-    small, large = (rows(ready(Given(train_size=n)).train_eval_dataloader()) for n in (20, 40))
+    small, large = (rows(ready(Counted(train_size=n)).train_eval_dataloader()) for n in (20, 40))
     assert (len(small), len(large)) == (20, 40)
     assert set(small) < set(large)
-    assert rows(ready(Given(train_size=20, seed=5)).train_eval_dataloader()) == small == sorted(small)
+    assert rows(ready(Counted(train_size=20, seed=5)).train_eval_dataloader()) == small == sorted(small)
 
 
 def test_ranks_come_from_the_trainer_and_setup_loads_once():
     class Trainer:
         global_rank, world_size = 1, 2
 
-    data = ready(Given())
-    part, whole = data.splits.train, rows(data.train_dataloader())
+    data = ready(Counted())
+    train, all_rows = data.splits.train, rows(data.train_dataloader())
     data.trainer = Trainer()
     data.setup("fit")
-    assert data.splits.train is part
-    assert rows(data.train_dataloader())[:4] == whole[4:8]
+    assert data.splits.train is train
+    assert rows(data.train_dataloader())[:4] == all_rows[4:8]
     assert rows(data.test_dataloader()) == list(range(2000, 2008))
 
 
 def test_fingerprint_is_that_of_the_same_inputs_with_labels():
-    data = ready(Given())
+    data = ready(Counted())
     pair = data.splits.train.inputs, torch.zeros(50, dtype=torch.int64)
     assert data.fingerprint() == ready(ArrayData(pair, pair, val_size=0, batch_size=4)).fingerprint()
-    assert data.fingerprint() == ready(Given(seed=3, batch_size=5)).fingerprint()
-    assert data.fingerprint() != ready(Given(train_size=49)).fingerprint()
+    assert data.fingerprint() == ready(Counted(seed=3, batch_size=5)).fingerprint()
+    assert data.fingerprint() != ready(Counted(train_size=49)).fingerprint()
 
 
 def test_val_may_be_empty_and_the_others_may_not():
-    assert ready(Given((50, 0, 8))).val_dataloader() == []
+    assert ready(Counted((50, 0, 8))).val_dataloader() == []
     for sizes, name in [((0, 1, 8), "train"), ((50, 1, 0), "test")]:
         with pytest.raises(DataError, match=f"the {name} split is empty; allowed: at least 1 sample"):
-            Given(sizes).setup()
+            Counted(sizes).setup()
     with pytest.raises(DataError, match="point input at index 1 holds NaN"):
         Points(torch.tensor([[0.0], [torch.nan]]))
 
@@ -134,36 +131,15 @@ def test_val_may_be_empty_and_the_others_may_not():
 )
 def test_bad_options(options, message):
     with pytest.raises(ConfigError) as caught:
-        Given(**options).setup()
+        Counted(**options).setup()
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_before_setup_and_with_another_sampler():
-    with pytest.raises(RuntimeError, match=r"call Given.setup\(\) first"):
-        Given().sizes  # noqa: B018
-    dataset = ready(Given()).train_dataloader().dataset
+    with pytest.raises(RuntimeError, match=r"call Counted.setup\(\) first"):
+        Counted().sizes  # noqa: B018
+    dataset = ready(Counted()).train_dataloader().dataset
     assert len(dataset) == 50
     with pytest.raises(ConfigError, match=r"Trainer\(use_distributed_sampler=False\)"):
         dataset[0]
-
-
-@given(st.integers(3, 60), st.integers(0, 9) | st.floats(0, 0.45), st.integers(0, 9) | st.floats(0, 0.45))
-@settings(max_examples=100, deadline=None)
-def test_shares_are_disjoint_cover_all_and_have_their_sizes(n, val_size, test_size):
-    def expected(size):
-        return size if isinstance(size, int) else max(1, round(size * n)) if size else 0
-
-    if expected(val_size) + expected(test_size) >= n:
-        with pytest.raises(ConfigError, match=f"of {n}; allowed: at most {n - 1} together"):
-            share_rows(n, val_size, test_size)
-        return
-    train, val, test = share_rows(n, val_size, test_size)
-    assert sorted(torch.cat([train, val, test]).tolist()) == list(range(n))
-    assert (len(val), len(test)) == (expected(val_size), expected(test_size))
-    assert all(torch.equal(part, part.sort().values) for part in (train, val, test))
-    assert torch.equal(share_rows(n, 0, test_size)[2], test)
-
-
-def test_the_division_of_rows_is_fixed_for_good():
-    assert [rows.tolist() for rows in share_rows(8, 2, 2)] == [[0, 1, 4, 6], [2, 7], [3, 5]]

@@ -1,0 +1,87 @@
+"""Conversion of a user's batches to dictionaries, and what is refused."""
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from kdzoo.core.batch import IGNORE
+from kdzoo.data.loading.convert import ConvertedBatches, Keys, to_batch
+from kdzoo.errors import DataError
+
+X, Y, INDEX = torch.rand(2, 3), torch.tensor([1, 0], dtype=torch.int32), torch.tensor([4, 9])
+
+
+@pytest.mark.parametrize(
+    ("batch", "keys"),
+    [
+        ((X, Y), Keys()),
+        ([X.double(), Y], Keys()),
+        ({"image": X, "label": Y}, Keys()),
+        ({"x": X.double(), "y": Y}, Keys()),
+        ({"a": X, "b": Y, "x": 0}, Keys("a", "b")),
+    ],
+)
+def test_forms_of_batches(batch, keys):
+    batch_dict = to_batch(batch, INDEX, keys)
+    assert batch_dict["target"].tolist() == [1, 0]
+    assert batch_dict["target"].dtype == torch.int64
+    torch.testing.assert_close(batch_dict["input"], X)
+    assert batch_dict["index"] is INDEX
+
+
+def test_missing_labels_and_other_tensors():
+    assert to_batch((X,), INDEX, Keys())["target"].tolist() == [IGNORE, IGNORE]
+    assert to_batch(X, INDEX, Keys())["target"].tolist() == [IGNORE, IGNORE]
+    batch_dict = to_batch({"inputs": X, "mask": Y, "name": "text"}, INDEX, Keys())
+    assert set(batch_dict) == {"input", "target", "index", "mask"}
+
+
+@pytest.mark.parametrize(
+    ("batch", "keys", "message"),
+    [
+        ("text", Keys(), "a batch is str"),
+        ((X, Y, Y), Keys(), "a batch is tuple"),
+        ({"z": X}, Keys(), "input_key=None finds nothing in a batch with the keys ['z']"),
+        ({"x": X}, Keys(target="y"), "target_key='y' finds nothing"),
+        ((X[:1], Y[:1]), Keys(), "a batch's inputs are [1, 3]; allowed: a tensor with 2 samples"),
+        (([1, 2], Y), Keys(), "a batch's inputs are list"),
+        ((X, X), Keys(), "a batch's targets are torch.float32 [2, 3]; allowed: integers [2]"),
+        ((X, [1, 2]), Keys(), "a batch's targets are list"),
+    ],
+)
+def test_bad_batches(batch, keys, message):
+    with pytest.raises(DataError) as caught:
+        to_batch(batch, INDEX, keys)
+    assert message in str(caught.value)
+
+
+class Stream(IterableDataset):
+    """Seven samples without a known length."""
+
+    def __iter__(self):
+        yield from ((torch.full((2,), float(number)), number) for number in range(7))
+
+
+def test_index_counts_the_samples_of_a_loader():
+    batches = list(ConvertedBatches(DataLoader(Stream(), batch_size=3), Keys()))
+    assert [batch["index"].tolist() for batch in batches] == [[0, 1, 2], [3, 4, 5], [6]]
+    assert all(torch.equal(batch["target"], batch["index"]) for batch in batches)
+
+
+@pytest.mark.parametrize(
+    "loader",
+    [
+        DataLoader(TensorDataset(torch.rand(7, 2)), batch_size=3),
+        DataLoader(Stream(), batch_size=3),
+        [torch.rand(4, 2), torch.rand(3, 2)],
+    ],
+    ids=["sized", "stream", "list"],
+)
+def test_samples_are_counted(loader):
+    assert ConvertedBatches(loader, Keys()).count() == 7
+
+
+def test_length_is_that_of_the_loader_if_it_has_one():
+    assert len(ConvertedBatches([X, X], Keys())) == 2
+    with pytest.raises(TypeError, match="generator has no length"):
+        len(ConvertedBatches((X for _ in range(2)), Keys()))
