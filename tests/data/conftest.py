@@ -18,7 +18,7 @@ def real_root():
 
 
 @pytest.fixture
-def lonely(monkeypatch, tmp_path):
+def offline_home(monkeypatch, tmp_path):
     """An empty home folder, no KDZOO_DATA, and a network that fails unless a test replaces it."""
 
     def refuse(url, timeout):

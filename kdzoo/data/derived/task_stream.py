@@ -191,9 +191,9 @@ class _TaskValidation:
 
 def of_classes(batch: Batch, classes: Sequence[int]) -> Iterator[Batch]:
     """Yield one batch of the samples that have one of the classes; nothing if there are none."""
-    chosen = _in_task(batch["target"], classes)
-    if bool(chosen.any()):
-        yield {key: value[chosen] for key, value in batch.items()}
+    in_task = _in_task(batch["target"], classes)
+    if bool(in_task.any()):
+        yield {key: value[in_task] for key, value in batch.items()}
 
 
 def _in_task(targets: Tensor, classes: Sequence[int]) -> Tensor:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from kdzoo.core import validation
-from kdzoo.core.abilities import FoldsNorms
+from kdzoo.core.abilities import FoldsNorms, HasLengths
 from kdzoo.core.base import Distiller
 from kdzoo.core.batch import Batch, n_samples
 from kdzoo.core.method_info import MethodInfo
@@ -180,7 +180,7 @@ class SemiAuxiliary(Distiller):
 
     def transfer_set(self, data: pl.LightningDataModule) -> pl.LightningDataModule:
         """Return noise, with conditions that are drawn or those of the data."""
-        lengths = getattr(data, "lengths", None)
+        lengths = data.lengths if isinstance(data, HasLengths) else None
 
         def draw(n: int, generator: torch.Generator) -> dict[str, Tensor]:
             drawn = named(self._noise(n, generator))

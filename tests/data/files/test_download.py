@@ -23,7 +23,7 @@ def serve(monkeypatch, content):
     return asked
 
 
-def test_download_once(lonely, monkeypatch, tmp_path):
+def test_download_once(offline_home, monkeypatch, tmp_path):
     asked = serve(monkeypatch, CONTENT)
     path = tmp_path / "new" / "folder" / "file"
     download("http://there/file", path, MD5)
@@ -33,20 +33,20 @@ def test_download_once(lonely, monkeypatch, tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_wrong_md5_leaves_nothing(lonely, monkeypatch, tmp_path):
+def test_wrong_md5_leaves_nothing(offline_home, monkeypatch, tmp_path):
     serve(monkeypatch, CONTENT[:-1])
     with pytest.raises(DataError, match=f"http://there/file has the MD5 .*; allowed: {MD5}; set data.root"):
         download("http://there/file", tmp_path / "new" / "file", MD5)
     assert list((tmp_path / "new").iterdir()) == []
 
 
-def test_no_network_says_what_to_do(lonely, tmp_path):
+def test_no_network_says_what_to_do(offline_home, tmp_path):
     with pytest.raises(DataError, match=r"cannot download http://there/file .*set data.root or KDZOO_DATA"):
         download("http://there/file", tmp_path / "new" / "file", MD5)
     assert list((tmp_path / "new").iterdir()) == []
 
 
-def test_broken_connection_leaves_nothing(lonely, monkeypatch, tmp_path):
+def test_broken_connection_leaves_nothing(offline_home, monkeypatch, tmp_path):
     class Broken(io.BytesIO):
         def read(self, size=-1):
             raise TimeoutError("timed out")

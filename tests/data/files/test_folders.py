@@ -14,12 +14,12 @@ def fill(folder, *names):
     return folder
 
 
-def test_order_of_the_roots(lonely, monkeypatch, tmp_path):
-    assert roots(None) == [cache_root()] == [lonely / ".cache" / "kdzoo"]
+def test_order_of_the_roots(offline_home, monkeypatch, tmp_path):
+    assert roots(None) == [cache_root()] == [offline_home / ".cache" / "kdzoo"]
     monkeypatch.setenv("KDZOO_DATA", str(tmp_path / "env"))
     assert roots(None) == [tmp_path / "env", cache_root()]
     assert roots(tmp_path / "mine") == [tmp_path / "mine"]
-    assert roots("~/mine") == [lonely / "mine"]
+    assert roots("~/mine") == [offline_home / "mine"]
 
 
 def test_own_folder_comes_before_the_root_itself(tmp_path):
@@ -31,7 +31,7 @@ def test_own_folder_comes_before_the_root_itself(tmp_path):
     assert find_file(tmp_path / "set", "c") is None
 
 
-def test_environment_then_cache(lonely, monkeypatch, tmp_path):
+def test_environment_then_cache(offline_home, monkeypatch, tmp_path):
     fill(cache_root() / "set", "a")
     monkeypatch.setenv("KDZOO_DATA", str(tmp_path / "env"))
     assert find_root(None, "set", ["a"]) == cache_root() / "set"
@@ -39,7 +39,7 @@ def test_environment_then_cache(lonely, monkeypatch, tmp_path):
     assert find_root(None, "set", ["a"]) == tmp_path / "env" / "set"
 
 
-def test_nothing_found_says_where_and_what_to_do(lonely, tmp_path):
+def test_nothing_found_says_where_and_what_to_do(offline_home, tmp_path):
     fill(tmp_path / "set", "a")
     with pytest.raises(DataError) as caught:
         find_root(tmp_path, "set", ["a", "b"])

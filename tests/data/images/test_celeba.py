@@ -36,7 +36,7 @@ def write(folder):
 
 
 @pytest.fixture
-def root(lonely, tmp_path):
+def root(offline_home, tmp_path):
     """A root with eight pictures, and an empty cache."""
     write(tmp_path / "data" / "celeba")
     return tmp_path / "data"
@@ -84,8 +84,8 @@ def test_the_chosen_attribute_is_the_label(root):
         made(root, attribute="Hat")
 
 
-def test_pictures_are_decoded_once_for_each_size(root, lonely, monkeypatch):
-    cache = lonely / ".cache" / "kdzoo" / "celeba"
+def test_pictures_are_decoded_once_for_each_size(root, offline_home, monkeypatch):
+    cache = offline_home / ".cache" / "kdzoo" / "celeba"
     first = made(root).splits.train.pixels
     assert len(list(cache.iterdir())) == 1
     assert isinstance(first, np.memmap)
@@ -96,29 +96,29 @@ def test_pictures_are_decoded_once_for_each_size(root, lonely, monkeypatch):
     assert sorted(path.name.rsplit("_", 1)[0] for path in cache.iterdir()) == ["pixels_16", "pixels_8"]
 
 
-def test_other_pictures_are_decoded_anew(root, lonely):
+def test_other_pictures_are_decoded_anew(root, offline_home):
     before = made(root).fingerprint()
     picture(7).save(root / "celeba" / "img_align_celeba" / FILES[0], quality=50)
     assert made(root).fingerprint() != before
-    assert len(list((lonely / ".cache" / "kdzoo" / "celeba").iterdir())) == 2
+    assert len(list((offline_home / ".cache" / "kdzoo" / "celeba").iterdir())) == 2
 
 
-def test_nothing_is_left_when_a_picture_is_damaged(root, lonely):
+def test_nothing_is_left_when_a_picture_is_damaged(root, offline_home):
     path = root / "celeba" / "img_align_celeba" / FILES[4]
     whole = path.read_bytes()
     for content in (whole[: len(whole) // 2], b"no picture", b""):
         path.write_bytes(content)
         with pytest.raises(DataError, match=r"000005.jpg is missing or not a complete JPEG"):
             CelebA(root=root, size=16).prepare_data()
-        assert not list((lonely / ".cache" / "kdzoo" / "celeba").iterdir())
+        assert not list((offline_home / ".cache" / "kdzoo" / "celeba").iterdir())
     path.unlink()
     with pytest.raises(DataError, match=r"000005.jpg is missing or cannot be read"):
         CelebA(root=root, size=16).setup()
 
 
-def test_a_damaged_cache_is_named(root, lonely):
+def test_a_damaged_cache_is_named(root, offline_home):
     made(root)
-    (path,) = (lonely / ".cache" / "kdzoo" / "celeba").iterdir()
+    (path,) = (offline_home / ".cache" / "kdzoo" / "celeba").iterdir()
     for content in (path.read_bytes()[:-5], b"text", b""):
         path.write_bytes(content)
         with pytest.raises(DataError, match=rf"{path.name} is damaged .*; delete it, and it is made again"):

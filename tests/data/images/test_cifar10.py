@@ -82,7 +82,7 @@ def test_the_binary_files_have_no_second_held_out_set(tmp_path):
         CIFAR10(root=tmp_path, val_size=0, batch_size=8, held_out=True).setup()
 
 
-def test_download_unpacks_and_removes_the_archive(lonely, monkeypatch):
+def test_download_unpacks_and_removes_the_archive(offline_home, monkeypatch):
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
         for name, content in {**binary_files(), "readme.html": b"text"}.items():
@@ -95,10 +95,10 @@ def test_download_unpacks_and_removes_the_archive(lonely, monkeypatch):
     data.prepare_data()
     data.setup()
     assert data.summary()["n_train"] == 36
-    assert sorted(p.name for p in (lonely / ".cache/kdzoo/cifar10").iterdir()) == [*TRAIN, "test_batch.bin"]
+    assert sorted(p.name for p in (offline_home / ".cache/kdzoo/cifar10").iterdir()) == [*TRAIN, "test_batch.bin"]
 
 
-def test_missing_and_bad_files(lonely, tmp_path):
+def test_missing_and_bad_files(offline_home, tmp_path):
     with pytest.raises(DataError, match=r"cannot download https://www.cs.toronto.edu"):
         CIFAR10().prepare_data()
     with pytest.raises(DataError, match="cifar10: not all of data_batch_1"):

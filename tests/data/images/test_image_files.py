@@ -12,7 +12,7 @@ NAMES = ("b.jpg", "a.jpg", "c.jpg")
 
 
 @pytest.fixture
-def folder(lonely, tmp_path):
+def folder(offline_home, tmp_path):
     """Three grey JPEG images, and an empty cache."""
     for number, name in enumerate(NAMES):
         Image.new("RGB", (20, 30), (80 * number,) * 3).save(tmp_path / name, quality=95)
@@ -57,20 +57,20 @@ def test_another_format_under_the_name_of_a_jpeg_is_refused(tmp_path):
         decode_image(tmp_path / "a.jpg", 4)
 
 
-def test_the_decoded_file_has_the_images_in_the_order_of_the_names(folder, lonely):
+def test_the_decoded_file_has_the_images_in_the_order_of_the_names(folder, offline_home):
     pixels = decoded_images(folder, NAMES, name="set", size=4)
     assert isinstance(pixels, np.memmap)
     assert [int(image.mean().round()) for image in pixels] == [0, 80, 160]
-    (file,) = (lonely / ".cache" / "kdzoo" / "set").iterdir()
+    (file,) = (offline_home / ".cache" / "kdzoo" / "set").iterdir()
     assert file.name.startswith("pixels_4_")
     np.testing.assert_array_equal(decoded_images(folder, NAMES, name="set", size=4), pixels)
     decoded_images(folder, NAMES[::-1], name="set", size=4)
     assert len(list(file.parent.iterdir())) == 2
 
 
-def test_a_damaged_decoded_file_is_reported_with_its_remedy(folder, lonely):
+def test_a_damaged_decoded_file_is_reported_with_its_remedy(folder, offline_home):
     decoded_images(folder, NAMES, name="set", size=4)
-    (file,) = (lonely / ".cache" / "kdzoo" / "set").iterdir()
+    (file,) = (offline_home / ".cache" / "kdzoo" / "set").iterdir()
     file.write_bytes(b"text")
     with pytest.raises(DataError, match=rf"{file.name} is damaged .*; delete it, and it is made again"):
         decoded_images(folder, NAMES, name="set", size=4)

@@ -53,24 +53,24 @@ def test_normalise(tmp_path, kind, mean, std):
     torch.testing.assert_close(data.splits.test.inputs[:, 0, 0, 0], expected)
 
 
-def test_download_when_nowhere(lonely, monkeypatch):
+def test_download_when_nowhere(offline_home, monkeypatch):
     served = {f"{MNIST.url}/{name}.gz": gzip.compress(content) for name, content in tiny_files().items()}
     monkeypatch.setattr(urllib.request, "urlopen", lambda url, timeout: io.BytesIO(served[url]))
     monkeypatch.setattr(MNIST, "md5", tuple(hashlib.md5(content).hexdigest() for content in served.values()))
     data = MNIST(batch_size=8)
     data.prepare_data()
     data.setup()
-    assert sorted(p.name for p in (lonely / ".cache/kdzoo/mnist").iterdir()) == sorted(f"{n}.gz" for n in NAMES)
+    assert sorted(p.name for p in (offline_home / ".cache/kdzoo/mnist").iterdir()) == sorted(f"{n}.gz" for n in NAMES)
     monkeypatch.delattr(urllib.request, "urlopen")
     MNIST(batch_size=8).prepare_data()  # now they are there
 
 
-def test_no_network(lonely):
+def test_no_network(offline_home):
     with pytest.raises(DataError, match=r"cannot download http://fashion-mnist.*set data.root or KDZOO_DATA"):
         FashionMNIST().prepare_data()
 
 
-def test_a_given_root_is_never_filled(lonely, tmp_path):
+def test_a_given_root_is_never_filled(offline_home, tmp_path):
     data = MNIST(root=tmp_path)
     data.prepare_data()
     with pytest.raises(DataError, match="mnist: not all of train-images-idx3-ubyte"):

@@ -56,7 +56,7 @@ def test_normalise(tmp_path):
     assert torch.equal(torch.tensor(data.pixels["mean"]), MEAN.flatten())
 
 
-def test_download_when_nowhere(lonely, monkeypatch):
+def test_download_when_nowhere(offline_home, monkeypatch):
     served = {f"{SVHN.url}/{name}": content(n, 0) for name, n in zip(FILES, (40, 20), strict=True)}
     monkeypatch.setattr(urllib.request, "urlopen", lambda url, timeout: io.BytesIO(served[url]))
     digests = [hashlib.md5(one).hexdigest() for one in served.values()]
@@ -65,10 +65,10 @@ def test_download_when_nowhere(lonely, monkeypatch):
     data.prepare_data()
     data.setup()
     assert data.summary()["n_train"] == 36
-    assert sorted(path.name for path in (lonely / ".cache/kdzoo/svhn").iterdir()) == sorted(FILES)
+    assert sorted(path.name for path in (offline_home / ".cache/kdzoo/svhn").iterdir()) == sorted(FILES)
 
 
-def test_missing_files_and_bad_options(lonely, tmp_path):
+def test_missing_files_and_bad_options(offline_home, tmp_path):
     with pytest.raises(DataError, match=r"cannot download http://ufldl\.stanford\.edu/housenumbers/train_32x32\.mat"):
         SVHN().prepare_data()
     data = SVHN(root=tmp_path)

@@ -40,13 +40,13 @@ def test_characters_of_any_alphabet():
     assert cut(tokens[:0], 4).to_lists() == []
 
 
-def test_shakespeare_is_downloaded_when_it_is_nowhere(lonely, monkeypatch):
+def test_shakespeare_is_downloaded_when_it_is_nowhere(offline_home, monkeypatch):
     monkeypatch.setattr(urllib.request, "urlopen", lambda url, timeout: io.BytesIO(TEXT.encode()))
     monkeypatch.setattr(TinyShakespeare, "md5", hashlib.md5(TEXT.encode()).hexdigest())
     data = TinyShakespeare(chunk_length=20, batch_size=2)
     data.prepare_data()
     assert len(ready(data).corpus.train) == 9
-    assert (lonely / ".cache/kdzoo/tinyshakespeare/input.txt").is_file()
+    assert (offline_home / ".cache/kdzoo/tinyshakespeare/input.txt").is_file()
 
 
 def test_bad_shakespeare(tmp_path):

@@ -16,12 +16,12 @@ def text_of(data, part):
     return data.tokenizer.decode(rows.flatten(), skip_special_tokens=True).replace(" ", "")
 
 
-def test_a_small_text_is_found_and_a_missing_one_refused(tmp_path, lonely):
+def test_a_small_text_is_found_and_a_missing_one_refused(tmp_path, offline_home):
     (tmp_path / "input.txt").write_text("".join(SPEECHES))
     data = ShakespeareText(root=tmp_path, vocab_size=120, block_size=16, batch_size=4)
     data.prepare_data()
     data.setup()
     assert text_of(data, data.splits.train).startswith("speaker0:nowisthewinter")
-    assert (lonely / ".cache" / "kdzoo" / "text").is_dir()
+    assert (offline_home / ".cache" / "kdzoo" / "text").is_dir()
     with pytest.raises(DataError, match=r"tinyshakespeare: not all of input.txt are in"):
         ShakespeareText().setup()
