@@ -1,8 +1,8 @@
 """Two matrix product states, one after the other: the first makes several numbers of each input, the second reads them.
 
-A single one with the features [1, x] is multilinear and cannot square an input. The first of two can give z copies of
-each input; the second, multilinear in the copies, is then every polynomial of degree <= z in each input (Piché 2023,
-section 5.2; see ``kdzoo.tensor_networks.polynomial``).
+A single one with the features [1, x] is multilinear and cannot square an input. The first of two can copy each input z
+times; the second, multilinear in the copies, can then express every polynomial of degree <= z in each input (Piché
+2023, section 5.2; see :mod:`kdzoo.tensor_networks.polynomial`).
 """
 
 from collections.abc import Sequence
@@ -14,27 +14,27 @@ from torch import Tensor, nn
 from kdzoo.core import validation
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.models.mps import MPS
-from kdzoo.tensor_networks import orders
+from kdzoo.tensor_networks.orders import IMAGE_ORDERS, site_order
 from kdzoo.tensor_networks.polynomial import Coefficients, compose, polynomial_layer
 
-ORDERS = ("raster", "snake", "hilbert")
+# Largest number of parameters of the output core of the first layer: 256 MB in float32. It grows with the square of
+# hidden_bond_dim and with all copies, so that a mistake would otherwise end in an exhausted memory.
 MOST_NUMBERS = 2**26
-"""Largest number of parameters of the first layer's output core."""
 
 
 class StackedMPS(nn.Module):
-    """Two matrix product states with the features [1, x]: n inputs, ``copies`` numbers of each, the classes.
+    """Two matrix product states with the features [1, x]: from n inputs to ``copies`` numbers of each, to the classes.
 
-    The numbers between the layers are copies of the inputs plus what ``first``, a chain with n * copies outputs, adds. It
-    starts small, so that training starts near the copies. The sum is one chain as well, with bonds larger by about
-    n / 2: the cores that copy hold only 0 and 1, and nothing is multiplied by them. Numbers of the two layers, and
-    multiplications for each input:
+    The numbers between the layers are copies of the inputs plus the outputs of ``first``, a chain with n * copies
+    outputs that starts small, so that training starts near the copies. (The sum is equal to one chain with bonds larger
+    by about n / 2, but copying needs no multiplications.) Parameters of the two layers, and multiplications for each
+    input:
 
         first   (2 + copies) n hidden_bond_dim^2
         second  (2 n copies + num_classes) bond_dim^2
 
-    Modules to hook: ``first`` gives what is added to the copies (batch, n * copies), ``copied`` the numbers between the
-    layers, ``second`` the logits.
+    Modules to hook: ``first`` gives what is added to the copies ``[batch, n * copies]``, ``copied`` the numbers between
+    the layers, ``second`` the logits.
 
     Args:
         in_shape: Shape of one input without the batch, such as (1, 8, 8) or (64,).
@@ -43,11 +43,11 @@ class StackedMPS(nn.Module):
         bond_dim: Bond dimension of the second layer, >= 1, or that of every bond.
         hidden_bond_dim: The same of the first layer.
         order: ``raster``, ``snake`` or ``hilbert``, of both layers.
-        noise: Deviation of the noise at the start, as of ``MPS``.
-        engine: As of ``MPS``.
+        noise: Standard deviation of the initial noise, as for :class:`MPS`.
+        engine: As for :class:`MPS`.
 
     Raises:
-        ConfigError: If an argument is outside its range, or the output core of the first layer would have more than
+        ConfigError: An argument is outside its range, or the output core of the first layer would have more than
             67,108,864 numbers.
 
     Example:
@@ -74,8 +74,10 @@ class StackedMPS(nn.Module):
         engine: str = "auto",
     ) -> None:
         super().__init__()
-        walk = orders.site_order(validation.choice("order", order, ORDERS), validation.integers("in_shape", in_shape))
-        n, self.copies = len(walk), validation.integer("copies", copies)
+        positions = site_order(
+            validation.choice("order", order, IMAGE_ORDERS), validation.integers("in_shape", in_shape)
+        )
+        n, self.copies = len(positions), validation.integer("copies", copies)
         largest = hidden_bond_dim if isinstance(hidden_bond_dim, int) else max(hidden_bond_dim)
         if largest**2 * n * self.copies > MOST_NUMBERS:
             raise ConfigError(
@@ -83,15 +85,15 @@ class StackedMPS(nn.Module):
                 f"{largest**2 * n * self.copies} numbers; allowed are {MOST_NUMBERS}"
             )
         options: dict[str, Any] = {"noise": noise, "engine": engine}
-        self.register_buffer("order", walk)
+        self.register_buffer("order", positions)
         self.first = MPS(n, n * self.copies, hidden_bond_dim, **options)
         self.copied = nn.Identity()
         self.second = MPS(n * self.copies, validation.integer("num_classes", num_classes), bond_dim, **options)
-        with torch.no_grad():
+        with torch.no_grad():  # what n sites add to a copy is then about as large as the noise of one core
             self.first.centre.mul_(noise / n**0.5)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Logits (batch, num_classes) of inputs (batch, *in_shape)."""
+        """Return the logits ``[batch, num_classes]`` of inputs ``[batch, *in_shape]``."""
         x = input.flatten(1)
         if x.shape[1] != len(self.order):
             raise DataError(f"the chain has {len(self.order)} inputs, got inputs of {x.shape[1]} numbers")
@@ -100,7 +102,7 @@ class StackedMPS(nn.Module):
 
     @property
     def learned_sizes(self) -> dict[str, Any]:
-        """Arguments that build layers of these bonds."""
+        """Constructor arguments that build layers with these bonds."""
         return {"bond_dim": self.second.dims.tolist(), "hidden_bond_dim": self.first.dims.tolist()}
 
     def to_polynomial(self) -> dict[tuple[int, ...], Tensor]:
@@ -114,24 +116,24 @@ class StackedMPS(nn.Module):
         numbers: list[dict[tuple[int, ...], float]] = []
         for k in range(n * self.copies):
             copied = tuple(int(i == k // self.copies) for i in range(n))
-            number = {one: float(value[k]) for one, value in own.items()}
+            number = {exponents: float(value[k]) for exponents, value in own.items()}
             number[copied] = number.get(copied, 0.0) + 1.0
-            numbers.append({one: value for one, value in number.items() if value})
+            numbers.append({exponents: value for exponents, value in number.items() if value})
         second = self.second
-        found = compose(second.sites(), second.centre.detach().double(), second.out_site, numbers, n)
-        place = self.order.argsort().tolist()
-        return {tuple(one[i] for i in place): value for one, value in found.items()}
+        polynomial = compose(second.sites(), second.centre.detach().double(), second.out_site, numbers, n)
+        site_of_input = self.order.argsort().tolist()
+        return {tuple(exponents[site] for site in site_of_input): value for exponents, value in polynomial.items()}
 
     @classmethod
     def from_polynomial(cls, coefficients: Coefficients, **options: Any) -> "StackedMPS":
-        """Return the model that is a polynomial: exactly, on inputs and coefficients of whole numbers, in float64.
+        """Return a model that computes a polynomial, exactly if inputs and coefficients are whole numbers, in float64.
 
         Args:
             coefficients: Exponents of the inputs -> coefficient, or those of all outputs; at least one monomial.
-            **options: Of the class, without what follows from the polynomial.
+            **options: Options of the class, except those that follow from the polynomial.
 
         Raises:
-            ConfigError: The coefficients are unfit; see :func:`kdzoo.tensor_networks.polynomial.polynomial_layer`.
+            ConfigError: The coefficients are not valid; see :func:`kdzoo.tensor_networks.polynomial.polynomial_layer`.
 
         Example:
             >>> model = StackedMPS.from_polynomial({(2, 0): 1.0, (1, 1): -3.0})
@@ -139,7 +141,7 @@ class StackedMPS(nn.Module):
             -5.0
         """
         n = len(next(iter(coefficients), ()))
-        copies = max((exponent for one in coefficients for exponent in one), default=1) or 1
+        copies = max((exponent for exponents in coefficients for exponent in exponents), default=1) or 1
         sites, centre, _ = polynomial_layer(coefficients, n, copies)
         settings = {"bond_dim": 1, "hidden_bond_dim": 1, **options, "copies": copies, "order": "raster"}
         model = cls(in_shape=(n,), num_classes=centre.shape[1], **settings).double()

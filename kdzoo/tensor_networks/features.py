@@ -24,13 +24,15 @@ GRID = 1001  # points of the domain at which the weights of ``unit`` are fitted;
 class FeatureMap(nn.Module, ABC):
     """Base of all feature maps.
 
-    A map of one's own sets ``d`` and writes ``features``; ``unit`` is found on a grid over the domain if the first
-    feature is not 1. A map that differs between sites takes numbers ``[1, samples]`` for those of all sites.
+    A subclass passes ``d`` on and defines ``features``. If its first feature is not 1, it needs a domain, over which
+    ``unit`` is fitted. A map that differs between sites must take values ``[1, samples]`` as those of all sites.
 
-    Attributes:
-        d: Number of features, the local dimension.
-        domain: Smallest and largest input; None: any number.
-        unit: Weights ``[d]`` or ``[sites, d]`` whose combination of the features is about 1.
+    Args:
+        d: Number of features, the local dimension, >= 1.
+        domain: Smallest and largest input. None: any number.
+
+    Raises:
+        ConfigError: An argument is outside its range.
     """
 
     d: int
@@ -108,7 +110,7 @@ class Polynomial(FeatureMap):
 
     Args:
         degree: Highest power, >= 1.
-        domain: Smallest and largest input; None: any number.
+        domain: Smallest and largest input. None: any number.
     """
 
     def __init__(self, degree: int = 1, domain: Sequence[float] | None = None) -> None:

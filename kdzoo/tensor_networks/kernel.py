@@ -1,10 +1,10 @@
-"""The compiled sweep: C that is built on first use by the machine's own compiler, one thread per side of the chain.
+"""The compiled sweep: C that the compiler of the machine builds on first use, with one thread per side of the chain.
 
 The threads are those of OpenMP, which torch itself uses: others would compete with torch's, which spin while they wait.
-Samples lie in the lanes of the vectors, so bonds of any size cost what they hold. Every second state is kept, and a
-step needs no more memory; the others are computed again, which takes about as long as to write and read them would.
-As after torch's own operators, a process that is forked after a sweep must use one thread, as workers of loaders do.
-The library goes to the user's cache under a name that depends on source, compiler and processor.
+Samples lie in the lanes of the vectors, so that bonds need not be padded. Only every second state is stored; the others
+are computed again, which takes about as long as writing and reading them would, and halves the memory of a step. As
+after torch's own operators, a process that is forked after a sweep must use one thread, as workers of data loaders do.
+The library is stored in the user's cache under a name that depends on source, compiler and processor.
 """
 
 import ctypes
@@ -29,16 +29,18 @@ from kdzoo.tensor_networks.torch_sweep import EVERY, Swept
 
 SOURCE = Path(__file__).with_name("sweep.c")
 NUMBERS = {torch.float32: "float", torch.float64: "double"}
+# Fused multiply-adds (fp-contract) are twice the arithmetic and only more exact. There is no -ffast-math: it gained no
+# speed, and would break the tests for values that are not finite.
 FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC")
 THREADS = "-fopenmp"
 
 
 class NoKernelError(KdzooError):
-    """The compiled sweep cannot be built or does not take these tensors; the message says why."""
+    """The compiled sweep cannot be built; the message says why."""
 
 
 def available(like: Tensor) -> str | None:
-    """Return None if the compiled sweep takes tensors such as ``like``, else the reason why it does not."""
+    """Return None if the compiled sweep supports tensors such as ``like``, or the reason why it does not."""
     if like.device.type != "cpu":
         return f"it runs on the CPU, got tensors on {like.device}"
     if like.dtype not in NUMBERS:
@@ -47,22 +49,29 @@ def available(like: Tensor) -> str | None:
 
 
 def forward(phi: Tensor, cores: Tensor, starts: tuple[Tensor, Tensor], plan: Layout) -> Swept:
-    """Sweep from both ends towards the output; as ``torch_sweep.forward``, with samples padded to whole vectors."""
+    """Sweep from both ends towards the output.
+
+    Arguments and results are those of :func:`kdzoo.tensor_networks.torch_sweep.forward`, but samples are padded to
+    whole vectors, and only every second state is stored.
+    """
     library, width = _library(NUMBERS[phi.dtype]), _width(NUMBERS[phi.dtype])
     n = phi.shape[2]
     phi, cores = _padded(phi, width), cores.contiguous()
-    samples, kept = phi.shape[2], stored_states(plan)
-    states = buffers.empty(kept.rows, samples, dtype=phi.dtype)
+    samples, stored = phi.shape[2], stored_states(plan)
+    states = buffers.empty(stored.rows, samples, dtype=phi.dtype)
     scales = phi.new_ones(2, max(len(bonds) - 1 for bonds in plan.sides) // EVERY, samples)
     log2 = phi.new_zeros(2, samples)
-    for start, at in zip(starts, kept.places, strict=True):
-        states[at[0] : at[0] + len(start)] = _padded(start, width)
+    for start, rows in zip(starts, stored.places, strict=True):
+        states[rows[0] : rows[0] + len(start)] = _padded(start, width)
+    # Room for the states that are not stored, one for each side.
     work, room = _work(phi, plan), phi.new_empty(2, max(*plan.left, *plan.right), samples)
     library.sweep_forward(
         *(_threads(), _sides(plan), plan.d, samples, EVERY, *_pointers(phi, cores, states)),
         *(*_both(scales), *_both(work), *_both(room), *_pointers(log2)),
     )
-    left, right = (states[at[-1] : at[-1] + bonds[-1], :n] for at, bonds in zip(kept.places, plan.sides, strict=True))
+    left, right = (
+        states[rows[-1] : rows[-1] + bonds[-1], :n] for rows, bonds in zip(stored.places, plan.sides, strict=True)
+    )
     return (left, right), log2[:, :n], (states, scales)
 
 
@@ -75,14 +84,15 @@ def backward(
     *,
     of_phi: bool,
 ) -> tuple[Tensor | None, Tensor, tuple[Tensor, Tensor]]:
-    """Return the gradients of features (if asked for), cores and starts; as ``torch_sweep.backward``."""
+    """Return the gradients of features (if ``of_phi``), cores and starts; see ``torch_sweep.backward``."""
     library, width = _library(NUMBERS[phi.dtype]), _width(NUMBERS[phi.dtype])
     n = phi.shape[2]
     phi, cores = _padded(phi, width), cores.contiguous()
     samples = phi.shape[2]
     states, scales = saved
     core_gradients = buffers.empty(len(cores), dtype=cores.dtype)
-    phi_gradients = torch.zeros_like(phi) if of_phi else None
+    phi_gradients = torch.zeros_like(phi) if of_phi else None  # the C code adds to it
+    # For each side: the gradients of two states in turn, and a state that is computed again.
     work, room = _work(phi, plan), phi.new_empty(2, 3, max(*plan.left, *plan.right), samples)
     for side, end in enumerate(ends):
         room[side, 0, : len(end)] = _padded(end, width)
@@ -96,11 +106,11 @@ def backward(
 
 @dataclass(frozen=True)
 class StoredStates:
-    """Which states the compiled sweep keeps: every second one, and the last one of each side.
+    """Which states the compiled sweep stores: every second one, and the last one of each side.
 
     Attributes:
-        places: Of each state of the left and of the right side, the row where it begins; -1 of those not kept.
-        rows: Rows of all that are kept.
+        places: First row of each state of the left and of the right side; -1 for those that are not stored.
+        rows: Number of rows of all stored states.
     """
 
     places: tuple[list[int], list[int]]
@@ -109,51 +119,51 @@ class StoredStates:
 
 @lru_cache(maxsize=256)
 def stored_states(plan: Layout) -> StoredStates:
-    """Return where the states lie that are kept."""
+    """Return where the stored states lie."""
     places: tuple[list[int], list[int]] = ([], [])
     rows = 0
-    for bonds, at in zip(plan.sides, places, strict=True):
+    for bonds, side_places in zip(plan.sides, places, strict=True):
         for step, bond in enumerate(bonds):
-            is_kept = step % 2 == 0 or step == len(bonds) - 1
-            at.append(rows if is_kept else -1)
-            rows += bond * is_kept
+            is_stored = step % 2 == 0 or step == len(bonds) - 1
+            side_places.append(rows if is_stored else -1)
+            rows += bond * is_stored
     return StoredStates(places, rows)
 
 
 def padded_samples(samples: int, dtype: torch.dtype) -> int:
-    """Return how many samples the compiled sweep holds for ``samples`` of them."""
+    """Return the number of samples after padding to whole vectors."""
     return samples + -samples % _width(NUMBERS[dtype])
 
 
 def _threads() -> int:
-    """Return 2 to sweep both sides at once, where torch may use two threads."""
+    """Return 2 to sweep both sides at once if torch may use two threads, or 1."""
     return min(torch.get_num_threads(), 2)
 
 
 def _work(phi: Tensor, plan: Layout) -> Tensor:
-    """Return room for the products of the features with a state, for both sides."""
+    """Return memory for the products of the features with a state, for both sides."""
     rows = _library(NUMBERS[phi.dtype]).sweep_work_rows(plan.d * max(*plan.left, *plan.right))
     return phi.new_empty(2, rows, phi.shape[2])
 
 
 def _padded(tensor: Tensor, width: int) -> Tensor:
     """Return ``tensor`` contiguous, with zeros after its last dimension up to a multiple of ``width``."""
-    more = -tensor.shape[-1] % width
-    return (torch.nn.functional.pad(tensor, (0, more)) if more else tensor).contiguous()
+    missing = -tensor.shape[-1] % width
+    return (torch.nn.functional.pad(tensor, (0, missing)) if missing else tensor).contiguous()
 
 
 def _pointers(*tensors: Tensor | None) -> list[ctypes.c_void_p]:
-    """Return where tensors lie."""
+    """Return the addresses of tensors."""
     return [ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors]
 
 
 def _both(tensor: Tensor) -> tuple[ctypes.c_void_p, int]:
-    """Return where a tensor ``[2, ...]`` of both sides lies, and how many numbers one of them has."""
+    """Return the address of a tensor ``[2, ...]`` of both sides, and the number of values of one side."""
     return _pointers(tensor)[0], tensor.stride(0)
 
 
 class _Side(ctypes.Structure):
-    """One side of a chain, as the C code has it."""
+    """One side of a chain; the fields are those of ``side`` in the C code."""
 
     _fields_: ClassVar = [
         ("sites", ctypes.c_longlong),
@@ -163,16 +173,24 @@ class _Side(ctypes.Structure):
 
 @lru_cache(maxsize=512)
 def _sides(plan: Layout) -> "ctypes.Array[_Side]":
-    """Return bonds, and where sites, cores and states of both sides lie."""
+    """Return the bonds of both sides, and where their sites, cores and states lie."""
     lists = zip(plan.sides, plan.sites, plan.cores, stored_states(plan).places, strict=True)
     return (_Side * 2)(
-        *(_Side(len(one[0]) - 1, *((ctypes.c_longlong * max(len(row), 1))(*row) for row in one)) for one in lists)
+        *(
+            _Side(len(side[0]) - 1, *((ctypes.c_longlong * max(len(numbers), 1))(*numbers) for numbers in side))
+            for side in lists
+        )
     )
 
 
 @dataclass(frozen=True)
 class Compiler:
-    """A C compiler: its program, and all that decides whether a built library can be used again."""
+    """A C compiler.
+
+    Attributes:
+        program: Path of the compiler.
+        fingerprint: Hash of all that decides whether a built library can be used again.
+    """
 
     program: str
     fingerprint: str
@@ -180,11 +198,16 @@ class Compiler:
 
 @cache
 def _compiler() -> Compiler:
+    """Return the compiler of the machine, ``CC`` first.
+
+    Raises:
+        NoKernelError: There is none.
+    """
     program = next(filter(None, map(shutil.which, filter(None, (os.environ.get("CC"), "cc", "gcc", "clang")))), None)
     if program is None:
         raise NoKernelError("there is no C compiler (cc, gcc or clang) on the PATH")
     version = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=60, check=False).stdout
-    try:  # a home folder may be shared by machines of different processors
+    try:  # a home folder may be shared by machines with different processors
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         processor = next((line for line in lines if line.startswith(("flags", "Features"))), "")
     except OSError:
@@ -212,22 +235,24 @@ def _library(number: str) -> ctypes.CDLL:
 
 
 def _build(program: str, number: str, path: Path) -> None:
-    """Build the library, with threads if the compiler knows those of OpenMP."""
+    """Build the library, with threads if the compiler supports OpenMP (clang often comes without it)."""
     command = [program, *FLAGS, f"-DREAL={number}", str(SOURCE), "-o", str(path), "-lm"]
-    for more in ([THREADS], []):
-        done = subprocess.run([*command, *more], capture_output=True, text=True, timeout=300, check=False)
-        if not done.returncode:
+    for threads in ([THREADS], []):
+        process = subprocess.run([*command, *threads], capture_output=True, text=True, timeout=300, check=False)
+        if not process.returncode:
             return
-    raise NoKernelError(f"{program} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+    raise NoKernelError(f"{program} failed: {(process.stderr.strip().splitlines() or ['no message'])[-1]}")
 
 
 @cache
 def _width(number: str) -> int:
+    """Return the number of samples that a tile of the C code holds side by side."""
     return int(_library(number).sweep_width())
 
 
-@cache
+@cache  # a failed build is not tried again for every batch
 def _failure(number: str) -> str | None:
+    """Return why the library cannot be used, or None."""
     try:
         _library(number)
     except (KdzooError, OSError, subprocess.SubprocessError) as error:

@@ -25,7 +25,13 @@ from kdzoo.tensor_networks.torch_sweep import EVERY
 
 
 class TensorTrain(NamedTuple):
-    """A chain: cores ``[left, d, right]``, the output core ``[left, outputs, right]``, and the site that it is before."""
+    """The tensors of a chain.
+
+    Attributes:
+        sites: Core ``[left, d, right]`` of every site, from the left end.
+        centre: Output core ``[left, outputs, right]``.
+        out_site: The output core stands before this site.
+    """
 
     sites: Sequence[Tensor]
     centre: Tensor
@@ -33,7 +39,9 @@ class TensorTrain(NamedTuple):
 
 
 def inner_product(a: TensorTrain, b: TensorTrain, grams: Tensor) -> Tensor:
-    """Return E[f_o g_o] of each output ``[outputs]``; their sum is the inner product. Differentiable in both chains.
+    """Return E[f_o g_o] of each output ``[outputs]``; their sum is the inner product.
+
+    It is differentiable in both chains.
 
     Args:
         a: Open chain f.
@@ -47,9 +55,10 @@ def inner_product(a: TensorTrain, b: TensorTrain, grams: Tensor) -> Tensor:
     expected = (len(a.sites), a.sites[0].shape[1], b.sites[0].shape[1])
     if tuple(grams.shape) != expected:
         raise ConfigError(f"grams must be of shape {expected}, got {tuple(grams.shape)}")
+    # Outside of both output cores there is one transfer matrix; between them there is one for each output.
     first, last = sorted((a.out_site, b.out_site))
     left, log2 = _transfer(a.sites[:first], b.sites[:first], grams[:first])
-    mirrored = [[core.transpose(0, 2) for core in reversed(one.sites[last:])] for one in (a, b)]
+    mirrored = [[core.transpose(0, 2) for core in reversed(chain.sites[last:])] for chain in (a, b)]
     right, more = _transfer(mirrored[0], mirrored[1], grams[last:].flip(0))
     current = left.expand(a.centre.shape[1], -1, -1)  # [outputs, bond of a, bond of b]
     for site in range(first, last + 1):
@@ -72,17 +81,18 @@ def squared_distance(a: TensorTrain, b: TensorTrain, grams: Tensor) -> Tensor:
 
     It is exact to rounding of the squared norms, about 1e-14 of them, and not negative.
     """
+    # three inner products are cheaper than the norm of the difference, whose bonds are the sums of both
     return (inner_product(a, a, grams) - 2 * inner_product(a, b, grams) + inner_product(b, b, grams)).sum().clamp_min(0)
 
 
 def _transfer(a: Sequence[Tensor], b: Sequence[Tensor], grams: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the transfer matrix ``[bond of a, bond of b]`` from the left end, and the exponent by which it is too small.
+    """Return the transfer matrix ``[bond of a, bond of b]`` from the left end, and the exponent that it lacks.
 
-    It is divided every 16 sites by a power of two, which gradients do not go through: the power cancels.
+    Every 16 sites it is divided by a power of two. Gradients do not pass through the powers, because they cancel.
     """
     current, log2 = grams.new_ones(1, 1), grams.new_zeros(())
-    for i, (one, other, gram) in enumerate(zip(a, b, grams, strict=True)):
-        current = _step(current, one, other, gram)
+    for i, (core_a, core_b, gram) in enumerate(zip(a, b, grams, strict=True)):
+        current = _step(current, core_a, core_b, gram)
         if (i + 1) % EVERY == 0:
             exponent = torch.frexp(current.detach().abs().amax()).exponent
             current = current * torch.ldexp(grams.new_ones(()), -exponent)
@@ -90,21 +100,21 @@ def _transfer(a: Sequence[Tensor], b: Sequence[Tensor], grams: Tensor) -> tuple[
     return current, log2
 
 
-def _step(current: Tensor, one: Tensor, other: Tensor, gram: Tensor) -> Tensor:
+def _step(current: Tensor, core_a: Tensor, core_b: Tensor, gram: Tensor) -> Tensor:
     """Return transfer matrices ``[..., bond of a, bond of b]`` after one more site."""
-    mixed = torch.tensordot(gram, other, ([1], [1]))  # [k, left, right]: sum_l G_kl B_l
+    mixed = torch.tensordot(gram, core_b, ([1], [1]))  # [k, left, right]: sum_l G_kl B_l
     products = (current.unsqueeze(-3) @ mixed).flatten(-3, -2)  # (..., k left of a, right of b)
-    return one.permute(2, 1, 0).flatten(1) @ products
+    return core_a.permute(2, 1, 0).flatten(1) @ products
 
 
 def check_compatible(a: TensorTrain, b: TensorTrain) -> None:
-    """Refuse chains that have no inner product.
+    """Check that two chains have an inner product.
 
     Raises:
         ConfigError: One is periodic, or they have different numbers of sites or outputs.
     """
-    for one in (a, b):
-        check_open(*one, "an inner product")
+    for chain in (a, b):
+        check_open(*chain, "an inner product")
     if len(a.sites) != len(b.sites) or a.centre.shape[1] != b.centre.shape[1]:
         raise ConfigError(
             f"an inner product needs chains of equal size, got {len(a.sites)} sites with {a.centre.shape[1]} outputs "

@@ -1,14 +1,14 @@
-"""The library ``tensornetwork``: the definition of a chain, its graph, its canonical form and its decompositions.
+"""What the library ``tensornetwork`` is used for: definition, graph, canonical form and decompositions of a chain.
 
-Nothing here belongs into a training step: a contraction by the library costs about fifty times that of its matrix
-product. Decompositions are numpy's, in float64; the library's torch backend calls what torch has deprecated.
+Nothing here belongs in a training step: a contraction by the library takes about fifty times as long as its matrix
+product. Decompositions are those of numpy, in float64, because the torch backend of the library calls functions that
+torch has deprecated.
 
 The function of a chain of sites A_i and the output core C before site m is, for features phi_i,
 
     f_o = A_1[phi_1] ... A_m[phi_m]  C_o  A_(m+1)[phi_(m+1)] ... A_n[phi_n],    A[phi] = sum_k phi_k A_k.
 
-Its tensors in a row are the chain of n + 1 tensors that canonical forms and spectra are about; the output core is one
-of them.
+Canonical forms and spectra are about the row of all n + 1 tensors; the output core is one of them.
 
 References:
     Roberts et al.: TensorNetwork: a library for physics and machine learning. arXiv:1905.01330.
@@ -32,7 +32,7 @@ from kdzoo.errors import ConfigError, NonFiniteLossError
 
 @cache
 def _library() -> Any:
-    """Return the library, which takes most of a second to load and is not always needed."""
+    """Return the library, imported on first use because that takes most of a second."""
     import tensornetwork
 
     return tensornetwork
@@ -42,7 +42,7 @@ def _library() -> Any:
 
 
 def reference_outputs(sites: Sequence[Tensor], centre: Tensor, out_site: int, phi: Tensor) -> Tensor:
-    """Return the outputs ``[samples, outputs]`` of a chain, by its definition; differentiable, of any dtype, and slow.
+    """Return the outputs ``[samples, outputs]`` of a chain by its definition: differentiable, for any dtype, and slow.
 
     Args:
         sites: Cores ``[left, d, right]`` in the chain's order, of an open or a periodic chain.
@@ -50,6 +50,7 @@ def reference_outputs(sites: Sequence[Tensor], centre: Tensor, out_site: int, ph
         out_site: The output core stands before this site.
         phi: Features ``[sites, d, samples]`` in the chain's order.
     """
+    # Two or three tensors at a time: path finders of the library explode on chains with an index for the samples.
     ncon, ends = _library().ncon, torch.ones_like(phi[0, 0])
     joined = torch.eye(tensor_row(sites, centre, out_site)[0].shape[0], dtype=phi.dtype, device=phi.device)
     left = right = ends[:, None, None] * joined  # [samples, bond that joins the ends, current bond]
@@ -64,8 +65,8 @@ def reference_outputs(sites: Sequence[Tensor], centre: Tensor, out_site: int, ph
 def as_nodes(sites: Sequence[Tensor], centre: Tensor, out_site: int) -> list[Any]:
     """Return the chain as connected nodes of the library, for drawing and for its contractors.
 
-    The nodes ``site 0``, ... and ``output`` are in the chain's order; their edges ``feature`` and ``output`` dangle.
-    The ends of an open chain have no outer edge, those of a periodic one share theirs.
+    The nodes ``site 0``, ... and ``output`` are in the order of the chain; their edges ``feature`` and ``output`` are
+    dangling. The ends of an open chain have no outer edge, those of a periodic one share theirs.
     """
     tensors = tensor_row(sites, centre, out_site)
     names = [f"site {i}" for i in range(len(sites))]
@@ -78,8 +79,8 @@ def as_nodes(sites: Sequence[Tensor], centre: Tensor, out_site: int) -> list[Any
         elif i == len(sites) and not closed:
             tensor, axes = tensor[..., 0], axes[:-1]
         made.append(_library().Node(tensor, name=name, axis_names=axes, backend="pytorch"))
-    for one, other in pairwise(made):
-        one["right"] ^ other["left"]
+    for node, following in pairwise(made):
+        node["right"] ^ following["left"]  # connects the edges
     if closed:
         made[-1]["right"] ^ made[0]["left"]
     return made
@@ -91,8 +92,8 @@ def as_nodes(sites: Sequence[Tensor], centre: Tensor, out_site: int) -> list[Any
 def canonical_form(sites: Sequence[Tensor], centre: Tensor, out_site: int) -> tuple[list[Tensor], Tensor]:
     """Return the same function with every site an isometry towards the output core, which holds the norm.
 
-    With the bonds left and right of a core, sum_k A_k' A_k = 1 to the left of the output and sum_k A_k A_k' = 1 to its
-    right. Bonds become smaller where the tensors beside them cannot use their dimension.
+    To the left of the output sum_k A_k' A_k = 1, to its right sum_k A_k A_k' = 1. Bonds become smaller where the
+    tensors beside them cannot use their dimension.
 
     Args:
         sites: Core ``[left, d, right]`` of every site of an open chain, float64.
@@ -108,21 +109,21 @@ def canonical_form(sites: Sequence[Tensor], centre: Tensor, out_site: int) -> tu
         chain = _library().FiniteMPS(
             [_numpy(tensor) for tensor in tensor_row(sites, centre, out_site)], canonicalize=False, backend="numpy"
         )
-        chain.center_position = 0  # of no meaning yet; the sweep to the right end makes every core an isometry
+        chain.center_position = 0  # arbitrary: the sweep to the right end makes every core an isometry
         chain.position(len(sites), normalize=False)
         chain.position(out_site, normalize=False)
         if not all(np.isfinite(tensor).all() for tensor in chain.tensors):
             raise np.linalg.LinAlgError("it is not finite")
-    found = [torch.from_numpy(tensor).to(centre) for tensor in chain.tensors]
-    middle = found.pop(out_site)
-    return found, middle
+    tensors = [torch.from_numpy(tensor).to(centre) for tensor in chain.tensors]
+    middle = tensors.pop(out_site)
+    return tensors, middle
 
 
 def spectra(sites: Sequence[Tensor], centre: Tensor, out_site: int) -> list[Tensor]:
-    """Return the singular values of every bond, in the chain's order; one list of each bond between two tensors.
+    """Return the singular values of every bond, from the left end.
 
-    Bond b is between tensors b and b + 1 of the row in which the output core is tensor ``out_site``; the output belongs
-    to the side where its core is. The squares of each sum to the squared norm of the chain's coefficients.
+    Bond b is between tensors b and b + 1 of the row in which the output core is tensor ``out_site``; the index of the
+    output belongs to the side of its core. The squares of each bond sum to the squared norm of the coefficients.
 
     Args:
         sites: Core ``[left, d, right]`` of every site of an open chain, float64.
@@ -137,32 +138,32 @@ def spectra(sites: Sequence[Tensor], centre: Tensor, out_site: int) -> list[Tens
     left: list[Tensor] = []
     current = centre
     for core in reversed(sites[:out_site]):
-        turn, _, values, _ = split_svd(current, legs=1)
+        vectors, _, values, _ = split_svd(current, legs=1)
         left.append(values)
-        current = core @ (turn * values)
+        current = core @ (vectors * values)
     right: list[Tensor] = []
     current = centre
     for core in sites[out_site:]:
-        _, turn, values, _ = split_svd(current, legs=2)
+        _, vectors, values, _ = split_svd(current, legs=2)
         right.append(values)
-        current = torch.tensordot(values[:, None] * turn, core, 1)
+        current = torch.tensordot(values[:, None] * vectors, core, 1)
     return left[::-1] + right
 
 
 def split_svd(
     tensor: Tensor, max_bond: int | None = None, max_error: float | None = None, *, legs: int = 2
 ) -> tuple[Tensor, Tensor, Tensor, float]:
-    """Divide a merged tensor by its singular value decomposition.
+    """Split a merged tensor by a singular value decomposition.
 
     Args:
-        tensor: ``[left, a, b, right]``, two merged cores, or any other with more legs than ``legs``.
-        max_bond: Most singular values to keep, >= 1; None for all. It counts more than ``max_error``.
+        tensor: Two merged cores ``[left, a, b, right]``, or any tensor with more legs than ``legs``.
+        max_bond: Most singular values to keep, >= 1. None: all. It takes precedence over ``max_error``.
         max_error: Norm of what is cut, relative to that of the tensor, in [0, 1).
         legs: Number of legs that the left part has, without the new bond.
 
     Returns:
-        The left isometry ``[left, a, bond]``, the right isometry ``[bond, b, right]``, the singular values ``[bond]``, at least
-        one, and the discarded weight: the sum of the squares of those that were cut.
+        The left isometry ``[left, a, bond]``, the right isometry ``[bond, b, right]``, the singular values ``[bond]``,
+        at least one, and the discarded weight: the sum of the squares of those that were cut.
 
     Raises:
         ConfigError: An argument is outside its range.
@@ -179,13 +180,13 @@ def split_svd(
             node,
             node.edges[:legs],
             node.edges[legs:],
-            max_singular_values=max_bond if size else 1,
+            max_singular_values=max_bond if size else 1,  # of a tensor of zeros the library would keep all
             max_truncation_err=max_error if size else None,
         )
-        kept = np.diag(values.tensor).copy()
-        if not np.isfinite(kept).all():
+        singular_values = np.diag(values.tensor).copy()
+        if not np.isfinite(singular_values).all():
             raise np.linalg.LinAlgError("its singular values are not finite")
-    parts = [torch.from_numpy(part).to(tensor) for part in (left.tensor, right.tensor, kept)]
+    parts = [torch.from_numpy(part).to(tensor) for part in (left.tensor, right.tensor, singular_values)]
     return parts[0], parts[1], parts[2], float(np.square(cut).sum())
 
 
@@ -193,19 +194,25 @@ def split_svd(
 
 
 def tensor_row(sites: Sequence[Tensor], centre: Tensor, out_site: int) -> list[Tensor]:
-    """Return all tensors of a chain from left to right, the output core among them."""
+    """Return all tensors of a chain from left to right, including the output core."""
     return [*sites[:out_site], centre, *sites[out_site:]]
 
 
 def check_open(sites: Sequence[Tensor], centre: Tensor, out_site: int, what: str) -> None:
-    """Refuse a chain whose ends share a bond.
+    """Check that the ends of a chain do not share a bond.
+
+    Args:
+        sites: Core ``[left, d, right]`` of every site.
+        centre: Output core ``[left, outputs, right]``.
+        out_site: The output core stands before this site.
+        what: What needs an open chain, for the message.
 
     Raises:
-        ConfigError: They do.
+        ConfigError: They share a bond.
     """
-    joined = tensor_row(sites, centre, out_site)[0].shape[0]
-    if joined != 1:
-        raise ConfigError(f"{what} needs boundary='open', got ends that share a bond of dimension {joined}")
+    end_bond = tensor_row(sites, centre, out_site)[0].shape[0]
+    if end_bond != 1:
+        raise ConfigError(f"{what} needs boundary='open', got ends that share a bond of dimension {end_bond}")
 
 
 def _numpy(tensor: Tensor) -> Any:
@@ -215,7 +222,7 @@ def _numpy(tensor: Tensor) -> Any:
 
 @contextmanager
 def _decomposed(what: str) -> Iterator[None]:
-    """Turn numpy's error, and its warnings about overflow, into one line."""
+    """Turn an error of numpy, and its warnings about overflow, into a NonFiniteLossError."""
     try:
         with np.errstate(all="ignore"):
             yield

@@ -24,19 +24,20 @@ Exponents = tuple[int, ...]
 Coefficients = Mapping[Exponents, int | float | Sequence[int | float] | Tensor]
 """Exponents of the inputs -> coefficient, or those of all outputs."""
 
+# Largest number of monomials that a chain is expanded into: 16 inputs with the features [1, x]. An expansion takes time
+# and memory in proportion, and nobody reads a longer one.
 MOST_MONOMIALS = 2**16
-"""Largest number of monomials that a chain is expanded into."""
 
 
 def copy_layer(n_inputs: int, times: int) -> TensorTrain:
-    """Return the chain with the features [1, x] that gives every input ``times`` times, those of one input together.
+    """Return the chain with the features [1, x] whose outputs are ``times`` copies of every input.
 
-    The state beside the output is (1, inputs of its side), so no bond is larger than n_inputs / 2 + 3 / 2. The output
-    core has about n_inputs^3 times / 4 numbers.
+    The state beside the output core is (1, inputs of its side), so no bond is larger than n_inputs / 2 + 3 / 2. The
+    output core has about n_inputs^3 times / 4 numbers.
 
     Args:
         n_inputs: Number of sites n, >= 1.
-        times: Outputs of each input z, >= 1; output i z + r is input i.
+        times: Number of copies z, >= 1; outputs i z, ..., i z + z - 1 are input i.
 
     References:
         Piché: Neural network knowledge distillation in tensor networks. 2023, eq. 9.
@@ -47,16 +48,16 @@ def copy_layer(n_inputs: int, times: int) -> TensorTrain:
     right = [_append(n - i).permute(2, 1, 0) for i in range(m, n)]
     centre = torch.zeros(m + 1, n * z, n - m + 1, dtype=torch.float64)
     for i in range(n):  # the left state is (1, x_0, ..., x_m-1), the right one (1, x_n-1, ..., x_m)
-        at = (i + 1, 0) if i < m else (0, n - i)
-        centre[at[0], i * z : (i + 1) * z, at[1]] = 1
+        row, column = (i + 1, 0) if i < m else (0, n - i)
+        centre[row, i * z : (i + 1) * z, column] = 1
     return TensorTrain([*left, *right], centre, m)
 
 
 def polynomial_layer(coefficients: Coefficients, n_inputs: int, degree: int) -> TensorTrain:
-    """Return the chain with the features [1, x] on ``degree`` copies of every input that is a polynomial.
+    """Return the chain with the features [1, x] that computes a polynomial from ``degree`` copies of every input.
 
-    A monomial is a product of as many copies of an input as its exponent. A bond counts the different parts that the
-    monomials have on its outer side, so that none is larger than the number of monomials.
+    The power of an input is a product of as many of its copies as the exponent. A bond has one dimension for each
+    different part that the monomials have on its outer side, so that none is larger than the number of monomials.
 
     Args:
         coefficients: Exponents of the inputs -> coefficient, or those of all outputs; at least one monomial. No
@@ -75,8 +76,8 @@ def polynomial_layer(coefficients: Coefficients, n_inputs: int, degree: int) -> 
     values = _outputs(coefficients)
     factors = [_factors(exponents, n, z) for exponents in coefficients]
     m = n * z // 2
-    left, firsts = _products([one[:m] for one in factors])
-    right, lasts = _products([one[m:][::-1] for one in factors])
+    left, firsts = _products([uses[:m] for uses in factors])
+    right, lasts = _products([uses[m:][::-1] for uses in factors])
     centre = torch.zeros(max(firsts) + 1, values.shape[1], max(lasts) + 1, dtype=torch.float64)
     for first, value, last in zip(firsts, values, lasts, strict=True):
         centre[first, :, last] = value
@@ -98,16 +99,16 @@ def to_polynomial(sites: Sequence[Tensor], centre: Tensor, out_site: int) -> dic
     Raises:
         ConfigError: There would be more than 65,536 monomials.
     """
-    powers = [core.shape[1] for core in sites]
-    _check_monomials(f"a chain of {len(sites)} sites with {max(powers)} features", prod(powers))
+    dims = [core.shape[1] for core in sites]
+    _check_monomials(f"a chain of {len(sites)} sites with {max(dims)} features", prod(dims))
     left = right = centre.double().new_ones(1, 1)  # [monomials, bond], [bond, monomials]
     for core in sites[:out_site]:
         left = torch.einsum("ml,ldr->mdr", left, core.double()).flatten(0, 1)
     for core in reversed(sites[out_site:]):
         right = torch.einsum("ldr,rm->ldm", core.double(), right).flatten(1)
     values = torch.einsum("al,lor,rb->abo", left, centre.double(), right).flatten(0, 1)
-    exponents = product(*map(range, powers))
-    return {one: value for one, value in zip(exponents, values, strict=True) if value.any()}
+    exponents = product(*map(range, dims))
+    return {powers: value for powers, value in zip(exponents, values, strict=True) if value.any()}
 
 
 def compose(
@@ -117,16 +118,16 @@ def compose(
     numbers: Sequence[Mapping[Exponents, float]],
     n_inputs: int,
 ) -> dict[Exponents, Tensor]:
-    """Return the coefficients of a chain with the features [1, x] whose numbers are polynomials of other inputs.
+    """Return the coefficients of a chain with the features [1, x] whose inputs are polynomials of other inputs.
 
-    The state of a bond, every number of it a polynomial, goes from the left end to the right one: what a site adds to
-    it is a sum of its shifted copies, one for each monomial of the site's number.
+    The state of a bond, a vector of polynomials, is passed from the left end to the right one: multiplying it by the
+    polynomial of a site is a sum of shifted copies, one for each monomial.
 
     Args:
         sites: Cores ``[left, 2, right]`` from the left end; open boundaries.
         centre: Output core ``[left, outputs, right]``.
         out_site: The output core stands before this site.
-        numbers: Of each site, exponents of the inputs -> coefficient.
+        numbers: Polynomial of each site: exponents of the inputs -> coefficient.
         n_inputs: Number of inputs, >= 1.
 
     Returns:
@@ -137,22 +138,25 @@ def compose(
         ConfigError: There might be more than 65,536 monomials: products of powers of every input up to the sum of its
             largest exponents in the numbers.
     """
-    sizes = [1 + sum(max((one[i] for one in number), default=0) for number in numbers) for i in range(n_inputs)]
+    sizes = [
+        1 + sum(max((exponents[i] for exponents in number), default=0) for number in numbers) for i in range(n_inputs)
+    ]
     _check_monomials(f"a chain of {len(sites)} sites, whose numbers depend on {n_inputs} inputs,", prod(sizes))
     state = centre.double().new_zeros(1, 1, *sizes)  # (1 or outputs, bond, exponents of each input)
     state[(0, 0, *[0] * n_inputs)] = 1
-    whole = slice(None)
+    all_of = slice(None)
     for site in range(len(sites) + 1):
         if site == out_site:
             state = torch.einsum("xl...,lor->or...", state, centre.double())
         if site < len(sites):
             state, varied = (torch.einsum("ol...,lr->or...", state, core) for core in sites[site].double().unbind(1))
             for exponents, coefficient in numbers[site].items():
-                to = (whole, whole, *(slice(one, None) for one in exponents))
-                of = (whole, whole, *(slice(size - one) for one, size in zip(exponents, sizes, strict=True)))
-                state[to] += coefficient * varied[of]
+                target = (all_of, all_of, *(slice(shift, None) for shift in exponents))
+                source = (all_of, all_of, *(slice(size - shift) for shift, size in zip(exponents, sizes, strict=True)))
+                state[target] += coefficient * varied[source]
     values = state[:, 0].flatten(1).T
-    return {one: value for one, value in zip(product(*map(range, sizes)), values, strict=True) if value.any()}
+    exponents_of_all = product(*map(range, sizes))
+    return {powers: value for powers, value in zip(exponents_of_all, values, strict=True) if value.any()}
 
 
 def _check_monomials(what: str, count: int) -> None:
@@ -184,26 +188,26 @@ def _outputs(coefficients: Coefficients) -> Tensor:
 
 
 def _factors(exponents: Exponents, n: int, z: int) -> tuple[bool, ...]:
-    """Return of every copy of every input whether it is a factor of the monomial."""
-    if len(exponents) != n or not all(0 <= one <= z for one in exponents):
+    """Return for every copy of every input whether it is a factor of the monomial."""
+    if len(exponents) != n or not all(0 <= exponent <= z for exponent in exponents):
         raise ConfigError(f"a monomial of coefficients must have {n} exponents in 0..{z}, got {tuple(exponents)}")
     return tuple(copy < exponent for exponent in exponents for copy in range(z))
 
 
 def _products(factors: Sequence[Sequence[bool]]) -> tuple[list[Tensor], list[int]]:
-    """Return cores whose last state holds every different product, and which of its numbers is that of each monomial.
+    """Return cores whose last state holds every different product, and the index of the product of each monomial.
 
     Args:
-        factors: Of each monomial, of each site from the outer end: whether its input is a factor.
+        factors: For each monomial, for each site from the outer end: whether its input is a factor.
     """
     cores = []
-    before, names = [0] * len(factors), 1
+    before, size = [0] * len(factors), 1  # index of each monomial's product so far, and number of different ones
     for site in range(len(factors[0])):
         table: dict[tuple[int, bool], int] = {}
-        after = [table.setdefault((state, one[site]), len(table)) for state, one in zip(before, factors, strict=True)]
-        core = torch.zeros(names, 2, len(table), dtype=torch.float64)
+        after = [table.setdefault((state, uses[site]), len(table)) for state, uses in zip(before, factors, strict=True)]
+        core = torch.zeros(size, 2, len(table), dtype=torch.float64)
         for (state, factor), number in table.items():
             core[state, int(factor), number] = 1
         cores.append(core)
-        before, names = after, len(table)
+        before, size = after, len(table)
     return cores, before

@@ -1,13 +1,13 @@
-"""Variance of a chain under a product measure, divided among its inputs, exactly and without samples of inputs.
+"""Sobol indices: how the variance of a chain is divided among its inputs, exactly and without sampling.
 
-If the inputs are independent, a function is a sum of one part for each set of inputs, and the parts are uncorrelated
-(Sobol 1993). Of a chain the variance of every part follows from two moments of the features of each site,
+If the inputs are independent, a function is a sum of one term for each set of inputs, and the terms are uncorrelated
+(Sobol 1993). For a chain the variance of every term follows from two moments of the features of each site,
 
     E[phi phi'] = mean mean' + covariance
 
-A part depends on the sites where the chain is squared with the covariance, and not on those where it is contracted with
-the mean. In legs whose first feature is 1 and whose others are orthonormal, the former are all features but the first.
-Every variance is a sum of squares: nothing cancels.
+A term depends on the sites where the chain is squared with the covariance, and not on those where it is contracted with
+the mean. If the first feature is 1 and the others are orthonormal, only the first one has a mean, and only the others
+have variance. Every variance is computed as a sum of squares, so that nothing cancels.
 """
 
 from collections.abc import Sequence
@@ -21,12 +21,13 @@ from torch import Tensor
 from kdzoo.core.validation import integer
 from kdzoo.errors import ConfigError
 
+# Share of the largest variance of a feature below which a direction has no variance: rounding of float64, 2e-16, times
+# the size of the sums.
 NEGLIGIBLE = 1e-14
-"""Share of the largest variance of a feature that counts as none."""
 
 Steps = list[tuple[Tensor, Tensor]]
-"""Matrices of the sites of one side, from its outer end: the mean ``[n_in, n_out]`` and, for each independent direction of
-variance 1, the deviation ``[directions, n_in, n_out]``."""
+"""Matrices of the sites of one side, from its outer end: the mean ``[n_in, n_out]`` and, for each independent direction
+of variance 1, the deviation ``[directions, n_in, n_out]``."""
 State = tuple[Tensor, Tensor]
 """Mean and covariance of a vector."""
 
@@ -36,8 +37,8 @@ class Moments:
     """First two moments of the features of every site under a product measure, in float64.
 
     Attributes:
-        mean: ``[sites, d]``.
-        covariance: Symmetric and not negative ``[sites, d, d]``.
+        mean: Means ``[sites, d]``.
+        covariance: Covariance matrices ``[sites, d, d]``.
     """
 
     mean: Tensor
@@ -49,12 +50,13 @@ class Sobol:
     """How the variance of each output is divided among the inputs.
 
     Attributes:
-        mean: ``[outputs]``.
-        variance: ``[outputs]``.
-        first: Share of the variance that an input explains by itself ``[outputs, sites]``.
-        total: Share of the variance in which an input has a part, by itself or together with others ``[outputs, sites]``.
+        mean: Mean of every output ``[outputs]``.
+        variance: Variance of every output ``[outputs]``.
+        first: First-order indices ``[outputs, sites]``: share of the variance that an input explains alone.
+        total: Total indices ``[outputs, sites]``: share of the variance in which an input has a part, alone or together
+            with others.
 
-    The shares of an output without variance are 0.
+    The indices of an output without variance are 0.
 
     References:
         Sobol: Sensitivity estimates for nonlinear mathematical models. Math. Model. Comput. Exp. 1, 1993.
@@ -68,9 +70,9 @@ class Sobol:
 
 
 def feature_moments(phi: Tensor) -> Moments:
-    """Return the moments of features ``[sites, d, samples]``: the product measure of the sites' observed distributions."""
+    """Return the moments of features ``[sites, d, samples]`` under the product of their marginal distributions."""
     phi = phi.double()
-    shifted = phi - phi[..., :1]  # so that what never changes has no variance at all
+    shifted = phi - phi[..., :1]  # so that the variance of what never changes is exactly 0
     mean = shifted.mean(2)
     centred = shifted - mean[..., None]
     return Moments(phi[..., 0] + mean, centred @ centred.mT / phi.shape[2])
@@ -95,8 +97,8 @@ def sobol_indices(sites: Sequence[Tensor], centre: Tensor, out_site: int, measur
     variance = _variance(before[-1], beyond[-1], from_left, from_right)
     on_left, on_right = _parts(left, before, from_left), _parts(right, beyond, from_right)
     shares = [
-        torch.cat([ours, theirs.flip(1)], 1) / variance.where(variance > 0, torch.inf)[:, None]
-        for ours, theirs in zip(on_left, on_right, strict=True)
+        torch.cat([left_parts, right_parts.flip(1)], 1) / variance.where(variance > 0, torch.inf)[:, None]
+        for left_parts, right_parts in zip(on_left, on_right, strict=True)
     ]
     mean = from_left[0] @ before[-1][0]
     return Sobol(scaled(mean, exponent), scaled(variance, 2 * exponent), *shares)
@@ -105,7 +107,7 @@ def sobol_indices(sites: Sequence[Tensor], centre: Tensor, out_site: int, measur
 def pairwise_indices(
     sites: Sequence[Tensor], centre: Tensor, out_site: int, measure: Moments, among: Sequence[int] | None = None
 ) -> Tensor:
-    """Return the share of the variance that two inputs explain together beyond what each explains by itself.
+    """Return second-order Sobol indices: the share of the variance that two inputs explain only together.
 
     It takes O(sites k d D^2 outputs) operations for k sites, besides those of :func:`sobol_indices`.
 
@@ -114,10 +116,10 @@ def pairwise_indices(
         centre: Output core ``[left, outputs, right]``.
         out_site: The output core stands before this site.
         measure: Moments of the features.
-        among: Sites of which all pairs are taken; None for all.
+        among: Sites of which all pairs are taken. None: all sites.
 
     Returns:
-        Second-order Sobol indices ``[outputs, k, k]``, symmetric, in the order of ``among``; 0 on the diagonal.
+        Indices ``[outputs, k, k]``, symmetric, in the order of ``among``; 0 on the diagonal.
 
     Raises:
         ConfigError: The measure has another number of sites or features, or a site of ``among`` is not in the chain or
@@ -131,24 +133,26 @@ def pairwise_indices(
     centre, l_state, r_state = centre.double(), _state_moments(left)[-1], _state_moments(right)[-1]
     from_left, from_right = _seen(centre, l_state, r_state)
     variance = _variance(l_state, r_state, from_left, from_right)
-    ours, theirs = sorted(i for i in chosen if i < out_site), sorted(last - i for i in chosen if i >= out_site)
-    l_rows, within_left = _pairs_of_side(left, ours, from_left[0])
-    r_rows, within_right = _pairs_of_side(right, theirs, from_right[0])
+    # Steps of each side, counted from its outer end.
+    left_steps = sorted(i for i in chosen if i < out_site)
+    right_steps = sorted(last - i for i in chosen if i >= out_site)
+    l_rows, within_left = _pairs_of_side(left, left_steps, from_left[0])
+    r_rows, within_right = _pairs_of_side(right, right_steps, from_right[0])
     across = [
         torch.einsum("kil,lr,mjr->kimj", l_rows, centre[:, o], r_rows).square().sum((1, 3))
         for o in range(centre.shape[1])
     ]
-    n = len(ours)
-    found = torch.zeros(centre.shape[1], len(chosen), len(chosen), dtype=torch.float64)
-    found[:, :n, :n], found[:, :n, n:], found[:, n:, n:] = within_left, torch.stack(across), within_right
-    found = found + found.mT
-    place = {site: i for i, site in enumerate([*ours, *(last - i for i in theirs)])}
-    at = torch.tensor([place[site] for site in chosen], dtype=torch.long)
-    return found[:, at][:, :, at] / variance.where(variance > 0, torch.inf)[:, None, None]
+    n = len(left_steps)
+    indices = torch.zeros(centre.shape[1], len(chosen), len(chosen), dtype=torch.float64)
+    indices[:, :n, :n], indices[:, :n, n:], indices[:, n:, n:] = within_left, torch.stack(across), within_right
+    indices = indices + indices.mT
+    place = {site: i for i, site in enumerate([*left_steps, *(last - i for i in right_steps)])}
+    order = torch.tensor([place[site] for site in chosen], dtype=torch.long)
+    return indices[:, order][:, :, order] / variance.where(variance > 0, torch.inf)[:, None, None]
 
 
 def rescaled(sites: Sequence[Tensor], out_site: int, grams: Tensor) -> tuple[list[Tensor], int]:
-    """Return cores times powers of two, which make the states at every bond about 1, and the exponent that they lack.
+    """Return cores times powers of two, for which the states at every bond are about 1, and the exponent they lack.
 
     Args:
         sites: Cores ``[left, d, right]`` from the left end.
@@ -183,13 +187,14 @@ def _sides(sites: Sequence[Tensor], out_site: int, measure: Moments) -> tuple[St
         )
     cores, exponent = rescaled(sites, out_site, covariance + mean[:, :, None] * mean[:, None])
     values, directions = torch.linalg.eigh(covariance)
-    kept = (values > NEGLIGIBLE * values.max()).any(0)
-    spread = directions[:, :, kept] * values[:, None, kept].clamp_min(0).sqrt()
+    # Directions without variance at any site, such as that of the constant feature, cost time and add nothing.
+    has_variance = (values > NEGLIGIBLE * values.max()).any(0)
+    spread = directions[:, :, has_variance] * values[:, None, has_variance].clamp_min(0).sqrt()
     steps = [
         (torch.einsum("ldr,d->lr", core, mean[i]), torch.einsum("ldr,dj->jlr", core, spread[i]))
         for i, core in enumerate(cores)
     ]
-    return steps[:out_site], [(one.mT, other.mT) for one, other in reversed(steps[out_site:])], exponent
+    return steps[:out_site], [(mean.mT, deviation.mT) for mean, deviation in reversed(steps[out_site:])], exponent
 
 
 def _means(steps: Steps) -> list[Tensor]:
@@ -204,18 +209,21 @@ def _state_moments(steps: Steps) -> list[State]:
     """Return mean and covariance of the state before every site of a side and beside the output."""
     covariance = torch.zeros(1, 1, dtype=torch.float64)
     states = _means(steps)
-    found = [(states[0], covariance)]
+    moments = [(states[0], covariance)]
     for (mean, spread), state, after in zip(steps, states, states[1:], strict=False):
         second = covariance + torch.outer(state, state)
         covariance = mean.T @ covariance @ mean + (spread.mT @ second @ spread).sum(0)
-        found.append((after, covariance))
-    return found
+        moments.append((after, covariance))
+    return moments
 
 
 def _seen(centre: Tensor, left: State, right: State) -> tuple[State, State]:
-    """Return mean ``[outputs, bond]`` and covariance ``[outputs, bond, bond]`` of what each side meets at the output core.
+    """Return the moments of what each side is multiplied with at the output core.
 
-    It is linear in the state of the other side, of which ``left`` and ``right`` are mean and covariance.
+    That is linear in the state of the other side, whose mean and covariance are ``left`` and ``right``.
+
+    Returns:
+        Mean ``[outputs, bond]`` and covariance ``[outputs, bond, bond]``, for the left and for the right side.
     """
     by_output = centre.transpose(0, 1)  # [outputs, left, right]
     return (
@@ -234,26 +242,26 @@ def _variance(left: State, right: State, from_left: State, from_right: State) ->
 
 
 def _parts(steps: Steps, states: list[State], seen: State) -> tuple[Tensor, Tensor]:
-    """Return the variances that each site of a side explains alone, and has a part in: ``[outputs, steps]`` both.
+    """Return the variances ``[outputs, steps]`` that each site of a side explains alone, and those it has a part in.
 
     Args:
-        steps: Of the side.
-        states: Of :func:`_state_moments`.
-        seen: What the side meets at the output core.
+        steps: Matrices of the side.
+        states: Result of :func:`_state_moments`.
+        seen: Moments of what the side is multiplied with at the output core.
     """
-    alone, involved = [], []
+    first_order, total = [], []
     beyond, covariance = seen
     second = covariance + beyond[:, :, None] * beyond[:, None]
     for (mean, spread), (state, own) in zip(reversed(steps), reversed(states[:-1]), strict=True):
-        alone.append((beyond @ (state @ spread).T).square().sum(1))
+        first_order.append((beyond @ (state @ spread).T).square().sum(1))
         part = (spread @ second[:, None] @ spread.mT).sum(1)
-        involved.append((part * (own + torch.outer(state, state))).sum((1, 2)))
+        total.append((part * (own + torch.outer(state, state))).sum((1, 2)))
         second = mean @ second @ mean.T + part
         beyond = beyond @ mean.T
     empty = beyond.new_zeros(len(beyond), 0)
     return (
-        torch.stack(alone[::-1], 1) if alone else empty,
-        torch.stack(involved[::-1], 1) if involved else empty,
+        torch.stack(first_order[::-1], 1) if first_order else empty,
+        torch.stack(total[::-1], 1) if total else empty,
     )
 
 
@@ -261,12 +269,13 @@ def _pairs_of_side(steps: Steps, chosen: list[int], beyond: Tensor) -> tuple[Ten
     """Return the deviations beside the output that each chosen site makes, and what pairs of them explain together.
 
     Args:
-        steps: Of the side.
-        chosen: Numbers of steps, increasing.
-        beyond: Mean of what the side meets at the output core ``[outputs, bond]``.
+        steps: Matrices of the side.
+        chosen: Indices of steps, increasing.
+        beyond: Mean of what the side is multiplied with at the output core ``[outputs, bond]``.
 
     Returns:
-        ``[chosen, directions, bond]`` and ``[outputs, chosen, chosen]``, the first site of a pair farther out.
+        Deviations ``[chosen, directions, bond]``, and variances ``[outputs, chosen, chosen]`` above the diagonal: the
+        first site of a pair is farther out.
     """
     seen = [beyond]
     for mean, _ in reversed(steps):

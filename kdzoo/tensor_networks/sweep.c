@@ -1,4 +1,4 @@
-/* Sweeps along a chain of cores, the samples in the lanes of the vectors; compiled with REAL = float or double.
+/* Sweeps along a chain of cores, with the samples in the lanes of the vectors; compiled with REAL = float or double.
  *
  * A state is [dimension][samples], the values phi of a site's features are [d][samples], a core is [d][n_in][n_out]
  * and the next state is out[r] = sum over k and l of phi[k] in[l] core[k][l][r]. The number of samples is a multiple
@@ -9,8 +9,8 @@
 #include <string.h>
 
 #if defined(__AVX512F__)
-#define BYTES 64
-#define TILE 8
+#define BYTES 64 /* of a vector */
+#define TILE 8   /* rows of a tile: 8 x BLOCK accumulators are half of the 32 registers; 6 x BLOCK fit into 16 */
 #elif defined(__AVX__)
 #define BYTES 32
 #define TILE 6
@@ -34,7 +34,8 @@ int sweep_width(void) { return WIDTH; }
 /* Rows of samples that `work` needs: its products, and what a tile reads behind them. */
 int sweep_work_rows(int products) { return products + COLUMNS; }
 
-/* The next of the pieces, as equal as can be and none above `most`, that `left` is cut into. */
+/* The size of the next of the pieces that `left` is cut into: as equal as possible and none above `most`, so that no
+ * small rest is computed slowly. */
 static inline long piece(long left, long most) {
     long pieces = (left + most - 1) / most;
     return (left + pieces - 1) / pieces;
@@ -56,7 +57,7 @@ DEFINE_TILE(1) DEFINE_TILE(2) DEFINE_TILE(3) DEFINE_TILE(4) DEFINE_TILE(5) DEFIN
 static void (*const tile[])(const vec *, long, long, const REAL *, long, long, long, vec *, long) = {
     0, tile_1, tile_2, tile_3, tile_4, tile_5, tile_6, tile_7, tile_8};
 
-/* The same for all r < n and all vectors. */
+/* The same for all r < n and all vectors, one tile after the other. */
 static void multiply(const vec *in, long d, long count, const REAL *matrix, long step_k, long step_c, long step_r,
                      vec *out, long n, long vectors) {
     for (long b = 0; b < vectors; b += BLOCK)
@@ -90,7 +91,7 @@ typedef REAL part __attribute__((vector_size(16)));
 typedef double halves __attribute__((vector_size(16)));
 #define HALF ((int)(8 / sizeof(REAL)))
 
-/* A vector's lanes summed to 16 bytes. */
+/* The lanes of a vector, summed to 16 bytes. */
 static inline part folded(vec v) {
     part parts[BYTES / 16];
     memcpy(parts, &v, sizeof v);
@@ -98,7 +99,7 @@ static inline part folded(vec v) {
     return parts[0];
 }
 
-/* out[r] = sum of the lanes of v[r], for COLUMNS of them: halves of two vectors beside each other, then the rest. */
+/* out[r] = sum of the lanes of v[r], for COLUMNS vectors: halves of two vectors side by side, then the rest. */
 static inline void lane_sums(const vec *v, REAL *out) {
     REAL rest[COLUMNS * HALF];
     UNROLL(i, COLUMNS / 2) {
@@ -145,7 +146,8 @@ static void core_gradient(const vec *in, const vec *after, REAL *gradient, long 
     }
 }
 
-/* Divide every sample's state by a power of two that makes its largest value about 1; 0 and non-finite are left. */
+/* Divide the state of every sample by a power of two that makes its largest value about 1, which is exact; states that
+ * are 0 or not finite are left as they are. */
 static void rescale(REAL *state, REAL *scale, REAL *log2_scale, long dimension, long samples) {
     for (long i = 0; i < samples; i++) scale[i] = 0;
     for (long l = 0; l < dimension; l++)
@@ -170,7 +172,7 @@ typedef struct {
     const integer *dims, *site_at, *core_at, *state_at;
 } side;
 
-/* The state after site i from the one before it. */
+/* Compute the state after site i from the one before it. */
 static void advance(const side *s, long i, long d, long vectors, const REAL *phi, const REAL *cores, const REAL *in,
                     REAL *out, REAL *work) {
     long n_in = s->dims[i], n_out = s->dims[i + 1];
@@ -227,8 +229,8 @@ static void backward(const side *s, long d, long samples, long every, const REAL
     if (after != room) memcpy(room, after, (size_t)(s->dims[0] * samples) * sizeof(REAL));
 }
 
-/* Both sides, at once if there are two threads: those of OpenMP, which torch has at hand already. An array of both sides
- * has that of the right one after `step` numbers. */
+/* Both sides, at once if there are two threads: those of OpenMP, which torch has started already. In an array of both
+ * sides, that of the right one begins after `step` numbers. */
 #define BOTH(call)                                                                                                     \
     if (threads == 1) {                                                                                                \
         for (long i = 0; i < 2; i++) call;                                                                             \

@@ -1,8 +1,9 @@
 """Sweeps along a chain in torch: one matrix product per step, both sides at once where their shapes agree.
 
-For one sample with features phi and state v, a step is v'_r = sum_kl phi_k v_l A_klr. Over a batch that is one product
-of the matrices ``[n_out, d n_in]`` and ``[d n_in, samples]``; the matrix sum_k phi_k A_k of a sample is never formed. The
-gradients of many cores are one batched product of the states and their gradients, which are kept.
+For one sample with features phi and state v, a step is v'_r = sum_kl phi_k v_l A_klr. For a batch that is one product
+of the matrices ``[n_out, d n_in]`` and ``[d n_in, samples]``; the matrix sum_k phi_k A_k of a sample, of size
+``[n_in, n_out]``, is never formed. The gradients of many cores are one batched product of the stored states and their
+gradients.
 """
 
 from collections.abc import Iterator
@@ -17,10 +18,11 @@ from kdzoo.tensor_networks.layout import Layout
 
 Sides = tuple[int, ...]
 Swept = tuple[tuple[Tensor, Tensor], Tensor, tuple[Tensor, Tensor]]
+# Sites between two rescalings of the states. Features and cores of size 100 leave float32 (10^38) after 19 sites, and
+# rescaling more often would cost time. All engines use the same number, so that their results are equal.
 EVERY = 16
-"""Sites between two rescalings of the states."""
+# Most steps whose core gradients are one product: it bounds the memory that is used beside the states.
 CHUNK = 32
-"""Steps whose core gradients are one product, at most; it bounds what is held beside the states."""
 
 
 def forward(phi: Tensor, cores: Tensor, starts: tuple[Tensor, Tensor], plan: Layout) -> Swept:
@@ -33,9 +35,9 @@ def forward(phi: Tensor, cores: Tensor, starts: tuple[Tensor, Tensor], plan: Lay
         plan: Where the cores lie.
 
     Returns:
-        The last state ``[bond, samples]`` of each side; the sums of the exponents by which they are too small ``[2, samples]``;
-        and what the backward pass needs: all states ``[numbers, samples]``, each divided every 16 sites by a power of two
-        per sample, and these inverse powers ``[2, rescalings, samples]``.
+        The last state ``[bond, samples]`` of each side; the sums of the exponents by which they are too small
+        ``[2, samples]``; and what the backward pass needs: all states ``[n_states, samples]``, divided every 16 sites
+        by a power of two per sample, and the inverses of these powers ``[2, rescalings, samples]``.
     """
     phi, samples = phi[plan.order], phi.shape[2]
     states = phi.new_empty(plan.n_states, samples)
@@ -58,8 +60,11 @@ def forward(phi: Tensor, cores: Tensor, starts: tuple[Tensor, Tensor], plan: Lay
 
 
 def _rescale(after: Tensor, sides: Sides, scales: Tensor, log2: Tensor) -> None:
-    """Divide states ``[sides, bond, samples]`` by a power of two per sample; write its inverse, and add its exponent."""
-    exponents = torch.frexp(after.abs().amax(1)).exponent  # 0 of what is 0, infinite or NaN
+    """Divide states ``[sides, bond, samples]`` by powers of two, in place; store the inverses, and add the exponents.
+
+    Powers of two make the division exact.
+    """
+    exponents = torch.frexp(after.abs().amax(1)).exponent  # 0 for what is 0, infinite or NaN
     inverse = torch.ldexp(torch.ones_like(after[:, 0]), -exponents)
     chosen = slice(sides[0], sides[-1] + 1)
     scales[chosen] = inverse
@@ -76,15 +81,15 @@ def backward(
     *,
     of_phi: bool,
 ) -> tuple[Tensor | None, Tensor, tuple[Tensor, Tensor]]:
-    """Return the gradients of the features (if asked for), the cores and the starts.
+    """Return the gradients of the features (or None), the cores and the starts.
 
     Args:
         phi: Features ``[sites, d, samples]`` in the chain's order.
         cores: All cores in one vector.
-        saved: States and inverse powers of ``forward``.
+        saved: States and inverse powers from ``forward``.
         ends: Gradient ``[bond, samples]`` of the last state of each side.
         plan: Where the cores lie.
-        of_phi: Whether the gradient of the features is wanted.
+        of_phi: Whether the gradient of the features is needed.
     """
     states, scales = saved
     phi, samples = phi[plan.order], phi.shape[2]
@@ -103,7 +108,7 @@ def backward(
         stacks = (features, afters, turned, run.before(gradients).squeeze(2))
         steps = zip(*(stack.unbind() for stack in stacks), strict=True)
         for step, (feature, after, matrix, before) in reversed(list(enumerate(steps, run.first))):
-            if (step + 1) % EVERY == 0:
+            if (step + 1) % EVERY == 0:  # from the rescaled state back to the one before
                 after *= scales[run.sides[0] : run.sides[-1] + 1, step // EVERY, None]
             torch.mul(feature, after[:, None], out=product)
             torch.bmm(matrix, flat, out=before)
@@ -119,19 +124,19 @@ def backward(
 
 
 def state(states: Tensor, plan: Layout, side: int, step: int) -> Tensor:
-    """Return a view ``[bond, samples]`` of the state of a side before its core ``step``; -1: of the last state."""
-    at = plan.states[side][step]
-    return states[at : at + plan.sides[side][step]]
+    """Return a view ``[bond, samples]`` of the state of a side before its core ``step``; -1 for the last state."""
+    offset = plan.states[side][step]
+    return states[offset : offset + plan.sides[side][step]]
 
 
 @dataclass(frozen=True)
 class Run:
-    """Steps of one shape whose cores and states lie in a row, by the sides that take them in one product.
+    """Consecutive steps with cores of one shape, whose cores and states are stored one after the other.
 
     Attributes:
         first: The first step.
         last: The step after the last.
-        sides: 0 for the left side, 1 for the right one.
+        sides: The sides that take these steps in one product; 0 is the left one, 1 the right one.
         plan: Where the cores lie.
     """
 
@@ -151,7 +156,7 @@ class Run:
         return self.plan.sides[self.sides[0]][self.first + 1]
 
     def features(self, phi: Tensor) -> Tensor:
-        """Return the features ``[steps, sides, d, 1, samples]``, of ``phi`` ``[sites, d, samples]`` in the cores' order."""
+        """Return the features ``[steps, sides, d, 1, samples]``, from ``phi`` in the order of the cores."""
         return self._view(phi, self.plan.slots[self.sides[0]][self.first], self.plan.d, 1, phi.shape[2])
 
     def matrices(self, cores: Tensor) -> Tensor:
@@ -167,15 +172,15 @@ class Run:
         return self._view(states, self.plan.states[self.sides[0]][self.first + 1], self.n_out, states.shape[1])
 
     def _view(self, flat: Tensor, at: int, *shape: int) -> Tensor:
-        """Return a view (steps, sides, *shape) of what lies in ``flat`` from row ``at`` on."""
-        whole = (self.last - self.first, len(self.sides), *shape)
-        rows = prod(whole) // prod(flat.shape[1:])
-        return flat[at : at + rows].view(whole)
+        """Return a view ``[steps, sides, *shape]`` of ``flat`` from row ``at`` on."""
+        full_shape = (self.last - self.first, len(self.sides), *shape)
+        rows = prod(full_shape) // prod(flat.shape[1:])
+        return flat[at : at + rows].view(full_shape)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=256)  # as many as layouts
 def _runs(plan: Layout) -> tuple[Run, ...]:
-    """Return the runs, which are no longer than ``CHUNK``, in the order of their first steps."""
+    """Return the runs, none longer than ``CHUNK``, in the order of their first steps."""
     runs: list[Run] = []
     for step, sides in _steps(plan):
         last = runs[-1] if runs else None
@@ -187,7 +192,7 @@ def _runs(plan: Layout) -> tuple[Run, ...]:
 
 
 def _steps(plan: Layout) -> Iterator[tuple[int, Sides]]:
-    """Yield (step, sides that take it in one product), towards the output."""
+    """Yield each step and the sides that take it in one product, towards the output."""
     left, right = plan.sides
     for step in range(max(len(left), len(right)) - 1):
         if left[step : step + 2] == right[step : step + 2]:
@@ -197,7 +202,7 @@ def _steps(plan: Layout) -> Iterator[tuple[int, Sides]]:
 
 
 def _in_a_row(plan: Layout, sides: Sides, first: int, step: int) -> bool:
-    """Return whether cores, states before and states after ``step`` are where a stack that begins at ``first`` ends."""
+    """Return whether cores, states before and states after ``step`` follow those of a run that begins at ``first``."""
     shape, side, n = plan.shape(sides[0], first), sides[0], (step - first) * len(sides)
     expected = (
         plan.cores[side][first] + n * shape[0] * shape[1] * shape[2],
