@@ -29,16 +29,13 @@ def kmeans_labels(
 ) -> Tensor:
     """Return the cluster of each point by Lloyd's algorithm, none of them empty.
 
-    Where there are more points than ``sample``, the centres are fitted to that many points drawn without
-    replacement, and all points are then given to their nearest centre.
-
     Args:
         points: The points ``[N, d]``.
         n_clusters: Number of clusters K, at most the number of points; fewer are returned if fewer points differ.
         init: "k-means++" or "random" (K points as first centres).
         n_init: Number of restarts, >= 1; the one of the least inertia is returned.
         max_iter: Greatest number of steps of Lloyd's algorithm, >= 1.
-        sample: Greatest number of points that centres are fitted to, >= 1.
+        sample: Greatest number of points that centres are fitted to, drawn without replacement, >= 1.
         seed: Seed of the draws.
 
     Returns:
@@ -61,10 +58,10 @@ def kmeans_labels(
     choice("init", init, INITS)
     if n_clusters > len(points):
         raise ConfigError(f"n_clusters must be at most the number of points {len(points)}, got {n_clusters}")
-    generator = torch.Generator().manual_seed(seed)
     fitted = points
     if len(points) > max(sample, n_clusters):
-        fitted = points[torch.randperm(len(points), generator=generator)[: max(sample, n_clusters)]]
+        order = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))
+        fitted = points[order[: max(sample, n_clusters)]]
     model: Any = KMeans(n_clusters, init=init, n_init=n_init, max_iter=max_iter, random_state=seed)
     with warnings.catch_warnings():
         # "Number of distinct clusters found smaller than n_clusters": that is allowed here, see ``n_clusters``.

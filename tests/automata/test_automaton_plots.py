@@ -9,7 +9,6 @@ from matplotlib.patches import Circle, FancyArrowPatch
 
 from kdzoo.automata import automaton_plots
 from kdzoo.automata.automaton_plots import draw, draw_with_matplotlib
-from kdzoo.automata.labels import edge_labels, format_probability, state_label, token_names
 from kdzoo.automata.pfa import PFA
 from kdzoo.automata.targets import REBER_SYMBOLS, embedded_reber, random_pnfa, tomita
 from kdzoo.errors import ConfigError
@@ -95,13 +94,6 @@ def test_graphviz_draws_where_it_is_installed(monkeypatch, tmp_path):
 def test_matplotlib_draws_elsewhere(monkeypatch, tmp_path):
     monkeypatch.setattr(automaton_plots.shutil, "which", lambda name: None)
     assert draw(tomita(2), tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_labels():
-    edges = list(edge_labels(PFA(vocab_size=8, states=1), token_names(["\n", " ", *"abcde"], 7)))
-    assert [edge.label for edge in edges] == ["\\n .12\n␣ .12\na .12\nb .12\n+3 more"]
-    assert [format_probability(p) for p in (1.0, 0.994, 0.1, 0.005, 0.0049)] == ["1", ".99", ".10", ".01", "<.01"]
-    assert state_label(2, 0.0) == "2"
 
 
 def test_mistakes(tmp_path):

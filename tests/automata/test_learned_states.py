@@ -15,7 +15,7 @@ from kdzoo.text.token_sequences import TokenSequences
 
 @pytest.fixture(scope="module")
 def seen() -> TracedSequences:
-    """TokenSequences 0220 and 1221 of a teacher whose hidden vectors say nothing; the first token counts at the end only."""
+    """Strings 0220 and 1221 of a teacher with constant hidden states; the first token matters at the end only."""
     strings = TokenSequences.of([[number % 2, 2, 2, number % 2] for number in range(80)])
     symbols = torch.tensor([[a, 2, 2, a, 3] for a in strings.tokens[strings.offsets].tolist()])
     probs = torch.nn.functional.one_hot(symbols, 4).double()

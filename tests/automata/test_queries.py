@@ -149,7 +149,9 @@ class TestViterbi:
         listed = strings_up_to(2, 4)
         strings = TokenSequences.of(listed)
         paths = viterbi(PFA.from_parameters(*parameters), strings)
-        for string, root, log_prob in zip(listed, strings.first_prefixes().tolist(), paths.log_prob.tolist(), strict=True):
+        for string, root, log_prob in zip(
+            listed, strings.first_prefixes().tolist(), paths.log_prob.tolist(), strict=True
+        ):
             found = tuple(paths.states[root : root + len(string) + 1].tolist())
             probs = path_probs(*parameters, string)
             best = max(probs.values())

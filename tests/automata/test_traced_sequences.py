@@ -18,7 +18,9 @@ def probs_of(n, vocab=3):
 def test_flat_and_listed_arrays_are_the_same():
     hidden, probs = torch.arange(12.0).reshape(6, 2), probs_of(6)
     flat = TracedSequences.of(SEQUENCES, hidden, probs)
-    listed = TracedSequences.of(SEQUENCES, list(hidden.split([3, 1, 2])), [one.numpy() for one in probs.split([3, 1, 2])])
+    listed = TracedSequences.of(
+        SEQUENCES, list(hidden.split([3, 1, 2])), [one.numpy() for one in probs.split([3, 1, 2])]
+    )
     assert flat.vocab_size == listed.vocab_size == 3
     assert torch.equal(flat.hidden, listed.hidden)
     assert torch.equal(flat.next_probs, listed.next_probs)

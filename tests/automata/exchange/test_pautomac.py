@@ -1,3 +1,5 @@
+"""The text formats of the PAutomaC competition: their meaning, round trips, and what is refused."""
+
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from kdzoo.automata.exchange.pautomac import (
 )
 from kdzoo.errors import DataError
 from kdzoo.text.token_sequences import TokenSequences
+from tests.automata.exchange.conftest import AUTOMATA, assert_same_strings, written
 
 MODEL = """I: (state)
 \t(0) 0.25
@@ -25,12 +28,6 @@ T: (state,symbol,state) \n\t(0,0,1) 1.0
 \t(0,1,1) 0.9
 \t(1,1,0) 1.0
 """
-
-
-def written(folder, text):
-    path = folder / "file"
-    path.write_text(text)
-    return path
 
 
 def test_a_model_means_what_the_competition_says(tmp_path):
@@ -130,3 +127,19 @@ def test_bad_models(old, new, message, tmp_path):
 def test_symbols_beyond_the_header_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"file, line 8 has index '1'; allowed: an integer in 0\.\.0"):
         read_model(written(tmp_path, MODEL), n_tokens=1)
+
+
+@pytest.mark.parametrize("name", AUTOMATA)
+def test_there_and_back(name, tmp_path):
+    pfa = AUTOMATA[name]
+    write_model(pfa, tmp_path / "automaton")
+    again = read_model(tmp_path / "automaton", n_tokens=pfa.n_tokens)
+    assert again.n_tokens == pfa.n_tokens
+    assert_same_strings(pfa, again)
+    assert again.states == pfa.states
+    torch.testing.assert_close(again.stop, pfa.stop, rtol=1e-12, atol=0)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(DataError, match="absent does not exist; allowed: a"):
+        read_model(tmp_path / "absent")

@@ -1,4 +1,4 @@
-"""Automata of every kind, and the comparison of two by their strings."""
+"""Automata of every kind, the comparison of two by their strings, and files with given text."""
 
 import torch
 
@@ -29,3 +29,10 @@ def assert_same_strings(first, second):
     """Assert that log-probabilities agree to 1e-9 and the same strings are impossible."""
     strings = strings_for(first)
     torch.testing.assert_close(second.log_prob(strings), first.log_prob(strings), rtol=0, atol=1e-9)
+
+
+def written(folder, text):
+    """Return the path of a new file with that text."""
+    path = folder / "file"
+    path.write_text(text)
+    return path
