@@ -97,7 +97,7 @@ class MNIST(IdxImages):
 
 
 class FashionMNIST(IdxImages):
-    """Pictures of clothes (Xiao, Rasul & Vollgraf 2017); for the options see :class:`IdxImages`.
+    """Images of clothes (Xiao, Rasul & Vollgraf 2017); for the options see :class:`IdxImages`.
 
     Example:
         >>> FashionMNIST(augment={"flip": True}).is_augmented
