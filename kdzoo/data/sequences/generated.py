@@ -1,4 +1,4 @@
-"""TokenSequences drawn from automata that are known, so that every model of them can be held against the truth."""
+"""Token sequences drawn from known automata, so that every model of them can be compared with the truth."""
 
 from abc import abstractmethod
 from typing import Any
@@ -11,26 +11,29 @@ from kdzoo.data.sequences.token_sequence_data import Corpus, TokenSequenceData
 from kdzoo.errors import ConfigError
 from kdzoo.text.token_sequences import TokenSequences
 
-# The val and test strings never depend on the run's seed: only such numbers can be compared between seeds.
+# Any fixed numbers that differ from each other, so that the three splits are independent. The val and test sequences do
+# not depend on the run's seed: only then can numbers be compared between seeds.
 _TRAIN_KEY, _VAL_KEY, _TEST_KEY = 1_202_621, 1_202_622, 1_202_623
-_ROUNDS = 100
+# Attempts to draw sequences that are short enough. If 11 % of all sequences are, 1,000 are complete after 100 attempts
+# with a probability of 99 %; if far fewer are, ``max_length`` is a mistake.
+_MAX_ATTEMPTS = 100
 
 
 class GeneratedTokenSequences(TokenSequenceData):
-    """Independent strings of an automaton; a subclass writes ``automaton()`` and nothing else.
+    """Independent sequences of an automaton; a subclass implements ``automaton()`` and nothing else.
 
     Args:
-        n_train: training strings, >= 1.
-        n_val: val strings, >= 0, the same for every seed.
-        n_test: test strings, >= 1, the same for every seed.
-        max_length: longer strings, in tokens, are drawn again.
-        batch_size: see :class:`kdzoo.data.sequences.token_sequence_data.TokenSequenceData`.
-        seed: decides on the training strings and their order.
-        eval_batch_size: see there.
-        num_workers: see there.
+        n_train: Number of training sequences, >= 1.
+        n_val: Number of val sequences, >= 0; they are the same for every seed.
+        n_test: Number of test sequences, >= 1; they are the same for every seed.
+        max_length: Sequences of more tokens are drawn again, >= 1.
+        batch_size: See :class:`kdzoo.data.sequences.token_sequence_data.TokenSequenceData`.
+        seed: Decides the training sequences and their order.
+        eval_batch_size: See ``batch_size``.
+        num_workers: See ``batch_size``.
 
     Raises:
-        ConfigError: an argument is out of range, or nearly all strings are longer than ``max_length``.
+        ConfigError: An argument is out of range; or, in ``setup``, nearly all sequences are longer than ``max_length``.
     """
 
     def __init__(
@@ -53,10 +56,10 @@ class GeneratedTokenSequences(TokenSequenceData):
 
     @abstractmethod
     def automaton(self) -> PFA:
-        """Return the automaton that the strings are drawn from."""
+        """Return the automaton that the sequences are drawn from."""
 
     def load(self) -> Corpus:
-        """Draw the three parts."""
+        """Draw the three splits."""
         truth = self.automaton()
         train = sample_sequences(truth, self.n_train, mix_seed(_TRAIN_KEY, self.seed), self.max_length)
         val = sample_sequences(truth, self.n_val, mix_seed(_VAL_KEY), self.max_length)
@@ -64,15 +67,17 @@ class GeneratedTokenSequences(TokenSequenceData):
         return Corpus(train, val, test, self.names(truth.n_tokens), truth)
 
     def names(self, n_tokens: int) -> tuple[str, ...]:
-        """Return what the tokens stand for: their numbers, unless a subclass knows better."""
+        """Return the names of the tokens: their numbers, unless a subclass overrides this."""
         return tuple(map(str, range(n_tokens)))
 
 
 def sample_sequences(pfa: PFA, n: int, seed: int, max_length: int) -> TokenSequences:
-    """Draw n strings of at most ``max_length`` tokens; longer ones are drawn again.
+    """Draw n sequences of at most ``max_length`` tokens; longer ones are drawn again.
+
+    The result follows the automaton's distribution under the condition that a sequence is short enough.
 
     Raises:
-        ConfigError: nearly all strings are longer.
+        ConfigError: Nearly all sequences are longer.
 
     Example:
         >>> len(sample_sequences(tomita(1), 100, seed=0, max_length=3)), int(
@@ -80,14 +85,15 @@ def sample_sequences(pfa: PFA, n: int, seed: int, max_length: int) -> TokenSeque
         ... )
         (100, 3)
     """
-    kept = [TokenSequences.of([])]
-    for attempt in range(_ROUNDS):
-        wanted = n - sum(map(len, kept))
-        if not wanted:
-            return TokenSequences.cat(kept)
-        drawn = pfa.sample(wanted, mix_seed(seed, attempt), max_length + 1)
-        kept.append(drawn.select((drawn.lengths <= max_length).nonzero().flatten()))
-    raise ConfigError(f"max_length={max_length} is less than the length of nearly all strings; allowed: more")
+    accepted = [TokenSequences.of([])]
+    for attempt in range(_MAX_ATTEMPTS):
+        missing = n - sum(map(len, accepted))
+        if not missing:
+            return TokenSequences.cat(accepted)
+        # Cut one token behind the limit, so that a cut sequence can be told from one that ends there.
+        drawn = pfa.sample(missing, mix_seed(seed, attempt), max_length + 1)
+        accepted.append(drawn.select((drawn.lengths <= max_length).nonzero().flatten()))
+    raise ConfigError(f"max_length={max_length} is less than the length of nearly all sequences; allowed: more")
 
 
 class Reber(GeneratedTokenSequences):
@@ -113,12 +119,12 @@ class Tomita(GeneratedTokenSequences):
     """One of Tomita's languages over 0 and 1, with probabilities; see :func:`kdzoo.automata.targets.tomita`.
 
     Args:
-        language: 1..7.
-        stop: probability to end in each accepting state, in (0, 1).
-        options: see :class:`GeneratedTokenSequences`.
+        language: Number of the language, in 1..7.
+        stop: Probability of the end in each accepting state, in (0, 1).
+        options: See :class:`GeneratedTokenSequences`.
 
     Raises:
-        ConfigError: an argument is out of range.
+        ConfigError: An argument is out of range.
 
     Example:
         >>> data = Tomita(language=3)
@@ -140,11 +146,11 @@ class UHL(GeneratedTokenSequences):
     """One of three languages of unbounded history; see :func:`kdzoo.automata.targets.uhl`.
 
     Args:
-        language: 1..3.
-        options: see :class:`GeneratedTokenSequences`.
+        language: Number of the language, in 1..3.
+        options: See :class:`GeneratedTokenSequences`.
 
     Raises:
-        ConfigError: an argument is out of range.
+        ConfigError: An argument is out of range.
 
     Example:
         >>> UHL(language=2).automaton().states
@@ -161,19 +167,19 @@ class UHL(GeneratedTokenSequences):
 
 
 class RandomAutomaton(GeneratedTokenSequences):
-    """A random target by the recipe of the PAutomaC competition; see :mod:`kdzoo.automata.targets`.
+    """A random automaton by the recipe of the PAutomaC competition; see :mod:`kdzoo.automata.targets`.
 
     Args:
-        kind: pdfa, pnfa or hmm.
-        states: number of states, >= 1; the competition had 5..74.
-        symbols: number of tokens, >= 1; the competition had 4..23.
-        symbol_density: share of the pairs (state, token) that are possible, in (0, 1]; None draws it.
-        transition_density: share of the states that a pair leads to, in (0, 1]; None draws it. Not for a pdfa.
-        target_seed: decides on the target.
-        options: see :class:`GeneratedTokenSequences`.
+        kind: ``pdfa``, ``pnfa`` or ``hmm``.
+        states: Number of states, >= 1; 5..74 in the competition.
+        symbols: Number of tokens, >= 1; 4..23 in the competition.
+        symbol_density: Share of the pairs (state, token) that are possible, in (0, 1]; None draws it.
+        transition_density: Share of the states that a pair leads to, in (0, 1]; None draws it. Not allowed for a pdfa.
+        target_seed: Decides the automaton.
+        options: See :class:`GeneratedTokenSequences`.
 
     Raises:
-        ConfigError: an argument is out of range, or there is no such target.
+        ConfigError: An argument is out of range, or there is no such automaton.
 
     Example:
         >>> RandomAutomaton(kind="hmm", states=6, symbols=4).automaton()
@@ -195,7 +201,7 @@ class RandomAutomaton(GeneratedTokenSequences):
         kind = choice("kind", kind, ("pdfa", "pnfa", "hmm"))
         seed = integer("target_seed", target_seed, 0)
         if kind == "pdfa":
-            if transition_density is not None:
+            if transition_density is not None:  # each pair of a deterministic automaton leads to one state
                 raise ConfigError(f"transition_density={transition_density} has no meaning for a pdfa; allowed: null")
             self.target = random_pdfa(states, symbols, symbol_density=symbol_density, seed=seed)
         else:
@@ -204,5 +210,5 @@ class RandomAutomaton(GeneratedTokenSequences):
             self.target = draw(states, symbols, **densities, seed=seed)
 
     def automaton(self) -> PFA:
-        """Return the target."""
+        """Return the automaton."""
         return self.target

@@ -1,4 +1,4 @@
-"""Handwritten lines of the IAM-OnDB, from the XML files of its original distribution."""
+"""IAM-OnDB: handwritten lines of text, from the XML files of the original distribution."""
 
 from pathlib import Path
 from typing import Any
@@ -20,26 +20,26 @@ _FOLDER, _LINES = "iam_ondb", "lineStrokes"
 
 
 class IAMOnDB(SequenceData):
-    """Lines of English written on a whiteboard (Liwicki & Bunke 2005) as float32 [T, 3].
+    """Lines of English written on a whiteboard (Liwicki & Bunke 2005) as float32 ``[T, 3]``.
 
-    A step is (pen, dx, dy) as in :mod:`kdzoo.data.sequences.strokes`; y grows upwards. As in Chung et al. 2015, "A recurrent
-    latent variable model for sequential data", a line begins at its first point, so that n points are n - 1 steps,
-    and offsets are standardised by one mean and deviation of all training lines. Lines of fewer than two points are
-    left out. No form (``a01-000``) has lines in two parts; one writer may have written several forms.
+    A step is (pen, dx, dy) as in :mod:`kdzoo.data.sequences.strokes`; y grows upwards. As in Chung et al. 2015, "A
+    recurrent latent variable model for sequential data", a line begins at its first point, so that n points are n - 1
+    steps, and offsets are standardised by the mean and standard deviation of all training lines. Lines of fewer than
+    two points are left out. The lines of a form (``a01-000``) are all in one split; a writer may have written several.
 
-    The folder ``lineStrokes`` (that of lineStrokes-all.tar.gz, with files such as a01/a01-000/a01-000u-01.xml) is
-    looked for in ``<root>/iam_ondb`` and ``<root>``. Without ``root``, the roots are $KDZOO_DATA and ~/.cache/kdzoo.
-    The files may be had from their owners only, so nothing is downloaded.
+    The folder ``lineStrokes`` (from lineStrokes-all.tar.gz, with files such as a01/a01-000/a01-000u-01.xml) is looked
+    for in ``<root>/iam_ondb`` and ``<root>``; without ``root``, in the same way below $KDZOO_DATA and ~/.cache/kdzoo.
+    Only its owners give the files away, so nothing is downloaded.
 
     Args:
-        root: folder of the data; None for the usual places.
-        val_size: part of the forms for val: a fraction in [0, 1) or a count; 0 for none.
-        test_size: part of the forms for test, a fraction above 0 or a count >= 1.
-        options: see :class:`kdzoo.data.sequences.real_sequences.SequenceData`.
+        root: Folder of the data; None for the usual places.
+        val_size: Share of the forms for val: a fraction in [0, 1) or a count; 0 for none.
+        test_size: Share of the forms for test: a fraction above 0 or a count >= 1.
+        options: See :class:`kdzoo.data.sequences.real_sequences.SequenceData`.
 
     Raises:
-        ConfigError: an option is out of range.
-        DataError: the files are missing or damaged.
+        ConfigError: An option is out of range.
+        DataError: In ``setup``, the files are missing or damaged.
     """
 
     def __init__(
@@ -57,16 +57,22 @@ class IAMOnDB(SequenceData):
 
     @property
     def offsets(self) -> Scaling:
-        """Mean and deviation of (dx, dy): an offset of the drawing is step * std + mean."""
+        """Mean and standard deviation of (dx, dy): an offset of the drawing is step * std + mean."""
+        # The values of Chen et al. 2023 for this data set, so that likelihoods can be compared with theirs; values
+        # computed here would change with the division into splits.
         return {"mean": (8.18, -0.11), "std": (41.95, 37.12)}
 
     def pictures(self, samples: Tensor, lengths: Tensor | None = None, size: int = 28) -> Tensor:
-        """Return steps [n, T, 3] as images [n, 1, size, 8 size], see :func:`kdzoo.data.sequences.strokes.stroke_images`."""
+        """Return steps ``[n, T, 3]`` as images ``[n, 1, size, 8 * size]``.
+
+        See :func:`kdzoo.data.sequences.strokes.stroke_images`.
+        """
+        # Images have y downwards. A line of text is much wider than high; 8 to 1 holds most lines without margins.
         downwards = unstandardised(samples, self.offsets) * samples.new_tensor([1, 1, -1])
         return stroke_images(downwards, lengths, (size, 8 * size))
 
     def read(self) -> tuple[RealSequences, RealSequences, RealSequences]:
-        """Read all lines, and divide the forms."""
+        """Read all lines, and divide them by their forms."""
         forms: dict[str, list[Path]] = {}
         for file in sorted(self._folder().glob("*/*/*.xml")):
             forms.setdefault(file.parent.name, []).append(file)
@@ -78,23 +84,30 @@ class IAMOnDB(SequenceData):
         return train, val, test
 
     def _folder(self) -> Path:
-        places = [folder for base in roots(self.root) for folder in (base / _FOLDER, base)]
-        found = next((place / _LINES for place in places if (place / _LINES).is_dir()), None)
-        if found is None:
+        candidates = [folder for base in roots(self.root) for folder in (base / _FOLDER, base)]
+        folder = next((candidate / _LINES for candidate in candidates if (candidate / _LINES).is_dir()), None)
+        if folder is None:
             raise DataError(
-                f"{_FOLDER}: no folder {_LINES} is in {' or '.join(map(str, places))}; "
+                f"{_FOLDER}: no folder {_LINES} is in {' or '.join(map(str, candidates))}; "
                 "set data.root or KDZOO_DATA to the folder that holds it"
             )
-        return found
+        return folder
 
     def _lines(self, files: list[Path]) -> list[Tensor]:
-        """Return the steps [T, 3] of every line that has some."""
+        """Return the steps ``[T, 3]`` of every line that has any."""
         lines = [line_steps(read_points(file), self.offsets) for file in files]
         return [line for line in lines if len(line)]
 
 
 def line_steps(points: npt.NDArray[np.int64], scaling: Scaling) -> Tensor:
-    """Return steps float32 [n - 1, 3] between points [n, 3] of (pen, x, y) with y downwards; none for n = 0.
+    """Return the steps between consecutive points of a line.
+
+    Args:
+        points: Points (pen, x, y) with y downwards, ``[n, 3]``.
+        scaling: Mean and standard deviation by which offsets are standardised.
+
+    Returns:
+        float32 ``[n - 1, 3]`` with y upwards; ``[0, 3]`` for n = 0.
 
     Example:
         >>> unscaled = {"mean": (0.0, 0.0), "std": (1.0, 1.0)}
@@ -107,13 +120,10 @@ def line_steps(points: npt.NDArray[np.int64], scaling: Scaling) -> Tensor:
 
 
 def read_points(path: Path) -> npt.NDArray[np.int64]:
-    """Return the points of all strokes of a file, int64 [n, 3]: (1 if it ends its stroke else 0, x, y).
-
-    The file is read by expat with handlers of elements alone: expat opens nothing else, external entities are left
-    out, and a file that declares entities, which might expand without end, is refused.
+    """Return the points of all strokes of a file, int64 ``[n, 3]``: (1 at the end of a stroke and else 0, x, y).
 
     Raises:
-        DataError: the file is missing, is no XML, declares an entity, or has a point without integer x and y.
+        DataError: The file is missing, is not XML, declares an entity, or has a point without integer x and y.
     """
     points: list[tuple[int, int, int]] = []
 
@@ -128,6 +138,8 @@ def read_points(path: Path) -> npt.NDArray[np.int64]:
     def refuse(name: str, *_: Any) -> None:
         raise DataError(f"{path} declares the entity {name!r}; allowed: none")
 
+    # expat with handlers for elements alone opens no other file and leaves external entities out. A file that declares
+    # entities is refused, because they might expand without end.
     parser = expat.ParserCreate()
     parser.StartElementHandler, parser.EndElementHandler, parser.EntityDeclHandler = start, end, refuse
     try:
@@ -135,9 +147,9 @@ def read_points(path: Path) -> npt.NDArray[np.int64]:
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error})") from error
     except expat.ExpatError as error:
-        raise DataError(f"{path} is no XML ({error})") from error
+        raise DataError(f"{path} is not XML ({error})") from error
     except (KeyError, ValueError) as error:
-        if isinstance(error, DataError):
+        if isinstance(error, DataError):  # a ValueError too: raised by ``refuse``
             raise
         line = parser.CurrentLineNumber
         raise DataError(f"{path}, line {line} has a point without integer x and y; allowed: both") from error

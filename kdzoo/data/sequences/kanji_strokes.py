@@ -1,4 +1,4 @@
-"""Kanji as pen strokes, a data set with an open licence in place of handwriting."""
+"""Kanji as pen strokes: a data set under an open licence that can replace handwriting."""
 
 from pathlib import Path
 from typing import Any
@@ -14,27 +14,28 @@ from kdzoo.data.sequences.real_sequences import RealSequences, SequenceData
 from kdzoo.data.sequences.strokes import offset_scaling, stroke_images, stroke_steps, unstandardised
 from kdzoo.errors import DataError
 
+# "valid" is the name of the val split in the file.
 _FOLDER, _FILE = "kanji_strokes", "short_kanji.npz"
-_PARTS = ("train", "valid", "test")
+_SPLITS = ("train", "valid", "test")
 
 
 class KanjiStrokes(SequenceData):
-    """11,100 characters of KanjiVG (Apel 2009-2015) as float32 [T, 3]: 10,000 for train, 600 for val, 500 for test.
+    """11,100 characters of KanjiVG (Apel 2009-2015) as float32 ``[T, 3]``: 10,000 train, 600 val and 500 test.
 
-    A step is (pen, dx, dy) as in :mod:`kdzoo.data.sequences.strokes`; y grows downwards. Offsets are standardised by mean and
-    standard deviation of the file's training part, whatever ``train_size`` and ``max_steps`` are.
+    A step is (pen, dx, dy) as in :mod:`kdzoo.data.sequences.strokes`; y grows downwards. Offsets are standardised by
+    the mean and standard deviation of the file's training split, whatever ``train_size`` and ``max_steps`` are.
 
-    ``short_kanji.npz`` (arrays <part>_strokes [sum of lengths, 3] of dx, dy, pen, and <part>_lengths, for the parts
-    train, valid and test) is looked for in ``<root>/kanji_strokes`` and ``<root>``. Without ``root``, the roots are
-    $KDZOO_DATA and ~/.cache/kdzoo.
+    ``short_kanji.npz`` (arrays <split>_strokes ``[sum of lengths, 3]`` of dx, dy, pen, and <split>_lengths, for the
+    splits train, valid and test) is looked for in ``<root>/kanji_strokes`` and ``<root>``; without ``root``, in the
+    same way below $KDZOO_DATA and ~/.cache/kdzoo.
 
     Args:
-        root: folder of the data; None for the usual places.
-        options: see :class:`kdzoo.data.sequences.real_sequences.SequenceData`.
+        root: Folder of the data; None for the usual places.
+        options: See :class:`kdzoo.data.sequences.real_sequences.SequenceData`.
 
     Raises:
-        ConfigError: an option is out of range.
-        DataError: the file is missing or damaged.
+        ConfigError: An option is out of range.
+        DataError: In ``setup``, the file is missing or damaged.
     """
 
     def __init__(self, *, root: str | Path | None = None, **options: Any) -> None:
@@ -44,26 +45,30 @@ class KanjiStrokes(SequenceData):
 
     @property
     def offsets(self) -> Scaling:
-        """Mean and deviation of (dx, dy): an offset of the drawing is step * std + mean."""
+        """Mean and standard deviation of (dx, dy): an offset of the drawing is step * std + mean."""
         if self._offsets is None:
             raise RuntimeError(f"call {type(self).__name__}.setup() first")
         return self._offsets
 
     def pictures(self, samples: Tensor, lengths: Tensor | None = None, size: int = 28) -> Tensor:
-        """Return steps [n, T, 3] as square images [n, 1, size, size], see :func:`kdzoo.data.sequences.strokes.stroke_images`."""
+        """Return steps ``[n, T, 3]`` as square images ``[n, 1, size, size]``.
+
+        See :func:`kdzoo.data.sequences.strokes.stroke_images`.
+        """
         return stroke_images(unstandardised(samples, self.offsets), lengths, size)
 
     def read(self) -> tuple[RealSequences, RealSequences, RealSequences]:
         """Read the file and standardise the offsets."""
         path = find_root(self.root, _FOLDER, [_FILE]) / _FILE
-        keys = [f"{part}_{kind}" for part in _PARTS for kind in ("strokes", "lengths")]
+        keys = [f"{split}_{kind}" for split in _SPLITS for kind in ("strokes", "lengths")]
         arrays = dict(zip(keys, read_npz(path, keys), strict=True))
-        for part in _PARTS:
-            _check_strokes(f"{path}: {part}_strokes", arrays[f"{part}_strokes"])
+        for split in _SPLITS:
+            _check_strokes(f"{path}: {split}_strokes", arrays[f"{split}_strokes"])
+        # Before train_size selects: students of different train_size must see the same inputs.
         scaling = self._offsets = offset_scaling(arrays["train_strokes"][:, :2])
 
-        def sequences(part: str) -> RealSequences:
-            strokes, lengths = arrays[f"{part}_strokes"], arrays[f"{part}_lengths"]
+        def sequences(split: str) -> RealSequences:
+            strokes, lengths = arrays[f"{split}_strokes"], arrays[f"{split}_lengths"]
             steps = stroke_steps(strokes[:, 2], strokes[:, :2], scaling)
             return RealSequences(steps, torch.from_numpy(lengths.astype(np.int64)))
 

@@ -1,4 +1,4 @@
-"""Four collections of polyphonic music as piano rolls."""
+"""Polyphonic music as piano rolls: four collections."""
 
 from pathlib import Path
 from typing import Any
@@ -20,28 +20,28 @@ _FILES = {
     "musedata": "MuseData.mat",
     "piano_midi": "Piano_midi.mat",
 }
-_PARTS = ("traindata", "validdata", "testdata")
-_KEYS = 88
+_SPLITS = ("traindata", "validdata", "testdata")
+_KEYS = 88  # of a piano
 
 
 class PolyphonicMusic(SequenceData):
-    """Piano rolls (Boulanger-Lewandowski, Bengio & Vincent 2012) as float32 [T, 88]: 1 where a key sounds, else 0.
+    """Piano rolls (Boulanger-Lewandowski, Bengio & Vincent 2012) as float32 ``[T, 88]``: 1 where a key sounds, else 0.
 
-    The parts are those of the files. Pieces are of very different lengths (``name``: train / val / test, longest):
+    The splits are those of the files. Pieces have very different lengths (``name``: train / val / test, longest):
     jsb 229 / 76 / 77, 160; nottingham 694 / 173 / 170, 1,793; musedata 524 / 135 / 124, 4,273; piano_midi
-    87 / 12 / 25, 3,857. Give ``max_steps`` for all but the first, since every batch is padded to the longest.
+    87 / 12 / 25, 3,857. Set ``max_steps`` for all but the first, since every batch is padded to the longest piece.
 
-    The .mat files (cells traindata, validdata and testdata of matrices [T, 88]) are looked for in
-    ``<root>/polymusic`` and ``<root>``. Without ``root``, the roots are $KDZOO_DATA and ~/.cache/kdzoo.
+    The .mat files (cells traindata, validdata and testdata of matrices ``[T, 88]``) are looked for in
+    ``<root>/polymusic`` and ``<root>``; without ``root``, in the same way below $KDZOO_DATA and ~/.cache/kdzoo.
 
     Args:
-        name: "jsb", "nottingham", "musedata" or "piano_midi".
-        root: folder of the data; None for the usual places.
-        options: see :class:`kdzoo.data.sequences.real_sequences.SequenceData`.
+        name: ``jsb``, ``nottingham``, ``musedata`` or ``piano_midi``.
+        root: Folder of the data; None for the usual places.
+        options: See :class:`kdzoo.data.sequences.real_sequences.SequenceData`.
 
     Raises:
-        ConfigError: an option is out of range.
-        DataError: the file is missing or damaged.
+        ConfigError: An option is out of range.
+        DataError: In ``setup``, the file is missing or damaged.
     """
 
     def __init__(self, *, name: str = "jsb", root: str | Path | None = None, **options: Any) -> None:
@@ -50,7 +50,7 @@ class PolyphonicMusic(SequenceData):
         self.root = root
 
     def summaries(self, samples: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Return what pieces [n, T, 88] are compared by, [n, 178]; see :func:`summaries`."""
+        """Return summary statistics ``[n, 178]`` of pieces ``[n, T, 88]``; see :func:`summaries`."""
         return summaries(samples, lengths)
 
     def read(self) -> tuple[RealSequences, RealSequences, RealSequences]:
@@ -58,39 +58,41 @@ class PolyphonicMusic(SequenceData):
         file = _FILES[self.collection]
         path = find_root(self.root, "polymusic", [file]) / file
         train, val, test = (
-            RealSequences.of([_roll(cell, f"{path}: {part}") for cell in cells.flat], size=_KEYS)
-            for part, cells in zip(_PARTS, read_mat(path, _PARTS), strict=True)
+            RealSequences.of([_roll(cell, f"{path}: {split}") for cell in cells.flat], size=_KEYS)
+            for split, cells in zip(_SPLITS, read_mat(path, _SPLITS), strict=True)
         )
         return train, val, test
 
 
 def summaries(rolls: Tensor, lengths: Tensor | None = None) -> Tensor:
-    """Return what can be compared of pieces of any length, [n, 178].
-
-    The share of steps at which each of 88 keys sounds, that at which it begins to sound, and mean and deviation of the
-    number of keys that sound together.
+    """Return summary statistics by which pieces of any length can be compared.
 
     Args:
-        rolls: [n, T, 88] of 0 and 1.
-        lengths: int64 [n], valid steps, >= 1; None: all.
+        rolls: Piano rolls of 0 and 1, ``[n, T, 88]``.
+        lengths: Number of valid steps of each piece, >= 1, int64 ``[n]``; None for T.
+
+    Returns:
+        ``[n, 178]``: the share of steps at which each of the 88 keys sounds, the share at which it begins to sound, and
+        the mean and standard deviation of the number of keys that sound together.
     """
     n, steps, _ = rolls.shape
     counts = torch.full((n,), steps, device=rolls.device) if lengths is None else lengths
     valid = (torch.arange(steps, device=rolls.device) < counts[:, None]).to(rolls)
     sounding = rolls * valid[..., None]
+    # A key begins to sound where it sounds and did not at the step before; at the first step every key does.
     begins = sounding * (1 - torch.cat([torch.zeros_like(rolls[:, :1]), rolls[:, :-1]], 1))
     together = sounding.sum(2)
     mean = together.sum(1) / counts
     spread = (((together - mean[:, None]).square() * valid).sum(1) / counts).sqrt()
-    shares = [one.sum(1) / counts[:, None] for one in (sounding, begins)]
+    shares = [events.sum(1) / counts[:, None] for events in (sounding, begins)]
     return torch.cat([*shares, mean[:, None], spread[:, None]], 1)
 
 
 def _roll(cell: npt.NDArray[Any], name: str) -> Tensor:
-    """Return a piece as bool [T, 88]."""
+    """Return a piece as bool ``[T, 88]``."""
     if not isinstance(cell, np.ndarray) or cell.ndim != 2 or cell.shape[1] != _KEYS or cell.dtype.kind not in "biuf":
-        found = f"{cell.dtype} {list(cell.shape)}" if isinstance(cell, np.ndarray) else type(cell).__name__
-        raise DataError(f"{name} has a piece {found}; allowed: numbers [T, {_KEYS}]")
+        description = f"{cell.dtype} {list(cell.shape)}" if isinstance(cell, np.ndarray) else type(cell).__name__
+        raise DataError(f"{name} has a piece {description}; allowed: numbers [T, {_KEYS}]")
     if not np.isin(cell, (0, 1)).all():
         raise DataError(f"{name} has a piece with other values than 0 and 1; allowed: 0 and 1")
-    return torch.from_numpy(cell.astype(np.bool_))
+    return torch.from_numpy(cell.astype(np.bool_))  # an eighth of the memory until the whole split is one tensor

@@ -1,4 +1,4 @@
-"""The base of every data set of sequences of real vectors: ragged parts, batches padded to one length, loaders.
+"""The base of data modules of sequences of real vectors: splits without padding, batches of one length, loaders.
 
 T is the same in all batches of all parts: the longest sequence of all parts, or ``max_steps``.
 
@@ -26,18 +26,18 @@ from kdzoo.errors import DataError
 
 @dataclass(frozen=True)
 class RealSequences:
-    """Sequences of vectors, one after the other.
+    """Sequences of vectors of different lengths, stored one after the other without padding.
 
     Args:
-        steps: float32 [sum of lengths, d], finite.
-        lengths: int64 [n], each >= 1.
+        steps: The vectors of all sequences, float32 ``[sum of lengths, d]``, finite.
+        lengths: Number of steps of each sequence, >= 1, int64 ``[n]``.
 
     Raises:
-        DataError: a length is below 1, the lengths do not add up to the steps, or a step is not finite.
+        DataError: A length is below 1, the lengths do not add up to the number of steps, or a step is not finite.
 
     Example:
-        >>> two = RealSequences(torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([2, 1]))
-        >>> two.padded(torch.tensor([1, 0]), 3)[0].tolist()
+        >>> sequences = RealSequences(torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([2, 1]))
+        >>> sequences.padded(torch.tensor([1, 0]), 3)[0].tolist()
         [[[3.0], [0.0], [0.0]], [[1.0], [2.0], [0.0]]]
     """
 
@@ -50,15 +50,16 @@ class RealSequences:
             row = int(empty[0])
             raise DataError(f"sequence {row} has {int(self.lengths[row])} steps; allowed: at least 1")
         if self.steps.ndim != 2 or len(self.steps) != int(self.lengths.sum()):
-            found = f"{list(self.steps.shape)} for lengths that add up to {int(self.lengths.sum())}"
-            raise DataError(f"steps are {found}; allowed: [sum of lengths, d]")
+            shape = f"{list(self.steps.shape)} for lengths that add up to {int(self.lengths.sum())}"
+            raise DataError(f"steps are {shape}; allowed: [sum of lengths, d]")
         check_finite(self.steps, "step")
 
     @classmethod
     def of(cls, sequences: Sequence[Tensor], size: int) -> "RealSequences":
-        """Return sequences [T_i, size], any number of them, as one object."""
+        """Return any number of sequences ``[T_i, size]`` as one object."""
+        # The empty tensor gives the width if there are no sequences, as in an empty val split.
         steps = torch.cat([torch.empty(0, size), *sequences]).to(torch.float32)
-        return cls(steps, torch.tensor([len(one) for one in sequences], dtype=torch.int64))
+        return cls(steps, torch.tensor([len(sequence) for sequence in sequences], dtype=torch.int64))
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -68,31 +69,36 @@ class RealSequences:
         return int(self.lengths.max()) if len(self) else 0
 
     def select(self, rows: Tensor) -> "RealSequences":
-        """Return the sequences at ``rows`` (int64 [m]), in this order."""
-        places, _ = self._places(rows, self.longest())
-        return RealSequences(self.steps[places], self.lengths[rows])
+        """Return the sequences at ``rows`` (int64 ``[m]``), in this order."""
+        positions, _ = self._positions(rows, self.longest())
+        return RealSequences(self.steps[positions], self.lengths[rows])
 
-    def cut(self, most: int) -> "RealSequences":
-        """Return the first ``most`` steps of every sequence, all of it where it is not longer."""
-        places, _ = self._places(torch.arange(len(self)), most)
-        return RealSequences(self.steps[places], self.lengths.clamp(max=most))
+    def truncate(self, max_steps: int) -> "RealSequences":
+        """Return the first ``max_steps`` steps of every sequence; shorter sequences are unchanged."""
+        positions, _ = self._positions(torch.arange(len(self)), max_steps)
+        return RealSequences(self.steps[positions], self.lengths.clamp(max=max_steps))
 
     def padded(self, rows: Tensor, width: int) -> tuple[Tensor, Tensor]:
-        """Return the sequences at ``rows`` padded with 0, float32 [m, width, d], and where they are, bool [m, width].
+        """Return the sequences at ``rows`` in one tensor.
 
-        What is longer than ``width`` is cut.
+        Args:
+            rows: Indices of sequences, int64 ``[m]``.
+            width: Number of steps to which shorter sequences are padded with 0 and longer ones are truncated.
+
+        Returns:
+            The steps, float32 ``[m, width, d]``, and the mask, True at steps and False at padding, bool ``[m, width]``.
         """
-        places, mask = self._places(rows, width)
+        positions, mask = self._positions(rows, width)
         inputs = self.steps.new_zeros(*mask.shape, self.steps.shape[1])
-        inputs[mask] = self.steps[places]
+        inputs[mask] = self.steps[positions]
         return inputs, mask
 
-    def _places(self, rows: Tensor, width: int) -> tuple[Tensor, Tensor]:
-        """Return where the first ``width`` steps of the sequences at ``rows`` lie in ``steps``, and the mask."""
+    def _positions(self, rows: Tensor, width: int) -> tuple[Tensor, Tensor]:
+        """Return the positions in ``steps`` of the first ``width`` steps of the sequences at ``rows``, and the mask."""
         time = torch.arange(width)
         mask = time < self.lengths[rows, None]
-        starts = self.lengths.cumsum(0) - self.lengths
-        return (starts[rows, None] + time)[mask], mask
+        offsets = self.lengths.cumsum(0) - self.lengths
+        return (offsets[rows, None] + time)[mask], mask
 
 
 class PaddedSequences(DataSplit):
@@ -106,11 +112,11 @@ class PaddedSequences(DataSplit):
         return len(self.sequences)
 
     def select(self, rows: Tensor) -> "PaddedSequences":
-        """Return the sequences at ``rows`` (int64 [m]), in this order."""
+        """Return the sequences at ``rows`` (int64 ``[m]``), in this order."""
         return PaddedSequences(self.sequences.select(rows), self.width)
 
     def batch(self, index: Tensor) -> Batch:
-        """Return ``input`` [b, width, d] and ``mask`` [b, width]."""
+        """Return ``input`` ``[b, width, d]`` and ``mask`` ``[b, width]``."""
         inputs, mask = self.sequences.padded(index, self.width)
         return {"input": inputs, "mask": mask}
 
@@ -120,18 +126,16 @@ class PaddedSequences(DataSplit):
 
 
 class SequenceData(SplitDataModule[PaddedSequences]):
-    """Sequences of real vectors held in memory; a subclass writes ``read()`` and nothing else.
-
-    Memory holds the steps without padding; only batches are padded.
+    """Sequences of real vectors held in memory without padding; a subclass implements ``read()`` and nothing else.
 
     Args:
-        max_steps: T, to which longer sequences are cut, >= 1; None for the longest sequence of all parts, which
-            does not depend on ``train_size``.
-        options: see :class:`kdzoo.data.loading.split_data.SplitDataModule`.
+        max_steps: Number of steps T to which longer sequences are truncated, >= 1; None for the length of the longest
+            sequence of all splits, which does not depend on ``train_size``.
+        options: See :class:`kdzoo.data.loading.split_data.SplitDataModule`.
 
     Raises:
-        ConfigError: an argument is out of range, at once or, where it depends on the data, in ``setup``.
-        DataError: in ``setup``, the data are unfit.
+        ConfigError: An argument is out of range; where that depends on the data, in ``setup``.
+        DataError: In ``setup``, the data are not valid.
     """
 
     def __init__(self, *, max_steps: int | None = None, **options: Any) -> None:
@@ -143,13 +147,14 @@ class SequenceData(SplitDataModule[PaddedSequences]):
         """Return the sequences of train, val and test, whose vectors have one size; val may have none."""
 
     def load_splits(self) -> DataSplits[PaddedSequences]:
-        """Read the sequences and cut them."""
-        sequences = self.read()
-        found = [one.steps.shape[1] for one in sequences]
-        if len(set(found)) > 1:
-            raise DataError(f"vectors of train, val and test have the sizes {found}; allowed: one size")
-        width = self.max_steps or max(one.longest() for one in sequences)
-        return DataSplits(*(PaddedSequences(one.cut(width), width) for one in sequences))
+        """Read the sequences and truncate them."""
+        splits = self.read()
+        vector_sizes = [split.steps.shape[1] for split in splits]
+        if len(set(vector_sizes)) > 1:
+            raise DataError(f"vectors of train, val and test have the sizes {vector_sizes}; allowed: one size")
+        # One width for all batches of all splits: models of fixed-length inputs and compiled graphs need it.
+        width = self.max_steps or max(split.longest() for split in splits)
+        return DataSplits(*(PaddedSequences(split.truncate(width), width) for split in splits))
 
     @property
     def sizes(self) -> dict[str, Any]:
@@ -159,5 +164,5 @@ class SequenceData(SplitDataModule[PaddedSequences]):
 
     @property
     def lengths(self) -> Tensor:
-        """Number of steps of each training sequence, int64 [n_train]."""
+        """Number of steps of each training sequence, int64 ``[n_train]``."""
         return self.splits.train.sequences.lengths

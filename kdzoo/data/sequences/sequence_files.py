@@ -1,4 +1,4 @@
-"""A user's own strings, from two text files."""
+"""The user's own token sequences, from two text files."""
 
 from pathlib import Path
 from typing import Any
@@ -12,21 +12,21 @@ from kdzoo.text.token_sequences import TokenSequences
 
 
 class TokenSequenceFiles(TokenSequenceData):
-    """Two text files with a string on each line, its tokens separated by white space; an empty line is empty.
+    """Two text files with a sequence on each line, its tokens separated by white space; an empty line is empty.
 
-    Where all tokens of the training file are integers >= 0, they are taken as they are, and S is the largest + 1.
-    Otherwise tokens are words, numbered in alphabetical order.
+    If all tokens of the training file are integers >= 0, they are used unchanged, and S is the largest + 1. Otherwise
+    tokens are words, numbered in alphabetical order.
 
     Args:
-        train_file: path of the training file.
-        test_file: path of the test file; a token that is not in the training file is an error.
-        val_size: part of the training strings that is set aside: a fraction in [0, 1) or a count; 0 for none.
-        train_size: train on so many strings only, always the same ones; None for all.
-        options: see :class:`kdzoo.data.sequences.token_sequence_data.TokenSequenceData`.
+        train_file: Path of the training file.
+        test_file: Path of the test file; a token that is not in the training file is an error.
+        val_size: Share of the training sequences for val: a fraction in [0, 1) or a count; 0 for none.
+        train_size: Use only this many training sequences, always the same ones; None for all.
+        options: See :class:`kdzoo.data.sequences.token_sequence_data.TokenSequenceData`.
 
     Raises:
-        ConfigError: an option is out of range.
-        DataError: in ``setup``, a file is missing or has a token that is unknown.
+        ConfigError: An option is out of range.
+        DataError: In ``setup``, a file is missing or has an unknown token.
     """
 
     def __init__(
@@ -44,10 +44,10 @@ class TokenSequenceFiles(TokenSequenceData):
 
     def load(self) -> Corpus:
         """Read both files."""
-        given, test = (list(read_lines(file)) for file in self.files)
-        symbols = symbols_of(given)
-        train, val = split_train_val(_strings(given, symbols), self.plan)
-        return Corpus(train, val, _strings(test, symbols), symbols)
+        train_lines, test_lines = (list(read_lines(file)) for file in self.files)
+        symbols = symbols_of(train_lines)
+        train, val = split_train_val(_token_sequences(train_lines, symbols), self.plan)
+        return Corpus(train, val, _token_sequences(test_lines, symbols), symbols)
 
 
 def symbols_of(lines: list[Line]) -> tuple[str, ...]:
@@ -58,19 +58,23 @@ def symbols_of(lines: list[Line]) -> tuple[str, ...]:
         [('0', '1', '2'), ('1', 'a', 'b')]
     """
     words = {word for line in lines for word in line.split()}
+    # isascii first: isdigit is also true for digits such as a superscript two, which int() refuses.
     if words and all(word.isascii() and word.isdigit() for word in words):
         return tuple(map(str, range(1 + max(map(int, words)))))
     return tuple(sorted(words))
 
 
-def _strings(lines: list[Line], symbols: tuple[str, ...]) -> TokenSequences:
-    number = {symbol: token for token, symbol in enumerate(symbols)}
+def _token_sequences(lines: list[Line], symbols: tuple[str, ...]) -> TokenSequences:
+    """Return the lines of a file as token sequences."""
+    token_of_symbol = {symbol: token for token, symbol in enumerate(symbols)}
     tokens: list[int] = []
     for line in lines:
         for word in line.split():
-            known = str(int(word)) if word.isascii() and word.isdigit() and word not in number else word
-            if known not in number:
+            # "007" is the token 7 where tokens are integers, and a word of its own where the training file has it.
+            is_integer = word.isascii() and word.isdigit() and word not in token_of_symbol
+            symbol = str(int(word)) if is_integer else word
+            if symbol not in token_of_symbol:
                 line.refuse(f"has the token {word!r}; allowed: the {len(symbols)} of the training file")
-            tokens.append(number[known])
+            tokens.append(token_of_symbol[symbol])
     lengths = [len(line.split()) for line in lines]
     return TokenSequences(torch.tensor(tokens, dtype=torch.int64), torch.tensor(lengths, dtype=torch.int64))

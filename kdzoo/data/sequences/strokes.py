@@ -1,5 +1,7 @@
-"""Pen strokes as sequences of steps (pen, dx, dy), after Graves 2013, "Generating sequences with recurrent neural
-networks", section 4: dx and dy lead to a point, and pen is 1 if the pen is lifted after it, else 0.
+"""Pen strokes as sequences of steps (pen, dx, dy), and drawings of them as images.
+
+As in Graves 2013, "Generating sequences with recurrent neural networks", section 4: dx and dy are the offset to the
+next point, and pen is 1 if the pen is lifted after it, else 0.
 """
 
 from math import ceil
@@ -13,22 +15,24 @@ from kdzoo.core.abilities import Scaling
 from kdzoo.core.validation import integer
 from kdzoo.errors import DataError
 
-_PIXELS_PER_PEN = 28
-"""The line is as wide as one of this many parts of the image's height, at least one pixel."""
+# Height of an image divided by the width of a line. A line is one pixel wide at 28 x 28, the size of MNIST.
+_HEIGHT_PER_PEN = 28
+# Segments that are drawn at once. It bounds memory to about 100 MB at 28 x 28: nine pixels around each, some ten numbers
+# for every pixel.
 _BLOCK = 2**17
-"""Pieces of line that are drawn at once."""
 
 
 def offset_scaling(offsets: npt.NDArray[np.number]) -> Scaling:
-    """Return mean and standard deviation of each coordinate of offsets [n, 2], n >= 1.
+    """Return mean and standard deviation of each coordinate of offsets ``[n, 2]``, n >= 1.
 
     Raises:
-        DataError: a coordinate never changes.
+        DataError: A coordinate is the same in all offsets.
 
     Example:
         >>> offset_scaling(np.array([[1, 2], [3, 6]]))
         {'mean': (2.0, 4.0), 'std': (1.0, 2.0)}
     """
+    # float64, because sums of many 16-bit integers overflow or lose digits in their own type.
     mean, std = offsets.mean(0, dtype=np.float64), offsets.std(0, dtype=np.float64)
     if not (std > 0).all():
         raise DataError(f"offsets have the standard deviations {std.tolist()}; allowed: > 0")
@@ -36,24 +40,32 @@ def offset_scaling(offsets: npt.NDArray[np.number]) -> Scaling:
 
 
 def stroke_steps(pen: npt.NDArray[np.number], offsets: npt.NDArray[np.number], scaling: Scaling) -> Tensor:
-    """Return steps float32 [n, 3] of pen states [n], 0 or 1, and offsets [n, 2], which are standardised.
+    """Return steps with standardised offsets.
+
+    Args:
+        pen: Pen states 0 or 1, ``[n]``.
+        offsets: Offsets (dx, dy), ``[n, 2]``.
+        scaling: Mean and standard deviation of dx and dy.
+
+    Returns:
+        float32 ``[n, 3]``.
 
     Raises:
-        DataError: a pen state is neither 0 nor 1.
+        DataError: A pen state is neither 0 nor 1.
 
     Example:
         >>> stroke_steps(np.array([1]), np.array([[5, -2]]), {"mean": (1.0, 0.0), "std": (2.0, 4.0)})
         tensor([[ 1.0000,  2.0000, -0.5000]])
     """
-    wrong = np.flatnonzero((pen != 0) & (pen != 1))
-    if len(wrong):
-        raise DataError(f"pen state {pen[wrong[0]]} at step {wrong[0]} is not allowed; allowed: 0 or 1")
+    invalid = np.flatnonzero((pen != 0) & (pen != 1))
+    if len(invalid):
+        raise DataError(f"pen state {pen[invalid[0]]} at step {invalid[0]} is not allowed; allowed: 0 or 1")
     standardised = (offsets - np.asarray(scaling["mean"])) / np.asarray(scaling["std"])
     return torch.from_numpy(np.column_stack([pen, standardised]).astype(np.float32))
 
 
 def unstandardised(steps: Tensor, scaling: Scaling) -> Tensor:
-    """Return steps [..., 3] whose offsets are those of the drawing.
+    """Return steps ``[..., 3]`` whose standardised offsets are converted back to those of the drawing.
 
     Example:
         >>> unstandardised(torch.tensor([[1.0, 2.0, -0.5]]), {"mean": (1.0, 0.0), "std": (2.0, 4.0)})
@@ -64,95 +76,100 @@ def unstandardised(steps: Tensor, scaling: Scaling) -> Tensor:
 
 
 def stroke_images(steps: Tensor, lengths: Tensor | None = None, size: int | tuple[int, int] = 28) -> Tensor:
-    """Return drawings as images: ink is 1, paper is 0, and a pixel on the edge of a line lies in between.
+    """Return drawings as antialiased images: ink is 1 and paper is 0.
 
-    The pen begins on the paper at the origin. A drawing is scaled, by the same factor in both directions, and moved so
-    that it fills the box and is in its middle; y grows downwards. A line is one 28th of the box's height wide, and at
-    least a pixel; a pixel's ink falls from 1 to 0 between half a pixel within the line's edge and half a pixel without.
+    The pen starts on the paper at the origin. A drawing is scaled, by the same factor in both directions, and moved so
+    that it fills the image and is centred; y grows downwards. A line is as wide as one 28th of the image's height, and
+    at least a pixel; the value of a pixel falls from 1 to 0 over the pixel around the line's edge.
 
     Args:
-        steps: [n, T, 3] of (pen, dx, dy), not standardised; the pen is lifted after a step where pen > 0.5.
-        lengths: int64 [n], steps of each drawing; None: T. Drawings of no steps, and those that are not finite, are
-            blank.
-        size: height and width in pixels, each >= 8; one number for both.
+        steps: Steps (pen, dx, dy), not standardised, ``[n, T, 3]``; the pen is lifted after a step where pen > 0.5.
+        lengths: Number of steps of each drawing, int64 ``[n]``; None for T. Drawings without steps, and those that are
+            not finite, are blank.
+        size: Height and width in pixels, each >= 8; one number for both.
 
     Returns:
-        float32 [n, 1, height, width] in [0, 1].
+        float32 ``[n, 1, height, width]`` in [0, 1].
 
     Raises:
-        ConfigError: a size is below 8.
+        ConfigError: A size is below 8.
     """
     sides = (size, size) if isinstance(size, int) else size
     height, width = (integer("size", side, 8) for side in sides)
-    pen = max(1.0, height / _PIXELS_PER_PEN)
-    window = ceil(pen / 2 + 0.5)  # pixels around a piece's middle that its ink may reach
+    pen = max(1.0, height / _HEIGHT_PER_PEN)
+    window = ceil(pen / 2 + 0.5)  # distance in pixels from the middle of a segment to which it has ink
     starts, ends, is_drawn = _lines(steps.float(), lengths)
+    # A margin at each side, so that no window reaches over the edge of the image.
     room = steps.new_tensor([width, height], dtype=torch.float32) - 2 * (window + 1)
     starts, ends = _fitted(starts, ends, is_drawn, room)
     is_drawn = is_drawn & starts.isfinite().all(2) & ends.isfinite().all(2)
-    starts, ends = (one[is_drawn] + (room + 2 * window + 1) / 2 for one in (starts, ends))
+    starts, ends = (points[is_drawn] + (room + 2 * window + 1) / 2 for points in (starts, ends))
     canvas = steps.new_zeros(len(steps) * height * width, dtype=torch.float32)
     _ink(canvas, is_drawn.nonzero()[:, 0], starts, ends, (height, width), pen, window)
     return canvas.reshape(-1, 1, height, width)
 
 
 def _lines(steps: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Return where the line of each step begins and ends, [n, T, 2], and which there are, bool [n, T].
+    """Return the start and the end of the line of each step, ``[n, T, 2]``, and which steps exist, bool ``[n, T]``.
 
-    After the pen was lifted a step's line is a dot at its end.
+    The line of a step after which the pen was lifted before is a dot at its end.
     """
     n, count = steps.shape[:2]
     ends = steps[..., 1:].cumsum(1)
     starts = torch.cat([ends.new_zeros(n, 1, 2), ends[:, :-1]], 1)
     was_lifted = torch.cat([steps.new_zeros(n, 1), steps[:, :-1, 0]], 1) > 0.5
     time = torch.arange(count, device=steps.device)
-    here = torch.full((n,), count, device=steps.device) if lengths is None else lengths.to(steps.device)
-    return torch.where(was_lifted[..., None], ends, starts), ends, time < here[:, None]
+    counts = torch.full((n,), count, device=steps.device) if lengths is None else lengths.to(steps.device)
+    return torch.where(was_lifted[..., None], ends, starts), ends, time < counts[:, None]
 
 
 def _fitted(starts: Tensor, ends: Tensor, is_drawn: Tensor, room: Tensor) -> tuple[Tensor, Tensor]:
-    """Return lines scaled to a room [2] of which the middle is the origin."""
+    """Return lines scaled to fit into a rectangle of the size ``room`` ``[2]`` around the origin."""
     absent = ~is_drawn[..., None]
     low = torch.minimum(starts, ends).masked_fill(absent, torch.inf).amin(1, keepdim=True)
     high = torch.maximum(starts, ends).masked_fill(absent, -torch.inf).amax(1, keepdim=True)
     scale = (room / (high - low)).amin(2, keepdim=True)
-    scale = torch.where(scale.isinf(), 0.0, scale)  # a single dot
+    scale = torch.where(scale.isinf(), 0.0, scale)  # a single dot has no extent
     return (starts - (low + high) / 2) * scale, (ends - (low + high) / 2) * scale
 
 
 def _ink(
     canvas: Tensor, rows: Tensor, starts: Tensor, ends: Tensor, size: tuple[int, int], pen: float, window: int
 ) -> None:
-    """Draw lines into the images of a canvas [n * height * width].
+    """Draw lines into the images of a canvas, in place.
 
-    A line is cut into pieces of at most a pixel, each of which is drawn into a small window around its middle. Of the
-    ink of several pieces the darkest stays, so that the distance to a line is the least of those to its pieces.
+    A line is divided into segments of at most a pixel, each of which is drawn into a small window around its middle.
+    The darkest of several values stays, so a pixel has the value of its least distance to any segment. The cost follows
+    the length of the lines and not the area of the images.
 
     Args:
-        canvas: is changed.
-        rows: int64 [m], the image of each line.
-        starts: (x, y) of the lines in pixels, [m, 2].
-        ends: of the lines, [m, 2].
-        size: height and width.
-        pen: width of a line in pixels.
-        window: pixels on each side of the middle.
+        canvas: Images ``[n * height * width]``.
+        rows: Image of each line, int64 ``[m]``.
+        starts: Starts (x, y) of the lines in pixels, ``[m, 2]``.
+        ends: Ends of the lines, ``[m, 2]``.
+        size: Height and width.
+        pen: Width of a line in pixels.
+        window: Pixels on each side of the middle of a segment.
     """
     height, width = size
     along = ends - starts
-    pieces = along.norm(dim=1).ceil().long().clamp_min(1)
-    stops = pieces.cumsum(0)
+    counts = along.norm(dim=1).ceil().long().clamp_min(1)  # a dot is one segment too
+    stops = counts.cumsum(0)
+    total = int(stops[-1]) if len(stops) else 0
     reach = torch.arange(-window, window + 1, device=canvas.device)
     around = torch.cartesian_prod(reach, reach)  # [k, 2]
-    for begin in range(0, int(stops[-1]) if len(stops) else 0, _BLOCK):
-        piece = torch.arange(begin, min(begin + _BLOCK, int(stops[-1])), device=canvas.device)
-        line = torch.searchsorted(stops, piece, right=True)
-        half = along[line] / (2 * pieces[line, None])
-        place = 2 * (piece - stops[line] + pieces[line]) + 1
-        middle = starts[line] + half * place[:, None]
-        pixels = middle.round().long()[:, None] + around  # [pieces, k, 2]
-        away = pixels - middle[:, None]
-        share = (away @ half[:, :, None]) / half.square().sum(1)[:, None, None].clamp_min(1e-12)
-        distance = (away - share.clamp(-1, 1) * half[:, None]).norm(dim=2)
-        places = (rows[line, None] * height + pixels[..., 1]) * width + pixels[..., 0]
+    for begin in range(0, total, _BLOCK):
+        segment = torch.arange(begin, min(begin + _BLOCK, total), device=canvas.device)
+        line = torch.searchsorted(stops, segment, right=True)
+        half = along[line] / (2 * counts[line, None])
+        # The middles are at 1/2c, 3/2c, 5/2c, ... of a line of c segments, in units of half a segment.
+        steps_to_middle = 2 * (segment - stops[line] + counts[line]) + 1
+        middle = starts[line] + half * steps_to_middle[:, None]
+        pixels = middle.round().long()[:, None] + around  # [segments, k, 2]
+        offset = pixels - middle[:, None]
+        # The closest point of a segment is middle + t * half with t in [-1, 1]; a dot has half = 0.
+        t = (offset @ half[:, :, None]) / half.square().sum(1)[:, None, None].clamp_min(1e-12)
+        distance = (offset - t.clamp(-1, 1) * half[:, None]).norm(dim=2)
+        positions = (rows[line, None] * height + pixels[..., 1]) * width + pixels[..., 0]
         ink = (pen / 2 + 0.5 - distance).clamp(0, 1)
-        canvas.scatter_reduce_(0, places.flatten(), ink.flatten(), "amax")
+        canvas.scatter_reduce_(0, positions.flatten(), ink.flatten(), "amax")

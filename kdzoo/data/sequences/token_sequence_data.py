@@ -1,6 +1,7 @@
-"""The base of every data set of strings: parts, batches padded to their longest string, loaders.
+"""The base of data modules of token sequences: three splits, batches padded to their longest sequence, loaders.
 
-S tokens 0..S-1; token S ends a string and begins every input, so V = S + 1. T is 1 + the batch's longest string.
+Notation: S tokens 0..S-1; the symbol S ends a sequence and begins every input, so V = S + 1. T is 1 + the length of the
+longest sequence of a batch.
 
 For the batches see :mod:`kdzoo.core.batch`. Where the sequences are chunks of a longer text, the target at the end of a
 chunk is ``IGNORE``. The mask contains the positions before the first token and after each; it is False where padded.
@@ -23,18 +24,18 @@ from kdzoo.text.token_sequences import TokenSequences
 
 @dataclass(frozen=True)
 class Corpus:
-    """TokenSequences in three parts, and what is known of them.
+    """Token sequences in three splits, and what is known about them.
 
     Args:
-        train: at least one string.
-        val: may have no strings.
-        test: at least one string.
-        symbols: what the tokens 0..S-1 stand for.
-        truth: the automaton that the strings were drawn from, if it is known.
-        has_ends: whether a string's end is predicted; False where strings are pieces of one text.
+        train: At least one sequence.
+        val: Any number of sequences.
+        test: At least one sequence.
+        symbols: Names of the tokens 0..S-1.
+        truth: The automaton that the sequences were drawn from; None if it is not known.
+        has_ends: Whether the end of a sequence is predicted; False if sequences are chunks of one text.
 
     Raises:
-        DataError: the train or test part is empty, or a token is outside 0..S-1.
+        DataError: The train or test split is empty, or a token is outside 0..S-1.
     """
 
     train: TokenSequences
@@ -47,7 +48,7 @@ class Corpus:
     def __post_init__(self) -> None:
         for name, sequences in (("train", self.train), ("val", self.val), ("test", self.test)):
             if not len(sequences) and name != "val":
-                raise DataError(f"the {name} split is empty; allowed: at least 1 string")
+                raise DataError(f"the {name} split is empty; allowed: at least 1 sequence")
             try:
                 sequences.check(self.vocab_size)
             except DataError as error:
@@ -55,7 +56,7 @@ class Corpus:
 
     @property
     def vocab_size(self) -> int:
-        """Number of tokens V with the end token."""
+        """Number of symbols V: the tokens and the end."""
         return len(self.symbols) + 1
 
 
@@ -106,7 +107,7 @@ class PaddedTokenSequences(DataSplit):
 
 
 class TokenSequenceData(SplitDataModule[PaddedTokenSequences]):
-    """Token sequences held in memory; a subclass writes ``load()`` and nothing else.
+    """Token sequences held in memory; a subclass implements ``load()`` and nothing else.
 
     Args:
         batch_size: Sequences of a global training batch, over all processes, in 1..n_train.
@@ -168,11 +169,15 @@ class TokenSequenceData(SplitDataModule[PaddedTokenSequences]):
         return {**counts, "n_labelled": counts["n_train"], "num_classes": self.corpus.vocab_size}
 
 
-def split_train_val(strings: TokenSequences, plan: SplitPlan) -> tuple[TokenSequences, TokenSequences]:
-    """Return the train and the val part of the given strings, the same ones for every seed.
+def split_train_val(sequences: TokenSequences, plan: SplitPlan) -> tuple[TokenSequences, TokenSequences]:
+    """Return the train and the val split of sequences, which are the same for every seed.
+
+    Args:
+        sequences: The sequences of a training file.
+        plan: Its ``val_size`` and ``train_size`` are used.
 
     Raises:
-        ConfigError: no string would be left to train on, or there are not so many.
+        ConfigError: No sequence would be left to train on, or there are fewer than asked for.
     """
-    rows, val_rows = split_rows(len(strings), plan.val_size)
-    return strings.select(take_rows(rows, plan.train_size)), strings.select(val_rows)
+    rows, val_rows = split_rows(len(sequences), plan.val_size)
+    return sequences.select(take_rows(rows, plan.train_size)), sequences.select(val_rows)

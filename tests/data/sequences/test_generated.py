@@ -15,15 +15,15 @@ def ready(data):
     return data
 
 
-def test_val_and_test_carry_the_truth():
+def test_val_and_test_batches_contain_the_true_log_probabilities():
     data = ready(Reber(n_train=64, n_val=20, n_test=30, eval_batch_size=16))
     for loader in (data.val_dataloader(), data.test_dataloader()):
         for batch in loader:
             assert batch["truth"].dtype == torch.float64
             assert batch["truth"].shape == (*batch["input"].shape, 8)
             said = batch["truth"].gather(2, batch["target"].clamp(min=0)[..., None])[..., 0]
-            strings = token_sequences_of(batch)
-            torch.testing.assert_close(said.where(batch["mask"], 0.0).sum(1), embedded_reber().log_prob(strings))
+            sequences = token_sequences_of(batch)
+            torch.testing.assert_close(said.where(batch["mask"], 0.0).sum(1), embedded_reber().log_prob(sequences))
             assert not batch["truth"].isnan().any()
     assert all("truth" not in batch for batch in data.train_dataloader())
     assert all("truth" not in batch for batch in data.train_eval_dataloader())
@@ -64,11 +64,13 @@ def test_random_automata(kind):
     assert not torch.equal(other.transitions, data.truth.transitions)
 
 
-def test_long_strings_are_drawn_again():
-    strings = sample_sequences(tomita(1), 2000, seed=0, max_length=3)
-    counts = torch.bincount(strings.lengths).double()
+def test_long_sequences_are_drawn_again():
+    sequences = sample_sequences(tomita(1), 2000, seed=0, max_length=3)
+    counts = torch.bincount(sequences.lengths).double()
     assert (counts / 2000).tolist() == pytest.approx(
         [0.88**n / (1 + 0.88 + 0.88**2 + 0.88**3) for n in range(4)], abs=0.05
     )
-    with pytest.raises(ConfigError, match="max_length=5 is less than the length of nearly all strings; allowed: more"):
+    with pytest.raises(
+        ConfigError, match="max_length=5 is less than the length of nearly all sequences; allowed: more"
+    ):
         sample_sequences(embedded_reber(), 10, seed=0, max_length=5)

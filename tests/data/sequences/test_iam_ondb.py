@@ -53,7 +53,7 @@ def write_forms(root, forms=10, lines=3):
 
 
 @pytest.mark.parametrize("folder", ["", "iam_ondb"], ids=["root", "own_folder"])
-def test_a_line_can_be_drawn_again(tmp_path, folder):
+def test_the_points_of_a_line_can_be_recovered(tmp_path, folder):
     for form in ("a01-000u", "a01-001z", "b02-003"):
         write_line(tmp_path / folder, f"{form}-01", STROKES)
     data = ready(IAMOnDB(root=tmp_path, val_size=1, test_size=1, batch_size=1))
@@ -69,7 +69,7 @@ def forms_of(loader, offsets):
     return [round(float(dx)) - 2 for batch in loader for _, dx, _ in drawing(batch, offsets)]
 
 
-def test_no_form_is_in_two_parts(tmp_path):
+def test_no_form_is_in_two_splits(tmp_path):
     write_forms(tmp_path)
     data = ready(IAMOnDB(root=tmp_path, val_size=0.2, test_size=0.3, batch_size=4))
     loaders = data.train_eval_dataloader(), data.val_dataloader(), data.test_dataloader()
@@ -96,16 +96,16 @@ DAMAGED = {
         "declares the entity 'b'",
     ),
     "parameter_entity": ('<!DOCTYPE a [<!ENTITY % b "c">]><a/>', "declares the entity 'b'"),
-    "unknown_entity": ("<a>&b;</a>", "is no XML"),
-    "truncated": (xml(STROKES)[:-30], "is no XML"),
-    "empty": ("", "is no XML"),
+    "unknown_entity": ("<a>&b;</a>", "is not XML"),
+    "truncated": (xml(STROKES)[:-30], "is not XML"),
+    "empty": ("", "is not XML"),
     "no_y": ('<a>\n<Point x="1"/></a>', "line 2 has a point without integer x and y; allowed: both"),
     "words": ('<a><Point x="1" y="two"/></a>', "line 1 has a point without integer x and y"),
 }
 
 
 @pytest.mark.parametrize("name", DAMAGED)
-def test_bad_lines(tmp_path, name):
+def test_invalid_files_are_refused(tmp_path, name):
     text, message = DAMAGED[name]
     path = tmp_path / "line.xml"
     path.write_text(text)
@@ -125,7 +125,7 @@ def test_another_file_is_not_read(tmp_path):
         read_points(path)
 
 
-def test_missing_lines_and_bad_options(tmp_path):
+def test_missing_lines_and_invalid_options_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"iam_ondb: no folder lineStrokes is in .*set data.root or KDZOO_DATA"):
         IAMOnDB(root=tmp_path).setup()
     with pytest.raises(DataError, match=r"line.xml cannot be read"):

@@ -38,7 +38,7 @@ def archive(folder, **changes):
 
 
 @pytest.mark.parametrize("folder", ["", "kanji_strokes"], ids=["root", "own_folder"])
-def test_kanji_can_be_drawn_again(tmp_path, folder):
+def test_the_strokes_of_the_file_can_be_recovered(tmp_path, folder):
     arrays = archive(tmp_path / folder)
     data = ready(KanjiStrokes(root=tmp_path, batch_size=2))
     assert data.sizes == {"in_shape": (6, 3)}
@@ -54,7 +54,7 @@ def test_kanji_can_be_drawn_again(tmp_path, folder):
         torch.testing.assert_close(drawing(batch, data.offsets), expected, rtol=0, atol=1e-4)
 
 
-def test_offsets_are_those_of_the_whole_training_part(tmp_path):
+def test_the_scaling_is_that_of_the_full_training_split(tmp_path):
     archive(tmp_path)
     one, other = (
         KanjiStrokes(root=tmp_path, batch_size=2),
@@ -65,7 +65,7 @@ def test_offsets_are_those_of_the_whole_training_part(tmp_path):
     assert ready(one).offsets == ready(other).offsets
 
 
-def test_bad_kanji(tmp_path):
+def test_invalid_files_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"kanji_strokes: not all of short_kanji.npz are in"):
         KanjiStrokes(root=tmp_path).setup()
     archive(tmp_path, valid_strokes=np.zeros((3, 2), np.int16))
@@ -76,7 +76,7 @@ def test_bad_kanji(tmp_path):
         KanjiStrokes(root=tmp_path).setup()
 
 
-def test_real_kanji(real_root):
+def test_the_published_file_has_the_documented_sizes(real_root):
     if not (real_root / "kanji_strokes").is_dir():
         pytest.skip("no kanji")
     data = ready(KanjiStrokes(root=real_root))

@@ -39,7 +39,7 @@ def test_pautomac_with_target_and_solution(problem, own_folder):
     assert all("truth" in batch for batch in data.test_dataloader())
 
 
-def test_pautomac_without_them(problem):
+def test_pautomac_without_target_and_solution(problem):
     _, folder = problem
     (folder / "7.pautomac_model.txt").unlink()
     (folder / "7.pautomac_solution.txt").unlink()
@@ -49,12 +49,12 @@ def test_pautomac_without_them(problem):
     assert all("truth" not in batch for batch in data.test_dataloader())
 
 
-def test_bad_pautomac(problem):
+def test_missing_files_and_invalid_options_are_refused(problem):
     _, folder = problem
     with pytest.raises(DataError, match=r"pautomac: not all of 8\.pautomac\.train, 8.pautomac.test are in"):
         PAutomaC(problem=8, root=folder).setup()
     write_solution(torch.ones(3) / 3, folder / "7.pautomac_solution.txt")
-    with pytest.raises(DataError, match=r"solution\.txt has 3 probabilities; allowed: 30, as test strings"):
+    with pytest.raises(DataError, match=r"solution\.txt has 3 probabilities; allowed: 30, as test sequences"):
         PAutomaC(problem=7, root=folder).setup()
     with pytest.raises(ConfigError, match="problem must be an integer >= 0"):
         PAutomaC(problem="one")
@@ -62,7 +62,7 @@ def test_bad_pautomac(problem):
         PAutomaC(problem=7, val_size=1.5)
 
 
-def test_the_competitions_own_files(real_root):
+def test_the_solutions_of_the_competition_follow_from_its_targets(real_root):
     folder = real_root / "pautomac"
     if not folder.is_dir():
         pytest.skip(f"no {folder}")

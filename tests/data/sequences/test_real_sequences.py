@@ -65,7 +65,7 @@ def test_padding_keeps_every_step_and_nothing_else(lengths, width, data):
 def test_selecting_and_cutting_equal_those_of_lists(lengths, most, data):
     sequences = made(lengths)
     rows = data.draw(st.lists(st.integers(0, len(lengths) - 1), max_size=6))
-    found = RealSequences.of(sequences, size=2).cut(most).select(torch.tensor(rows, dtype=torch.int64))
+    found = RealSequences.of(sequences, size=2).truncate(most).select(torch.tensor(rows, dtype=torch.int64))
     expected = [sequences[row][:most] for row in rows]
     assert found.lengths.tolist() == [len(one) for one in expected]
     assert torch.equal(found.steps, torch.cat([torch.empty(0, 2), *expected]))
@@ -185,7 +185,7 @@ def test_a_trainer_trains_on_it():
     ],
     ids=["max_steps", "no_train", "no_test", "empty_sequence", "wrong_sum", "flat_steps", "infinite"],
 )
-def test_mistakes(call, error, message):
+def test_invalid_sequences_and_options_are_refused(call, error, message):
     with pytest.raises(error, match=message):
         call()
 

@@ -34,7 +34,7 @@ def test_files_of_words(tmp_path):
     assert data.corpus.test.to_lists() == [[2]]
 
 
-def test_parts_of_files_do_not_depend_on_the_seed(tmp_path):
+def test_splits_do_not_depend_on_the_seed(tmp_path):
     text = "".join(f"{i}\n" for i in range(40))
     files = written(tmp_path, train=text, test=text)
     first, second = (
@@ -45,7 +45,7 @@ def test_parts_of_files_do_not_depend_on_the_seed(tmp_path):
     assert (len(train), len(val), len(set(train + val))) == (20, 10, 30)
 
 
-def test_bad_files_of_strings(tmp_path):
+def test_unknown_tokens_and_missing_files_are_refused(tmp_path):
     files = written(tmp_path, train="0 1\n", test="0\n\n1 2\n")
     with pytest.raises(DataError, match="test, line 3 has the token '2'; allowed: the 2 of the training file"):
         TokenSequenceFiles(**files, val_size=0).setup()

@@ -101,7 +101,7 @@ def test_images_do_not_depend_on_size_or_what_follows_the_drawing():
     torch.testing.assert_close(torch.cat(parts), images, rtol=0, atol=1e-5)
 
 
-def test_many_pieces_are_drawn_in_blocks(monkeypatch):
+def test_many_segments_are_drawn_in_blocks(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     steps = torch.randn(5, 6, 3, generator=generator)
     whole = stroke_images(steps)

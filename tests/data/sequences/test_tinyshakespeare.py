@@ -7,7 +7,7 @@ import urllib.request
 import pytest
 
 from kdzoo.data import IGNORE, TinyShakespeare
-from kdzoo.data.sequences.tinyshakespeare import cut, tokenise
+from kdzoo.data.sequences.tinyshakespeare import chunks, tokenise
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.text.token_sequences import TokenSequences, token_sequences_of
 
@@ -20,7 +20,7 @@ def ready(data):
 TEXT = "To be, or not to be\n" * 10
 
 
-def test_shakespeare_in_small(tmp_path):
+def test_a_small_text_is_divided_into_chunks(tmp_path):
     (tmp_path / "input.txt").write_text(TEXT)
     data = ready(TinyShakespeare(root=tmp_path, chunk_length=50, batch_size=2))
     assert data.summary() == {"n_train": 4, "n_labelled": 4, "n_val": 1, "n_test": 1, "num_classes": 11}
@@ -37,10 +37,10 @@ def test_shakespeare_in_small(tmp_path):
 def test_characters_of_any_alphabet():
     symbols, tokens = tokenise("naïve 🎭 ñ")
     assert "".join(symbols[token] for token in tokens) == "naïve 🎭 ñ"
-    assert cut(tokens[:0], 4).to_lists() == []
+    assert chunks(tokens[:0], 4).to_lists() == []
 
 
-def test_shakespeare_is_downloaded_when_it_is_nowhere(offline_home, monkeypatch):
+def test_a_missing_text_is_downloaded(offline_home, monkeypatch):
     monkeypatch.setattr(urllib.request, "urlopen", lambda url, timeout: io.BytesIO(TEXT.encode()))
     monkeypatch.setattr(TinyShakespeare, "md5", hashlib.md5(TEXT.encode()).hexdigest())
     data = TinyShakespeare(chunk_length=20, batch_size=2)
@@ -49,7 +49,7 @@ def test_shakespeare_is_downloaded_when_it_is_nowhere(offline_home, monkeypatch)
     assert (offline_home / ".cache/kdzoo/tinyshakespeare/input.txt").is_file()
 
 
-def test_bad_shakespeare(tmp_path):
+def test_invalid_texts_and_options_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"tinyshakespeare: not all of input\.txt are in"):
         TinyShakespeare(root=tmp_path).setup()
     (tmp_path / "input.txt").write_bytes(b"\xff\xff")

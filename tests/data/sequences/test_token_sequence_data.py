@@ -17,8 +17,8 @@ from kdzoo.text.token_sequences import TokenSequences, token_sequences_of
 N = 22
 
 
-class Given(TokenSequenceData):
-    """TokenSequences whose first token tells their number."""
+class Numbered(TokenSequenceData):
+    """Sequences whose first token is their index."""
 
     def __init__(self, has_ends=True, n_val=3, **options):
         super().__init__(**{"batch_size": 4, **options})
@@ -38,52 +38,52 @@ def numbers(loader):
     return [int(row[1]) for batch in loader for row in batch["input"]]
 
 
-def test_batches_are_padded_to_their_longest_string():
-    data = ready(Given())
+def test_batches_are_padded_to_their_longest_sequence():
+    data = ready(Numbered())
     assert data.sizes == {"num_classes": N + 1, "vocab_size": N + 1}
     seen = []
     for batch in data.train_dataloader():
         assert list(batch) == ["input", "target", "mask", "index"]
-        strings = data.corpus.train.select(batch["index"])
+        sequences = data.corpus.train.select(batch["index"])
         assert batch["input"].shape == batch["target"].shape == batch["mask"].shape
-        assert batch["input"].shape[1] == 1 + int(strings.lengths.max())
+        assert batch["input"].shape[1] == 1 + int(sequences.lengths.max())
         assert (batch["input"][:, 0] == N).all()
-        assert torch.equal(batch["mask"], torch.arange(batch["mask"].shape[1]) <= strings.lengths[:, None])
+        assert torch.equal(batch["mask"], torch.arange(batch["mask"].shape[1]) <= sequences.lengths[:, None])
         assert torch.equal(batch["mask"], batch["target"] != IGNORE)
-        assert token_sequences_of(batch).to_lists() == strings.to_lists()
-        assert labels(batch).tolist() == [t for one in strings.to_lists() for t in [*one, N]]
+        assert token_sequences_of(batch).to_lists() == sequences.to_lists()
+        assert labels(batch).tolist() == [t for one in sequences.to_lists() for t in [*one, N]]
         seen += batch["index"].tolist()
     assert sorted(seen) == list(range(N))
 
 
-def test_ends_of_pieces_are_not_predicted():
+def test_ends_of_chunks_are_not_predicted():
     batch = PaddedTokenSequences(TokenSequences.of([[0, 1], [1]]), 3, has_ends=False).batch(torch.tensor([0, 1]))
     assert batch["target"].tolist() == [[0, 1, IGNORE], [1, IGNORE, IGNORE]]
     assert token_sequences_of(batch).to_lists() == [[0, 1], [1]]
-    (whole,) = ready(Given(has_ends=False, eval_batch_size=100)).train_eval_dataloader()
+    (whole,) = ready(Numbered(has_ends=False, eval_batch_size=100)).train_eval_dataloader()
     assert not (whole["target"] == N).any()
 
 
-def test_loaders_keep_the_order_and_draw_nothing():
-    data = ready(Given(seed=3, eval_batch_size=10))
+def test_evaluation_loaders_keep_the_order_and_draw_no_random_numbers():
+    data = ready(Numbered(seed=3, eval_batch_size=10))
     before = torch.get_rng_state()
     assert numbers(data.train_eval_dataloader()) == list(range(N))
     assert numbers(data.val_dataloader()) == [0, 1, 2]
     assert numbers(data.test_dataloader()) == list(range(5))
     first = numbers(data.train_dataloader())
     assert first != list(range(N))
-    assert first == numbers(ready(Given(seed=3)).train_dataloader())
-    assert first != numbers(ready(Given(seed=4)).train_dataloader())
+    assert first == numbers(ready(Numbered(seed=3)).train_dataloader())
+    assert first != numbers(ready(Numbered(seed=4)).train_dataloader())
     assert torch.equal(before, torch.get_rng_state())
-    assert ready(Given(n_val=0)).val_dataloader() == []
+    assert ready(Numbered(n_val=0)).val_dataloader() == []
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_training_continues_at_any_batch(workers):
-    data = ready(Given(seed=1))
+    data = ready(Numbered(seed=1))
     data.train_sampler.set_epoch(1)
     whole = list(data.train_dataloader())
-    data = ready(Given(seed=1, num_workers=workers))
+    data = ready(Numbered(seed=1, num_workers=workers))
     data.train_sampler.set_position(len(whole) + 2)
     rest = list(data.train_dataloader())
     assert len(rest) == len(whole) - 2 == 4
@@ -118,7 +118,7 @@ def test_a_trainer_trains_on_it():
     assert model.logits.softmax(0).tolist() == pytest.approx((expected / expected.sum()).tolist(), abs=0.05)
 
 
-def test_the_fingerprint_is_of_the_training_strings():
+def test_the_fingerprint_depends_on_the_training_sequences_alone():
     base = ready(Reber(n_train=100, batch_size=10)).fingerprint()
     assert ready(Reber(n_train=100, n_test=5, batch_size=3)).fingerprint() == base
     assert ready(Reber(n_train=100, seed=1)).fingerprint() != base
@@ -127,7 +127,7 @@ def test_the_fingerprint_is_of_the_training_strings():
 
 
 class PaddedData(TokenSequenceData):
-    """Two strings."""
+    """Two sequences."""
 
     def __init__(self, rows):
         super().__init__(batch_size=1)
@@ -166,7 +166,7 @@ class PaddedData(TokenSequenceData):
             DataError,
             r"train: sequence 1 has token 2 at position 0; allowed: 0\.\.1",
         ),
-        (lambda: ready(PaddedData([])), DataError, "the train split is empty; allowed: at least 1 string"),
+        (lambda: ready(PaddedData([])), DataError, "the train split is empty; allowed: at least 1 sequence"),
         (
             lambda: SplitBatches(PaddedTokenSequences(TokenSequences.of([[0]]), 2))[3],
             ConfigError,
@@ -174,7 +174,7 @@ class PaddedData(TokenSequenceData):
         ),
     ],
 )
-def test_mistakes(call, error, message):
+def test_invalid_arguments_are_refused(call, error, message):
     with pytest.raises(error, match=message):
         call()
 
