@@ -65,7 +65,7 @@ def model_class(name: Any) -> Any:
     except ImportError as error:
         raise ConfigError("an architecture needs transformers: pip install 'kdzoo[text]'") from error
     # The name may come from a file: only a plain identifier is looked up, and only a model class is returned.
-    found = attribute(transformers, name) if isinstance(name, str) and name.isidentifier() else None
-    is_model = inspect.isclass(found) and issubclass(found, transformers.PreTrainedModel)
+    cls = attribute(transformers, name) if isinstance(name, str) and name.isidentifier() else None
+    is_model = inspect.isclass(cls) and issubclass(cls, transformers.PreTrainedModel)
     # The abstract bases BertPreTrainedModel, ... are subclasses too; PreTrainedModel itself has no config_class.
-    return found if is_model and not str(name).endswith("PreTrainedModel") and found.config_class else None
+    return cls if is_model and not str(name).endswith("PreTrainedModel") and cls.config_class else None

@@ -46,8 +46,7 @@ def search_layers(
         depth: Number of layers to select, in 1..number of the teacher's layers.
         score: Called with the shortened teacher; larger is better, and a value that is not finite is the worst.
         path: Dotted path of the list of layers; None where ``find_layers`` finds it.
-        max_tries: Largest number of subsets to try, >= 1. The default, 64, tries all 20 ways to select 3 of 6 layers;
-            for 6 of 12 there are 924, and the local search is used.
+        max_tries: Largest number of subsets to try, >= 1. There are 20 to select 3 of 6 layers, and 924 for 6 of 12.
 
     Raises:
         ConfigError: A number is outside its range, the layers are not found, or no score is finite.

@@ -78,6 +78,7 @@ class LMEnsemble(nn.Module):
         member_states, log_posterior = state
         log_probs = self._member_log_probs(member_states)
         of_token = torch.stack([member.gather(1, token[:, None]).squeeze(1) for member in log_probs], 1)
+        # The probability of the token under each member updates how likely it is that the sequence comes from it.
         pairs = zip(self.members, member_states, strict=True)
         return tuple(member.step(member_state, token) for member, member_state in pairs), log_posterior + of_token
 

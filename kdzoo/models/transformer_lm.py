@@ -136,7 +136,7 @@ class TransformerLM(nn.Module):
 
     def _run(self, input: Tensor, caches: tuple[Cache, ...] = ()) -> tuple[Tensor, tuple[Cache, ...]]:
         """Return the normalised outputs ``[batch, length, W]``, and keys and values of the prefixes so far."""
-        first = caches[0][0].shape[2] if caches else 0
+        first = caches[0][0].shape[2] if caches else 0  # position of the input's first symbol
         last = first + input.shape[1]
         if last > self.max_length + 1:
             raise ConfigError(f"max_length={self.max_length} tokens is too short for a sequence of {last - 1}")

@@ -1,12 +1,9 @@
 """The base of data modules of sequences of real vectors: splits without padding, batches of one length, loaders.
 
-T is the same in all batches of all parts: the longest sequence of all parts, or ``max_steps``.
+T is the same in all batches of all splits: the length of the longest sequence of all splits, or ``max_steps``.
 
-======  =====================  =========================================================================
-input   float32 [b, T, d]      the vectors of each sequence from its first step on; 0 where padded
-mask    bool [b, T]            the steps of the sequence; not the padding
-index   int64 [b]              position in the training part (or in the val or test part)
-======  =====================  =========================================================================
+Batches have ``input`` ``[b, T, d]``, the vectors of each sequence from its first step on, 0 at padding, and ``mask``
+``[b, T]``, True at steps and False at padding. See :mod:`kdzoo.core.batch`.
 """
 
 from abc import abstractmethod
@@ -52,7 +49,7 @@ class RealSequences:
         if self.steps.ndim != 2 or len(self.steps) != int(self.lengths.sum()):
             shape = f"{list(self.steps.shape)} for lengths that add up to {int(self.lengths.sum())}"
             raise DataError(f"steps are {shape}; allowed: [sum of lengths, d]")
-        check_finite(self.steps, "step")
+        check_finite(self.steps, "step")  # one NaN would spread over all weights within a training step
 
     @classmethod
     def of(cls, sequences: Sequence[Tensor], size: int) -> "RealSequences":
@@ -122,6 +119,7 @@ class PaddedSequences(DataSplit):
 
     def content(self) -> Iterator[Tensor]:
         """Yield the width, the lengths and the steps."""
+        # The width too: models may treat padding as input, and the lengths tell equal steps of other sequences apart.
         yield from (torch.tensor([self.width]), self.sequences.lengths, self.sequences.steps)
 
 

@@ -17,8 +17,8 @@ from kdzoo.errors import DataError
 
 # Height of an image divided by the width of a line. A line is one pixel wide at 28 x 28, the size of MNIST.
 _HEIGHT_PER_PEN = 28
-# Segments that are drawn at once. It bounds memory to about 100 MB at 28 x 28: nine pixels around each, some ten numbers
-# for every pixel.
+# Segments that are drawn at once. It bounds memory to about 100 MB at 28 x 28: nine pixels around each segment, and
+# some ten numbers for every pixel.
 _BLOCK = 2**17
 
 

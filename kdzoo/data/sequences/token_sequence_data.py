@@ -51,7 +51,7 @@ class Corpus:
                 raise DataError(f"the {name} split is empty; allowed: at least 1 sequence")
             try:
                 sequences.check(self.vocab_size)
-            except DataError as error:
+            except DataError as error:  # again, with the name of the split
                 raise DataError(f"{name}: {error}") from None
 
     @property
@@ -102,6 +102,7 @@ class PaddedTokenSequences(DataSplit):
 
     def content(self) -> list[Tensor]:
         """Return the sizes, the lengths and the tokens."""
+        # The vocabulary size is part of the inputs: it is the id of the begin marker.
         head = torch.tensor([self.vocab_size, len(self)])
         return [head, self.sequences.lengths, self.sequences.tokens]
 
@@ -179,5 +180,6 @@ def split_train_val(sequences: TokenSequences, plan: SplitPlan) -> tuple[TokenSe
     Raises:
         ConfigError: No sequence would be left to train on, or there are fewer than asked for.
     """
+    # ``take_rows`` uses a prefix of the random order, so that a smaller train_size is a subset of a larger one.
     rows, val_rows = split_rows(len(sequences), plan.val_size)
     return sequences.select(take_rows(rows, plan.train_size)), sequences.select(val_rows)

@@ -50,6 +50,7 @@ class LabelledTexts(DataSplit):
 
     def content(self) -> Iterator[Tensor]:
         """Yield the lengths and the ids."""
+        # The lengths too: the same ids divided into other texts are other inputs.
         yield from (self.texts.lengths, self.texts.tokens)
 
 
@@ -88,7 +89,7 @@ class ClassifiedTexts(TokenizedData[LabelledTexts]):
         train_table, test_table = self.read()
         self._classes = classes_of(train_table.labels)
         rows, val_rows = split_rows(len(train_table.texts), self.val_size)
-        rows = rows.sort().values
+        rows = rows.sort().values  # in the order of the file; split_rows returns them shuffled
         # Trained without the validation texts, on which layers and hyperparameters may be chosen.
         self.prepare_tokenizer(lambda: self.train_tokenizer([train_table.texts[row] for row in rows.tolist()]))
         check_length("max_length", self.max_length, self.tokenizer)
@@ -118,11 +119,13 @@ class ClassifiedTexts(TokenizedData[LabelledTexts]):
     def _tokenised(self, table: Table, name: str) -> LabelledTexts:
         """Return the rows of a table as token ids and classes."""
         class_of_label = {label: index for index, label in enumerate(self.classes)}
+        # A class that is met for the first time in the test file would have no training texts.
         unknown = next((label for label in table.labels if label not in class_of_label), None)
         if unknown is not None:
             raise DataError(f"{name} has the label {unknown!r}; allowed: {', '.join(self.classes)}, as in train")
         targets = torch.tensor([class_of_label[label] for label in table.labels])
         texts = _as_sequences(token_ids(self.tokenizer, table.texts, self.max_length))
+        # A tokenizer that adds no special tokens may leave nothing of a text, and the mean over no tokens is undefined.
         if len(empty := (texts.lengths == 0).nonzero()):
             raise DataError(f"{name} text {int(empty[0])} has no tokens; allowed: at least 1")
         return LabelledTexts(texts, targets, special_token_id(self.tokenizer, "pad"))
