@@ -1,4 +1,7 @@
-"""Metrics of the torchmetrics kind."""
+"""Metrics: the fidelity of students, the quality of generated samples, and the quality of text embeddings.
+
+Those that add up over batches and ranks are ``torchmetrics.Metric`` classes; the others are functions.
+"""
 
 from kdzoo.metrics.extractors import (
     Extractor,

@@ -1,6 +1,7 @@
-"""Networks whose outputs are the features of metrics of generative models; nothing is downloaded.
+"""Feature extractors: networks whose outputs are the features of metrics of generative models.
 
-A distance between samples is comparable only with one by the same extractor: report its ``digest`` beside it.
+Nothing is downloaded. Distances between samples are comparable only if they are by the same extractor: report its
+``digest`` with them.
 """
 
 import hashlib
@@ -22,34 +23,41 @@ from torch.nn import functional
 from kdzoo.core import validation
 from kdzoo.errors import ConfigError, DataError
 
+# Number of scales at which a random network looks at images, and of its layers for vectors. Each one more doubles the
+# smallest image that can be measured.
 STAGES = 3
-"""Number of scales at which a random network looks at images, and of its layers for vectors."""
-LEAST_SIDE = 2**STAGES
-"""Height and width of the smallest image, in pixels, whose last map has 2 x 2 of them."""
-SLOPE = 0.2
-"""Of the leaky rectifier below zero."""
-BIAS = 0.5
-"""Standard deviation of a random network's biases."""
+# Height and width of the smallest image, in pixels: its last map has 2 x 2 pixels, which have a standard deviation.
+MIN_SIDE = 2**STAGES
+# Slope of the leaky rectifier below zero, as is usual in the discriminators of GANs. With slope 0, a
+# unit could be 0 on all samples.
+NEGATIVE_SLOPE = 0.2
+# Standard deviation of the biases of a random network. Without biases the features of a scaled image would be the
+# scaled features; with large ones no unit would be near its threshold.
+BIAS_STD = 0.5
 
 
 class Extractor(nn.Module, ABC):
-    """Base of the maps from samples [n, ...] to features [n, d]: always in eval mode, and with frozen weights."""
+    """Base of the feature extractors, which map samples ``[n, ...]`` to features ``[n, d]``.
+
+    An extractor is always in eval mode and its weights are frozen, so that features depend on neither the batch nor on
+    the training around it. A subclass calls :meth:`freeze` as the last line of its constructor.
+    """
 
     @abstractmethod
     def forward(self, input: Tensor) -> Tensor:
-        """Return the features [n, d] of samples [n, ...]."""
+        """Return the features ``[n, d]`` of samples ``[n, ...]``."""
 
     def train(self, mode: bool = True) -> "Extractor":  # noqa: ARG002
-        """Stay in eval mode, whatever is asked."""
+        """Stay in eval mode: ``train()`` of a metric or a LightningModule reaches its parts, but has no effect here."""
         return super().train(False)
 
     def freeze(self) -> None:
-        """Take the weights out of training; a constructor's last line."""
+        """Switch to eval mode and exclude the weights from training."""
         self.requires_grad_(False).eval()
 
     @property
     def digest(self) -> str:
-        """Return the sha256 of the names, types, shapes and values of the state dict, in hexadecimal."""
+        """SHA-256 of the names, dtypes, shapes and values of the state dict, in hexadecimal."""
         digest = hashlib.sha256()
         for name, value in sorted(self.state_dict().items()):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
@@ -58,18 +66,18 @@ class Extractor(nn.Module, ABC):
 
 
 class RandomConvNet(Extractor):
-    """Fixed random network: for images that are far from those on which any network was trained.
+    """Random network with fixed weights, for images that are unlike those of any trained network.
 
-    Images, in [0, 1] and moved to [-1, 1], pass three stages of (3 x 3 convolution with the border repeated, leaky
-    rectifier), of width, 2 width and 4 width channels, with 2 x 2 average pooling in between. The features are the
-    means over the pixels of all channels of a stage, then their standard deviations, stage by stage. Vectors, taken
-    as they are, pass three linear layers of twice these widths, and the features are the outputs of all layers.
-    There are 14 width features in both cases.
+    Images in [0, 1] are scaled to [-1, 1] and pass three stages of a 3 x 3 convolution with replicated border and a
+    leaky rectifier, with 1, 2 and 4 times ``width`` channels and 2 x 2 average pooling in between. The features are
+    the means over the pixels of all channels of a stage, then their standard deviations, stage by stage. Vectors are
+    not scaled; they pass three linear layers of twice these widths, and the features are the outputs of all layers.
+    There are 14 * width features in both cases.
 
     Args:
-        in_shape: (channels, height, width) with sides of at least 8 pixels, or (size,) of a vector.
+        in_shape: ``(channels, height, width)`` with sides of at least 8 pixels, or ``(size,)`` of a vector.
         width: Channels of the first stage, >= 1.
-        seed: Of the weights, >= 0; the random state of torch is neither read nor moved.
+        seed: Seed of the weights, >= 0. The global random state of torch is neither used nor changed.
 
     Raises:
         ConfigError: If an argument is outside its range.
@@ -89,66 +97,72 @@ class RandomConvNet(Extractor):
         super().__init__()
         self.in_shape = _sample_shape(in_shape)
         is_image = len(self.in_shape) == 3
+        # An image gives two features per channel, a vector one per unit: twice the width makes the numbers equal.
         first = validation.integer("width", width) * (1 if is_image else 2)
         widths = [first * 2**stage for stage in range(STAGES)]
         kernel = (3, 3) if is_image else ()
         generator = torch.Generator().manual_seed(validation.integer("seed", seed, least=0))
         sizes = [(n_out, n_in, *kernel) for n_in, n_out in zip((self.in_shape[0], *widths), widths, strict=False)]
-        self.weights = nn.ParameterList(_normal(generator, size, _he_deviation(size)) for size in sizes)
-        self.biases = nn.ParameterList(_normal(generator, (n_out,), BIAS) for n_out in widths)
+        self.weights = nn.ParameterList(_normal(generator, size, _he_std(size)) for size in sizes)
+        self.biases = nn.ParameterList(_normal(generator, (n_out,), BIAS_STD) for n_out in widths)
         self.freeze()
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the features [n, 14 width] of float samples [n, *in_shape]."""
+        """Return the features ``[n, 14 * width]`` of floating-point samples ``[n, *in_shape]``."""
         if tuple(input.shape[1:]) != self.in_shape or not input.is_floating_point():
             wanted = ", ".join(map(str, self.in_shape))
             raise DataError(f"samples must be floats [n, {wanted}], got {input.dtype} {tuple(input.shape)}")
         input = input.to(self.weights[0].dtype)
-        parts = self._of_images(2 * input - 1) if len(self.in_shape) == 3 else self._of_vectors(input)
-        return torch.cat(parts, dim=1)
+        features = self._image_features(2 * input - 1) if len(self.in_shape) == 3 else self._vector_features(input)
+        return torch.cat(features, dim=1)
 
-    def _of_images(self, x: Tensor) -> list[Tensor]:
-        parts = []
+    def _image_features(self, x: Tensor) -> list[Tensor]:
+        """Return means and standard deviations of the channels of every stage."""
+        features = []
         for stage, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             x = functional.avg_pool2d(x, 2) if stage else x
+            # Zeros around the image would be a grey frame, an edge that is in no image.
             x = functional.conv2d(functional.pad(x, (1, 1, 1, 1), mode="replicate"), weight, bias)
-            x = functional.leaky_relu(x, SLOPE)
-            parts += [x.mean((2, 3)), x.std((2, 3), correction=0)]
-        return parts
+            x = functional.leaky_relu(x, NEGATIVE_SLOPE)
+            features += [x.mean((2, 3)), x.std((2, 3), correction=0)]
+        return features
 
-    def _of_vectors(self, x: Tensor) -> list[Tensor]:
-        parts = []
+    def _vector_features(self, x: Tensor) -> list[Tensor]:
+        """Return the outputs of all layers."""
+        features = []
         for weight, bias in zip(self.weights, self.biases, strict=True):
-            x = functional.leaky_relu(functional.linear(x, weight, bias), SLOPE)
-            parts.append(x)
-        return parts
+            x = functional.leaky_relu(functional.linear(x, weight, bias), NEGATIVE_SLOPE)
+            features.append(x)
+        return features
 
 
 def _sample_shape(in_shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the shape of a sample as a tuple, or refuse it."""
     shape = validation.integers("in_shape", in_shape)
-    if len(shape) not in (1, 3) or min(shape[1:], default=LEAST_SIDE) < LEAST_SIDE:
-        least = f"height and width >= {LEAST_SIDE}"
+    if len(shape) not in (1, 3) or min(shape[1:], default=MIN_SIDE) < MIN_SIDE:
+        least = f"height and width >= {MIN_SIDE}"
         raise ConfigError(f"in_shape must be (channels, height, width) with {least}, or (size,), got {shape}")
     return shape
 
 
-def _he_deviation(size: Sequence[int]) -> float:
-    """Return the deviation of weights [out, in, ...] that keeps the size of values behind a leaky rectifier."""
-    return math.sqrt(2 / ((1 + SLOPE**2) * math.prod(size[1:])))
+def _he_std(size: Sequence[int]) -> float:
+    """Return the standard deviation of weights ``[out, in, ...]`` that keeps the scale of values across layers."""
+    return math.sqrt(2 / ((1 + NEGATIVE_SLOPE**2) * math.prod(size[1:])))
 
 
-def _normal(generator: torch.Generator, size: Sequence[int], deviation: float) -> nn.Parameter:
-    """Return frozen normal values, whatever torch's default type and device are."""
-    drawn = torch.randn(size, generator=generator, dtype=torch.float32, device="cpu")
-    return nn.Parameter(deviation * drawn, requires_grad=False)
+def _normal(generator: torch.Generator, size: Sequence[int], std: float) -> nn.Parameter:
+    """Return frozen normal values."""
+    # Dtype and device are fixed: torch's defaults would make other numbers of the same seed.
+    values = torch.randn(size, generator=generator, dtype=torch.float32, device="cpu")
+    return nn.Parameter(std * values, requires_grad=False)
 
 
 class PrincipalComponents(Extractor):
-    """Projection of flattened samples on the directions of their largest variance, in float64; see :meth:`fit`.
+    """Projection of flattened samples onto the directions of their largest variance, in float64; see :meth:`fit`.
 
     Args:
-        mean: Of the samples (d).
-        directions: Orthonormal columns (d, k).
+        mean: Mean of the samples, ``[d]``.
+        directions: Orthonormal columns, ``[d, k]``.
 
     Example:
         >>> pca = PrincipalComponents.fit(torch.tensor([[0.0, 1.0], [2.0, 1.0], [4.0, 1.0]]))
@@ -167,18 +181,21 @@ class PrincipalComponents(Extractor):
 
     @classmethod
     def fit(cls, samples: Tensor, *, components: int = 64) -> "PrincipalComponents":
-        """Return the projection of given samples, by their singular values.
+        """Fit the projection to samples, by a singular value decomposition.
 
-        The largest entry of each direction is positive. Directions in which the samples do not vary are left out, so
-        that there may be fewer than asked for: at most min(n - 1, d).
+        Directions in which the samples do not vary are left out, so that there may be fewer than ``components``: at
+        most min(n - 1, d).
 
         Args:
-            samples: Those of the data (n, ...), n >= 2, finite and not all equal.
+            samples: Samples of the data, ``[n, ...]``, n >= 2, finite and not all equal.
             components: Largest number of directions, >= 1.
 
+        Returns:
+            The extractor.
+
         Raises:
-            ConfigError: ``components`` is outside its range.
-            DataError: The samples have no directions.
+            ConfigError: If ``components`` is outside its range.
+            DataError: If the samples are not finite, fewer than two, or all equal.
 
         References:
             Jolliffe: Principal component analysis. 2nd edition 2002, section 3.5 (singular values).
@@ -189,15 +206,18 @@ class PrincipalComponents(Extractor):
         flat = samples.detach().flatten(1).double()
         mean = flat.mean(0)
         _, values, rows = torch.linalg.svd(flat - mean, full_matrices=False)
+        # The tolerance of `torch.linalg.matrix_rank`, relative to the size of the samples themselves: singular values
+        # of centred samples may all be rounding errors.
         rounding = max(flat.shape) * torch.finfo(torch.float64).eps * torch.linalg.vector_norm(flat)
         rows = rows[values > rounding][:most]
         if not len(rows):
             raise DataError(f"all {len(samples)} samples are equal: they have no principal components")
+        # Singular vectors are determined up to their sign: the largest entry of each is made positive.
         signs = rows.gather(1, rows.abs().argmax(1, keepdim=True)).sign()
         return cls(mean, (signs * rows).T.contiguous())
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the coordinates [n, k] of samples [n, ...] of d numbers each."""
+        """Return the coordinates ``[n, k]`` of samples ``[n, ...]`` of d numbers each."""
         flat = input.flatten(1).to(self.mean.dtype)
         if flat.shape[1] != len(self.mean):
             raise DataError(f"samples must have {len(self.mean)} numbers each, got {tuple(input.shape)}")
@@ -205,17 +225,18 @@ class PrincipalComponents(Extractor):
 
 
 class PenultimateFeatures(Extractor):
-    """Features that a trained classifier has learned: what its head reads, or the output of a module of yours.
+    """Features of a trained classifier: the input of its last layer, or the output of any module by its name.
 
-    It keeps a copy of the model, so that training the model further changes no feature.
+    The extractor keeps a copy of the model, so that training the model further does not change the features.
 
     Args:
         model: A classifier.
-        layer: Name of a module whose output, flattened, is taken; None takes the input of the module ``head``. Of a
-            module that returns a tuple it is the first element, of one that is called twice the last output.
+        layer: Name of the module whose flattened output is taken; None takes the input of the module ``head``. If a
+            module returns a tuple, its first element is taken; if it is called several times, its last output.
 
     Raises:
-        ConfigError: If the model has no module of that name, or it gives no tensor [n, ...].
+        ConfigError: If the model has no module of that name. When it is called: if the module does not return a
+            tensor ``[n, ...]``.
     """
 
     def __init__(self, model: nn.Module, layer: str | None = None) -> None:
@@ -225,28 +246,28 @@ class PenultimateFeatures(Extractor):
         self.freeze()
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the features [n, d] of the model's inputs [n, ...]."""
-        seen: list[Any] = []
-        # copied at once, since the next module may work in place
+        """Return the features ``[n, d]`` of the model's inputs ``[n, ...]``."""
+        captured: list[Any] = []
+        # The hooks copy at once, since the next module may work in place.
         if self.layer is None:
-            read = self.model.get_submodule("head")
-            handle = read.register_forward_pre_hook(lambda _, inputs: seen.append(_copied(inputs)))
+            module = self.model.get_submodule("head")
+            handle = module.register_forward_pre_hook(lambda _, inputs: captured.append(_copy(inputs)))
         else:
-            read = self.model.get_submodule(self.layer)
-            handle = read.register_forward_hook(lambda _, inputs, output: seen.append(_copied(output)))  # noqa: ARG005
+            module = self.model.get_submodule(self.layer)
+            handle = module.register_forward_hook(lambda _, inputs, output: captured.append(_copy(output)))  # noqa: ARG005
         try:
             self.model(input)
         finally:
-            handle.remove()
-        features = seen[-1] if seen else None
+            handle.remove()  # a hook that stays would hold every batch in memory
+        features = captured[-1] if captured else None
         if not isinstance(features, Tensor) or features.ndim < 2 or len(features) != len(input):
-            found = tuple(features.shape) if isinstance(features, Tensor) else "none"
+            got = tuple(features.shape) if isinstance(features, Tensor) else "none"
             name = "the input of head" if self.layer is None else f"layer {self.layer!r}"
-            raise ConfigError(f"{name} must give a tensor [{len(input)}, ...] when the model is called, got {found}")
+            raise ConfigError(f"{name} must give a tensor [{len(input)}, ...] when the model is called, got {got}")
         return features.flatten(1)
 
 
-def _copied(value: Any) -> Any:
+def _copy(value: Any) -> Any:
     """Return a copy of a tensor, or of the first element of a tuple."""
     if isinstance(value, tuple) and value:
         value = value[0]
@@ -254,29 +275,30 @@ def _copied(value: Any) -> Any:
 
 
 def _known_layer(model: nn.Module, layer: str | None) -> str | None:
-    """Return the name, or raise with those that are near."""
+    """Return the name if the model has a module of that name, or raise an error that suggests similar names."""
+    # With duplicates: a module that is shared has several names, each of which is valid.
     names = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
     wanted = "head" if layer is None else layer
     if wanted in names:
         return layer
-    near = get_close_matches(str(wanted), names) or [name for name, _ in model.named_children()]
-    lacking = " and there is no module 'head'" if layer is None else ""
-    kind = type(model).__name__
-    raise ConfigError(f"layer must name a module of {kind}, such as {', '.join(near)}, got {layer!r}{lacking}")
+    similar = get_close_matches(str(wanted), names) or [name for name, _ in model.named_children()]
+    missing = " and there is no module 'head'" if layer is None else ""
+    suggestion = f"layer must name a module of {type(model).__name__}, such as {', '.join(similar)}"
+    raise ConfigError(f"{suggestion}, got {layer!r}{missing}")
 
 
 class ScriptedExtractor(Extractor):
-    """Features of a TorchScript file of yours, such as NVIDIA's Inception v3 for FID, ``inception-2015-12-05.pt``.
+    """Features of a TorchScript file, such as NVIDIA's Inception v3 for FID, ``inception-2015-12-05.pt``.
 
-    Such a file is a program: take it only from people you trust. PyTorch has deprecated TorchScript in favour of
-    export, and still reads it.
+    Such a file is a program: use it only from sources that you trust. PyTorch has deprecated TorchScript in favour of
+    ``torch.export``, but still loads it.
 
     Args:
-        path: A file of ``torch.jit.save`` whose forward takes images (n, 3, h, w) of bytes and ``return_features``,
-            and returns features (n, d) if that is true. The file resizes and scales images as it needs.
+        path: A file of ``torch.jit.save`` whose ``forward`` takes images ``[n, 3, height, width]`` of bytes and a flag
+            ``return_features``, and returns features ``[n, d]`` if it is true. The file resizes and scales the images.
 
     Raises:
-        DataError: If the file is missing, damaged, no TorchScript, or takes no ``return_features``.
+        DataError: If the file is missing or damaged, is not TorchScript, or does not take ``return_features``.
 
     References:
         Karras et al.: Training generative adversarial networks with limited data. NeurIPS 2020, arXiv:2006.06676. Its
@@ -293,38 +315,54 @@ class ScriptedExtractor(Extractor):
 
     @property
     def digest(self) -> str:
-        """Return the sha256 of the file, in hexadecimal: a script may hold weights that no state dict shows."""
+        """SHA-256 of the file, in hexadecimal: a script may hold constants that are not in its state dict."""
         return self._digest
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the features [n, d] of float images [n, 1 or 3, h, w]; values outside of [0, 1] are clamped."""
+        """Return the features of images.
+
+        Args:
+            input: Floating-point images, ``[n, 1 or 3, height, width]``; values outside of [0, 1] are clamped, and
+                grey images are repeated three times.
+
+        Returns:
+            Features, ``[n, d]``.
+
+        Raises:
+            DataError: If the images are not valid, or the script does not return a matrix of n rows.
+        """
         if input.ndim != 4 or input.shape[1] not in (1, 3) or not input.is_floating_point():
             raise DataError(f"images must be floats [n, 1 or 3, h, w], got {input.dtype} {tuple(input.shape)}")
         if not input.isfinite().all():
             raise DataError("images must be finite, got NaN or infinity")
+        # The networks of such files take bytes, as images are stored.
         pixels = (input.clamp(0, 1) * 255).round().byte().expand(-1, 3, -1, -1)
         features = self.network(pixels, return_features=True)
         if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(input):
-            found = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-            raise DataError(f"the script must return features [{len(input)}, d], got {found}")
+            got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+            raise DataError(f"the script must return features [{len(input)}, d], got {got}")
         return features
 
 
 def _scripted(path: Path) -> nn.Module:
     """Return the module of a TorchScript file, on the CPU."""
     if not path.is_file():
-        raise DataError(f"{path} is missing or no regular file")
+        raise DataError(f"{path} is missing or not a regular file")
     try:
-        with zipfile.ZipFile(path) as archive:  # torch reads a damaged one without a word
+        with zipfile.ZipFile(path) as archive:  # torch.jit.load does not verify checksums
             damaged = archive.testzip()
         with warnings.catch_warnings():
+            # Loading is the one use of TorchScript here; the filter goes when `torch.jit.load` goes.
             warnings.simplefilter("ignore", DeprecationWarning)
             network = None if damaged else torch.jit.load(str(path), map_location="cpu")
     except (zipfile.BadZipFile, RuntimeError) as error:
-        raise DataError(f"{path} is no whole TorchScript file: {str(error).splitlines()[0]}") from error
+        raise DataError(f"{path} is not a complete TorchScript file: {str(error).splitlines()[0]}") from error
     if network is None:
         raise DataError(f"{path} is damaged: its part {damaged} does not have the checksum that it states")
-    arguments = [one.name for one in network.forward.schema.arguments[1:]] if hasattr(network, "forward") else []
+    try:
+        arguments = [argument.name for argument in network.forward.schema.arguments[1:]]
+    except AttributeError:  # a script may export methods without having a forward
+        arguments = []
     if "return_features" not in arguments:
         raise DataError(
             f"the forward of {path} must take return_features, it takes {', '.join(arguments) or 'nothing'}"

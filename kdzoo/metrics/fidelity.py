@@ -1,4 +1,4 @@
-"""How closely a student follows its teacher, as metrics that add up over batches and ranks."""
+"""How closely a student follows its teacher, as torchmetrics that add up over batches and ranks."""
 
 import torch
 from jaxtyping import Float
@@ -8,13 +8,18 @@ from torchmetrics import Metric
 from kdzoo.functional import soft_target_kl
 
 
-class _Mean(Metric):
+class _MeanMetric(Metric):
+    """Mean of one value per position, over all batches and ranks."""
+
+    # `update` does not read the state, so that torchmetrics may compute a batch's value without a second update.
     full_state_update = False
     total: Tensor
     count: Tensor
 
     def __init__(self) -> None:
         super().__init__()
+        # Sum and count, not a running mean: ranks with batches of different sizes are weighted correctly. In float64,
+        # since a float32 sum stops growing after some ten million positions.
         self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
 
@@ -23,12 +28,12 @@ class _Mean(Metric):
         self.count += values.numel()
 
     def compute(self) -> Tensor:
-        """Return the mean over all positions seen."""
+        """Return the mean over all positions so far."""
         return self.total / self.count
 
 
-class Agreement(_Mean):
-    """Share of positions, in [0, 1], on which student and teacher choose the same class.
+class Agreement(_MeanMetric):
+    """Share of positions, in [0, 1], at which student and teacher predict the same class (top-1 agreement).
 
     Example:
         >>> agreement = Agreement()
@@ -38,11 +43,16 @@ class Agreement(_Mean):
     """
 
     def update(self, student: Float[Tensor, "*n c"], teacher: Float[Tensor, "*n c"]) -> None:
-        """Add one batch of logits."""
+        """Add a batch.
+
+        Args:
+            student: Student logits, ``[..., classes]``.
+            teacher: Teacher logits, ``[..., classes]``.
+        """
         self._add(student.argmax(-1) == teacher.argmax(-1))
 
 
-class TeacherKL(_Mean):
+class TeacherKL(_MeanMetric):
     """Mean KL(teacher || student) in nats at temperature 1.
 
     Example:
@@ -53,5 +63,10 @@ class TeacherKL(_Mean):
     """
 
     def update(self, student: Float[Tensor, "*n c"], teacher: Float[Tensor, "*n c"]) -> None:
-        """Add one batch of logits."""
+        """Add a batch.
+
+        Args:
+            student: Student logits, ``[..., classes]``.
+            teacher: Teacher logits, ``[..., classes]``.
+        """
         self._add(soft_target_kl(student, teacher, temperature=1.0))

@@ -1,7 +1,7 @@
-"""Metrics of generative models: how far generated samples are from real ones, by features of any network.
+"""Metrics of generative models as torchmetrics: how far generated samples are from real ones, by their features.
 
-Nothing is downloaded and nothing written: tensors go in. The features are those of a network of yours, in eval mode and
-without gradients; without one they are the flattened samples.
+Nothing is downloaded and nothing is written. The features are those of any network, in eval mode and without gradients;
+without a network they are the flattened samples.
 """
 
 from abc import abstractmethod
@@ -19,12 +19,14 @@ from kdzoo.functional import sample_distances
 
 
 class SampleMetric(Metric):
-    """Base of the metrics that compare two samples.
+    """Base of the metrics that compare two sets of samples.
 
     Args:
-        extractor: maps samples [n, ...] to features [n, ...], which are flattened; None takes the samples.
+        extractor: Network that maps samples ``[n, ...]`` to features ``[n, ...]``, which are flattened. None takes the
+            samples themselves.
     """
 
+    # `update` does not read the state, so that torchmetrics may compute a batch's value without a second update.
     full_state_update = False
     is_differentiable = False
     higher_is_better: bool | None = False
@@ -38,13 +40,19 @@ class SampleMetric(Metric):
         self.add_state("generated", [], dist_reduce_fx="cat")
 
     def update(self, inputs: Tensor, *, real: bool) -> None:
-        """Add samples [n, ...] of the data, or of the model."""
+        """Add a batch of samples.
+
+        Args:
+            inputs: Samples, ``[n, ...]``.
+            real: Whether they are from the data, and not from the model.
+        """
         with inference(self.extractor):
             features = inputs if self.extractor is None else self.extractor(inputs)
+        # Distances subtract large numbers that are almost equal, hence float64.
         (self.real if real else self.generated).append(features.flatten(1).detach().double())
 
     def features(self) -> tuple[Tensor, Tensor]:
-        """Return the features of all samples so far, real ones [n, d] and generated ones [m, d]."""
+        """Return the features of all samples so far: of real ones, ``[n, d]``, and of generated ones, ``[m, d]``."""
         return dim_zero_cat(self.real), dim_zero_cat(self.generated)
 
     def compute(self) -> Any:
@@ -53,15 +61,18 @@ class SampleMetric(Metric):
 
     @abstractmethod
     def between(self, real: Tensor, generated: Tensor) -> Any:
-        """Return the metric between features [n, d] and [m, d]."""
+        """Return the metric between features of real samples, ``[n, d]``, and of generated ones, ``[m, d]``."""
 
 
 class FrechetDistance(SampleMetric):
-    """Frechet distance of the normal distributions of the features: FID, with Inception as extractor.
+    """Frechet distance of normal distributions with the features' means and covariances; FID if they are Inception's.
 
     Args:
-        extractor: see :class:`SampleMetric`.
-        squared: whether to return the square, as FID is, or its root, as some papers print.
+        extractor: See :class:`SampleMetric`.
+        squared: Whether to return the squared distance, as FID is, or its root, which some papers print.
+
+    Raises:
+        ConfigError: If ``squared`` is not a bool.
 
     Example:
         >>> metric = FrechetDistance(squared=False)
@@ -81,10 +92,14 @@ class FrechetDistance(SampleMetric):
 
 
 class KernelDistance(SampleMetric):
-    """Unbiased squared discrepancy under a cubic kernel: KID; see :func:`kdzoo.functional.sample_distances.kernel_distance`."""
+    """Unbiased squared maximum mean discrepancy under a cubic kernel; KID if the features are those of Inception.
+
+    Args:
+        extractor: See :class:`SampleMetric`.
+    """
 
     def between(self, real: Tensor, generated: Tensor) -> Tensor:
-        """Return the distance, which may be negative."""
+        """Return the distance, which may be negative; see :func:`kdzoo.functional.sample_distances.kernel_distance`."""
         return sample_distances.kernel_distance(real, generated)
 
 
@@ -92,8 +107,11 @@ class MeanDiscrepancy(SampleMetric):
     """Maximum mean discrepancy under a Gaussian kernel.
 
     Args:
-        extractor: see :class:`SampleMetric`.
-        bandwidth: of the kernel; see :func:`kdzoo.functional.sample_distances.mean_discrepancy`.
+        extractor: See :class:`SampleMetric`.
+        bandwidth: Width of the kernel, > 0; see :func:`kdzoo.functional.sample_distances.mean_discrepancy`.
+
+    Raises:
+        ConfigError: If the bandwidth is not positive.
     """
 
     def __init__(self, extractor: nn.Module | None = None, *, bandwidth: float = 1.0) -> None:
@@ -106,32 +124,42 @@ class MeanDiscrepancy(SampleMetric):
 
 
 class EarthMoversDistance(SampleMetric):
-    """Mean Euclidean distance of optimal transport; see :func:`kdzoo.functional.sample_distances.earth_movers_distance`."""
+    """Mean Euclidean distance by which optimal transport moves one set of features to the other.
+
+    Args:
+        extractor: See :class:`SampleMetric`.
+    """
 
     def between(self, real: Tensor, generated: Tensor) -> Tensor:
-        """Return the distance, >= 0."""
+        """Return the distance, >= 0; see :func:`kdzoo.functional.sample_distances.earth_movers_distance`."""
         return sample_distances.earth_movers_distance(real, generated)
 
 
 class NearestNeighbourAccuracy(SampleMetric):
-    """Leave-one-out accuracy of one nearest neighbour, 1/2 for equal distributions.
+    """Leave-one-out accuracy of a nearest-neighbour classifier of real and generated samples; 1/2 is ideal.
 
-    Below 1/2 the samples of both come in pairs: see :func:`kdzoo.functional.sample_distances.nearest_neighbour_accuracy`.
+    Args:
+        extractor: See :class:`SampleMetric`.
     """
 
+    # Neither direction is better: above 1/2 the sets can be told apart, below it samples come in pairs.
     higher_is_better: bool | None = None
 
     def between(self, real: Tensor, generated: Tensor) -> Tensor:
-        """Return the accuracy, in [0, 1]."""
+        """Return the accuracy in [0, 1]; see :func:`kdzoo.functional.sample_distances.nearest_neighbour_accuracy`."""
         return sample_distances.nearest_neighbour_accuracy(real, generated)
 
 
 class PrecisionRecallDensityCoverage(SampleMetric):
-    """How well balls around samples cover the other sample: four numbers by name.
+    """How well balls around the samples of one set cover the other set: four numbers by name.
 
     Args:
-        extractor: see :class:`SampleMetric`.
-        neighbours: see :func:`kdzoo.functional.sample_distances.precision_recall_density_coverage`.
+        extractor: See :class:`SampleMetric`.
+        neighbours: Number of neighbours that a ball reaches to, >= 1; see
+            :func:`kdzoo.functional.sample_distances.precision_recall_density_coverage`.
+
+    Raises:
+        ConfigError: If the number of neighbours is not a positive integer.
     """
 
     higher_is_better: bool | None = True
@@ -148,17 +176,24 @@ class PrecisionRecallDensityCoverage(SampleMetric):
 def bootstrap(
     metric: SampleMetric, *, resamples: int = 200, level: float = 0.95, paired: bool = False, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Return the ends of an interval for a metric of one number, by drawing its samples again with replacement.
+    """Return the ends of a confidence interval for a metric that is one number, by resampling its samples.
 
-    A sample that is drawn twice has itself as nearest neighbour: metrics of neighbours come out too large, and their
-    interval is of use for its width only.
+    A sample that is drawn twice is its own nearest neighbour: metrics of neighbours come out too large, and only the
+    width of their interval is meaningful.
 
     Args:
-        metric: with all samples.
-        resamples: how often to draw, >= 1.
-        level: share of the resampled values in the interval, in (0, 1).
-        paired: whether sample i of the model belongs to sample i of the data, and is drawn with it.
-        seed: of the draws.
+        metric: A metric to which all samples were added.
+        resamples: Number of resamples, >= 1.
+        level: Share of the resampled values inside of the interval, in [0, 1].
+        paired: Whether generated sample i belongs to real sample i, and is drawn together with it.
+        seed: Seed of the draws.
+
+    Returns:
+        The lower and the upper end.
+
+    Raises:
+        ConfigError: If an argument is outside its range.
+        DataError: If paired sets have different sizes.
 
     References:
         Efron, Tibshirani: An introduction to the bootstrap. 1993, section 13.3 (percentiles).
@@ -166,10 +201,12 @@ def bootstrap(
     real, generated = metric.features()
     if paired and len(real) != len(generated):
         raise DataError(f"paired samples must be as many, got {len(real)} and {len(generated)}")
+    # A generator of its own: a report must not change the random numbers of the training that goes on after it.
     generator = torch.Generator().manual_seed(seed)
     values = []
     for _ in range(validation.integer("resamples", resamples)):
-        rows = [torch.randint(len(one), (len(one),), generator=generator) for one in (real, generated)]
+        # Both are drawn in either case, so that the real draws do not depend on ``paired``.
+        rows = [torch.randint(len(features), (len(features),), generator=generator) for features in (real, generated)]
         values.append(metric.between(real[rows[0]], generated[rows[0] if paired else rows[1]]))
     tail = (1 - validation.number("level", level, 0.0, 1.0)) / 2
     low, high = torch.stack(values).quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64))

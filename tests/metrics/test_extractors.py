@@ -33,7 +33,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 some = settings(max_examples=40, deadline=None, derandomize=True)
 
 
-def drawn(*size, seed=0):
+def random_images(*size, seed=0):
     return torch.rand(*size, generator=torch.Generator().manual_seed(seed))
 
 
@@ -45,7 +45,7 @@ def digits():
 
 
 class Script(nn.Module):
-    """Returns twice the bytes that it sees, dropped out while it is trained."""
+    """Returns its input bytes times two, with dropout in training mode."""
 
     def __init__(self):
         super().__init__()
@@ -102,11 +102,11 @@ def extractor_and_samples(request, script_file):
     made = {
         "random images": lambda: RandomConvNet((1, 8, 8), width=4),
         "random vectors": lambda: RandomConvNet((64,), width=4),
-        "components": lambda: PrincipalComponents.fit(drawn(20, 1, 8, 8, seed=5), components=7),
+        "components": lambda: PrincipalComponents.fit(random_images(20, 1, 8, 8, seed=5), components=7),
         "penultimate": lambda: PenultimateFeatures(a_convnet()),
         "scripted": lambda: ScriptedExtractor(script_file),
     }[request.param]()
-    samples = drawn(6, 1, 8, 8)
+    samples = random_images(6, 1, 8, 8)
     return made, samples.flatten(1) if request.param == "random vectors" else samples
 
 
@@ -130,7 +130,7 @@ def test_features_are_rows_that_neither_mode_nor_batch_nor_repetition_changes(ex
 
 def test_weights_are_frozen_and_features_survive_a_copy(extractor_and_samples):
     extractor, samples = extractor_and_samples
-    assert not any(one.requires_grad for one in extractor.parameters())
+    assert not any(parameter.requires_grad for parameter in extractor.parameters())
     assert not extractor(samples).requires_grad
     other = deepcopy(extractor)
     assert torch.equal(other(samples), extractor(samples))
@@ -148,7 +148,7 @@ def test_a_metric_takes_every_extractor(extractor_and_samples):
     assert float(metric.compute()) == pytest.approx(float(frechet_distance(features[:3], features[3:])), rel=1e-5)
 
 
-def test_the_base_has_no_features_of_its_own():
+def test_the_base_class_is_abstract():
     with pytest.raises(TypeError, match="abstract"):
         Extractor()
 
@@ -168,9 +168,9 @@ SHAPES = {
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_there_are_fourteen_features_per_width(shape):
-    assert RandomConvNet(shape)(drawn(3, *shape)).shape == (3, 224)
-    assert RandomConvNet(shape, width=5)(drawn(3, *shape)).shape == (3, 70)
-    assert RandomConvNet(shape, width=1)(drawn(3, *shape)).isfinite().all()
+    assert RandomConvNet(shape)(random_images(3, *shape)).shape == (3, 224)
+    assert RandomConvNet(shape, width=5)(random_images(3, *shape)).shape == (3, 70)
+    assert RandomConvNet(shape, width=1)(random_images(3, *shape)).isfinite().all()
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (6,)], ids=["images", "vectors"])
@@ -186,7 +186,7 @@ def test_weights_are_a_function_of_the_seed_alone(shape):
     finally:
         torch.set_default_dtype(torch.float32)
     assert first.digest == again.digest
-    samples = drawn(4, *shape)
+    samples = random_images(4, *shape)
     assert torch.equal(first(samples), again(samples))
     other = RandomConvNet(shape, seed=4)
     assert other.digest != first.digest
@@ -194,7 +194,7 @@ def test_weights_are_a_function_of_the_seed_alone(shape):
 
 
 def test_features_of_images_are_means_and_deviations_behind_plain_layers():
-    network, images = RandomConvNet((2, 9, 11), width=3, seed=1), drawn(4, 2, 9, 11)
+    network, images = RandomConvNet((2, 9, 11), width=3, seed=1), random_images(4, 2, 9, 11)
     x, expected = 2 * images - 1, []
     for stage, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
         conv = nn.Conv2d(weight.shape[1], len(weight), 3, padding=1, padding_mode="replicate")
@@ -206,13 +206,13 @@ def test_features_of_images_are_means_and_deviations_behind_plain_layers():
 
 
 def test_features_of_vectors_are_the_outputs_of_plain_layers():
-    network, x = RandomConvNet((5,), width=2), drawn(4, 5)
-    found, expected = network(x), []
+    network, x = RandomConvNet((5,), width=2), random_images(4, 5)
+    result, expected = network(x), []
     for weight, bias in zip(network.weights, network.biases, strict=True):
         x = x @ weight.T + bias
         x = torch.where(x > 0, x, 0.2 * x)
         expected.append(x)
-    assert torch.allclose(found, torch.cat(expected, 1), atol=1e-6)
+    assert torch.allclose(result, torch.cat(expected, 1), atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 16), (40,)], ids=["images", "vectors"])
@@ -235,10 +235,10 @@ def test_the_distance_of_digits_grows_with_their_noise(digits, seed, flat):
         features = [network(one.flatten(1) if flat else one) for one in (real, images)]
         return float(frechet_distance(*features))
 
-    found = [distance((clean + level * noise).clamp(0, 1)) for level in (0.0, 0.05, 0.1, 0.2, 0.4)]
-    assert all(later > 1.1 * earlier for earlier, later in pairwise(found))
-    assert found[-1] > 10 * found[0]
-    assert distance(clean[:1].expand(898, -1, -1, -1)) > 10 * found[0]
+    result = [distance((clean + level * noise).clamp(0, 1)) for level in (0.0, 0.05, 0.1, 0.2, 0.4)]
+    assert all(later > 1.1 * earlier for earlier, later in pairwise(result))
+    assert result[-1] > 10 * result[0]
+    assert distance(clean[:1].expand(898, -1, -1, -1)) > 10 * result[0]
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_random_networks_refuse_other_samples(samples):
 @given(st.integers(3, 30), st.integers(1, 12), st.integers(1, 15), st.integers(0, 99))
 @some
 def test_components_are_those_of_scikit_learn(n, d, k, seed):
-    samples, new = drawn(n, d, seed=seed).double(), drawn(5, d, seed=seed + 1).double()
+    samples, new = random_images(n, d, seed=seed).double(), random_images(5, d, seed=seed + 1).double()
     pca = PrincipalComponents.fit(samples, components=k)
     kept = min(k, n - 1, d)
     assert pca.directions.shape == (d, kept)
@@ -283,19 +283,21 @@ def test_components_are_those_of_scikit_learn(n, d, k, seed):
     assert torch.allclose(pca.directions.T @ pca.directions, torch.eye(kept, dtype=torch.double), atol=1e-12)
 
 
-def test_all_components_keep_the_distances_and_few_the_most_variance(digits):
+def test_all_components_keep_the_distances_and_the_first_the_most_variance(digits):
     samples = digits[:300].flatten(1).double()
-    whole, few = (PrincipalComponents.fit(digits[:300], components=k) for k in (64, 5))
-    assert whole.directions.shape[1] == np.linalg.matrix_rank(samples - samples.mean(0)) < 64
-    assert torch.allclose(torch.cdist(whole(samples), whole(samples)), torch.cdist(samples, samples), atol=1e-6)
-    assert torch.allclose(few(samples), whole(samples)[:, :5])
-    variances = whole(samples).var(0)
+    all_components, five = (PrincipalComponents.fit(digits[:300], components=k) for k in (64, 5))
+    assert all_components.directions.shape[1] == np.linalg.matrix_rank(samples - samples.mean(0)) < 64
+    assert torch.allclose(
+        torch.cdist(all_components(samples), all_components(samples)), torch.cdist(samples, samples), atol=1e-6
+    )
+    assert torch.allclose(five(samples), all_components(samples)[:, :5])
+    variances = all_components(samples).var(0)
     assert (variances.diff() <= 1e-12).all()
-    assert float(whole(samples).mean(0).abs().max()) == pytest.approx(0, abs=1e-12)
+    assert float(all_components(samples).mean(0).abs().max()) == pytest.approx(0, abs=1e-12)
 
 
 def test_the_order_and_the_type_of_samples_do_not_change_components():
-    samples = drawn(40, 3, 2, 2)
+    samples = random_images(40, 3, 2, 2)
     first, second = (PrincipalComponents.fit(one, components=4) for one in (samples, samples.flip(0).double()))
     assert torch.allclose(first.directions, second.directions, atol=1e-10)
     assert first(samples).dtype == torch.float64
@@ -318,9 +320,9 @@ def test_samples_without_directions_are_refused(samples, message):
 
 def test_components_check_their_number_and_the_size_of_samples():
     with pytest.raises(ConfigError, match="components must be an integer >= 1, got 0"):
-        PrincipalComponents.fit(drawn(4, 3), components=0)
+        PrincipalComponents.fit(random_images(4, 3), components=0)
     with pytest.raises(DataError, match=r"samples must have 3 numbers each, got \(2, 4\)"):
-        PrincipalComponents.fit(drawn(4, 3))(drawn(2, 4))
+        PrincipalComponents.fit(random_images(4, 3))(random_images(2, 4))
 
 
 # ---------------------------------------------------------------- trained classifiers
@@ -336,26 +338,26 @@ CLASSIFIERS = {
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_the_head_turns_default_features_into_the_logits(name):
     torch.manual_seed(0)
-    model, images = CLASSIFIERS[name](), drawn(4, 1, 16, 16)
+    model, images = CLASSIFIERS[name](), random_images(4, 1, 16, 16)
     features = PenultimateFeatures(model)(images)
     assert features.shape == (4, model.head.in_features)
     assert torch.allclose(model.eval().head(features), model(images), atol=1e-6)
 
 
 def test_a_named_layer_gives_its_output_flattened():
-    model, images = a_convnet().eval(), drawn(3, 1, 8, 8)
+    model, images = a_convnet().eval(), random_images(3, 1, 8, 8)
     features = PenultimateFeatures(model, "blocks.0")(images)
     assert torch.equal(features, model.blocks[0](images).flatten(1))
     assert torch.equal(PenultimateFeatures(model, layer="head")(images), model(images))
 
 
 def test_the_model_itself_is_left_alone_and_may_be_trained_further():
-    model, images = a_convnet(), drawn(3, 1, 8, 8)
+    model, images = a_convnet(), random_images(3, 1, 8, 8)
     model.train()
     extractor = PenultimateFeatures(model)
     before = extractor(images)
     assert model.training
-    assert all(one.requires_grad for one in model.parameters())
+    assert all(parameter.requires_grad for parameter in model.parameters())
     assert not any(module._forward_pre_hooks or module._forward_hooks for module in extractor.modules())
     with torch.no_grad():
         for one in model.parameters():
@@ -386,7 +388,7 @@ def test_half_precision_and_numbers_without_a_shape_have_a_digest():
 
 
 class Odd(nn.Module):
-    """Has modules that are called twice, in place, with a tuple or not at all."""
+    """Has modules that are called twice, work in place, return a tuple or are not called at all."""
 
     def __init__(self):
         super().__init__()
@@ -444,7 +446,7 @@ def test_a_layer_without_features_is_refused(layer):
         ),
     ],
 )
-def test_an_unknown_layer_is_answered_with_known_ones(make, message):
+def test_an_unknown_layer_is_refused_with_similar_names(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
 
@@ -455,7 +457,7 @@ def test_an_unknown_layer_is_answered_with_known_ones(make, message):
 def test_a_script_is_read_without_a_warning(script_file):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert ScriptedExtractor(script_file)(drawn(1, 1, 2, 2)).shape == (1, 12)
+        assert ScriptedExtractor(script_file)(random_images(1, 1, 2, 2)).shape == (1, 12)
 
 
 def test_a_script_sees_bytes_of_three_channels(script_file):
@@ -465,7 +467,7 @@ def test_a_script_sees_bytes_of_three_channels(script_file):
     assert torch.equal(extractor(grey.expand(-1, 3, -1, -1)), extractor(grey))
     beyond = torch.tensor([[-3.0, 7.0], [0.5, 0.499]])[None, None]
     assert torch.equal(extractor(beyond), extractor(grey))
-    colours = drawn(2, 3, 4, 4)
+    colours = random_images(2, 3, 4, 4)
     assert torch.equal(extractor(colours), 2 * (colours * 255).round().double().flatten(1))
 
 
@@ -477,7 +479,7 @@ def test_the_digest_of_a_script_is_that_of_its_file(script_file):
 def test_a_frozen_script_is_taken_too(tmp_path, script_file):
     frozen = torch.jit.freeze(torch.jit.script(Script().eval()))
     frozen.save(str(tmp_path / "frozen.pt"))
-    images = drawn(2, 1, 4, 4)
+    images = random_images(2, 1, 4, 4)
     assert torch.equal(ScriptedExtractor(tmp_path / "frozen.pt")(images), ScriptedExtractor(script_file)(images))
 
 
@@ -493,12 +495,12 @@ def flipped(source, path):
 
 
 FILES = {
-    "missing": (lambda source, path: None, "is missing or no regular file"),
-    "folder": (lambda source, path: path.mkdir(), "is missing or no regular file"),
-    "empty": (lambda source, path: path.touch(), "is no whole TorchScript file"),
-    "text": (lambda source, path: path.write_text("hello"), "is no whole TorchScript file"),
-    "weights": (lambda source, path: torch.save({"a": torch.zeros(2)}, path), "is no whole TorchScript file"),
-    "truncated": (truncated, "is no whole TorchScript file"),
+    "missing": (lambda source, path: None, "is missing or not a regular file"),
+    "folder": (lambda source, path: path.mkdir(), "is missing or not a regular file"),
+    "empty": (lambda source, path: path.touch(), "is not a complete TorchScript file"),
+    "text": (lambda source, path: path.write_text("hello"), "is not a complete TorchScript file"),
+    "weights": (lambda source, path: torch.save({"a": torch.zeros(2)}, path), "is not a complete TorchScript file"),
+    "truncated": (truncated, "is not a complete TorchScript file"),
     "flipped": (flipped, "is damaged: its part .* does not have the checksum"),
     "no features": (lambda source, path: saved(Plain(), path), "must take return_features, it takes img"),
     "no forward": (lambda source, path: saved(Exported(), path), "must take return_features, it takes nothing"),
@@ -532,7 +534,7 @@ def test_a_script_is_given_images_only(images, message, script_file):
 def test_a_script_must_return_rows(tmp_path):
     extractor = ScriptedExtractor(saved(Sums(), tmp_path / "sums.pt"))
     with pytest.raises(DataError, match=r"the script must return features \[2, d\], got \(\)"):
-        extractor(drawn(2, 1, 4, 4))
+        extractor(random_images(2, 1, 4, 4))
 
 
 # ---------------------------------------------------------------- distances of features
@@ -548,7 +550,7 @@ def filled(metric, real, generated):
 
 @pytest.mark.parametrize("kind", ["random", "components", "penultimate"])
 def test_frechet_distance_of_features_is_that_of_the_matrix_root(kind, digits):
-    real, generated = digits[:700], (digits[700:1300] + 0.1 * drawn(600, 1, 8, 8)).clamp(0, 1)
+    real, generated = digits[:700], (digits[700:1300] + 0.1 * random_images(600, 1, 8, 8)).clamp(0, 1)
     extractor = {
         "random": lambda: RandomConvNet((1, 8, 8), width=8),
         "components": lambda: PrincipalComponents.fit(real, components=40),
@@ -565,7 +567,7 @@ def test_frechet_distance_of_features_is_that_of_the_matrix_root(kind, digits):
 @settings(some, max_examples=20)
 def test_earth_movers_distance_of_features_is_an_assignment(n, seed):
     extractor = RandomConvNet((1, 8, 8), width=4, seed=seed)
-    real, generated = drawn(n, 1, 8, 8, seed=seed), drawn(n, 1, 8, 8, seed=seed + 100) ** 2
+    real, generated = random_images(n, 1, 8, 8, seed=seed), random_images(n, 1, 8, 8, seed=seed + 100) ** 2
     x, y = (extractor(one).double().numpy() for one in (real, generated))
     cost = np.sqrt(((x[:, None] - y[None]) ** 2).sum(-1))
     expected = cost[linear_sum_assignment(cost)].mean()

@@ -1,3 +1,5 @@
+"""The linear probe and the correlation of similarities: known cases, invariances and refusals."""
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from kdzoo.metrics import probe_accuracy, similarity_correlation
 some = settings(max_examples=25, deadline=None, derandomize=True)
 
 
-def test_a_probe_separates_what_a_line_separates():
+def test_a_probe_separates_linearly_separable_classes():
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(300, 5, generator=generator)
     y = (x[:, 0] + 0.5 * x[:, 3] > 0).long()

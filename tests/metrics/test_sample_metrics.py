@@ -1,4 +1,4 @@
-"""Metrics of generative models as torchmetrics: batches, extractors, intervals."""
+"""Metrics of generative models as torchmetrics: batches, extractors and confidence intervals."""
 
 import pytest
 import torch
@@ -58,7 +58,7 @@ def test_batches_and_an_extractor_give_the_function_of_the_features(kind):
     network = extractor()
     real, generated = images(20, 1), images(25, 2, shift=0.3)
     with torch.no_grad():
-        features = [network.eval()(one).double() for one in (real, generated)]
+        features = [network.eval()(x).double() for x in (real, generated)]
     network.train()
     metric = filled(kind(network), real, generated)
     assert metric.compute() == CLASSES[kind](*features)
@@ -75,13 +75,14 @@ def test_without_an_extractor_samples_are_their_own_features():
 
 def test_frechet_distance_is_that_of_torchmetrics_where_there_are_more_samples_than_features():
     network = OfBytes(extractor()).eval()
-    other, ours = FrechetInceptionDistance(feature=network, input_img_size=(1, 4, 4)), FrechetDistance(network)
-    for metric in (other, ours):
-        filled(metric, *((one.sigmoid() * 255).byte() for one in (images(60, 1), images(50, 2, shift=0.3))))
-    assert float(ours.compute()) == pytest.approx(float(other.compute()), rel=1e-3)
+    expected = FrechetInceptionDistance(feature=network, input_img_size=(1, 4, 4))
+    metric = FrechetDistance(network)
+    for distance in (expected, metric):
+        filled(distance, *((x.sigmoid() * 255).byte() for x in (images(60, 1), images(50, 2, shift=0.3))))
+    assert float(metric.compute()) == pytest.approx(float(expected.compute()), rel=1e-3)
 
 
-def test_an_interval_holds_the_truth_as_often_as_it_says():
+def test_an_interval_covers_the_truth_at_its_level():
     truth, inside = 4.0, 0
     for seed in range(60):
         real, generated = (images(150, number)[:, :, :1, :1] for number in (seed, 1000 + seed))
@@ -104,7 +105,10 @@ def test_pairs_are_drawn_together():
     ("make", "message"),
     [
         pytest.param(lambda: MeanDiscrepancy(bandwidth=0.0), "bandwidth must be finite and > 0", id="bandwidth"),
-        pytest.param(lambda: PrecisionRecallDensityCoverage(neighbours=0), "neighbours must be", id="neighbours"),
+        pytest.param(
+            lambda: PrecisionRecallDensityCoverage(neighbours=0), "neighbours must be an integer >= 1", id="neighbours"
+        ),
+        pytest.param(lambda: FrechetDistance(squared=1), "squared must be true or false, got 1", id="squared"),
     ],
 )
 def test_arguments_are_checked(make, message):

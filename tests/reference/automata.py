@@ -10,7 +10,7 @@ import numpy as np
 
 def strings_up_to(n_tokens, longest):
     """List all strings of at most ``longest`` tokens, shortest first."""
-    return [list(one) for length in range(longest + 1) for one in product(range(n_tokens), repeat=length)]
+    return [list(string) for length in range(longest + 1) for string in product(range(n_tokens), repeat=length)]
 
 
 def path_probs(initial, transitions, stop, string):
@@ -34,12 +34,15 @@ def string_prob(initial, transitions, stop, string):
 
 
 def random_parameters(states, n_tokens, seed, *, density=1.0, least_stop=0.05, deterministic=False):
-    """Draw an automaton each state of which can stop; zeros where the density or determinism wants them."""
+    """Draw an automaton whose states can all stop; a share of 1 - ``density`` of its transitions is 0.
+
+    With ``deterministic``, each state and token has one successor.
+    """
     rng = np.random.default_rng(seed)
     weights = rng.gamma(0.7, size=(n_tokens, states, states))
     if deterministic:
-        goal = rng.integers(states, size=(n_tokens, states, 1))
-        weights = np.where(np.arange(states) == goal, weights, 0.0)
+        successor = rng.integers(states, size=(n_tokens, states, 1))
+        weights = np.where(np.arange(states) == successor, weights, 0.0)
     weights = np.where(rng.random(weights.shape) < density, weights, 0.0)
     stop = least_stop + rng.random(states) * (1 - least_stop) / 2
     mass = weights.sum((0, 2))

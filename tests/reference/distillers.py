@@ -1,6 +1,6 @@
 """The loss terms of the distillers, one position at a time in float64 NumPy, as the papers write them.
 
-A position is a row of logits; ``valid`` and ``labelled`` say which positions a term is about, in reading order.
+A position is a row of logits; ``valid_rows`` and ``labelled_rows`` say which positions have a term, in row-major order.
 """
 
 import numpy as np
@@ -57,15 +57,15 @@ def decoupled(
 ) -> tuple[list[float], list[float]]:
     """TCKD and NCKD times T^2 (Zhao et al. 2022, equations 6 and 7); the teacher's choice where no label is."""
     classes = np.full(len(rows), IGNORE) if target is None else target.ravel()
-    about_target, about_rest = [], []
+    target_terms, other_terms = [], []
     for s, t, y in zip(_flat(student)[rows], _flat(teacher)[rows], classes[rows], strict=True):
         label = int(t.argmax()) if y == IGNORE else int(y)
         p, q = probabilities(t, temperature), probabilities(s, temperature)
         binary = [np.array([r[label], 1 - r[label]]) for r in (p, q)]
         others = [np.delete(r, label) / (1 - r[label]) for r in (p, q)]
-        about_target.append(temperature**2 * divergence(*binary))
-        about_rest.append(temperature**2 * divergence(*others))
-    return about_target, about_rest
+        target_terms.append(temperature**2 * divergence(*binary))
+        other_terms.append(temperature**2 * divergence(*others))
+    return target_terms, other_terms
 
 
 def mean_of_probabilities(members: list[np.ndarray]) -> np.ndarray:

@@ -5,14 +5,14 @@ from scipy.special import rel_entr
 
 
 def adjacency(source, target, token, weight, n: int, tokens: int) -> np.ndarray:
-    """Weights of all pairs of points, (S, N, N)."""
+    """Weights of all pairs of points, [S, N, N]."""
     d = np.zeros((tokens, n, n))
     np.add.at(d, (token, source, target), weight)
     return d
 
 
 def losses(d: np.ndarray, D: np.ndarray, loss: str) -> np.ndarray:
-    """Sum over the tokens of l(d_ij, D_kl), (N, N, K, K)."""
+    """Sum over the tokens of l(d_ij, D_kl), [N, N, K, K]."""
     x, y = d[:, :, :, None, None], D[:, None, None]
     if loss == "l2":
         return ((x - y) ** 2).sum(0)
@@ -25,12 +25,12 @@ def objective(L: np.ndarray, T: np.ndarray) -> float:
 
 
 def gradient(L: np.ndarray, T: np.ndarray) -> np.ndarray:
-    """Derivative of the objective by T."""
+    """Derivative of the objective with respect to T."""
     return np.einsum("ijkl,jl->ik", L, T) + np.einsum("jilk,jl->ik", L, T)
 
 
 def point_terms(d: np.ndarray, p: np.ndarray, loss: str) -> np.ndarray:
-    """What every point's edges add to the loss whatever the plan, (N,): half of it belongs to each end."""
+    """Terms of every point's edges that are the same for every plan, [N]; each end of an edge has half of its term."""
     with np.errstate(divide="ignore", invalid="ignore"):
         own = d**2 if loss == "l2" else np.where(d > 0, d * np.log(d) - d, 0)
     own = own.sum(0)

@@ -25,12 +25,12 @@ def soft_target_kl(student: np.ndarray, teacher: np.ndarray, temperature: float)
 def _kl_by_definition(student: np.ndarray, teacher: np.ndarray, temperature: float) -> mpf:
     T = mpf(float(temperature))
     s, t = student.astype(np.float64), teacher.astype(np.float64)
-    kept = ~(np.isneginf(s) & np.isneginf(t))
-    kept &= ((s - s.max()) / temperature > -NEGLIGIBLE) | ((t - t.max()) / temperature > -NEGLIGIBLE)
+    relevant = ~(np.isneginf(s) & np.isneginf(t))
+    relevant &= ((s - s.max()) / temperature > -NEGLIGIBLE) | ((t - t.max()) / temperature > -NEGLIGIBLE)
     if np.any(np.isneginf(s) & ~np.isneginf(t)):
         return mpf("inf")
-    student_exponents = [mpf(float(z)) / T for z in s[kept]]
-    teacher_exponents = [mpf(float(z)) / T for z in t[kept]]
+    student_exponents = [mpf(float(z)) / T for z in s[relevant]]
+    teacher_exponents = [mpf(float(z)) / T for z in t[relevant]]
     student_log_sum, teacher_log_sum = _log_sum(student_exponents), _log_sum(teacher_exponents)
     total = mpf(0)
     for a, b in zip(student_exponents, teacher_exponents, strict=True):

@@ -30,4 +30,6 @@ def angle_relation(student: np.ndarray, teacher: np.ndarray) -> np.ndarray:
     n = len(student)
     s, t = student.astype(float).reshape(n, -1), teacher.astype(float).reshape(n, -1)
     triples = [[(i, j, k) for i in range(n) for k in range(n) if len({i, j, k}) == 3] for j in range(n)]
-    return np.array([np.mean([huber(cosine(s, *one) - cosine(t, *one)) for one in at]) for at in triples])
+    return np.array(
+        [np.mean([huber(cosine(s, *triple) - cosine(t, *triple)) for triple in at_vertex]) for at_vertex in triples]
+    )

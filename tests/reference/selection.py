@@ -6,11 +6,11 @@ import numpy as np
 
 
 def herding(points: np.ndarray, count: int) -> list[int]:
-    """Try every sample that is not chosen yet, and take the one that leaves the least error of the mean."""
+    """Try every sample that is not chosen yet, and choose the one with the smallest error of the mean."""
     chosen: list[int] = []
     for _ in range(count):
-        left = [i for i in range(len(points)) if i not in chosen]
-        chosen.append(min(left, key=lambda i: mean_error(points, [*chosen, i])))
+        candidates = [i for i in range(len(points)) if i not in chosen]
+        chosen.append(min(candidates, key=lambda i: mean_error(points, [*chosen, i])))
     return chosen
 
 

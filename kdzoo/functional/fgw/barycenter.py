@@ -36,7 +36,7 @@ from kdzoo.functional.fgw.graph import Edges
 from kdzoo.functional.fgw.initialization import INITS, align, from_init, initial_plan
 from kdzoo.functional.fgw.inputs import build_spaces
 from kdzoo.functional.fgw.plan import HardPlan, Plan
-from kdzoo.functional.fgw.problem import Problem, closed_form, reseed_empty
+from kdzoo.functional.fgw.problem import Problem, Space, closed_form, reseed_empty
 from kdzoo.functional.fgw.transition_cost import LOSSES, transition_density
 
 
@@ -86,6 +86,17 @@ class BarycenterSettings:
         validation.integer("inner_steps", self.inner_steps)
         validation.number("tol", self.tol, 0.0)
         validation.integer("seed", self.seed, least=0)
+
+    def problem(self, spaces: Sequence[Space], n_clusters: int) -> Problem:
+        """Return the objective for validated data; the number of clusters must be in 1 to the number of points."""
+        return Problem(
+            spaces,
+            validation.integer("n_clusters", n_clusters, most=min(len(space.p) for space in spaces)),
+            alpha=float(self.alpha),
+            loss=self.loss,
+            determinism=float(self.determinism),
+            smoothing=float(self.smoothing),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,6 +158,9 @@ def fgw_barycenter(
         weights: Weights lambda > 0 of the teachers; None for equal weights.
         n_tokens: Number of tokens S; None for the smallest number that the edges allow.
 
+    Returns:
+        Plans, centroids, transitions and masses of the start with the lowest objective.
+
     Raises:
         ConfigError: If an argument is outside its range or does not fit the others.
         DataError: If points, masses or edges are malformed.
@@ -159,15 +173,7 @@ def fgw_barycenter(
         (True, True)
     """
     spaces = build_spaces(points, edges, mass, weights, n_tokens)
-    clusters = validation.integer("n_clusters", n_clusters, most=min(len(space.p) for space in spaces))
-    problem = Problem(
-        spaces,
-        clusters,
-        alpha=float(settings.alpha),
-        loss=settings.loss,
-        determinism=float(settings.determinism),
-        smoothing=float(settings.smoothing),
-    )
+    problem = settings.problem(spaces, n_clusters)
     if not isinstance(init, str):
         return minimize(problem, from_init(problem, init), settings)
     validation.choice("init", init, INITS)
