@@ -207,7 +207,7 @@ class MPSBase(ChainModule):
     # ---------------------------------------------------------------- construction
 
     def _allocate(self, dims: Sequence[int]) -> None:
-        """Make parameters of zeros for the bonds ``dims`` from the left end, on the device and with the dtype of now."""
+        """Make parameters of zeros for the bonds ``dims`` from the left end, with the present device and dtype."""
         m, like = self.out_site, self.cores
         self.register_buffer("dims", torch.tensor(dims, device=like.device))
         self._layout = make_layout(self.feature_map.d, tuple(dims[: m + 1]), tuple(reversed(dims[m + 1 :])))

@@ -28,9 +28,7 @@ def from_queries(
     ends: int | None = None,
     budget: int | None = None,
 ) -> QueryResult:
-    """Replace the tensors of a chain by an approximation of a teacher that is only evaluated, and return what it cost.
-
-    Ordinary distillation can continue from there. If anything fails, the chain is unchanged.
+    """Replace the tensors of a chain by an approximation of a teacher; if anything fails, the chain is unchanged.
 
     Args:
         model: A :class:`kdzoo.models.MPS` with open ends; its bonds become those of the approximation.
@@ -43,9 +41,6 @@ def from_queries(
         ends: Only for sketching, see :func:`kdzoo.tensor_networks.sketching.sketch`.
         budget: Largest number of evaluations of the teacher. None: any number.
 
-    Returns:
-        The number of evaluations, the bonds and the error.
-
     Raises:
         ConfigError: An argument is outside its range, the model is not an open chain, or the teacher has another number
             of outputs, which is checked with one sample.
@@ -57,16 +52,10 @@ def from_queries(
     validation.choice("method", method, METHODS)
     problem = _problem(chain, teacher, samples)
     low, high = validation.interval("domain", problem.seen if domain is None else domain, validation.number)
+    rank = max(map(max, chain.layout.sides)) if rank is None else rank
+    limits: dict[str, Any] = {"rank": rank, "cutoff": cutoff, "out_site": chain.out_site}
     oracle = Oracle(problem.function, budget=budget)
-    # Both methods need this sample anyway, so that the check costs no evaluation.
-    outputs, expected = oracle(problem.points[:1]).shape[1], chain.centre.shape[1]
-    if outputs != expected:
-        raise ConfigError(f"the teacher must have the {expected} outputs of the chain, got {outputs}")
-    limits: dict[str, Any] = {
-        "rank": max(map(max, chain.layout.sides)) if rank is None else rank,
-        "cutoff": cutoff,
-        "out_site": chain.out_site,
-    }
+    _check_outputs(oracle, problem, chain.centre.shape[1])
     if method == "cross":
         sites, centre, result = cross_interpolate(
             oracle, problem.points, problem.features, domain=(low, high), **limits
@@ -84,15 +73,22 @@ class _Problem(NamedTuple):
 
     Attributes:
         function: The teacher as a function of points ``[n, sites]``.
-        features: The feature map in float64, on the CPU.
         points: Different samples, sorted ``[n, sites]``, on the CPU, where the decompositions are.
+        features: The feature map in float64, on the CPU.
         seen: Smallest and largest number of the samples.
     """
 
     function: Function
-    features: Features
     points: Tensor
+    features: Features
     seen: tuple[float, ...]
+
+
+def _check_outputs(oracle: Oracle, problem: _Problem, expected: int) -> None:
+    """Check the number of outputs with one sample that both methods need anyway, so that it costs no evaluation."""
+    outputs = oracle(problem.points[:1]).shape[1]
+    if outputs != expected:
+        raise ConfigError(f"the teacher must have the {expected} outputs of the chain, got {outputs}")
 
 
 def _problem(chain: ChainModule, teacher: Function, samples: Tensor) -> _Problem:
@@ -119,4 +115,4 @@ def _problem(chain: ChainModule, teacher: Function, samples: Tensor) -> _Problem
     def features(values: Tensor) -> Tensor:
         return chain.feature_map.double_features(values.to(chain.cores.device)).cpu()
 
-    return _Problem(function, features, points, tuple(float(value) for value in points.aminmax()))
+    return _Problem(function, points, features, tuple(float(value) for value in points.aminmax()))

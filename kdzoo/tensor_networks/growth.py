@@ -29,6 +29,7 @@ def usable_bonds(wanted: Sequence[int], legs: Sequence[int]) -> list[int]:
         legs: Dimension of the leg of each tensor between them, one fewer.
     """
     bonds = list(wanted)
+    # One pass in each direction is enough: the second one makes bonds smaller only where the first one left them.
     for i in range(1, len(bonds)):
         bonds[i] = min(bonds[i], bonds[i - 1] * legs[i - 1])
     for i in reversed(range(len(legs))):
@@ -91,6 +92,7 @@ def grow(
         larger = padded(core, i + (i >= out_site), spread / (n * max(bonds)) ** 0.5)
         _start_new_entries(larger, core, units[i], towards_right=i < out_site)
         grown.append(larger)
+    # The output core has no identity to start from; its noise is as large as what it has learned.
     scale = float(centre.square().mean()) ** 0.5
     return grown, padded(centre, out_site, spread * scale)
 
@@ -116,7 +118,7 @@ def _start_new_entries(larger: Tensor, core: Tensor, unit: Tensor, *, towards_ri
     """
     legs = (0, 1, 2) if towards_right else (2, 1, 0)  # from the outer bond to the inner one
     view, (n_in, _, n_out) = larger.permute(legs), core.permute(legs).shape
-    view[:n_in, :, n_out:] = 0
+    view[:n_in, :, n_out:] = 0  # only the gradient will let old entries reach new ones
     block = view[n_in:, :, n_out:]
     block += unit[:, None] * torch.eye(block.shape[0], block.shape[2]).to(block)[:, None]
 

@@ -1,12 +1,12 @@
-"""Polynomials as chains with the features [1, x], and the polynomial that a chain is.
+"""Polynomials as chains with the features [1, x], and the coefficients of the polynomial that a chain computes.
 
-A chain with the features [1, x] is multilinear in its inputs. Two of them, one after the other, are every polynomial:
-the first gives each input z times (:func:`copying_layer`), and a product of powers x_i^k_i, k_i <= z, is a product of
-different copies, which the second multiplies and sums (:func:`polynomial_layer`). Piché 2023, section 5.2, says so of
-polynomials of total degree <= z; z copies of each input give more, namely every polynomial of degree <= z in each
-input, whose total degree is up to z times the number of inputs.
+A chain with the features [1, x] is multilinear in its inputs. Two of them, one after the other, can express every
+polynomial: the first copies each input z times (:func:`copy_layer`), and a product of powers x_i^k_i, k_i <= z, is a
+product of different copies, which the second multiplies and sums (:func:`polynomial_layer`). Piché 2023, section 5.2,
+states this for polynomials of total degree <= z; z copies of each input give more, namely every polynomial of degree
+<= z in each input, whose total degree is up to z times the number of inputs.
 
-Every tensor here holds 0, 1 and the coefficients, so that whole numbers stay exact in float64 up to 2^53.
+All tensors here hold only 0, 1 and the coefficients, so that whole numbers are exact in float64 up to 2^53.
 """
 
 from collections.abc import Mapping, Sequence
@@ -168,7 +168,7 @@ def _check_monomials(what: str, count: int) -> None:
 
 
 def _append(n: int) -> Tensor:
-    """Return the core (n, 2, n + 1) that puts its input behind a state whose first number is 1."""
+    """Return the core (n, 2, n + 1) that appends its input to a state whose first number is 1."""
     core = torch.zeros(n, 2, n + 1, dtype=torch.float64)
     core[:, 0, :n] = torch.eye(n)
     core[0, 1, n] = 1

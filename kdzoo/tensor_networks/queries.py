@@ -77,7 +77,7 @@ class Oracle:
         unique, first, back = np.unique(keys, return_index=True, return_inverse=True)
         names = unique.tolist()
         places = np.array([self._places.get(name, -1) for name in names])
-        new = np.flatnonzero(places < 0)
+        new = np.flatnonzero(places < 0)  # checked before the first evaluation, so that a budget is never overspent
         if self.budget is not None and self.evaluations + len(new) > self.budget:
             raise BudgetError(
                 f"budget={self.budget} evaluations are not enough: {self.evaluations} are spent, "

@@ -13,6 +13,12 @@ the output core is the least-squares solution L C R' = F of the states of the tw
 The recursion is that of Hur et al. 2023 (TT-RS), on the samples of Pareja Monturiol et al. 2025 (TT-RSS, section 3).
 There the columns of F are truncated first and divided by the states afterwards; here F is projected on what the core
 can reach before it is truncated, outputs of a vector are columns of their own, and both sides end at the output.
+
+References:
+    Hur, Hoskins, Lindsey, Stoudenmire, Khoo: Generative modeling via tensor train sketching. Appl. Comput. Harmon.
+    Anal. 67, 2023, arXiv:2202.11788.
+    Pareja Monturiol, Pozas-Kerstjens, Perez-Garcia: Tensorization of neural networks for improved privacy and
+    interpretability. SciPost Phys. Core 8, 2025, arXiv:2501.06300.
 """
 
 from collections.abc import Callable, Sequence
@@ -84,10 +90,9 @@ def sketch(
     domain: Sequence[float] | None = None,
     ends: int | None = None,
 ) -> Found:
-    """Return a chain that approximates a function, by recursive sketching from samples.
+    """Return a chain that approximates a function, by recursive sketching from samples in any order.
 
-    The order of the samples does not matter, nor do repetitions. The oracle is asked for at most n_sites * n * ends *
-    (1 + length of domain) + n^2 samples.
+    The oracle is asked for at most n_sites * n * ends * (1 + length of domain) + n^2 samples.
 
     Args:
         oracle: The function.
@@ -105,12 +110,6 @@ def sketch(
         ConfigError: An argument is outside its range.
         DataError: The samples are not a matrix, or there are too few.
         BudgetError: The budget of the oracle is too small.
-
-    References:
-        Hur, Hoskins, Lindsey, Stoudenmire, Khoo: Generative modeling via tensor train sketching. Appl. Comput. Harmon.
-        Anal. 67, 2023, arXiv:2202.11788.
-        Pareja Monturiol, Pozas-Kerstjens, Perez-Garcia: Tensorization of neural networks for improved privacy and
-        interpretability. SciPost Phys. Core 8, 2025, arXiv:2501.06300.
     """
     samples, rank, cutoff, m = checked(samples, rank, cutoff, out_site)
     n = len(samples)
@@ -119,14 +118,18 @@ def sketch(
     n_ends = max(rank or n, LEAST_ENDS) if ends is None else validation.integer("ends", ends)
     tried = samples.new_tensor([] if domain is None else [validation.number("a number of domain", v) for v in domain])
     left_walk, right_walk = _walks(oracle, samples, samples[spread(n, n_ends)], tried, features, m)
-    left, left_states = _side(left_walk, Limits(rank, cutoff))
-    right, right_states = _side(right_walk, Limits(rank, cutoff))
+    limits = Limits(rank, cutoff)
+    (left, left_states), (right, right_states) = _side(left_walk, limits), _side(right_walk, limits)
     outputs = oracle.pairs(samples[:, :m], samples[:, m:])
     centre = torch.einsum("li,ijo,rj->lor", pinv(left_states, cutoff), outputs, pinv(right_states, cutoff))
-    difference = torch.einsum("il,lor,jr->ijo", left_states, centre, right_states) - outputs
+    error = _relative_error(torch.einsum("il,lor,jr->ijo", left_states, centre, right_states), outputs)
     sites = [*left, *(core.permute(2, 1, 0).contiguous() for core in reversed(right))]
-    error = float(difference.norm() / outputs.norm().clamp_min(torch.finfo(outputs.dtype).tiny))
     return sites, centre, QueryResult(oracle.evaluations, oracle.asked, bonds_of(sites, centre, m), error)
+
+
+def _relative_error(values: Tensor, expected: Tensor) -> float:
+    """Return the norm of the difference relative to that of the expected values; 0 for a function of zeros."""
+    return float((values - expected).norm() / expected.norm().clamp_min(torch.finfo(expected.dtype).tiny))
 
 
 def as_set(samples: Tensor) -> Tensor:

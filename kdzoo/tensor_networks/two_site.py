@@ -66,15 +66,11 @@ def sweep(
     """
     limits = validation.integer("bond_dim", bond_dim), validation.probability("max_error", max_error) or None
     check_open(sites, centre, out_site, "a sweep")
-    n = len(sites)
-    if n < 2:
+    if (n := len(sites)) < 2:
         raise ConfigError(f"a sweep over two sites at a time needs a chain of two sites or more, got {n}")
     whiten, unwhiten = whitened_legs(gram_matrices(phi))
-    cores, centre = canonical_form(
-        [torch.einsum("lkr,kj->ljr", core, matrix) for core, matrix in zip(sites, unwhiten, strict=True)],
-        centre,
-        out_site,
-    )
+    white = [torch.einsum("lkr,kj->ljr", core, matrix) for core, matrix in zip(sites, unwhiten, strict=True)]
+    cores, centre = canonical_form(white, centre, out_site)
     first = min(out_site, n - 1)
     state = _Sweep(cores, (whiten @ phi).mT, first, _absorb(cores[first], centre, first == out_site), update, limits)
     for target in (*range(first + 1, n), *range(n - 2, -1, -1), *range(1, first + 1)):
