@@ -120,13 +120,17 @@ def reinforce(
             if latent not in scores:
                 scores[latent] = _log_probability(latent, pair, teacher, student)
             score = score + scores[latent]
-        grouped = value.reshape(-1, samples)
-        # Leaving the sample itself out of its baseline keeps the estimate unbiased.
-        baseline = (grouped.sum(1, keepdim=True) - grouped) / (samples - 1)
-        surrogate = (grouped - baseline).detach() * score.reshape(-1, samples)
-        # The surrogate contributes its gradient only; the value stays the mean divergence.
-        means[name] = (grouped + (surrogate - surrogate.detach())).mean(1)
+        means[name] = _leave_one_out(value.reshape(-1, samples), score.reshape(-1, samples))
     return means
+
+
+def _leave_one_out(values: Tensor, scores: Tensor) -> Tensor:
+    """Return the means of values ``[b, samples]`` over the samples, with the score-function gradient added."""
+    # Leaving the sample itself out of its baseline keeps the estimate unbiased.
+    baseline = (values.sum(1, keepdim=True) - values) / (values.shape[1] - 1)
+    surrogate = (values - baseline).detach() * scores
+    # The surrogate contributes its gradient only; the value stays the mean divergence.
+    return (values + (surrogate - surrogate.detach())).mean(1)
 
 
 def _log_probability(name: str, pair: Pair, teacher: Graph, student: Graph) -> Tensor:

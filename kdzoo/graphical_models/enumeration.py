@@ -34,7 +34,7 @@ def enumerated_divergences(
     nodes: Collection[str] | None = None,
     kind: str = "kl",
     reduction: str = "sum",
-    max_pairs: int = 4096,
+    max_pairs: int = 2**12,  # 6 bits in each model
 ) -> dict[str, Tensor]:
     """Return the expected divergences of nodes over the discrete latents before them, ``[b]`` by node.
 
@@ -51,8 +51,7 @@ def enumerated_divergences(
         nodes: Names of targets or latents; None: all targets.
         kind: Name of the divergence.
         reduction: ``sum`` or ``mean`` over the elements of a node's value.
-        max_pairs: Largest number of pairs of states for one node and sample, >= 1. The default is that of 6 bits in
-            each model; memory grows in proportion.
+        max_pairs: Largest number of pairs of states for one node and sample, >= 1. Memory grows in proportion.
 
     Raises:
         ConfigError: If a model has a sequence, the models are not compatible, a latent's values are not quantiles of
@@ -61,6 +60,7 @@ def enumerated_divergences(
     validation.integer("max_pairs", max_pairs)
     check_compatible(teacher, student)
     given = {**(inputs or {}), **{name: trace.values[name] for name in student.targets() if name in trace.values}}
+    # Only the noise of latents: targets have the teacher's values, and leaves are compared by their distributions.
     latent_noise = {name: noise[name].to(trace.raw[name]) for name in student.latents() if name in noise}
     expected = {}
     for name in student.targets() if nodes is None else nodes:
@@ -177,7 +177,7 @@ def _state_weights(informative: Sequence[str], raw: Values, rows: _Rows, teacher
 def _pair_masses(teacher: tuple[Graph, Values], student: tuple[Graph, Values], rows: _Rows) -> Tensor:
     """Return the mass of the noise of each pair of states, ``[n, states, states]``, the teacher's state first."""
     like: Tensor = student[0].like
-    masses = like.new_ones(rows.n, 1, 1)
+    masses = like.new_ones(rows.n, 1, 1)  # without latents there is one pair of states of mass 1
     for latent in rows.latents:
         (t_low, t_high), (s_low, s_high) = (
             (

@@ -282,8 +282,8 @@ class Graph(nn.Module):
         if uninferred:
             raise ConfigError(f"latent {uninferred[0]!r} has no posterior: the model cannot be trained on data")
         # The values of targets are given here, so noise of targets in the middle of the graph has no effect.
-        own = {name: value for name, value in noise.items() if name not in targets}
-        trace = self.rollout(own, inputs, forced=targets, infer=True)
+        own_noise = {name: value for name, value in noise.items() if name not in targets}
+        trace = self.rollout(own_noise, inputs, forced=targets, infer=True)
         terms = {}
         for name in self.random_nodes():
             if name in targets:
@@ -303,21 +303,21 @@ class Graph(nn.Module):
 
     def _check(self) -> None:
         """Refuse entries that are not nodes, duplicate names, parents that come later, and several sequences."""
-        seen: set[str] = set()
+        earlier: set[str] = set()
         for entry in self.entries:
             inside = isinstance(entry, Scan)
             for node in entry.nodes if isinstance(entry, Scan) else [entry]:
                 if not isinstance(node, Node):
                     raise ConfigError(f"a graph is made of nodes, got {type(node).__name__}")
-                if node.name in seen:
+                if node.name in earlier:
                     raise ConfigError(f"two nodes are named {node.name!r}")
                 parents = node.conditional.parents if isinstance(node, Hidden | Random) else ()
                 for parent in parents:
-                    if parent not in seen | ({STATE} if inside else set()):
+                    if parent not in earlier | ({STATE} if inside else set()):
                         raise ConfigError(
-                            f"node {node.name!r}: parent {parent!r} is not an earlier node; allowed: {sorted(seen)}"
+                            f"node {node.name!r}: parent {parent!r} is not an earlier node; allowed: {sorted(earlier)}"
                         )
-                seen.add(node.name)
+                earlier.add(node.name)
         if sum(isinstance(entry, Scan) for entry in self.entries) > 1:
             raise ConfigError("a graph may have one sequence, got several")
 

@@ -43,6 +43,7 @@ def log_marginal(graph: Graph, targets: Values, inputs: Values | None = None) ->
     """
     _check_densities(graph)
     if not _has_discrete_latents(graph):
+        # Mixed models end here too; ``gaussian_marginal`` names the node that is not normal.
         values = torch.cat([targets[name].flatten(1) for name in graph.targets()], 1)
         return gaussian_marginal(graph, inputs).log_prob(values)
     given = {**(inputs or {}), **targets}

@@ -178,6 +178,7 @@ class Latent(Random):
         self.merged = merged
         if merged and not (isinstance(family, Normal) and family.scale is None and posterior is not None):
             raise ConfigError(f"node {name!r}: merged needs a normal family with a free scale and a posterior")
+        # The posterior's network then returns the likelihood alone; MergedNormal takes the raw values of both.
         self.posterior_family: Family = MergedNormal(family.shape) if merged else family
 
 

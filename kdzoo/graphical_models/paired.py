@@ -73,6 +73,7 @@ def rollout_teacher(teacher: Graph, noise: Values, inputs: Values | None = None)
         noise: Noise by node, as :meth:`kdzoo.graphical_models.Graph.noise` draws it.
         inputs: Values of the inputs by node.
     """
+    # The mode is the caller's choice; distillers keep their teachers in eval mode.
     with torch.no_grad():
         return teacher.rollout(noise, inputs)
 
@@ -101,6 +102,7 @@ def rollout_student(
     taken = {name: which for name, which in (teacher_latents or {}).items() if name in values}
     forced |= {name: values[name] for name, which in taken.items() if which is True}
     mixed = {name: (values[name], which) for name, which in taken.items() if isinstance(which, Tensor)}
+    # Forced values need no noise.
     own_noise = {name: value for name, value in noise.items() if name not in forced}
     return student.rollout(own_noise, inputs, forced=forced, mixed=mixed, sampler=sampler)
 

@@ -90,8 +90,8 @@ def reconstructions(models: Models, batch: Values, path: Path, view: View) -> Pa
         with inference(model):
             inputs, targets = model.observed(first_rows, model.inputs()), model.observed(first_rows, model.targets())
             noise = model.noise(len(first_rows["input"]), generator=_generator())
-            own = {node: value for node, value in noise.items() if node not in targets}
-            trace = model.rollout(own, inputs, forced=targets, infer=True)
+            own_noise = {node: value for node, value in noise.items() if node not in targets}
+            trace = model.rollout(own_noise, inputs, forced=targets, infer=True)
             means = model.as_data({node: trace.distributions[node].mean for node in targets})
         rows[name] = _shown(means, view)
     return _rows({"data": _shown(first_rows["input"], view), **rows} if rows else {}, path)

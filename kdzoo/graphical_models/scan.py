@@ -190,14 +190,14 @@ class Scan(nn.Module):
         """Run the tasks step by step and return the names of what was added to the store."""
         state = self.carry.initial(rows, like)
         if not tasks and timed.issuperset(self.carry.parents):
-            states = self.carry.unroll(state, *(store[name] for name in self.carry.parents))
-            if states is not None:
-                store[STATE] = states
+            unrolled = self.carry.unroll(state, *(store[name] for name in self.carry.parents))
+            if unrolled is not None:
+                store[STATE] = unrolled
                 return {STATE}
         needed = {name for task in tasks for name in task.needs} | set(self.carry.parents)
         columns = {name: store[name].unbind(1) for name in timed & needed}
         outputs: dict[str, list[Tensor]] = {task.provides: [] for task in tasks}
-        states = []
+        states: list[Tensor] = []
         current = {name: store[name] for name in needed & (store.keys() - timed)}
         for t in range(steps):
             current.update({name: column[t] for name, column in columns.items()})

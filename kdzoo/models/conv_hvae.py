@@ -47,6 +47,7 @@ class Block(nn.Module):
         self.doubles, stride = resize == "double", 2 if resize == "half" else 1
         is_plain = resize == "same" and n_in == n_out
         self.skip = nn.Identity() if is_plain else nn.Conv2d(n_in, n_out, 1, stride=stride, bias=False)
+        # Convolutions need no bias before a batch norm, which subtracts the mean and has its own shift.
         self.conv1 = nn.Conv2d(n_in, n_out, 3, stride=stride, padding=1, bias=False)
         self.norm1: nn.Module = nn.BatchNorm2d(n_out)
         self.conv2 = nn.Conv2d(n_out, n_out, 3, padding=1, bias=False)
@@ -83,6 +84,7 @@ class Stage(nn.Module):
         self, n_in: int, width: int, resizes: Sequence[str], *, n_out: int | None = None, classes: int = 0
     ) -> None:
         super().__init__()
+        # Only the first block sees the condition, as in the code of Chen et al. 2023.
         inputs = [n_in + classes, *[width] * (len(resizes) - 1)]
         pairs = ((Block(n, width, resize), Block(width, width)) for n, resize in zip(inputs, resizes, strict=True))
         self.blocks = nn.Sequential(*(block for pair in pairs for block in pair))

@@ -33,6 +33,7 @@ class Perceptron(nn.Module):
         self, sizes: Sequence[int], shape: tuple[int, ...] | None = None, *, relu_output: bool = False
     ) -> None:
         super().__init__()
+        # A ReLU follows every layer; that of the last layer is removed unless it is wanted.
         layers = [module for pair in pairwise(sizes) for module in (nn.Linear(*pair), nn.ReLU())]
         self.layers = nn.Sequential(*layers[: None if relu_output else -1])
         self.shape = shape or (sizes[-1],)
@@ -139,6 +140,7 @@ def condition_size(num_classes: int | None, conditional: bool) -> int:
 
 def condition_nodes(classes: int) -> list[Node]:
     """Return the input ``label``, a one-hot class; no nodes for 0 classes."""
+    # A batch's class is called ``target``: it is the label of a classifier, but a condition here.
     return [Input("label", Categorical((classes,)), source="target")] if classes else []
 
 

@@ -75,6 +75,7 @@ class VRNN(Graph):
         self, observed: Mapping[str, tuple[Family, Source]], *, steps: int, latents: int, width: int, hidden: int
     ) -> None:
         width, hidden = validation.integer("width", width), validation.integer("hidden", hidden)
+        # A diagonal normal latent with learned deviation in both prior and posterior (equations 5 and 9).
         z = Normal((validation.integer("latents", latents),))
         sizes = {name: family.shape[0] for name, (family, _) in observed.items()}
         nodes = [

@@ -1,4 +1,4 @@
-"""What an error in a latent costs: closed forms, sequences, points, and where it is not known."""
+"""Weights of latents, against closed forms and finite differences."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ def chain(family, net):
     ).double()
 
 
-def test_of_a_linear_chain_it_is_the_mean_square_of_the_jacobian():
+def test_the_weight_in_a_linear_chain_is_the_mean_square_of_the_jacobian():
     torch.manual_seed(1)
     model = chain(Normal((5,), scale=0.5), nn.Linear(4, 5))
     torch.manual_seed(0)
@@ -40,7 +40,7 @@ def test_of_a_linear_chain_it_is_the_mean_square_of_the_jacobian():
         assert float(found[name]) == pytest.approx(expected, rel=0.03)
 
 
-def test_of_points_it_is_the_squared_difference():
+def test_the_weight_for_point_masses_counts_squared_differences():
     torch.manual_seed(1)
     model = chain(Delta((5,)), nn.Linear(4, 5))
     found = latent_weights(model, model.noise(20_000, leaves=True))
@@ -70,7 +70,7 @@ def sequence():
     ).double()
 
 
-def test_in_a_sequence_it_is_the_cost_of_a_small_error():
+def test_the_weight_in_a_sequence_is_the_cost_of_a_small_error():
     """The surrogate loss of a small error in all latents is about their squared error times the weight."""
     model = sequence()
     noise = {name: value.double() for name, value in model.noise(4000, leaves=True).items()}
@@ -86,7 +86,7 @@ def test_in_a_sequence_it_is_the_cost_of_a_small_error():
     assert cost / squared == pytest.approx(weight, rel=0.1)
 
 
-def test_latents_that_reach_the_targets_through_bits_have_no_cost_that_is_known():
+def test_latents_that_reach_the_targets_only_through_bits_have_weight_zero():
     model = Graph(
         [
             Latent("z", Normal((2,), scale=1.0)),

@@ -1,4 +1,4 @@
-"""The worked declarations: one function computes the loss of all, and each equals a loss written by hand."""
+"""The example graphs: one function computes all losses, and each equals a loss written by hand."""
 
 import copy
 import inspect
@@ -200,7 +200,7 @@ BY_HAND = {
 
 
 @pytest.mark.parametrize("name", DECLARATIONS)
-def test_the_loss_of_a_declaration_is_the_one_written_by_hand(name):
+def test_the_loss_of_an_example_equals_the_loss_written_by_hand(name):
     teacher, student, noise, inputs = built(name)
     loss = distillation_loss(teacher, student, noise, inputs)
     carries = {"carries": [teacher.scan.carry, student.scan.carry]} if teacher.scan else {}
@@ -211,7 +211,7 @@ def test_the_loss_of_a_declaration_is_the_one_written_by_hand(name):
 
 
 @pytest.mark.parametrize("name", DECLARATIONS)
-def test_the_gradient_of_a_declaration_reaches_the_student_only(name):
+def test_the_gradient_reaches_only_the_student(name):
     teacher, student, noise, inputs = built(name)
     distillation_loss(teacher, student, noise, inputs).backward()
     assert all(parameter.grad is None for parameter in teacher.parameters())
@@ -222,7 +222,7 @@ def test_the_gradient_of_a_declaration_reaches_the_student_only(name):
 
 
 @pytest.mark.parametrize("name", DECLARATIONS)
-def test_a_copy_of_the_teacher_has_no_loss(name):
+def test_the_loss_of_a_copy_of_the_teacher_is_zero(name):
     teacher, _, noise, inputs = built(name)
     loss = distillation_loss(teacher, copy.deepcopy(teacher), noise, inputs)
     assert abs(float(loss.detach())) <= (1e-12 if teacher.scan else 0.0)
@@ -241,7 +241,7 @@ def batch_for(name):
 
 
 @pytest.mark.parametrize("name", ["ladder vae", "vrnn", "conditional vae", "autoregressive"])
-def test_a_declaration_with_posteriors_for_all_latents_can_be_trained_on_data(name):
+def test_examples_with_posteriors_for_all_latents_can_be_trained_on_data(name):
     torch.manual_seed(0)
     declaration, _, small = DECLARATIONS[name]
     graph, batch = declaration(**small), batch_for(name)
@@ -260,7 +260,7 @@ def test_a_declaration_with_posteriors_for_all_latents_can_be_trained_on_data(na
 
 
 @pytest.mark.parametrize("name", DECLARATIONS)
-def test_a_declaration_is_drawn_from(name):
+def test_examples_generate_samples(name):
     teacher, _, _, _ = built(name)
     drawn = teacher(torch.zeros(3, 1))
     sizes = [node.family.shape[-1] for node in teacher.targets().values()]
@@ -273,5 +273,5 @@ def test_a_declaration_is_drawn_from(name):
     [autoregressive, classifier, conditional_gan, conditional_vae, gan, helmholtz, ladder_vae, vae_gan, vrnn],
     ids=lambda function: function.__name__,
 )
-def test_a_declaration_has_at_most_forty_lines(function):
+def test_examples_have_at_most_forty_lines(function):
     assert len(Path(inspect.getsourcefile(function)).read_text().splitlines()) <= 40

@@ -1,4 +1,4 @@
-"""The advice picks the better of two students in the two linear regimes where one or the other wins."""
+"""The recommendation picks the better student in two linear regimes in which one method or the other wins."""
 
 import math
 
@@ -73,7 +73,7 @@ def trained(teacher, student, latents_from):
 
 
 @pytest.mark.parametrize("student_of", [shared, blocks])
-def test_the_advice_picks_the_better_way_in_nine_of_ten_draws(student_of):
+def test_the_recommendation_is_right_in_nine_of_ten_draws(student_of):
     right, wins = 0, 0
     for seed in range(10):
         teacher = teacher_of(seed)
@@ -89,7 +89,7 @@ def test_the_advice_picks_the_better_way_in_nine_of_ten_draws(student_of):
     assert wins >= 8 if student_of is shared else wins <= 2, "the regime is not what it is here for"
 
 
-def test_the_numbers_of_an_exact_copy():
+def test_the_diagnosis_of_an_exact_copy_has_no_error():
     teacher = teacher_of(0)
     found = diagnose(teacher, teacher_of(0), {name: value.double() for name, value in teacher.noise(500).items()})
     assert found.surrogate == found.paired_error == 0
@@ -98,7 +98,7 @@ def test_the_numbers_of_an_exact_copy():
     assert found.bound_gap == pytest.approx(0, abs=1e-9)
 
 
-def test_a_student_that_explains_nothing_disperses_less():
+def test_a_student_that_explains_nothing_is_under_dispersed():
     teacher, student = teacher_of(0), teacher_of(0)
     student.targets()["y"].conditional.net.matrix.data.zero_()
     noise = {name: value.double() for name, value in teacher.noise(2000).items()}

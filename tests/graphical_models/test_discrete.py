@@ -103,7 +103,7 @@ def test_straight_through_keeps_the_value(family):
     [(Bernoulli((4,)), torch.sigmoid), (Categorical((2, 3)), lambda raw: raw.softmax(-1))],
     ids=["bernoulli", "categorical"],
 )
-def test_the_gradient_of_straight_through_is_that_of_the_chances(family, chance):
+def test_the_gradient_of_straight_through_is_that_of_the_probabilities(family, chance):
     raw, slopes = torch.randn(6, *family.shape, requires_grad=True), torch.randn(6, *family.shape)
     (found,) = torch.autograd.grad((slopes * straight_through(family, raw, family.noise((6,)))).sum(), raw)
     (expected,) = torch.autograd.grad((slopes * chance(raw)).sum(), raw)
@@ -112,7 +112,7 @@ def test_the_gradient_of_straight_through_is_that_of_the_chances(family, chance)
 
 @settings(max_examples=40)
 @given(st.integers(0, 10_000), st.booleans())
-def test_a_relaxed_value_becomes_the_hard_one(seed, is_bit):
+def test_a_relaxed_value_converges_to_the_hard_one(seed, is_bit):
     generator = torch.Generator().manual_seed(seed)
     family = Bernoulli((7,)) if is_bit else Categorical((7,), gumbel=True)
     raw = 3 * torch.randn(5, 7, generator=generator, dtype=torch.double)
@@ -126,7 +126,7 @@ def test_a_relaxed_value_becomes_the_hard_one(seed, is_bit):
 
 
 @pytest.mark.parametrize("uniform", [0.0, 1.0], ids=["zero", "one"])
-def test_a_relaxed_bit_is_finite_at_the_ends(uniform):
+def test_a_relaxed_bit_is_finite_for_extreme_noise(uniform):
     raw = torch.tensor([[-90.0], [0.0], [90.0]], requires_grad=True)
     value = gumbel_softmax(0.5)(Bernoulli((1,)), raw, torch.full((3, 1), uniform))
     value.sum().backward()
@@ -134,13 +134,13 @@ def test_a_relaxed_bit_is_finite_at_the_ends(uniform):
     assert raw.grad.isfinite().all()
 
 
-def test_a_relaxed_normal_value_is_its_own():
+def test_normal_values_are_not_relaxed():
     family = Normal((3,))
     raw, noise = torch.randn(4, 6), family.noise((4,))
     assert torch.equal(gumbel_softmax(1.0)(family, raw, noise), family.sample(raw, noise))
 
 
-def test_wrong_options_of_the_relaxation_are_refused():
+def test_invalid_options_of_the_relaxation_are_refused():
     with pytest.raises(ConfigError, match=r"^temperature must be finite and > 0, got 0$"):
         gumbel_softmax(0)
     with pytest.raises(ConfigError, match=r"needs Categorical values with gumbel=True, got Categorical\(shape=\(3,\)"):
@@ -156,7 +156,7 @@ def test_hard_values_leave_the_latents_without_a_gradient():
     assert found[of_latents(student)].abs().max() == 0
 
 
-def test_biased_gradients_point_where_the_exact_one_does():
+def test_biased_gradients_have_the_direction_of_the_exact_one():
     """Of the latents' parameters alone; those of the targets' have no bias. Measured with 4096 samples: 0.97, 0.99."""
     cosines = {"straight_through": [], "gumbel_softmax": []}
     for seed in range(60):
@@ -261,7 +261,7 @@ def pieces(p, q):
     yield 1 - torch.maximum(p, q), (0, 0)
 
 
-def test_the_values_of_reinforce_are_the_means_over_samples():
+def test_the_values_of_reinforce_are_means_over_samples():
     torch.manual_seed(0)
     teacher, student = chain(), chain()
     pair = paired_rollout(teacher, student, drawn(teacher, 12))
@@ -274,7 +274,7 @@ def test_the_values_of_reinforce_are_the_means_over_samples():
     torch.testing.assert_close(gradient(found, student)[targets], to_container[targets])
 
 
-def test_reinforce_leaves_the_teacher_alone_and_knows_an_equal_student():
+def test_reinforce_gives_the_teacher_no_gradient_and_an_equal_student_no_loss():
     torch.manual_seed(0)
     teacher = chain()
     student = copy.deepcopy(teacher)
@@ -293,7 +293,7 @@ def test_scores_of_certain_bits_are_finite():
     assert gradient(found, student).isfinite().all()
 
 
-def test_what_a_node_depends_on_ends_at_the_targets():
+def test_ancestors_end_at_the_targets():
     graph = chain()
     assert ancestry("y2", graph, ends=graph.targets()) == {"y2", "z3"}
     assert ancestry("y2", graph) == {"y2", "z3", "y1", "z2", "z1"}
@@ -326,7 +326,7 @@ def single(family):
     ],
     ids=["sequence", "gumbel", "grid", "one", "remainder", "soft"],
 )
-def test_reinforce_refuses(graph, name, options, message):
+def test_reinforce_refuses_invalid_arguments(graph, name, options, message):
     student = copy.deepcopy(graph)
     pair = paired_rollout(graph, student, graph.noise(6), sampler=options.get("sampler", hard_sample))
     values = {name: node_divergence(pair, name, "kl", "sum")}
@@ -334,7 +334,7 @@ def test_reinforce_refuses(graph, name, options, message):
         reinforce(values, pair, graph, student, samples=options.get("samples", 2))
 
 
-def test_reinforce_refuses_other_latents():
+def test_reinforce_refuses_models_with_different_latents():
     graph, other = single(Bernoulli((2,))), single(Bernoulli((3,)))
     pair = paired_rollout(graph, graph, graph.noise(6))
     with pytest.raises(ConfigError, match=r"node 'z': the teacher has Bernoulli \(2,\)"):

@@ -1,4 +1,4 @@
-"""Divergences, against torch, NumPy, optimal transport and what is known of them."""
+"""Divergences, against torch, NumPy, optimal transport and their known properties."""
 
 import hypothesis.strategies as st
 import numpy as np
@@ -51,7 +51,7 @@ def tables(name, seed):
 
 @given(st.integers(0, 2000), st.sampled_from(["normal", "normal of fixed deviation", "bits", "classes"]))
 @some
-def test_kl_is_that_of_torch(seed, name):
+def test_kl_equals_that_of_torch(seed, name):
     p, q = pair(name, seed)
     torch.testing.assert_close(divergence("kl", p, q), kl_divergence(p, q), atol=1e-10, rtol=1e-9)
 
@@ -98,7 +98,7 @@ def test_extreme_raw_values_have_finite_divergences_and_gradients(name, kind, dt
     assert torch.autograd.grad(found.sum(), student)[0].isfinite().all()
 
 
-def test_classes_that_the_teacher_never_draws_do_not_count():
+def test_classes_with_probability_zero_do_not_count():
     infinite = -torch.inf
     p = Categorical((3,)).distribution(torch.tensor([[0.0, 1.0, infinite]]))
     q = Categorical((3,)).distribution(torch.tensor([[1.0, 0.0, 2.0]], requires_grad=True))
@@ -196,7 +196,7 @@ def test_only_valid_steps_are_summed():
 # ---------------------------------------------------------------- refusals
 
 
-def test_a_divergence_that_there_is_not_is_refused():
+def test_unknown_divergences_are_refused():
     p, q = pair("normal", 0)
     with pytest.raises(ConfigError, match=r"^divergence must be one of kl, w2, mmd, logits, got 'js'$"):
         divergence("js", p, q)

@@ -1,4 +1,4 @@
-"""Exact expectations over discrete latents, against sums over the pieces of the noise and against drawn values."""
+"""Exact expectations over discrete latents, against sums over the intervals of the noise and drawn values."""
 
 import copy
 from itertools import pairwise
@@ -143,7 +143,7 @@ def net_of(node, values):
 
 @pytest.mark.parametrize("build", [chain, skipping, conditioned])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_it_is_the_sum_over_the_pieces_of_the_noise(build, seed):
+def test_the_expectation_is_the_sum_over_the_intervals_of_the_noise(build, seed):
     torch.manual_seed(seed)
     teacher, student = build(), build()
     noise, inputs = drawn(teacher, 3)
@@ -170,7 +170,7 @@ def telling(family=BIT):
     )
 
 
-def test_a_target_that_tells_of_the_latents_is_taken_into_account():
+def test_states_are_weighted_by_the_density_of_given_targets():
     torch.manual_seed(0)
     teacher, student = telling(), telling()
     total, expected = 0.0, 0.0
@@ -221,7 +221,7 @@ class Flat(nn.Linear):
 @pytest.mark.parametrize(
     ("kind", "reduction"), [("kl", "sum"), ("w2", "mean"), ("mmd", "sum")], ids=["kl", "w2", "mmd"]
 )
-def test_it_is_the_mean_of_drawn_values(kind, reduction):
+def test_the_expectation_is_the_mean_of_drawn_values(kind, reduction):
     torch.manual_seed(0)
     teacher, student = of_all_kinds(), of_all_kinds()
     noise, _ = drawn(teacher, 2000)
@@ -236,7 +236,7 @@ def test_it_is_the_mean_of_drawn_values(kind, reduction):
         assert difference.std() > 0
 
 
-def test_the_gradient_is_that_of_the_mean_of_drawn_values():
+def test_the_gradient_equals_that_of_the_mean_of_drawn_values():
     """Along a line in the space of weights, the expectation of hard values has the slope of the exact gradient."""
     torch.manual_seed(0)
     teacher, student = of_all_kinds(), of_all_kinds()
@@ -261,7 +261,7 @@ def test_the_gradient_is_that_of_the_mean_of_drawn_values():
 
 @settings(max_examples=40)
 @given(st.integers(0, 10_000))
-def test_it_is_zero_for_an_equal_student_and_positive_for_others(seed):
+def test_the_expectation_is_zero_only_for_an_equal_student(seed):
     torch.manual_seed(seed)
     teacher, student = skipping(), skipping()
     noise, _ = drawn(teacher, 2)
@@ -270,7 +270,7 @@ def test_it_is_zero_for_an_equal_student_and_positive_for_others(seed):
     assert (enumerated_divergences(teacher, student, trace, noise)["y"] >= 0).all()
 
 
-def test_without_discrete_latents_it_is_the_divergence():
+def test_without_discrete_latents_the_expectation_is_the_divergence():
     torch.manual_seed(0)
     nodes = [Latent("z", Normal((2,), 1.0)), Target("y", Normal((3,), 0.5), nn.Linear(2, 3), "z")]
     teacher, student = prepared(nodes), prepared(copy.deepcopy(nodes))
@@ -330,7 +330,7 @@ def sequence():
     ],
     ids=["many", "limit", "none", "kind", "gumbel", "grid", "sequence", "point"],
 )
-def test_it_refuses(graph, options, message):
+def test_invalid_arguments_are_refused(graph, options, message):
     noise = graph.noise(3)
     trace = rollout_teacher(graph, noise)
     with pytest.raises(ConfigError, match=message):

@@ -1,4 +1,4 @@
-"""Copies of teachers that are rolled out faster: what they keep, what they change, on which devices."""
+"""Fused copies of teachers: values, dtypes, the unchanged teacher, and devices with fast bfloat16."""
 
 import copy
 from types import SimpleNamespace
@@ -46,7 +46,7 @@ def teacher():
 
 
 @pytest.mark.parametrize("bfloat16", [False, True], ids=["folded", "bfloat16"])
-def test_a_copy_gives_about_the_same_in_the_same_dtype(teacher, bfloat16):
+def test_a_copy_returns_nearly_the_same_values_in_the_same_dtype(teacher, bfloat16):
     teacher.eval()
     twin, noise = fused_copy(teacher, bfloat16=bfloat16), teacher.noise(50, leaves=True)
     assert not any(isinstance(module, nn.BatchNorm1d) for module in twin.modules())
@@ -59,7 +59,7 @@ def test_a_copy_gives_about_the_same_in_the_same_dtype(teacher, bfloat16):
     assert torch.equal(found.values["top"], expected.values["top"])  # a net without parents is no product
 
 
-def test_the_teacher_stays_as_it_is(teacher):
+def test_the_teacher_does_not_change(teacher):
     before, training = copy.deepcopy(teacher.state_dict()), teacher.training
     twin = fused_copy(teacher, bfloat16=True)
     rollout_teacher(twin, teacher.noise(8))
@@ -69,7 +69,7 @@ def test_the_teacher_stays_as_it_is(teacher):
     assert before.keys() == teacher.state_dict().keys()
 
 
-def test_what_is_no_float32_stays(teacher):
+def test_float64_stays_float64(teacher):
     teacher.eval().double()
     noise = teacher.noise(5)
     found, expected = (rollout_teacher(one, noise) for one in (fused_copy(teacher, bfloat16=True), teacher))
@@ -87,7 +87,7 @@ def test_a_sequence_without_norms_is_copied_too():
         torch.testing.assert_close(found.raw[name], raw, atol=0.03, rtol=0.03)
 
 
-def test_a_copy_that_a_validation_made_serves_the_training_too(teacher):
+def test_a_copy_made_under_inference_mode_can_be_used_in_training(teacher):
     teacher.eval()
     with torch.inference_mode():
         twin = fused_copy(teacher, bfloat16=True)
@@ -108,12 +108,12 @@ def test_the_convolutional_model_folds_its_norms():
     [({"amx_bf16": True}, True), ({"avx512_bf16": True}, True), ({"avx2": True, "amx_bf16": False}, False)],
     ids=["amx", "avx512", "neither"],
 )
-def test_processors_gain_where_they_have_the_instructions(able, gains, monkeypatch):
+def test_cpus_need_the_instructions_for_bfloat16(able, gains, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
     assert has_fast_bfloat16(torch.device("cpu")) is gains
 
 
-def test_graphics_processors_gain_unless_they_only_emulate(monkeypatch):
+def test_gpus_that_only_emulate_bfloat16_do_not_count(monkeypatch):
     native = SimpleNamespace(value=True)
     monkeypatch.setattr(
         torch.cuda, "is_bf16_supported", lambda including_emulation: native.value or including_emulation

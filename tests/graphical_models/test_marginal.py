@@ -105,7 +105,7 @@ def test_a_table_has_mass_one_and_the_frequencies_of_samples():
     assert ((frequencies - chances).abs() <= 4.5 * errors).all()
 
 
-def test_a_table_of_a_sequence_of_bits_is_that_of_a_hidden_markov_chain():
+def test_a_table_of_a_sequence_of_bits_equals_that_of_a_hidden_markov_model():
     torch.manual_seed(0)
     nodes = [
         Latent("z", Bernoulli((1,)), nn.Linear(1, 1), STATE),
@@ -234,7 +234,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("case", REFUSALS)
-def test_a_marginal_that_cannot_be_computed_is_refused(case):
+def test_graphs_without_an_exact_marginal_are_refused(case):
     torch.manual_seed(0)
     make, message = REFUSALS[case]
     graph = make()

@@ -1,4 +1,4 @@
-"""Noise of students with fewer latents: it stays standard normal, and the learned map finds the best subspace."""
+"""Noise of students with fewer latents stays standard normal; the learned map finds the best subspace."""
 
 import pytest
 import torch
@@ -70,7 +70,7 @@ def test_the_learned_map_is_within_one_percent_of_the_singular_values():
     assert min(first) > 2
 
 
-def test_the_exact_surrogate_is_that_of_roll_outs():
+def test_the_exact_surrogate_loss_equals_the_mean_over_rollouts():
     torch.manual_seed(0)
     teacher = torch.randn(5, 4).double()
     value, student, mapped = best_surrogate(teacher, 2, True, 0)
@@ -81,7 +81,7 @@ def test_the_exact_surrogate_is_that_of_roll_outs():
     assert abs(float(sampled.mean()) - value) < 4 * float(sampled.std()) / 200
 
 
-def test_what_cannot_be_mapped_is_refused():
+def test_noise_that_cannot_be_mapped_is_refused():
     small, large = linear(torch.randn(3, 2).double()), linear(torch.randn(3, 4).double())
     with pytest.raises(ConfigError, match="have 4 values without a partner, the teacher's"):
         NoiseMap(small, large, [], learned=True)

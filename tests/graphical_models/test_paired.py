@@ -1,4 +1,4 @@
-"""The paired roll-out: shared noise, whose parents, and what does not fit."""
+"""The paired roll-out: shared noise, the source of the latents, and incompatible models."""
 
 import copy
 
@@ -28,7 +28,7 @@ def graph(seed=0, *, z1=4, family=None, name="y"):
     ).double()
 
 
-def test_the_student_goes_on_from_its_own_latents_or_from_the_teachers():
+def test_the_student_reads_its_own_latents_or_the_teachers():
     teacher, student = graph(0), graph(1)
     noise = teacher.noise(6)
     ours, local = (paired_rollout(teacher, student, noise, latents_from=who) for who in ("student", "teacher"))
@@ -53,7 +53,7 @@ def test_some_samples_take_the_teachers_latents():
     assert torch.equal(mixed.values["z1"][~which], own.values["z1"][~which])
 
 
-def test_the_teacher_is_left_as_it_was():
+def test_the_teacher_keeps_its_mode_and_gets_no_gradient():
     teacher, student = graph(0), graph(1)
     teacher.train()
     pair = paired_rollout(teacher, student, teacher.noise(4))
@@ -63,7 +63,7 @@ def test_the_teacher_is_left_as_it_was():
     assert all(parameter.grad is not None for parameter in student.parameters())
 
 
-def test_several_students_follow_one_roll_out():
+def test_several_students_share_one_teacher_rollout():
     teacher = graph(0)
     noise = teacher.noise(4)
     trace = rollout_teacher(teacher, noise)
@@ -81,19 +81,19 @@ def test_several_students_follow_one_roll_out():
     ],
     ids=["name", "family", "shape"],
 )
-def test_models_that_do_not_fit_are_refused(student, words):
+def test_incompatible_models_are_refused(student, words):
     with pytest.raises(ConfigError, match=words):
         check_compatible(graph(), student)
 
 
-def test_a_latent_without_a_partner_is_refused_by_name():
+def test_the_error_names_the_latent_without_a_partner():
     student = Graph([Latent("z1", Normal((4,))), Target("y", Normal((5,), scale=0.5), nn.Linear(4, 5), "z1")])
     with pytest.raises(ConfigError, match="latent 'z2' of the teacher has no partner"):
         check_compatible(graph(), student)
     assert check_compatible(graph(), student, allow_unpaired=True) == ["z1"]
 
 
-def test_a_divergence_that_does_not_exist_names_the_node():
+def test_the_error_of_an_undefined_divergence_names_the_node():
     student = graph(family=Delta((5,)))
     pair = paired_rollout(student, copy.deepcopy(student), student.noise(3))
     with pytest.raises(ConfigError, match="node 'y': kl between deltas is infinite"):

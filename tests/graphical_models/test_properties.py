@@ -1,4 +1,4 @@
-"""What the surrogate loss is: a bound, exact at equality, and other losses as special cases."""
+"""Properties of the surrogate loss: it is a bound, exact at equality, and has known losses as special cases."""
 
 import copy
 from itertools import pairwise
@@ -203,7 +203,7 @@ def test_the_surrogate_loss_of_500_binary_chains_bounds_kl_and_the_gap_is_that_o
 
 
 @pytest.mark.parametrize("chain", [lambda: normal_chain([3, 2, 4]), binary_chain], ids=["normal", "binary"])
-def test_local_distillation_bounds_kl_too_and_neither_bound_is_always_the_lower(chain):
+def test_local_distillation_bounds_kl_too_and_neither_bound_is_always_lower(chain):
     torch.manual_seed(0)
     lower = []
     for _ in range(60):
@@ -249,7 +249,7 @@ def test_a_student_with_rotated_noise_has_the_teachers_marginal_and_a_positive_l
     assert surrogate(teacher, student) > 0.1
 
 
-def test_the_plain_distance_of_means_of_points_is_no_bound_and_its_square_is_one():
+def test_the_squared_w2_distance_is_a_bound_and_the_plain_distance_is_not():
     """Equal chances of the pairs of points (0, 0) and (0, 1)."""
     pairs = torch.tensor([[0.0, 0.0], [0.0, 1.0]])
     graphs = [
@@ -309,7 +309,7 @@ FAMILIES = {
 @pytest.mark.parametrize("latents_from", ["student", "teacher"])
 @pytest.mark.parametrize(("model", "bound"), [(of_family, 0.0), (sequence_of_family, 1e-12)], ids=["plain", "sequence"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_student_equal_to_its_teacher_has_no_loss(family, model, bound, latents_from):
+def test_the_loss_of_a_student_equal_to_its_teacher_is_zero(family, model, bound, latents_from):
     torch.manual_seed(0)
     family, kinds = FAMILIES[family]
     teacher = model(family)
@@ -362,7 +362,7 @@ def test_no_gradient_and_no_statistics_reach_the_teacher():
 # ---------------------------------------------------------------- special cases
 
 
-def test_without_latents_it_is_distillation_of_logits():
+def test_the_loss_without_latents_is_logit_distillation():
     torch.manual_seed(0)
     teacher, student = (
         Graph([Input("x", Normal((6,), scale=1.0)), Target("y", Categorical((5,)), nn.Linear(6, 5), "x")])
@@ -383,7 +383,7 @@ def tokens(hidden, steps=5):
     return Graph([Scan(nodes, LSTM(hidden, "gate_input", has_gate_input=True), steps)]).double()
 
 
-def test_of_tokens_it_is_distillation_of_every_token_on_the_teachers_samples():
+def test_the_loss_of_tokens_is_token_level_distillation_on_the_teachers_samples():
     torch.manual_seed(0)
     teacher, student = tokens(6), tokens(4)
     for parameter in teacher.parameters():
@@ -404,7 +404,7 @@ def test_of_tokens_it_is_distillation_of_every_token_on_the_teachers_samples():
     torch.testing.assert_close(node_divergence(pair, "y", "kl", "sum"), expected, atol=1e-6, rtol=0)
 
 
-def test_its_expectation_over_tokens_is_the_divergence_of_sequences():
+def test_the_expected_loss_of_tokens_is_the_divergence_of_sequences():
     torch.manual_seed(0)
     teacher, student = tokens(6, steps=4), tokens(4, steps=4)
     for parameter in teacher.parameters():
@@ -416,7 +416,7 @@ def test_its_expectation_over_tokens_is_the_divergence_of_sequences():
     assert abs(float(values.mean()) - kl) <= 4 * float(values.std()) / 20_000**0.5
 
 
-def test_of_points_inside_the_model_it_is_the_loss_of_hints():
+def test_the_loss_of_point_mass_latents_is_that_of_fitnets():
     torch.manual_seed(0)
 
     def model(width):
@@ -443,7 +443,7 @@ def test_of_points_inside_the_model_it_is_the_loss_of_hints():
     torch.testing.assert_close(node_divergence(pair, "y", "kl", "sum"), expected, atol=1e-6, rtol=0)
 
 
-def test_of_points_at_the_end_it_is_the_paired_error_of_two_generators():
+def test_the_loss_of_point_mass_targets_is_the_paired_error_of_two_generators():
     torch.manual_seed(0)
 
     def model(width):
@@ -457,7 +457,7 @@ def test_of_points_at_the_end_it_is_the_paired_error_of_two_generators():
     torch.testing.assert_close(node_divergence(pair, "y", "w2", "sum"), expected, atol=1e-6, rtol=1e-6)
 
 
-def test_with_the_teachers_latents_as_parents_each_layer_is_distilled_alone():
+def test_with_the_teachers_latents_each_layer_is_distilled_separately():
     torch.manual_seed(0)
     teacher, student = normal_chain([3, 2, 4]), normal_chain([3, 2, 4])
     noise = {name: value.double() for name, value in teacher.noise(6).items()}

@@ -1,4 +1,4 @@
-"""Pictures of graphical models: what is handed to the figures is compared; files differ where models do."""
+"""Figures of graphical models: the arrays that are drawn, and the files."""
 
 import copy
 
@@ -104,7 +104,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_fits_is_drawn_and_differs_between_models(case, tmp_path):
+def test_applicable_figures_are_drawn_and_differ_between_models(case, tmp_path):
     build, data, names = CASES[case]
     folders = [tmp_path / "first" / "new", tmp_path / "again", tmp_path / "other"]
     for folder, seed in zip(folders, (0, 0, 1), strict=True):
@@ -131,13 +131,13 @@ def test_what_fits_is_drawn_and_differs_between_models(case, tmp_path):
     ],
     ids=["no_graph", "points_of_images", "points_of_sequences", "offsets", "bits_of_points", "no_data"],
 )
-def test_nothing_is_drawn_of_what_does_not_fit(build, data, tmp_path):
+def test_nothing_is_drawn_if_no_figure_applies(build, data, tmp_path):
     assert sample_plots.plot_model({"student": build()}, tmp_path / "figures", data()) == []
     assert not (tmp_path / "figures").exists()
 
 
 @pytest.mark.parametrize("case", ["images", "strokes", "points"])
-def test_models_and_random_numbers_stay_as_they_are(case, tmp_path):
+def test_models_and_the_global_generator_do_not_change(case, tmp_path):
     build, data, names = CASES[case]
     model, twin = build().double().train(), build().double()
     state = torch.random.get_rng_state()
@@ -168,7 +168,7 @@ def test_reconstructions_are_the_means_given_inferred_latents(drawn, tmp_path):
     assert not (tmp_path / "b.png").exists()
 
 
-def test_reconstructions_know_the_condition(drawn, tmp_path):
+def test_reconstructions_use_the_condition(drawn, tmp_path):
     model, batch = image_model(num_classes=3, conditional=True), images().batches[0]
     other = {**batch, "target": (batch["target"] + 1) % 3}
     for labelled in (batch, other):
@@ -177,7 +177,7 @@ def test_reconstructions_know_the_condition(drawn, tmp_path):
     assert not torch.allclose(drawn[0]["student"], drawn[1]["student"])
 
 
-def test_pixels_are_those_of_the_data(drawn, tmp_path):
+def test_pixels_use_the_scaling_of_the_data(drawn, tmp_path):
     """Also of data whose brightest pixel is far from white, as 16 of 255 is: they would be black."""
     for std in (0.5, 0.03):
         scaled = images(pixels={"mean": (0.25 * std,), "std": (std,)})
@@ -202,7 +202,7 @@ def test_an_interpolation_leads_from_one_image_to_another(drawn, tmp_path):
     assert 0 < steps.min() <= steps.max() < steps.sum() / 4  # nowhere a leap
 
 
-def test_only_the_first_latent_moves(drawn, tmp_path):
+def test_only_the_noise_of_the_first_latent_is_interpolated(drawn, tmp_path):
     model = image_model()
     with torch.no_grad():
         model.latents()["z1"].conditional.net.layers[0].weight.zero_()  # z1 no longer depends on z2
@@ -227,7 +227,7 @@ def test_a_map_has_the_image_of_each_pair_of_quantiles(drawn, tmp_path):
     torch.testing.assert_close(panels["student"][:, :6, -5:], upper_right[0])
 
 
-def test_a_grid_of_quantiles():
+def test_the_grid_consists_of_normal_quantiles():
     grid = sample_plots.normal_grid(3)
     q = float(torch.special.ndtri(torch.tensor(5 / 6)))
     rows = [[-q, q], [0, q], [q, q], [-q, 0], [0, 0], [q, 0], [-q, -q], [0, -q], [q, -q]]
@@ -235,7 +235,7 @@ def test_a_grid_of_quantiles():
 
 
 @given(st.integers(0, 999), st.floats(0, 1), st.sampled_from([(2,), (5,), (2, 3, 3)]))
-def test_the_way_between_two_noises(seed, share, shape):
+def test_interpolated_noise_lies_on_the_arc(seed, share, shape):
     generator = torch.Generator().manual_seed(seed)
     first, second = torch.randn(2, *shape, generator=generator, dtype=torch.float64)
     second = second * first.norm() / second.norm()
@@ -247,7 +247,7 @@ def test_the_way_between_two_noises(seed, share, shape):
     torch.testing.assert_close(back, way)
 
 
-def test_the_way_is_straight_where_there_is_no_arc():
+def test_noise_on_one_line_is_interpolated_linearly():
     first, shares = torch.tensor([1.0, 2.0]), torch.tensor([0.0, 0.5, 1.0])
     torch.testing.assert_close(
         sample_plots.interpolate_noise(first, 3 * first, shares), torch.stack([first, 2 * first, 3 * first])
@@ -282,7 +282,7 @@ def test_strokes_are_as_long_as_the_observed_ones(drawn, tmp_path):
         torch.testing.assert_close(seen[1][0], model.samples(noise))
 
 
-def test_wide_drawings_are_fewer(drawn, tmp_path):
+def test_fewer_wide_drawings_fill_a_row(drawn, tmp_path):
     batch = sequences(lengths=(3,) * 12).batches[0]
     model = sequence_model(StrokeVRNN)
     sample_plots.strokes(
@@ -291,7 +291,7 @@ def test_wide_drawings_are_fewer(drawn, tmp_path):
     assert drawn[0]["student"].shape == (3, 1, 84, 336)
 
 
-def test_rolls_end_where_the_observed_ones_do(drawn, tmp_path):
+def test_rolls_end_with_the_observed_ones(drawn, tmp_path):
     batch = sequences().batches[0]
     model = sequence_model(VectorVRNN)
     sample_plots.piano_rolls({"student": model, "strokes": sequence_model(StrokeVRNN)}, batch, tmp_path / "a.png")
@@ -305,7 +305,7 @@ def test_rolls_end_where_the_observed_ones_do(drawn, tmp_path):
         assert torch.equal(rows["student"][inside], model.samples(noise)[inside])
 
 
-def test_sequences_without_a_mask_are_whole_and_long_ones_are_cut(drawn, tmp_path, monkeypatch):
+def test_sequences_without_a_mask_are_complete_and_long_ones_are_truncated(drawn, tmp_path, monkeypatch):
     batch = {"input": sequences().batches[0]["input"]}
     sample_plots.piano_rolls({"student": sequence_model(VectorVRNN)}, batch, tmp_path / "a.png")
     monkeypatch.setattr(sample_plots, "ROLL_STEPS", 4)
@@ -316,7 +316,7 @@ def test_sequences_without_a_mask_are_whole_and_long_ones_are_cut(drawn, tmp_pat
 # ---------------------------------------------------------------- points
 
 
-def test_densities_of_all_points(drawn, tmp_path):
+def test_densities_are_drawn_around_all_points(drawn, tmp_path):
     model = point_model()
     sample_plots.plot_model({"student": model}, tmp_path, points(9, 4))
     shown = torch.cat([batch["input"] for batch in points(9, 4).batches])
@@ -332,7 +332,7 @@ def test_densities_of_all_points(drawn, tmp_path):
     torch.testing.assert_close(found["student"][i, j], expected[0], rtol=1e-4, atol=0)
 
 
-def test_a_model_that_diverged_is_drawn_too(tmp_path):
+def test_models_with_nan_parameters_are_drawn_too(tmp_path):
     for case in ("images", "strokes", "bits"):
         build, data, names = CASES[case]
         broken = build()

@@ -1,4 +1,4 @@
-"""Sequences: computing many steps at once is the same as a plain loop over the steps."""
+"""Sequences: computing many steps in one call gives the same result as a plain loop over the steps."""
 
 import copy
 
@@ -224,7 +224,7 @@ WAYS = ("own", "targets given", "all given", "mixed", "inferring", "leaves drawn
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("carry", CARRIES)
-def test_values_distributions_and_gradients_are_those_of_a_plain_loop(carry, way):
+def test_values_distributions_and_gradients_equal_those_of_a_plain_loop(carry, way):
     torch.manual_seed(0)
     graph, other = full(CARRIES[carry]()), full(CARRIES[carry]())
     noise, inputs, options = cases(graph, other)[way]
@@ -243,7 +243,7 @@ def test_values_distributions_and_gradients_are_those_of_a_plain_loop(carry, way
 
 
 @pytest.mark.parametrize("latents_from", ["student", "teacher"])
-def test_a_paired_roll_out_is_that_of_two_plain_loops(latents_from):
+def test_a_paired_rollout_equals_two_plain_loops(latents_from):
     torch.manual_seed(0)
     teacher, student = full(width=7), full(width=2)
     noise, inputs = drawn(teacher)
@@ -257,7 +257,7 @@ def test_a_paired_roll_out_is_that_of_two_plain_loops(latents_from):
         torch.testing.assert_close(pair.student.raw[name], own[f"{name}|prior"], atol=1e-10, rtol=1e-10)
 
 
-def test_a_student_on_some_of_the_teachers_latents_is_between_both():
+def test_some_samples_take_the_teachers_latents_at_every_step():
     torch.manual_seed(0)
     teacher, student = full(width=7), full(width=2)
     noise, inputs = drawn(teacher)
@@ -285,7 +285,7 @@ def reading(carry):
     return Graph([Scan(nodes, carry, T)]).double()
 
 
-def test_a_recurrence_that_reads_whole_sequences_is_asked_once():
+def test_a_recurrence_that_unrolls_is_called_once():
     slow, fast = reading(Sum("gate_input", H)), reading(FastSum("gate_input", H))
     y = torch.randn(B, T, 2, dtype=torch.double)
     found, expected = (graph.rollout({}, forced={"y": y}) for graph in (fast, slow))
@@ -297,14 +297,14 @@ def test_a_recurrence_that_reads_whole_sequences_is_asked_once():
         torch.testing.assert_close(value, other[name], atol=1e-10, rtol=1e-10)
 
 
-def test_a_recurrence_that_reads_whole_sequences_goes_step_by_step_where_it_must():
+def test_a_recurrence_that_unrolls_goes_step_by_step_if_necessary():
     slow, fast = reading(Sum("gate_input", H)), reading(FastSum("gate_input", H))
     noise = {"y": torch.randn(B, T, 2, dtype=torch.double)}
     torch.testing.assert_close(fast.rollout(noise).values["y"], slow.rollout(noise).values["y"])
     assert fast.scan.carry.calls == T - 1
 
 
-def test_given_targets_are_computed_at_once():
+def test_networks_of_given_targets_are_called_once():
     """The nets of targets, and of what only these depend on, are called once for all steps."""
     graph = full()
     rows = []
@@ -323,7 +323,7 @@ def test_given_targets_are_computed_at_once():
 
 
 @pytest.mark.parametrize("driven", [True, False], ids=["driven", "plain"])
-def test_the_cell_is_the_one_of_torch(driven):
+def test_the_lstm_cell_equals_that_of_torch(driven):
     torch.manual_seed(0)
     cell = nn.LSTMCell(4, H).double()
     own = LSTM(H, ("a", "b") if driven else "b", 0 if driven else 4, has_gate_input=driven).double()
@@ -359,7 +359,7 @@ def test_steps_after_the_end_of_a_sequence_do_not_count():
 
 
 @pytest.mark.parametrize("steps", [1, 9])
-def test_the_number_of_steps_is_that_of_the_noise(steps):
+def test_the_noise_determines_the_number_of_steps(steps):
     graph = full()
     noise, inputs = graph.noise(B, steps=steps), graph.draw_inputs(B, steps=steps)
     trace = graph.rollout(noise, {name: value.double() for name, value in inputs.items()})
@@ -367,7 +367,7 @@ def test_the_number_of_steps_is_that_of_the_noise(steps):
     assert trace.distributions["end"].mean.shape == (B, 2)
 
 
-def test_a_sequence_survives_copies_and_files(tmp_path):
+def test_copies_and_saved_states_of_a_sequence_give_the_same_values(tmp_path):
     torch.manual_seed(0)
     graph, other = full(), full()
     noise, inputs = drawn(graph)
@@ -386,7 +386,7 @@ def test_sequences_of_different_lengths_are_refused():
         graph.rollout(noise, inputs)
 
 
-def test_a_value_that_nobody_gives_is_refused():
+def test_missing_values_are_refused():
     graph = full()
     noise, inputs = drawn(graph)
     with pytest.raises(ConfigError, match=r"^'z\|prior' needs 'u', which has no value"):
@@ -396,7 +396,7 @@ def test_a_value_that_nobody_gives_is_refused():
         graph.rollout(noise, inputs)
 
 
-def test_what_is_carried_must_exist():
+def test_the_carried_state_needs_existing_values():
     graph = full(Sum("nothing", H))
     with pytest.raises(ConfigError, match=r"^the carried state needs 'nothing', which has no value$"):
         graph.rollout(*drawn(graph))
@@ -428,3 +428,19 @@ def test_random_nodes_of_a_sequence_are_listed_in_order():
     assert graph.leaves() == {"leaf", "end"}
     assert graph.in_sequence("x")
     assert not graph.in_sequence("end")
+
+
+REFUSED = {
+    "no steps": (
+        lambda: Scan([Target("y", Bernoulli((1,)))], LSTM(2, "y", 1), 0),
+        r"^steps must be an integer >= 1, got 0$",
+    ),
+    "nothing to read": (lambda: LSTM(2, "y"), r"^size must be an integer >= 1, got 0$"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_invalid_sequences_are_refused(case):
+    declare, message = REFUSED[case]
+    with pytest.raises(ConfigError, match=message):
+        declare()

@@ -1,10 +1,9 @@
-"""Lists of states, and the noise that leads to a value."""
+"""Lists of states, and the interval of noise that leads to a value."""
 
 import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
-from tests.graphical_models.cases import bits, classes, straight
 
 from kdzoo.errors import ConfigError
 from kdzoo.graphical_models import Bernoulli, Categorical, Normal
@@ -17,11 +16,12 @@ from kdzoo.graphical_models.states import (
     enumerate_states,
     noise_interval,
 )
+from tests.graphical_models.cases import bits, classes, straight
 
 some = settings(max_examples=60, deadline=None, derandomize=True)
 
 
-def test_states_are_all_there_once():
+def test_every_state_is_listed_once():
     graph = classes().double()
     states = enumerate_states(graph, ["z", "a", "b"])
     joined = torch.cat([states[name].flatten(1) for name in ("z", "a", "b")], 1)
@@ -61,7 +61,7 @@ def test_states_are_counted_without_listing_them():
     assert count_states(bits(40), ["z"]) == 2**40
 
 
-def test_rows_are_those_of_the_tensors_and_one_without_any():
+def test_no_tensors_count_as_one_row():
     assert count_rows({"a": torch.zeros(5, 2), "b": torch.zeros(5)}) == 5
     assert count_rows({}) == 1
 

@@ -184,7 +184,7 @@ def test_fifty_steps_lower_the_bound():
 
 
 @BOTH
-def test_a_copy_differs_in_nothing_and_a_narrower_model_in_every_learned_node(options):
+def test_divergences_are_zero_for_a_copy_and_positive_for_a_narrower_model(options):
     model, other = used(ConvHVAE(**options).double()), ConvHVAE(**{**options, "width": 2}).double()
     noise, inputs = model.noise(6), {name: value.double() for name, value in model.draw_inputs(6).items()}
     same = paired_rollout(model, copy.deepcopy(model), noise, inputs)
@@ -194,7 +194,7 @@ def test_a_copy_differs_in_nothing_and_a_narrower_model_in_every_learned_node(op
         assert bool(node_divergence(pair, name, "kl", "sum").min() > 0) == node.is_learned
 
 
-def test_distillation_leaves_the_teachers_statistics_alone():
+def test_distillation_does_not_change_the_teachers_statistics():
     teacher, student = ConvHVAE(**SMALL), ConvHVAE(**SMALL)
     before = copy.deepcopy(teacher.state_dict())
     node_divergence(paired_rollout(teacher, student, teacher.noise(6)), "image", "kl", "sum").sum().backward()
@@ -203,7 +203,7 @@ def test_distillation_leaves_the_teachers_statistics_alone():
 
 
 @BOTH
-def test_a_folded_copy_gives_the_same_without_norms(options):
+def test_a_copy_with_folded_norms_gives_the_same_values(options):
     model = used(ConvHVAE(**options))
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):  # keep values near 1, as in a trained model
@@ -222,7 +222,7 @@ def test_a_folded_copy_gives_the_same_without_norms(options):
 
 
 @BOTH
-def test_an_exported_model_is_the_same_model(options, tmp_path):
+def test_an_exported_model_gives_the_same_values(options, tmp_path):
     model = used(ConvHVAE(**options))
     save_model(model, {"_target_": "kdzoo.models.ConvHVAE", **options, "in_shape": [3, 32, 32]}, tmp_path)
     twin = load_student(tmp_path)
@@ -235,7 +235,7 @@ def test_an_exported_model_is_the_same_model(options, tmp_path):
 
 
 @pytest.mark.parametrize(("group", "width"), [("student", 16), ("teacher", 128)], ids=["student", "teacher"])
-def test_the_files_give_the_models_of_the_counts(group, width):
+def test_the_packaged_configurations_build_models_of_the_right_size(group, width):
     node = yaml.safe_load((CONF / group / "conv_hvae.yaml").read_text())
     assert node.pop("_target_") == "kdzoo.models.ConvHVAE"
     assert node == {"width": width, "scale": math.sqrt(0.05), "conditional": False}

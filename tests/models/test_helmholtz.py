@@ -39,14 +39,14 @@ def points():
 
 
 @pytest.mark.parametrize(("width", "generative", "inferring"), [(8, 186, 168), (2, 54, 48)], ids=["teacher", "student"])
-def test_it_has_the_parameters_of_the_paper(width, generative, inferring):
+def test_parameter_counts_are_those_of_the_paper(width, generative, inferring):
     model = HelmholtzMachine(in_shape=(2,), width=width)
     found = sum(parameter.numel() for parameter in model.inference_parameters())
     assert found == inferring
     assert sum(parameter.numel() for parameter in model.parameters()) == generative + inferring
 
 
-def test_it_has_the_nodes_of_the_paper():
+def test_nodes_are_those_of_the_paper():
     model = machine()
     parents = {name: node.conditional.parents for name, node in model.random_nodes().items()}
     assert list(parents) == ["z4", "z3", "y2", "z2", "z1", "y1"]
@@ -63,7 +63,7 @@ def test_it_has_the_nodes_of_the_paper():
     ],
     ids=["space", "width"],
 )
-def test_wrong_arguments_are_refused(options, message):
+def test_invalid_arguments_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         HelmholtzMachine(**options)
 
@@ -86,7 +86,7 @@ def test_samples_are_in_the_order_of_the_data():
     assert torch.equal(observed["y2"], trace.values["y2"])
 
 
-def test_it_survives_copies_files_and_double_precision(tmp_path):
+def test_copies_files_and_double_precision_give_the_same_values(tmp_path):
     model = machine()
     places = torch.randn(5, 2)
     expected = model.log_density(places)
@@ -225,7 +225,7 @@ def test_the_divergence_of_a_shift_is_known():
     assert kl_by_quadrature(teacher, student) == pytest.approx((0.3**2 + 0.4**2) / (2 * 0.25), rel=1e-6)
 
 
-def test_the_models_stay_as_they_are():
+def test_the_divergence_does_not_change_the_models():
     teacher, student = machine(0), machine(1)
     kl_by_quadrature(teacher, student, points=4)
     assert teacher.like.dtype == student.like.dtype == torch.float32

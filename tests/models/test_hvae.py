@@ -145,7 +145,7 @@ def normal(raw):
 
 
 @BOTH
-def test_the_bound_is_that_of_a_ladder_written_out(options):
+def test_the_bound_equals_that_of_a_ladder_written_by_hand(options):
     model = HVAE(**options).double()
     data = {name: value.double() if value.is_floating_point() else value for name, value in batch().items()}
     noise = {name: value.double() for name, value in model.elbo_noise(8).items()}
@@ -194,7 +194,7 @@ def test_fifty_steps_lower_the_bound(options):
     assert sum(bounds[-5:]) / 5 < 0.5 * bounds[0]
 
 
-def test_a_class_that_there_is_not_is_refused():
+def test_classes_out_of_range_are_refused():
     model = HVAE(**CONDITIONAL)
     with pytest.raises(DataError, match=r"classes must be in 0\.\.2"):
         model.negative_elbo({**batch(4), "target": torch.tensor([0, 1, 2, 3])}, model.elbo_noise(4))
@@ -204,7 +204,7 @@ def test_a_class_that_there_is_not_is_refused():
 
 
 @BOTH
-def test_a_copy_differs_in_nothing_and_another_model_in_every_learned_node(options):
+def test_divergences_are_zero_for_a_copy_and_positive_for_another_model(options):
     model, other = HVAE(**options), HVAE(**{**options, "width": 3})
     noise, inputs = model.noise(6), model.draw_inputs(6)
     same = paired_rollout(model, copy.deepcopy(model), noise, inputs)
@@ -215,7 +215,7 @@ def test_a_copy_differs_in_nothing_and_another_model_in_every_learned_node(optio
             assert bool(node_divergence(pair, name, kind, "sum").min() > 0) == node.is_learned
 
 
-def test_distillation_reaches_what_generates_and_nothing_else():
+def test_distillation_trains_exactly_the_generative_parameters():
     teacher, student = HVAE(**SMALL), HVAE(**SMALL)
     pair = paired_rollout(teacher, student, teacher.noise(6))
     node_divergence(pair, "image", "kl", "sum").sum().backward()
@@ -227,7 +227,7 @@ def test_distillation_reaches_what_generates_and_nothing_else():
 
 
 @BOTH
-def test_an_exported_model_is_the_same_model(options, tmp_path):
+def test_an_exported_model_gives_the_same_values(options, tmp_path):
     model = HVAE(**options)
     to_container = {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
     save_model(model, {"_target_": "kdzoo.models.HVAE", **to_container}, tmp_path)
@@ -241,7 +241,7 @@ def test_an_exported_model_is_the_same_model(options, tmp_path):
 
 
 @pytest.mark.parametrize(("group", "width"), [("student", 32), ("teacher", 256)], ids=["student", "teacher"])
-def test_the_files_give_the_models_of_the_counts(group, width):
+def test_the_packaged_configurations_build_models_of_the_right_size(group, width):
     node = yaml.safe_load((CONF / group / "hvae.yaml").read_text())
     assert node.pop("_target_") == "kdzoo.models.HVAE"
     assert node == {"latents": [24, 16, 8], "width": width, "scale": math.sqrt(0.05), "conditional": False}

@@ -145,7 +145,7 @@ def collected(model, trace):
 @BOTH
 @settings(max_examples=8, deadline=None)
 @given(n=st.integers(1, 3), steps=st.integers(1, 5))
-def test_a_free_roll_out_is_that_of_a_plain_loop(kind, n, steps):
+def test_a_free_rollout_equals_a_plain_loop(kind, n, steps):
     model = BUILT[kind](steps).double()
     noise = {name: value.double() for name, value in model.noise(n).items()}
     assert_same(model, collected(model, model.rollout(noise)), plain_loop(model, noise))
@@ -154,7 +154,7 @@ def test_a_free_roll_out_is_that_of_a_plain_loop(kind, n, steps):
 @BOTH
 @pytest.mark.parametrize("latents_from", ["student", "teacher"])
 @pytest.mark.parametrize("steps", [1, 6])
-def test_a_student_that_follows_is_that_of_a_plain_loop(kind, latents_from, steps):
+def test_a_student_rollout_equals_a_plain_loop(kind, latents_from, steps):
     teacher, student = (BUILT[kind](steps).double() for _ in range(2))
     noise = {name: value.double() for name, value in student.noise(4).items()}
     pair = paired_rollout(teacher, student, noise, latents_from=latents_from)
@@ -165,7 +165,7 @@ def test_a_student_that_follows_is_that_of_a_plain_loop(kind, latents_from, step
 
 
 @BOTH
-def test_inference_is_that_of_a_plain_loop(kind):
+def test_inference_equals_a_plain_loop(kind):
     model = BUILT[kind]().double()
     values = model.observed(sequences(kind), model.targets())
     noise = {"z": model.noise(5)["z"].double()}
@@ -180,7 +180,7 @@ def test_inference_is_that_of_a_plain_loop(kind):
     assert_same(model, collected(model, trace), expected)
 
 
-def test_the_state_is_that_of_torchs_lstm():
+def test_the_state_equals_that_of_torchs_lstm():
     model = BUILT["vectors"]().double()
     carry, drive = model.scan.carry, nets(model)["gate_input"]
     x, z = torch.randn(2, 3, 6, 5, dtype=torch.float64)
@@ -204,7 +204,7 @@ def test_the_state_is_that_of_torchs_lstm():
 
 
 @pytest.mark.parametrize(("latents_from", "z_calls"), [("student", 6), ("teacher", 1)])
-def test_what_is_known_ahead_is_computed_at_once(latents_from, z_calls):
+def test_networks_of_known_values_are_called_once(latents_from, z_calls):
     model = BUILT["strokes"]()
     trace = model.rollout(model.noise(2))
     calls = dict.fromkeys(nets(model), 0)
@@ -310,7 +310,7 @@ def test_padding_does_not_change_divergences(kind):
 
 @BOTH
 @pytest.mark.parametrize("latents_from", ["student", "teacher"])
-def test_a_copy_differs_in_nothing(kind, latents_from):
+def test_divergences_are_zero_for_a_copy(kind, latents_from):
     teacher = BUILT[kind]().double()
     noise = {name: value.double() for name, value in teacher.noise(4).items()}
     pair = paired_rollout(teacher, copy.deepcopy(teacher), noise, latents_from=latents_from)
@@ -349,13 +349,13 @@ def test_an_exported_model_draws_the_same(kind, tmp_path):
     ],
     ids=["vectors-for-strokes", "no-steps", "zero-steps", "scale", "latents", "width", "hidden"],
 )
-def test_a_wrong_size_is_one_line(kind, options, message):
+def test_invalid_sizes_are_refused(kind, options, message):
     with pytest.raises(ConfigError, match=message):
         kind(**options)
 
 
 @BOTH
-def test_vectors_of_another_size_are_a_mistake_of_the_data(kind):
+def test_vectors_of_another_size_are_an_error_in_the_data(kind):
     model = BUILT[kind]()
     with pytest.raises(DataError, match="observations of shape"):
         model.negative_elbo({"input": torch.zeros(2, 6, 4)}, model.elbo_noise(2))
@@ -368,7 +368,7 @@ def test_another_number_of_steps_than_that_of_the_noise_is_refused(kind):
         model.negative_elbo(sequences(kind, n=2, steps=5), model.elbo_noise(2))
 
 
-def test_models_of_other_targets_are_no_partners():
+def test_models_with_different_targets_are_incompatible():
     strokes, vectors = BUILT["strokes"](), BUILT["vectors"]()
     with pytest.raises(ConfigError, match="the teacher's targets are"):
         paired_rollout(strokes, vectors, strokes.noise(2))
