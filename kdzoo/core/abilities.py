@@ -43,7 +43,7 @@ class DeclaresAugmentation(Protocol):
 
 @runtime_checkable
 class DeclaresClassCount(Protocol):
-    """Data that state their number of classes, which saves a pass over all labels."""
+    """A user's Lightning data module that states its number of classes, which saves a pass over all labels."""
 
     @property
     def num_classes(self) -> int:

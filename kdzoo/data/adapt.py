@@ -91,6 +91,7 @@ class AdaptedData(BatchData):
         if self._loader is None and "fit" in self._stages:
             loader = replayable(self.source.train_dataloader())
             shuffle = isinstance(loader.sampler, RandomSampler)
+            # RandomSampler is what DataLoader makes of shuffle=True; replayable() has excluded all other samplers.
             n, batch_size = len(loader.dataset), int(loader.batch_size or 0)  # type: ignore[arg-type]
             self.train_sampler = EpochBatches(n, batch_size, self.seed, shuffle, loader.drop_last)
             self._loader = loader
@@ -99,6 +100,7 @@ class AdaptedData(BatchData):
 
     def _set_up_source(self, stage: str) -> None:
         """Set up a stage of the source unless that has been done, as Lightning does for its own data module."""
+        # The source may read its trainer in setup, for example to know the number of processes.
         self.source.trainer = self.trainer
         if stage not in self._stages:
             self.source.setup(stage)
@@ -115,6 +117,7 @@ class AdaptedData(BatchData):
 
     def train_eval_dataloader(self) -> DataLoader[Batch]:
         """Return the training samples in index order; augmented ones are those of epoch 0."""
+        # In index order, so that row i of cached teacher outputs belongs to sample i.
         n = len(self._dataset)
         return self._batches(EpochBatches(n, self.eval_batch_size, self.seed, shuffle=False))
 

@@ -91,15 +91,17 @@ class InMemoryData(SplitDataModule[TensorSplit]):
         in_shape, test_shape = list(train.inputs.shape[1:]), list(test.inputs.shape[1:])
         if test_shape != in_shape:
             raise DataError(f"test inputs have the shape {test_shape}; allowed: {in_shape}, as in train")
+        # Counted on all training labels, before any class is excluded: val and test still have that class.
         self._num_classes = count_classes(train.targets, self._num_classes)
         check_labels(test.targets, self._num_classes, "test")
         rows, val_rows, targets = self.plan.divide(train.targets, self._num_classes, self.seed)
+        # Now rather than in a worker process, whose errors are harder to read.
         self.augment.check_shape(tuple(in_shape))
         return DataSplits(TensorSplit(train.inputs[rows], targets), train.select(val_rows), test)
 
     def train_batches(self) -> BatchDataset:
         """Return the training batches, augmented if ``augment`` says so."""
-        if not self.augment.is_random:
+        if not self.augment.is_random:  # saves a call for each batch
             return super().train_batches()
         return AugmentedBatches(self.splits.train, self.augment, self.seed)
 

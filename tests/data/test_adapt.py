@@ -81,12 +81,12 @@ def epochs(data, numbers):
 
 def assert_same(first, second):
     assert len(first) == len(second)
-    for one, two in zip(first, second, strict=True):
-        assert one.keys() == two.keys()
-        assert all(torch.equal(one[key], two[key]) for key in one)
+    for batch, other in zip(first, second, strict=True):
+        assert batch.keys() == other.keys()
+        assert all(torch.equal(batch[key], other[key]) for key in batch)
 
 
-def test_batches_keep_the_contract_and_cover_the_data():
+def test_batches_have_the_documented_keys_and_cover_the_data():
     data = adapted()
     batches = epochs(data, [0])
     assert sorted(torch.cat([batch["index"] for batch in batches]).tolist()) == list(range(N))
@@ -102,13 +102,13 @@ def test_two_workers_equal_none():
 
 
 def test_resume_equals_the_tail_for_every_position():
-    whole = epochs(adapted(), [0, 1])
-    for done in range(len(whole)):
+    uninterrupted = epochs(adapted(), [0, 1])
+    for done in range(len(uninterrupted)):
         data = adapted()
         data.train_sampler.set_position(done)
         first = data.train_sampler.epoch
         seen = list(data.train_dataloader()) + epochs(data, range(first + 1, 2))
-        assert_same(seen, whole[done:])
+        assert_same(seen, uninterrupted[done:])
 
 
 def test_noise_differs_between_epochs_and_seeds_and_leaves_the_global_state():
@@ -134,9 +134,9 @@ def test_sizes_summary_and_fingerprint():
     assert data.fingerprint() == adapted().fingerprint()
     source = Module()
     source.num_classes, source.is_augmented = 11, False
-    told = adapted(source)
-    assert told.sizes["num_classes"] == 11
-    assert not told.is_augmented
+    declaring = adapted(source)
+    assert declaring.sizes["num_classes"] == 11
+    assert not declaring.is_augmented
 
 
 def test_fingerprint_equals_that_of_the_same_arrays():

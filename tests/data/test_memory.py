@@ -9,7 +9,7 @@ from kdzoo.errors import ConfigError, DataError
 
 
 def arrays(n=100, classes=4, shape=(3,), start=0.0):
-    """Inputs whose first number tells the row, and labels that go round."""
+    """Inputs whose first number is the row, and labels 0, 1, ..., classes - 1, 0, 1, ..."""
     x = np.zeros((n, *shape), np.float32)
     x.reshape(n, math.prod(shape))[:, 0] = start + np.arange(n)
     return x, np.arange(n) % classes
@@ -26,7 +26,7 @@ def rows(loader):
     return [int(value) for batch in loader for value in batch["input"].flatten(1)[:, 0]]
 
 
-def test_batches_keep_the_contract():
+def test_batches_have_the_documented_keys_and_types():
     data = made(labels_per_class=2)
     for loader in (data.train_dataloader(), data.train_eval_dataloader(), data.val_dataloader()):
         for batch in loader:
@@ -90,8 +90,8 @@ def test_label_budget(seed):
     data = made(labels_per_class=5, seed=seed, exclude_classes=[2])
     targets = data.splits.train.targets
     assert torch.bincount(targets[targets != IGNORE], minlength=4).tolist() == [5, 5, 0, 5]
-    kept = targets != IGNORE
-    assert torch.equal(targets[kept], (data.splits.train.inputs[kept, 0] % 4).long())
+    labelled = targets != IGNORE
+    assert torch.equal(targets[labelled], (data.splits.train.inputs[labelled, 0] % 4).long())
     assert IGNORE not in data.splits.val.targets
     assert data.summary()["n_labelled"] == 15
 
@@ -135,12 +135,12 @@ def test_ranks_come_from_the_trainer():
         global_rank, world_size = 1, 2
 
     data = made(val_size=0)
-    whole = list(data.train_dataloader())
+    all_batches = list(data.train_dataloader())
     data.trainer = Trainer()
     data.setup("fit")
     halves = list(data.train_dataloader())
     assert [len(batch["index"]) for batch in halves] == [8] * 6 + [2]
-    assert torch.equal(halves[0]["index"], whole[0]["index"][8:])
+    assert torch.equal(halves[0]["index"], all_batches[0]["index"][8:])
     assert len(rows(data.test_dataloader())) == 20
 
 
@@ -163,7 +163,7 @@ def test_sizes_and_summary():
     assert data.summary() == {"n_train": 90, "n_labelled": 90, "n_val": 10, "n_test": 10, "num_classes": 7}
 
 
-def test_tensors_integers_and_read_only_arrays_are_taken():
+def test_tensors_integers_and_read_only_arrays_are_accepted():
     x, y = arrays()
     x.flags.writeable = False
     data = ArrayData((x, y), (torch.ones(3, 3, dtype=torch.uint8), torch.zeros(3, dtype=torch.int32)), batch_size=4)
@@ -173,7 +173,7 @@ def test_tensors_integers_and_read_only_arrays_are_taken():
     assert batch["target"].dtype == torch.int64
 
 
-def test_before_setup():
+def test_access_before_setup_says_what_to_call():
     with pytest.raises(RuntimeError, match=r"call ArrayData.setup\(\) first"):
         ArrayData(arrays(), arrays()).sizes  # noqa: B018
 
@@ -253,7 +253,7 @@ def test_bad_data(train, test, options, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_replaced_sampler_is_explained():
+def test_a_replaced_sampler_is_reported():
     dataset = made().train_dataloader().dataset
     assert len(dataset) == 90
     with pytest.raises(ConfigError, match=r"Trainer\(use_distributed_sampler=False\)"):

@@ -14,7 +14,7 @@ N, BATCH, EPOCHS = 22, 4, 3
 
 
 class Recorder(pl.LightningModule):
-    """A model of one weight that writes down every batch it is trained on."""
+    """A model of one layer that records every batch it is trained on."""
 
     def __init__(self):
         super().__init__()
@@ -76,12 +76,12 @@ def uninterrupted(tmp_path_factory):
 
 @pytest.mark.parametrize("done", range(1, 15))
 def test_resume_at_every_step_sees_the_tail(uninterrupted, done):
-    whole, folder = uninterrupted
-    assert len(whole) == 15
-    assert fit(0, Position(), folder / f"{done}.ckpt") == whole[done:]
+    uninterrupted_run, folder = uninterrupted
+    assert len(uninterrupted_run) == 15
+    assert fit(0, Position(), folder / f"{done}.ckpt") == uninterrupted_run[done:]
 
 
 @pytest.mark.parametrize("done", [7, 10])
 def test_resume_with_workers(uninterrupted, done):
-    whole, folder = uninterrupted
-    assert fit(1, Position(), folder / f"{done}.ckpt") == whole[done:]
+    uninterrupted_run, folder = uninterrupted
+    assert fit(1, Position(), folder / f"{done}.ckpt") == uninterrupted_run[done:]

@@ -65,6 +65,7 @@ class CelebA(SplitDataModule[LabelledImages]):
         folder = self._folder()
         partition = read_partition(folder / _PARTITION)
         labels = read_attribute(folder / _ATTRIBUTES, self.attribute)
+        # Checked here, because a KeyError in the comprehension below would not say which file is wrong.
         missing = next((name for name in partition if name not in labels), None)
         if missing is not None:
             raise DataError(f"{folder / _ATTRIBUTES} has no attributes of {missing}; allowed: all of {_PARTITION}")
@@ -120,6 +121,7 @@ def read_attribute(path: Path, attribute: str) -> dict[str, int]:
         DataError: If the file is missing, or a line is something else.
     """
     lines = _lines(path)
+    # The names are those of the file and not a fixed list, so that files with fewer attributes work too.
     names = lines[1].split() if len(lines) > 1 else []
     if attribute not in names:
         raise ConfigError(f"attribute={attribute!r} is not allowed; allowed: {', '.join(names) or 'none in the file'}")

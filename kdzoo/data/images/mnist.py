@@ -40,6 +40,7 @@ class IdxImages(InMemoryData):
         DataError: If a file is missing or damaged, or cannot be downloaded.
     """
 
+    # What a subclass states about its data set.
     folder: ClassVar[str]
     url: ClassVar[str]
     md5: ClassVar[tuple[str, str, str, str]]  # of the gzipped files, in the order of _FILES

@@ -43,6 +43,7 @@ def to_batch(batch: Any, index: Tensor, keys: Keys) -> Batch:
     if not isinstance(inputs, Tensor) or len(inputs) != len(index):
         kind = list(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__
         raise DataError(f"a batch's inputs are {kind}; allowed: a tensor with {len(index)} samples")
+    # float64 arrays become what models have; integers stay, because token ids are looked up in embeddings.
     if inputs.is_floating_point():
         inputs = inputs.to(torch.float32)
     return others | {"input": inputs, "target": _labels(target, len(index)), "index": index}

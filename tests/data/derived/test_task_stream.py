@@ -40,8 +40,8 @@ def batches(data, epoch):
     return list(data.train_dataloader())
 
 
-def joined(parts):
-    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+def concatenated(batch_list):
+    return {key: torch.cat([batch[key] for batch in batch_list]) for key in batch_list[0]}
 
 
 # ---------------------------------------------------------------- what an epoch shows
@@ -50,18 +50,18 @@ def joined(parts):
 @pytest.mark.parametrize("epoch", range(6))
 def test_an_epoch_is_as_long_as_all_tasks_and_holds_the_current_one_alone(epoch):
     data = stream()
-    seen = joined(batches(data, epoch))
+    seen = concatenated(batches(data, epoch))
     assert set(seen["target"].tolist()) == set(TASKS[epoch // 2])
     assert torch.equal(seen["input"][:, 0].floor().long(), seen["target"])
-    source = joined(list(data.source.train_eval_dataloader()))
-    assert len(seen["target"]) == sum((source["target"] == one).sum() for classes in TASKS for one in classes)
+    source = concatenated(list(data.source.train_eval_dataloader()))
+    assert len(seen["target"]) == sum((source["target"] == label).sum() for classes in TASKS for label in classes)
     assert torch.equal(source["input"][seen["index"]], seen["input"])
 
 
 def test_the_samples_of_a_task_come_equally_often():
     data = stream()
     for task, rows in enumerate(data.rows):
-        index = torch.cat([joined(batches(data, epoch))["index"] for epoch in (2 * task, 2 * task + 1)])
+        index = torch.cat([concatenated(batches(data, epoch))["index"] for epoch in (2 * task, 2 * task + 1)])
         found, counts = index.unique(return_counts=True)
         assert torch.equal(found, rows)
         assert counts.max() - counts.min() <= 1
@@ -84,8 +84,8 @@ def test_a_sample_and_its_noise_are_functions_of_epoch_and_place(epoch, places):
     data = SHARED
     index = torch.tensor(places)
     dataset = data.train_dataloader().dataset
-    whole, alone = dataset[epoch, index], joined([dataset[epoch, one[None]] for one in index])
-    assert all(torch.equal(value, alone[key]) for key, value in whole.items())
+    together, alone = dataset[epoch, index], concatenated([dataset[epoch, one[None]] for one in index])
+    assert all(torch.equal(value, alone[key]) for key, value in together.items())
 
 
 SHARED = stream()
@@ -93,7 +93,7 @@ SHARED = stream()
 
 def test_noise_differs_between_places_and_epochs():
     data = stream()
-    first, second = (joined(batches(data, epoch))["noise.z"] for epoch in (0, 1))
+    first, second = (concatenated(batches(data, epoch))["noise.z"] for epoch in (0, 1))
     assert len(torch.cat([first, second]).unique(dim=0)) == len(first) + len(second)
 
 
@@ -103,17 +103,17 @@ def test_two_processes_share_the_batches_of_one(epoch):
     for rank, data in enumerate(ranks):
         data.train_sampler.set_share(rank, 2)
     for one, *parts in zip(alone, *(batches(data, epoch) for data in ranks), strict=True):
-        together = joined(parts)
+        together = concatenated(parts)
         assert all(torch.equal(value, together[key]) for key, value in one.items())
 
 
 def test_a_stream_is_resumed_at_any_batch():
     data = stream()
-    whole = batches(data, 3)
+    uninterrupted = batches(data, 3)
     data.train_sampler.epoch, data.train_sampler.start = 3, 2
     rest = list(data.train_dataloader())
-    assert len(rest) == len(whole) - 2
-    assert all(torch.equal(one["index"], two["index"]) for one, two in zip(whole[2:], rest, strict=True))
+    assert len(rest) == len(uninterrupted) - 2
+    assert all(torch.equal(one["index"], two["index"]) for one, two in zip(uninterrupted[2:], rest, strict=True))
 
 
 def test_samples_without_a_label_are_in_no_task():
@@ -123,10 +123,10 @@ def test_samples_without_a_label_are_in_no_task():
     assert [len(rows) for rows in data.rows] == [8, 4]
 
 
-def test_the_test_part_is_whole_and_the_fingerprint_names_the_tasks():
+def test_the_test_split_has_all_classes_and_the_fingerprint_names_the_tasks():
     data = stream()
-    assert len(joined(list(data.test_dataloader()))["target"]) == len(
-        joined(list(data.source.test_dataloader()))["target"]
+    assert len(concatenated(list(data.test_dataloader()))["target"]) == len(
+        concatenated(list(data.source.test_dataloader()))["target"]
     )
     other = TaskStream(data.source, draw, tasks=TASKS[:2], seed=3)
     assert data.fingerprint() != other.fingerprint()
@@ -135,8 +135,8 @@ def test_the_test_part_is_whole_and_the_fingerprint_names_the_tasks():
 # ---------------------------------------------------------------- under a trainer
 
 
-class Watch(pl.LightningModule):
-    """Notes the classes that it is shown in each epoch."""
+class Recorder(pl.LightningModule):
+    """Records the classes that it is shown in each epoch."""
 
     def __init__(self):
         super().__init__()
@@ -166,7 +166,7 @@ def fit(data, folder, epochs):
         default_root_dir=folder,
         accelerator="cpu",
     )
-    watch = Watch()
+    watch = Recorder()
     trainer.fit(watch, datamodule=data)
     return watch
 
@@ -176,7 +176,7 @@ def test_the_epochs_of_a_trainer_are_divided_among_the_tasks(tmp_path):
     data = stream()
     watch = fit(data, tmp_path, 3)
     assert watch.trained == {number: set(classes) for number, classes in enumerate(TASKS)}
-    val = joined(list(data.source.val_dataloader()))["target"]
+    val = concatenated(list(data.source.val_dataloader()))["target"]
     for number, classes in enumerate(TASKS):
         assert watch.validated[number] == [one for one in val.tolist() if one in classes]
 

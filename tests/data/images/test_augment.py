@@ -76,9 +76,9 @@ def test_flip_mirrors_about_half_of_the_images():
 @given(st.permutations(range(10)), st.integers(1, 10), st.integers(0, 3), st.integers(0, 50))
 def test_independent_of_batch_composition(order, size, seed, epoch):
     x = images(10, channels=3)
-    whole = ALL(x, seed, epoch, torch.arange(10))
+    complete = ALL(x, seed, epoch, torch.arange(10))
     rows = torch.tensor(order[:size])
-    assert torch.equal(ALL(x[rows], seed, epoch, rows), whole[rows])
+    assert torch.equal(ALL(x[rows], seed, epoch, rows), complete[rows])
 
 
 @pytest.mark.parametrize("changed", [{"seed": 1}, {"epoch": 1}, {"index": torch.arange(20, 40)}])

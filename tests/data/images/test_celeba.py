@@ -105,8 +105,8 @@ def test_other_pictures_are_decoded_anew(root, offline_home):
 
 def test_nothing_is_left_when_a_picture_is_damaged(root, offline_home):
     path = root / "celeba" / "img_align_celeba" / FILES[4]
-    whole = path.read_bytes()
-    for content in (whole[: len(whole) // 2], b"no picture", b""):
+    complete = path.read_bytes()
+    for content in (complete[: len(complete) // 2], b"no picture", b""):
         path.write_bytes(content)
         with pytest.raises(DataError, match=r"000005.jpg is missing or not a complete JPEG"):
             CelebA(root=root, size=16).prepare_data()
@@ -132,10 +132,10 @@ def test_a_damaged_cache_is_named(root, offline_home):
 def test_training_continues_at_any_batch(root, workers):
     data = made(root)
     data.train_sampler.set_epoch(1)
-    whole = list(data.train_dataloader())
+    complete = list(data.train_dataloader())
     data = made(root, num_workers=workers)
     data.train_sampler.set_position(3 + 1)
-    for batch, expected in zip(data.train_dataloader(), whole[1:], strict=True):
+    for batch, expected in zip(data.train_dataloader(), complete[1:], strict=True):
         assert all(torch.equal(batch[key], expected[key]) for key in expected)
 
 

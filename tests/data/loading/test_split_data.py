@@ -64,10 +64,10 @@ def test_every_epoch_has_all_samples_in_a_different_order():
 def test_training_continues_at_any_batch(workers):
     data = ready(Counted())
     data.train_sampler.set_epoch(1)
-    whole = rows(data.train_dataloader())
+    uninterrupted = rows(data.train_dataloader())
     again = ready(Counted(num_workers=workers))
     again.train_sampler.set_position(7 + 3)
-    assert rows(again.train_dataloader()) == whole[3 * 8 :]
+    assert rows(again.train_dataloader()) == uninterrupted[3 * 8 :]
 
 
 def test_loaders_draw_nothing_from_the_global_random_numbers():
@@ -136,7 +136,7 @@ def test_bad_options(options, message):
     assert "\n" not in str(caught.value)
 
 
-def test_before_setup_and_with_another_sampler():
+def test_access_before_setup_and_a_replaced_sampler_are_reported():
     with pytest.raises(RuntimeError, match=r"call Counted.setup\(\) first"):
         Counted().sizes  # noqa: B018
     dataset = ready(Counted()).train_dataloader().dataset
