@@ -156,11 +156,11 @@ def _check_learner(name: str, inner_network: InnerNetwork, inputs: Tensor, class
     except Exception as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(
-            f"inner network.{name} cannot take inputs of shape {tuple(inputs.shape)}: {reason}"
+            f"inner_network.{name} cannot take inputs of shape {tuple(inputs.shape)}: {reason}"
         ) from error
     if logits.shape != (1, len(inputs), classes):
         raise ConfigError(
-            f"inner network.{name} returns {tuple(logits.shape[1:])}, the data need {(len(inputs), classes)}"
+            f"inner_network.{name} returns {tuple(logits.shape[1:])}, the data need {(len(inputs), classes)}"
         )
 
 

@@ -52,7 +52,7 @@ class DatasetPoisoning(DatasetDistillation):
         for name, inner_network in student.inner_networks.items():
             if not inner_network.pool_size:
                 raise ConfigError(
-                    f"inner network.{name}.pool must be at least 1, got 0: the attack is on trained networks"
+                    f"inner_network.{name}.pool must be at least 1, got 0: the attack is on trained networks"
                 )
 
     def transfer_set(self, data: pl.LightningDataModule) -> pl.LightningDataModule:
