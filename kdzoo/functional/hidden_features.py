@@ -78,7 +78,7 @@ def attention_map(features: Float[Tensor, "b c h w"]) -> Float64[Tensor, "b hw"]
     scale = f.detach().abs().amax((1, 2, 3), keepdim=True)
     energy = (f / torch.where(scale > 0, scale, 1.0)).square().sum(1).flatten(1)
     total = energy.square().sum(1, keepdim=True)
-    # `where` before `sqrt`: the derivative of the root at 0 is infinite, and infinity times 0 would be NaN.
+    # ``where`` before ``sqrt``: the derivative of the root at 0 is infinite, and infinity times 0 would be NaN.
     return energy / torch.where(total > 0, total, 1.0).sqrt()
 
 

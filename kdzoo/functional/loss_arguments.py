@@ -19,7 +19,7 @@ def check_temperature(temperature: float | int) -> None:
     Raises:
         ValueError: If the temperature is not a number in [1e-100, 1e100].
     """
-    # bool is a subclass of int, but `temperature=True` is a mistake.
+    # bool is a subclass of int, but ``temperature=True`` is a mistake.
     is_number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
     # NaN fails both comparisons and is refused.
     if not is_number or not LEAST_TEMPERATURE <= temperature <= GREATEST_TEMPERATURE:
@@ -109,7 +109,7 @@ def check_labels(target: Tensor, logits: Tensor) -> None:
             f"target must have the shape of student without its classes {tuple(logits.shape[:-1])}, "
             f"got target {tuple(target.shape)} and student {tuple(logits.shape)}"
         )
-    # `aminmax` refuses an empty tensor, and an empty batch has no wrong label.
+    # ``aminmax`` refuses an empty tensor, and an empty batch has no wrong label.
     if target.numel() == 0:
         return
     # One pass over the labels; the position of a wrong label is searched only if there is one.

@@ -45,7 +45,7 @@ def distance_relation(student: Float[Tensor, " b *d1"], teacher: Float[Tensor, "
     """
     s, t = _points(student, teacher)
     pairs_per_sample = max(len(s) - 1, 1)
-    # With its default `beta=1`, smooth L1 is Huber's loss with delta 1. The pairs (i, i) add 0.
+    # With its default ``beta=1``, smooth L1 is Huber's loss with delta 1. The pairs (i, i) add 0.
     loss = smooth_l1_loss(_relative(_distances(s)), _relative(_distances(t)), reduction="none")
     return loss.sum(1) / pairs_per_sample
 
@@ -116,6 +116,6 @@ def _cosines(points: Tensor) -> Tensor:
     # <x_i - x_j, x_k - x_j> expanded, which takes no array [batch, batch, width] of difference vectors.
     sides = products - products[:, :, None] - products[:, None, :] + products.diagonal()[:, None, None]
     apart = distances > 0
-    # The inner `where` keeps the reciprocal, and with it the gradient, finite where the outer one discards it.
+    # The inner ``where`` keeps the reciprocal, and with it the gradient, finite where the outer one discards it.
     inverse = torch.where(apart, torch.where(apart, distances, 1.0).reciprocal(), 0.0)
     return sides * inverse[:, :, None] * inverse[:, None, :]

@@ -206,7 +206,7 @@ class PrincipalComponents(Extractor):
         flat = samples.detach().flatten(1).double()
         mean = flat.mean(0)
         _, values, rows = torch.linalg.svd(flat - mean, full_matrices=False)
-        # The tolerance of `torch.linalg.matrix_rank`, relative to the size of the samples themselves: singular values
+        # The tolerance of ``torch.linalg.matrix_rank``, relative to the size of the samples themselves: singular values
         # of centred samples may all be rounding errors.
         rounding = max(flat.shape) * torch.finfo(torch.float64).eps * torch.linalg.vector_norm(flat)
         rows = rows[values > rounding][:most]
@@ -352,7 +352,7 @@ def _scripted(path: Path) -> nn.Module:
         with zipfile.ZipFile(path) as archive:  # torch.jit.load does not verify checksums
             damaged = archive.testzip()
         with warnings.catch_warnings():
-            # Loading is the one use of TorchScript here; the filter goes when `torch.jit.load` goes.
+            # Loading is the one use of TorchScript here; the filter goes when ``torch.jit.load`` goes.
             warnings.simplefilter("ignore", DeprecationWarning)
             network = None if damaged else torch.jit.load(str(path), map_location="cpu")
     except (zipfile.BadZipFile, RuntimeError) as error:

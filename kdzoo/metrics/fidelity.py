@@ -11,7 +11,7 @@ from kdzoo.functional import soft_target_kl
 class _MeanMetric(Metric):
     """Mean of one value per position, over all batches and ranks."""
 
-    # `update` does not read the state, so that torchmetrics may compute a batch's value without a second update.
+    # ``update`` does not read the state, so that torchmetrics may compute a batch's value without a second update.
     full_state_update = False
     total: Tensor
     count: Tensor

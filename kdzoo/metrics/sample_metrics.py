@@ -26,7 +26,7 @@ class SampleMetric(Metric):
             samples themselves.
     """
 
-    # `update` does not read the state, so that torchmetrics may compute a batch's value without a second update.
+    # ``update`` does not read the state, so that torchmetrics may compute a batch's value without a second update.
     full_state_update = False
     is_differentiable = False
     higher_is_better: bool | None = False

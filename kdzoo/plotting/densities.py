@@ -69,5 +69,5 @@ def mass_levels(density: NDArray[np.floating], masses: Sequence[float]) -> NDArr
     cumulative = decreasing.cumsum()
     if not cumulative[-1] > 0:
         return np.empty(0)
-    # `contour` refuses levels that do not increase: several shares may have one level on a coarse grid.
+    # ``contour`` refuses levels that do not increase: several shares may have one level on a coarse grid.
     return np.unique(decreasing[np.searchsorted(cumulative, np.asarray(masses) * cumulative[-1])])

@@ -67,7 +67,7 @@ def image_panels(panels: Mapping[str, NDArray[np.floating]], path: Path, *, xlab
     axes.set_xticks(centres, [display_name(name) for name in panels])
     axes.xaxis.tick_top()
     axes.set_xlabel(xlabel, fontsize=9)
-    axes.xaxis.set_label_position("bottom")  # `tick_top` has moved it to the top
+    axes.xaxis.set_label_position("bottom")  # ``tick_top`` has moved it to the top
     axes.set_ylabel(ylabel, fontsize=9)
     return save_figure(figure, path)
 

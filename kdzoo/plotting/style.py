@@ -14,7 +14,7 @@ OTHER_COLOUR = "#33587a"
 # Guide lines, such as the diagonal "model equals reference".
 GUIDE_COLOUR = "#bbbbbb"
 
-# Pixels per inch of every file. More makes sharper text and larger files; `images.py` counts pixels by it.
+# Pixels per inch of every file. More makes sharper text and larger files; ``images.py`` counts pixels by it.
 DPI = 120
 
 # Cells and pixels keep sharp borders: matplotlib's default smooths an image that it resamples, which would invent

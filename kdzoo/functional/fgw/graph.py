@@ -54,7 +54,7 @@ class Graph:
         self.mass = weight * p.double()[source] * p.double()[target]
         self.token_ends = torch.bincount(token, minlength=n_tokens).cumsum(0).tolist()
         # Every edge is listed twice: its source has a successor, its target a predecessor. Sorted by the point that
-        # receives the gain, each point owns one slice, which is the layout that `embedding_bag` sums over.
+        # receives the gain, each point owns one slice, which is the layout that ``embedding_bag`` sums over.
         receiver, neighbour = torch.cat([source, target]), torch.cat([target, source])
         receiver, order = receiver.sort(stable=True)
         self.neighbour = neighbour[order]

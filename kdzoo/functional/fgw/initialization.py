@@ -108,7 +108,7 @@ def from_init(problem: Problem, init: Any) -> list[Plan]:
 
 
 def _checked(p: Float[Tensor, " n"], clusters: int, value: Any) -> Plan:
-    """Return labels or a plan as a `Plan`, or raise what is wrong with them."""
+    """Return labels or a plan as a ``Plan``, or raise what is wrong with them."""
     if isinstance(value, Tensor) and value.dtype == torch.int64 and value.shape == p.shape:
         if value.min() < 0 or value.max() >= clusters:
             raise ConfigError(f"init must hold labels in 0..{clusters - 1}, got {int(value.min())}..{int(value.max())}")

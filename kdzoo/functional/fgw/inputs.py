@@ -82,7 +82,7 @@ def check_edges(name: str, edges: Edges, n: int, n_tokens: int | None) -> None:
         n_tokens: Number of tokens, or None for as many as occur.
 
     Raises:
-        DataError: If a field has another shape or dtype than `Edges` requires, an index or token is out of range, a
+        DataError: If a field has another shape or dtype than ``Edges`` requires, an index or token is out of range, a
             weight is not positive, or there is no edge.
     """
     shape = edges.source.shape

@@ -55,8 +55,8 @@ def choose_engine(
     """
     n_steps, budget_bytes = integer("n_steps", n_steps), integer("budget_bytes", budget_bytes)
     graph_bytes, state_bytes = step_memory(loss, weights, images, labels, optimizer)
-    # From the fastest to the slowest: the gradient of a step is computed once by `full`, at most twice by `segments`,
-    # and up to three times by `reverse`, which repeats the steps without a graph before it goes back through each.
+    # From the fastest to the slowest: the gradient of a step is computed once by ``full``, at most twice by ``segments``,
+    # and up to three times by ``reverse``, which repeats the steps without a graph before it goes back through each.
     needed = {"full": n_steps * graph_bytes}
     for engine, graphs, states in (("segments", half_ceil_sqrt(n_steps), 0), ("reverse", 1, ceil_sqrt(n_steps))):
         checkpoints = -(-n_steps // CHECKPOINTING[engine].segment_length(n_steps))
@@ -94,7 +94,7 @@ def step_memory(
     initial = weights.detach().requires_grad_()
     images, labels = (tensor.detach().requires_grad_() for tensor in (images, labels))
     with (
-        torch.autocast(weights.device.type, enabled=False),  # as in `unroll`
+        torch.autocast(weights.device.type, enabled=False),  # as in ``unroll``
         torch.enable_grad(),
         torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value),
     ):

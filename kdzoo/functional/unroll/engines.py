@@ -81,7 +81,7 @@ def differentiable_steps(
     """Return the state after one step of each size, differentiable by the given engine.
 
     Args:
-        engine: One of `ENGINES`.
+        engine: One of ``ENGINES``.
         loop: The inner loss and optimizer.
         state: State before the first step.
         images: Images ``[M, ...]``.
@@ -123,7 +123,7 @@ class CheckpointedSteps(torch.autograd.Function):
         """Return the state after the last step."""
         ctx.loop, ctx.segment_backward, ctx.length, ctx.first = loop, segment_backward, length, first
         n_segments = -(-len(sizes) // length)
-        checkpoints = state[0].new_empty(n_segments, len(state), *state[0].shape)  # one block: see `step_buffer`
+        checkpoints = state[0].new_empty(n_segments, len(state), *state[0].shape)  # one block: see ``step_buffer``
         rng_before = rng_state(sizes)
         for i, size in enumerate(sizes):
             if i % length == 0:

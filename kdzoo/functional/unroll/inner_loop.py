@@ -44,7 +44,7 @@ class InnerLoop:
     def gradient(self, weights: Float[Tensor, "K P"], images: Tensor, labels: Tensor) -> Float[Tensor, "K P"]:
         """Return the gradient with respect to the weights, detached from everything."""
         weights = weights.detach().requires_grad_()
-        # The caller may run under `no_grad`, but the inner gradient needs a graph of its own.
+        # The caller may run under ``no_grad``, but the inner gradient needs a graph of its own.
         with torch.enable_grad():
             value = self.value(weights, images.detach(), labels.detach())
         return torch.autograd.grad(value, weights)[0]
@@ -96,8 +96,8 @@ def check_twice_differentiable(gradient: Tensor) -> None:
         if node is None or node in visited:
             continue
         visited.add(node)
-        # Names of the nodes that PyTorch inserts where a derivative is missing: `NotImplemented` for its own
-        # operations, `...Error` for functions that are marked as `once_differentiable`.
+        # Names of the nodes that PyTorch inserts where a derivative is missing: ``NotImplemented`` for its own
+        # operations, ``...Error`` for functions that are marked as ``once_differentiable``.
         if node.name().endswith(("NotImplemented", "Error")):
             break
         queue += [next_node for next_node, _ in node.next_functions]

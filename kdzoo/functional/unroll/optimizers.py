@@ -116,10 +116,10 @@ class Adam:
         Kingma, Ba: Adam: a method for stochastic optimization. ICLR 2015, algorithm 1.
     """
 
-    # The defaults of the paper and of `torch.optim.Adam`.
+    # The defaults of the paper and of ``torch.optim.Adam``.
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
-    # The square of `eps`: at v = 0 the denominator is 2 eps instead of eps, elsewhere it changes less than by eps.
+    # The square of ``eps``: at v = 0 the denominator is 2 eps instead of eps, elsewhere it changes less than by eps.
     eps_root: float = 1e-16
 
     def __post_init__(self) -> None:

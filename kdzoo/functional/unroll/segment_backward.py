@@ -19,6 +19,7 @@ References:
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -160,7 +161,7 @@ class RunningAdjoints:
         self.state = tuple(before)
         return direction
 
-    def through_gradient(self, derivatives: Sequence[Tensor | None]) -> None:
+    def through_gradient(self, derivatives: Sequence[Any]) -> None:
         """Add the derivatives of <gradient, its adjoint> with respect to weights, images and labels."""
         weights, *buffers = self.state
         d_weights, *d_data = derivatives
@@ -179,7 +180,7 @@ def leaf(value: Tensor, wanted: bool = True) -> Tensor:
     return value.detach().requires_grad_(wanted)
 
 
-def vjp(outputs: Sequence[Tensor], inputs: Sequence[Tensor], adjoint: Sequence[Tensor]) -> list[Tensor | None]:
+def vjp(outputs: Sequence[Tensor], inputs: Sequence[Tensor], adjoint: Sequence[Tensor]) -> list[Any]:
     """Return the adjoints of the inputs, or None for an input that does not require grad; frees the graph."""
     differentiable = [tensor for tensor in inputs if tensor.requires_grad]
     with missing_derivatives("twice differentiable"):
@@ -189,7 +190,7 @@ def vjp(outputs: Sequence[Tensor], inputs: Sequence[Tensor], adjoint: Sequence[T
 
 def directional_derivatives(
     loop: InnerLoop, weights: Tensor, images: Tensor, labels: Tensor, direction: Tensor
-) -> list[Tensor | None]:
+) -> list[Any]:
     """Return the derivatives of <gradient, direction> with respect to weights, images and labels.
 
     Reverse mode over forward mode: the inner product is one directional derivative of the inner loss, a scalar.
