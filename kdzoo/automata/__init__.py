@@ -1,4 +1,8 @@
-"""Probabilistic finite automata: the model, questions to it, its estimation from data, and its exchange."""
+"""Probabilistic finite automata: the model, queries on it, its estimation from data, and its exchange formats.
+
+This package holds the mathematics of automata and needs no training loop; the distillers that use it are in
+:mod:`kdzoo.distillers.automata`. It imports only from ``errors``, ``core``, ``storage`` and ``text``.
+"""
 
 from kdzoo.automata.baselines import BASELINES
 from kdzoo.automata.compare import conditional_kl, distinguishing_string, kl, kl_monte_carlo, pautomac_score, perplexity

@@ -80,7 +80,7 @@ class LanguageModelModule(nn.Module):
 def kmeans_counts(
     traced: TracedSequences, states: int, seed: int, *, restarts: int = 10, features: str = "hidden"
 ) -> PFA:
-    """Return the automaton of k-means clusters and of the counts of sampled tokens, from the likeliest restart.
+    """Return the automaton of k-means clusters and the counts of sampled tokens, from the best of several restarts.
 
     Half of the restarts begin with k-means++, half with random prefixes: on some teachers random centres found a
     better optimum, and a baseline with one initialisation only would be too weak.
@@ -105,7 +105,7 @@ def kmeans_counts(
 
 
 def random_baum_welch(traced: TracedSequences, states: int, seed: int, *, restarts: int = 3, steps: int = 50) -> PFA:
-    """Return the likeliest of the automata that Baum-Welch on sampled tokens reaches from random starts.
+    """Return the best of the automata that Baum-Welch on sampled tokens reaches from random starts.
 
     Args:
         traced: The teacher's strings; its distributions are not used.
@@ -125,7 +125,7 @@ def random_baum_welch(traced: TracedSequences, states: int, seed: int, *, restar
 
 
 def best_alergia(traced: TracedSequences, states: int, seed: int) -> PFA:  # noqa: ARG001
-    """Return the automaton of ALERGIA that is likeliest on held-out strings, over significance levels and floors."""
+    """Return the automaton of ALERGIA with the highest held-out likelihood over significance levels and floors."""
     train, held_out = (traced.strings.select(part) for part in held_out_split(traced.strings))
     automata = [alergia(train, traced.vocab_size, eps=eps) for eps in ALERGIA_EPS]
     candidates = [mixed_with_uniform(pfa, share) for pfa in automata for share in FLOORS]

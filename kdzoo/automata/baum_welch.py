@@ -228,7 +228,7 @@ class _Ascent:
                 self.pfa, self.counts, self.value = result
                 self.reach = max(1.0, reach) * GROWTH
                 return True
-            # An over-relaxed step that fails falls back to the plain one, which EM guarantees for drawn symbols.
+            # An over-relaxed step that fails falls back to the plain one, which cannot fail for sampled symbols.
             reach = 1.0 if reach > 1 else reach / 2
         return False
 

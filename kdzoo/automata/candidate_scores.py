@@ -157,8 +157,8 @@ class CandidateSearch:
     def _merged(self, restart: int) -> Candidate:
         """Return a candidate from over-clustering and merging; several teachers are merged one by one first.
 
-        The automata of the single teachers run over the strings of all of them. Prefixes at which each automaton is
-        in the same state as at others are one cluster of the common graph, which is then merged like any other.
+        The automata of the single teachers run over the strings of all of them. Prefixes with the same
+        combination of states are one cluster of the common graph, which is then merged like any other.
         """
         labels = [
             self._kmeans(i, self._n_clusters(len(prefixes)), restart) for i, prefixes in enumerate(self.train_prefixes)
@@ -183,7 +183,7 @@ class CandidateSearch:
         weights: Sequence[float],
         scored: bool = False,
     ) -> Candidate:
-        """Return a candidate from clusters that the given teachers share, merged to the number of states asked for."""
+        """Return a candidate from clusters that the given teachers share, merged to the requested number of states."""
         options = self.options
         clusters = max(int(part.max()) for part in labels) + 1
         quotient = self._count(labels, train, prefixes, weights, clusters)
@@ -210,8 +210,8 @@ class CandidateSearch:
     def _after_em(self, candidates: Sequence[Candidate], states: int) -> list[Candidate]:
         """Return the candidates after Baum-Welch, and further ones from blurred and random starts.
 
-        Blurred and random automata are not deterministic, so none is tried where determinism is asked for. Where
-        a step takes long, only the leader is refined, as it is and blurred.
+        Blurred and random automata are not deterministic, so they do not compete if ``determinism`` is above 1.
+        If a step takes long, only the leader is refined, as it is and blurred.
         """
         trees = self._trees(self.train, states)
         best = self._best(candidates)

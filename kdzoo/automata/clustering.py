@@ -53,22 +53,26 @@ def kmeans_labels(
     References:
         Lloyd 1982; Arthur and Vassilvitskii 2007 (k-means++); scikit-learn's implementation.
     """
-    integer("n_clusters", n_clusters)
-    integer("sample", sample)
     choice("init", init, INITS)
+    integer("sample", sample)
+    integer("n_clusters", n_clusters)
     if n_clusters > len(points):
         raise ConfigError(f"n_clusters must be at most the number of points {len(points)}, got {n_clusters}")
     fitted = points
     if len(points) > max(sample, n_clusters):
         order = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))
         fitted = points[order[: max(sample, n_clusters)]]
-    model: Any = KMeans(n_clusters, init=init, n_init=n_init, max_iter=max_iter, random_state=seed)
-    with warnings.catch_warnings():
-        # "Number of distinct clusters found smaller than n_clusters": that is allowed here, see ``n_clusters``.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(fitted.numpy())
+    model = KMeans(n_clusters, init=init, n_init=n_init, max_iter=max_iter, random_state=seed)
     # model.labels_ would cover the fitted sample only.
-    return consecutive_labels(nearest(points, torch.from_numpy(model.cluster_centers_)))
+    return consecutive_labels(nearest(points, _fitted_centres(model, fitted)))
+
+
+def _fitted_centres(model: Any, points: Tensor) -> Tensor:
+    with warnings.catch_warnings():
+        # "Number of distinct clusters found smaller than n_clusters": that is allowed here, see kmeans_labels.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(points.numpy())
+    return torch.from_numpy(model.cluster_centers_)
 
 
 def nearest(points: Tensor, centres: Tensor) -> Tensor:

@@ -90,8 +90,8 @@ def ngram(strings: TokenSequences, order: int, vocab_size: int) -> NGram:
 
     Args:
         strings: The strings.
-        order: N >= 1: the symbol with the n - 1 before it.
-        vocab_size: V.
+        order: Length n >= 1 of the n-grams: a symbol with the n - 1 symbols before it.
+        vocab_size: Number of symbols V with the end token.
 
     Raises:
         ConfigError: If the order is out of range, or so great that a context is no longer a 64-bit number.
@@ -119,17 +119,22 @@ def ngram(strings: TokenSequences, order: int, vocab_size: int) -> NGram:
     for length, (prefixes, code) in enumerate(_contexts(strings, order, vocab_size)):
         if not len(prefixes):
             break  # no string is that long
-        observed, context = torch.unique(code, return_inverse=True)
-        counts = torch.bincount(context * vocab_size + symbols[prefixes], minlength=len(observed) * vocab_size)
-        counts = counts.reshape(len(observed), vocab_size).double()
+        contexts, counts = _count_symbols(code, symbols[prefixes], vocab_size)
         # The context without its first token: the remainder drops the leading digit, and that context occurs as well.
-        parents = observed % vocab_size ** (length - 1) if length else observed
+        parents = contexts % vocab_size ** (length - 1) if length else contexts
         shorter = torch.searchsorted(codes[-1], parents) if length else torch.zeros(1).long()
         distinct = (counts > 0).sum(1, keepdim=True)
         probs = (counts + distinct * probs[shorter]) / (counts.sum(1, keepdim=True) + distinct)
-        codes.append(observed)
+        codes.append(contexts)
         tables.append(probs)
     return _reachable(torch.cat(tables), _following(codes, vocab_size), 0 if order == 1 else _start(codes, vocab_size))
+
+
+def _count_symbols(code: Tensor, symbols: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
+    """Return the contexts that occur ``[C]``, sorted, and how often each symbol follows them, float64 ``[C, V]``."""
+    contexts, index = torch.unique(code, return_inverse=True)
+    counts = torch.bincount(index * vocab_size + symbols, minlength=len(contexts) * vocab_size)
+    return contexts, counts.reshape(len(contexts), vocab_size).double()
 
 
 def _contexts(strings: TokenSequences, order: int, vocab_size: int) -> list[tuple[Tensor, Tensor]]:

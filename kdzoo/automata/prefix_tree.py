@@ -113,12 +113,12 @@ def prefix_forest(
         next_probs: Next-token distribution after each prefix ``[N, V]``; None if unknown.
     """
     tree_of = (strings.lengths + 1).cumsum(0).sub(1).div(most, rounding_mode="floor")
-    trees, point = [], 0
+    trees, offset = [], 0
     for part in torch.arange(len(strings)).split(torch.unique_consecutive(tree_of, return_counts=True)[1].tolist()):
-        chosen = strings.select(part)
-        probs = None if next_probs is None else next_probs[point : point + chosen.n_prefixes]
-        trees.append(prefix_tree(chosen, weights=None if weights is None else weights[part], next_probs=probs))
-        point += chosen.n_prefixes
+        selected = strings.select(part)
+        probs = None if next_probs is None else next_probs[offset : offset + selected.n_prefixes]
+        trees.append(prefix_tree(selected, weights=None if weights is None else weights[part], next_probs=probs))
+        offset += selected.n_prefixes
     return trees
 
 

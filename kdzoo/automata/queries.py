@@ -119,7 +119,7 @@ def prefix_log_prob(pfa: PFA, strings: TokenSequences) -> Tensor:
 def infix_expectation(pfa: PFA, strings: TokenSequences) -> Tensor:
     """Return how often each of these occurs within a random string on average, float64 ``[n]``.
 
-    Overlapping occurrences all count. The empty string occurs once at each point of a string.
+    Overlapping occurrences all count. The empty string occurs m + 1 times in a string of m tokens.
 
     Raises:
         ConfigError: If the automaton is not consistent.

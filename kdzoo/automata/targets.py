@@ -328,8 +328,8 @@ def _random_emissions(
     """Return the probabilities of the tokens ``[K, S]`` and to stop ``[K]``; together they sum to 1 in each state."""
     share = 0.2 + 0.6 * float(_uniform(1, generator)) if density is None else density
     tokens = _random_support(torch.ones(states, symbols, dtype=torch.bool), share, generator)
-    drawn = _dirichlet(torch.cat([tokens, _random_subset(states, share, generator)[:, None]], 1), generator)
-    return drawn[:, :-1], drawn[:, -1]
+    probs = _dirichlet(torch.cat([tokens, _random_subset(states, share, generator)[:, None]], 1), generator)
+    return probs[:, :-1], probs[:, -1]
 
 
 def _random_subset(n: int, share: float, generator: torch.Generator) -> Tensor:

@@ -86,7 +86,7 @@ class TracedSequences:
 
     @property
     def n_prefixes(self) -> int:
-        """Number of points N."""
+        """Number of prefixes N."""
         return self.strings.n_prefixes
 
     @property

@@ -96,7 +96,7 @@ def test_matplotlib_draws_elsewhere(monkeypatch, tmp_path):
     assert draw(tomita(2), tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_mistakes(tmp_path):
+def test_invalid_arguments_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="symbols must be 2 names, one for each token, got 3"):
         draw_with_matplotlib(tomita(1), tmp_path / "a.png", "abc")
     with pytest.raises(ConfigError, match=r"threshold must be in \[0, 1\), got 1"):

@@ -42,14 +42,14 @@ def path_counts(pfa, sequence):
 @pytest.mark.parametrize("seed", range(3))
 def test_expected_counts_equal_the_sum_over_all_paths(seed):
     pfa = random_pfa_start(3, 3, seed)
-    found = expected_counts(pfa, prefix_trees_for(TokenSequences.of(SEQUENCES), 3))
+    result = expected_counts(pfa, prefix_trees_for(TokenSequences.of(SEQUENCES), 3))
     parts = [path_counts(pfa, sequence) for sequence in SEQUENCES]
     starts, transitions, stops = (sum(part[i] for part in parts) for i in range(3))
-    torch.testing.assert_close(found.starts, starts)
-    torch.testing.assert_close(found.transitions, transitions)
-    torch.testing.assert_close(found.emissions, torch.cat([transitions.sum(2).T, stops[:, None]], 1))
+    torch.testing.assert_close(result.starts, starts)
+    torch.testing.assert_close(result.transitions, transitions)
+    torch.testing.assert_close(result.emissions, torch.cat([transitions.sum(2).T, stops[:, None]], 1))
     symbols = sum(len(sequence) + 1 for sequence in SEQUENCES)
-    assert found.objective == pytest.approx(sum(part[3] for part in parts) / symbols, rel=1e-12)
+    assert result.objective == pytest.approx(sum(part[3] for part in parts) / symbols, rel=1e-12)
 
 
 def conditional_objective(initial, transitions, stop, data):
@@ -74,14 +74,14 @@ def test_soft_counts_are_parameters_times_derivatives(seed):
     value = conditional_objective(*parameters, data)
     value.backward()
     starts, transitions, stops = (one.grad * one.detach() for one in parameters)
-    found = expected_counts(pfa, prefix_trees_for(data, 3))
+    result = expected_counts(pfa, prefix_trees_for(data, 3))
     # A belief that is scaled to sum 1 does not feel the scale of the start: the counts differ by a multiple of it.
-    shift = (found.starts - starts) / pfa.initial
+    shift = (result.starts - starts) / pfa.initial
     torch.testing.assert_close(shift, shift.mean().expand(3))
-    torch.testing.assert_close(found.transitions, transitions)
-    torch.testing.assert_close(found.emissions[:, -1], stops)
-    assert found.objective == pytest.approx(float(value.detach()) / data.n_prefixes, rel=1e-12)
-    assert float(found.emissions.sum()) == pytest.approx(data.n_prefixes, rel=1e-12)
+    torch.testing.assert_close(result.transitions, transitions)
+    torch.testing.assert_close(result.emissions[:, -1], stops)
+    assert result.objective == pytest.approx(float(value.detach()) / data.n_prefixes, rel=1e-12)
+    assert float(result.emissions.sum()) == pytest.approx(data.n_prefixes, rel=1e-12)
 
 
 @settings(max_examples=15, deadline=None)
@@ -97,39 +97,39 @@ def test_the_objective_never_falls_and_zeros_stay(sequences, states, seed, soft)
     probs = torch.rand(strings.n_prefixes, 4, generator=generator, dtype=torch.float64)
     data = TracedSequences(strings, 4, next_probs=probs / probs.sum(1, keepdim=True)) if soft else strings
     start = random_pfa_start(4, states, seed)
-    found = baum_welch(start, data, max_iter=5, tol=1e-12)
-    assert all(later >= earlier - 1e-12 for earlier, later in itertools.pairwise(found.train))
-    assert objective(found.pfa, prefix_trees_for(data, states)) == pytest.approx(found.train[-1], rel=1e-9)
-    again = baum_welch(found.pfa, data, max_iter=2).pfa
-    assert ((again.transitions > 0) <= (found.pfa.transitions > 0)).all()
+    result = baum_welch(start, data, max_iter=5, tol=1e-12)
+    assert all(later >= earlier - 1e-12 for earlier, later in itertools.pairwise(result.train))
+    assert objective(result.pfa, prefix_trees_for(data, states)) == pytest.approx(result.train[-1], rel=1e-9)
+    again = baum_welch(result.pfa, data, max_iter=2).pfa
+    assert ((again.transitions > 0) <= (result.pfa.transitions > 0)).all()
 
 
 def test_strings_of_a_known_automaton_give_it_back():
     truth = PFA.from_parameters([1.0, 0.0], [[[0.0, 0.7], [0.1, 0.0]], [[0.2, 0.0], [0.0, 0.5]]], [0.1, 0.4])
     strings = truth.sample(2000, seed=0, max_length=100)
     start = PFA.from_parameters([1.0, 0.0], [[[0.1, 0.2], [0.4, 0.1]], [[0.3, 0.2], [0.1, 0.2]]], [0.2, 0.2])
-    found = baum_welch(start, strings, max_iter=300, tol=1e-9)
-    assert found.train[-1] >= objective(truth, prefix_trees_for(strings, 2))
+    result = baum_welch(start, strings, max_iter=300, tol=1e-9)
+    assert result.train[-1] >= objective(truth, prefix_trees_for(strings, 2))
     fresh = truth.sample(2000, seed=1, max_length=100)
     symbols = fresh.n_prefixes
-    assert float((truth.log_prob(fresh) - found.pfa.log_prob(fresh)).sum()) / symbols < 2e-3
+    assert float((truth.log_prob(fresh) - result.pfa.log_prob(fresh)).sum()) / symbols < 2e-3
 
 
 def test_a_matching_teacher_is_a_fixed_point():
     truth = PFA.from_parameters([1.0, 0.0], [[[0.0, 0.7], [0.1, 0.0]], [[0.2, 0.0], [0.0, 0.5]]], [0.1, 0.4])
     strings = truth.sample(20, seed=0, max_length=50)
     probs = torch.cat([truth(torch.tensor([[2, *one]]))[0] for one in strings.to_lists()]).exp()
-    found = expected_counts(truth, prefix_trees_for(TracedSequences(strings, 3, next_probs=probs), 2))
-    torch.testing.assert_close(found.emissions / found.emissions.sum(1, keepdim=True), truth.emissions)
+    result = expected_counts(truth, prefix_trees_for(TracedSequences(strings, 3, next_probs=probs), 2))
+    torch.testing.assert_close(result.emissions / result.emissions.sum(1, keepdim=True), truth.emissions)
 
 
 def test_early_stopping_returns_the_best_step():
     truth = random_pfa_start(4, 3, 0)
     train, held_out = truth.sample(20, seed=1, max_length=30), truth.sample(200, seed=2, max_length=30)
-    found = baum_welch(random_pfa_start(4, 6, 5), train, held_out=held_out, max_iter=60, patience=5)
-    assert len(found.held_out) < 61
-    assert found.held_out[found.steps] >= max(found.held_out) - 1e-6
-    assert objective(found.pfa, prefix_trees_for(held_out, 6)) == pytest.approx(found.held_out[found.steps])
+    result = baum_welch(random_pfa_start(4, 6, 5), train, held_out=held_out, max_iter=60, patience=5)
+    assert len(result.held_out) < 61
+    assert result.held_out[result.steps] >= max(result.held_out) - 1e-6
+    assert objective(result.pfa, prefix_trees_for(held_out, 6)) == pytest.approx(result.held_out[result.steps])
 
 
 def test_weights_count_as_repetitions_and_float32_is_close():

@@ -15,7 +15,7 @@ from kdzoo.errors import ConfigError, DataError
 from kdzoo.text.token_sequences import TokenSequences
 from tests.reference.automata import random_parameters, string_prob, strings_up_to
 
-some = settings(max_examples=60, deadline=None, derandomize=True)
+property_settings = settings(max_examples=60, deadline=None, derandomize=True)
 seeds = st.integers(0, 10**6)
 LISTED = strings_up_to(2, 8)
 ALL = TokenSequences.of(LISTED)
@@ -43,7 +43,7 @@ def test_perplexity_needs_one_number_for_each_string(log_probs, listed):
 
 class TestPautomacScore:
     @given(st.integers(1, 40), seeds)
-    @some
+    @property_settings
     def test_it_is_the_formula_whatever_the_scales(self, n, seed):
         p, q = np.random.default_rng(seed).random((2, n)) + 1e-3
         expected = 2 ** -np.sum(p / p.sum() * np.log2(q / q.sum()))
@@ -51,8 +51,8 @@ class TestPautomacScore:
         assert math.isclose(score, expected, rel_tol=1e-10)
 
     @given(st.integers(1, 40), seeds)
-    @some
-    def test_nothing_beats_the_truth(self, n, seed):
+    @property_settings
+    def test_the_truth_has_the_lowest_score(self, n, seed):
         p, q = torch.from_numpy(np.random.default_rng(seed).normal(size=(2, n)))
         assert pautomac_score(p, q) >= pautomac_score(p, p) * (1 - 1e-12) >= 1 - 1e-12
 
@@ -62,14 +62,14 @@ class TestPautomacScore:
         assert pautomac_score(torch.tensor([0.0, 0.0]), torch.tensor([0.0, zero])) == math.inf
 
     @pytest.mark.parametrize("wrong", [[math.nan, 0.0], [math.inf, 0.0], [-math.inf, -math.inf], [0.0]])
-    def test_what_are_no_log_probabilities_is_refused(self, wrong):
+    def test_values_that_are_not_log_probabilities_are_refused(self, wrong):
         with pytest.raises(DataError, match="model"):
             pautomac_score(torch.zeros(2), torch.tensor(wrong))
 
 
 class TestExactKL:
     @given(st.integers(1, 5), st.integers(1, 5), seeds)
-    @some
+    @property_settings
     def test_it_is_the_sum_over_all_strings(self, k_p, k_q, seed):
         p = random_pfa(k_p, 2, seed, deterministic=True, **SHORT)
         q = random_pfa(k_q, 2, seed + 1, deterministic=True, **SHORT)
@@ -78,7 +78,7 @@ class TestExactKL:
         assert math.isclose(kl(p, q), expected, abs_tol=1e-5)
 
     @given(st.integers(1, 30), seeds)
-    @some
+    @property_settings
     def test_an_automaton_does_not_diverge_from_itself(self, states, seed):
         p = random_pfa(states, 3, seed, deterministic=True, density=0.8)
         assert kl(p, p) == 0
@@ -87,13 +87,13 @@ class TestExactKL:
         p, q = (PFA.from_parameters([1], [[[1 - stop]]], [stop]) for stop in (0.5, 0.5 + 1e-9))
         assert math.isclose(kl(p, q), 2e-18, rel_tol=1e-6)
 
-    def test_what_the_other_excludes_is_infinite_if_it_occurs(self):
+    def test_the_divergence_is_infinite_if_q_excludes_a_possible_string(self):
         p = PFA.from_parameters([1, 0], [[[0, 0.5], [0, 0]], [[0, 0], [0.5, 0]]], [0.5, 0.5])
         q = PFA.from_parameters([1, 0], [[[0, 0.5], [0, 0]], [[0, 0], [0, 0]]], [0.5, 1])
         assert kl(p, q) == math.inf
         assert math.isfinite(kl(q, p))
 
-    def test_what_has_no_exact_divergence_is_refused(self):
+    def test_automata_without_an_exact_divergence_are_refused(self):
         nondeterministic = random_pfa(2, 2, 0)
         with pytest.raises(ConfigError, match="p is not: determinise it, or use kl_monte_carlo"):
             kl(nondeterministic, LOOP)
@@ -107,7 +107,7 @@ class TestExactKL:
 
 class TestMonteCarloKL:
     @given(st.integers(1, 4), seeds)
-    @some
+    @property_settings
     def test_each_position_has_the_divergence_of_its_distributions(self, states, seed):
         p, q = random_pfa(states, 2, seed, density=0.7), random_pfa(3, 2, seed + 1)
         input, _ = TokenSequences.of(strings_up_to(2, 2)).inputs_and_targets(3)
@@ -143,7 +143,7 @@ class TestMonteCarloKL:
 
 class TestDistinguishingString:
     @given(st.integers(1, 5), seeds)
-    @some
+    @property_settings
     def test_permuted_states_are_the_same(self, states, seed):
         initial, transitions, stop = random_parameters(states, 2, seed)
         order = np.random.default_rng(seed).permutation(states)
@@ -151,8 +151,8 @@ class TestDistinguishingString:
         assert distinguishing_string(PFA.from_parameters(initial, transitions, stop), permuted) is None
 
     @given(st.integers(1, 4), seeds, st.floats(1e-6, 0.1))
-    @some
-    def test_a_found_string_has_another_probability(self, states, seed, change):
+    @property_settings
+    def test_the_string_has_different_probabilities(self, states, seed, change):
         initial, transitions, stop = random_parameters(states, 2, seed)
         other = transitions.copy()
         other[0, -1] *= 1 - change

@@ -16,7 +16,7 @@ STRINGS = st.lists(st.lists(st.integers(0, 2), max_size=6), min_size=1, max_size
 
 @settings(max_examples=25, deadline=None)
 @given(sequences=STRINGS, seed=st.integers(0, 1000))
-def test_counts_follow_every_string_point_by_point(sequences, seed):
+def test_counts_equal_counting_prefix_by_prefix(sequences, seed):
     strings = TokenSequences.of(sequences)
     labels = torch.randint(0, 3, (strings.n_prefixes,), generator=torch.Generator().manual_seed(seed))
     starts, edges, symbols, point = Counter(), Counter(), Counter(), 0

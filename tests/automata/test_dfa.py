@@ -12,7 +12,7 @@ from kdzoo.errors import ConfigError, DataError
 from kdzoo.text.token_sequences import TokenSequences
 from tests.reference.automata import random_parameters, strings_up_to
 
-some = settings(max_examples=100, deadline=None, derandomize=True)
+property_settings = settings(max_examples=100, deadline=None, derandomize=True)
 seeds = st.integers(0, 10**6)
 LISTED = strings_up_to(2, 8)
 ALL = TokenSequences.of(LISTED)
@@ -40,7 +40,7 @@ def test_acceptance_follows_the_table():
 
 class TestMinimise:
     @given(st.integers(1, 6), seeds)
-    @some
+    @property_settings
     def test_the_language_stays_and_no_state_is_superfluous(self, states, seed):
         dfa = random_dfa(states, seed)
         minimal = dfa.minimise()
@@ -48,7 +48,7 @@ class TestMinimise:
         assert minimal.states == n_classes(dfa)
 
     @given(st.integers(1, 30), seeds)
-    @some
+    @property_settings
     def test_equal_languages_give_equal_tables(self, states, seed):
         dfa = random_dfa(states, seed)
         order = np.random.default_rng(seed).permutation(2 * states)
@@ -65,7 +65,7 @@ class TestMinimise:
 
 class TestCounterexample:
     @given(st.integers(1, 4), st.integers(1, 4), seeds)
-    @some
+    @property_settings
     def test_it_is_a_shortest_difference(self, first, second, seed):
         one, two = random_dfa(first, seed), random_dfa(second, seed + 1)
         differ = [LISTED[i] for i in (one.accepts(ALL) != two.accepts(ALL)).nonzero()[:, 0]]
@@ -84,7 +84,7 @@ class TestCounterexample:
 
 class TestFromPFA:
     @given(st.integers(1, 5), seeds, st.sampled_from([0.3, 0.7]))
-    @some
+    @property_settings
     def test_without_threshold_it_is_the_support(self, states, seed, density):
         pfa = PFA.from_parameters(*random_parameters(states, 2, seed, density=density, deterministic=True))
         possible = pfa.log_prob(ALL).isfinite()
@@ -92,7 +92,7 @@ class TestFromPFA:
         assert counterexample(from_pfa(pfa, threshold=0), support(pfa)) is None
 
     @given(st.integers(1, 5), seeds, st.sampled_from([0.2, 0.5]))
-    @some
+    @property_settings
     def test_the_support_of_nondeterministic_automata(self, states, seed, density):
         initial, transitions, stop = random_parameters(states, 2, seed, density=density)
         stop[0], transitions[0, 0, 0] = 0, transitions[0, 0, 0] + stop[0]
@@ -132,7 +132,7 @@ class TestFromPFA:
         ([[0]], [True], 1, r"start must be an integer in 0\.\.0, got 1"),
     ],
 )
-def test_tables_that_are_no_automaton_are_refused(table, accepting, start, message):
+def test_invalid_tables_are_refused(table, accepting, start, message):
     with pytest.raises(ConfigError, match=message):
         DFA(table, accepting, start)
 

@@ -35,44 +35,44 @@ def divergence(truth, pfa):
 
 def test_reber_comes_back_from_states_that_predict_alike():
     truth = embedded_reber()
-    seen = teacher_of(truth, 200, 0)
-    found = distill([seen], states=20, restarts=1, em=False)
-    assert divergence(truth, found.pfa) < 2e-3
-    assert found.labels.shape == (seen.n_prefixes,)
-    assert int(found.labels.max()) < 20
-    assert found.pfa.states == found.states == 20
+    traced = teacher_of(truth, 200, 0)
+    result = distill([traced], states=20, restarts=1, em=False)
+    assert divergence(truth, result.pfa) < 2e-3
+    assert result.labels.shape == (traced.n_prefixes,)
+    assert int(result.labels.max()) < 20
+    assert result.pfa.states == result.states == 20
 
 
-def test_each_stage_can_be_switched_off():
-    seen = teacher_of(tomita(3), 100, 1)
+def test_each_step_can_be_switched_off():
+    traced = teacher_of(tomita(3), 100, 1)
     for options, names in (
         ({"em": False}, {"clusters", "merged", "refined", "kmeans"}),
         ({"merge": False, "em": False, "states": 4}, {"kmeans"}),
         ({"determinism": 2.0}, {"clusters", "merged", "refined", "refined+em"}),
     ):
-        found = distill([seen], restarts=1, em_steps=3, **options)
-        assert set(found.candidate_scores) == names
-        assert found.chosen in names
-    hard = distill([seen], states=4, restarts=1, em=False, soft=False).pfa
-    soft = distill([seen], states=4, restarts=1, em=False, soft=True).pfa
+        result = distill([traced], restarts=1, em_steps=3, **options)
+        assert set(result.candidate_scores) == names
+        assert result.chosen in names
+    hard = distill([traced], states=4, restarts=1, em=False, soft=False).pfa
+    soft = distill([traced], states=4, restarts=1, em=False, soft=True).pfa
     assert divergence(tomita(3), soft) < divergence(tomita(3), hard)
 
 
 @pytest.mark.parametrize("language", [1, 4, 6])
 def test_the_number_of_states_is_found(language):
     truth = tomita(language)
-    found = distill([teacher_of(truth, 250, 2)], restarts=1, em=False)
-    assert found.pfa.states >= truth.states - 1  # states without a way to the end are never seen
-    assert found.pfa.states <= truth.states + 3
-    assert divergence(truth, found.pfa) < 5e-3
+    result = distill([teacher_of(truth, 250, 2)], restarts=1, em=False)
+    assert result.pfa.states >= truth.states - 1  # states without a way to the end are never traced
+    assert result.pfa.states <= truth.states + 3
+    assert divergence(truth, result.pfa) < 5e-3
 
 
 def test_the_result_depends_on_the_seed_alone():
-    seen = teacher_of(tomita(4), 60, 3)
+    traced = teacher_of(tomita(4), 60, 3)
     torch.manual_seed(1)
-    one = distill([seen], states=3, seed=7, em_steps=3, restarts=1)
+    one = distill([traced], states=3, seed=7, em_steps=3, restarts=1)
     torch.manual_seed(2)
-    other = distill([seen], states=3, seed=7, em_steps=3, restarts=1)
+    other = distill([traced], states=3, seed=7, em_steps=3, restarts=1)
     assert one.chosen == other.chosen
     assert torch.equal(one.pfa.transitions, other.pfa.transitions)
     assert torch.equal(one.labels, other.labels)
@@ -81,9 +81,9 @@ def test_the_result_depends_on_the_seed_alone():
 def test_two_teachers_share_their_states():
     truth = tomita(4)
     one, other = teacher_of(truth, 150, 4, turn=1), teacher_of(truth, 150, 5, turn=2)
-    found = distill([one, other], [1.0, 2.0], states=3, restarts=1, em=False)
-    assert divergence(truth, found.pfa) < 5e-3
-    states = found.labels.split([one.n_prefixes, other.n_prefixes])
+    result = distill([one, other], [1.0, 2.0], states=3, restarts=1, em=False)
+    assert divergence(truth, result.pfa) < 5e-3
+    states = result.labels.split([one.n_prefixes, other.n_prefixes])
     assert set(states[0].tolist()) == set(states[1].tolist()) == {0, 1, 2}
     pooled = distill([one, one], [1.0, 1.0], states=3, restarts=1, em=False, held_out=0)
     alone = distill([one], states=3, restarts=1, em=False, held_out=0, pseudocount=5e-5)
@@ -92,18 +92,18 @@ def test_two_teachers_share_their_states():
 
 def test_a_teacher_that_is_not_deterministic_needs_baum_welch():
     truth = PFA.from_parameters([0.5, 0.5], [[[0.6, 0.2], [0.0, 0.2]], [[0.1, 0.0], [0.1, 0.6]]], [0.1, 0.1])
-    seen = teacher_of(truth, 200, 6)
-    found = distill([seen], states=2, restarts=1, em_steps=30)
-    assert found.chosen in {"blurred+em", "random+em", "kmeans+em"}
-    assert divergence(truth, found.pfa) < 4e-3
+    traced = teacher_of(truth, 200, 6)
+    result = distill([traced], states=2, restarts=1, em_steps=30)
+    assert result.chosen in {"blurred+em", "random+em", "kmeans+em"}
+    assert divergence(truth, result.pfa) < 4e-3
 
 
-def test_arrays_are_enough():
+def test_distillation_needs_arrays_only():
     sequences = [[0, 1] * (number % 3) for number in range(60)]
     hidden = [torch.tensor([[1.0], [-1.0]] * 4)[: len(one) + 1].numpy() for one in sequences]
-    found = distill_states(sequences, hidden, states=2, em=False, held_out=0)
-    assert found.pfa.log_prob(TokenSequences.of([[0, 1]])).exp().item() == pytest.approx(1 / 3, abs=0.1)
-    assert found.labels[1:4].tolist() in ([0, 1, 0], [1, 0, 1])  # the points of [0, 1]
+    result = distill_states(sequences, hidden, states=2, em=False, held_out=0)
+    assert result.pfa.log_prob(TokenSequences.of([[0, 1]])).exp().item() == pytest.approx(1 / 3, abs=0.1)
+    assert result.labels[1:4].tolist() in ([0, 1, 0], [1, 0, 1])  # the points of [0, 1]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from kdzoo.text.token_sequences import TokenSequences
 from tests.reference.automata import random_parameters, string_prob
 
 lists = st.lists(st.lists(st.integers(0, 2), max_size=6), min_size=1, max_size=7)
-some = settings(max_examples=80, deadline=None, derandomize=True)
+property_settings = settings(max_examples=80, deadline=None, derandomize=True)
 
 
 def tensors(parameters):
@@ -20,7 +20,7 @@ def tensors(parameters):
 
 
 @given(lists)
-@some
+@property_settings
 def test_each_point_is_in_one_layer_after_its_source(listed):
     trellis = layers(TokenSequences.of(listed))
     assert len(trellis) == 1 + max(map(len, listed))
@@ -37,7 +37,7 @@ def test_each_point_is_in_one_layer_after_its_source(listed):
 
 
 @given(lists, st.integers(1, 4), st.integers(0, 99))
-@some
+@property_settings
 def test_log_probabilities_are_those_of_the_plain_recursion(listed, states, seed):
     parameters = random_parameters(states, 3, seed, density=0.7)
     with np.errstate(divide="ignore"):
@@ -59,7 +59,7 @@ def test_chunks_do_not_change_the_result(monkeypatch):
 
 
 @given(lists, st.integers(1, 4), st.integers(0, 99))
-@some
+@property_settings
 def test_beliefs_are_distributions_and_scales_their_probabilities(listed, states, seed):
     initial, transitions, _ = parameters = random_parameters(states, 3, seed, density=0.8)
     trellis = layers(TokenSequences.of(listed))
@@ -76,7 +76,7 @@ def test_beliefs_are_distributions_and_scales_their_probabilities(listed, states
 
 
 @given(st.lists(st.integers(0, 3), max_size=9), st.integers(0, 99))
-@some
+@property_settings
 def test_each_row_is_multiplied_by_the_matrix_of_its_token(tokens, seed):
     rng = np.random.default_rng(seed)
     rows, matrices = rng.random((len(tokens), 3)), rng.random((4, 3, 2))

@@ -37,7 +37,7 @@ def reference_cost(quotient, determinism):
     return total
 
 
-def joined(clusters, pair):
+def merge_pair(clusters, pair):
     labels = torch.arange(clusters)
     labels[pair[1]] = pair[0]
     return torch.unique(labels, return_inverse=True)[1]
@@ -57,7 +57,7 @@ def test_each_merge_is_the_best_of_all_pairs(seed, hard, determinism):
         assert reference_cost(quotient.merged(groups), determinism) == pytest.approx(path.costs[entry], abs=1e-9)
         if states > 1:
             best = min(
-                reference_cost(current.merged(joined(states, pair)), determinism)
+                reference_cost(current.merged(merge_pair(states, pair)), determinism)
                 for pair in itertools.combinations(range(states), 2)
             )
             assert path.costs[entry + 1] == pytest.approx(best, rel=1e-9, abs=1e-9)

@@ -15,7 +15,7 @@ from kdzoo.text.language_model import LanguageModel, sample, sequence_log_probs,
 from kdzoo.text.token_sequences import TokenSequences
 from tests.reference.automata import path_probs, random_parameters, string_prob, strings_up_to
 
-some = settings(max_examples=60, deadline=None, derandomize=True)
+property_settings = settings(max_examples=60, deadline=None, derandomize=True)
 seeds = st.integers(0, 10**6)
 
 
@@ -30,7 +30,7 @@ class TestParameters:
         log_probs = pfa.log_prob(TokenSequences.of([[], [2], [0, 1]]))
         torch.testing.assert_close(log_probs, -torch.tensor([1.0, 2.0, 3.0]).double() * math.log(4))
 
-    def test_they_are_kept_exactly_and_copied(self):
+    def test_parameters_are_copied_without_rounding(self):
         initial, transitions, stop = random_parameters(3, 2, 0)
         stop = stop + 5e-7
         pfa = PFA.from_parameters(initial, transitions, stop)
@@ -66,7 +66,7 @@ class TestParameters:
             (["a"], [[[0.5]]], [0.5], "initial must be an array of numbers"),
         ],
     )
-    def test_what_is_no_distribution_is_refused(self, initial, transitions, stop, message):
+    def test_parameters_that_are_not_distributions_are_refused(self, initial, transitions, stop, message):
         with pytest.raises(ConfigError, match=message):
             PFA.from_parameters(initial, transitions, stop)
 
@@ -102,7 +102,7 @@ class TestStateDict:
         with pytest.raises(RuntimeError, match="size mismatch"):
             PFA(vocab_size=4, states=3).load_state_dict(random_pfa(5).state_dict())
 
-    def test_what_is_no_automaton_is_refused(self):
+    def test_invalid_parameters_are_refused(self):
         state = random_pfa(2).state_dict()
         state["stop"] = state["stop"] / 2
         with pytest.raises(RuntimeError, match="transitions and stop of state 0 must sum to 1"):
@@ -121,7 +121,7 @@ class TestStateDict:
 
 class TestLogProb:
     @given(st.integers(1, 3), st.integers(1, 3), seeds, st.sampled_from([0.5, 1.0]))
-    @some
+    @property_settings
     def test_it_sums_over_all_state_paths(self, states, n_tokens, seed, density):
         parameters = random_parameters(states, n_tokens, seed, density=density)
         listed = strings_up_to(n_tokens, 3)
@@ -149,11 +149,11 @@ class TestLogProb:
 
 
 class TestLanguageModel:
-    def test_it_is_one(self):
+    def test_it_satisfies_the_protocol(self):
         assert isinstance(PFA(3), LanguageModel)
 
     @given(st.integers(1, 4), seeds, st.sampled_from([0.4, 1.0]))
-    @some
+    @property_settings
     def test_next_token_probabilities_are_ratios_of_prefix_probabilities(self, states, seed, density):
         initial, transitions, stop = random_parameters(states, 2, seed, density=density)
         pfa = PFA.from_parameters(initial, transitions, stop)
@@ -171,7 +171,7 @@ class TestLanguageModel:
             np.testing.assert_allclose(row[len(prefix)], expected, atol=1e-12)
 
     @given(seeds)
-    @some
+    @property_settings
     def test_the_chain_rule_gives_the_log_probability(self, seed):
         pfa = random_pfa(seed=seed, density=0.5)
         strings = TokenSequences.of(strings_up_to(3, 3))
@@ -180,13 +180,13 @@ class TestLanguageModel:
         torch.testing.assert_close(chosen.masked_fill(target == IGNORE, 0).sum(1), pfa.log_prob(strings))
         torch.testing.assert_close(sequence_log_probs(pfa, strings), pfa.log_prob(strings))
 
-    def test_the_begin_marker_and_the_padding_mean_nothing(self):
+    def test_begin_marker_and_padding_have_no_effect(self):
         pfa = random_pfa()
         short, long = pfa(torch.tensor([[3, 1]])), pfa(torch.tensor([[0, 1, 3, 3]]))
         assert torch.equal(short, long[:, :2])
         assert torch.equal(long[:, 2:].exp(), torch.full((1, 2, 4), 0.25).double())
 
-    def test_stepping_is_tracing(self):
+    def test_trace_equals_stepwise_trace(self):
         pfa = random_pfa(density=0.5)
         input, _ = TokenSequences.of([[0, 1, 2], [2, 2, 0]]).inputs_and_targets(4)
         for own, stepwise in zip(pfa.trace(input), stepwise_trace(pfa, input), strict=True):
@@ -216,7 +216,7 @@ class TestSample:
         error = (own.var() / 4000 + general.var() / 4000).sqrt()
         assert abs(own.mean() - general.mean()) < 4.5 * error
 
-    def test_the_seed_decides(self):
+    def test_the_result_depends_on_the_seed(self):
         pfa = random_pfa()
         first, again, other = (pfa.sample(50, seed, 100).to_lists() for seed in (3, 3, 4))
         assert first == again != other

@@ -1,4 +1,4 @@
-"""Questions to automata against sums over enumerated strings and state paths."""
+"""Queries on automata against sums over enumerated strings and state paths."""
 
 import math
 
@@ -29,9 +29,9 @@ from kdzoo.errors import ConfigError, DataError
 from kdzoo.text.token_sequences import TokenSequences
 from tests.reference.automata import path_probs, random_parameters, string_prob, strings_up_to
 
-few = settings(max_examples=15, deadline=None, derandomize=True)
-some = settings(max_examples=40, deadline=None, derandomize=True)
-many = settings(max_examples=200, deadline=None, derandomize=True)
+slow_property = settings(max_examples=15, deadline=None, derandomize=True)
+property_settings = settings(max_examples=40, deadline=None, derandomize=True)
+thorough = settings(max_examples=200, deadline=None, derandomize=True)
 seeds = st.integers(0, 10**6)
 SHORT = {"least_stop": 0.8}  # strings of more than 8 tokens have a probability below 1e-6
 LISTED = strings_up_to(2, 8)
@@ -50,7 +50,7 @@ def occurrences(pattern, string):
 
 class TestTotalMass:
     @given(st.integers(1, 12), st.integers(1, 5), seeds, st.floats(0.1, 1), st.floats(1e-4, 0.5), st.booleans())
-    @many
+    @thorough
     def test_it_is_1_for_every_consistent_automaton(self, states, n_tokens, seed, density, least_stop, deterministic):
         options = {"density": density, "least_stop": least_stop, "deterministic": deterministic}
         pfa = random_pfa(states, n_tokens, seed, **options)
@@ -58,7 +58,7 @@ class TestTotalMass:
         assert abs(total_mass(pfa) - 1) < 1e-9
 
     @given(st.integers(2, 30), seeds)
-    @some
+    @property_settings
     def test_one_state_that_stops_is_enough(self, states, seed):
         initial, transitions, stop = random_parameters(states, 2, seed)
         kept = np.where(np.arange(states) == seed % states, stop, 0)
@@ -69,7 +69,7 @@ class TestTotalMass:
     def test_many_states(self, states):
         assert abs(total_mass(random_pfa(states, 4, 0, least_stop=1e-3)) - 1) < 1e-9
 
-    def test_what_never_ends_is_missing(self):
+    def test_mass_of_strings_that_never_end_is_missing(self):
         # (0.5 + 0.25 x) = x for the mass x of state 0
         assert math.isclose(total_mass(LEAK), 2 / 3, rel_tol=1e-14)
         assert total_mass(PFA.from_parameters([1], [[[1]]], [0])) == 0
@@ -90,7 +90,7 @@ def test_states_that_are_reached_and_that_end():
 
 class TestExpectations:
     @given(st.integers(1, 4), seeds)
-    @some
+    @property_settings
     def test_visits_and_length_are_means_over_strings(self, states, seed):
         initial, transitions, stop = random_parameters(states, 2, seed)
         belief, visits = initial, np.zeros(states)
@@ -100,14 +100,14 @@ class TestExpectations:
         np.testing.assert_allclose(expected_visits(pfa), visits, rtol=1e-10)
         assert math.isclose(expected_length(pfa), visits.sum() - 1, rel_tol=1e-9, abs_tol=1e-12)
 
-    def test_what_never_ends_is_infinitely_long(self):
+    def test_strings_that_never_end_have_infinite_length(self):
         assert expected_visits(LEAK).tolist() == [4 / 3, math.inf]
         assert expected_length(LEAK) == math.inf
 
 
 class TestParts:
     @given(st.integers(1, 4), seeds, st.sampled_from([0.5, 1.0]))
-    @some
+    @property_settings
     def test_prefix_probabilities(self, states, seed, density):
         initial, transitions, stop = random_parameters(states, 2, seed, density=density)
         listed = strings_up_to(2, 4)
@@ -116,7 +116,7 @@ class TestParts:
         np.testing.assert_allclose(probs, expected, rtol=1e-12, atol=1e-15)
 
     @given(st.integers(1, 3), seeds)
-    @few
+    @slow_property
     def test_infixes_are_counted_over_all_strings(self, states, seed):
         pfa = random_pfa(states, 2, seed, **SHORT)
         probs = pfa.log_prob(ALL).exp().numpy()
@@ -143,7 +143,7 @@ class TestParts:
 
 class TestViterbi:
     @given(st.integers(1, 3), seeds, st.sampled_from([0.5, 1.0]))
-    @some
+    @property_settings
     def test_no_path_is_likelier(self, states, seed, density):
         parameters = random_parameters(states, 2, seed, density=density)
         listed = strings_up_to(2, 4)
@@ -174,7 +174,7 @@ class TestViterbi:
 
 class TestEntropy:
     @given(st.integers(1, 4), seeds)
-    @some
+    @property_settings
     def test_it_is_the_sum_over_all_strings(self, states, seed):
         pfa = random_pfa(states, 2, seed, deterministic=True, **SHORT)
         log_probs = pfa.log_prob(ALL)

@@ -15,7 +15,7 @@ from kdzoo.errors import ConfigError
 from kdzoo.text.token_sequences import TokenSequences
 from tests.reference.automata import random_parameters, strings_up_to
 
-some = settings(max_examples=60, deadline=None, derandomize=True)
+property_settings = settings(max_examples=60, deadline=None, derandomize=True)
 seeds = st.integers(0, 10**6)
 STRINGS = TokenSequences.of(strings_up_to(2, 6))
 
@@ -42,8 +42,8 @@ def assert_same_distribution(one, other, shift=0.0):
 
 class TestTrim:
     @given(st.integers(1, 6), seeds)
-    @some
-    def test_what_is_left_is_used_and_the_same(self, states, seed):
+    @property_settings
+    def test_remaining_states_are_reachable_and_the_distribution_stays(self, states, seed):
         pfa = random_pfa(states, 2, seed, density=0.2)
         trimmed = trim(pfa)
         assert reachable(trimmed).all()
@@ -51,7 +51,7 @@ class TestTrim:
         assert_same_distribution(trimmed, pfa)
 
     @given(st.integers(2, 6), seeds, st.integers(0, 5))
-    @some
+    @property_settings
     def test_strings_that_never_end_are_conditioned_away(self, states, seed, lost):
         initial, transitions, stop = random_parameters(states, 2, seed, density=0.4)
         lost %= states
@@ -70,7 +70,7 @@ class TestTrim:
 
 class TestMinimise:
     @given(st.integers(1, 4), st.integers(1, 3), seeds, st.booleans())
-    @some
+    @property_settings
     def test_copies_of_states_are_merged_again(self, states, copies, seed, deterministic):
         pfa = random_pfa(states, 2, seed, density=0.7, deterministic=deterministic)
         minimal = minimise(with_copies(pfa, copies, seed))
@@ -78,7 +78,7 @@ class TestMinimise:
         assert_same_distribution(minimal, pfa)
 
     @given(seeds)
-    @some
+    @property_settings
     def test_states_with_different_futures_are_kept(self, seed):
         pfa = random_pfa(4, 2, seed, deterministic=True)
         minimal = minimise(pfa)
@@ -106,7 +106,7 @@ class TestMinimise:
 
 class TestDeterminise:
     @given(st.integers(1, 4), st.integers(1, 3), seeds)
-    @some
+    @property_settings
     def test_copies_of_a_deterministic_automaton(self, states, copies, seed):
         pfa = random_pfa(states, 2, seed, deterministic=True)
         found = minimise(determinise(minimise(with_copies(pfa, copies, seed))))
@@ -135,7 +135,7 @@ class TestDeterminise:
         assert 0 < close.abs().max() < 0.15
 
     @given(st.integers(2, 4), seeds)
-    @some
+    @property_settings
     def test_it_is_a_consistent_automaton_at_any_tolerance(self, states, seed):
         pfa = random_pfa(states, 2, seed)
         found = determinise(pfa, tolerance=0.2, max_states=2000)

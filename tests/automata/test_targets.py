@@ -131,7 +131,7 @@ def test_random_targets_are_within_the_competitions_bounds(kind, states, symbols
     assert (pfa.emissions[:, :-1] > 0).any(1).all()
 
 
-def test_what_makes_each_kind():
+def test_each_kind_has_its_structure():
     assert is_deterministic(random_pdfa(12, 6, seed=0))
     pnfa, hmm = random_pnfa(12, 6, seed=0), random_hmm(12, 6, seed=0)
     assert not is_deterministic(pnfa)
@@ -155,7 +155,7 @@ def test_densities_are_shares(kind):
         assert arcs == int(((pfa.transitions.sum(0) > 0).sum(1) * pairs.sum(1)).sum())
 
 
-def test_the_seed_decides():
+def test_the_result_depends_on_the_seed():
     first, again, other = (random_pnfa(8, 5, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(first.transitions, again.transitions)
     assert not torch.equal(first.transitions, other.transitions)
@@ -180,6 +180,6 @@ def test_the_seed_decides():
         (lambda: random_pdfa(1, 400, symbol_density=1.0), "none of 1000 random targets with states=1, symbols=400"),
     ],
 )
-def test_mistakes(call, message):
+def test_invalid_arguments_are_refused(call, message):
     with pytest.raises(ConfigError, match=message):
         call()

@@ -26,7 +26,7 @@ def test_flat_and_listed_arrays_are_the_same():
     assert torch.equal(flat.next_probs, listed.next_probs)
 
 
-def test_symbols_follow_their_points():
+def test_symbols_follow_their_prefixes():
     assert TracedSequences.of(SEQUENCES, torch.zeros(6, 1)).symbols().tolist() == [0, 1, 2, 2, 1, 2]
 
 
@@ -40,7 +40,7 @@ def test_each_part_of_the_features_has_total_variance_one():
     assert TracedSequences.of(SEQUENCES, torch.randn(6, 5)).features("both").shape == (6, 5)
 
 
-def test_selection_takes_strings_with_their_points():
+def test_select_takes_strings_with_their_prefixes():
     hidden = torch.arange(6.0)[:, None]
     part = TracedSequences.of(SEQUENCES, hidden, probs_of(6)).select(torch.tensor([2, 0]))
     assert part.strings.to_lists() == [[1], [0, 1]]

@@ -34,7 +34,7 @@ def test_alergia_learns_a_chain_that_is_read():
     assert float(pfa.log_prob(strings).mean()) == pytest.approx(float(tomita(2).log_prob(strings).mean()), abs=0.1)
 
 
-def test_chains_that_are_no_automata():
+def test_chains_that_are_not_automata_are_refused():
     automata = pytest.importorskip("aalpy.automata")
     start, odd = automata.McState("a", "start"), automata.McState("b", "x")
     start.transitions = [(odd, 1.0)]
@@ -48,7 +48,7 @@ def test_chains_that_are_no_automata():
 
 
 @pytest.mark.parametrize("language", range(1, 8))
-def test_dfas_there_and_back(language):
+def test_dfa_round_trip(language):
     pytest.importorskip("aalpy")
     dfa = tomita_dfa(language)
     model = to_aalpy_dfa(dfa)
@@ -75,7 +75,7 @@ def test_without_aalpy(monkeypatch):
 
 
 @pytest.mark.parametrize("name", AUTOMATA)
-def test_there_and_back(name):
+def test_round_trip(name):
     pfa = AUTOMATA[name]
     pytest.importorskip("aalpy")
     again = from_markov_chain(to_markov_chain(pfa), pfa.n_tokens)

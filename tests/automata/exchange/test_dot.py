@@ -41,7 +41,7 @@ def test_dot_is_read_by_graphviz_parsers(tmp_path):
         ("0 -> 0", "0 -> 1", "file, line 5 has state '1'; allowed: an integer in 0..0"),
     ],
 )
-def test_bad_dot(old, new, message, tmp_path):
+def test_invalid_dot_is_refused(old, new, message, tmp_path):
     write_dot(tomita(1), tmp_path / "good")
     text = (tmp_path / "good").read_text()
     assert old in text
@@ -49,7 +49,7 @@ def test_bad_dot(old, new, message, tmp_path):
         read_dot(written(tmp_path, text.replace(old, new, 1)))
 
 
-def test_empty_dot(tmp_path):
+def test_dot_without_states_is_refused(tmp_path):
     with pytest.raises(DataError, match="file, line 1 is ''"):
         read_dot(written(tmp_path, ""))
     with pytest.raises(DataError, match="file has no states"):
@@ -57,7 +57,7 @@ def test_empty_dot(tmp_path):
 
 
 @pytest.mark.parametrize("name", AUTOMATA)
-def test_there_and_back(name, tmp_path):
+def test_round_trip(name, tmp_path):
     pfa = AUTOMATA[name]
     write_dot(pfa, tmp_path / "automaton")
     again = read_dot(tmp_path / "automaton")

@@ -51,7 +51,7 @@ def test_the_same_strings_by_either_way():
 
 
 @pytest.mark.parametrize("name", AUTOMATA)
-def test_there_and_back(name):
+def test_round_trip(name):
     pfa = AUTOMATA[name]
     hmm = to_hmm(pfa)
     again = from_hmm(*hmm)

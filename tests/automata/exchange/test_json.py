@@ -22,14 +22,14 @@ from tests.automata.exchange.conftest import AUTOMATA, assert_same_strings, writ
         ({"arcs": [[0, 0]]}, "file does not describe a valid automaton"),
     ],
 )
-def test_bad_json(change, message, tmp_path):
+def test_invalid_json_is_refused(change, message, tmp_path):
     write_json(tomita(1), tmp_path / "good")
     value = json.loads((tmp_path / "good").read_text())
     with pytest.raises(DataError, match=message):
         read_json(written(tmp_path, json.dumps({**value, **change})))
 
 
-def test_json_that_is_none(tmp_path):
+def test_text_that_is_not_json_is_refused(tmp_path):
     with pytest.raises(DataError, match="file, line 2 is not valid JSON"):
         read_json(written(tmp_path, '{"format":\n'))
     with pytest.raises(DataError, match="file has no key 'stop'"):
@@ -40,7 +40,7 @@ def test_json_that_is_none(tmp_path):
 
 
 @pytest.mark.parametrize("name", AUTOMATA)
-def test_there_and_back(name, tmp_path):
+def test_round_trip(name, tmp_path):
     pfa = AUTOMATA[name]
     write_json(pfa, tmp_path / "automaton")
     again = read_json(tmp_path / "automaton")

@@ -27,7 +27,7 @@ def test_integers_are_read(value):
 
 
 @pytest.mark.parametrize("text", ["", "-1", "+1", "1_000", "1.0", "\u0663", "x"])
-def test_other_text_is_no_integer(text):
+def test_other_text_is_not_an_integer(text):
     with pytest.raises(DataError, match=r"a\.txt, line 7 has token .*; allowed: an integer >= 0"):
         LINE.integer(text, "token")
     with pytest.raises(DataError, match=r"a\.txt, line 7 has token '5'; allowed: an integer in 0\.\.4"):
@@ -40,12 +40,12 @@ def test_decimals_are_read_exactly(value):
 
 
 @pytest.mark.parametrize("text", ["", "nan", "1.5", "-0.1", "inf", "half"])
-def test_other_text_is_no_probability(text):
+def test_other_text_is_not_a_probability(text):
     with pytest.raises(DataError, match=r"a\.txt, line 7 has probability .*; allowed: a number in 0\.\.1"):
         LINE.decimal(text, "probability", 0, 1)
 
 
-def test_files_that_are_missing_or_no_text_are_refused(tmp_path):
+def test_missing_and_binary_files_are_refused(tmp_path):
     with pytest.raises(DataError, match="absent does not exist; allowed: a text file"):
         list(read_lines(tmp_path / "absent"))
     (tmp_path / "bytes").write_bytes(b"\xff\xfe\x00")

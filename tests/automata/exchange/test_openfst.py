@@ -69,7 +69,7 @@ def test_openfst_defaults_and_any_order_of_states(tmp_path):
         ("0 0 1 0.5\n0 0.5\n", "file: transitions and stop of state 0 must sum to 1"),
     ],
 )
-def test_bad_openfst(text, message, tmp_path):
+def test_invalid_acceptors_are_refused(text, message, tmp_path):
     with pytest.raises(DataError, match=message):
         read_openfst(written(tmp_path, text))
 
@@ -80,7 +80,7 @@ def test_openfst_labels_beyond_the_tokens(tmp_path):
 
 
 @pytest.mark.parametrize("name", AUTOMATA)
-def test_there_and_back(name, tmp_path):
+def test_round_trip(name, tmp_path):
     pfa = AUTOMATA[name]
     write_openfst(pfa, tmp_path / "automaton")
     again = read_openfst(tmp_path / "automaton", n_tokens=pfa.n_tokens)

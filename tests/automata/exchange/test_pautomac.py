@@ -40,14 +40,14 @@ def test_a_model_means_what_the_competition_says(tmp_path):
     assert read_model(written(tmp_path, MODEL), n_tokens=5).n_tokens == 5
 
 
-def test_a_written_model_is_read_by_eye(tmp_path):
+def test_a_written_model_has_the_sections_of_the_format(tmp_path):
     write_model(read_model(written(tmp_path, MODEL)), tmp_path / "again")
     lines = (tmp_path / "again").read_text().splitlines()
     assert lines[:6] == ["I: (state)", "\t(0) 0.25", "\t(1) 0.75", "F: (state)", "\t(1) 0.5", "S: (state,symbol)"]
     assert "T: (state,symbol,state)" in lines
 
 
-def test_strings_there_and_back(tmp_path):
+def test_strings_round_trip(tmp_path):
     strings = TokenSequences.of([[0, 2, 1], [], [2]])
     write_strings(strings, 4, tmp_path / "a.train")
     assert (tmp_path / "a.train").read_text() == "3 4\n3 0 2 1\n0\n1 2\n"
@@ -60,7 +60,7 @@ def test_files_of_the_competition_may_end_lines_with_blanks(tmp_path):
     assert (strings.to_lists(), n_tokens) == ([[0, 2], []], 3)
 
 
-def test_solutions_there_and_back(tmp_path):
+def test_solutions_round_trip(tmp_path):
     probabilities = torch.tensor([1 / 3, 1e-300, 0.0], dtype=torch.float64)
     write_solution(probabilities, tmp_path / "solution")
     assert torch.equal(read_solution(tmp_path / "solution"), probabilities)
@@ -80,7 +80,7 @@ def test_solutions_there_and_back(tmp_path):
         ("0 3\n1 0\n", "file, line 1 announces 0 strings but 1 follow; allowed: as many"),
     ],
 )
-def test_bad_strings(text, message, tmp_path):
+def test_invalid_strings_are_refused(text, message, tmp_path):
     with pytest.raises(DataError, match=message):
         read_strings(written(tmp_path, text))
 
@@ -95,7 +95,7 @@ def test_bad_strings(text, message, tmp_path):
         ("1\nnan\n", "file, line 2 has probability 'nan'"),
     ],
 )
-def test_bad_solutions(text, message, tmp_path):
+def test_invalid_solutions_are_refused(text, message, tmp_path):
     with pytest.raises(DataError, match=message):
         read_solution(written(tmp_path, text))
 
@@ -119,7 +119,7 @@ def test_bad_solutions(text, message, tmp_path):
         (MODEL[: MODEL.index("F:")], "I: (state)\n", "file has no initial state"),
     ],
 )
-def test_bad_models(old, new, message, tmp_path):
+def test_invalid_models_are_refused(old, new, message, tmp_path):
     with pytest.raises(DataError, match=message):
         read_model(written(tmp_path, MODEL.replace(old, new, 1)))
 
@@ -130,7 +130,7 @@ def test_symbols_beyond_the_header_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", AUTOMATA)
-def test_there_and_back(name, tmp_path):
+def test_round_trip(name, tmp_path):
     pfa = AUTOMATA[name]
     write_model(pfa, tmp_path / "automaton")
     again = read_model(tmp_path / "automaton", n_tokens=pfa.n_tokens)
