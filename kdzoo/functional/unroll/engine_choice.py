@@ -55,7 +55,7 @@ def choose_engine(
     """
     n_steps, budget_bytes = integer("n_steps", n_steps), integer("budget_bytes", budget_bytes)
     graph_bytes, state_bytes = step_memory(loss, weights, images, labels, optimizer)
-    # From the fastest to the slowest: the gradient of a step is computed once by ``full``, at most twice by ``segments``,
+    # From fastest to slowest: the gradient of a step is computed once by ``full``, at most twice by ``segments``,
     # and up to three times by ``reverse``, which repeats the steps without a graph before it goes back through each.
     needed = {"full": n_steps * graph_bytes}
     for engine, graphs, states in (("segments", half_ceil_sqrt(n_steps), 0), ("reverse", 1, ceil_sqrt(n_steps))):
