@@ -55,7 +55,7 @@ def architecture_of(model: Any) -> dict[str, Any]:
     name = type(model).__name__
     if model_class(name) is not type(model):
         raise ConfigError(f"model must be of a class of transformers, got {type(model).__module__}.{name}")
-    architecture = {"model_class": name, "config": _plain(model.config)}
+    architecture: dict[str, Any] = {"model_class": name, "config": _plain(model.config)}
     # The configuration does not tell whether a pooler was built, and its weights would be missing or left over.
     can_have_pooler = "add_pooling_layer" in inspect.signature(type(model)).parameters
     if can_have_pooler and attribute(model, "pooler") is None:

@@ -68,4 +68,4 @@ def model_class(name: Any) -> Any:
     cls = attribute(transformers, name) if isinstance(name, str) and name.isidentifier() else None
     is_model = inspect.isclass(cls) and issubclass(cls, transformers.PreTrainedModel)
     # The abstract bases BertPreTrainedModel, ... are subclasses too; PreTrainedModel itself has no config_class.
-    return cls if is_model and not str(name).endswith("PreTrainedModel") and cls.config_class else None
+    return cls if is_model and not str(name).endswith("PreTrainedModel") and attribute(cls, "config_class") else None

@@ -47,10 +47,12 @@ class LMEnsemble(nn.Module):
         super().__init__()
         self.members: Any = module_list(members)
         self.weights = normalised_weights(weights, len(members))
-        sizes = [member.vocab_size if isinstance(member, HasVocabularySize) else None for member in self.members]
+        sizes: list[Any] = [
+            member.vocab_size if isinstance(member, HasVocabularySize) else None for member in self.members
+        ]
         if None in sizes or len(set(sizes)) > 1:
             raise ConfigError(f"members must be language models of one vocab_size, got {sizes}")
-        self.vocab_size = int(sizes[0])
+        self.vocab_size: int = sizes[0]
         self._log_weights = [log(weight) if weight else -inf for weight in self.weights]
 
     def weighted_members(self) -> list[tuple[nn.Module, float]]:

@@ -109,13 +109,13 @@ def test_tied_weights_stay_tied_and_the_teacher_stays_as_it_was(family):
 
 @needs_transformers
 def test_models_with_and_without_a_head_share_their_encoder():
-    whole, encoder, ids = made("Bert"), made("Bert", "Model", seed=1), texts()
-    assert copy_layers(encoder, whole, range(4)) == ("pooler.dense.bias", "pooler.dense.weight")
-    assert_same(hidden(encoder, ids), hidden(whole, ids))
+    with_head, encoder, ids = made("Bert"), made("Bert", "Model", seed=1), texts()
+    assert copy_layers(encoder, with_head, range(4)) == ("pooler.dense.bias", "pooler.dense.weight")
+    assert_same(hidden(encoder, ids), hidden(with_head, ids))
     classifier = made("Bert", "ForSequenceClassification", seed=2)
     unmatched = copy_layers(classifier, encoder, range(4))
     assert unmatched == ("classifier.bias", "classifier.weight")
-    assert_same(hidden(classifier, ids), hidden(whole, ids))
+    assert_same(hidden(classifier, ids), hidden(with_head, ids))
 
 
 def test_precision_stays_that_of_the_student():

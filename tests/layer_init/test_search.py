@@ -86,13 +86,13 @@ def test_six_to_three_equals_brute_force_with_copies_and_restores_the_teacher(fa
     depth = "n_layer" if family == "GPT2" else "num_hidden_layers"
     teacher, student, ids = made(family, **{depth: 6}), made(family, **{depth: 3}), texts()
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
-    config, whole = teacher.config.to_dict(), answers(teacher, ids).logits
+    config, full_logits = teacher.config.to_dict(), answers(teacher, ids).logits
     teacher.train()
 
     def score(model) -> Tensor:
         with torch.no_grad():
             model.eval()
-            return -(answers(model, ids).logits - whole).square()[ids != 0].mean()
+            return -(answers(model, ids).logits - full_logits).square()[ids != 0].mean()
 
     expected = {}
     for chosen in combinations(range(6), 3):
@@ -104,13 +104,17 @@ def test_six_to_three_equals_brute_force_with_copies_and_restores_the_teacher(fa
     assert len(expected) == 20
     assert teacher.config.to_dict() == config
     torch.testing.assert_close(dict(teacher.state_dict()), before, rtol=0, atol=0)
-    torch.testing.assert_close(answers(teacher.eval(), ids).logits, whole, rtol=0, atol=0)
+    torch.testing.assert_close(answers(teacher.eval(), ids).logits, full_logits, rtol=0, atol=0)
 
 
 @needs_transformers
 def test_the_teacher_is_restored_when_a_score_raises():
     teacher, ids, calls = made("Qwen2"), texts(), []
-    before, config, whole = list(teacher.named_parameters()), teacher.config.to_dict(), answers(teacher, ids).logits
+    before, config, full_logits = (
+        list(teacher.named_parameters()),
+        teacher.config.to_dict(),
+        answers(teacher, ids).logits,
+    )
 
     def score(model) -> float:
         calls.append(len(list(model.parameters())))
@@ -125,7 +129,7 @@ def test_the_teacher_is_restored_when_a_score_raises():
     assert all(one is other for (_, one), (_, other) in zip(after, before, strict=True))
     assert calls[0] < len(before)
     assert teacher.config.to_dict() == config
-    torch.testing.assert_close(answers(teacher, ids).logits, whole, rtol=0, atol=0)
+    torch.testing.assert_close(answers(teacher, ids).logits, full_logits, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(

@@ -228,8 +228,7 @@ class BlockData(TokenizedData[Blocks]):
     @property
     def _evaluation_masker(self) -> TokenMasker:
         # Bernoulli, because with a fixed number the masks of a row would depend on the evaluation batch.
-        options = {"rate": self.mask_rate, "seed": _EVALUATION, "is_fixed": False, "epoch": _EVALUATION}
-        return TokenMasker(self._weights, self._mask_id, **options)
+        return TokenMasker(self._weights, self._mask_id, self.mask_rate, _EVALUATION, is_fixed=False, epoch=_EVALUATION)
 
     def _packed(self, text: packing.DividedText, marks: packing.Marks) -> packing.PackedBlocks:
         """Return the blocks from the cache; pack and save them first if they are not there."""

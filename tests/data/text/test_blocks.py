@@ -61,8 +61,8 @@ def text_of(data, part):
 
 def test_no_word_of_the_text_is_lost(make):
     data = make()
-    whole = "".join(text_of(data, part) for part in (data.splits.train, data.splits.val, data.splits.test))
-    assert whole == "".join("".join(SPEECHES).split())
+    full = "".join(text_of(data, part) for part in (data.splits.train, data.splits.val, data.splits.test))
+    assert full == "".join("".join(SPEECHES).split())
     n = data.summary()
     assert n["n_val"] / (n["n_train"] + n["n_val"] + n["n_test"]) == pytest.approx(0.05, abs=0.01)
     assert n["n_labelled"] == n["n_train"]
@@ -110,8 +110,8 @@ def test_masks_of_copies_never_change(make, masking):
     for epoch in (0, 1):
         for batch in epoch_of(data, epoch):
             for i, row in enumerate(batch["index"].tolist()):
-                mine = {name: one[i] for name, one in batch.items()}
-                assert same(rows.setdefault(row, mine), mine)
+                row_tensors = {name: one[i] for name, one in batch.items()}
+                assert same(rows.setdefault(row, row_tensors), row_tensors)
     assert sorted(rows) == list(range(3 * n))
     kept = list(data.train_eval_dataloader())
     assert torch.cat([batch["index"] for batch in kept]).tolist() == list(range(3 * n))
@@ -139,8 +139,8 @@ def test_copies_are_made_after_train_size(make):
     for rank, one in enumerate(two):
         one.train_sampler.set_share(rank, 2)
     shares = zip(*(epoch_of(one, 0) for one in two), strict=True)
-    for whole, parts in zip(epoch_of(data, 0), shares, strict=True):
-        assert same(whole, {name: torch.cat([part[name] for part in parts]) for name in whole})
+    for full, parts in zip(epoch_of(data, 0), shares, strict=True):
+        assert same(full, {name: torch.cat([part[name] for part in parts]) for name in full})
 
 
 def test_evaluation_masks_do_not_depend_on_seed_or_masking(make):
@@ -159,12 +159,12 @@ def test_evaluation_masks_do_not_depend_on_seed_or_masking(make):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_training_continues_at_any_batch(make, workers):
     data = make(seed=1)
-    whole = epoch_of(data, 1)
+    full = epoch_of(data, 1)
     again = make(seed=1, num_workers=workers)
-    again.train_sampler.set_position(len(whole) + 3)
+    again.train_sampler.set_position(len(full) + 3)
     rest = list(again.train_dataloader())
-    assert len(rest) == len(whole) - 3
-    assert all(same(*pair) for pair in zip(rest, whole[3:], strict=True))
+    assert len(rest) == len(full) - 3
+    assert all(same(*pair) for pair in zip(rest, full[3:], strict=True))
 
 
 @pytest.mark.parametrize("masking", ["fixed", "bernoulli"])
@@ -176,8 +176,8 @@ def test_ranks_share_the_batches_of_one_process(make, masking):
         data = make(**options)
         data.train_sampler.set_share(rank, 3)
         shares.append(epoch_of(data, 1))
-    for whole, *parts in zip(single, *shares, strict=True):
-        assert same({name: torch.cat([part[name] for part in parts]) for name in whole}, whole)
+    for full, *parts in zip(single, *shares, strict=True):
+        assert same({name: torch.cat([part[name] for part in parts]) for name in full}, full)
 
 
 def test_the_packed_file_is_used_again(make, corpus, monkeypatch):

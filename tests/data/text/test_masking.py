@@ -70,8 +70,8 @@ def test_positions_are_drawn_in_proportion_to_their_weights():
     rng = np.random.default_rng(0)
     n = 20_000
     frequencies = np.mean([select_positions(weights, 2, rng.random(6)) for _ in range(n)], 0)
-    theirs = torch.multinomial(torch.from_numpy(weights).expand(n, 6), 2, generator=torch.Generator().manual_seed(0))
-    expected = np.bincount(theirs.flatten().numpy(), minlength=6) / n
+    sampled = torch.multinomial(torch.from_numpy(weights).expand(n, 6), 2, generator=torch.Generator().manual_seed(0))
+    expected = np.bincount(sampled.flatten().numpy(), minlength=6) / n
     assert frequencies == pytest.approx(expected, abs=5 * math.sqrt(0.5 / n))
     assert frequencies[1] == 0
 
@@ -143,9 +143,9 @@ def test_ranks_together_have_the_batches_of_one_process(data, world_size, is_fix
         return batch_loader(MaskedBatches(split, masks(is_fixed=is_fixed), sampler.share), sampler)
 
     single = [batch for batch in loader(0, 1) if len(batch["index"]) >= world_size]
-    for whole, *shares in zip(single, *(loader(rank, world_size) for rank in range(world_size)), strict=True):
-        for name in whole:
-            assert torch.equal(torch.cat([share[name] for share in shares]), whole[name])
+    for global_batch, *shares in zip(single, *(loader(rank, world_size) for rank in range(world_size)), strict=True):
+        for name in global_batch:
+            assert torch.equal(torch.cat([share[name] for share in shares]), global_batch[name])
 
 
 def test_a_replaced_sampler():

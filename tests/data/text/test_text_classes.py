@@ -86,11 +86,11 @@ def test_long_texts_are_truncated(make):
 def test_training_continues_at_any_batch(make, grouped):
     data = make(group_by_length=grouped)
     data.train_sampler.set_epoch(1)
-    whole = list(data.train_dataloader())
+    batches = list(data.train_dataloader())
     again = make(group_by_length=grouped)
     again.train_sampler.set_position(6 + 2)
-    for one, other in zip(again.train_dataloader(), whole[2:], strict=True):
-        assert all(torch.equal(one[name], other[name]) for name in other)
+    for resumed, expected in zip(again.train_dataloader(), batches[2:], strict=True):
+        assert all(torch.equal(resumed[name], expected[name]) for name in expected)
 
 
 def test_splits_do_not_depend_on_the_seed(make):
