@@ -14,6 +14,7 @@ from kdzoo.data.points.point_data import PointData, Points
 from kdzoo.errors import DataError
 
 _FOLDER, _FILE = "old_faithful", "OF.txt"
+# Checked on reading: other versions of the data set have 299 rows or other units, and the scaling below is of this one.
 _ROWS = 272
 
 
@@ -72,6 +73,7 @@ class OldFaithful(PointData):
             raise DataError(f"{path} cannot be read as a table of numbers ({error})") from error
         if table.shape != (_ROWS, 3):
             raise DataError(f"{path} is a table {list(table.shape)}; allowed: [{_ROWS}, 3]")
+        # Column 0 is the number of the row. float64 until the end, so that means are 0 to within rounding of float32.
         standardised = (table[:, 1:] - self.minutes["mean"]) / self.minutes["std"]
         all_points = Points(torch.from_numpy(standardised.astype(np.float32)))
         train, val, test = (all_points.select(rows) for rows in share_rows(_ROWS, self.val_size, self.test_size))

@@ -20,6 +20,7 @@ class Points(DataSplit):
     """
 
     def __init__(self, inputs: Tensor) -> None:
+        # Here and not in load_splits, so that a subclass cannot forget it.
         check_finite(inputs, "point")
         self.inputs = inputs
 
