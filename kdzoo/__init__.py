@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from kdzoo.core.base import Distiller
     from kdzoo.core.batch import IGNORE
     from kdzoo.core.method_info import MethodInfo
-    from kdzoo.run.pipeline import run
+    from kdzoo.runs.pipeline import run
     from kdzoo.storage.checkpoint import load_student
     from kdzoo.text.token_sequences import TokenSequences
 
@@ -25,7 +25,7 @@ _HOMES = {
     "compose": "kdzoo.config",
     "distill_states": "kdzoo.automata.distill",
     "load_student": "kdzoo.storage.checkpoint",
-    "run": "kdzoo.run.pipeline",
+    "run": "kdzoo.runs.pipeline",
 }
 _ROOMS = ("automata", "data", "distillers", "functional", "metrics", "models")
 

@@ -12,7 +12,7 @@ from torch import nn
 from kdzoo.automata import TracedSequences
 from kdzoo.core.randomness import mix_seed
 from kdzoo.distillers import Supervised
-from kdzoo.run.training import Training, fit
+from kdzoo.runs.training import Training, fit
 from kdzoo.storage.checkpoint import load_student, save_model
 from kdzoo.text.language_model import LanguageModel, sample, trace_token_sequences
 

@@ -28,7 +28,7 @@ from kdzoo import config
 from kdzoo.data import ArrayData
 from kdzoo.distillers import LogitKD
 from kdzoo.models import MLP
-from kdzoo.run.training import Training, fit
+from kdzoo.runs.training import Training, fit
 
 RESULTS = Path(__file__).parent / "results"
 PIXELS, CLASSES, BATCH = 784, 10, 128

@@ -22,7 +22,7 @@ from kdzoo.core.batch import labelled_samples
 from kdzoo.dataset_distillation import InnerNetwork, SyntheticSet
 from kdzoo.dataset_distillation.protocols import ProtocolMatrix, protocol_matrix
 from kdzoo.dataset_distillation.unseen_architecture import unseen_architecture
-from kdzoo.run.job import Job, for_seed
+from kdzoo.runs.job import Job, for_seed
 from kdzoo.storage.checkpoint import load_student
 
 EXPERIMENTS = {

@@ -29,7 +29,7 @@ from kdzoo.data import RandomAutomaton, Reber
 from kdzoo.data.sequences.generated import GeneratedTokenSequences
 from kdzoo.distillers import OTPFA, OnlinePFA
 from kdzoo.functional import BarycenterSettings, Edges, fgw_barycenter
-from kdzoo.run.training import Training, fit
+from kdzoo.runs.training import Training, fit
 from kdzoo.text.language_model import LanguageModel
 
 FOLDER = Path("outputs/studies")

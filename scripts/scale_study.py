@@ -24,7 +24,7 @@ from kdzoo.core.batch import IGNORE
 from kdzoo.data import Reber
 from kdzoo.distillers import OnlinePFA
 from kdzoo.functional import soft_target_kl
-from kdzoo.run.training import Training, fit
+from kdzoo.runs.training import Training, fit
 from kdzoo.text.language_model import sample, trace
 
 STATES = 20

@@ -125,7 +125,7 @@ def writable_folders() -> Iterator[Finding]:
 def smoke_training() -> Iterator[Finding]:
     """Distil a few steps on the embedded digits."""
     from kdzoo import compose
-    from kdzoo.run.pipeline import run
+    from kdzoo.runs.pipeline import run
 
     with tempfile.TemporaryDirectory() as folder:
         sizes = ("student.hidden=[8]", "teacher.hidden=[8]", "data.train_size=64", "data.labels_per_class=null")

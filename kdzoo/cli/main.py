@@ -144,9 +144,9 @@ def _task(cfg: DictConfig) -> float | None:
 
 
 def _run(cfg: DictConfig, allow: Collection[str], line: str) -> float | None:
-    from kdzoo.run import report
-    from kdzoo.run.pipeline import run
-    from kdzoo.run.resume import Interrupted
+    from kdzoo.runs import report
+    from kdzoo.runs.pipeline import run
+    from kdzoo.runs.resume import Interrupted
 
     try:
         with _pinned_ranks(cfg, allow, line):
@@ -232,8 +232,8 @@ def _leave_process_group() -> None:
 
 def _run_rank(path: Path) -> None:
     """Do the part of another rank, with the settings that the first rank resolved."""
-    from kdzoo.run.pipeline import run
-    from kdzoo.run.resume import Interrupted
+    from kdzoo.runs.pipeline import run
+    from kdzoo.runs.resume import Interrupted
 
     content = json.loads(path.read_text(encoding="utf-8"))
     try:
@@ -291,7 +291,7 @@ def _cite(arguments: list[str]) -> None:
 
 def _evaluate(arguments: list[str]) -> None:
     """Measure an exported model on the test part of some data."""
-    from kdzoo.run.evaluation import evaluate_folder
+    from kdzoo.runs.evaluation import evaluate_folder
 
     folders = [one for one in overrides.words(arguments).overrides if "=" not in one]
     if not folders:

@@ -15,9 +15,9 @@ from torch import nn
 from kdzoo import config
 from kdzoo.core.base import Distiller
 from kdzoo.core.batch import Batch, as_batch
-from kdzoo.run import progress, teachers
-from kdzoo.run.job import Job, for_seed, initialised
-from kdzoo.run.training import History, fit
+from kdzoo.runs import progress, teachers
+from kdzoo.runs.job import Job, for_seed, initialised
+from kdzoo.runs.training import History, fit
 from kdzoo.storage.checkpoint import read_checkpoint
 
 FEW_SAMPLES = {"train_size": 44, "val_size": 20, "batch_size": 16}

@@ -120,7 +120,7 @@ def test_a_teacher_of_other_tokens_is_refused(corpus, tmp_path):
 
 
 def test_an_exported_student_is_measured_as_what_it_is(corpus, tmp_path):
-    from kdzoo.run.evaluation import evaluate_folder
+    from kdzoo.runs.evaluation import evaluate_folder
 
     report = run(tmp_path, *tables(corpus), "distiller.task=classification", "control=false")
     places = [*tables(corpus), "data.vocab_size=120", "seed=0", f"cache_dir={tmp_path / 'cache'}"]
@@ -142,6 +142,6 @@ def test_an_exported_student_is_measured_as_what_it_is(corpus, tmp_path):
     ],
 )
 def test_what_cannot_end_well_is_refused_before_any_training(settings, message, corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr("kdzoo.run.teachers.train", lambda *_: pytest.fail("the teacher was trained"))
+    monkeypatch.setattr("kdzoo.runs.teachers.train", lambda *_: pytest.fail("the teacher was trained"))
     with pytest.raises(ConfigError, match=f"^{message}"):
         run(tmp_path, *tables(corpus), *settings)

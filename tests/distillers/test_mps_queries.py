@@ -8,8 +8,8 @@ from kdzoo.data import ArrayData
 from kdzoo.distillers import Sketch, SketchedKD
 from kdzoo.errors import ConfigError, KdzooError
 from kdzoo.models import MLP, MPSClassifier
-from kdzoo.run.training import Training
-from kdzoo.run.training import fit as fit_as_a_run
+from kdzoo.runs.training import Training
+from kdzoo.runs.training import fit as fit_as_a_run
 
 SIZES = {"in_shape": (1, 3, 4), "num_classes": 3}
 
@@ -51,7 +51,7 @@ def fit(distiller, data, epochs=3):
 
 
 def error(model, teacher, data):
-    x = data.splits.test[0]
+    x = data.splits.test.inputs
     with torch.no_grad():
         return float((model(x) - teacher(x)).norm() / teacher(x).norm())
 
@@ -73,7 +73,7 @@ def test_only_as_many_samples_as_asked_for_are_kept(data, teacher):
     distiller = Sketch(student(), teacher, samples=20)
     for batch in data.train_eval_dataloader():
         distiller.observe(batch)
-    assert torch.equal(torch.cat(distiller.observed["inputs"]), data.splits.train[0][:20])
+    assert torch.equal(torch.cat(distiller.observed["inputs"]), data.splits.train.inputs[:20])
 
 
 def start(distiller, data):
@@ -87,7 +87,7 @@ def test_distillation_starts_from_queries(method, data, teacher):
     distiller = SketchedKD(student(), teacher, method=method, samples=40, rank=5)
     before = error(distiller.student, teacher, data)
     assert distiller.transfer_set(data) is data
-    distiller.dry_run({"input": data.splits.train[0][:8], "target": data.splits.train[1][:8]})
+    distiller.dry_run({"input": data.splits.train.inputs[:8], "target": data.splits.train.targets[:8]})
     distiller.configure_optimizers()
     assert error(distiller.student, teacher, data) == before  # outside of a training nothing is asked
     start(distiller, data)

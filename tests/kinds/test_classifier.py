@@ -27,7 +27,7 @@ from kdzoo.kinds.classifier import (
     shift_classes,
 )
 from kdzoo.models import MLP, MPSClassifier
-from kdzoo.run import pipeline
+from kdzoo.runs import pipeline
 
 KIND = ClassifierKind()
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -16,7 +16,7 @@ from kdzoo.errors import ConfigError
 from kdzoo.kinds import LanguageModelKind, get
 from kdzoo.kinds.language_model import Predictions, distinct_strings, mean_kl, sequence_log_probs
 from kdzoo.models import MLP, RNNLM
-from kdzoo.run.training import Training, fit
+from kdzoo.runs.training import Training, fit
 from kdzoo.text.language_model import sequence_log_probs as of_strings
 from kdzoo.text.token_sequences import TokenSequences
 

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import kdzoo
+from kdzoo.core.batch import IGNORE
 from kdzoo.distillers import FeatureKD
 from kdzoo.errors import ConfigError
 from kdzoo.models import MLP, Ensemble, ResNet
 from tests.reference import distillers as reference
-from tests.reference import features
+from tests.reference import hidden_features as features
 
 CLASSES = 3
 PER_STAGE = {f"stages.{i}": f"stages.{i}" for i in range(3)}
@@ -65,7 +66,7 @@ def perceptron(width: int, seed: int = 0) -> nn.Module:
 
 
 def images() -> dict[str, Tensor]:
-    return {"input": torch.randn(5, 3, 8, 8), "target": torch.tensor([0, 2, -100, 1, -100])}
+    return {"input": torch.randn(5, 3, 8, 8), "target": torch.tensor([0, 2, IGNORE, 1, IGNORE])}
 
 
 def vectors(n: int = 5) -> dict[str, Tensor]:
@@ -119,7 +120,7 @@ def test_soft_and_hard_terms_are_those_of_logit_distillation():
         s, t = (model(batch["input"]).double().numpy() for model in (student, teacher))
     target = batch["target"].numpy()
     close(terms["soft"], reference.soft(s, t, np.ones(5, bool), 3.0))
-    close(terms["hard"], reference.hard(s, target, target != -100))
+    close(terms["hard"], reference.hard(s, target, target != IGNORE))
     assert [len(value) for value in terms.values()] == [5, 5, 3]
 
 
@@ -208,7 +209,7 @@ def test_projections_are_trained_and_saved_beside_the_student(tmp_path):
 
 def test_exported_student_has_no_projections(tmp_path):
     from kdzoo.config import compose
-    from kdzoo.run import pipeline
+    from kdzoo.runs import pipeline
 
     cfg = compose(
         "distiller=feature_kd",

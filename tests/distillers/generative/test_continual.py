@@ -15,7 +15,7 @@ from kdzoo.errors import ConfigError
 from kdzoo.graphical_models.families import positive_scale
 from kdzoo.kinds.graphical_model import GraphicalModelKind
 from kdzoo.models import HVAE
-from kdzoo.run.pipeline import measurements
+from kdzoo.runs.pipeline import measurements
 
 TASKS = [[2, 0], [1], [3, 4, 5]]
 SIZES = {"in_shape": (7,), "num_classes": 6}
@@ -333,5 +333,5 @@ def test_a_class_that_the_data_lack_is_refused():
 
 def test_a_loss_weight_of_no_term_is_refused():
     distiller = at_task(0, loss_weights={"old_u1": 1.0})
-    with pytest.raises(ConfigError, match="old_u1 is no term"):
+    with pytest.raises(ConfigError, match="old_u1 is not a term"):
         distiller.dry_run(batch_of(distiller))

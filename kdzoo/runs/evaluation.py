@@ -14,7 +14,7 @@ from kdzoo import config, kinds
 from kdzoo.core.batch import as_batch
 from kdzoo.core.inference import inference
 from kdzoo.kinds.protocols import BindsToData, DescribesModel, MeasuresUnseenClasses, PlotsPredictions
-from kdzoo.run.job import Job, for_seed
+from kdzoo.runs.job import Job, for_seed
 from kdzoo.storage.checkpoint import load_student
 from kdzoo.storage.run_folder import is_main_process
 

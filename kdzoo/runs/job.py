@@ -19,7 +19,7 @@ from kdzoo.core.batch import as_batch
 from kdzoo.core.randomness import mix_seed
 from kdzoo.data import AdaptedData, BatchData
 from kdzoo.errors import ConfigError
-from kdzoo.run.training import Training
+from kdzoo.runs.training import Training
 
 # Training inputs that a model may be calibrated on before it is trained: enough for means and spreads of single inputs
 # to within a few percent, and a moment's work.

@@ -18,7 +18,7 @@ from kdzoo.contracts.checks import COSINE
 from kdzoo.contracts.compare import difference, lasting_state
 from kdzoo.contracts.crashes import Crashes, crash_everywhere
 from kdzoo.contracts.subject import Subject
-from kdzoo.run.resume import Interrupted, stop_between_steps
+from kdzoo.runs.resume import Interrupted, stop_between_steps
 from kdzoo.storage.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent

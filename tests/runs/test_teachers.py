@@ -11,7 +11,7 @@ import kdzoo
 from kdzoo.contracts.subject import Subject
 from kdzoo.distillers import LogitKD
 from kdzoo.models import MLP
-from kdzoo.run import teachers
+from kdzoo.runs import teachers
 
 
 def equal(one, other):

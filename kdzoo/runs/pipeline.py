@@ -26,11 +26,11 @@ from kdzoo.kinds.protocols import (
     Recommends,
     RestrictsControl,
 )
-from kdzoo.run import report, teachers
-from kdzoo.run.evaluation import bound_kind, evaluate
-from kdzoo.run.job import Job, calibrated, for_seed, initialised
-from kdzoo.run.resume import stop_between_steps
-from kdzoo.run.training import History, fit
+from kdzoo.runs import report, teachers
+from kdzoo.runs.evaluation import bound_kind, evaluate
+from kdzoo.runs.job import Job, calibrated, for_seed, initialised
+from kdzoo.runs.resume import stop_between_steps
+from kdzoo.runs.training import History, fit
 from kdzoo.storage import atomic, run_folder
 from kdzoo.storage.checkpoint import save_model
 
@@ -179,7 +179,8 @@ def dry_run(job: Job, method: type[Distiller], student: nn.Module, teacher: nn.M
     ):
         if model is not None:
             kind = job.kind_of(role, model)
-            kinds.check_supported(role, kind, supported, method.__name__)
+            if kind is not job.chosen_kind:  # whoever chooses a kind knows that the method works with it
+                kinds.check_supported(role, kind, supported, method.__name__)
             kind.check(role, model, sample, data.sizes)
     if teacher is not None and not teachers.brings_weights(job, teacher):
         check_trainable(job.kind_of("teacher", teacher), teacher)

@@ -17,9 +17,9 @@ from kdzoo import config
 from kdzoo.core.abilities import HasLearnedSizes
 from kdzoo.core.base import Distiller
 from kdzoo.errors import CheckpointError, ConfigError, NonFiniteLossError
-from kdzoo.run.progress import Progress
-from kdzoo.run.resume import ExactResume
-from kdzoo.run.resume import training as signals_wait
+from kdzoo.runs.progress import Progress
+from kdzoo.runs.resume import ExactResume
+from kdzoo.runs.resume import training as signals_wait
 from kdzoo.storage.checkpoint import AtomicCheckpointIO, read_checkpoint
 
 
