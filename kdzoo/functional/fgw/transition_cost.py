@@ -8,7 +8,7 @@ transitions of the clusters, every loss of this file reduces, up to a constant, 
 with the masses :math:`h` of the clusters, a matrix Q ``[K, K]`` and matrices B ``[S, K, K]``, one per token. Only
 :math:`L_B`, which is ``Graph.neighbour_gains``, involves points; it is a sum over edges. For a fixed plan T, the
 best transitions have a closed form in two statistics of the plan: the joint masses
-:math:`W_a[k, l] = \sum_{(i,j,a,w)} w T_{ik} T_{jl}``, which are ``Graph.joint_mass`, and the products of masses
+:math:`W_a[k, l] = \sum_{(i,j,a,w)} w T_{ik} T_{jl}`, which are ``Graph.joint_mass``, and the products of masses
 :math:`H[k, l] = h_k h_l`.
 """
 
