@@ -7,7 +7,7 @@ steps without a graph, and repeat a segment between two checkpoints in the backw
 =========== ============================================ ==================================
 engine      memory                                       backward pass through a segment
 =========== ============================================ ==================================
-full        N graphs
+full        N graphs                                     plain autograd
 segments    sqrt(N) / 2 graphs + 2 sqrt(N) states        the graph of the segment
 reverse     1 graph + 2 sqrt(N) states                   step by step, reverse mode
 jvp         1 graph + 2 sqrt(N) states                   step by step, forward mode
