@@ -30,13 +30,13 @@ def test_the_moments_of_a_linear_graph_are_those_of_its_matrices():
     z_from_noise = np.block([np.diag(scale_z), np.zeros((3, 5))])
     second = later @ np.vstack([z_from_noise, from_noise]) + np.block([np.zeros((3, 5)), 0.7 * np.eye(3)])
     matrix = np.vstack([from_noise, second])
-    found = gaussian_marginal(graph, {"x": x})
+    result = gaussian_marginal(graph, {"x": x})
     for i in range(2):
         first = of_x @ x[i].numpy() + of_z @ mean_z + biases["y1"]
         mean = np.concatenate([first, later @ np.concatenate([mean_z, first]) + weights["y2"] @ biases["h"]])
         mean[2:] += biases["y2"]
-        np.testing.assert_allclose(found.mean[i].detach(), mean, atol=1e-12)
-        np.testing.assert_allclose(found.covariance_matrix[i].detach(), matrix @ matrix.T, atol=1e-12)
+        np.testing.assert_allclose(result.mean[i].detach(), mean, atol=1e-12)
+        np.testing.assert_allclose(result.covariance_matrix[i].detach(), matrix @ matrix.T, atol=1e-12)
         y = torch.randn(1, 5, dtype=torch.double)
         density = log_marginal(graph, {"y1": y[:, :2], "y2": y[:, 2:]}, {"x": x[i : i + 1]})
         expected = multivariate_normal(mean, matrix @ matrix.T).logpdf(y[0])
@@ -64,9 +64,9 @@ def test_an_affine_map_is_the_offset_and_the_matrix_of_a_function_of_the_noise()
     def compute(noise, repeated):
         return {"value": torch.cat([noise["z"], noise["y"]], 1) @ matrix.T + repeated["x"]}
 
-    offset, found = affine_maps(compute, graph, inputs)["value"]
+    offset, result = affine_maps(compute, graph, inputs)["value"]
     assert torch.equal(offset, inputs["x"])
-    torch.testing.assert_close(found, matrix.expand(3, 2, 4))
+    torch.testing.assert_close(result, matrix.expand(3, 2, 4))
 
 
 @pytest.mark.parametrize("power", [2, 3])

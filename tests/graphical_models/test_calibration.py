@@ -32,23 +32,23 @@ def test_the_weight_in_a_linear_chain_is_the_mean_square_of_the_jacobian():
     torch.manual_seed(1)
     model = chain(Normal((5,), scale=0.5), nn.Linear(4, 5))
     torch.manual_seed(0)
-    found = latent_weights(model, model.noise(20_000, leaves=True))
+    result = latent_weights(model, model.noise(20_000, leaves=True))
     lower = model.entries[2].conditional.net.weight.detach()
     upper = lower @ model.entries[1].conditional.net.weight.detach()
     for name, jacobian in (("z1", lower), ("z2", upper)):
         expected = float(jacobian.square().sum(0).mean() / 0.25 / 2)
-        assert float(found[name]) == pytest.approx(expected, rel=0.03)
+        assert float(result[name]) == pytest.approx(expected, rel=0.03)
 
 
 def test_the_weight_for_point_masses_counts_squared_differences():
     torch.manual_seed(1)
     model = chain(Delta((5,)), nn.Linear(4, 5))
-    found = latent_weights(model, model.noise(20_000, leaves=True))
+    result = latent_weights(model, model.noise(20_000, leaves=True))
     jacobian = model.entries[2].conditional.net.weight.detach()
-    assert float(found["z1"]) == pytest.approx(float(jacobian.square().sum(0).mean()), rel=0.03)
+    assert float(result["z1"]) == pytest.approx(float(jacobian.square().sum(0).mean()), rel=0.03)
 
 
-class Joined(nn.Linear):
+class Concatenated(nn.Linear):
     def forward(self, *values):
         return super().forward(torch.cat(values, -1))
 
@@ -59,8 +59,8 @@ def sequence():
         [
             Scan(
                 [
-                    Latent("z", Normal((2,)), Joined(4, 4), "state"),
-                    Target("x", Normal((3,), scale=0.3), Joined(6, 3), ("z", "state")),
+                    Latent("z", Normal((2,)), Concatenated(4, 4), "state"),
+                    Target("x", Normal((3,), scale=0.3), Concatenated(6, 3), ("z", "state")),
                     Hidden("gate_input", nn.Linear(3, 16), "x"),
                 ],
                 LSTM(4, ("gate_input", "z"), 2, has_gate_input=True),

@@ -69,8 +69,8 @@ def normal_kl(mean, scale, other_mean, other_scale):
 
 def bits_kl(logits, other):
     """Cross-entropy less entropy."""
-    chance = logits.sigmoid()
-    cross_rows, own = (binary_cross_entropy_with_logits(one, chance, reduction="none") for one in (other, logits))
+    probability = logits.sigmoid()
+    cross_rows, own = (binary_cross_entropy_with_logits(one, probability, reduction="none") for one in (other, logits))
     return (cross_rows - own).sum(-1)
 
 

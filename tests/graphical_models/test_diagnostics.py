@@ -81,9 +81,9 @@ def test_the_recommendation_is_right_in_nine_of_ten_draws(student_of):
         truth = [float(marginal_kl(teacher, one).detach()) for one in students]
         torch.manual_seed(seed)
         noise = {name: value.double() for name, value in teacher.noise(4096).items()}
-        found = [diagnose(teacher, one, noise).as_dict() for one in students]
-        said = "surrogate" in recommendation(*found).split(";")[0]
-        right += said == (truth[0] <= truth[1])
+        result = [diagnose(teacher, one, noise).as_dict() for one in students]
+        recommended = "surrogate" in recommendation(*result).split(";")[0]
+        right += recommended == (truth[0] <= truth[1])
         wins += truth[0] <= truth[1]
     assert right >= 9
     assert wins >= 8 if student_of is shared else wins <= 2, "the regime is not what it is here for"
@@ -91,21 +91,21 @@ def test_the_recommendation_is_right_in_nine_of_ten_draws(student_of):
 
 def test_the_diagnosis_of_an_exact_copy_has_no_error():
     teacher = teacher_of(0)
-    found = diagnose(teacher, teacher_of(0), {name: value.double() for name, value in teacher.noise(500).items()})
-    assert found.surrogate == found.paired_error == 0
-    assert found.dispersion == 1
-    assert found.marginal == pytest.approx(0, abs=1e-9)
-    assert found.bound_gap == pytest.approx(0, abs=1e-9)
+    result = diagnose(teacher, teacher_of(0), {name: value.double() for name, value in teacher.noise(500).items()})
+    assert result.surrogate == result.paired_error == 0
+    assert result.dispersion == 1
+    assert result.marginal == pytest.approx(0, abs=1e-9)
+    assert result.bound_gap == pytest.approx(0, abs=1e-9)
 
 
 def test_a_student_that_explains_nothing_is_under_dispersed():
     teacher, student = teacher_of(0), teacher_of(0)
     student.targets()["y"].conditional.net.matrix.data.zero_()
     noise = {name: value.double() for name, value in teacher.noise(2000).items()}
-    found = diagnose(teacher, student, noise)
-    assert found.dispersion < 0.5
-    assert found.paired_error == pytest.approx(1 - found.dispersion, rel=0.1)
-    assert found.bound_gap > 0
+    result = diagnose(teacher, student, noise)
+    assert result.dispersion < 0.5
+    assert result.paired_error == pytest.approx(1 - result.dispersion, rel=0.1)
+    assert result.bound_gap > 0
 
 
 def test_the_divergence_of_normal_distributions_equals_numpy():

@@ -69,8 +69,10 @@ def drawn(graph, n):
 def gradient(values, student, retain_graph=False):
     total = sum(value.sum() / len(value) for value in values.values())
     parameters = list(student.parameters())
-    found = torch.autograd.grad(total, parameters, allow_unused=True, materialize_grads=True, retain_graph=retain_graph)
-    return torch.cat([one.flatten() for one in found])
+    result = torch.autograd.grad(
+        total, parameters, allow_unused=True, materialize_grads=True, retain_graph=retain_graph
+    )
+    return torch.cat([one.flatten() for one in result])
 
 
 def of_latents(student):
@@ -99,15 +101,15 @@ def test_straight_through_keeps_the_value(family):
 
 
 @pytest.mark.parametrize(
-    ("family", "chance"),
+    ("family", "probability"),
     [(Bernoulli((4,)), torch.sigmoid), (Categorical((2, 3)), lambda raw: raw.softmax(-1))],
     ids=["bernoulli", "categorical"],
 )
-def test_the_gradient_of_straight_through_is_that_of_the_probabilities(family, chance):
+def test_the_gradient_of_straight_through_is_that_of_the_probabilities(family, probability):
     raw, slopes = torch.randn(6, *family.shape, requires_grad=True), torch.randn(6, *family.shape)
-    (found,) = torch.autograd.grad((slopes * straight_through(family, raw, family.noise((6,)))).sum(), raw)
-    (expected,) = torch.autograd.grad((slopes * chance(raw)).sum(), raw)
-    torch.testing.assert_close(found, expected)
+    (result,) = torch.autograd.grad((slopes * straight_through(family, raw, family.noise((6,)))).sum(), raw)
+    (expected,) = torch.autograd.grad((slopes * probability(raw)).sum(), raw)
+    torch.testing.assert_close(result, expected)
 
 
 @settings(max_examples=40)
@@ -151,9 +153,9 @@ def test_hard_values_leave_the_latents_without_a_gradient():
     torch.manual_seed(0)
     teacher, student = chain(), chain()
     noise = drawn(teacher, 64)
-    found = gradient(divergences(paired_rollout(teacher, student, noise)), student)
-    assert found[~of_latents(student)].abs().min() > 0
-    assert found[of_latents(student)].abs().max() == 0
+    result = gradient(divergences(paired_rollout(teacher, student, noise)), student)
+    assert result[~of_latents(student)].abs().min() > 0
+    assert result[of_latents(student)].abs().max() == 0
 
 
 def test_biased_gradients_have_the_direction_of_the_exact_one():
@@ -169,9 +171,9 @@ def test_biased_gradients_have_the_direction_of_the_exact_one():
         trace = rollout_teacher(teacher, noise)
         for name, sampler in (("straight_through", straight_through), ("gumbel_softmax", gumbel_softmax(0.5))):
             pair = Pair(trace, rollout_student(student, trace, noise, sampler=sampler))
-            found = gradient(divergences(pair), student)[upstream]
-            cosines[name].append(nn.functional.cosine_similarity(found, exact, 0))
-    means = {name: float(torch.stack(found).mean()) for name, found in cosines.items()}
+            result = gradient(divergences(pair), student)[upstream]
+            cosines[name].append(nn.functional.cosine_similarity(result, exact, 0))
+    means = {name: float(torch.stack(result).mean()) for name, result in cosines.items()}
     assert means["straight_through"] >= 0.8, means
     assert means["gumbel_softmax"] >= 0.8, means
 
@@ -181,14 +183,14 @@ def test_biased_gradients_have_the_direction_of_the_exact_one():
 
 def scored(teacher, student, names, *, rounds, rows, samples):
     """Return mean and standard error of the gradient over rounds of new noise."""
-    found = []
+    result = []
     for _ in range(rounds):
         noise = drawn(teacher, rows)
         pair = paired_rollout(teacher, student, noise)
         terms = reinforce(divergences(pair, names), pair, teacher, student, samples=samples)
-        found.append(gradient(terms, student))
-    found = torch.stack(found)
-    return found.mean(0), found.std(0) / rounds**0.5
+        result.append(gradient(terms, student))
+    result = torch.stack(result)
+    return result.mean(0), result.std(0) / rounds**0.5
 
 
 @pytest.mark.parametrize(
@@ -266,12 +268,12 @@ def test_the_values_of_reinforce_are_means_over_samples():
     teacher, student = chain(), chain()
     pair = paired_rollout(teacher, student, drawn(teacher, 12))
     values = divergences(pair)
-    found = reinforce(values, pair, teacher, student, samples=4)
+    result = reinforce(values, pair, teacher, student, samples=4)
     for name, value in values.items():
-        torch.testing.assert_close(found[name], value.reshape(3, 4).mean(1))
+        torch.testing.assert_close(result[name], value.reshape(3, 4).mean(1))
     targets = ~of_latents(student)
     to_container = gradient(values, student, retain_graph=True)
-    torch.testing.assert_close(gradient(found, student)[targets], to_container[targets])
+    torch.testing.assert_close(gradient(result, student)[targets], to_container[targets])
 
 
 def test_reinforce_gives_the_teacher_no_gradient_and_an_equal_student_no_loss():
@@ -279,9 +281,9 @@ def test_reinforce_gives_the_teacher_no_gradient_and_an_equal_student_no_loss():
     teacher = chain()
     student = copy.deepcopy(teacher)
     pair = paired_rollout(teacher, student, drawn(teacher, 64))
-    found = reinforce(divergences(pair), pair, teacher, student, samples=2)
-    assert all((value == 0).all() for value in found.values())
-    assert gradient(found, student).abs().max() < 1e-12
+    result = reinforce(divergences(pair), pair, teacher, student, samples=2)
+    assert all((value == 0).all() for value in result.values())
+    assert gradient(result, student).abs().max() < 1e-12
     assert all(parameter.grad is None for parameter in teacher.parameters())
 
 
@@ -289,8 +291,8 @@ def test_scores_of_certain_bits_are_finite():
     torch.manual_seed(0)
     teacher, student = chain(300.0).float(), chain(300.0).float()
     pair = paired_rollout(teacher, student, teacher.noise(256))
-    found = reinforce(divergences(pair), pair, teacher, student, samples=2)
-    assert gradient(found, student).isfinite().all()
+    result = reinforce(divergences(pair), pair, teacher, student, samples=2)
+    assert gradient(result, student).isfinite().all()
 
 
 def test_ancestors_end_at_the_targets():

@@ -68,10 +68,10 @@ def test_masses_equal_differences_of_scipys_distribution_function(seed, bins):
 
 def test_a_mass_far_from_the_location_does_not_underflow():
     distribution = distributions.DiscretizedLogistic(torch.tensor(0.0), torch.tensor(0.001), 256)
-    found = float(distribution.log_prob(torch.tensor(200 / 255)))
+    result = float(distribution.log_prob(torch.tensor(200 / 255)))
     # log(exp(-a) - exp(-b)) of the tails beyond both edges of the bin
     low, high = 199.5 / 255 / 0.001, 200.5 / 255 / 0.001
-    assert found == pytest.approx(-low + np.log1p(-np.exp(low - high)), rel=1e-5)
+    assert result == pytest.approx(-low + np.log1p(-np.exp(low - high)), rel=1e-5)
 
 
 @given(st.integers(0, 500), st.sampled_from([2, 5, 256]))

@@ -36,14 +36,14 @@ def pair(name, seed, spread=1.5):
 
 def tables(name, seed):
     """Return the probabilities [5, positions, values] of two discrete distributions, and the values."""
-    found = []
+    result = []
     for one in pair(name, seed):
         if name == "bits":
             chances = one.logits.sigmoid()
-            found.append(torch.stack([1 - chances, chances], -1))
+            result.append(torch.stack([1 - chances, chances], -1))
         else:
-            found.append(one.log_probs().exp() if name == "grid" else one.probs)
-    return [one.numpy() for one in found]
+            result.append(one.log_probs().exp() if name == "grid" else one.probs)
+    return [one.numpy() for one in result]
 
 
 # ---------------------------------------------------------------- kl
@@ -76,9 +76,9 @@ def test_kl_is_positive_and_zero_only_for_equals(seed, name, spread):
 @some
 def test_distances_are_symmetric_and_zero_for_equals(seed, name, kind):
     p, q = pair(name, seed)
-    found = divergence(kind, p, q)
-    assert (found > 0).all()
-    torch.testing.assert_close(found, divergence(kind, q, p), atol=1e-12, rtol=1e-9)
+    result = divergence(kind, p, q)
+    assert (result > 0).all()
+    torch.testing.assert_close(result, divergence(kind, q, p), atol=1e-12, rtol=1e-9)
     assert divergence(kind, p, p).abs().max() == 0.0
 
 
@@ -92,18 +92,18 @@ def test_extreme_raw_values_have_finite_divergences_and_gradients(name, kind, dt
     teacher = torch.cartesian_prod(raw, raw)[:, :1].expand(9, int(np.prod(family.raw_shape)))
     student = torch.cartesian_prod(raw, raw)[:, 1:].expand_as(teacher).clone().requires_grad_()
     shape = (9, *family.raw_shape)
-    found = divergence(kind, family.distribution(teacher.reshape(shape)), family.distribution(student.reshape(shape)))
-    assert found.isfinite().all()
-    assert (found >= -1e-6).all()
-    assert torch.autograd.grad(found.sum(), student)[0].isfinite().all()
+    result = divergence(kind, family.distribution(teacher.reshape(shape)), family.distribution(student.reshape(shape)))
+    assert result.isfinite().all()
+    assert (result >= -1e-6).all()
+    assert torch.autograd.grad(result.sum(), student)[0].isfinite().all()
 
 
 def test_classes_with_probability_zero_do_not_count():
     infinite = -torch.inf
     p = Categorical((3,)).distribution(torch.tensor([[0.0, 1.0, infinite]]))
     q = Categorical((3,)).distribution(torch.tensor([[1.0, 0.0, 2.0]], requires_grad=True))
-    found = divergence("kl", p, q)
-    assert found.item() == pytest.approx(kl_divergence(p, q).item(), rel=1e-6)
+    result = divergence("kl", p, q)
+    assert result.item() == pytest.approx(kl_divergence(p, q).item(), rel=1e-6)
     assert divergence("kl", q, p).item() == torch.inf
 
 
@@ -115,9 +115,9 @@ def test_classes_with_probability_zero_do_not_count():
 def test_w2_of_a_grid_is_the_cost_of_moving_its_mass(seed):
     p, q = tables("grid", seed)
     grid = np.linspace(0, 1, 16)
-    found = divergence("w2", *pair("grid", seed)).numpy()
-    for where in np.ndindex(found.shape):
-        assert found[where] == pytest.approx(reference.quantile_distance(p[where], q[where], grid), abs=1e-10)
+    result = divergence("w2", *pair("grid", seed)).numpy()
+    for where in np.ndindex(result.shape):
+        assert result[where] == pytest.approx(reference.quantile_distance(p[where], q[where], grid), abs=1e-10)
 
 
 def test_w2_of_a_grid_is_that_of_optimal_transport():
@@ -131,11 +131,11 @@ def test_w2_of_a_grid_is_that_of_optimal_transport():
 @pytest.mark.parametrize("name", ["bits", "classes"])
 def test_w2_of_bits_and_classes_is_optimal_transport_at_cost_one(name):
     p, q = tables(name, 2)
-    found = divergence("w2", *pair(name, 2)).numpy()
+    result = divergence("w2", *pair(name, 2)).numpy()
     costs = 1.0 - np.eye(p.shape[-1])
-    for where in np.ndindex(found.shape):
+    for where in np.ndindex(result.shape):
         one, other = (table[where] / table[where].sum() for table in (p, q))
-        assert found[where] == pytest.approx(ot.emd2(one, other, costs), abs=1e-10)
+        assert result[where] == pytest.approx(ot.emd2(one, other, costs), abs=1e-10)
 
 
 def test_w2_of_normal_distributions_is_that_of_many_sorted_samples():

@@ -32,7 +32,7 @@ BIT = Bernoulli((1,))
 BITS = [torch.zeros(1, 1).double(), torch.ones(1, 1).double()]
 
 
-class Joined(nn.Linear):
+class Concatenated(nn.Linear):
     """A linear map of several values side by side."""
 
     def forward(self, *values):
@@ -50,8 +50,8 @@ def chain():
     return prepared(
         [
             Latent("a", BIT, Constant(1)),
-            Latent("b", BIT, Joined(1, 1), "a"),
-            Target("y", Normal((2,), 0.7), Joined(1, 2), "b"),
+            Latent("b", BIT, Concatenated(1, 1), "a"),
+            Target("y", Normal((2,), 0.7), Concatenated(1, 2), "b"),
         ]
     )
 
@@ -61,9 +61,9 @@ def skipping():
     return prepared(
         [
             Latent("a", BIT, Constant(1)),
-            Hidden("h", Joined(1, 2), "a"),
-            Latent("b", BIT, Joined(3, 1), ("a", "h")),
-            Target("y", Normal((2,)), Joined(4, 4), ("a", "b", "h")),
+            Hidden("h", Concatenated(1, 2), "a"),
+            Latent("b", BIT, Concatenated(3, 1), ("a", "h")),
+            Target("y", Normal((2,)), Concatenated(4, 4), ("a", "b", "h")),
         ]
     )
 
@@ -73,11 +73,11 @@ def conditioned():
     return prepared(
         [
             Input("x", Normal((2,), 1.0)),
-            Latent("a", BIT, Joined(2, 1), "x"),
-            Latent("c", Normal((1,)), Joined(1, 2), "a"),
-            Latent("b", BIT, Joined(3, 1), ("c", "x")),
-            Latent("idle", BIT, Joined(1, 1), "b"),
-            Target("y", BIT, Joined(2, 1), ("b", "c")),
+            Latent("a", BIT, Concatenated(2, 1), "x"),
+            Latent("c", Normal((1,)), Concatenated(1, 2), "a"),
+            Latent("b", BIT, Concatenated(3, 1), ("c", "x")),
+            Latent("idle", BIT, Concatenated(1, 1), "b"),
+            Target("y", BIT, Concatenated(2, 1), ("b", "c")),
         ]
     )
 
@@ -89,19 +89,19 @@ def drawn(graph, n):
 
 
 def flat_gradient(value, model):
-    found = torch.autograd.grad(value, list(model.parameters()), allow_unused=True, materialize_grads=True)
-    return torch.cat([one.flatten() for one in found])
+    result = torch.autograd.grad(value, list(model.parameters()), allow_unused=True, materialize_grads=True)
+    return torch.cat([one.flatten() for one in result])
 
 
-def by_pieces(teacher, student, noise, inputs, teachers=None):
-    """Return the expected KL of one sample's `y`: the uniform noise of one bit after the other is cut into pieces.
+def by_intervals(teacher, student, noise, inputs, teachers=None):
+    """Return the expected KL of one sample's ``y``: the uniform noise of one bit after the other is cut into intervals.
 
     Args:
-        teacher: with the nodes of the student.
-        student: whose last node is `y`.
-        noise: of normal latents.
-        inputs: values of the inputs.
-        teachers: values of other targets: both models are given them, and the teacher's chance of them is a factor.
+        teacher: Model with the nodes of the student.
+        student: Model whose last node is ``y``.
+        noise: Noise of normal latents.
+        inputs: Values of the inputs.
+        teachers: Values of other targets, given to both models; the teacher's probability of them is a factor.
     """
     nodes = list(zip(teacher.nodes(), student.nodes(), strict=True))
     teachers = teachers or {}
@@ -147,14 +147,14 @@ def test_the_expectation_is_the_sum_over_the_intervals_of_the_noise(build, seed)
     torch.manual_seed(seed)
     teacher, student = build(), build()
     noise, inputs = drawn(teacher, 3)
-    found = enumerated_divergences(teacher, student, rollout_teacher(teacher, noise, inputs), noise, inputs)["y"]
+    result = enumerated_divergences(teacher, student, rollout_teacher(teacher, noise, inputs), noise, inputs)["y"]
     rows = [
         ({k: v[i : i + 1] for k, v in noise.items()}, {k: v[i : i + 1] for k, v in inputs.items()}) for i in range(3)
     ]
-    expected = torch.stack([by_pieces(teacher, student, *row) for row in rows])
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    expected = torch.stack([by_intervals(teacher, student, *row) for row in rows])
+    torch.testing.assert_close(result, expected, rtol=1e-12, atol=1e-12)
     exact = flat_gradient(expected.sum(), student)
-    torch.testing.assert_close(flat_gradient(found.sum(), student), exact, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(flat_gradient(result.sum(), student), exact, rtol=1e-10, atol=1e-12)
     assert all(parameter.grad is None for parameter in teacher.parameters())
 
 
@@ -163,9 +163,9 @@ def telling(family=BIT):
     return prepared(
         [
             Latent("a", BIT, Constant(1)),
-            Latent("b", BIT, Joined(1, 1), "a"),
-            Target("m", family, Joined(2, 1), ("a", "b")),
-            Target("y", Normal((1,), 0.7), Joined(2, 1), ("b", "m")),
+            Latent("b", BIT, Concatenated(1, 1), "a"),
+            Target("m", family, Concatenated(2, 1), ("a", "b")),
+            Target("y", Normal((1,), 0.7), Concatenated(2, 1), ("b", "m")),
         ]
     )
 
@@ -179,11 +179,11 @@ def test_states_are_weighted_by_the_density_of_given_targets():
         with torch.no_grad():
             trace = teacher.rollout(noise, forced={"m": value})
             states = [teacher.rollout({}, forced={"a": a, "b": b, "m": value}) for a in BITS for b in BITS]
-            chance = sum(
+            probability = sum(
                 sum(one.distributions[name].log_prob(one.values[name]) for name in "abm").exp() for one in states
             )
-        total = total + chance[0, 0] * enumerated_divergences(teacher, student, trace, noise, nodes=["y"])["y"][0]
-        expected = expected + by_pieces(teacher, student, noise, {}, {"m": value})
+        total = total + probability[0, 0] * enumerated_divergences(teacher, student, trace, noise, nodes=["y"])["y"][0]
+        expected = expected + by_intervals(teacher, student, noise, {}, {"m": value})
     torch.testing.assert_close(total, expected, rtol=1e-12, atol=0)
     exact = flat_gradient(expected, student)
     torch.testing.assert_close(flat_gradient(total, student), exact, rtol=1e-10, atol=1e-12)
@@ -194,12 +194,12 @@ def of_all_kinds():
     return prepared(
         [
             Latent("a", Bernoulli((2,)), Constant(2)),
-            Latent("b", Categorical((3,)), Joined(2, 3), "a"),
-            Target("m", Normal((2,), 1.0), Joined(3, 2), "b"),
-            Latent("c", Normal((2,)), Joined(4, 4), ("a", "m")),
+            Latent("b", Categorical((3,)), Concatenated(2, 3), "a"),
+            Target("m", Normal((2,), 1.0), Concatenated(3, 2), "b"),
+            Latent("c", Normal((2,)), Concatenated(4, 4), ("a", "m")),
             Latent("d", Categorical((1, 3)), Rows(2, 3), "c"),
             Hidden("e", Flat(3, 3), "d"),
-            Target("y", Bernoulli((4,)), Joined(5, 4), ("e", "m")),
+            Target("y", Bernoulli((4,)), Concatenated(5, 4), ("e", "m")),
         ]
     )
 
@@ -242,9 +242,10 @@ def test_the_gradient_equals_that_of_the_mean_of_drawn_values():
     teacher, student = of_all_kinds(), of_all_kinds()
     noise, _ = drawn(teacher, 40_000)
     trace = rollout_teacher(teacher, noise)
-    few = {name: value[:2000] for name, value in noise.items()}
+    subset = {name: value[:2000] for name, value in noise.items()}
     total = sum(
-        value.mean() for value in enumerated_divergences(teacher, student, rollout_teacher(teacher, few), few).values()
+        value.mean()
+        for value in enumerated_divergences(teacher, student, rollout_teacher(teacher, subset), subset).values()
     )
     slope = flat_gradient(total, student)
     step = 0.05 * slope / slope.norm()
@@ -276,8 +277,8 @@ def test_without_discrete_latents_the_expectation_is_the_divergence():
     teacher, student = prepared(nodes), prepared(copy.deepcopy(nodes))
     noise, _ = drawn(teacher, 5)
     pair = paired_rollout(teacher, student, noise)
-    found = enumerated_divergences(teacher, student, pair.teacher, noise)["y"]
-    torch.testing.assert_close(found, node_divergence(pair, "y", "kl", "sum"))
+    result = enumerated_divergences(teacher, student, pair.teacher, noise)["y"]
+    torch.testing.assert_close(result, node_divergence(pair, "y", "kl", "sum"))
 
 
 def test_certain_bits_have_finite_values_and_gradients():
@@ -308,7 +309,7 @@ def of_one(family, net=None):
 
 
 def sequence():
-    nodes = [Latent("z", BIT, Joined(2, 1), "state"), Target("y", BIT, Joined(1, 1), "z")]
+    nodes = [Latent("z", BIT, Concatenated(2, 1), "state"), Target("y", BIT, Concatenated(1, 1), "z")]
     return Graph([Scan(nodes, LSTM(2, ("z",), 1), 3)])
 
 

@@ -59,10 +59,10 @@ def test_values_have_the_frequencies_of_the_distribution(name):
     flat = values.flatten(1) if name in ("bits", "grid") else values.argmax(-1)
     for values_of_one, logs_of_one in zip(flat.T, logs.flatten(1).T, strict=True):
         kinds, where, counts = values_of_one.unique(return_inverse=True, return_counts=True)
-        chances = torch.zeros(len(kinds), dtype=torch.double).index_put((where,), logs_of_one.exp())
-        assert float(chances.sum()) == pytest.approx(1, abs=1e-3)
-        error = (chances * (1 - chances) / len(values)).sqrt()
-        assert ((counts / len(values) - chances).abs() <= 4.5 * error).all()
+        probabilities = torch.zeros(len(kinds), dtype=torch.double).index_put((where,), logs_of_one.exp())
+        assert float(probabilities.sum()) == pytest.approx(1, abs=1e-3)
+        error = (probabilities * (1 - probabilities) / len(values)).sqrt()
+        assert ((counts / len(values) - probabilities).abs() <= 4.5 * error).all()
 
 
 def test_normal_values_are_normal():
@@ -146,9 +146,9 @@ def test_the_same_generator_draws_the_same_noise(name):
 
 def test_a_raw_deviation_of_zero_is_about_one_and_none_is_zero():
     raw = torch.tensor([0.0, -1e4, 1e4], requires_grad=True)
-    found = positive_scale(raw)
-    assert found.tolist() == pytest.approx([1 + 1e-6, 1e-6, 1e4 / math.log(2)])
-    found.sum().backward()
+    result = positive_scale(raw)
+    assert result.tolist() == pytest.approx([1 + 1e-6, 1e-6, 1e4 / math.log(2)])
+    result.sum().backward()
     assert raw.grad.isfinite().all()
 
 

@@ -50,13 +50,13 @@ def test_a_copy_returns_nearly_the_same_values_in_the_same_dtype(teacher, bfloat
     teacher.eval()
     twin, noise = fused_copy(teacher, bfloat16=bfloat16), teacher.noise(50, leaves=True)
     assert not any(isinstance(module, nn.BatchNorm1d) for module in twin.modules())
-    expected, found = rollout_teacher(teacher, noise), rollout_teacher(twin, noise)
-    assert {value.dtype for value in [*found.values.values(), *found.raw.values()]} == {torch.float32}
+    expected, result = rollout_teacher(teacher, noise), rollout_teacher(twin, noise)
+    assert {value.dtype for value in [*result.values.values(), *result.raw.values()]} == {torch.float32}
     tolerance = 0.03 if bfloat16 else 1e-5
     for name, raw in expected.raw.items():
-        torch.testing.assert_close(found.raw[name], raw, atol=tolerance, rtol=tolerance)
-    assert torch.equal(found.raw["y"], rollout_teacher(twin, noise).raw["y"])
-    assert torch.equal(found.values["top"], expected.values["top"])  # a net without parents is no product
+        torch.testing.assert_close(result.raw[name], raw, atol=tolerance, rtol=tolerance)
+    assert torch.equal(result.raw["y"], rollout_teacher(twin, noise).raw["y"])
+    assert torch.equal(result.values["top"], expected.values["top"])  # a net without parents is no product
 
 
 def test_the_teacher_does_not_change(teacher):
@@ -72,19 +72,19 @@ def test_the_teacher_does_not_change(teacher):
 def test_float64_stays_float64(teacher):
     teacher.eval().double()
     noise = teacher.noise(5)
-    found, expected = (rollout_teacher(one, noise) for one in (fused_copy(teacher, bfloat16=True), teacher))
+    result, expected = (rollout_teacher(one, noise) for one in (fused_copy(teacher, bfloat16=True), teacher))
     for name, raw in expected.raw.items():
-        torch.testing.assert_close(found.raw[name], raw, atol=1e-12, rtol=1e-12)
+        torch.testing.assert_close(result.raw[name], raw, atol=1e-12, rtol=1e-12)
 
 
 def test_a_sequence_without_norms_is_copied_too():
     torch.manual_seed(0)
     model = StrokeVRNN(in_shape=(3, 3), width=4, hidden=5).eval()
     noise = model.noise(2)
-    found, expected = (rollout_teacher(one, noise) for one in (fused_copy(model, bfloat16=True), model))
+    result, expected = (rollout_teacher(one, noise) for one in (fused_copy(model, bfloat16=True), model))
     for name, raw in expected.raw.items():
-        assert found.raw[name].dtype == torch.float32
-        torch.testing.assert_close(found.raw[name], raw, atol=0.03, rtol=0.03)
+        assert result.raw[name].dtype == torch.float32
+        torch.testing.assert_close(result.raw[name], raw, atol=0.03, rtol=0.03)
 
 
 def test_a_copy_made_under_inference_mode_can_be_used_in_training(teacher):

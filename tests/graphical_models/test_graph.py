@@ -27,7 +27,7 @@ from kdzoo.graphical_models.marginal import log_marginal
 from kdzoo.graphical_models.paired import paired_rollout, rollout_student, rollout_teacher
 
 
-class Joined(nn.Linear):
+class Concatenated(nn.Linear):
     def forward(self, *values):
         return super().forward(torch.cat(values, -1))
 
@@ -39,7 +39,12 @@ def model():
             Input("x", Categorical((3,)), source="label"),
             Latent("top", Normal((2,)), Constant(4), posterior=nn.Linear(4, 4), posterior_parents="up"),
             Latent(
-                "z", Normal((3,)), Joined(5, 6), ("top", "x"), posterior=Joined(6, 6), posterior_parents=("up", "top")
+                "z",
+                Normal((3,)),
+                Concatenated(5, 6),
+                ("top", "x"),
+                posterior=Concatenated(6, 6),
+                posterior_parents=("up", "top"),
             ),
             Hidden("hidden", nn.Linear(3, 5), "z"),
             Target("a", Normal((2,), scale=0.5), nn.Linear(5, 2), "hidden", lambda batch: batch["points"][:, :2]),
@@ -290,8 +295,8 @@ def test_the_terms_of_the_bound_are_those_of_the_posteriors_and_the_targets():
         torch.testing.assert_close(terms[name], torch.distributions.kl_divergence(p, q).sum(1))
     mean = nodes["a"].conditional.net(nodes["hidden"].conditional.net(values["z"]))
     torch.testing.assert_close(terms["a"], -torch.distributions.Normal(mean, 0.5).log_prob(a).sum(1))
-    chance = nodes["b"].conditional.net(a).sigmoid()
-    torch.testing.assert_close(terms["b"], -torch.where(b == 1, chance, 1 - chance).log().sum(1))
+    probability = nodes["b"].conditional.net(a).sigmoid()
+    torch.testing.assert_close(terms["b"], -torch.where(b == 1, probability, 1 - probability).log().sum(1))
     assert terms.keys() == {"top", "z", "a", "b"}
 
 
@@ -322,7 +327,7 @@ def test_a_latent_without_posterior_cannot_be_trained_on_data():
 def test_steps_after_the_end_do_not_count_in_the_bound():
     torch.manual_seed(0)
     nodes = [
-        Latent("z", Normal((2,)), nn.Linear(4, 4), STATE, posterior=Joined(5, 4), posterior_parents=("y", STATE)),
+        Latent("z", Normal((2,)), nn.Linear(4, 4), STATE, posterior=Concatenated(5, 4), posterior_parents=("y", STATE)),
         Target("y", Normal((1,), scale=1.0), nn.Linear(2, 1), "z", "input"),
     ]
     graph = Graph([Scan(nodes, LSTM(4, ("y", "z"), 3), 6)])
@@ -332,8 +337,8 @@ def test_steps_after_the_end_do_not_count_in_the_bound():
     changed["input"][1, 2:] += 7
     for name, value in graph.negative_elbo(changed, noise, lengths).items():
         torch.testing.assert_close(value, terms[name])
-    whole = graph.negative_elbo(changed, noise)
-    assert (whole["y"][1] > terms["y"][1]).all()
+    full_values = graph.negative_elbo(changed, noise)
+    assert (full_values["y"][1] > terms["y"][1]).all()
     for name, value in graph.negative_elbo(batch, noise, torch.full((3,), 6)).items():
         torch.testing.assert_close(value, graph.negative_elbo(batch, noise)[name])
 
@@ -351,9 +356,9 @@ def test_copies_and_saved_states_give_the_same_values(tmp_path):
     for one in (copy.deepcopy(graph), other):
         assert torch.equal(one.rollout(noise, inputs).values["c"], expected)
     double = copy.deepcopy(graph).double()
-    found = double.rollout(noise, {name: value.double() for name, value in inputs.items()}).values["c"]
-    assert found.dtype == torch.double
-    torch.testing.assert_close(found.float(), expected, atol=1e-5, rtol=1e-5)
+    result = double.rollout(noise, {name: value.double() for name, value in inputs.items()}).values["c"]
+    assert result.dtype == torch.double
+    torch.testing.assert_close(result.float(), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_leaf_latents_need_no_value_from_the_teacher():

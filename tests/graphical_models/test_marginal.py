@@ -52,8 +52,8 @@ def test_the_density_of_a_machine_is_the_sum_over_all_states():
     total = torch.zeros(6, dtype=torch.double)
     for one, other in product((0.0, 1.0), repeat=2):
         bits = torch.tensor([one, other], dtype=torch.double)
-        chances = nets["z2"].value.sigmoid()
-        of_bits = (bits * chances + (1 - bits) * (1 - chances)).prod()
+        probabilities = nets["z2"].value.sigmoid()
+        of_bits = (bits * probabilities + (1 - bits) * (1 - probabilities)).prod()
         of_y2 = torch.distributions.Normal(nets["y2"](bits), 0.5).log_prob(y2).exp()[:, 0]
         for chosen in range(3):
             vector = torch.eye(3, dtype=torch.double)[chosen]
@@ -99,10 +99,10 @@ def test_a_table_has_mass_one_and_the_frequencies_of_samples():
         values = graph.rollout(noise, {"x": x[1:2].expand(n, 2)}).values
     flat, drawn = (torch.cat([one[name].flatten(1) for name in ("a", "b")], 1) for one in (states, values))
     hits = (drawn @ flat.T == 3).double()
-    frequencies, chances = hits.mean(0), logs[1].exp()
-    errors = (chances * (1 - chances) / n).sqrt()
+    frequencies, probabilities = hits.mean(0), logs[1].exp()
+    errors = (probabilities * (1 - probabilities) / n).sqrt()
     assert hits.sum(1).eq(1).all()
-    assert ((frequencies - chances).abs() <= 4.5 * errors).all()
+    assert ((frequencies - probabilities).abs() <= 4.5 * errors).all()
 
 
 def test_a_table_of_a_sequence_of_bits_equals_that_of_a_hidden_markov_model():
@@ -116,14 +116,14 @@ def test_a_table_of_a_sequence_of_bits_equals_that_of_a_hidden_markov_model():
     with torch.no_grad():
         states, logs = marginal_table(graph)
         moves, seen = (node.conditional.net(bits).sigmoid().flatten().tolist() for node in nodes)
-    chances = [[1 - p, p] for p in moves]
+    probabilities = [[1 - p, p] for p in moves]
     emitted = [[1 - p, p] for p in seen]
     assert states["y"].shape == (16, 4, 1)
-    for y, found in zip(states["y"][..., 0].int().tolist(), logs[0].exp().tolist(), strict=True):
+    for y, result in zip(states["y"][..., 0].int().tolist(), logs[0].exp().tolist(), strict=True):
         reached = [1.0, 0.0]
         for bit in y:
-            reached = [sum(reached[i] * chances[i][j] for i in (0, 1)) * emitted[j][bit] for j in (0, 1)]
-        assert found == pytest.approx(sum(reached), rel=1e-12)
+            reached = [sum(reached[i] * probabilities[i][j] for i in (0, 1)) * emitted[j][bit] for j in (0, 1)]
+        assert result == pytest.approx(sum(reached), rel=1e-12)
 
 
 @pytest.mark.parametrize("model", [linear, classes], ids=["linear", "classes"])

@@ -31,15 +31,15 @@ def graph(seed=0, *, z1=4, family=None, name="y"):
 def test_the_student_reads_its_own_latents_or_the_teachers():
     teacher, student = graph(0), graph(1)
     noise = teacher.noise(6)
-    ours, local = (paired_rollout(teacher, student, noise, latents_from=who) for who in ("student", "teacher"))
+    surrogate, local = (paired_rollout(teacher, student, noise, latents_from=who) for who in ("student", "teacher"))
     assert torch.equal(local.student.values["z1"], local.teacher.values["z1"])
-    assert not torch.equal(ours.student.values["z1"], ours.teacher.values["z1"])
+    assert not torch.equal(surrogate.student.values["z1"], surrogate.teacher.values["z1"])
     net = student.entries[2].conditional.net
-    assert torch.equal(ours.student.distributions["y"].loc, net(ours.student.values["z1"]))
-    assert torch.equal(local.student.distributions["y"].loc, net(ours.teacher.values["z1"]))
+    assert torch.equal(surrogate.student.distributions["y"].loc, net(surrogate.student.values["z1"]))
+    assert torch.equal(local.student.distributions["y"].loc, net(surrogate.teacher.values["z1"]))
     raw = student.entries[1].conditional.net(noise["z2"].double())
     expected = Normal((4,)).sample(raw, noise["z1"].double())
-    assert torch.equal(ours.student.values["z1"], expected)
+    assert torch.equal(surrogate.student.values["z1"], expected)
 
 
 def test_some_samples_take_the_teachers_latents():

@@ -158,8 +158,8 @@ def compared(families, rows, spread):
 def surrogate(teacher, student, **options):
     """Return the exact surrogate loss, without gradients."""
     with torch.no_grad():
-        found = expected_divergences(teacher, student, **options)
-    return float(sum(found[name] for name in student.targets()))
+        result = expected_divergences(teacher, student, **options)
+    return float(sum(result[name] for name in student.targets()))
 
 
 def exact_kl(teacher, student):

@@ -109,9 +109,9 @@ def test_applicable_figures_are_drawn_and_differ_between_models(case, tmp_path):
     folders = [tmp_path / "first" / "new", tmp_path / "again", tmp_path / "other"]
     for folder, seed in zip(folders, (0, 0, 1), strict=True):
         models = {"teacher": build(), "student": build(seed), "data": nn.Linear(2, 2)}
-        found = sample_plots.plot_model(models, folder, data())
-        assert sorted(path.stem for path in found) == names
-        assert sorted(folder.iterdir()) == sorted(found)
+        result = sample_plots.plot_model(models, folder, data())
+        assert sorted(path.stem for path in result) == names
+        assert sorted(folder.iterdir()) == sorted(result)
     for name in names:
         first, again, other = (imread(folder / f"{name}.png") for folder in folders)
         assert (first == again).all()
@@ -141,8 +141,8 @@ def test_models_and_the_global_generator_do_not_change(case, tmp_path):
     build, data, names = CASES[case]
     model, twin = build().double().train(), build().double()
     state = torch.random.get_rng_state()
-    found = sample_plots.plot_model({"student": model}, tmp_path, data())
-    assert len(found) == len(names)
+    result = sample_plots.plot_model({"student": model}, tmp_path, data())
+    assert len(result) == len(names)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert model.training
     for one, other in zip(model.state_dict().values(), twin.state_dict().values(), strict=True):
@@ -320,7 +320,7 @@ def test_densities_are_drawn_around_all_points(drawn, tmp_path):
     model = point_model()
     sample_plots.plot_model({"student": model}, tmp_path, points(9, 4))
     shown = torch.cat([batch["input"] for batch in points(9, 4).batches])
-    (found,) = drawn
+    (result,) = drawn
     side = sample_plots.GRID_SIDE
     low, high = shown.amin(0), shown.amax(0)
     x, y = (
@@ -329,7 +329,7 @@ def test_densities_are_drawn_around_all_points(drawn, tmp_path):
     i, j = 17, 80  # row, column
     with torch.no_grad():
         expected = model.log_density(torch.stack([x[j], y[i]])[None]).exp()
-    torch.testing.assert_close(found["student"][i, j], expected[0], rtol=1e-4, atol=0)
+    torch.testing.assert_close(result["student"][i, j], expected[0], rtol=1e-4, atol=0)
 
 
 def test_models_with_nan_parameters_are_drawn_too(tmp_path):
@@ -339,5 +339,5 @@ def test_models_with_nan_parameters_are_drawn_too(tmp_path):
         with torch.no_grad():
             for parameter in broken.parameters():
                 parameter.fill_(torch.nan)
-        found = sample_plots.plot_model({"teacher": build(), "student": broken}, tmp_path / case, data())
-        assert sorted(path.stem for path in found) == names
+        result = sample_plots.plot_model({"teacher": build(), "student": broken}, tmp_path / case, data())
+        assert sorted(path.stem for path in result) == names

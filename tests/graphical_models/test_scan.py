@@ -29,7 +29,7 @@ from kdzoo.graphical_models.tasks import Task
 H, B, T = 5, 3, 6
 
 
-class Joined(nn.Linear):
+class Concatenated(nn.Linear):
     def forward(self, *values):
         return super().forward(torch.cat(values, -1)).tanh() * 2
 
@@ -70,19 +70,26 @@ def full(carry=None, width=4):
         Latent(
             "z",
             Normal((3,)),
-            Joined(H + 2, 6),
+            Concatenated(H + 2, 6),
             (STATE, "u"),
-            posterior=Joined(width + H, 6),
+            posterior=Concatenated(width + H, 6),
             posterior_parents=("seen", STATE),
         ),
-        Hidden("code", Joined(3, width), "z"),
-        Latent("bit", Bernoulli((2,)), Joined(H, 2), STATE, posterior=Joined(width, 2), posterior_parents="seen"),
-        Target("x", Normal((3,), scale=0.5), Joined(width + H + 2 + 2, 3), ("code", STATE, "g", "bit")),
-        Target("pen", Bernoulli((1,)), Joined(H + width, 1), (STATE, "code")),
+        Hidden("code", Concatenated(3, width), "z"),
+        Latent(
+            "bit",
+            Bernoulli((2,)),
+            Concatenated(H, 2),
+            STATE,
+            posterior=Concatenated(width, 2),
+            posterior_parents="seen",
+        ),
+        Target("x", Normal((3,), scale=0.5), Concatenated(width + H + 2 + 2, 3), ("code", STATE, "g", "bit")),
+        Target("pen", Bernoulli((1,)), Concatenated(H + width, 1), (STATE, "code")),
         Hidden("gate_input", GateInput(3, H), "x"),
-        Target("leaf", Normal((2,)), Joined(3 + 1, 4), ("x", "pen")),
+        Target("leaf", Normal((2,)), Concatenated(3 + 1, 4), ("x", "pen")),
     ]
-    recognition = [Hidden("seen", Joined(3 + 1, width), ("x", "pen"))]
+    recognition = [Hidden("seen", Concatenated(3 + 1, width), ("x", "pen"))]
     return Graph(
         [
             Latent("g", Normal((2,), scale=1.0)),
@@ -134,14 +141,14 @@ def naive(graph, noise, inputs, *, forced=None, mixed=None, infer=False):
         if node.name in here:
             put(node.name, here[node.name], timed)
 
-    whole = {}
+    full_values = {}
     for entry in graph.entries:
         if not isinstance(entry, Scan):
-            one(entry, whole, None, False)
+            one(entry, full_values, None, False)
             continue
         state = entry.carry.initial(B, graph.like)
         for t in range(T):
-            here = {**whole, STATE: entry.carry.output(state)}
+            here = {**full_values, STATE: entry.carry.output(state)}
             if infer:
                 for name in ("x", "pen"):
                     here[name] = forced[name][:, t]
@@ -151,7 +158,7 @@ def naive(graph, noise, inputs, *, forced=None, mixed=None, infer=False):
                 one(node, here, t, True)
             state = entry.carry(state, *(here[name] for name in entry.carry.parents))
         found = {name: torch.stack(value, 1) if isinstance(value, list) else value for name, value in found.items()}
-        whole |= found
+        full_values |= found
     return {**inputs, **found}
 
 
@@ -193,9 +200,9 @@ def drawn(graph, leaves=False):
 def cases(graph, other):
     """Return the ways to roll out: alone, after the teacher, on the teacher's latents, on some of them, inferring."""
     noise, inputs = drawn(graph)
-    theirs = rollout_teacher(other, *drawn(other, leaves=True)).values
-    targets = {name: theirs[name] for name in graph.targets()}
-    latents = {name: theirs[name] for name in graph.latents()}
+    teacher_values = rollout_teacher(other, *drawn(other, leaves=True)).values
+    targets = {name: teacher_values[name] for name in graph.targets()}
+    latents = {name: teacher_values[name] for name in graph.latents()}
 
     def without(names):
         return {name: value for name, value in noise.items() if name not in names}
@@ -248,12 +255,12 @@ def test_a_paired_rollout_equals_two_plain_loops(latents_from):
     teacher, student = full(width=7), full(width=2)
     noise, inputs = drawn(teacher)
     pair = paired_rollout(teacher, student, noise, inputs, latents_from=latents_from)
-    theirs = naive(teacher, noise, inputs)
-    given = {name: theirs[name] for name in theirs if name in student.targets()}
-    given |= {name: theirs[name] for name in student.latents()} if latents_from == "teacher" else {}
+    teacher_values = naive(teacher, noise, inputs)
+    given = {name: teacher_values[name] for name in teacher_values if name in student.targets()}
+    given |= {name: teacher_values[name] for name in student.latents()} if latents_from == "teacher" else {}
     own = naive(student, {name: value for name, value in noise.items() if name not in given}, inputs, forced=given)
     for name in student.random_nodes():
-        torch.testing.assert_close(pair.teacher.raw[name], theirs[f"{name}|prior"], atol=1e-10, rtol=1e-10)
+        torch.testing.assert_close(pair.teacher.raw[name], teacher_values[f"{name}|prior"], atol=1e-10, rtol=1e-10)
         torch.testing.assert_close(pair.student.raw[name], own[f"{name}|prior"], atol=1e-10, rtol=1e-10)
 
 

@@ -34,9 +34,9 @@ def test_every_state_is_listed_once():
 
 def test_rows_are_crossed_in_order():
     first, second = {"a": torch.tensor([1, 2])}, {"b": torch.tensor([[3], [4], [5]])}
-    found = cross_rows(first, second)
-    assert found["a"].tolist() == [1, 1, 1, 2, 2, 2]
-    assert found["b"].flatten().tolist() == [3, 4, 5, 3, 4, 5]
+    result = cross_rows(first, second)
+    assert result["a"].tolist() == [1, 1, 1, 2, 2, 2]
+    assert result["b"].flatten().tolist() == [3, 4, 5, 3, 4, 5]
     assert cross_rows({}, second)["b"].shape == (3, 1)
 
 
@@ -50,8 +50,8 @@ def test_noise_lies_in_the_interval_of_its_value(seed, kind):
     lower, upper = noise_interval("z", family, raw, family.sample(raw, noise))
     used = noise if kind == "bits" else noise[..., 0]
     assert ((lower <= used) & (used <= upper)).all()
-    whole = family.distribution(raw).log_prob(family.sample(raw, noise)).exp()
-    torch.testing.assert_close(upper - lower, whole, atol=1e-12, rtol=0)
+    full_values = family.distribution(raw).log_prob(family.sample(raw, noise)).exp()
+    torch.testing.assert_close(upper - lower, full_values, atol=1e-12, rtol=0)
 
 
 def test_states_are_counted_without_listing_them():

@@ -41,8 +41,8 @@ def points():
 @pytest.mark.parametrize(("width", "generative", "inferring"), [(8, 186, 168), (2, 54, 48)], ids=["teacher", "student"])
 def test_parameter_counts_are_those_of_the_paper(width, generative, inferring):
     model = HelmholtzMachine(in_shape=(2,), width=width)
-    found = sum(parameter.numel() for parameter in model.inference_parameters())
-    assert found == inferring
+    result = sum(parameter.numel() for parameter in model.inference_parameters())
+    assert result == inferring
     assert sum(parameter.numel() for parameter in model.parameters()) == generative + inferring
 
 
@@ -108,8 +108,8 @@ def test_copies_files_and_double_precision_give_the_same_values(tmp_path):
 def gradients(terms, model):
     total = sum(value.sum() for value in terms)
     parameters = dict(model.named_parameters())
-    found = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
-    return {name for name, one in zip(parameters, found, strict=True) if one is not None}
+    result = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+    return {name for name, one in zip(parameters, result, strict=True) if one is not None}
 
 
 def test_wake_trains_the_model_and_sleep_the_recognizer():
@@ -192,8 +192,8 @@ def test_the_density_is_the_sum_over_all_states():
 
 def test_the_density_has_a_gradient_to_all_that_generates():
     model = machine()
-    found = gradients([model.log_density(torch.randn(5, 2))], model)
-    assert found == {name for name, _ in model.named_parameters() if not name.startswith("recognizer.")}
+    result = gradients([model.log_density(torch.randn(5, 2))], model)
+    assert result == {name for name, _ in model.named_parameters() if not name.startswith("recognizer.")}
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -240,11 +240,11 @@ def test_the_surrogate_loss_is_enumerated_in_both_targets():
     noise = {name: value.double() for name, value in teacher.noise(3000).items()}
     trace = rollout_teacher(teacher, noise)
     pair = Pair(trace, rollout_student(student, trace, noise))
-    found = enumerated_divergences(teacher, student, trace, noise)
+    result = enumerated_divergences(teacher, student, trace, noise)
     for name in ("y1", "y2"):
-        difference = node_divergence(pair, name, "kl", "sum") - found[name]
+        difference = node_divergence(pair, name, "kl", "sum") - result[name]
         assert difference.mean().abs() <= 4 * difference.std() / len(difference) ** 0.5
-    bound = sum(value.mean() for value in found.values())
+    bound = sum(value.mean() for value in result.values())
     bound.backward()
     assert bound > kl_by_quadrature(teacher, student)
     generating = [p for name, p in student.named_parameters() if not name.startswith("recognizer.")]

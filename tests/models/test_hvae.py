@@ -156,8 +156,8 @@ def test_the_bound_equals_that_of_a_ladder_written_by_hand(options):
     for node in model.recognition:
         up.append(node.conditional.net(up[-1], *label))
     prior = normal(net["z3"](*label)) if label else Normal(torch.zeros(8, 3), torch.ones(8, 3))
-    found = normal(head["z3"](up[3]))
-    posterior = merged(prior, found) if label else found
+    result = normal(head["z3"](up[3]))
+    posterior = merged(prior, result) if label else result
     expected = {"z3": kl_divergence(posterior, prior).sum(1)}
     value = posterior.mean + posterior.stddev * noise["z3"]
     for level in (2, 1):

@@ -122,10 +122,10 @@ def plain_loop(model, noise, *, values=None, latents=None, infer=False):
     return {name: torch.stack(list_of, 1) for name, list_of in seen.items()}
 
 
-def assert_same(model, found, expected):
+def assert_same(model, result, expected):
     """Raw values, values, and the gradients of a number made of all raw values, to 1e-10."""
     results = []
-    for one in (found, expected):
+    for one in (result, expected):
         model.zero_grad()
         generator = torch.Generator().manual_seed(2)
         total = sum((v * torch.randn(v.shape, generator=generator)).sum() for _, v in sorted(one.items()))
@@ -138,8 +138,8 @@ def assert_same(model, found, expected):
 
 def collected(model, trace):
     """What a trace holds of what the plain loop computes."""
-    found = {f"{name}|prior": raw for name, raw in trace.raw.items()}
-    return found | {name: trace.values[name] for name in model.random_nodes()}
+    result = {f"{name}|prior": raw for name, raw in trace.raw.items()}
+    return result | {name: trace.values[name] for name in model.random_nodes()}
 
 
 @BOTH
