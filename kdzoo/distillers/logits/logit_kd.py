@@ -1,7 +1,7 @@
 """Logit distillation with temperature.
 
-Hinton, Vinyals & Dean 2015, "Distilling the Knowledge in a Neural Network", section 2. With the student's
-logits z [..., classes], the teacher's logits v and the temperature T:
+Hinton, Vinyals & Dean 2015, "Distilling the Knowledge in a Neural Network", section 2. With the student's logits z
+``[..., classes]``, the teacher's logits v of the same shape, the label y and the temperature T:
 
     soft = T^2 KL(softmax(v / T) || softmax(z / T))    at every valid position
     hard = -log softmax(z)_y                           at every labelled position
@@ -24,13 +24,13 @@ class LogitKD(Distiller):
     """Match the teacher's softened probabilities, and the labels where there are any.
 
     Args:
-        student: returns logits [..., classes].
-        teacher: returns logits of the same shape.
-        temperature: T, finite and greater than 0.
-        **options: see :class:`kdzoo.Distiller`; the terms are ``soft`` and ``hard``.
+        student: Returns logits ``[..., classes]``.
+        teacher: Returns logits of the same shape.
+        temperature: Temperature T of both distributions in the term ``soft``, finite and > 0.
+        **options: See :class:`kdzoo.Distiller`; the terms are ``soft`` and ``hard``.
 
     Raises:
-        ConfigError: an argument is out of its range.
+        ConfigError: An argument is out of its range.
 
     Example:
         >>> import torch
@@ -39,6 +39,8 @@ class LogitKD(Distiller):
     """
 
     info: ClassVar[MethodInfo] = MethodInfo(
+        # Together with T = 4 the usual setting on CIFAR-100, as in the code of Zhao et al. 2022. The soft targets carry
+        # most of the information; the labels correct the teacher where it is wrong.
         terms={"soft": 0.9, "hard": 0.1},
         paper="Hinton, Vinyals & Dean 2015, Distilling the Knowledge in a Neural Network, section 2",
         bibtex="""@article{hinton2015distilling,
@@ -47,6 +49,9 @@ class LogitKD(Distiller):
   journal = {arXiv:1503.02531},
   year    = {2015},
 }""",
+        # The losses compare rows of logits; a row may belong to an image, a sequence or a token.
+        teacher_kinds=("classifier", "language_model", "masked_lm"),
+        student_kinds=("classifier", "language_model", "masked_lm"),
     )
 
     def __init__(self, student: nn.Module, teacher: nn.Module, *, temperature: float = 4.0, **options: Any) -> None:
@@ -57,10 +62,20 @@ class LogitKD(Distiller):
         """Return the softened divergence and the cross entropy, per position."""
         return self.logit_terms(batch, self.student(batch["input"]), self.frozen_teacher.output(batch))
 
-    def logit_terms(self, batch: Batch, student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
-        """Return the softened divergence and the cross entropy of given logits, per position."""
+    def logit_terms(self, batch: Batch, student_logits: Tensor, teacher_logits: Tensor) -> dict[str, Tensor]:
+        """Return the softened divergence and the cross entropy of given logits, per position.
+
+        Args:
+            batch: The batch, which tells valid and labelled positions.
+            student_logits: ``[..., classes]``.
+            teacher_logits: Of the same shape, without gradient.
+
+        Returns:
+            ``soft``, one value per valid position, and ``hard``, one value per labelled position.
+        """
+        # Two selections: unlabelled positions still have soft targets, which is why few labels are enough.
         valid, labelled = valid_positions(batch), labelled_positions(batch)
         return {
-            "soft": soft_target_kl(student[valid], teacher[valid], temperature=self.temperature),
-            "hard": hard_target_ce(student[labelled], labels(batch)),
+            "soft": soft_target_kl(student_logits[valid], teacher_logits[valid], temperature=self.temperature),
+            "hard": hard_target_ce(student_logits[labelled], labels(batch)),
         }

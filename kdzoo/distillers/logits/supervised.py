@@ -1,7 +1,7 @@
-"""Supervised training on labels alone: how teachers and controls trained without a teacher are made.
+"""Supervised training on labels alone. A run trains its teachers and its teacher-free control with it.
 
-The one term, ``hard``, is the cross entropy -log softmax(z)_y of the student's logits z [..., classes] at
-the labelled positions.
+The one term, ``hard``, is the cross entropy -log softmax(z)_y of the student's logits z ``[..., classes]`` at the
+labelled positions.
 """
 
 from typing import ClassVar
@@ -18,9 +18,12 @@ class Supervised(Distiller):
     """Train a classifier on the labelled positions of the data, without a teacher.
 
     Args:
-        student: returns logits [..., classes].
-        teacher: is not used.
-        **options: see :class:`kdzoo.Distiller`.
+        student: Returns logits ``[..., classes]``.
+        teacher: Has no effect; pass None.
+        **options: See :class:`kdzoo.Distiller`; the only term is ``hard``.
+
+    Raises:
+        ConfigError: An argument is out of its range.
 
     Example:
         >>> import torch
@@ -32,5 +35,6 @@ class Supervised(Distiller):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the cross entropy of the labelled positions."""
+        # Selected before the loss: positions without a label would have no class to look up.
         labelled = labelled_positions(batch)
         return {"hard": hard_target_ce(self.student(batch["input"])[labelled], labels(batch))}
