@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from bench_common import in_turns, publish, ratio, table
-from bench_unroll import high_water, seconds, verdict
+from bench_common import cpu_seconds, high_water, in_turns, publish, ratio, table, verdict
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 from torch.nn.functional import binary_cross_entropy_with_logits, cosine_similarity
@@ -245,7 +244,7 @@ class Images:
 
     def seconds(self, run: Callable[[], object]) -> float:
         """Return the CPU seconds of a run, a mean where one is short."""
-        return seconds(lambda: [run() for _ in range(self.repeats)]) / self.repeats
+        return cpu_seconds(lambda: [run() for _ in range(self.repeats)]) / self.repeats
 
 
 MLP = functools.partial(HVAE, in_shape=(1, 28, 28))
@@ -372,7 +371,7 @@ def fast_teachers(rounds: int) -> list[str]:
         first = {}
         for way, run in timed.items():
             traces: list[Trace] = []
-            first[way] = seconds(lambda run=run, traces=traces: traces.append(run()))  # also what is done once
+            first[way] = cpu_seconds(lambda run=run, traces=traces: traces.append(run()))  # also what is done once
             found[way] = []
             for one in (student, near):
                 matched(one, traces[0], noise)
