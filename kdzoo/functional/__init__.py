@@ -1,11 +1,14 @@
 """Pure functions on tensors: the losses and algorithms from which distillers are wired."""
 
+from kdzoo.functional.decoupled import decoupled_kl
 from kdzoo.functional.encoders import attention_kl, cosine_distance, mean_by_text
 from kdzoo.functional.fgw.barycenter import Barycenter, BarycenterSettings, fgw_barycenter
 from kdzoo.functional.fgw.graph import Edges
+from kdzoo.functional.hard_targets import hard_target_ce
 from kdzoo.functional.hidden_features import attention_map, attention_transfer, hint_mse
-from kdzoo.functional.logits import centred_mse, decoupled_kl, hard_target_ce, most_likely, soft_target_kl, top_k_kl
 from kdzoo.functional.relations import angle_relation, distance_relation
+from kdzoo.functional.soft_targets import centred_mse, soft_target_kl
+from kdzoo.functional.top_k import most_likely, top_k_kl
 
 __all__ = [
     "Barycenter",

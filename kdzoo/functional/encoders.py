@@ -1,18 +1,19 @@
 """Losses on the inside of transformers: directions of hidden states and attention distributions.
 
-Every loss returns one value per vector or token, unreduced and in float64. The teacher is a constant: it gets no
-gradient.
+Every loss returns one value per vector or token, unreduced and in the widest floating-point type of the device (float64,
+except on Apple's GPUs). The teacher is a constant: it gets no gradient.
 """
 
 import torch
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from kdzoo.core.precision import widen
 from kdzoo.functional.loss_arguments import check_floating, check_same_shape
 
 
-def cosine_distance(student: Float[Tensor, "n d"], teacher: Float[Tensor, "n d"]) -> Float64[Tensor, " n"]:
+def cosine_distance(student: Float[Tensor, "n d"], teacher: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
     r"""One minus the cosine of the angle between each student vector and its teacher vector.
 
     .. math:: 1 - \frac{s \cdot t}{\|s\| \, \|t\|}
@@ -22,7 +23,7 @@ def cosine_distance(student: Float[Tensor, "n d"], teacher: Float[Tensor, "n d"]
         teacher: Teacher vectors t, ``[n, width]``; they get no gradient.
 
     Returns:
-        Float64 values in [0, 2], ``[n]``; 1 where a vector is zero.
+        Values in [0, 2], ``[n]``; 1 where a vector is zero.
 
     Raises:
         ValueError: If the shapes differ or a dtype is not a floating-point one.
@@ -36,12 +37,12 @@ def cosine_distance(student: Float[Tensor, "n d"], teacher: Float[Tensor, "n d"]
         Sanh et al. 2019, "DistilBERT", section 3 (L_cos).
     """
     check_same_shape(student, teacher)
-    return 1 - cosine_similarity(student.double(), teacher.detach().double(), dim=-1)
+    return 1 - cosine_similarity(widen(student), widen(teacher.detach()), dim=-1)
 
 
 def attention_kl(
     student: Float[Tensor, "b h1 l l"], teacher: Float[Tensor, "b h2 l l"], valid: Bool[Tensor, "b l"]
-) -> Float64[Tensor, " n"]:
+) -> Float[Tensor, " n"]:
     r"""KL(teacher || student) of the attention distributions of every token, averaged over the heads.
 
     .. math:: \frac{1}{h} \sum_{a=1}^{h} \sum_j T_{aij} \log \frac{T_{aij}}{S_{aij}}
@@ -56,7 +57,7 @@ def attention_kl(
         valid: Which queries are tokens and not padding, ``[batch, query]``.
 
     Returns:
-        Float64 values >= 0, ``[tokens]``, in the order of ``valid.nonzero()``.
+        Values >= 0, ``[tokens]``, in the order of ``valid.nonzero()``.
 
     Raises:
         ValueError: If batch size or length differ, or a dtype is not a floating-point one.
@@ -68,7 +69,7 @@ def attention_kl(
     check_floating("teacher", teacher)
     if student.shape[0] != teacher.shape[0] or student.shape[2:] != teacher.shape[2:]:
         raise ValueError(f"batch and length must agree, got {tuple(student.shape)} and {tuple(teacher.shape)}")
-    student_probs, teacher_probs = student.double(), teacher.detach().double()
+    student_probs, teacher_probs = widen(student), widen(teacher.detach())
     if student_probs.shape[1] != teacher_probs.shape[1]:
         student_probs, teacher_probs = student_probs.mean(1, keepdim=True), teacher_probs.mean(1, keepdim=True)
     # Masked keys have probability 0 on both sides. The smallest number of the input's dtype in its place makes their
@@ -78,7 +79,7 @@ def attention_kl(
     return (teacher_probs * log_ratio).sum(-1).mean(1)[valid]
 
 
-def mean_by_text(values: Float64[Tensor, " n"], valid: Bool[Tensor, "b l"]) -> Float64[Tensor, " b"]:
+def mean_by_text(values: Float[Tensor, " n"], valid: Bool[Tensor, "b l"]) -> Float[Tensor, " b"]:
     """Return the mean value of the tokens of each text; 0 for a text without tokens.
 
     Args:
@@ -86,7 +87,7 @@ def mean_by_text(values: Float64[Tensor, " n"], valid: Bool[Tensor, "b l"]) -> F
         valid: Which positions are tokens, ``[batch, length]``.
 
     Returns:
-        Float64 values, ``[batch]``.
+        Values, ``[batch]``.
 
     Example:
         >>> import torch

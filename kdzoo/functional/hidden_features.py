@@ -1,20 +1,22 @@
 """Losses on the features of a hidden layer: hints (FitNets) and attention transfer.
 
-Every loss returns one value per sample, unreduced and in float64, so that sums over micro-batches or ranks agree
-exactly. Gradients come back in the student's dtype. The teacher is a constant: it gets no gradient.
+Every loss returns one value per sample, unreduced and in the widest floating-point type of the device (float64, except
+on Apple's GPUs), so that sums over micro-batches or ranks agree. Gradients come back in the student's dtype. The
+teacher is a constant: it gets no gradient.
 """
 
 import math
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from kdzoo.core.precision import widen
 from kdzoo.functional.loss_arguments import check_floating, check_same_batch, check_same_shape
 
 
-def hint_mse(student: Float[Tensor, " b *d"], teacher: Float[Tensor, " b *d"]) -> Float64[Tensor, " b"]:
+def hint_mse(student: Float[Tensor, " b *d"], teacher: Float[Tensor, " b *d"]) -> Float[Tensor, " b"]:
     r"""Mean squared difference of the student's features and the teacher's hint, per sample.
 
     .. math:: \frac{1}{d} \sum_{j=1}^{d} (s_j - t_j)^2
@@ -27,7 +29,7 @@ def hint_mse(student: Float[Tensor, " b *d"], teacher: Float[Tensor, " b *d"]) -
         teacher: Teacher features t, of the same shape; they get no gradient.
 
     Returns:
-        Float64 values >= 0, ``[batch]``.
+        Values >= 0, ``[batch]``.
 
     Raises:
         ValueError: If the shapes differ, a dtype is not a floating-point one, or a sample has no features.
@@ -43,10 +45,10 @@ def hint_mse(student: Float[Tensor, " b *d"], teacher: Float[Tensor, " b *d"]) -
     check_same_shape(student, teacher)
     if student.ndim < 2 or math.prod(student.shape[1:]) == 0:
         raise ValueError(f"student must have shape (b, *d) with d >= 1, got {tuple(student.shape)}")
-    return (student.double() - teacher.detach().double()).square().flatten(1).mean(1)
+    return (widen(student) - widen(teacher.detach())).square().flatten(1).mean(1)
 
 
-def attention_map(features: Float[Tensor, "b c h w"]) -> Float64[Tensor, "b hw"]:
+def attention_map(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b hw"]:
     r"""Map of where a convolutional layer is active: squared activations summed over channels, of Euclidean norm 1.
 
     .. math:: A_j = \sum_k f_{kj}^2, \qquad \mathrm{map}_j = A_j / \|A\|_2
@@ -57,7 +59,7 @@ def attention_map(features: Float[Tensor, "b c h w"]) -> Float64[Tensor, "b hw"]
         features: Activations f, ``[batch, channels, height, width]``.
 
     Returns:
-        Float64 values >= 0, ``[batch, height * width]``, whose rows have norm 1; a row is 0 if all activations are 0.
+        Values >= 0, ``[batch, height * width]``, whose rows have norm 1; a row is 0 if all activations are 0.
 
     Raises:
         ValueError: If the features are not ``[batch, channels, height, width]`` with at least one number per sample,
@@ -72,7 +74,7 @@ def attention_map(features: Float[Tensor, "b c h w"]) -> Float64[Tensor, "b hw"]
         Zagoruyko and Komodakis 2017, "Paying More Attention to Attention", section 3.1, the map F_sum^2.
     """
     _check_feature_maps("features", features)
-    f = features.double()
+    f = widen(features)
     # The map does not depend on the scale of the features, so a constant scale leaves its gradient unchanged,
     # and neither tiny nor huge activations leave the range of float64 when squared.
     scale = f.detach().abs().amax((1, 2, 3), keepdim=True)
@@ -84,7 +86,7 @@ def attention_map(features: Float[Tensor, "b c h w"]) -> Float64[Tensor, "b hw"]
 
 def attention_transfer(
     student: Float[Tensor, "b c1 h1 w1"], teacher: Float[Tensor, "b c2 h2 w2"]
-) -> Float64[Tensor, " b"]:
+) -> Float[Tensor, " b"]:
     r"""Mean squared difference of the attention maps of student and teacher, per sample.
 
     .. math:: \frac{1}{h w} \Bigl\| \frac{A_S}{\|A_S\|_2} - \frac{A_T}{\|A_T\|_2} \Bigr\|_2^2
@@ -97,7 +99,7 @@ def attention_transfer(
         teacher: Teacher activations, ``[batch, teacher channels, height, width]``; they get no gradient.
 
     Returns:
-        Float64 values in [0, 2 / (h * w)], ``[batch]``, with h and w of the compared maps.
+        Values in [0, 2 / (h * w)], ``[batch]``, with h and w of the compared maps.
 
     Raises:
         ValueError: If one of the two is not ``[batch, channels, height, width]`` with at least one number per sample,
@@ -115,7 +117,7 @@ def attention_transfer(
     _check_feature_maps("student", student)
     _check_feature_maps("teacher", teacher)
     check_same_batch(student, teacher)
-    s, t = student.double(), teacher.detach().double()
+    s, t = widen(student), widen(teacher.detach())
     if s.shape[2:] != t.shape[2:]:
         size = (min(s.shape[2], t.shape[2]), min(s.shape[3], t.shape[3]))
         s, t = adaptive_avg_pool2d(s, size), adaptive_avg_pool2d(t, size)

@@ -6,6 +6,8 @@ Each function raises a ``ValueError`` that names the argument, what it is and wh
 import torch
 from torch import Tensor
 
+from kdzoo.core.precision import host_may_read
+
 # The square of either bound is still a normal float64 number, and losses multiply by the squared temperature.
 LEAST_TEMPERATURE, GREATEST_TEMPERATURE = 1e-100, 1e100
 
@@ -90,15 +92,19 @@ def check_classes(student: Tensor, *, least: int = 1) -> None:
         raise ValueError(f"student must have shape (*n, c) with c >= {least}, got {tuple(student.shape)}")
 
 
-def check_labels(target: Tensor, logits: Tensor) -> None:
+def check_labels(target: Tensor, logits: Tensor) -> Tensor | None:
     """Refuse class labels of the wrong dtype or shape, or outside of the classes.
 
     Args:
         target: One label for each position of the logits, ``[...]``.
         logits: Logits, ``[..., classes]``.
 
+    Returns:
+        None if all labels are known to be classes. On an accelerator, where looking at them would make the host wait:
+        which labels are outside of the classes, bool ``[...]``.
+
     Raises:
-        ValueError: If the dtype is not int64, the shape is not that of the positions, or a label is not in
+        ValueError: If the dtype is not int64, the shape is not that of the positions, or a label on the CPU is not in
             [0, classes).
     """
     classes = logits.shape[-1]
@@ -109,12 +115,15 @@ def check_labels(target: Tensor, logits: Tensor) -> None:
             f"target must have the shape of student without its classes {tuple(logits.shape[:-1])}, "
             f"got target {tuple(target.shape)} and student {tuple(logits.shape)}"
         )
+    if not host_may_read(target):
+        return (target < 0) | (target >= classes)
     # ``aminmax`` refuses an empty tensor, and an empty batch has no wrong label.
     if target.numel() == 0:
-        return
+        return None
     # One pass over the labels; the position of a wrong label is searched only if there is one.
     lowest, highest = target.aminmax()
     if lowest < 0 or highest >= classes:
         index = ((target < 0) | (target >= classes)).nonzero()[0].tolist()
         label = target[tuple(index)].item()
         raise ValueError(f"target must be in [0, {classes - 1}], got label {label} at index {index}")
+    return None

@@ -1,21 +1,22 @@
 """Losses on the relations between the samples of a batch: their distances, and the angles that they form.
 
-Every loss returns one value per sample in float64: the mean over the pairs or triples that the sample is part of, so
-that the mean over the samples is the mean over all pairs or triples. The widths of student and teacher may differ,
-since only relations are compared. The teacher is a constant: it gets no gradient.
+Every loss returns one value per sample in the widest floating-point type of the device (float64, except on Apple's
+GPUs): the mean over the pairs or triples that the sample is part of, so that the mean over the samples is the mean over
+all pairs or triples. The widths of student and teacher may differ, since only relations are compared. The teacher is a constant: it gets no gradient.
 """
 
 import math
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
+from kdzoo.core.precision import widen
 from kdzoo.functional.loss_arguments import check_floating, check_same_batch
 
 
-def distance_relation(student: Float[Tensor, " b *d1"], teacher: Float[Tensor, " b *d2"]) -> Float64[Tensor, " b"]:
+def distance_relation(student: Float[Tensor, " b *d1"], teacher: Float[Tensor, " b *d2"]) -> Float[Tensor, " b"]:
     r"""Huber loss between the pairwise distances of student and teacher, averaged over the pairs of a sample.
 
     .. math:: \psi(t_i, t_j) = \frac{\|t_i - t_j\|_2}{\mu}, \qquad
@@ -29,7 +30,7 @@ def distance_relation(student: Float[Tensor, " b *d1"], teacher: Float[Tensor, "
         teacher: Teacher features, ``[batch, ...]``; they get no gradient.
 
     Returns:
-        Float64 values >= 0, ``[batch]``; 0 for a batch of one sample, which has no pairs.
+        Values >= 0, ``[batch]``; 0 for a batch of one sample, which has no pairs.
 
     Raises:
         ValueError: If the batch sizes differ, a dtype is not a floating-point one, or a sample has no features.
@@ -50,7 +51,7 @@ def distance_relation(student: Float[Tensor, " b *d1"], teacher: Float[Tensor, "
     return loss.sum(1) / pairs_per_sample
 
 
-def angle_relation(student: Float[Tensor, " b *d1"], teacher: Float[Tensor, " b *d2"]) -> Float64[Tensor, " b"]:
+def angle_relation(student: Float[Tensor, " b *d1"], teacher: Float[Tensor, " b *d2"]) -> Float[Tensor, " b"]:
     r"""Huber loss between the angles of student and teacher, averaged over the pairs of samples seen from a vertex.
 
     .. math:: \psi(t_i, t_j, t_k) = \cos \angle t_i t_j t_k, \qquad
@@ -64,7 +65,7 @@ def angle_relation(student: Float[Tensor, " b *d1"], teacher: Float[Tensor, " b 
         teacher: Teacher features, ``[batch, ...]``; they get no gradient.
 
     Returns:
-        Float64 values in [0, 1.5], ``[batch]``, one per vertex; 0 for a batch of fewer than three samples.
+        Values in [0, 1.5], ``[batch]``, one per vertex; 0 for a batch of fewer than three samples.
 
     Raises:
         ValueError: If the batch sizes differ, a dtype is not a floating-point one, or a sample has no features.
@@ -86,13 +87,13 @@ def angle_relation(student: Float[Tensor, " b *d1"], teacher: Float[Tensor, " b 
 
 
 def _points(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both as float64 points, ``[batch, width]``."""
+    """Return both as points in the widest type, ``[batch, width]``."""
     for name, value in (("student", student), ("teacher", teacher)):
         check_floating(name, value)
         if value.ndim < 2 or math.prod(value.shape[1:]) == 0:
             raise ValueError(f"{name} must have shape (b, *d) with d >= 1, got {tuple(value.shape)}")
     check_same_batch(student, teacher)
-    return student.flatten(1).double(), teacher.detach().flatten(1).double()
+    return widen(student.flatten(1)), widen(teacher.detach().flatten(1))
 
 
 def _distances(points: Tensor) -> Tensor:
