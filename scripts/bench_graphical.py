@@ -196,7 +196,7 @@ def sequences(rounds: int) -> list[str]:
             run()  # also what is done once
             found[way] = {key: value.clone() for key, value in last().items()}
         largest, apart = compared(found[KDZOO], found[LOOP])
-        times = in_turns({way: functools.partial(seconds, run) for way, (run, _) in ways.items()}, rounds)
+        times = in_turns({way: functools.partial(cpu_seconds, run) for way, (run, _) in ways.items()}, rounds)
         faster, peaks = ratio(times, LOOP, KDZOO), {way: peak(name, way) for way in ways}
         for way in ways:
             cells = [spread(times[way]), f"{ratio(times, LOOP, way):.2f}", f"{peaks[way]:.0f}"]
@@ -376,7 +376,7 @@ def fast_teachers(rounds: int) -> list[str]:
             for one in (student, near):
                 matched(one, traces[0], noise)
                 found[way].append(torch.cat([value.flatten() for value in gradients(one).values()]).double())
-        often = {way: functools.partial(seconds, run) for way, run in timed.items() if gains or way != LOWERED}
+        often = {way: functools.partial(cpu_seconds, run) for way, run in timed.items() if gains or way != LOWERED}
         times = in_turns(often, rounds)
         for way in ways:
             once = way not in times
