@@ -79,19 +79,22 @@ def _from_source(target: str) -> Described | None:
     parameters: dict[str, inspect.Parameter] = {}
     info: dict[str, Any] = {}
     is_open = True  # a **rest of the class below is taken by this one
+    has_init = False
     for home, owner in _lineage(module, name):
         if owner.decorator_list:
             return None
         for key, value in _info(owner):
             info.setdefault(key, value)
         init = next((one for one in owner.body if isinstance(one, ast.FunctionDef) and one.name == "__init__"), None)
+        has_init = has_init or init is not None
         if init is not None and is_open:
             own = dict(_parameters(init.args, home))
             parameters = {**own, **parameters}
             is_open = init.args.kwarg is not None
         if not is_open and info.keys() >= INFO_DEFAULTS.keys():
             break
-    return None if is_open else Described(name, parameters, info)
+    takes_nothing = not has_init and _ends_at_object(module, name)
+    return None if is_open and not takes_nothing else Described(name, parameters, info)
 
 
 def _lineage(module: str, name: str) -> Iterator[tuple[str, ast.ClassDef]]:
@@ -105,6 +108,12 @@ def _lineage(module: str, name: str) -> Iterator[tuple[str, ast.ClassDef]]:
         if not isinstance(base, ast.Name):
             return
         found = _class(module, base.id)
+
+
+def _ends_at_object(module: str, name: str) -> bool:
+    """Return whether the source of all base classes is known, up to those that have no constructor of their own."""
+    lineage = list(_lineage(module, name))
+    return bool(lineage) and [ast.unparse(base) for base in lineage[-1][1].bases] in ([], ["ABC"], ["object"])
 
 
 def _class(module: str, name: str) -> tuple[str, ast.ClassDef] | None:
