@@ -13,20 +13,20 @@ from kdzoo.contracts import CHECKS, NEVER_EXEMPT, checks
 from kdzoo.contracts.compare import difference, weighted_loss
 from kdzoo.contracts.ranks import data_parallel_gaps
 from kdzoo.contracts.subject import Subject
-from kdzoo.core.batch import labelled_positions, labels, valid_positions
-from kdzoo.core.closed_form import FittedDistiller
+from kdzoo.core.batch import IGNORE, labelled_positions, labels, valid_positions
+from kdzoo.core.closed_form import CLOSED_FORM_EXEMPT, ClosedFormDistiller
 from kdzoo.distillers import LogitKD
 from kdzoo.errors import ConfigError
 from kdzoo.functional import hard_target_ce, soft_target_kl
 
 REGISTERED = registry.targets("distiller")
 ROLLED_OUT = "the models are rolled out with noise, not called"
-HOOKED = "hidden layers are read by hooks, which compiled code passes over"
-IN_PIECES = "a relation is between the samples of a batch; of two that lie in different pieces it is not known"
+HOOKED = "hidden layers are read by forward hooks, which compiled code does not call"
+IN_PIECES = "relations are between samples of one batch; those between micro-batches or ranks would be missing"
 READ = "hidden states are read beside the output, which the compiled call of the student does not return"
 EXEMPTIONS: dict[str, dict[str, str]] = {
     **{
-        name: dict(FittedDistiller.exempt)
+        name: dict(ClosedFormDistiller.exempt)
         for name in ("baum_welch", "coreset", "fgw_pfa", "mps_queries", "online_pfa", "ot_pfa", "sweep_mps")
     },
     **{name: {"compile": ROLLED_OUT} for name in ("continual", "elbo", "semi_auxiliary")},
@@ -113,7 +113,7 @@ class BatchMean(LogitKD):
     """Averages over a batch by itself, whatever part it is of a larger one."""
 
     def losses(self, batch):
-        student, teacher = self.student(batch["input"]), self.teacher_output(batch)
+        student, teacher = self.student(batch["input"]), self.frozen_teacher.output(batch)
         kl = soft_target_kl(student, teacher, temperature=self.temperature)
         return {"soft": kl / kl.detach().mean(), "hard": super().losses(batch)["hard"]}
 
@@ -243,7 +243,7 @@ def test_difference_sees_one_bit():
 def test_weighted_loss_is_the_sum_of_means():
     torch.manual_seed(0)
     distiller = LogitKD(nn.Linear(4, 3), nn.Linear(4, 3), temperature=2.0)
-    batch = {"input": torch.randn(5, 4), "target": torch.tensor([0, -100, 2, -100, 1])}
+    batch = {"input": torch.randn(5, 4), "target": torch.tensor([0, IGNORE, 2, IGNORE, 1])}
     student, teacher = distiller.student(batch["input"]), distiller.teacher(batch["input"])
     soft = soft_target_kl(student[valid_positions(batch)], teacher, temperature=2.0).mean()
     hard = hard_target_ce(student[labelled_positions(batch)], labels(batch)).mean()

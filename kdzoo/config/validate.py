@@ -163,7 +163,7 @@ def _of_teacher(tree: Mapping[str, Any], allow: Collection[str]) -> Iterator[str
         except ConfigError:
             return
         if needed not in (None, "none"):
-            yield f"teacher is missing: {target} needs one; choose one of teacher={config.groups()['teacher']}"
+            yield f"teacher is missing: {target} needs a teacher; choose one of teacher={config.groups()['teacher']}"
 
 
 def _of_types(prefix: str, node: Mapping[str, Any], types: Mapping[str, Any]) -> Iterator[str]:
@@ -235,7 +235,7 @@ def _of_loss_weights(path: str, node: Mapping[str, Any], found: Described) -> It
     for name, weight in given.items():
         if name not in terms:
             near = config.nearest(str(name), terms)
-            yield f"{path}.loss_weights.{name} is no term of {found.name}{near}; its terms: {sorted(terms)}"
+            yield f"{path}.loss_weights.{name} is not a term of {found.name}{near}; its terms: {sorted(terms)}"
         elif weight != MISSING and (isinstance(weight, bool) or not isinstance(weight, int | float) or weight < 0):
             yield f"{path}.loss_weights.{name} must be a number >= 0, got {weight!r}"
 

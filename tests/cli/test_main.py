@@ -12,7 +12,7 @@ import pytest
 from kdzoo import contracts
 from kdzoo.cli import doctor, main
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "my_dkd"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "my_dkd"
 TINY = ("debug=fast", "student.hidden=[8]", "teacher.hidden=[8]", "control=false")
 
 

@@ -81,13 +81,13 @@ DISTILLERS = sorted((CONF / "distiller").glob("*.yaml"))
 @pytest.mark.parametrize("path", DISTILLERS, ids=lambda path: path.stem)
 def test_loss_weights_are_the_terms_of_the_class(path):
     node = yaml.safe_load(path.read_text())
-    assert node.get("loss_weights", {}) == dict(config.locate(node["_target_"]).terms)
+    assert node.get("loss_weights", {}) == dict(config.locate(node["_target_"]).info.terms)
 
 
 def test_every_distiller_has_a_file():
     targets = {yaml.safe_load(path.read_text())["_target_"] for path in DISTILLERS}
     classes = [getattr(kdzoo.distillers, name) for name in kdzoo.distillers.__all__]
-    with_terms = {f"kdzoo.distillers.{one.__name__}" for one in classes if issubclass(one, Distiller) and one.terms}
+    with_terms = {f"kdzoo.distillers.{one.__name__}" for one in classes if issubclass(one, Distiller) and one.info.terms}
     assert with_terms <= targets
 
 

@@ -5,13 +5,14 @@ from pathlib import Path
 from kdzoo import config
 from kdzoo.config import registry
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "my_dkd"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "my_dkd"
 
 
 def test_every_packaged_distiller_is_described():
     rows = {row["name"]: row for row in registry.describe()}
     assert set(rows) == set(config.groups()["distiller"])
-    assert rows["logit_kd"]["teacher"] == rows["logit_kd"]["student"] == "classifier"
+    assert rows["logit_kd"]["teacher"] == rows["logit_kd"]["student"] == "classifier, language model, masked lm"
+    assert rows["ot_pfa"]["student"] == "automaton"
     assert rows["supervised"]["teacher"] == "none"
     assert all(row["summary"].endswith(".") and "\n" not in row["summary"] for row in rows.values())
     assert "Hinton" in rows["logit_kd"]["paper"]

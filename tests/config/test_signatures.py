@@ -29,7 +29,7 @@ def test_source_text_tells_what_the_class_tells(target):
             accepted = [[value for value in VALUES if validate._fits(value, hint)] for hint in hints]
             assert accepted[0] == accepted[1], (name, hints)
     if target.startswith("kdzoo.distillers."):
-        assert read.constants == imported.constants
+        assert read.info == imported.info
 
 
 def test_all_of_our_own_are_told_by_their_source_text():
@@ -50,8 +50,8 @@ def test_what_is_no_plain_class_is_imported(tmp_path, monkeypatch):
 
 def test_mistakes_are_found_without_torch(tmp_path):
     code = (
-        "import sys; from kdzoo import command\n"
-        "found = command.check(command.words(['distiler=x', 'student.hiden=3', 'optimizer.lr=fast'])).mistakes\n"
+        "import sys; from kdzoo.config import overrides\n"
+        "found = overrides.check(overrides.words(['distiler=x', 'student.hiden=3', 'optimizer.lr=fast'])).mistakes\n"
         "assert len(found) == 3, found; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)

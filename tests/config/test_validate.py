@@ -11,7 +11,7 @@ from kdzoo.cli.main import COMMANDS
 from kdzoo.config import overrides, validate
 from kdzoo.errors import ConfigError
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "my_dkd"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "my_dkd"
 
 
 def check(line, **options):
@@ -26,7 +26,7 @@ MISTAKES = {
     "callbacks=[early_stopping,lr_monitr]": "callbacks=lr_monitr does not exist; did you mean 'lr_monitor'?",
     "distiller=[dkd,logit_kd]": "distiller takes one name, got ['dkd', 'logit_kd']",
     "+experiment=hinton2015_mnist": "leave out the +, experiment has a place already",
-    "teacher=null": "teacher is missing: kdzoo.distillers.LogitKD needs a classifier",
+    "teacher=null": "teacher is missing: kdzoo.distillers.LogitKD needs a teacher",
     "data/images=mnist": "unknown key 'data/images'",
     "-m data=glob(x*)": "'data=glob(x*)' matches nothing",
     "-m scheduler=null,cosine": "null cannot be part of a sweep over scheduler",
@@ -64,8 +64,8 @@ MISTAKES = {
     "seeds=[1,2,1]": "seeds must differ, got [1, 2, 1]",
     "seeds=[]": "seeds must name at least one seed",
     "checkpoint_every_n_steps=0": "checkpoint_every_n_steps must be at least 1 or null, got 0",
-    "distiller.loss_weights.sofft=1": "distiller.loss_weights.sofft is no term of LogitKD; did you mean 'soft'?",
-    "distiller.loss_weights={hart:1}": "distiller.loss_weights.hart is no term of LogitKD; did you mean 'hard'?",
+    "distiller.loss_weights.sofft=1": "distiller.loss_weights.sofft is not a term of LogitKD; did you mean 'soft'?",
+    "distiller.loss_weights={hart:1}": "distiller.loss_weights.hart is not a term of LogitKD; did you mean 'hard'?",
     "distiller.loss_weights.soft=-1": "distiller.loss_weights.soft must be a number >= 0, got -1",
     "-m seed=0,1 distiller.temperature=1,2,x": "distiller.temperature must be float, got 'x'",
     "seed=0,1": "'seed=0,1' is a sweep over several values; add -m",

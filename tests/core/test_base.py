@@ -202,7 +202,7 @@ class Free(Distiller):
 
 def test_weights_of_terms_that_are_known_late():
     student, teacher = models()
-    with pytest.raises(ConfigError, match=r"loss_weights.gpa is no term.*\['gap'\]"):
+    with pytest.raises(ConfigError, match=r"loss_weights.gpa is not a term.*\['gap'\]"):
         Free(student, teacher, loss_weights={"gpa": 1.0}).dry_run({"input": torch.randn(2, 4)})
 
 
