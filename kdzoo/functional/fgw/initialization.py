@@ -82,7 +82,10 @@ def align(problem: Problem, first: Plan) -> list[Plan]:
     Returns:
         One plan per teacher.
     """
-    first_model = closed_form(replace(problem, spaces=problem.spaces[:1], alpha=0.0), [first])
+    # closed_form takes means over the teachers by weight. The weight of the only teacher must be 1 here: otherwise its
+    # masses h do not sum to 1, and the plans below do not have the row sums p.
+    alone = replace(problem, spaces=[replace(problem.spaces[0], weight=1.0)], alpha=0.0)
+    first_model = closed_form(alone, [first])
     plans: list[Plan] = [first]
     for space in problem.spaces[1:]:
         independent = SoftPlan(space.p, torch.outer(space.p, first_model.h.to(space.p)))

@@ -53,13 +53,20 @@ def test_a_seed_repeats_its_plan(init: str) -> None:
     assert plans[0].unique().tolist() == list(range(RING))
 
 
-def test_the_transitions_align_the_clusters_of_a_second_teacher() -> None:
-    """The second teacher has the same walk, in a space of its own and from other noise."""
+@pytest.mark.parametrize("weights", [[1, 1], [1, 1e-6], [1e-6, 1]], ids=["equal", "first", "second"])
+def test_the_transitions_align_the_clusters_of_a_second_teacher(weights: list[float]) -> None:
+    """The second teacher has the same walk, in a space of its own and from other noise.
+
+    The weights of the teachers do not matter: a teacher is aligned to the clusters of the first one alone. The model of
+    the first teacher once kept that teacher's weight, so its masses did not sum to 1, the initial plan of the second
+    teacher did not have its masses, and Frank-Wolfe stopped at once.
+    """
     x, edges, states = ring(800, marked=True)
     y, more, others = ring(500, seed=1, marked=True)
-    both = problem([x, 10 * y.flip(1)], [edges, more], RING, weights=[1, 1e-6])
+    both = problem([x, 10 * y.flip(1)], [edges, more], RING, weights=weights)
     first, second = align(both, HardPlan(both.spaces[0].p, RING, states))
     assert torch.equal(first.dense().argmax(1), states)
+    torch.testing.assert_close(second.dense().sum(1), both.spaces[1].p)
     assert float((second.dense().argmax(1) == others).double().mean()) > 0.8
 
 
