@@ -22,8 +22,11 @@ from kdzoo.functional.loss_arguments import check_classes, check_labels, check_s
 # Above these shares of the largest log-probability the definitions keep the promised six digits: they round to about
 # 3e-16 of it, and for two classes to that times the teacher's probability of the label, which is at most 1.
 TARGET_ACCURATE_ABOVE, OTHERS_ACCURATE_ABOVE = 1e-9, 1e-8
-# In float32, ratios of the logits that are smaller than this tell log-odds apart better than their logarithms do.
-NEAR = 1e-5
+# Log-odds are compared by the ratios of the logits, with an error of half a rounding of the squared ratios, or by their
+# logarithms, with an error of about 1e-12 in float32: below this the former is smaller.
+NEAR = 3e-3
+# Sums of exponentials that are smaller have lost digits to the end of the range of float64 (2e-308).
+LEAST_TOTAL = 1e-280
 
 
 def decoupled_kl(
@@ -132,6 +135,7 @@ def _by_definition(student: Tensor, teacher: Tensor, target: Tensor, temperature
     own = z.gather(-1, index).squeeze(-1)
     probabilities = z.exp().scatter_(-1, index, 0.0)  # of the other classes
     totals = probabilities.sum(-1, keepdim=True)
+    underflow = (totals < LEAST_TOTAL).any(0).squeeze(-1)
     (q, p), logs = probabilities.div_(totals), totals.log_().squeeze(-1)
     (s, t), (q_log, p_log) = z, logs
     others = t.sub_(s).mul_(p).sum(-1).add_(q_log).sub_(p_log)
@@ -140,7 +144,7 @@ def _by_definition(student: Tensor, teacher: Tensor, target: Tensor, temperature
     logs = logsigmoid(torch.stack([odds, -odds]))
     binary = logs.exp()
     of_target = (binary[:, 1] * (logs[:, 1] - logs[:, 0])).sum(0)
-    doubtful = ~((of_target > TARGET_ACCURATE_ABOVE * size) & (others > OTHERS_ACCURATE_ABOVE * size))
+    doubtful = underflow | ~((of_target > TARGET_ACCURATE_ABOVE * size) & (others > OTHERS_ACCURATE_ABOVE * size))
     slope = (binary[0, 0] - binary[0, 1]).mul_(temperature).to(student.dtype)
     q_others = q.to(student.dtype, copy=True)
     slope_others = q.sub_(p).mul_(temperature).to(student.dtype)
@@ -158,9 +162,8 @@ def _exact(student: Tensor, teacher: Tensor, target: Tensor, temperature: float)
     own_ratio = _own_ratio(s, t, others_t, index, temperature) - kl.value
 
     odds_s, odds_t = _Odds(s, others_s, q, index, temperature), _Odds(t, others_t, p, index, temperature)
-    size = 1 + odds_s.gap.abs() + odds_t.gap.abs()
     spread = ratio.gather(-1, index).squeeze(-1).abs() + kl.mean.abs() + kl.value
-    gap = torch.where(spread < NEAR * size, own_ratio, odds_s.minus(odds_t))
+    gap = torch.where(spread < NEAR, own_ratio, odds_s.minus(odds_t))
 
     b_q, b_p = odds_s.binary(), odds_t.binary()
     massless = torch.stack([t.gather(-1, index).squeeze(-1).isneginf(), others_t.isneginf().all(-1)], -1)

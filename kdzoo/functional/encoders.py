@@ -1,7 +1,7 @@
 """Losses on the inside of transformers: directions of hidden states and attention distributions.
 
-Every loss returns one value per vector or token, unreduced and in the widest floating-point type of the device (float64,
-except on Apple's GPUs). The teacher is a constant: it gets no gradient.
+Every loss returns one value per vector or token, unreduced and in the widest floating-point type of the device
+(float64, except on Apple's GPUs). The teacher is a constant: it gets no gradient.
 """
 
 import torch

@@ -59,7 +59,8 @@ class _HardTargetCE(torch.autograd.Function):
 
     @staticmethod
     def forward(student: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        return by_rows(_value_and_slope, student, target)
+        value, slope = by_rows(_value_and_slope, student, target)
+        return value, slope
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:

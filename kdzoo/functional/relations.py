@@ -2,7 +2,8 @@
 
 Every loss returns one value per sample in the widest floating-point type of the device (float64, except on Apple's
 GPUs): the mean over the pairs or triples that the sample is part of, so that the mean over the samples is the mean over
-all pairs or triples. The widths of student and teacher may differ, since only relations are compared. The teacher is a constant: it gets no gradient.
+all pairs or triples. The widths of student and teacher may differ, since only relations are compared. The teacher is a
+constant: it gets no gradient.
 """
 
 import math

@@ -168,3 +168,24 @@ def test_a_label_outside_the_classes_is_nan_on_an_accelerator():
         parts = decoupled_kl(torch.zeros(3, 4), torch.zeros(3, 4), torch.tensor([0, 4, -1]), temperature=1.0)
     assert value.isnan().tolist() == [False, True, True]
     assert [part.isnan().tolist() for part in parts] == [[False, True, True]] * 2
+
+
+def test_a_label_that_dwarfs_the_other_classes_leaves_them_their_digits():
+    student, teacher = torch.tensor([[3000.0, 30.0, 28.0]]), torch.tensor([[2900.0, 0.0, 1.0]])
+    _, others = decoupled_kl(student, teacher, torch.tensor([0]), temperature=4.0)  # e^-742 is subnormal in float64
+    expected = reference.soft_target_kl(student[0, 1:].numpy(), teacher[0, 1:].numpy(), 4.0)
+    assert float(others) == pytest.approx(float(expected), rel=1e-9)
+
+
+@pytest.mark.parametrize("scale", [0.1, 3.0, 30.0])
+@pytest.mark.parametrize("noise", [1e-5, 0.1])
+@pytest.mark.parametrize("temperature", [1.0, 20.0, 1e4])
+def test_log_odds_that_agree_by_chance_keep_their_digits_in_float32(scale, noise, temperature):
+    teacher = normal(500, 100, scale=scale, dtype=torch.float32)
+    student = teacher + normal(500, 100, scale=noise, seed=1, dtype=torch.float32)
+    target = torch.arange(500) % 100
+    exact = decoupled_kl(student, teacher, target, temperature=temperature)
+    with without_float64():
+        values = decoupled_kl(student, teacher, target, temperature=temperature)
+    for value, wanted in zip(values, exact, strict=True):
+        torch.testing.assert_close(value.double(), wanted, rtol=1e-6, atol=1e-32)
