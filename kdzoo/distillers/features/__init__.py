@@ -1,1 +1,1 @@
-"""Methods that compare hidden layers."""
+"""Methods that compare hidden layers of student and teacher."""

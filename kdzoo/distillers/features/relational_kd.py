@@ -1,11 +1,11 @@
 """Distillation of relations between samples, in hidden layers that are found by their module paths.
 
-Park, Kim, Lu & Cho 2019, "Relational Knowledge Distillation", equations 4 to 9: not the hidden layers themselves are
-compared but the distances between the samples of a batch, relative to their mean, and the angles that three of them
-form. Widths may differ, and no map is learned.
+Park, Kim, Lu & Cho 2019, "Relational Knowledge Distillation", equations 4 to 9. The method does not compare the hidden
+layers themselves but the distances between the samples of a batch, divided by their mean, and the angles that three
+samples form. The widths may differ, and no projection is learned.
 
-    distance = mean over the pairs of layers of the Huber loss of distances, per sample its mean over the others
-    angle    = the same of the cosines of angles, per sample its mean over the pairs of others that it is between
+    distance = Huber loss of distances: mean over the pairs of layers, and for each sample over the other samples
+    angle    = Huber loss of cosines: mean over the pairs of layers, and for each vertex over the pairs of other samples
     soft, hard as in logit distillation
 """
 
@@ -23,24 +23,25 @@ from kdzoo.errors import ConfigError
 from kdzoo.functional import angle_relation, distance_relation
 
 RELATIONS = {"distance": distance_relation, "angle": angle_relation}
-IN_PIECES = "a relation is between the samples of a batch; of two that lie in different pieces it is not known"
+# Why the batch cannot be divided among micro-batches or ranks.
+NEEDS_WHOLE_BATCH = "relations are between samples of one batch; those between micro-batches or ranks would be missing"
 
 
 class RelationalKD(LayerKD):
     """Match the distances and angles between samples in hidden layers of student and teacher, and the logits.
 
     Args:
-        student: returns logits [..., classes].
-        teacher: returns logits of the same shape.
-        layers: module path in the student -> module path in the teacher, at least one pair, as
-            ``named_modules`` prints them.
-        temperature: T of the soft term, finite and greater than 0.
-        micro_batch_size: None; relations need the whole batch at once.
-        **options: see :class:`kdzoo.Distiller`; the terms are ``distance``, ``angle``, ``soft`` and ``hard``. Angles
-            cost the cube of the batch size; with weight 0 they are not computed.
+        student: Returns logits ``[..., classes]``.
+        teacher: Returns logits of the same shape.
+        layers: Module path in the student -> module path in the teacher, at least one pair, as ``named_modules`` prints
+            them.
+        temperature: Temperature T of the term ``soft``, finite and > 0.
+        micro_batch_size: Must be None, because relations need the whole batch at once.
+        **options: See :class:`kdzoo.Distiller`; the terms are ``distance``, ``angle``, ``soft`` and ``hard``. Time and
+            memory of ``angle`` grow with the cube of the batch size; a term of weight 0 is not computed.
 
     Raises:
-        ConfigError: an argument is out of its range, or a path names no module.
+        ConfigError: An argument is out of its range, or a path is not that of a module.
 
     Example:
         >>> student = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 3))
@@ -51,6 +52,7 @@ class RelationalKD(LayerKD):
 
     info: ClassVar[MethodInfo] = replace(
         LayerKD.info,
+        # The weights of the paper's image classification (section 4.2).
         terms={"distance": 25.0, "angle": 50.0, "soft": 0.9, "hard": 0.1},
         paper="Park, Kim, Lu & Cho 2019, Relational Knowledge Distillation, equations 4 to 9",
         bibtex="""@inproceedings{park2019relational,
@@ -60,7 +62,7 @@ class RelationalKD(LayerKD):
   pages     = {3967--3976},
   year      = {2019},
 }""",
-        exempt={**LayerKD.info.exempt, "micro_batches": IN_PIECES, "data_parallel": IN_PIECES},
+        exempt={**LayerKD.info.exempt, "micro_batches": NEEDS_WHOLE_BATCH, "data_parallel": NEEDS_WHOLE_BATCH},
     )
 
     def __init__(
@@ -73,16 +75,18 @@ class RelationalKD(LayerKD):
         micro_batch_size: int | None = None,
         **options: Any,
     ) -> None:
+        # The base class would accept it: both terms have one value per sample, but these depend on the other samples.
         if micro_batch_size is not None:
-            raise ConfigError(f"micro_batch_size must be None, got {micro_batch_size!r}: {IN_PIECES}")
+            raise ConfigError(f"micro_batch_size must be None, got {micro_batch_size!r}: {NEEDS_WHOLE_BATCH}")
         super().__init__(student, teacher, layers=layers, temperature=temperature, **options)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the differences of the relations, the softened divergence and the cross entropy."""
-        student, hidden, teacher, hints = self.run_both(batch)
-        gaps = {
-            name: torch.stack([relation(mine, theirs) for mine, theirs in zip(hidden, hints, strict=True)]).mean(0)
+        student_logits, student_features, teacher_logits, teacher_features = self.run_both(batch)
+        pairs = list(zip(student_features, teacher_features, strict=True))
+        differences = {
+            name: torch.stack([relation(student, teacher) for student, teacher in pairs]).mean(0)
             for name, relation in RELATIONS.items()
-            if self.loss_weights[name]
+            if self.loss_weights[name]  # angles are expensive
         }
-        return {**gaps, **self.logit_terms(batch, student, teacher)}
+        return {**differences, **self.logit_terms(batch, student_logits, teacher_logits)}

@@ -1,4 +1,4 @@
-"""Relational distillation: which layers it compares, of matrix product states among others, and what it refuses."""
+"""Relational distillation of layers of matrix product states against float64 NumPy, and what it refuses."""
 
 import numpy as np
 import pytest
@@ -29,53 +29,54 @@ def batch(n: int = 5) -> dict[str, Tensor]:
 
 
 def state(model: MPS, x: Tensor, path: str) -> np.ndarray:
-    """What the module at ``path`` gives (samples, bond): `left` and `right` are beside the output."""
+    """Return the output ``[samples, bond]`` of a module; ``left`` and ``right`` are next to the output site."""
     bond = int(path.removeprefix("bonds.")) if "." in path else model.out_site
     from_left = path == "left" or ("." in path and bond <= model.out_site)
-    found = torch.ones(len(x), 1, dtype=torch.float64)
+    states = torch.ones(len(x), 1, dtype=torch.float64)
     for i in range(bond) if from_left else reversed(range(bond, SITES)):
         phi = torch.stack([torch.ones_like(x[:, i]), x[:, i]], 1).double()
-        found = torch.einsum("bl,bk,lkr->br" if from_left else "br,bk,lkr->bl", found, phi, model.sites()[i])
-    return found.numpy()
+        states = torch.einsum("bl,bk,lkr->br" if from_left else "br,bk,lkr->bl", states, phi, model.sites()[i])
+    return states.numpy()
 
 
-def close(value: Tensor, wanted: np.ndarray) -> None:
-    np.testing.assert_allclose(value.detach().numpy(), wanted, rtol=2e-4, atol=2e-6)
+def assert_close(value: Tensor, expected: np.ndarray) -> None:
+    np.testing.assert_allclose(value.detach().numpy(), expected, rtol=2e-4, atol=2e-6)
 
 
 @pytest.mark.parametrize("path", ["left", "right", "bonds.2", "bonds.5"])
 def test_states_of_a_chain_are_compared(path):
-    student, known, data = chain(probes=[2, 5]), teacher(), batch()
-    terms = RelationalKD(student, known, layers={path: "layers.1"}).dry_run(data)
+    student, mlp, data = chain(probes=[2, 5]), teacher(), batch()
+    terms = RelationalKD(student, mlp, layers={path: "layers.1"}).dry_run(data)
     with torch.no_grad():
-        hint = nn.Sequential(*known.layers)(data["input"]).double().numpy()
-    mine = state(student, data["input"], path)
-    close(terms["distance"], reference.distance_relation(mine, hint))
-    close(terms["angle"], reference.angle_relation(mine, hint))
+        hint = nn.Sequential(*mlp.layers)(data["input"]).double().numpy()
+    states = state(student, data["input"], path)
+    assert_close(terms["distance"], reference.distance_relation(states, hint))
+    assert_close(terms["angle"], reference.angle_relation(states, hint))
 
 
 def test_features_of_a_chain_are_compared_after_a_projection():
-    student, known, data = chain(probes=[2]), teacher(), batch()
-    distiller = FeatureKD(student, known, layers={"left": "layers.1", "bonds.2": "layers.0"})
+    student, mlp, data = chain(probes=[2]), teacher(), batch()
+    distiller = FeatureKD(student, mlp, layers={"left": "layers.1", "bonds.2": "layers.0"})
     terms = distiller.dry_run(data)
-    assert [tuple(one.weight.shape) for one in distiller.projections] == [(9, 4), (9, 4)]
+    assert [tuple(projection.weight.shape) for projection in distiller.projections] == [(9, 4), (9, 4)]
     with torch.no_grad():
-        hints = [nn.Sequential(*known.layers[:n])(data["input"]) for n in (2, 1)]
-        mine = [torch.from_numpy(state(student, data["input"], path)).float() for path in ("left", "bonds.2")]
-        gaps = [(p(m) - h).square().mean(1) for p, m, h in zip(distiller.projections, mine, hints, strict=True)]
-    close(terms["feature"], torch.stack(gaps).mean(0).numpy())
+        hints = [nn.Sequential(*mlp.layers[:n])(data["input"]) for n in (2, 1)]
+        states = [torch.from_numpy(state(student, data["input"], path)).float() for path in ("left", "bonds.2")]
+        triples = zip(distiller.projections, states, hints, strict=True)
+        differences = [(projection(s) - hint).square().mean(1) for projection, s, hint in triples]
+    assert_close(terms["feature"], torch.stack(differences).mean(0).numpy())
 
 
-def test_several_layers_are_averaged_and_the_rest_is_logit_distillation():
-    student, known, data = chain(), teacher(), batch()
-    both = RelationalKD(student, known, layers={"left": "layers.1", "right": "layers.0"}, temperature=3.0)
-    each = [RelationalKD(student, known, layers={a: b}) for a, b in both.layers.items()]
-    terms, parts = both.dry_run(data), [one.dry_run(data) for one in each]
-    to_container = LogitKD(student, known, temperature=3.0).dry_run(data)
+def test_several_layers_are_averaged_and_the_other_terms_are_those_of_logit_distillation():
+    student, mlp, data = chain(), teacher(), batch()
+    both = RelationalKD(student, mlp, layers={"left": "layers.1", "right": "layers.0"}, temperature=3.0)
+    single = [RelationalKD(student, mlp, layers={a: b}) for a, b in both.layers.items()]
+    terms, single_terms = both.dry_run(data), [distiller.dry_run(data) for distiller in single]
+    logit_terms = LogitKD(student, mlp, temperature=3.0).dry_run(data)
     for name in ("distance", "angle"):
-        torch.testing.assert_close(terms[name], (parts[0][name] + parts[1][name]) / 2)
+        torch.testing.assert_close(terms[name], (single_terms[0][name] + single_terms[1][name]) / 2)
     for name in ("soft", "hard"):
-        torch.testing.assert_close(terms[name], to_container[name])
+        torch.testing.assert_close(terms[name], logit_terms[name])
 
 
 def test_a_term_of_weight_zero_is_not_computed():
@@ -83,19 +84,19 @@ def test_a_term_of_weight_zero_is_not_computed():
     assert set(distiller.dry_run(batch())) == {"distance", "soft", "hard"}
 
 
-def test_gradients_reach_what_lies_before_the_layer():
+def test_gradients_reach_only_the_cores_before_the_layer():
     student, data = chain(probes=[2]), batch()
     distiller = RelationalKD(student, teacher(), layers={"bonds.2": "layers.0"})
     distiller.losses(data)["angle"].sum().backward()
-    own = student.layout.core(student.cores.grad, 0, 1)
+    before = student.layout.core(student.cores.grad, 0, 1)
     beyond = student.layout.core(student.cores.grad, 0, 2)
-    assert own.abs().sum() > 0
+    assert before.abs().sum() > 0
     assert beyond.abs().sum() == 0
     assert all(parameter.grad is None for parameter in distiller.teacher.parameters())
 
 
-def test_pieces_of_a_batch_are_refused():
-    with pytest.raises(ConfigError, match="micro_batch_size must be None, got 8: a relation is between"):
+def test_micro_batches_are_refused():
+    with pytest.raises(ConfigError, match="micro_batch_size must be None, got 8: relations are between samples of one"):
         RelationalKD(chain(), teacher(), layers={"left": "layers.0"}, micro_batch_size=8)
 
 
