@@ -102,7 +102,7 @@ class Stopwatch(pl.Callback):
 def kdzoo_steps(student: nn.Module, teacher: nn.Module, data: ArrayData, outputs: Tensor | None) -> float:
     """Train one epoch as a run does, with its trainer, its logging and its checkpoint."""
     distiller = LogitKD(student, teacher, temperature=TEMPERATURE, loss_weights={"soft": SOFT, "hard": HARD})
-    distiller.teacher_cache = {} if outputs is None else {"train": {"output": outputs}}
+    distiller.frozen_teacher.cache = {} if outputs is None else {"train": {"output": outputs}}
     watch = Stopwatch()
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
         fit(distiller, data, Training(trainer_settings(), Path(folder), seed=0, label="", callbacks=[watch]))
