@@ -182,9 +182,11 @@ class Distiller(pl.LightningModule, ABC):
             ConfigError: The losses reject what the models return, or a weight names an unknown term.
         """
         try:
-            with inference(self), self.frozen_teacher.counting_calls(self.teacher):
-                self.prepare(batch)
-                terms = self.losses(batch)
+            with self.frozen_teacher.counting_calls(self.teacher):
+                with inference(self):
+                    self.prepare(batch)
+                with inference(self):  # once more, for the modules that prepare has made
+                    terms = self.losses(batch)
         except ConfigError:
             raise
         except ValueError as error:
