@@ -26,6 +26,7 @@ from kdzoo.data.sequences.sequence_files import TokenSequenceFiles
 from kdzoo.data.sequences.tinyshakespeare import TinyShakespeare
 from kdzoo.data.sequences.token_sequence_data import Corpus, TokenSequenceData
 from kdzoo.data.text.blocks import BlockData, TextBlocks
+from kdzoo.data.text.docstring_modules import DocstringModules
 from kdzoo.data.text.docstrings import Docstrings
 from kdzoo.data.text.shakespeare_text import ShakespeareText
 from kdzoo.data.text.sst2 import SST2
@@ -49,6 +50,7 @@ __all__ = [
     "DataSplit",
     "DataSplits",
     "Digits",
+    "DocstringModules",
     "Docstrings",
     "EpochBatches",
     "FashionMNIST",

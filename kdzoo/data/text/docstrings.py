@@ -40,9 +40,15 @@ def docstrings() -> tuple[str, ...]:
     pieces: list[str] = []
     # Sorted, since the order of a folder's files differs between file systems.
     for path in sorted(Path(os.__file__).parent.glob("*.py")):
-        for node in ast.walk(ast.parse(path.read_bytes())):
-            if isinstance(node, _DOCUMENTED) and (docstring := ast.get_docstring(node)):
-                # An empty piece ends a document, so the blank lines within one are left out.
-                pieces += [line for line in docstring.splitlines() if line.strip()]
-                pieces.append("")
+        for docstring in docstrings_of(path):
+            # An empty piece ends a document, so the blank lines within one are left out.
+            pieces += [line for line in docstring.splitlines() if line.strip()]
+            pieces.append("")
     return tuple(pieces)
+
+
+def docstrings_of(path: Path) -> Iterator[str]:
+    """Yield the documentation strings of a source file: the module's, then those of its classes and functions."""
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, _DOCUMENTED) and (docstring := ast.get_docstring(node)):
+            yield docstring
