@@ -1,6 +1,11 @@
 """The errors that kdzoo raises on purpose: each is one line that names what is wrong and what is allowed."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the name of its type if it has none, as for a bare ``assert``."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 class KdzooError(Exception):
     """Base of every error that the command line prints as one line, without a traceback."""
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kdzoo.automata.forward import advance, log_prob, normalise
 from kdzoo.core import validation
-from kdzoo.errors import ConfigError, DataError
+from kdzoo.errors import ConfigError, DataError, first_line
 from kdzoo.text.language_model import Trace
 from kdzoo.text.token_sequences import TokenSequences
 
@@ -251,7 +251,7 @@ def _as_float64(name: str, value: Any, ndim: int) -> Tensor:
     try:
         tensor = torch.as_tensor(value, dtype=torch.float64).detach().clone()
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"{name} must be an array of numbers: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"{name} must be an array of numbers: {first_line(error)}") from error
     if tensor.ndim != ndim or 0 in tensor.shape:
         raise ConfigError(f"{name} must have {ndim} dimensions of at least 1, got shape {list(tensor.shape)}")
     return tensor

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdzoo.errors import DataError
+from kdzoo.errors import DataError, first_line
 from kdzoo.text.token_sequences import TokenSequences
 
 FEATURES = ("hidden", "sqrt_probs", "both")
@@ -159,7 +159,7 @@ def _tensor(name: str, value: Any) -> Tensor:
     try:
         return torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"{name} must be an array of numbers: {str(error).splitlines()[0]}") from error
+        raise DataError(f"{name} must be an array of numbers: {first_line(error)}") from error
 
 
 def _check_rows(name: str, value: Tensor | None, n_prefixes: int) -> None:

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from kdzoo import __version__
 from kdzoo.dataset_distillation.inner_network import InnerNetwork
 from kdzoo.dataset_distillation.synthetic_set import SyntheticSet
-from kdzoo.errors import CheckpointError
+from kdzoo.errors import CheckpointError, first_line
 from kdzoo.storage import atomic
 
 # Version of the layout, to be raised by a change after which older readers would misread the files.
@@ -220,7 +220,7 @@ def read(path: str | Path) -> SavedSet:
         layout = about.get("format")
         is_intact = layout == FORMAT and about["sha256"] == _digest(arrays, about)
     except Exception as error:  # a damaged or foreign file fails in many ways, zlib.error and KeyError among them
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise CheckpointError(f"{path} is damaged or not a synthetic set: {reason}") from error
     if layout != FORMAT:
         raise CheckpointError(

@@ -15,7 +15,7 @@ from torch.func import functional_call
 
 from kdzoo.core import validation
 from kdzoo.dataset_distillation.initial_weights import INITS, initial_distribution
-from kdzoo.errors import ConfigError
+from kdzoo.errors import ConfigError, first_line
 from kdzoo.functional.unroll import vmap_networks
 
 # Number of initial weights that are used for evaluation only. The standard error of a mean over 20 of them is about a
@@ -173,7 +173,7 @@ class InnerNetwork(nn.Module):
                 # First without vmap: an error of the model itself is raised again here, and without the warning.
                 logits = self._logits_one_by_one(weights, inputs)
                 self._is_batchable = False
-                reason = str(error).splitlines()[0]
+                reason = first_line(error)
                 name = type(self.model).__name__
                 warnings.warn(f"{name} is trained one by one, more slowly: {reason}", stacklevel=2)
                 return logits

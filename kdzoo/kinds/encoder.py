@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kdzoo import plotting
 from kdzoo.core.batch import IGNORE, Batch, as_batch
-from kdzoo.core.inference import inference
+from kdzoo.core.inference import try_call
 from kdzoo.errors import ConfigError
 from kdzoo.kinds.text_kind import TextKind
 from kdzoo.metrics.probe import probe_accuracy, similarity_correlation
@@ -68,14 +68,7 @@ class EncoderKind(TextKind):
         """Call the model on a few texts and look at the shape of what it returns."""
         self.check_text(role, model, sizes)
         name = type(model).__name__
-        try:
-            with inference(model):
-                vectors = model(batch["input"])
-        except Exception as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError(
-                f"{role} {name} cannot take an input of shape {tuple(batch['input'].shape)}: {reason}"
-            ) from error
+        vectors = try_call(role, model, batch["input"])
         if vectors.ndim != 2:
             raise ConfigError(f"{role} {name} is no encoder: it must return vectors [b, H], got {tuple(vectors.shape)}")
         if batch["target"].ndim != 1:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kdzoo import plotting
 from kdzoo.core.batch import Batch, as_batch
-from kdzoo.core.inference import inference
+from kdzoo.core.inference import inference, try_call
 from kdzoo.errors import ConfigError
 from kdzoo.functional import sample_distances
 from kdzoo.graphical_models import Graph, sample_plots
@@ -110,14 +110,7 @@ class GraphicalModelKind(Kind):
         """Refuse what is no graph, and a graph whose samples are unlike the data."""
         if not isinstance(model, Graph):
             raise ConfigError(f"{role} {type(model).__name__} is not {self.needs}; choose for example student=hvae")
-        try:
-            with inference(model):
-                shape = tuple(model(batch["input"]).shape[1:])
-        except ConfigError:
-            raise
-        except Exception as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError(f"{role} {type(model).__name__} cannot be rolled out: {reason}") from error
+        shape = tuple(try_call(role, model, batch["input"]).shape[1:])
         expected = tuple(batch["input"].shape[1:])
         if shape != expected:
             raise ConfigError(f"{role} does not fit the data: its samples have shape {shape}, the data {expected}")

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from kdzoo.core.batch import Batch
-from kdzoo.core.inference import inference
+from kdzoo.core.inference import try_call
 from kdzoo.errors import ConfigError
 
 
@@ -21,12 +21,7 @@ def check_logits(role: str, model: nn.Module, batch: Batch, *, noun: str, size: 
         ConfigError: the model cannot take the input, or returns something else than the data need.
     """
     name, shape = type(model).__name__, tuple(batch["input"].shape)
-    try:
-        with inference(model):
-            logits = model(batch["input"])
-    except Exception as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"{role} {name} cannot take an input of shape {shape}: {reason}") from error
+    logits = try_call(role, model, batch["input"])
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
         got = type(logits).__name__ if not isinstance(logits, Tensor) else str(logits.dtype)
         raise ConfigError(f"{role} {name} is no {noun}: it must return a tensor of logits, got {got}")

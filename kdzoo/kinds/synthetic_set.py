@@ -1,4 +1,4 @@
-"""Data sets of a few examples: judged by the networks that are trained on them."""
+"""Synthetic data sets of a few examples, which are evaluated by networks that are trained on them."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,45 +19,63 @@ from kdzoo.dataset_distillation import (
     files,
     synthetic_set_plots,
 )
-from kdzoo.errors import ConfigError
+from kdzoo.errors import ConfigError, first_line
 from kdzoo.functional import hard_target_ce
 from kdzoo.kinds.kind import Kind
+
+# Inputs that a network trained on all data classifies in one call: bounds the memory of its activations.
+INPUTS_AT_ONCE = 1024
+DIRECT = "direct"
+"""Name of the logits of a network that was itself trained on the real data."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What networks say: one trained on all data, or many trained on a set.
+    """Logits of networks that were trained on a set, or of one network that was trained on all data.
 
     Attributes:
-        logits: of each inner network, by name, [R, n, C] of R networks.
-        hardened: the same for networks that were trained on one-hot labels; of a network itself, ``logits``.
-        target: [n].
+        logits: Logits ``[R, n, C]`` of R networks, by name of the inner network; of a network that was trained on all
+            data ``[1, n, C]``, under the name ``DIRECT``.
+        hard_label_logits: The same for networks that were trained on the images with one-hot labels.
+        target: Classes ``[n]``.
     """
 
     logits: dict[str, Tensor]
-    hardened: dict[str, Tensor]
+    hard_label_logits: dict[str, Tensor]
     target: Tensor
 
-    def accuracies(self, logits: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Return the accuracy [R] of every network, by inner network."""
-        every = self.logits if logits is None else logits
-        return {name: evaluation_networks.accuracy(one, self.target) for name, one in every.items()}
+    @property
+    def accuracies(self) -> dict[str, Tensor]:
+        """Accuracies ``[R]`` of the networks, by name of the inner network."""
+        return self._accuracies(self.logits)
+
+    @property
+    def hard_label_accuracies(self) -> dict[str, Tensor]:
+        """Accuracies ``[R]`` of the networks that were trained with one-hot labels, by name of the inner network."""
+        return self._accuracies(self.hard_label_logits)
+
+    def _accuracies(self, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: evaluation_networks.accuracy(values, self.target) for name, values in logits.items()}
 
 
 class SyntheticSetKind(Kind):
-    """Measured by networks from held-out initial weights that are trained on the set by its own schedule."""
+    """Measures a set by networks that are trained on it by its own schedule, from held-out initial weights.
+
+    The teacher, a network that was trained on all data, is measured by its own predictions.
+    """
 
     name: ClassVar[str] = "synthetic_set"
     needs: ClassVar[str] = "a synthetic data set (kdzoo.dataset_distillation.SyntheticSet)"
     score: ClassVar[str] = "accuracy"
+    # Real examples instead of learned ones: the gain over them is what the distillation achieved.
     teacher_free: ClassVar[str] = "kdzoo.distillers.Coreset"
 
     def is_exclusive_match(self, model: nn.Module) -> bool:
-        """Return whether it is a synthetic set that attacks nothing."""
+        """Return whether the model is a synthetic set, but not a poisoned one, which has a kind of its own."""
         return isinstance(model, SyntheticSet) and not isinstance(model, PoisonSet)
 
     def check(self, role: str, model: nn.Module, batch: Batch, sizes: Mapping[str, Any]) -> None:
-        """Refuse what is no synthetic set, images of another shape and inner_networks that do not fit the data."""
+        """Reject a model that is not a synthetic set, and a set or inner network that does not fit the data."""
         if not isinstance(model, SyntheticSet):
             raise ConfigError(f"{role} {type(model).__name__} is not {self.needs}; choose student=synthetic")
         shape = tuple(batch["input"].shape[1:])
@@ -67,94 +85,119 @@ class SyntheticSetKind(Kind):
                 f"the data have {shape} and {sizes['num_classes']}"
             )
         for name, inner_network in model.inner_networks.items():
-            _check_learner(name, inner_network, batch["input"], model.num_classes)
+            _check_inner_network(name, inner_network, batch["input"], model.num_classes)
 
     def predict(self, model: nn.Module, batches: Iterable[Any]) -> Predictions:
-        """Return what networks trained on a set say about the batches; another model speaks for itself."""
+        """Return the logits of networks that are trained on a set, or of the model if it is not a set."""
         inputs, target = labelled_samples(batches)
         if isinstance(model, SyntheticSet):
-            own = _said(model, inputs, model.labels)
-            hardened = own if model.label_kind == "fixed" else _said(model, inputs, model.hard_labels())
-            return Predictions(own, hardened, target)
+            logits = train_and_predict(model, inputs, model.labels)
+            # Fixed labels are one-hot already: the same networks would be trained a second time.
+            is_hard = model.label_kind == "fixed"
+            hard_label_logits = logits if is_hard else train_and_predict(model, inputs, model.hard_labels())
+            return Predictions(logits, hard_label_logits, target)
         model.eval()
         with torch.no_grad():
-            logits = torch.cat([model(few).float().cpu() for few in inputs.split(1024)])[None]
-        return Predictions({"itself": logits}, {"itself": logits}, target)
+            direct = torch.cat([model(part).float().cpu() for part in inputs.split(INPUTS_AT_ONCE)])[None]
+        return Predictions({DIRECT: direct}, {DIRECT: direct}, target)
 
     def metrics(self, predictions: Any) -> dict[str, float]:
-        """Return the accuracy over inner_networks and initial weights, its deviation over the latter, and its worst.
+        """Return the quality of a set, from the accuracies of the networks that are trained on it.
 
-        ``hard_label_accuracy`` is that of networks trained on the images with one-hot labels, ``diverged`` the share
-        of networks that diverged, which guess. With several inner_networks, each has its own accuracy beside.
+        Args:
+            predictions: What :meth:`predict` returned.
+
+        Returns:
+            ``accuracy``, the mean over architectures and initial weights; ``accuracy_std``, its standard deviation over
+            the initial weights; ``accuracy_worst``, the lowest of any network; ``cross_entropy`` in nats; ``diverged``,
+            the share of networks whose training diverged, which count as guessing; ``hard_label_accuracy``, the mean
+            after training with one-hot labels; and, with several inner networks, the accuracy of each by its name.
         """
-        by_learner = predictions.accuracies()
-        every = torch.stack([one.mean() for one in by_learner.values()])
-        found = {
-            "accuracy": float(every.mean()),
-            "accuracy_std": float(torch.stack([one.std(correction=0) for one in by_learner.values()]).mean()),
-            "accuracy_worst": float(torch.cat(list(by_learner.values())).min()),
-            "cross_entropy": float(
-                torch.stack([_loss(one, predictions.target) for one in predictions.logits.values()]).mean()
-            ),
-            "diverged": float(torch.cat([_is_silent(one) for one in predictions.logits.values()]).double().mean()),
-            "hard_label_accuracy": _mean(predictions.accuracies(predictions.hardened)),
+        accuracies, logits = predictions.accuracies, predictions.logits
+        # Population deviation (correction=0): with a fixed start there is one network, whose deviation is 0, not NaN.
+        deviations = [values.std(correction=0) for values in accuracies.values()]
+        cross_entropies = [_cross_entropy(values, predictions.target) for values in logits.values()]
+        metrics = {
+            "accuracy": _mean(accuracies),
+            "accuracy_std": float(torch.stack(deviations).mean()),
+            "accuracy_worst": float(torch.cat(list(accuracies.values())).min()),
+            "cross_entropy": float(torch.stack(cross_entropies).mean()),
+            "diverged": float(torch.cat([_has_diverged(values) for values in logits.values()]).double().mean()),
+            "hard_label_accuracy": _mean(predictions.hard_label_accuracies),
         }
-        if len(by_learner) > 1:
-            found |= {f"accuracy_{name}": float(one.mean()) for name, one in by_learner.items()}
-        return found
+        if len(accuracies) > 1:
+            metrics |= {f"accuracy_{name}": float(values.mean()) for name, values in accuracies.items()}
+        return metrics
 
     def fidelity(self, student: Predictions, teacher: Predictions) -> dict[str, float]:
-        """Return the share of the teacher's accuracy that is reached, and what one-hot labels lack of it.
+        """Return how close networks that are trained on a set come to the teacher, which was trained on all data.
 
-        ``hard_label_gap`` is the hard-label recovery of DD-Ranking (Li et al. 2024): accuracy on all data minus
-        accuracy on the synthetic images with one-hot labels.
+        Returns:
+            ``share_of_teacher``, the accuracy as a share of the teacher's, and ``hard_label_gap``, the hard-label
+            recovery of DD-Ranking (Li et al. 2024): the teacher's accuracy minus that after training on the images with
+            one-hot labels. It separates the quality of the images from that of the soft labels.
         """
-        full = _mean(teacher.accuracies())
+        teacher_accuracy = _mean(teacher.accuracies)
         return {
-            "share_of_teacher": _mean(student.accuracies()) / full,
-            "hard_label_gap": full - _mean(student.accuracies(student.hardened)),
+            "share_of_teacher": _mean(student.accuracies) / teacher_accuracy,
+            "hard_label_gap": teacher_accuracy - _mean(student.hard_label_accuracies),
         }
 
     def plot_predictions(self, predictions: Mapping[str, Predictions], folder: Path) -> list[Path]:
-        """Draw the recall of every class, of all networks together."""
-        recall = {name: _recall(one).numpy() for name, one in predictions.items()}
+        """Draw the recall of each class, averaged over all networks."""
+        recall = {role: _recall(of_role).numpy() for role, of_role in predictions.items()}
         return [plotting.recall_by_class(recall, folder / "class_recall.png")]
 
     def properties(self, model: nn.Module) -> dict[str, int | float]:
-        """Return the numbers of examples and inner steps, and the bytes of a set, with the weights of a fixed start."""
+        """Return the numbers of examples and inner steps of a set, and the bytes of its exported arrays."""
         if not isinstance(model, SyntheticSet):
             return {}
-        size = sum(one.nbytes for one in files.arrays(model).values())
+        size = sum(array.nbytes for array in files.arrays(model).values())
         return {"examples": model.size, "inner_steps": model.steps, "bytes": size}
 
     def plot_model(self, models: Mapping[str, nn.Module], folder: Path, data: Any = None) -> list[Path]:  # noqa: ARG002
         """Draw the examples of student and control with their labels and step sizes."""
-        sets = {name: model for name, model in models.items() if isinstance(model, SyntheticSet)}
-        return [synthetic_set_plots.plot_examples(one, folder / f"examples_{name}.png") for name, one in sets.items()]
+        return [
+            synthetic_set_plots.plot_examples(model, folder / f"examples_{role}.png")
+            for role, model in models.items()
+            if isinstance(model, SyntheticSet)
+        ]
 
     def export(self, model: nn.Module, folder: Path, data: Any = None) -> list[Path]:
-        """Write the examples as files that need no kdzoo."""
+        """Write the examples as files that can be read without kdzoo."""
         pixels = data.pixels if isinstance(data, HasPixelScaling) else None
         return files.write(model, folder, pixels) if isinstance(model, SyntheticSet) else []
 
 
-def _said(few: SyntheticSet, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Return, by inner network, the logits [R, n, C] of networks that were trained on the images with ``labels`` [M, C]."""
-    found = {}
-    for name, inner_network in few.inner_networks.items():
-        networks = evaluation_networks.train_on_set(
-            few, inner_network, inner_network.held_out(), few.schedule(name), labels=labels
+def train_and_predict(synthetic_set: SyntheticSet, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Train networks from held-out initial weights on a set, and return their logits for real inputs.
+
+    Args:
+        synthetic_set: The set, whose schedule is used.
+        inputs: Real inputs ``[n, *in_shape]``.
+        labels: Labels ``[M, C]`` to train with, instead of those of the set.
+
+    Returns:
+        Logits ``[R, n, C]`` of R networks, by name of the inner network.
+    """
+    logits = {}
+    for name, inner_network in synthetic_set.inner_networks.items():
+        weights = evaluation_networks.train_on_set(
+            synthetic_set, inner_network, inner_network.held_out(), synthetic_set.schedule(name), labels=labels
         )
-        found[name] = evaluation_networks.predict_logits(inner_network, networks, inputs)
-    return found
+        logits[name] = evaluation_networks.predict_logits(inner_network, weights, inputs)
+    return logits
 
 
-def _check_learner(name: str, inner_network: InnerNetwork, inputs: Tensor, classes: int) -> None:
+def _check_inner_network(name: str, inner_network: InnerNetwork, inputs: Tensor, classes: int) -> None:
+    """Reject an inner network that cannot classify the inputs."""
     try:
         with torch.no_grad():
+            # New weights rather than ``sample``: a pool is not trained yet when models are checked.
             logits = inner_network.logits(inner_network.initial.sample(1).to(inputs), inputs)
+    # A user's network may raise anything; the message names the network and the shape.
     except Exception as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise ConfigError(
             f"inner_network.{name} cannot take inputs of shape {tuple(inputs.shape)}: {reason}"
         ) from error
@@ -165,22 +208,26 @@ def _check_learner(name: str, inner_network: InnerNetwork, inputs: Tensor, class
 
 
 def _mean(accuracies: Mapping[str, Tensor]) -> float:
-    return float(torch.stack([one.mean() for one in accuracies.values()]).mean())
+    """Return the mean over architectures of the mean over their networks."""
+    # Two means: architectures count equally, also where one has a fixed start and therefore a single network.
+    return float(torch.stack([values.mean() for values in accuracies.values()]).mean())
 
 
-def _is_silent(logits: Tensor) -> Tensor:
-    """Return which networks say the same of all, as those that diverged do [R]."""
+def _has_diverged(logits: Tensor) -> Tensor:
+    """Return which of the networks with logits ``[R, n, C]`` diverged, bool ``[R]``."""
+    # ``predict_logits`` sets the logits of diverged networks to 0; those of others are never all exactly 0.
     return (logits == 0).flatten(1).all(1)
 
 
-def _loss(logits: Tensor, target: Tensor) -> Tensor:
+def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the mean cross entropy of logits ``[R, n, C]`` with classes ``[n]``, in nats."""
     return hard_target_ce(logits.flatten(0, 1), target.repeat(len(logits))).mean()
 
 
 def _recall(predictions: Predictions) -> Tensor:
-    """Return the share of each class that is recognised [C], over all networks; NaN for classes without samples."""
-    every = torch.cat(list(predictions.logits.values()))
-    right = (every.argmax(-1) == predictions.target).double().mean(0)
-    classes = every.shape[-1]
-    summed = torch.zeros(classes, dtype=torch.double).index_add(0, predictions.target, right)
+    """Return the recall of each class ``[C]``, averaged over all networks; NaN for classes without samples."""
+    logits = torch.cat(list(predictions.logits.values()))
+    share_correct = (logits.argmax(-1) == predictions.target).double().mean(0)  # of the networks, for each sample
+    classes = logits.shape[-1]
+    summed = torch.zeros(classes, dtype=torch.double).index_add(0, predictions.target, share_correct)
     return summed / torch.bincount(predictions.target, minlength=classes)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kdzoo.core import validation
-from kdzoo.errors import ConfigError, DataError
+from kdzoo.errors import ConfigError, DataError, first_line
 
 # Number of scales at which a random network looks at images, and of its layers for vectors. Each one more doubles the
 # smallest image that can be measured.
@@ -356,7 +356,7 @@ def _scripted(path: Path) -> nn.Module:
             warnings.simplefilter("ignore", DeprecationWarning)
             network = None if damaged else torch.jit.load(str(path), map_location="cpu")
     except (zipfile.BadZipFile, RuntimeError) as error:
-        raise DataError(f"{path} is not a complete TorchScript file: {str(error).splitlines()[0]}") from error
+        raise DataError(f"{path} is not a complete TorchScript file: {first_line(error)}") from error
     if network is None:
         raise DataError(f"{path} is damaged: its part {damaged} does not have the checksum that it states")
     try:

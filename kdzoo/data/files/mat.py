@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from kdzoo.errors import DataError
+from kdzoo.errors import DataError, first_line
 
 
 def read_mat(path: Path, keys: Sequence[str]) -> list[npt.NDArray[Any]]:
@@ -27,7 +27,7 @@ def read_mat(path: Path, keys: Sequence[str]) -> list[npt.NDArray[Any]]:
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; allowed: a .mat file with {list(keys)}") from error
     except Exception as error:  # SciPy raises many types, from TypeError to zlib.error, for damaged files
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = first_line(error)
         raise DataError(f"{path} is damaged or not a .mat file of version 5 to 7 ({reason})") from error
     missing = [key for key in keys if key not in content]
     if missing:

@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kdzoo.errors import ConfigError
+from kdzoo.errors import ConfigError, first_line
 from kdzoo.functional.unroll.inner_loop import InnerLoop, check_twice_differentiable
 from kdzoo.functional.unroll.optimizers import State
 
@@ -221,6 +221,6 @@ def missing_derivatives(required: str) -> Iterator[None]:
         yield
     except RuntimeError as error:
         if any(words in str(error) for words in MISSING):
-            reason = str(error).splitlines()[0].rstrip(".")
+            reason = first_line(error).rstrip(".")
             raise ConfigError(f"loss must be {required}: {reason}") from error
         raise
