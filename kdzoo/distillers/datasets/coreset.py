@@ -1,6 +1,7 @@
-"""Coresets: a data set in a few of its own examples, without any learning of images.
+"""Coresets: a few real examples in place of a data set. No images are learned.
 
-The control trained without a teacher of methods whose student is a data set: the same number of examples and of training steps.
+It is the teacher-free control of the methods whose student is a data set, with the same numbers of examples and of
+training steps.
 """
 
 from typing import Any, ClassVar
@@ -20,18 +21,18 @@ from kdzoo.functional import hard_target_ce
 
 
 class Coreset(ClosedFormDistiller):
-    """Choose a few real examples, and the constant step size with which networks learn from them best.
+    """Select a few real examples, and the constant step size with which networks trained on them are most accurate.
 
     Args:
-        student: the synthetic set (:class:`kdzoo.dataset_distillation.SyntheticSet`) that becomes the coreset.
-        teacher: is not used.
-        selection: one of ``random``, ``mean``, ``kmeans``, ``herding``, ``k_center``.
-        seed: of the selection, >= 0.
-        **options: see :class:`kdzoo.core.closed_form.ClosedFormDistiller`.
+        student: The synthetic set that becomes the coreset.
+        teacher: Has no effect; pass None.
+        selection: One of ``random``, ``mean``, ``kmeans``, ``herding``, ``k_center``.
+        seed: Seed of the selection, >= 0.
+        **options: See :class:`kdzoo.core.closed_form.ClosedFormDistiller`; the only term is ``real``.
 
     Raises:
-        ConfigError: an argument is out of its range.
-        DataError: a class has too few samples.
+        ConfigError: An argument is out of its range.
+        DataError: A class has fewer samples than the set has examples of it.
     """
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -41,6 +42,7 @@ class Coreset(ClosedFormDistiller):
         "convolutional neural networks: a core-set approach (k_center)",
         teacher="none",
         student_kinds=("synthetic_set",),
+        # More samples than the checks usually have: every class needs labelled ones to select from.
         contract_settings={
             "data.labels_per_class": None,
             "data.train_size": 240,
@@ -64,23 +66,26 @@ class Coreset(ClosedFormDistiller):
         self.seed = validation.integer("seed", seed, 0)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the cross entropy of a network that is trained on the set; from a pool once this is trained."""
+        """Return the cross entropy on real data of one network that is trained on the set."""
+        # One network of the first architecture: the term only monitors; the report measures all of them.
         name, inner_network = next(iter(self.student.inner_networks.items()))
-        begin = inner_network.held_out(1) if inner_network.is_ready else inner_network.initial.sample(1)
-        trained = self.student.train_networks(name, begin.to(self.student.images))
-        logits = inner_network.logits(trained, batch["input"])[0]
+        # Before ``solve`` has trained the pools, random initial weights stand in for their networks.
+        initial = inner_network.held_out(1) if inner_network.is_ready else inner_network.initial.sample(1)
+        weights = self.student.train_networks(name, initial.to(self.student.images))
+        logits = inner_network.logits(weights, batch["input"])[0]
         return {"real": hard_target_ce(logits[labelled_positions(batch)], labels(batch))}
 
     def observe(self, batch: Batch) -> None:
-        """Keep the labelled samples."""
+        """Collect the labelled samples of a batch."""
         for key, values in (("input", batch["input"][labelled_positions(batch)]), ("target", labels(batch))):
             self.observed.setdefault(key, []).append(values)
 
     def solve(self) -> bool:
-        """Select from all that was seen."""
+        """Select from all labelled samples of the epoch; one epoch is enough."""
         inputs, targets = torch.cat(self.observed["input"]), torch.cat(self.observed["target"])
+        # The pools first: the step size is chosen by networks that start from them.
         train_pools(self.student.inner_networks, inputs, targets, seed=self.seed)
-        chosen = coreset(self.student, self.selection, inputs, targets, seed=self.seed)
-        self.student.load_state_dict(chosen.state_dict())
+        selected = coreset(self.student, self.selection, inputs, targets, seed=self.seed)
+        self.student.load_state_dict(selected.state_dict())
         self.observed = {}
         return True

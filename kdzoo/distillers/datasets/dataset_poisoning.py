@@ -1,7 +1,8 @@
-"""Poisoning by distilled examples: trained networks take a class for another after a few steps on them.
+"""Poisoning by distilled examples: after a few steps on them, trained networks confuse one class with another.
 
-The labels of the real data are changed from the class under attack to the target class; the set is then learned as in
-dataset distillation, from networks that have been trained well and whose weights the attacker does not know.
+Wang, Zhu, Torralba & Efros 2018, "Dataset distillation", section 4.3. The labels of the real data are changed from the
+source class, which is under attack, to the target class. The set is then learned as in dataset distillation, but for
+networks that are already trained and whose weights the attacker does not know.
 """
 
 from dataclasses import replace
@@ -20,19 +21,18 @@ from kdzoo.errors import ConfigError
 
 
 class DatasetPoisoning(DatasetDistillation):
-    """Learn examples that make trained networks confuse a class with another and keep what they know of the others.
+    """Learn examples that make trained networks predict one class for another, with the other classes unaffected.
 
-    The examples of the source class begin with the label of the target class: the attack then needs fewer steps, and
-    labels that stay fixed can carry it at all. It is here to study the attack, and to test the check against it
+    The method exists to study the attack and to test the check against it
     (:func:`kdzoo.dataset_distillation.inspection.inspect`).
 
     Args:
-        student: the set (:class:`kdzoo.dataset_distillation.PoisonSet`), which names the two classes; its inner_networks have a pool.
-        teacher: see :class:`kdzoo.distillers.DatasetDistillation`.
-        **options: see :class:`kdzoo.distillers.DatasetDistillation`.
+        student: The poisoned set, which names the two classes. Its inner networks must have a pool.
+        teacher: See :class:`kdzoo.distillers.DatasetDistillation`.
+        **options: See :class:`kdzoo.distillers.DatasetDistillation`.
 
     Raises:
-        ConfigError: an argument is out of its range, or an inner network has no pool of trained networks.
+        ConfigError: An argument is out of its range, or an inner network has no pool of trained networks.
     """
 
     info: ClassVar[MethodInfo] = replace(
@@ -41,6 +41,7 @@ class DatasetPoisoning(DatasetDistillation):
         student_kinds=("poison",),
         contract_settings={
             **DatasetDistillation.info.contract_settings,
+            # Training a pool takes long: one network that has hardly learned is enough for the checks.
             "inner_network.convnet_8.pool": 1,
             "inner_network.convnet_8.pool_steps": 1,
         },
@@ -56,14 +57,17 @@ class DatasetPoisoning(DatasetDistillation):
                 )
 
     def transfer_set(self, data: pl.LightningDataModule) -> pl.LightningDataModule:
-        """Train the pools, set the first images, and give the label of the source class over to the target class."""
+        """Train the pools, set the initial images, and move the label of the source class to the target class."""
         data = super().transfer_set(data)
-        few = self.student
+        poison_set = self.student
+        # The examples of the source start with the label of the target: the attack then needs fewer steps, and fixed
+        # labels could not express it otherwise. The labels were reset just before, so that a second call, of a run that
+        # continues, has the same result. They are added because examples that classes share have several.
         with torch.no_grad():
-            few.labels[:, few.target] += few.labels[:, few.source]
-            few.labels[:, few.source] = 0
+            poison_set.labels[:, poison_set.target] += poison_set.labels[:, poison_set.source]
+            poison_set.labels[:, poison_set.source] = 0
         return data
 
     def targets(self, batch: Batch) -> Tensor:
-        """Return the labels with the attacked class changed to the target class."""
+        """Return the labels ``[n]`` of the labelled samples, with the source class changed to the target class."""
         return relabel(labels(batch), self.student.source, self.student.target)

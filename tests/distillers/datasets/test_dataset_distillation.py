@@ -1,4 +1,4 @@
-"""Dataset distillation: its loss and gradient against a plain loop, what is projected, refused, kept and learned."""
+"""Dataset distillation: loss and gradient against a plain loop, refused arguments, and short trainings on digits."""
 
 from functools import partial
 
@@ -35,38 +35,38 @@ def rows(n=6, seed=1):
     return {"input": inputs, "target": torch.arange(n) % 4, "index": torch.arange(n)}
 
 
-def plain_loop(model, few, name, batch, state):
-    """Return the cross entropy on a batch after the inner steps, by nothing but a module and autograd."""
-    weights = [one.clone().requires_grad_() for one in state.values()]
+def plain_loop(model, synthetic_set, name, batch, state):
+    """Return the cross entropy on a batch after the inner steps, computed with a module and autograd alone."""
+    weights = [value.clone().requires_grad_() for value in state.values()]
 
-    def said(inputs):
+    def logits(inputs):
         return torch.func.functional_call(model, dict(zip(state, weights, strict=True)), (inputs,))
 
-    for eta in few.step_sizes[name]:
-        loss = nn.functional.cross_entropy(said(few.images), few.labels)
-        slopes = torch.autograd.grad(loss, weights, create_graph=True)
-        weights = [one - eta * slope for one, slope in zip(weights, slopes, strict=True)]
-    return nn.functional.cross_entropy(said(batch["input"]), batch["target"])
+    for eta in synthetic_set.step_sizes[name]:
+        loss = nn.functional.cross_entropy(logits(synthetic_set.images), synthetic_set.labels)
+        gradients = torch.autograd.grad(loss, weights, create_graph=True)
+        weights = [value - eta * gradient for value, gradient in zip(weights, gradients, strict=True)]
+    return nn.functional.cross_entropy(logits(batch["input"]), batch["target"])
 
 
-def test_the_loss_and_its_gradient_are_those_of_a_plain_loop_over_networks_and_learners():
-    few, batch = linear_set(), rows()
-    distiller = DatasetDistillation(few, inits=2, seed=5)
+def test_loss_and_gradient_are_those_of_a_plain_loop_over_networks_and_architectures():
+    synthetic_set, batch = linear_set(), rows()
+    distiller = DatasetDistillation(synthetic_set, inits=2, seed=5)
     loss = distiller.losses(batch)["real"].mean()
-    found = torch.autograd.grad(loss, list(few.parameters()))
+    gradients = torch.autograd.grad(loss, list(synthetic_set.parameters()))
     generator = torch.Generator().manual_seed(mix_seed(5, 0))
     torch.randint(3, 4, (), generator=generator)  # the number of inner steps
     values = []
-    for name, inner_network in few.inner_networks.items():
+    for name, inner_network in synthetic_set.inner_networks.items():
         for weights in inner_network.sample(2, generator):
             state = {key: value.double() for key, value in inner_network.state(weights).items()}
-            values.append(plain_loop(inner_network.model, few, name, batch, state))
+            values.append(plain_loop(inner_network.model, synthetic_set, name, batch, state))
     expected = torch.stack(values).mean()
     torch.testing.assert_close(loss, expected)
-    torch.testing.assert_close(found, torch.autograd.grad(expected, list(few.parameters())))
+    torch.testing.assert_close(gradients, torch.autograd.grad(expected, list(synthetic_set.parameters())))
 
 
-def test_all_parts_of_a_batch_meet_the_same_networks_and_steps_meet_new_ones():
+def test_all_micro_batches_of_a_step_have_the_same_networks_and_each_step_has_new_ones():
     distiller = DatasetDistillation(linear_set(), inits=2)
     first, again = distiller.networks(), distiller.networks()
     assert all(torch.equal(first[name], again[name]) for name in first)
@@ -80,32 +80,35 @@ def test_the_number_of_inner_steps_is_drawn_from_lengths():
     lengths = set()
     distiller.student.train_networks = lambda name, weights, steps, **_: lengths.add(steps) or weights
     for seed in range(30):
-        distiller.inner.seed = seed
+        distiller.inner_training.seed = seed
         distiller.networks()
     assert lengths == {2, 3, 4}
 
 
-def test_a_window_has_the_gradient_of_the_last_steps_alone():
-    batch, few = rows(), linear_set()
-    whole, window = (DatasetDistillation(few, window=window) for window in (None, 1))
-    slopes = [
-        torch.autograd.grad(one.losses(batch)["real"].mean(), few.step_sizes["linear"])[0] for one in (whole, window)
+def test_a_window_has_the_gradient_of_the_last_steps_only():
+    batch, synthetic_set = rows(), linear_set()
+    full, windowed = (DatasetDistillation(synthetic_set, window=window) for window in (None, 1))
+    gradients = [
+        torch.autograd.grad(distiller.losses(batch)["real"].mean(), synthetic_set.step_sizes["linear"])[0]
+        for distiller in (full, windowed)
     ]
-    assert torch.equal(slopes[1][:2], torch.zeros(2).double())
-    torch.testing.assert_close(slopes[0][2], slopes[1][2])
+    assert torch.equal(gradients[1][:2], torch.zeros(2).double())
+    torch.testing.assert_close(gradients[0][2], gradients[1][2])
 
 
 @pytest.mark.parametrize("engine", ["full", "reverse", "segments", "jvp", "auto"])
 def test_every_engine_has_the_same_gradient(engine):
-    few, batch = linear_set(), rows()
-    wanted, found = (
-        torch.autograd.grad(DatasetDistillation(few, engine=one).losses(batch)["real"].mean(), few.images)[0]
-        for one in ("full", engine)
+    synthetic_set, batch = linear_set(), rows()
+    expected, gradient = (
+        torch.autograd.grad(
+            DatasetDistillation(synthetic_set, engine=name).losses(batch)["real"].mean(), synthetic_set.images
+        )[0]
+        for name in ("full", engine)
     )
-    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-14)
+    torch.testing.assert_close(gradient, expected, rtol=1e-10, atol=1e-14)
 
 
-def test_the_automatic_engine_says_why():
+def test_the_automatic_choice_of_an_engine_notes_its_reason():
     distiller = DatasetDistillation(linear_set())
     distiller.losses(rows())
     assert set(distiller.notes) == {"engine of linear", "engine of mlp"}
@@ -117,17 +120,13 @@ def test_the_teacher_term_is_the_divergence_from_the_teacher():
     terms = distiller.losses(batch)
     expected = []
     for name, weights in distiller.networks().items():
-        said = distiller.student.inner_networks[name].logits(weights, batch["input"])[0]
-        expected.append(
-            4
-            * nn.functional.kl_div(
-                (said / 2).log_softmax(1), (teacher(batch["input"]) / 2).softmax(1), reduction="none"
-            ).sum(1)
-        )
+        student_logits = distiller.student.inner_networks[name].logits(weights, batch["input"])[0]
+        q, p = (student_logits / 2).log_softmax(1), (teacher(batch["input"]) / 2).softmax(1)
+        expected.append(4 * nn.functional.kl_div(q, p, reduction="none").sum(1))
     torch.testing.assert_close(terms["teacher"], torch.stack(expected).mean(0))
 
 
-# ---------------------------------------------------------------- what is refused
+# ---------------------------------------------------------------- refused arguments
 
 
 @pytest.mark.parametrize(
@@ -149,14 +148,14 @@ def test_the_teacher_term_is_the_divergence_from_the_teacher():
         ({"baselines": ["noise"]}, "baselines must be one of"),
     ],
 )
-def test_arguments_out_of_range_are_one_line(options, line):
+def test_arguments_out_of_range_are_refused_in_one_line(options, line):
     with pytest.raises(ConfigError, match=line) as caught:
         DatasetDistillation(linear_set(), **options)
     assert "\n" not in str(caught.value)
 
 
 class OnceDifferentiable(torch.autograd.Function):
-    """The identity, whose gradient cannot be differentiated."""
+    """The identity, with a gradient that cannot be differentiated again."""
 
     @staticmethod
     def forward(ctx, x):
@@ -164,22 +163,22 @@ class OnceDifferentiable(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, slope):
-        return slope
+    def backward(ctx, gradient):
+        return gradient
 
 
 class Opaque(nn.Linear):
-    """A layer that is differentiable once."""
+    """A layer that is differentiable only once."""
 
     def forward(self, x):
         return OnceDifferentiable.apply(super().forward(x))
 
 
-def test_a_learner_that_is_not_twice_differentiable_is_refused_before_training():
-    few = SyntheticSet(inner_network={"opaque": InnerNetwork(Opaque(3, 4))}, **SIZES)
+def test_an_inner_network_that_is_not_twice_differentiable_is_refused_before_training():
+    synthetic_set = SyntheticSet(inner_network={"opaque": InnerNetwork(Opaque(3, 4))}, **SIZES)
     batch = {key: value.float() if value.is_floating_point() else value for key, value in rows().items()}
     with pytest.raises(ConfigError, match="twice differentiable"):
-        DatasetDistillation(few, inits=1).dry_run(batch)
+        DatasetDistillation(synthetic_set, inits=1).dry_run(batch)
 
 
 # ---------------------------------------------------------------- training
@@ -211,138 +210,141 @@ def logistic(sizes, **options):
 
 
 def test_ten_learned_examples_beat_the_class_means(tmp_path):
-    data, kind, found = digits(), SyntheticSetKind(), []
+    data, kind, metrics = digits(), SyntheticSetKind(), []
     test = list(data.test_dataloader())
     for seed in range(2):
         torch.manual_seed(seed)
-        few = logistic(data.sizes, steps=3)
+        synthetic_set = logistic(data.sizes, steps=3)
         distiller = DatasetDistillation(
-            few, inits=2, seed=seed, baselines=["mean"], optimizer=partial(torch.optim.Adam, lr=2e-3)
+            synthetic_set, inits=2, seed=seed, baselines=["mean"], optimizer=partial(torch.optim.Adam, lr=2e-3)
         )
-        found.append(kind.metrics(kind.predict(trained(distiller, data, tmp_path, 12), test)))
-    means = kind.metrics(kind.predict(distiller.baselines(data)["mean"], test))
-    assert min(one["accuracy"] for one in found) > means["accuracy"] + 0.05
-    assert max(one["accuracy_std"] for one in found) < 0.02
+        metrics.append(kind.metrics(kind.predict(trained(distiller, data, tmp_path, 12), test)))
+    means = kind.metrics(kind.predict(distiller.report_extras.baselines(data)["mean"], test))
+    assert min(of_seed["accuracy"] for of_seed in metrics) > means["accuracy"] + 0.05
+    assert max(of_seed["accuracy_std"] for of_seed in metrics) < 0.02
     assert len(list((tmp_path / "epochs").glob("*.png"))) == 12
 
 
 @pytest.mark.parametrize("labels", ["simplex", "fixed"])
-def test_labels_and_step_sizes_stay_where_they_belong(labels, tmp_path):
+def test_labels_and_step_sizes_stay_in_their_ranges(labels, tmp_path):
     data = digits(train_size=256)
-    few = logistic(data.sizes, steps=2, labels=labels, step_size=1.0)
-    before = few.labels.detach().clone()
-    trained(DatasetDistillation(few, inits=1, optimizer=partial(torch.optim.SGD, lr=1.0)), data, tmp_path, 2)
-    sizes = few.step_sizes["logistic"]
+    synthetic_set = logistic(data.sizes, steps=2, labels=labels, step_size=1.0)
+    before = synthetic_set.labels.detach().clone()
+    trained(DatasetDistillation(synthetic_set, inits=1, optimizer=partial(torch.optim.SGD, lr=1.0)), data, tmp_path, 2)
+    sizes = synthetic_set.step_sizes["logistic"]
     assert sizes.min() >= 1e-5
     assert sizes.max() <= 1
     if labels == "fixed":
-        assert torch.equal(few.labels, before)
+        assert torch.equal(synthetic_set.labels, before)
     else:
-        torch.testing.assert_close(few.labels.sum(1), torch.ones(10))
-        assert few.labels.min() >= 0
-        assert not torch.equal(few.labels, before)
+        torch.testing.assert_close(synthetic_set.labels.sum(1), torch.ones(10))
+        assert synthetic_set.labels.min() >= 0
+        assert not torch.equal(synthetic_set.labels, before)
 
 
-def test_a_diverging_inner_training_names_the_step_and_keeps_the_last_good_set(tmp_path):
+def test_a_diverging_inner_training_is_named_and_the_last_finite_set_written(tmp_path):
     data = digits(train_size=256)
-    few = logistic(data.sizes, steps=50, step_size=0.01)
-    distiller = DatasetDistillation(few, inits=1)
-    good = []
+    synthetic_set = logistic(data.sizes, steps=50, step_size=0.01)
+    distiller = DatasetDistillation(synthetic_set, inits=1)
+    finite_images = []
 
-    def spoil():
+    def enlarge_images():
         if distiller.current_epoch:
-            good.append(few.images.detach().clone())
-            few.images.data.mul_(1e25)
+            finite_images.append(synthetic_set.images.detach().clone())
+            synthetic_set.images.data.mul_(1e25)
 
-    distiller.on_train_epoch_start = spoil
+    distiller.on_train_epoch_start = enlarge_images
     message = (
-        r"epoch 1, step \d+: inner_network.logistic: .* step \d+ of 50.* on which all stayed finite is .*last_good.npz"
+        r"epoch 1, step \d+: inner_network.logistic: .* step \d+ of 50.* on which all trainings stayed finite is in "
+        r".*last_good.npz"
     )
     with pytest.raises(NonFiniteLossError, match=message):
         trained(distiller, data, tmp_path, 2)
-    assert torch.equal(read(tmp_path / "last_good.npz").images, good[0])
+    assert torch.equal(read(tmp_path / "last_good.npz").images, finite_images[0])
 
 
 @pytest.mark.parametrize("name", ["random", "mean", "herding"])
-def test_images_start_from_a_selection_of_the_training_part(name):
+def test_images_start_from_a_selection_of_the_training_split(name):
     data = digits()
-    few = logistic(data.sizes, per_class=2)
-    DatasetDistillation(few, start=name, seed=3).transfer_set(data)
+    synthetic_set = logistic(data.sizes, per_class=2)
+    DatasetDistillation(synthetic_set, start=name, seed=3).transfer_set(data)
     train = data.splits.train
     expected, classes = select(name, train.inputs, train.targets, 2, 10, 3)
-    torch.testing.assert_close(few.images.detach(), expected)
-    assert torch.equal(few.classes(), classes)
+    torch.testing.assert_close(synthetic_set.images.detach(), expected)
+    assert torch.equal(synthetic_set.classes(), classes)
 
 
-def test_fewer_examples_than_classes_start_from_means_of_what_their_labels_share():
+def test_fewer_examples_than_classes_start_from_means_over_the_classes_of_their_labels():
     data = digits()
-    few = logistic(data.sizes, examples=5)
-    DatasetDistillation(few, start="mean").transfer_set(data)
+    synthetic_set = logistic(data.sizes, examples=5)
+    DatasetDistillation(synthetic_set, start="mean").transfer_set(data)
     means, _ = select("mean", data.splits.train.inputs, data.splits.train.targets, 1, 10)
-    torch.testing.assert_close(few.images.detach(), means.view(5, 2, *means.shape[1:]).mean(1))
-    assert few.labels[2].tolist() == [0, 0, 0, 0, 0.5, 0.5, 0, 0, 0, 0]
+    torch.testing.assert_close(synthetic_set.images.detach(), means.view(5, 2, *means.shape[1:]).mean(1))
+    assert synthetic_set.labels[2].tolist() == [0, 0, 0, 0, 0.5, 0.5, 0, 0, 0, 0]
 
 
-def test_a_pool_is_trained_once_and_its_held_out_networks_are_never_drawn():
+def test_held_out_networks_of_a_pool_are_accurate_and_never_drawn():
     data = digits(train_size=512)
     inner_network = InnerNetwork(MLP(**data.sizes, hidden=[]), pool=3, pool_steps=600)
-    few = SyntheticSet(inner_network={"logistic": inner_network}, **data.sizes)
-    distiller = DatasetDistillation(few)
+    synthetic_set = SyntheticSet(inner_network={"logistic": inner_network}, **data.sizes)
+    distiller = DatasetDistillation(synthetic_set)
     distiller.dry_run({key: value[:8] for key, value in next(iter(data.train_dataloader())).items()})
     distiller.transfer_set(data)
     drawn, held_out = inner_network.sample(100), inner_network.held_out()
     assert len(drawn.unique(dim=0)) == 3
     assert len(held_out) == 20
     assert not (drawn[:, None] == held_out).all(-1).any()
-    said = inner_network.logits(held_out, data.splits.val.inputs).argmax(-1)
-    assert (said == data.splits.val.targets).double().mean() > 0.7
+    predicted = inner_network.logits(held_out, data.splits.val.inputs).argmax(-1)
+    assert (predicted == data.splits.val.targets).double().mean() > 0.7
 
 
-def test_a_share_of_the_steps_is_by_adam_at_a_rate_of_the_range():
-    distiller, seen = DatasetDistillation(linear_set(), adam_share=0.5, adam_rates=[0.01, 0.02]), []
-    distiller.student.train_networks = lambda name, weights, steps, **options: seen.append((steps, options)) or weights
+def test_a_share_of_the_steps_uses_adam_at_a_rate_in_the_range():
+    distiller, calls = DatasetDistillation(linear_set(), adam_share=0.5, adam_rates=[0.01, 0.02]), []
+    distiller.student.train_networks = lambda name, weights, steps, **options: calls.append(options) or weights
     for seed in range(60):
-        distiller.inner.seed = seed
+        distiller.inner_training.seed = seed
         distiller.networks()
-    foreign = [options["step_sizes"] for _, options in seen if "optimizer" in options]
-    assert 0.25 < len(foreign) / len(seen) < 0.75
-    rates = torch.cat(foreign)
+    of_adam = [options["step_sizes"] for options in calls if "optimizer" in options]
+    assert 0.25 < len(of_adam) / len(calls) < 0.75
+    rates = torch.cat(of_adam)
     assert rates.min() >= 0.01
     assert rates.max() <= 0.02
     assert rates.unique().numel() > 10
-    assert all(len(sizes) == 3 for sizes in foreign)
+    assert all(len(sizes) == 3 for sizes in of_adam)
 
 
-def test_other_ways_to_train_are_drawn_from_validation_data(tmp_path):
+def test_figures_show_the_history_of_images_and_other_protocols(tmp_path):
     data = digits(train_size=256)
     distiller = DatasetDistillation(logistic(data.sizes, steps=2), inits=1)
     distiller.transfer_set(data)
     trained(distiller, data, tmp_path, 1)
-    drawn = distiller.figures(tmp_path / "figures")
-    assert [path.name for path in drawn] == ["images_by_epoch.png", "protocols.png"]
-    assert all(path.stat().st_size > 1000 for path in drawn)
+    paths = distiller.report_extras.figures(tmp_path / "figures")
+    assert [path.name for path in paths] == ["images_by_epoch.png", "protocols.png"]
+    assert all(path.stat().st_size > 1000 for path in paths)
 
 
-def test_a_gradient_that_is_not_finite_moves_nothing_and_keeps_the_last_good_set(tmp_path):
+def test_a_gradient_that_is_not_finite_is_refused_and_the_set_written_unchanged(tmp_path):
     data = digits(train_size=256)
-    few = logistic(data.sizes, steps=2)
-    distiller = DatasetDistillation(few, inits=1)
-    distiller.on_after_backward = lambda: few.images.grad.mul_(torch.inf)
+    synthetic_set = logistic(data.sizes, steps=2)
+    distiller = DatasetDistillation(synthetic_set, inits=1)
+    distiller.on_after_backward = lambda: synthetic_set.images.grad.mul_(torch.inf)
     with pytest.raises(NonFiniteLossError, match=r"epoch 0, step 0: the gradient .* not finite.*last_good.npz"):
         trained(distiller, data, tmp_path, 1)
-    assert torch.equal(read(tmp_path / "last_good.npz").images, few.images)
-    assert few.images.isfinite().all()
+    assert torch.equal(read(tmp_path / "last_good.npz").images, synthetic_set.images)
+    assert synthetic_set.images.isfinite().all()
 
 
-def test_a_plain_lightning_training_starts_where_it_was_told(tmp_path):
+def test_a_plain_lightning_training_starts_from_the_chosen_images(tmp_path):
     data = digits(train_size=256)
-    few = logistic(data.sizes, steps=1)
-    trained(DatasetDistillation(few, start="mean", optimizer=partial(torch.optim.SGD, lr=0.0)), data, tmp_path, 1)
+    synthetic_set = logistic(data.sizes, steps=1)
+    trained(
+        DatasetDistillation(synthetic_set, start="mean", optimizer=partial(torch.optim.SGD, lr=0.0)), data, tmp_path, 1
+    )
     means, _ = select("mean", data.splits.train.inputs, data.splits.train.targets, 1, 10)
-    torch.testing.assert_close(few.images.detach(), means)
+    torch.testing.assert_close(synthetic_set.images.detach(), means)
 
 
-def test_a_start_from_data_that_nobody_showed_is_refused(tmp_path):
+def test_initial_images_from_data_need_the_data_module(tmp_path):
     data = digits(train_size=256)
     distiller = DatasetDistillation(logistic(data.sizes, steps=1), start="mean")
     trainer = pl.Trainer(
@@ -352,7 +354,7 @@ def test_a_start_from_data_that_nobody_showed_is_refused(tmp_path):
         trainer.fit(distiller, data.train_dataloader())
 
 
-def test_validation_sees_the_set_as_it_is():
+def test_validation_uses_the_present_set():
     distiller, batch = DatasetDistillation(linear_set()).eval(), rows()
     before = distiller.losses(batch)["real"]
     distiller.student.images.data.mul_(3)

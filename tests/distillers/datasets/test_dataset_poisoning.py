@@ -1,4 +1,4 @@
-"""Poisoning: an attack on networks that it has not seen, the labels it starts with, and what is refused."""
+"""Poisoning: an attack on networks that it was not learned for, the initial labels, and refused arguments."""
 
 from functools import partial
 
@@ -42,17 +42,17 @@ def inner_network(data, size=POOL):
 
 def poison(data, pool=None, **options):
     torch.manual_seed(0)
-    one = inner_network(data)
+    network = inner_network(data)
     if pool is not None:
-        one.set_pool(pool)
-    chosen = {"source": SOURCE, "target": TARGET, "step_size": 0.3, "steps": 1}
-    return PoisonSet(inner_network={"mlp": one}, **data.sizes, **(chosen | options))
+        network.set_pool(pool)
+    defaults = {"source": SOURCE, "target": TARGET, "step_size": 0.3, "steps": 1}
+    return PoisonSet(inner_network={"mlp": network}, **data.sizes, **(defaults | options))
 
 
-def attacked(few, data, folder, epochs=7, **options):
-    """Return what the report says of the networks that the attack has not seen, on test images."""
+def attacked(poison_set, data, folder, epochs=7, **options):
+    """Learn an attack and return its measures on held-out networks and test images."""
     adam = partial(torch.optim.Adam, lr=1e-3)
-    distiller = DatasetPoisoning(few, start="random", inits=4, optimizer=adam, **options)
+    distiller = DatasetPoisoning(poison_set, start="random", inits=4, optimizer=adam, **options)
     distiller.transfer_set(data)
     trainer = pl.Trainer(
         max_epochs=epochs,
@@ -66,75 +66,79 @@ def attacked(few, data, folder, epochs=7, **options):
     )
     trainer.fit(distiller, datamodule=data)
     kind = PoisonedSetKind()
-    return kind.metrics(kind.predict(few, list(data.test_dataloader())))
+    return kind.metrics(kind.predict(poison_set, list(data.test_dataloader())))
 
 
 # ---------------------------------------------------------------- the attack
 
 
 @pytest.mark.parametrize(("labels", "steps"), [("free", 1), ("fixed", 3)])
-def test_networks_it_has_not_seen_take_the_source_for_the_target_and_keep_the_rest(data, pool, labels, steps, tmp_path):
-    few = poison(data, pool, labels=labels, steps=steps)
-    found = attacked(few, data, tmp_path)
+def test_held_out_networks_predict_the_target_for_the_source_and_keep_the_other_classes(
+    data, pool, labels, steps, tmp_path
+):
+    poison_set = poison(data, pool, labels=labels, steps=steps)
+    metrics = attacked(poison_set, data, tmp_path)
 
-    assert found["source_as_target_before"] < 0.05
-    assert found["source_as_target"] > 0.6
-    assert found["others_lost"] < 0.05
-    assert found["modified_accuracy"] > found["accuracy"] + 0.05
-    assert found["accuracy"] < found["accuracy_before"]
+    assert metrics["source_as_target_before"] < 0.05
+    assert metrics["source_as_target"] > 0.6
+    assert metrics["others_lost"] < 0.05
+    assert metrics["modified_accuracy"] > metrics["accuracy"] + 0.05
+    assert metrics["accuracy"] < metrics["accuracy_before"]
 
 
-def test_an_honest_set_of_the_same_start_attacks_nothing(data, pool):
-    few = poison(data, pool)
+def test_a_clean_set_of_the_same_initial_images_has_no_effect(data, pool):
+    poison_set = poison(data, pool)
     train = data.splits.train
-    set_real_images(few, "random", train.inputs, train.targets, seed=0)
+    set_real_images(poison_set, "random", train.inputs, train.targets, seed=0)
     kind = PoisonedSetKind()
-    found = kind.metrics(kind.predict(few, list(data.test_dataloader())))
-    assert found["source_as_target"] < 0.05
+    metrics = kind.metrics(kind.predict(poison_set, list(data.test_dataloader())))
+    assert metrics["source_as_target"] < 0.05
 
 
-# ---------------------------------------------------------------- where it starts
+# ---------------------------------------------------------------- initial labels
 
 
 @pytest.mark.parametrize("labels", ["free", "simplex", "fixed"])
 @pytest.mark.parametrize("start", ["noise", "random"])
-def test_the_examples_of_the_source_begin_with_the_label_of_the_target(data, pool, labels, start):
-    few = poison(data, pool, labels=labels, per_class=2)
+def test_the_examples_of_the_source_start_with_the_label_of_the_target(data, pool, labels, start):
+    poison_set = poison(data, pool, labels=labels, per_class=2)
     expected = initial_labels(20, 10)
     expected[expected[:, SOURCE] == 1] = torch.eye(10)[TARGET]
-    distiller = DatasetPoisoning(few, start=start)
-    for _ in range(2):  # a run that continues begins again
+    distiller = DatasetPoisoning(poison_set, start=start)
+    for _ in range(2):  # a run that continues calls it again
         distiller.transfer_set(data)
-        assert torch.equal(few.labels, expected)
+        assert torch.equal(poison_set.labels, expected)
 
 
-def test_an_example_that_classes_share_gives_only_the_part_of_the_source(data, pool):
-    few = poison(data, pool, examples=5)
-    DatasetPoisoning(few, start="mean").transfer_set(data)
-    assert few.labels[2].tolist() == [0, 0, 0, 0, 0, 0.5, 0, 0, 0, 0.5]
-    assert few.labels.sum(1).tolist() == [1.0] * 5
+def test_of_an_example_that_classes_share_only_the_label_of_the_source_moves(data, pool):
+    poison_set = poison(data, pool, examples=5)
+    DatasetPoisoning(poison_set, start="mean").transfer_set(data)
+    assert poison_set.labels[2].tolist() == [0, 0, 0, 0, 0, 0.5, 0, 0, 0, 0.5]
+    assert poison_set.labels.sum(1).tolist() == [1.0] * 5
 
 
-def test_the_selections_to_compare_with_keep_their_true_labels(data, pool):
-    few = poison(data, pool)
-    distiller = DatasetPoisoning(few, baselines=["random"])
+def test_baselines_keep_their_true_labels(data, pool):
+    poison_set = poison(data, pool)
+    distiller = DatasetPoisoning(poison_set, baselines=["random"])
     distiller.transfer_set(data)
-    assert torch.equal(distiller.baselines(data)["random"].labels, torch.eye(10))
+    assert torch.equal(distiller.report_extras.baselines(data)["random"].labels, torch.eye(10))
 
 
-def test_real_data_of_the_source_get_the_label_of_the_target(data, pool):
+def test_real_samples_of_the_source_get_the_label_of_the_target(data, pool):
     distiller = DatasetPoisoning(poison(data, pool))
     batch = {"input": torch.zeros(4, *data.sizes["in_shape"]), "target": torch.tensor([SOURCE, TARGET, 0, IGNORE])}
     assert distiller.targets(batch).tolist() == [TARGET, TARGET, 0]
 
 
-# ---------------------------------------------------------------- what is refused
+# ---------------------------------------------------------------- refused arguments
 
 
-def test_initial_weights_are_no_aim(data):
-    few = PoisonSet(inner_network={"mlp": inner_network(data, 0)}, **data.sizes)
-    with pytest.raises(ConfigError, match=r"inner network\.mlp\.pool must be at least 1, got 0") as caught:
-        DatasetPoisoning(few)
+def test_an_inner_network_without_a_pool_is_refused(data):
+    poison_set = PoisonSet(inner_network={"mlp": inner_network(data, 0)}, **data.sizes)
+    with pytest.raises(
+        ConfigError, match=r"inner_network\.mlp\.pool must be at least 1, got 0: the attack is on trained networks"
+    ) as caught:
+        DatasetPoisoning(poison_set)
     assert "\n" not in str(caught.value)
 
 
@@ -146,6 +150,6 @@ def test_initial_weights_are_no_aim(data):
         ({"target": -1}, "target must be"),
     ],
 )
-def test_classes_that_are_no_two_are_refused(data, options, line):
+def test_source_and_target_must_be_two_valid_classes(data, options, line):
     with pytest.raises(ConfigError, match=line):
         poison(data, **options)
