@@ -20,7 +20,9 @@ from bench_common import mlp
 
 from kdzoo.data import ArrayData
 
-TARGET = 1.10  # kdzoo's step may cost so many times that of the bare loop
+# How many times the bare loop's step kdzoo's may cost. Without the teacher's pass the bare step is shorter, and what
+# Lightning's loop costs is a larger share of it.
+TARGET_LIVE, TARGET_CACHED = 1.05, 1.08
 LIVE, CACHED = "kdzoo, live teacher", "kdzoo, cached outputs"
 BARE_LIVE, BARE_CACHED = "bare loop, live teacher", "bare loop, cached outputs"
 BOX, BOX_LOADER = "torchdistill, batches given", "torchdistill, its own loader"
@@ -98,7 +100,8 @@ def main() -> None:
         spread = f"{min(milliseconds):.2f} to {max(milliseconds):.2f}"
         median = statistics.median(milliseconds)
         rows.append([name, f"{median:.2f}", spread, f"{common.ratio(times, name, bare):.3f}", memory_of(name)])
-    worst = max(common.ratio(times, LIVE, BARE_LIVE), common.ratio(times, CACHED, BARE_CACHED))
+    live, cached = common.ratio(times, LIVE, BARE_LIVE), common.ratio(times, CACHED, BARE_CACHED)
+    reached = {"live": live <= TARGET_LIVE, "cached outputs": cached <= TARGET_CACHED}
     absent = bench_torchdistill.ABSENT
     why = f" torchdistill was not measured: {absent}." if absent else ""
     common.publish(
@@ -108,7 +111,9 @@ def main() -> None:
         f"{options.rounds} rounds; the ratio is to the bare loop of the same round. Memory is what an "
         f"epoch adds to a fresh process at its peak.{why}",
         common.table(["", "ms / step", "range", "ratio", "memory, MiB"], rows),
-        f"Target: a ratio of at most {TARGET:.2f}; {'reached' if worst <= TARGET else 'MISSED'}. After 20 steps the "
+        f"Ratios of at most {TARGET_LIVE:.2f} live and {TARGET_CACHED:.2f} cached are wanted. "
+        f"{common.verdict(reached)} "
+        "After 20 steps the "
         f"logits of the two students differ by {check_same_training():.1e} of their size.",
     )
     return None
