@@ -1,6 +1,6 @@
-"""Kinds of models: how teachers and students of one sort are checked, measured, drawn, exported and trained alone.
+"""Kinds of models: how models of one sort are checked, measured, plotted and exported, and trained without a teacher.
 
-Which kind a model is of follows from the model and the data (:func:`kind_of`). A user's own kind is a class derived from
+The kind of a model follows from the model and the data (:func:`kind_of`). A user-defined kind is a class derived from
 :class:`Kind` and a file in the config group ``kind``; ``kdzoo kind=NAME`` then uses it.
 """
 
@@ -21,7 +21,8 @@ from kdzoo.kinds.poison import PoisonedSetKind
 from kdzoo.kinds.protocols import CountsParameters, MeasuresQuickly
 from kdzoo.kinds.synthetic_set import SyntheticSetKind
 
-# A model of several kinds is of the first one that claims it: an automaton is a language model as well.
+# In this order: a model that matches several kinds is of the first one, and an automaton is a language model as well.
+# The classifier is last, because any module may be one.
 KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
@@ -56,10 +57,10 @@ __all__ = [
 
 
 def get(name: str) -> Kind:
-    """Return the packaged kind of that name.
+    """Return the packaged kind with a name.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: There is no packaged kind with this name.
     """
     if name not in KINDS:
         raise ConfigError(f"kind must be one of {', '.join(sorted(KINDS))}, got {name!r}")
@@ -71,10 +72,10 @@ def kind_of(model: nn.Module, chosen: Kind | None = None) -> Kind:
 
     Args:
         model: The model.
-        chosen: A kind that the user chose; it is asked first.
+        chosen: A kind that the user chose, which takes precedence if it matches the model.
 
     Returns:
-        The first kind that claims the model; a classifier if none does, since any module may be one.
+        The first kind that matches the model exclusively; the classifier if none does, since any module may be one.
     """
     for kind in (*([chosen] if chosen else []), *KINDS.values()):
         if kind.is_exclusive_match(model):
@@ -86,8 +87,8 @@ def check_supported(role: str, kind: Kind, supported: Iterable[str], method: str
     """Reject a model of a kind that a method does not work with.
 
     Args:
-        role: What the run calls the model.
-        kind: Its kind; one that derives from a supported kind is supported as well.
+        role: What the run calls the model, for the message.
+        kind: The kind of the model; one that derives from a supported kind is supported as well.
         supported: Names of the kinds that the method works with; empty for any.
         method: Name of the method.
 
@@ -95,6 +96,7 @@ def check_supported(role: str, kind: Kind, supported: Iterable[str], method: str
         ConfigError: Names the role, its kind and the supported kinds.
     """
     names = tuple(supported)
+    # A supported name may be that of a user-defined kind, which is not in KINDS and has no class here.
     classes = tuple(type(KINDS[name]) for name in names if name in KINDS)
     if names and kind.name not in names and not isinstance(kind, classes):
         needs = " or ".join(KINDS[name].needs if name in KINDS else name for name in names)
@@ -102,7 +104,13 @@ def check_supported(role: str, kind: Kind, supported: Iterable[str], method: str
 
 
 def quick_scores(kind: Kind, model: nn.Module, batches: Iterable[Any]) -> dict[str, float]:
-    """Return metrics of a model that are measured quickly, at least the kind's score."""
+    """Return metrics of a model that can be computed quickly, at least the kind's score, by name.
+
+    Args:
+        kind: The kind of the model.
+        model: The model.
+        batches: Labelled batches.
+    """
     if isinstance(kind, MeasuresQuickly):
         return kind.quick_scores(model, batches)
     return kind.metrics(kind.predict(model, batches))

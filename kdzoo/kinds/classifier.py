@@ -18,34 +18,44 @@ from kdzoo.kinds.text_kind import TextKind
 from kdzoo.metrics import Agreement, TeacherKL
 from kdzoo.tensor_networks.mps_report_figures import open_chains, plot_chains
 
+# Guo et al. 2017, "On Calibration of Modern Neural Networks", use 15 bins; with another number the errors would not be
+# comparable with published ones.
 CALIBRATION_BINS = 15
-MEASURED_INPUTS, EXPLAINED_CLASSES = 300, 10
-"""Training inputs whose marginal distributions plot_model are drawn under, and most classes with an example."""
+# Training inputs whose marginal distributions the plots of a matrix product state are computed under: enough for the
+# distribution of a single pixel; more would only cost time.
+MARGINAL_INPUTS = 300
+# Most classes of which the plots explain one example each: as many as fit side by side in a figure.
+EXPLAINED_CLASSES = 10
 
 
 @runtime_checkable
 class ClassifierModel(Protocol):
-    """A module that returns logits [..., classes], one row for each position of the target."""
+    """A module that returns logits ``[..., classes]``, one row for each position of the target."""
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """Return the logits of ``inputs`` [b, ...]."""
+        """Return the logits of ``inputs`` ``[batch, ...]``."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Logits [n, classes] and targets [n] of all labelled positions, in the order of the data."""
+    """Logits and targets of all labelled positions, in the order of the data.
+
+    Attributes:
+        logits: ``[n, classes]``, float32.
+        target: Classes ``[n]``.
+    """
 
     logits: Tensor
     target: Tensor
 
     @property
     def predicted(self) -> Tensor:
-        """The most likely class of each position [n]."""
+        """The most likely class of each position, ``[n]``."""
         return self.logits.argmax(1)
 
 
 class ClassifierKind(TextKind):
-    """Measured by accuracy, calibration and, against its teacher, by agreement and divergence."""
+    """Measures classifiers by accuracy and calibration, and by agreement with and divergence from the teacher."""
 
     name: ClassVar[str] = "classifier"
     task: ClassVar[str] = "classification"
@@ -54,7 +64,11 @@ class ClassifierKind(TextKind):
     teacher_free: ClassVar[str] = "kdzoo.distillers.Supervised"
 
     def check(self, role: str, model: nn.Module, batch: Batch, sizes: Mapping[str, Any]) -> None:
-        """Call the model on a few samples and compare the shape of what it returns with the data."""
+        """Call the model on a few samples and compare the shape of its output with the data.
+
+        Raises:
+            ConfigError: The data have no classes, or the model does not fit them.
+        """
         if "num_classes" not in sizes:
             raise ConfigError(f"{role} {type(model).__name__} needs data of classes, which have num_classes")
         self.check_text(role, model, sizes)
@@ -63,19 +77,30 @@ class ClassifierKind(TextKind):
     def predict(self, model: nn.Module, batches: Iterable[Any]) -> Predictions:
         """Return logits and targets of all labelled positions."""
         model.eval()
+        # A model without parameters, such as a wrapped program, runs on the CPU.
         device = next(iter(model.parameters()), torch.empty(0)).device
         logits, target = [], []
         for raw in batches:
             batch = as_batch(raw)
             with torch.no_grad():
                 output = model(batch["input"].to(device)).cpu()
+            # float32 also after bfloat16, whose 8 bits would make softmax and calibration inaccurate.
             logits.append(output[labelled_positions(batch)].float())
             target.append(labels(batch))
         return Predictions(torch.cat(logits), torch.cat(target))
 
     def metrics(self, predictions: Predictions) -> dict[str, float]:
-        """Return accuracy, errors, cross entropy in nats and the expected calibration error (15 bins)."""
+        """Return the quality of predictions.
+
+        Args:
+            predictions: What :meth:`predict` returned.
+
+        Returns:
+            ``accuracy`` in [0, 1], ``errors`` as a count, ``cross_entropy`` in nats, and ``calibration_error``, the
+            expected calibration error in [0, 1] (Guo et al. 2017, equation 3).
+        """
         logits, target = predictions.logits, predictions.target
+        # A count beside the rate: results on MNIST are published as numbers of errors.
         errors = int((predictions.predicted != target).sum())
         return {
             "accuracy": 1 - errors / len(target),
@@ -89,8 +114,17 @@ class ClassifierKind(TextKind):
     def unseen(self, predictions: Predictions, validation: Predictions, classes: Sequence[int]) -> dict[str, float]:
         """Return the recall of the classes that training left out, before and after one shift of their logits.
 
-        A student that never saw a class has learnt a bias for it that is much too low (Hinton, Vinyals & Dean
-        2015, section 3). ``unseen_shift`` is the correction that is best for ``validation``.
+        A student whose training set lacks a class learns a bias for it that is much too low (Hinton, Vinyals & Dean
+        2015, section 3). The shift corrects the bias.
+
+        Args:
+            predictions: Predictions to measure.
+            validation: Predictions of the same model for the validation split, on which the shift is chosen.
+            classes: The classes that the training set left out, at least one.
+
+        Returns:
+            ``unseen_recall`` and ``unseen_recall_shifted`` of these classes, ``errors_shifted`` of all classes, and
+            ``unseen_shift``, the shift in units of logits.
         """
         shift = best_shift(validation.logits, validation.target, classes)
         shifted = Predictions(shift_classes(predictions.logits, classes, shift), predictions.target)
@@ -102,7 +136,7 @@ class ClassifierKind(TextKind):
         }
 
     def fidelity(self, student: Predictions, teacher: Predictions) -> dict[str, float]:
-        """Return the share of equal decisions and the mean KL(teacher || student) in nats."""
+        """Return ``agreement``, the share of equal decisions, and ``kl``, the mean KL(teacher || student) in nats."""
         return {
             "agreement": float(Agreement()(student.logits, teacher.logits)),
             "kl": float(TeacherKL()(student.logits, teacher.logits)),
@@ -110,59 +144,65 @@ class ClassifierKind(TextKind):
 
     def plot_predictions(self, predictions: Mapping[str, Predictions], folder: Path) -> list[Path]:
         """Draw a reliability diagram and the recall of every class."""
-        confidence = {}
-        recall = {}
-        for name, one in predictions.items():
-            probability, predicted = one.logits.softmax(1).max(1)
-            confidence[name] = (probability.numpy(), (predicted == one.target).numpy())
-            recall[name] = class_recall(one).numpy()
+        confidence, recall = {}, {}
+        for role, of_role in predictions.items():
+            probability, predicted = of_role.logits.softmax(1).max(1)
+            confidence[role] = (probability.numpy(), (predicted == of_role.target).numpy())
+            recall[role] = class_recall(of_role).numpy()
         return [
             plotting.reliability_diagram(confidence, folder / "reliability.png", bins=CALIBRATION_BINS),
             plotting.recall_by_class(recall, folder / "class_recall.png"),
         ]
 
     def plot_model(self, models: Mapping[str, nn.Module], folder: Path, data: Any = None) -> list[Path]:
-        """Draw what is in models that are matrix product states, beside the teacher's saliency."""
+        """Draw the structure of models that are matrix product states, and the teacher's saliency for comparison."""
         if data is None or not open_chains(models):
             return []
-        train_inputs = inputs_of(data.train_eval_dataloader(), MEASURED_INPUTS)
+        train_inputs = first_inputs(data.train_eval_dataloader(), MARGINAL_INPUTS)
         examples, classes = one_of_each_class(data.test_dataloader())
         explained = ("teacher",) if "teacher" in models else ()
         return plot_chains(models, train_inputs, examples, classes, folder, saliency=explained)
 
 
-def inputs_of(batches: Iterable[Any], count: int) -> Tensor:
-    """Return the first inputs of some batches, at most ``count`` [n, ...]."""
-    found: list[Tensor] = []
+def first_inputs(batches: Iterable[Any], count: int) -> Tensor:
+    """Return the first ``count`` inputs of several batches ``[count, ...]``, or all if there are fewer."""
+    inputs: list[Tensor] = []
     for batch in batches:
-        found.append(as_batch(batch)["input"])
-        if sum(map(len, found)) >= count:
-            break
-    return torch.cat(found)[:count]
+        inputs.append(as_batch(batch)["input"])
+        if sum(map(len, inputs)) >= count:
+            break  # the batches that follow would be read from disk for nothing
+    return torch.cat(inputs)[:count]
 
 
 def one_of_each_class(batches: Iterable[Any]) -> tuple[Tensor, list[int]]:
-    """Return the first labelled input of each of the first ten classes in a batch [n, ...], and these classes."""
+    """Return the first labelled input of each class of the first batch, and these classes, at most ten.
+
+    Args:
+        batches: Batches, of which only the first is read.
+
+    Returns:
+        Inputs ``[n, ...]`` and their n classes in increasing order.
+    """
     inputs, target = labelled_samples([next(iter(batches))])
     classes = target.unique().tolist()[:EXPLAINED_CLASSES]
-    return inputs[[int((target == one).nonzero()[0]) for one in classes]], classes
+    return inputs[[int((target == label).nonzero()[0]) for label in classes]], classes
 
 
 def class_recall(predictions: Predictions) -> Tensor:
-    """Return the share of each class that is recognised [classes]; NaN for classes without samples."""
+    """Return the recall of each class, ``[classes]``; NaN for classes without samples."""
     classes = predictions.logits.shape[1]
-    right = predictions.target[predictions.predicted == predictions.target]
-    return torch.bincount(right, minlength=classes) / torch.bincount(predictions.target, minlength=classes)
+    correct = predictions.target[predictions.predicted == predictions.target]
+    return torch.bincount(correct, minlength=classes) / torch.bincount(predictions.target, minlength=classes)
 
 
 def recall_of(predictions: Predictions, classes: Sequence[int]) -> float:
     """Return the share of the samples of ``classes`` that are recognised; NaN if there are none."""
-    theirs = torch.isin(predictions.target, torch.tensor(classes))
-    return float((predictions.predicted == predictions.target)[theirs].double().mean())
+    of_classes = torch.isin(predictions.target, torch.tensor(classes))
+    return float((predictions.predicted == predictions.target)[of_classes].double().mean())
 
 
 def shift_classes(logits: Tensor, classes: Sequence[int], shift: float) -> Tensor:
-    """Return ``logits`` [n, c] with ``shift`` added to those of ``classes``."""
+    """Return a copy of ``logits`` ``[n, classes]`` with ``shift`` added to those of ``classes``."""
     shifted = logits.clone()
     shifted[:, list(classes)] += shift
     return shifted
@@ -171,22 +211,31 @@ def shift_classes(logits: Tensor, classes: Sequence[int], shift: float) -> Tenso
 def best_shift(logits: Tensor, target: Tensor, classes: Sequence[int]) -> float:
     """Return the number that makes the decisions most accurate when it is added to the logits of ``classes``.
 
-    Sample i goes to one of ``classes`` when the shift exceeds its threshold, by which the best logit of the
-    other classes leads. Between two thresholds nothing changes: the answer is the middle of the widest
-    of the intervals with the most right decisions, 1 beyond the outermost threshold where it has no end.
+    The decision for a sample changes to one of ``classes`` when the shift exceeds a threshold: the difference between
+    the largest logit of the other classes and the largest one of ``classes``. Between two neighbouring thresholds no
+    decision changes.
 
     Args:
-        logits: [n, c], finite, n >= 1.
-        target: [n], in 0..c-1.
-        classes: at least one class, and not all.
+        logits: Finite logits ``[n, classes]``, n >= 1.
+        target: Classes ``[n]``.
+        classes: At least one class, and not all.
+
+    Returns:
+        The middle of the widest interval between thresholds with the most correct decisions. An interval without an end
+        is used only if no other is as good; the result is then 1 beyond the outermost threshold.
     """
     logits = logits.double()
-    theirs = torch.zeros(logits.shape[1], dtype=torch.bool)
-    theirs[list(classes)] = True
-    inside, outside = logits.masked_fill(~theirs, -torch.inf).max(1), logits.masked_fill(theirs, -torch.inf).max(1)
-    thresholds, place = (outside.values - inside.values).unique(return_inverse=True)
-    gain = (inside.indices == target).long() - (outside.indices == target).long()
-    gained = torch.zeros(len(thresholds) + 1, dtype=torch.long).index_add(0, place + 1, gain).cumsum(0)
+    is_shifted = torch.zeros(logits.shape[1], dtype=torch.bool)
+    is_shifted[list(classes)] = True
+    inside = logits.masked_fill(~is_shifted, -torch.inf).max(1)
+    outside = logits.masked_fill(is_shifted, -torch.inf).max(1)
+    thresholds, position = (outside.values - inside.values).unique(return_inverse=True)
+    # A sweep over the thresholds in increasing order: each adds the samples whose decision becomes correct there and
+    # subtracts those whose decision was correct before. Entry 0 belongs to a shift below all thresholds.
+    change = (inside.indices == target).long() - (outside.indices == target).long()
+    correct = torch.zeros(len(thresholds) + 1, dtype=torch.long).index_add(0, position + 1, change).cumsum(0)
     shifts = torch.cat([thresholds[:1] - 1, (thresholds[:-1] + thresholds[1:]) / 2, thresholds[-1:] + 1])
-    room = torch.cat([torch.zeros(1), thresholds.diff(), torch.zeros(1)])
-    return float(shifts[room.where(gained == gained.max(), -1.0).argmax()])
+    # Of equally good intervals the widest: its middle is farthest from any threshold, so the least sensitive to which
+    # samples the validation split has. The two outer intervals count as having width 0.
+    widths = torch.cat([torch.zeros(1), thresholds.diff(), torch.zeros(1)])
+    return float(shifts[widths.where(correct == correct.max(), -1.0).argmax()])

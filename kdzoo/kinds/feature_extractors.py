@@ -1,8 +1,8 @@
-"""The networks by whose features samples of generative models are compared.
+"""The networks whose features are compared to measure samples of generative models.
 
-For images with labels the first judge is a classifier that is trained on the data, once for each data set; for other
-images it is a fixed random network. Pixels in principal components judge too. Vectors are compared as they are, and
-sequences as the pictures or summaries that their data make of them.
+For images with labels the first extractor is a classifier that is trained on the data, once for each data set; for
+other images it is a fixed random network. Principal components of the pixels are used in addition. Vectors are compared
+without an extractor, and sequences through the pictures or summary statistics that their data module makes of them.
 """
 
 import hashlib
@@ -24,31 +24,39 @@ from kdzoo.metrics.extractors import PenultimateFeatures, PrincipalComponents, R
 from kdzoo.models import ConvNet
 from kdzoo.storage import checkpoint
 
+# Training of the classifier: optimizer steps, images in each, learning rate of Adam. It takes seconds for small images.
+# The features need not be those of the best classifier, but must be the same for all models that are compared.
 STEPS, BATCH, RATE = 400, 128, 1e-3
-"""Training of the classifier: optimizer steps, images of each, Adam's learning rate."""
+# Size of the classifier. Its 64 hidden units are the features: the 64 x 64 covariance of a Frechet distance can be
+# estimated from a few hundred samples.
 OPTIONS: dict[str, Any] = {"channels": [16, 32], "hidden": 64}
-"""Of the classifier."""
-COMPONENTS, FITTED = 64, 2048
-"""Principal components, and training samples that they are fitted to."""
-_INPUTS = 512
+# Principal components of the pixels: as many as the classifier has features.
+COMPONENTS = 64
+# Training samples that the principal components are fitted to: many times their number.
+FITTED = 2048
+# Samples that an extractor sees in one call: bounds the memory of its activations.
+INPUTS_AT_ONCE = 512
 
 
-def _as_they_are(samples: Tensor, lengths: Tensor | None) -> Tensor:  # noqa: ARG001
+def _unchanged(samples: Tensor, lengths: Tensor | None) -> Tensor:  # noqa: ARG001
+    """Return the samples; the view of data that need none."""
     return samples
 
 
 @dataclass(frozen=True)
 class FeatureExtractors:
-    """Extractors of features, and how samples become what they look at.
+    """Extractors of features, and how samples become their inputs.
 
     Attributes:
-        view: turns samples [n, ...] and their lengths [n] into what the extractors take.
-        extractors: modules by name, the first one feature_extractors.
-        step_counts: int64 [n], lengths that generated sequences are given; None for data without steps.
-        are_pictures: whether a view is an image [c, h, w] in [0, 1].
+        view: Turns samples ``[n, ...]`` and their lengths ``[n]`` into inputs of the extractors.
+        extractors: Extractors by name; the score of a model is by the first one. Without any, the features are the
+            views themselves.
+        step_counts: Lengths from which those of generated sequences are drawn, int64 ``[n]``; None for data without
+            steps.
+        are_pictures: Whether a view is an image ``[channels, height, width]`` in [0, 1].
     """
 
-    view: Callable[[Tensor, Tensor | None], Tensor] = _as_they_are
+    view: Callable[[Tensor, Tensor | None], Tensor] = _unchanged
     extractors: dict[str, nn.Module] = field(default_factory=dict)
     step_counts: Tensor | None = None
     are_pictures: bool = False
@@ -58,29 +66,31 @@ class FeatureExtractors:
         """Return the feature extractors of a data set.
 
         Args:
-            data: the data module.
-            cache: where the classifier of the data is, or is put when it is trained.
-            file: TorchScript file of a network for images, whose features are then compared first.
+            data: The data module, after ``setup()``.
+            cache: Folder with the classifiers of data sets, in which a new one is saved.
+            file: TorchScript file of a network for images, which becomes the first extractor.
 
         Raises:
-            DataError: the file is missing or no such network.
-            ConfigError: the data are no images.
+            DataError: The file is missing or does not hold such a network.
+            ConfigError: A file is given, but the data are not images.
         """
         counts = data.lengths if isinstance(data, HasLengths) else None
         batches = list(some_batches(data, FITTED))
-        some = torch.cat([batch["input"] for batch in batches])
-        view = _view_of(data, some)
-        seen = view(some, steps_of(batches))
-        if file is not None and seen.ndim != 4:
+        samples = torch.cat([batch["input"] for batch in batches])
+        view = _view_of(data, samples)
+        views = view(samples, steps_of(batches))
+        if file is not None and views.ndim != 4:
             raise ConfigError(
                 f"feature_extractor is for images, and samples of {type(data).__name__} are not images, got {file!r}"
             )
-        if seen.ndim != 4:
+        if views.ndim != 4:
             return FeatureExtractors(view, {}, counts)
         extractors: dict[str, nn.Module] = {
-            "random": RandomConvNet(tuple(seen.shape[1:])),
-            "pixels": PrincipalComponents.fit(seen, components=min(COMPONENTS, len(seen) - 1)),
+            "random": RandomConvNet(tuple(views.shape[1:])),
+            # n samples span at most n - 1 directions around their mean.
+            "pixels": PrincipalComponents.fit(views, components=min(COMPONENTS, len(views) - 1)),
         }
+        # The order decides which extractor gives the score: the user's own, then one that knows the data.
         classes = data.sizes.get("num_classes", 0)
         if classes > 1 and "target" in batches[0]:
             extractors = {"classifier": PenultimateFeatures(_classifier(data, view, cache)), **extractors}
@@ -89,30 +99,43 @@ class FeatureExtractors:
         return FeatureExtractors(view, extractors, counts, True)
 
     def features(self, samples: Tensor, lengths: Tensor | None) -> dict[str, Tensor]:
-        """Return the features [n, d] of samples by every extractor, in float64."""
-        seen = self.view(samples, lengths)
+        """Return the features ``[n, d]`` of samples by each extractor, in float64.
+
+        Args:
+            samples: Samples ``[n, ...]``, scaled as the data are.
+            lengths: Numbers of valid steps of sequences, int64 ``[n]``; None for samples without steps.
+        """
+        views = self.view(samples, lengths)
         if not self.extractors:
-            return {"values": seen.flatten(1).double()}
-        found = {}
+            return {"values": views.flatten(1).double()}
+        features = {}
         for name, extractor in self.extractors.items():
             with inference(extractor):
-                found[name] = torch.cat([extractor(some) for some in seen.split(_INPUTS)]).flatten(1).double()
-        return found
+                outputs = [extractor(part) for part in views.split(INPUTS_AT_ONCE)]
+            features[name] = torch.cat(outputs).flatten(1).double()
+        return features
 
     def lengths(self, n: int, number: int) -> Tensor | None:
-        """Return lengths for n generated sequences, the same for all models, or None."""
+        """Return the lengths of n generated sequences, int64 ``[n]``; None for data without steps.
+
+        Args:
+            n: Number of sequences.
+            number: Number of the set of samples. All models have the same lengths in the same set, so that their
+                scores do not differ by chance.
+        """
         if self.step_counts is None:
             return None
+        # 7 only keeps these draws apart from those of the noise, which has the same number.
         generator = torch.Generator().manual_seed(mix_seed(number, 7))
         return self.step_counts[torch.randint(len(self.step_counts), (n,), generator=generator)]
 
     def pictures(self, samples: Tensor, lengths: Tensor | None) -> Tensor | None:
-        """Return samples as images [n, c, h, w] in [0, 1]; None where they are none."""
+        """Return samples as images ``[n, channels, height, width]`` in [0, 1]; None if they are not images."""
         return self.view(samples, lengths) if self.are_pictures else None
 
 
 def _view_of(data: Any, samples: Tensor) -> Callable[[Tensor, Tensor | None], Tensor]:
-    """Return what turns samples of a data set into images, into statistics of one length, or leaves them as they are."""
+    """Return the view of a data set: its samples as images, as statistics of equal length, or unchanged."""
     if isinstance(data, DrawsPictures):
         return data.pictures
     if isinstance(data, SummarisesSamples):
@@ -120,33 +143,34 @@ def _view_of(data: Any, samples: Tensor) -> Callable[[Tensor, Tensor | None], Te
     return _unscaled(data, samples)
 
 
-def _unscaled(data: Any, seen: Tensor) -> Callable[[Tensor, Tensor | None], Tensor]:
-    """Return what turns the numbers of a data set back into pixels in [0, 1]; samples that are no images stay."""
+def _unscaled(data: Any, samples: Tensor) -> Callable[[Tensor, Tensor | None], Tensor]:
+    """Return the view that turns scaled images back into pixels in [0, 1]; other samples are unchanged."""
     if not isinstance(data, HasPixelScaling):
-        return _as_they_are
-    view = pixel_view(data, seen)
+        return _unchanged
+    view = pixel_view(data, samples)
     return lambda samples, lengths: view(samples)  # noqa: ARG005 - images have no lengths
 
 
 def some_batches(data: Any, least: int) -> Iterator[Batch]:
-    """Yield training batches in order, until they hold ``least`` samples."""
-    seen = 0
+    """Yield training batches in order, until they hold at least ``least`` samples."""
+    count = 0
     for batch in data.train_eval_dataloader():
         yield batch
-        seen += len(batch["input"])
-        if seen >= least:
+        count += len(batch["input"])
+        if count >= least:
             return
 
 
 def steps_of(batches: Sequence[Batch]) -> Tensor | None:
-    """Return the valid steps of all sequences of several batches, int64 [n]; None for samples without steps."""
+    """Return the numbers of valid steps of the sequences in batches, int64 ``[n]``; None for samples without steps."""
     return torch.cat([batch["mask"].sum(1) for batch in batches]) if "mask" in batches[0] else None
 
 
 def _classifier(data: Any, view: Callable[[Tensor, Tensor | None], Tensor], cache: Path) -> nn.Module:
-    """Return a small convolutional classifier of the training part; a function of the training part alone."""
+    """Return a small convolutional classifier of the training split, from the cache if it was trained before."""
     batches = list(data.train_eval_dataloader())
     targets = torch.cat([batch["target"] for batch in batches])
+    # All that the weights depend on. The fingerprint of the data covers the inputs, not the labels.
     recipe = f"{data.fingerprint()} {STEPS} {BATCH} {RATE} {OPTIONS} {torch.__version__} {targets.tolist()}"
     folder = cache / "feature_extractors" / hashlib.sha256(recipe.encode()).hexdigest()[:16]
     if (folder / "config.json").exists():
@@ -154,6 +178,8 @@ def _classifier(data: Any, view: Callable[[Tensor, Tensor | None], Tensor], cach
     inputs = view(torch.cat([batch["input"] for batch in batches]), None)
     inputs, targets = inputs[targets != IGNORE], targets[targets != IGNORE]
     size = {"in_shape": tuple(inputs.shape[1:]), "num_classes": data.sizes["num_classes"]}
+    # With a seed of its own and without advancing the global one: scores can be compared between runs, and a run has
+    # the same random draws whether or not the classifier was cached.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = ConvNet(**size, **OPTIONS)
@@ -164,6 +190,7 @@ def _classifier(data: Any, view: Callable[[Tensor, Tensor | None], Tensor], cach
 
 
 def _train(model: nn.Module, inputs: Tensor, targets: Tensor) -> None:
+    """Train a classifier by a plain loop; a trainer would take longer to set up than the training takes."""
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
     generator = torch.Generator().manual_seed(0)
     for _ in range(STEPS):

@@ -1,4 +1,4 @@
-"""Poisoned data sets: judged by what they do to trained networks whose weights the attack did not know."""
+"""Poisoned data sets, which are evaluated by their effect on trained networks with weights unknown to the attack."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,74 +14,82 @@ from kdzoo.kinds.synthetic_set import Predictions, SyntheticSetKind
 
 
 @dataclass(frozen=True)
-class Attack(Predictions):
-    """What networks say after their steps on a poisoned set, and before.
+class PoisonPredictions(Predictions):
+    """Logits of networks before and after their training on a poisoned set.
 
     Attributes:
-        before: of each inner network, by name, [R, n, C].
-        classes: the class under attack and the class it shall be taken for; None of models that attack nothing.
+        logits_before: Logits ``[R, n, C]`` before the training, by name of the inner network.
+        classes: The class under attack and the class that networks shall predict for it; None for a model that is not
+            a poisoned set.
     """
 
-    before: dict[str, Tensor]
+    logits_before: dict[str, Tensor]
     classes: tuple[int, int] | None
 
 
 class PoisonedSetKind(SyntheticSetKind):
-    """Measured like every data set, and by the four measures of the attack."""
+    """Measures a poisoned set as a synthetic set, and by the effect of the attack."""
 
     name: ClassVar[str] = "poison"
     needs: ClassVar[str] = "a poisoned data set (kdzoo.dataset_distillation.PoisonSet)"
 
     def is_exclusive_match(self, model: nn.Module) -> bool:
-        """Return whether it is a poisoned set."""
+        """Return whether the model is a poisoned set."""
         return isinstance(model, PoisonSet)
 
     def check(self, role: str, model: nn.Module, batch: Batch, sizes: Mapping[str, Any]) -> None:
-        """Refuse a student that names no classes."""
+        """Reject a model that is not a poisoned set, and a set that does not fit the data."""
         if not isinstance(model, PoisonSet):
             raise ConfigError(f"{role} {type(model).__name__} is not {self.needs}; choose student=poison")
         super().check(role, model, batch, sizes)
 
-    def predict(self, model: nn.Module, batches: Iterable[Any]) -> Attack:
-        """Return what networks say before and after their steps on a set; another model speaks for itself."""
-        rows = list(batches)
-        after = super().predict(model, rows)
+    def predict(self, model: nn.Module, batches: Iterable[Any]) -> PoisonPredictions:
+        """Return logits of networks before and after their training on a set, or those of another model."""
+        batches = list(batches)  # read twice below, and a loader may draw anew each time
+        after = super().predict(model, batches)
+        # The teacher and the baselines of the report are not poisoned: they have no effect to measure.
         if not isinstance(model, PoisonSet):
-            return Attack(**vars(after), before=after.logits, classes=None)
-        inputs, _ = labelled_samples(rows)
-        before = {
-            name: evaluation_networks.predict_logits(one, one.held_out().to(model.images), inputs)
-            for name, one in model.inner_networks.items()
+            return PoisonPredictions(**vars(after), logits_before=after.logits, classes=None)
+        inputs, _ = labelled_samples(batches)
+        logits_before = {
+            name: evaluation_networks.predict_logits(network, network.held_out().to(model.images), inputs)
+            for name, network in model.inner_networks.items()
         }
-        return Attack(**vars(after), before=before, classes=(model.source, model.target))
+        return PoisonPredictions(**vars(after), logits_before=logits_before, classes=(model.source, model.target))
 
-    def metrics(self, predictions: Attack) -> dict[str, float]:
-        """Return the measures of a data set, and those of the attack, averaged over networks and inner_networks.
+    def metrics(self, predictions: PoisonPredictions) -> dict[str, float]:
+        """Return the metrics of a synthetic set, and the effect of the attack, averaged over networks.
 
-        ``source_as_target`` is the share of the class under attack that is taken for the target class,
-        ``others_lost`` the mean recall that the other classes lose, ``modified_accuracy`` the accuracy by the labels
-        that the attack wants, and ``accuracy_before`` that of the networks before.
+        Args:
+            predictions: What :meth:`predict` returned.
+
+        Returns:
+            The metrics of :class:`SyntheticSetKind` and, of a poisoned set, ``accuracy_before``, the accuracy before
+            the training on the set; ``modified_accuracy``, that after it with respect to the changed labels;
+            ``source_as_target``, the share of the source class that is predicted as the target class, and
+            ``source_as_target_before``; ``others_lost``, the mean recall that the other classes lose.
         """
-        found = super().metrics(predictions)
+        metrics = super().metrics(predictions)
         if predictions.classes is None:
-            return found
+            return metrics
         effects = [
             poisoning_effect(
-                predictions.before[name].argmax(-1),
-                after.argmax(-1),
+                predictions.logits_before[name].argmax(-1),
+                logits.argmax(-1),
                 predictions.target,
                 *predictions.classes,
-                num_classes=after.shape[-1],
+                num_classes=logits.shape[-1],
             )
-            for name, after in predictions.logits.items()
+            for name, logits in predictions.logits.items()
         ]
+        before, after = 0, 1
         return {
-            **found,
-            "accuracy_before": _mean([one.accuracy[0] for one in effects]),
-            "modified_accuracy": _mean([one.modified_accuracy[1] for one in effects]),
-            "source_as_target": _mean([one.source_as_target[1] for one in effects]),
-            "source_as_target_before": _mean([one.source_as_target[0] for one in effects]),
-            "others_lost": _mean([one.others_lost for one in effects]),
+            **metrics,
+            "accuracy_before": _mean([effect.accuracy[before] for effect in effects]),
+            "modified_accuracy": _mean([effect.modified_accuracy[after] for effect in effects]),
+            "source_as_target": _mean([effect.source_as_target[after] for effect in effects]),
+            "source_as_target_before": _mean([effect.source_as_target[before] for effect in effects]),
+            "others_lost": _mean([effect.others_lost for effect in effects]),
         }
 
 
