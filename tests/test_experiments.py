@@ -25,12 +25,12 @@ USERS_OWN = {
 @pytest.mark.parametrize("name", NAMES)
 def test_an_experiment_has_no_mistake(name):
     brought = USERS_OWN.get(name, ())
-    assert not validate.in_settings(compose(f"experiment={name}", *brought), config.packaged_targets())
+    assert not validate.mistakes(compose(f"experiment={name}", *brought), config.packaged_targets())
 
 
 @pytest.mark.parametrize("name", USERS_OWN)
 def test_what_a_user_has_to_bring_is_asked_for(name):
-    found = validate.in_settings(compose(f"experiment={name}"), config.packaged_targets())
+    found = validate.mistakes(compose(f"experiment={name}"), config.packaged_targets())
     assert [line.split(" is missing")[0] for line in found] == [one.partition("=")[0] for one in USERS_OWN[name]]
 
 

@@ -1,4 +1,4 @@
-"""What is installed and whether it works: one line for each finding, ``ok``, ``warn`` or ``fail``."""
+"""Checks of the installation: one line for each finding, with the status ``ok``, ``warn`` or ``fail``."""
 
 import os
 import shutil
@@ -10,8 +10,10 @@ from pathlib import Path
 from kdzoo.errors import KdzooError
 
 Finding = tuple[str, str]
-"""A status and what was found."""
-FLOORS = {
+"""A status and a sentence about what was found."""
+# The lowest versions that the tests have passed with, as in pyproject.toml. Lightning below 2.6.6 includes the two
+# malicious releases; Hydra below 1.3.8 lets launcher plug-ins install a pre-release.
+MINIMUM_VERSIONS = {
     "torch": (2, 10),
     "pytorch-lightning": (2, 6, 6),
     "hydra-core": (1, 3, 8),
@@ -20,8 +22,11 @@ FLOORS = {
     "numpy": (1, 26),
     "safetensors": (0, 5),
 }
-CEILINGS = {"pytorch-lightning": (3,), "hydra-core": (1, 4), "omegaconf": (2, 4)}
+# Major versions that change what is used here; Hydra 1.4, for example, builds only classes on a list of its own.
+FIRST_UNSUPPORTED_VERSIONS = {"pytorch-lightning": (3,), "hydra-core": (1, 4), "omegaconf": (2, 4)}
+# Releases that were published by an attacker and withdrawn.
 MALWARE = {"pytorch-lightning": ("2.6.2", "2.6.3"), "lightning": ("2.6.2", "2.6.3")}
+# Data sets that are downloaded on first use, so that it is worth knowing where they are.
 DATA_SETS = ("mnist", "fashion_mnist", "cifar10")
 
 
@@ -36,7 +41,7 @@ def diagnose() -> bool:
 
 
 def _findings(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """Yield what a check finds; a check that breaks is a failure like any other."""
+    """Yield the findings of a check; an exception in it becomes a finding, so that the other checks still run."""
     try:
         yield from check()
     except Exception as error:
@@ -44,45 +49,51 @@ def _findings(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
 
 
 def versions(installed: Callable[[str], str] = version) -> Iterator[Finding]:
-    """Compare the installed versions with the floors, and name those that are dangerous."""
-    for name, floor in FLOORS.items():
+    """Compare the installed versions with the supported range, and warn of malicious releases.
+
+    Args:
+        installed: Returns the version of a package; raises PackageNotFoundError if it is not installed.
+    """
+    for name, minimum in MINIMUM_VERSIONS.items():
         try:
-            found = installed(name)
+            present = installed(name)
         except PackageNotFoundError:
-            yield "fail", f"{name} is not installed; it must be >= {_dotted(floor)}"
+            yield "fail", f"{name} is not installed; it must be >= {_dotted(minimum)}"
             continue
-        ceiling = CEILINGS.get(name)
-        if found in MALWARE.get(name, ()):
-            yield "fail", f"{name} {found} is malware: uninstall it and change every password that this machine knew"
-        elif any(letter in found.split("+")[0] for letter in ("dev", "rc", "a", "b")):
-            yield "fail", f"{name} {found} is a pre-release; install with -c constraints.txt"
-        elif numbers(found) < floor:
-            yield "fail", f"{name} {found} is older than {_dotted(floor)}"
-        elif ceiling and numbers(found) >= ceiling:
-            yield "fail", f"{name} {found} is not supported; it must be < {_dotted(ceiling)}"
+        unsupported = FIRST_UNSUPPORTED_VERSIONS.get(name)
+        if present in MALWARE.get(name, ()):
+            yield "fail", f"{name} {present} is malware: uninstall it and change every password that this machine knew"
+        # The local part, as in 2.13.0+cpu, may contain any letter.
+        elif any(letter in present.split("+")[0] for letter in ("dev", "rc", "a", "b")):
+            yield "fail", f"{name} {present} is a pre-release; install with -c constraints.txt"
+        elif numbers(present) < minimum:
+            yield "fail", f"{name} {present} is older than {_dotted(minimum)}"
+        elif unsupported and numbers(present) >= unsupported:
+            yield "fail", f"{name} {present} is not supported; it must be < {_dotted(unsupported)}"
         else:
-            yield "ok", f"{name} {found}"
+            yield "ok", f"{name} {present}"
 
 
 def second_lightning(installed: Callable[[str], str] = version) -> Iterator[Finding]:
     """Warn of the package ``lightning``, whose classes are not those of ``pytorch_lightning``."""
     try:
-        found = installed("lightning")
+        present = installed("lightning")
     except PackageNotFoundError:
         yield "ok", "lightning is not installed beside pytorch-lightning"
         return
-    if found in MALWARE["lightning"]:
-        yield "fail", f"lightning {found} is malware: uninstall it and change every password that this machine knew"
+    if present in MALWARE["lightning"]:
+        yield "fail", f"lightning {present} is malware: uninstall it and change every password that this machine knew"
     else:
-        yield "warn", f"lightning {found} is installed too; import pytorch_lightning, the two have different classes"
+        yield "warn", f"lightning {present} is installed too; import pytorch_lightning, the two have different classes"
 
 
 def devices() -> Iterator[Finding]:
-    """Name the devices and threads."""
+    """List the devices, and warn of more threads than cores, which slow training down."""
     import torch
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     yield "ok", f"devices: CPU{''.join(f', {name}' for name in gpus)}"
+    # The cores that this process may use; in a container or under SLURM these are fewer than the machine has.
     threads, cores = torch.get_num_threads(), len(os.sched_getaffinity(0))
     status = "warn" if threads > cores else "ok"
     advice = "; set OMP_NUM_THREADS" if threads > cores else ""
@@ -91,13 +102,13 @@ def devices() -> Iterator[Finding]:
 
 def compiler() -> Iterator[Finding]:
     """Look for a C++ compiler, which ``compile=true`` needs."""
-    chosen = os.environ.get("CXX")
-    found = next(filter(None, (shutil.which(name) for name in filter(None, (chosen, "g++", "clang++", "c++")))), None)
-    yield ("ok", f"C++ compiler {found}") if found else ("warn", "no C++ compiler; compile=true will not work")
+    names = filter(None, (os.environ.get("CXX"), "g++", "clang++", "c++"))
+    path = next(filter(None, map(shutil.which, names)), None)
+    yield ("ok", f"C++ compiler {path}") if path else ("warn", "no C++ compiler; compile=true will not work")
 
 
 def data_folders() -> Iterator[Finding]:
-    """Say which data sets are found, and where."""
+    """List which data sets are found, and where."""
     from kdzoo.data.files.folders import roots
 
     folders = roots(None)

@@ -1,12 +1,12 @@
-"""The command ``kdzoo``. Importing this module imports no torch, so that --help and Tab are instant.
+"""The command ``kdzoo``. Importing this module does not import torch, so that --help and completion are instant.
 
-kdzoo [overrides]              run; see the groups with --help
-kdzoo -m key=a,b [overrides]   run a sweep
-kdzoo list                     the registered distillers
-kdzoo cite [overrides]         the citations of what a run uses
+kdzoo [overrides]                  run; --help lists the config groups
+kdzoo -m key=a,b [overrides]       run a sweep
+kdzoo list                         list the registered distillers
+kdzoo cite [overrides]             print the citations of what a run uses
 kdzoo evaluate FOLDER [data=...]   measure an exported model
-kdzoo check [overrides]        the contract checks, on a distiller of your own
-kdzoo doctor                   what is installed, and whether it works
+kdzoo check [overrides]            run the contract checks on a distiller of your own
+kdzoo doctor                       check what is installed and whether it works
 """
 
 import json
@@ -30,33 +30,35 @@ from kdzoo import __version__, config
 from kdzoo.config import overrides
 from kdzoo.errors import ConfigError, KdzooError
 
-PASS_ON = ("--help", "-h", "--hydra-help", "--info", "-i")
-"""Flags that ask Hydra for information; nothing is run or checked."""
-COMPLETION = ("--shell-completion", "-sc")
+# Flags that ask Hydra for information; nothing is run or checked.
+HYDRA_INFO_FLAGS = ("--help", "-h", "--hydra-help", "--info", "-i")
+COMPLETION_FLAGS = ("--shell-completion", "-sc")
+# Environment variables, because only these reach processes that Lightning or a Hydra launcher starts: the path of the
+# settings for the other ranks of a data-parallel run, and the file in which the jobs of a sweep note how they ended.
 RANK_SETTINGS = "KDZOO_RANK_SETTINGS"
-"""Tells the other ranks of a data-parallel run where the settings of this very run are."""
 SWEEP = "KDZOO_SWEEP"
-"""Tells the jobs of a sweep where to note how they ended."""
+# Conventional exit codes; Interrupted adds 128 + signal.
+FAILURE, USAGE_ERROR = 1, 2
 
 
 class JobFailedError(CompactHydraException):
-    """One job of a sweep failed; Hydra prints the message and goes on with the others."""
+    """One job of a sweep failed; Hydra prints the message and continues with the others."""
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code: 0, 1 (failed), 2 (mistakes), 128 + signal."""
-    _see_own_folder()
+    """Run the command line and exit with 0, 1 (failed), 2 (mistakes in the command line) or 128 + signal."""
+    _make_working_folder_importable()
     arguments = sys.argv[1:]
-    first_word = next(iter(overrides.words(arguments).overrides), "")
+    first_word = next(iter(overrides.parse(arguments).overrides), "")
     try:
         if RANK_SETTINGS in os.environ:
             _run_rank(Path(os.environ[RANK_SETTINGS]))
         elif "--version" in arguments:
             print(f"kdzoo {__version__}")
-        elif set(COMPLETION) & set(arguments):
+        elif set(COMPLETION_FLAGS) & set(arguments):
             _complete(arguments)
-        elif set(PASS_ON) & set(arguments):
-            _hand_to_hydra([one for one in arguments if one not in COMMANDS])
+        elif set(HYDRA_INFO_FLAGS) & set(arguments):
+            _start_hydra([argument for argument in arguments if argument not in COMMANDS])
         elif first_word in COMMANDS:
             COMMANDS[first_word](_without(arguments, first_word))
         else:
@@ -66,32 +68,41 @@ def main() -> None:
 
 
 def _without(arguments: Sequence[str], word: str) -> list[str]:
+    """Return the arguments without the first occurrence of a word."""
     i = list(arguments).index(word)
     return [*arguments[:i], *arguments[i + 1 :]]
 
 
 def fail(error: BaseException) -> None:
-    """Print an error, a line for each mistake, and leave."""
+    """Print an error, a line for each mistake, and exit."""
     for line in str(error).splitlines():
         print(f"kdzoo: {line}", file=sys.stderr)
-    sys.exit(2 if isinstance(error, ConfigError) else 1)
+    sys.exit(USAGE_ERROR if isinstance(error, ConfigError) else FAILURE)
 
 
-def checked(arguments: Sequence[str], *, complete: bool = True) -> tuple[overrides.Words, overrides.Checked]:
-    """Return the words of a command line and what they mean.
+def checked(arguments: Sequence[str], *, complete: bool = True) -> tuple[overrides.CommandLine, overrides.CheckResult]:
+    """Return a command line and what it stands for.
+
+    Args:
+        arguments: The arguments, without the name of the command.
+        complete: Whether settings that are still missing (``???``) are mistakes.
 
     Raises:
-        ConfigError: all mistakes, a line each.
+        ConfigError: There are mistakes; the message has a line for each.
     """
-    given = overrides.words(arguments)
-    result = overrides.check(given, list(COMMANDS), complete=complete)
+    line = overrides.parse(arguments)
+    result = overrides.check(line, list(COMMANDS), complete=complete)
     if result.mistakes:
         raise ConfigError("\n".join(result.mistakes))
-    return given, result
+    return line, result
 
 
-def _see_own_folder() -> None:
-    """Make modules in the working folder importable, for a distiller in a file of the user's own."""
+def _make_working_folder_importable() -> None:
+    """Make modules in the working folder importable, for a distiller in a file of the user's own.
+
+    A console script, unlike ``python -m``, does not have that folder on its path. The processes of a launcher and the
+    ranks of a data-parallel run find it through PYTHONPATH.
+    """
     here = os.getcwd()
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -103,16 +114,16 @@ def _see_own_folder() -> None:
 
 
 def _run_hydra(arguments: list[str]) -> None:
-    given, result = checked(arguments)
-    arguments = [*given.flags, *result.overrides]
-    if not given.is_sweep:
-        _hand_to_hydra(arguments)
+    line, result = checked(arguments)
+    arguments = [*line.flags, *result.overrides]
+    if not line.is_sweep:
+        _start_hydra(arguments)
         return
     with _summary_of_sweep():
-        _hand_to_hydra(arguments)
+        _start_hydra(arguments)
 
 
-def _hand_to_hydra(arguments: list[str]) -> None:
+def _start_hydra(arguments: list[str]) -> None:
     sys.argv[1:] = arguments
     hydra.main(version_base="1.3", config_path="pkg://kdzoo.conf", config_name="train")(_task)()
 
@@ -122,15 +133,16 @@ def _task(cfg: DictConfig) -> float | None:
     settings = HydraConfig.get()
     if cfg.output_dir is None:
         cfg.output_dir = settings.runtime.output_dir
-    typed = [one.removeprefix("++") for one in settings.overrides.task]
-    own = [one.path for one in settings.runtime.config_sources if one.provider == "command-line"]
+    # The prefix was added by overrides.check; the line in the report is the one that a user types.
+    job = [override.removeprefix("++") for override in settings.overrides.task]
+    own = [source.path for source in settings.runtime.config_sources if source.provider == "command-line"]
     folder = Path(own[0]) if own else None
     flags = ["--config-dir", str(folder)] if folder else []
-    line = shlex.join(["kdzoo", *flags, *typed])
-    outcome: dict[str, Any] = {"job": typed, "status": "failed", "score": None, "folder": str(cfg.output_dir)}
+    line = shlex.join(["kdzoo", *flags, *job])
+    outcome: dict[str, Any] = {"job": job, "status": "failed", "score": None, "folder": str(cfg.output_dir)}
     try:
-        _refuse_ranks_elsewhere(cfg, settings)
-        outcome["score"] = _run(cfg, overrides.allowed(typed, folder), line)
+        _check_launcher(cfg, settings)
+        outcome["score"] = _run(cfg, overrides.allowed_targets(job, folder), line)
         outcome["status"] = "ok"
     except KdzooError as error:
         if settings.mode != RunMode.MULTIRUN:
@@ -138,6 +150,7 @@ def _task(cfg: DictConfig) -> float | None:
         raise JobFailedError("\n".join(f"kdzoo: {line}" for line in str(error).splitlines())) from None
     finally:
         if SWEEP in os.environ:
+            # Jobs of a parallel launcher append to one file; a short line is written in one piece.
             with open(os.environ[SWEEP], "a", encoding="utf-8") as notes:
                 notes.write(json.dumps(outcome) + "\n")
     return outcome["score"]
@@ -181,10 +194,10 @@ def _print_sweep(outcomes: Sequence[Mapping[str, Any]]) -> None:
     table = Table(title="Sweep")
     for name in ("job", "status", "student's score", "folder"):
         table.add_column(name, overflow="fold")
-    for one in outcomes:
-        score = "" if one["score"] is None else f"{one['score']:.4f}"
-        own = [setting for setting in one["job"] if any(setting not in other["job"] for other in outcomes)]
-        table.add_row(escape("\n".join(own)), one["status"], score, os.path.relpath(one["folder"]))
+    for outcome in outcomes:
+        score = "" if outcome["score"] is None else f"{outcome['score']:.4f}"
+        own = [setting for setting in outcome["job"] if any(setting not in other["job"] for other in outcomes)]
+        table.add_row(escape("\n".join(own)), outcome["status"], score, os.path.relpath(outcome["folder"]))
     Console(highlight=False).print(table)
 
 
@@ -193,7 +206,11 @@ def _print_sweep(outcomes: Sequence[Mapping[str, Any]]) -> None:
 
 @contextmanager
 def _pinned_ranks(cfg: DictConfig, allow: Collection[str], line: str) -> Iterator[None]:
-    """Give the other ranks of this very job its settings: they start as copies of the whole command line."""
+    """Give the other ranks of this job its settings.
+
+    Lightning starts them as copies of the whole command line. In a sweep they would not know which job they belong to,
+    and a sweeper such as Optuna would choose other hyperparameters for them.
+    """
     if not _has_ranks(cfg):
         yield
         return
@@ -206,7 +223,7 @@ def _pinned_ranks(cfg: DictConfig, allow: Collection[str], line: str) -> Iterato
     try:
         yield
     finally:
-        # What Lightning sets for this job would make the next job of a sweep wait for ranks that are gone.
+        # Variables that Lightning set for this job would make the next job of a sweep wait for ranks that have ended.
         for name in os.environ.keys() - before.keys():
             del os.environ[name]
         path.unlink(missing_ok=True)
@@ -217,7 +234,8 @@ def _has_ranks(cfg: DictConfig) -> bool:
     return cfg.trainer.get("devices", 1) not in (1, "1", "auto")
 
 
-def _refuse_ranks_elsewhere(cfg: DictConfig, settings: HydraConf) -> None:
+def _check_launcher(cfg: DictConfig, settings: HydraConf) -> None:
+    """Reject data-parallel runs in the worker processes of a launcher, which must not start processes themselves."""
     launcher = settings.runtime.choices.get("hydra/launcher", "basic")
     if _has_ranks(cfg) and settings.mode == RunMode.MULTIRUN and launcher != "basic":
         raise ConfigError(f"trainer.devices={cfg.trainer.devices} needs hydra/launcher=basic, got {launcher}")
@@ -231,7 +249,7 @@ def _leave_process_group() -> None:
 
 
 def _run_rank(path: Path) -> None:
-    """Do the part of another rank, with the settings that the first rank resolved."""
+    """Run as another rank than the first, with the settings that the first rank has resolved."""
     from kdzoo.runs.pipeline import run
     from kdzoo.runs.resume import Interrupted
 
@@ -242,12 +260,12 @@ def _run_rank(path: Path) -> None:
         sys.exit(stop.exit_code)
 
 
-# ---------------------------------------------------------------- Tab
+# ---------------------------------------------------------------- completion
 
 
 def _complete(arguments: list[str]) -> None:
-    """Let Hydra complete, with the config folder of the line that is being typed; add the subcommands."""
-    if any(one.startswith("query=") for one in arguments):
+    """Let Hydra complete, with the config folder of the line that is being typed, and add the subcommands."""
+    if any(argument.startswith("query=") for argument in arguments):
         line = os.environ.get("COMP_LINE")
         if line is None:
             raise KdzooError('completion is asked for by the shell; install it with: eval "$(kdzoo -sc install=bash)"')
@@ -255,12 +273,12 @@ def _complete(arguments: list[str]) -> None:
         is_first = len(typed) == (0 if line.endswith(" ") else 1)
         if is_first:
             print(" ".join(name for name in COMMANDS if name.startswith(typed[0] if typed else "")))
-        if typed and typed[0] in COMMANDS:
+        if typed and typed[0] in COMMANDS:  # Hydra does not know the subcommands
             settings = [word for word in typed if "=" in word or word.startswith("-")]
             os.environ["COMP_LINE"] = " ".join(["kdzoo", *settings, *([""] if line.endswith(" ") else [])])
-        folder = overrides.words(typed).folder
+        folder = overrides.parse(typed).folder
         arguments = [*(["--config-dir", str(folder)] if folder and folder.is_dir() else []), *arguments]
-    _hand_to_hydra(arguments)
+    _start_hydra(arguments)
 
 
 # ---------------------------------------------------------------- subcommands
@@ -273,9 +291,9 @@ def _list(arguments: list[str]) -> None:
 
     from kdzoo.config import registry
 
-    given, _ = checked(arguments, complete=False)
+    line, _ = checked(arguments, complete=False)
     table = Table("distiller", "what it does", "paper", "teacher", "student")
-    for row in registry.describe([given.folder] if given.folder else []):
+    for row in registry.describe([line.folder] if line.folder else []):
         table.add_row(*row.values())
     Console(highlight=False).print(table)
 
@@ -290,10 +308,10 @@ def _cite(arguments: list[str]) -> None:
 
 
 def _evaluate(arguments: list[str]) -> None:
-    """Measure an exported model on the test part of some data."""
+    """Measure an exported model on the test split of some data."""
     from kdzoo.runs.evaluation import evaluate_folder
 
-    folders = [one for one in overrides.words(arguments).overrides if "=" not in one]
+    folders = [word for word in overrides.parse(arguments).overrides if "=" not in word]
     if not folders:
         raise ConfigError("kdzoo evaluate needs the folder of an exported model: kdzoo evaluate FOLDER [data=...]")
     cfg, allow = _one_job(_without(arguments, folders[0]))
@@ -305,21 +323,22 @@ def _check(arguments: list[str]) -> None:
     from kdzoo.contracts import report_checks
 
     cfg, allow = _one_job(arguments)
-    sys.exit(0 if report_checks(cfg, allow=allow) else 1)
+    sys.exit(0 if report_checks(cfg, allow=allow) else FAILURE)
 
 
 def _doctor(arguments: list[str]) -> None:
-    """Print what is installed and whether it works."""
+    """Check what is installed and whether it works, and print the findings."""
     from kdzoo.cli.doctor import diagnose
 
     if arguments:
         raise ConfigError(f"kdzoo doctor takes no arguments, got {' '.join(arguments)}")
-    sys.exit(0 if diagnose() else 1)
+    sys.exit(0 if diagnose() else FAILURE)
 
 
 def _one_job(arguments: list[str]) -> tuple[DictConfig, set[str]]:
-    given, result = checked(arguments)
-    return _without_hydra(result.jobs[0]), overrides.allowed(given.overrides, given.folder)
+    """Return the configuration of a command line without a sweep, and the names that may be built."""
+    line, result = checked(arguments)
+    return _without_hydra(result.jobs[0]), overrides.allowed_targets(line.overrides, line.folder)
 
 
 def _without_hydra(job: DictConfig) -> DictConfig:

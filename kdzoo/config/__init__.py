@@ -1,4 +1,4 @@
-"""From the command line to objects: composing, validating and instantiating a configuration, without importing torch."""
+"""From the command line to objects: composing, validating and instantiating configurations, without importing torch."""
 
 from kdzoo.config.compose import (
     FREE_KEYS,
@@ -15,9 +15,9 @@ from kdzoo.config.compose import (
 from kdzoo.config.instantiate import (
     SIZES,
     construction,
+    did_you_mean,
     instantiate,
     locate,
-    nearest,
     one_line,
     parameters,
     refusal,
@@ -32,10 +32,10 @@ __all__ = [
     "compose",
     "compose_all",
     "construction",
+    "did_you_mean",
     "groups",
     "instantiate",
     "locate",
-    "nearest",
     "one_line",
     "packaged_folder",
     "packaged_targets",

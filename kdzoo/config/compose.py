@@ -20,24 +20,25 @@ from omegaconf.errors import OmegaConfBaseException
 from kdzoo.config.instantiate import one_line, to_container
 from kdzoo.errors import ConfigError
 
+# The files of a folder are read as text, since a broken file of the user must not keep the others from being used.
 _TARGET_LINE = re.compile(r"""^\s*-?\s*_target_:\s*["']?([\w.]+)""", re.MULTILINE)
-_PLAIN_VALUE = re.compile(r"[\w./-]+=")
+_PLAIN_OVERRIDE = re.compile(r"[\w./-]+=")  # key=value, without a prefix that says whether the key must exist
+# Settings that change no result, and so may differ when a run is continued.
 FREE_KEYS = ("output_dir", "cache_dir", "logger", "expected", "hydra")
-"""Settings that change no result, and so may differ when a run is continued."""
 
 
 def result_settings(cfg: DictConfig) -> dict[str, Any]:
     """Return the settings that determine the result of a run, resolved."""
-    kept = OmegaConf.masked_copy(cfg, [key for key in map(str, cfg) if key not in FREE_KEYS])
-    return to_container(kept)
+    return to_container(OmegaConf.masked_copy(cfg, [key for key in map(str, cfg) if key not in FREE_KEYS]))
 
 
 def run_id(cfg: DictConfig) -> str:
     """Return a short name that is the same for the same settings."""
+    # Ten hexadecimal digits: the chance that any two of 1000 runs have one name is below 1 in a million.
     return hashlib.sha256(json.dumps(result_settings(cfg), sort_keys=True, default=str).encode()).hexdigest()[:10]
 
 
-# Registered by the import, so that the worker processes of a launcher know it too.
+# Registered when this module is imported, so that the worker processes of a launcher know it too.
 OmegaConf.register_new_resolver("run_id", lambda *, _root_: run_id(_root_), replace=True)
 
 
@@ -45,12 +46,12 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> DictConfig
     """Return the configuration of a run, as the command line would compose it.
 
     Args:
-        *overrides: as on the command line, ``"data=mnist"`` or ``"student.hidden=[800,800]"``. Keys that
-            no YAML file mentions may be set; ``kdzoo.run`` refuses those that nothing takes.
-        config_dir: a folder with config groups of your own.
+        *overrides: As on the command line, ``"data=mnist"`` or ``"student.hidden=[800,800]"``. Keys that no YAML file
+            mentions may be set; ``kdzoo.run`` rejects those that are not an argument of anything.
+        config_dir: A folder with config groups of your own.
 
     Raises:
-        ConfigError: an override does not parse, or names no file of its group.
+        ConfigError: An override cannot be parsed, or names a file that its group does not have.
 
     Example:
         >>> compose("distiller.temperature=2", "seed=0").distiller.temperature
@@ -72,14 +73,15 @@ def compose_all(overrides: Sequence[str], folder: Path | None) -> DictConfig:
     """Return what Hydra composes, with its own settings below ``hydra``.
 
     Raises:
-        ConfigError: Hydra cannot; the message is one line.
+        ConfigError: Hydra rejects an override or a file; the message is one line.
     """
-    searched = [f"hydra.searchpath=['file://{folder.resolve()}']"] if folder else []
+    search_path = [f"hydra.searchpath=['file://{folder.resolve()}']"] if folder else []
+    # Hydra keeps one global state; inside of a run that it has started, that state must be put back.
     running = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
         with initialize_config_module("kdzoo.conf", version_base="1.3"):
-            return hydra_compose("train", [*overrides, *searched], return_hydra_config=True)
+            return hydra_compose("train", [*overrides, *search_path], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         raise ConfigError(one_line(error)) from error
     finally:
@@ -90,19 +92,19 @@ def with_new_key(text: str, known_groups: Collection[str]) -> str:
     """Return an override as Hydra must be given it to set a key that no YAML file mentions."""
     key = text.partition("=")[0]
     is_choice = key in known_groups and not text.startswith(f"{key}={{")
-    is_plain = _PLAIN_VALUE.match(text) and not key.startswith(("hydra.", "hydra/"))
+    is_plain = _PLAIN_OVERRIDE.match(text) and not key.startswith(("hydra.", "hydra/"))
     return f"++{text}" if is_plain and not is_choice else text
 
 
 def groups(folder: Path | None = None) -> dict[str, list[str]]:
     """Return the packaged config groups and those in ``folder``, each with the names of its files."""
-    found: dict[str, set[str]] = {}
+    names: dict[str, set[str]] = {}
     for root in filter(None, (packaged_folder(), folder)):
         for path in root.rglob("*.yaml"):
             group = path.parent.relative_to(root).as_posix()
             if group != ".":
-                found.setdefault(group, set()).add(path.stem)
-    return {group: sorted(names) for group, names in found.items()}
+                names.setdefault(group, set()).add(path.stem)
+    return {group: sorted(stems) for group, stems in names.items()}
 
 
 def targets_in(folder: Path) -> set[str]:

@@ -1,8 +1,8 @@
 """From configuration to objects: the only place where anything is instantiated.
 
-Only exact names may be built: those that the YAML files of the config groups name (the packaged ones and
-those in folders that the user put on the search path), and those that the user typed. The whole
-resolved tree is checked before anything is imported.
+Only exact names may be built: those that the YAML files of the config groups name (the packaged ones and those in
+folders that the user put on the search path), and those that the user typed. The whole resolved tree is checked before
+anything is imported.
 """
 
 import difflib
@@ -17,8 +17,10 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from kdzoo.errors import ConfigError, KdzooError
 
+# Arguments of teacher and student that the data, or the teacher's architecture, fix; nobody has to type them.
 SIZES = {"in_shape", "num_classes", "vocab_size", "pad_id", "tokenizer", "teacher_architecture"}
-"""Arguments of teacher and student that the data fix."""
+# The share of equal letters from which a name counts as a typing mistake of another; difflib's own default.
+SIMILARITY_CUTOFF = 0.6
 
 
 def to_container(node: Any) -> Any:
@@ -30,13 +32,14 @@ def instantiate(node: Mapping[str, Any], *, allow: Collection[str], **arguments:
     """Build what ``node`` names, with nested nodes first.
 
     Args:
-        node: a mapping with ``_target_``; with ``_partial_: true`` a partial function is returned.
-        allow: exact names that may be built.
-        arguments: plain values that are added to the node's own.
+        node: A mapping with ``_target_``; with ``_partial_: true`` a partial function is returned.
+        allow: Exact names that may be built.
+        arguments: Plain values that are added to the node's own.
 
     Raises:
-        ConfigError: a name is not allowed or cannot be imported, or its arguments do not fit.
+        ConfigError: A name is not allowed or cannot be imported, or its arguments do not fit.
     """
+    # Imported here because it is slow, and most commands build nothing.
     from hydra.utils import instantiate as hydra_instantiate
 
     tree = {**to_container(node), **arguments}
@@ -49,7 +52,12 @@ def instantiate(node: Mapping[str, Any], *, allow: Collection[str], **arguments:
 
 @contextmanager
 def construction(target: str, *others: type[Exception]) -> Iterator[None]:
-    """Turn what a constructor says of its arguments into a ConfigError of one line; ``others`` are its own errors."""
+    """Turn a constructor's complaint about its arguments into a ConfigError of one line.
+
+    Args:
+        target: The name of what is built, for the message.
+        others: Further exceptions by which this constructor rejects its arguments.
+    """
     caught: tuple[type[Exception], ...] = (InstantiationException, ValueError, TypeError, *others)
     try:
         yield
@@ -62,15 +70,15 @@ def construction(target: str, *others: type[Exception]) -> Iterator[None]:
 
 def _inner_key(error: Exception) -> str:
     """Return the key of the inner node that could not be built and a colon; nothing for the node itself."""
-    _, found, key = str(error).rpartition("\nfull_key: ")
-    return f"{key}: " if found and key and isinstance(error, InstantiationException) else ""
+    _, separator, key = str(error).rpartition("\nfull_key: ")
+    return f"{key}: " if separator and key and isinstance(error, InstantiationException) else ""
 
 
 def refusal(target: str, allow: Collection[str]) -> str:
-    """Return the line that says that ``target`` may not be built."""
+    """Return the message that ``target`` may not be built."""
     return (
-        f"_target_ {target!r} is not in any config folder of this run{nearest(target, allow)}; name it in a YAML file "
-        "in a --config-dir, on the command line, or in allow="
+        f"_target_ {target!r} is not in any config folder of this run{did_you_mean(target, allow)}; name it in a YAML "
+        "file in a --config-dir, on the command line, or in allow="
     )
 
 
@@ -85,14 +93,20 @@ def targets(tree: Any) -> Iterator[str]:
             yield from targets(child)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ``; did you mean 'x'?`` for the known name that is nearest, or nothing."""
-    matches = difflib.get_close_matches(name, [str(one) for one in known], n=1, cutoff=0.6)
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean 'x'?`` with the known name that is most similar, or an empty string.
+
+    Example:
+        >>> did_you_mean("temprature", ["temperature", "micro_batch_size"])
+        "; did you mean 'temperature'?"
+    """
+    matches = difflib.get_close_matches(name, list(map(str, known)), n=1, cutoff=SIMILARITY_CUTOFF)
     return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
 def one_line(error: BaseException) -> str:
     """Return the message of an error in one line."""
+    # Hydra puts the cause into the second line and the key, which the caller names, into the last.
     lines = [line.strip() for line in str(error).splitlines()]
     return " ".join(line for line in lines[:2] if line and not line.startswith("full_key")) or type(error).__name__
 
@@ -101,39 +115,48 @@ def locate(target: str) -> Any:
     """Import the class or function that ``target`` names.
 
     Raises:
-        ConfigError: there is no such name.
+        ConfigError: There is no such name.
     """
     try:
-        found = pydoc.locate(target)
+        target_object = pydoc.locate(target)
     except pydoc.ErrorDuringImport as error:
         raise ConfigError(f"_target_ {target!r} cannot be imported: {one_line(error)}") from error
-    if found is None:
+    if target_object is None:
         raise ConfigError(f"_target_ {target!r} cannot be imported: there is no module or name like this")
-    return found
+    return target_object
 
 
 def parameters(target: Any) -> dict[str, inspect.Parameter]:
-    """Return the parameters of a callable by name, following ``**kwargs`` to the base classes' ``__init__``.
+    """Return the parameters of a callable by name, following ``**options`` to the base classes' ``__init__``.
 
-    ``**kwargs`` itself is among them only if no base class says what it takes.
+    ``**options`` itself is among them only if no base class declares which names it takes.
     """
     if not inspect.isclass(target):
         return dict(inspect.signature(target).parameters)
-    found: dict[str, inspect.Parameter] = {}
-    anything: list[inspect.Parameter] = []
+    collected: dict[str, inspect.Parameter] = {}
+    any_name: list[inspect.Parameter] = []
     for owner in target.__mro__[:-1]:  # all but object
         if "__init__" not in vars(owner):
             continue
         own = list(inspect.signature(vars(owner)["__init__"]).parameters.values())[1:]
-        found = {**{p.name: p for p in own if p.kind is not p.VAR_KEYWORD}, **found}
-        anything = [p for p in own if p.kind is p.VAR_KEYWORD]
-        if not anything:
+        collected = {**{p.name: p for p in own if p.kind is not p.VAR_KEYWORD}, **collected}
+        any_name = [p for p in own if p.kind is p.VAR_KEYWORD]
+        if not any_name:
             break
-    return {**found, **{p.name: p for p in anything}}
+    return {**collected, **{p.name: p for p in any_name}}
 
 
 def with_sizes(node: Any, sizes: Mapping[str, Any], allow: Collection[str]) -> Any:
-    """Return ``node`` with the sizes that the data fix, wherever a ``_target_`` takes them and has none."""
+    """Return ``node`` with the sizes that the data fix, at every ``_target_`` that takes them and does not set them.
+
+    Args:
+        node: A configuration node.
+        sizes: Values of the names in ``SIZES``.
+        allow: Exact names that may be imported to read their signatures.
+
+    Raises:
+        ConfigError: A name is not allowed, or needs a size that the data do not have.
+    """
     if isinstance(node, list):
         return [with_sizes(child, sizes, allow) for child in node]
     if not isinstance(node, dict):
@@ -143,7 +166,8 @@ def with_sizes(node: Any, sizes: Mapping[str, Any], allow: Collection[str]) -> A
         if node["_target_"] not in allow:
             raise ConfigError(refusal(node["_target_"], allow))
         accepted = parameters(locate(node["_target_"]))
-        node = {**{key: _listed(value) for key, value in sizes.items() if key in accepted}, **node}
+        # Lists rather than tuples, because the node is written to JSON and must be read back equal.
+        node = {**{key: _as_list(value) for key, value in sizes.items() if key in accepted}, **node}
         for name in SIZES & accepted.keys() - node.keys():
             if accepted[name].default is inspect.Parameter.empty:
                 raise ConfigError(
@@ -152,5 +176,5 @@ def with_sizes(node: Any, sizes: Mapping[str, Any], allow: Collection[str]) -> A
     return node
 
 
-def _listed(value: Any) -> Any:
+def _as_list(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value

@@ -1,7 +1,7 @@
-"""The words of a command line: all that is wrong with them at once, and what Hydra is given.
+"""Parsing a command line and finding every mistake in it before Hydra starts.
 
-Hydra stops at the first mistake, after it has made a run folder. So every override is parsed, every value
-of a sweep is composed, and ``mistakes`` reads the result, before Hydra is started.
+Hydra stops at the first mistake, after it has made a run folder. So every override is parsed, every value of a sweep is
+composed, and :mod:`kdzoo.config.validate` checks the results, before Hydra is started.
 """
 
 import itertools
@@ -19,16 +19,24 @@ from kdzoo import config
 from kdzoo.config import validate
 from kdzoo.errors import ConfigError
 
-MANY_OF_A_GROUP = ("callbacks", "logger", "experiment", "debug", "inner_network")
-"""Groups of which several files may be chosen, as in ``callbacks=[early_stopping,lr_monitor]``."""
+# Groups of which several files may be chosen, as in ``callbacks=[early_stopping,lr_monitor]``.
+MULTI_CHOICE_GROUPS = ("callbacks", "logger", "experiment", "debug", "inner_network")
+# Hydra's flags that make sense here. Others, such as --config-name, would replace the packaged configuration.
 FLAGS = ("-m", "--multirun", "-r", "--run", "--resolve")
-VALUED = ("--config-dir", "-cd", "--cfg", "-c", "--package", "-p")
+FLAGS_WITH_VALUE = ("--config-dir", "-cd", "--cfg", "-c", "--package", "-p")
 Groups = Mapping[str, list[str]]
 
 
 @dataclass
-class Words:
-    """A command line: its flags with their values, its overrides and the user's config folder."""
+class CommandLine:
+    """The arguments of a command line, sorted.
+
+    Attributes:
+        flags: Flags with their values, as Hydra takes them.
+        overrides: Everything without a leading dash: overrides, and the word of a subcommand.
+        folder: The user's config folder, or None.
+        mistakes: One line for each unknown flag.
+    """
 
     flags: list[str] = field(default_factory=list)
     overrides: list[str] = field(default_factory=list)
@@ -42,13 +50,13 @@ class Words:
 
 
 @dataclass
-class Checked:
-    """What a command line means.
+class CheckResult:
+    """What a command line stands for.
 
     Attributes:
-        mistakes: a line each.
-        overrides: what Hydra is given.
-        jobs: composed configurations in which every value of every sweep occurs.
+        mistakes: One line each.
+        overrides: The overrides as Hydra must be given them.
+        jobs: Composed configurations in which every value of every sweep occurs at least once.
     """
 
     mistakes: list[str] = field(default_factory=list)
@@ -56,102 +64,103 @@ class Checked:
     jobs: list[DictConfig] = field(default_factory=list)
 
 
-def words(arguments: Sequence[str]) -> Words:
-    """Sort the arguments of a command line."""
-    found = Words()
+def parse(arguments: Sequence[str]) -> CommandLine:
+    """Sort the arguments of a command line into flags and overrides."""
+    line = CommandLine()
     rest = iter(arguments)
     for argument in rest:
         name, has_value, value = argument.partition("=")
         if not argument.startswith("-"):
-            found.overrides.append(argument)
+            line.overrides.append(argument)
             continue
-        if name in VALUED and not has_value:
+        if name in FLAGS_WITH_VALUE and not has_value:
             value = next(rest, "")
         if name in ("--config-dir", "-cd"):
-            found.folder = Path(value).expanduser().resolve()
-            found.flags += ["--config-dir", str(found.folder)]
-        elif name in VALUED:
-            found.flags += [name, value]
+            # Absolute, because Hydra resolves a relative folder against the file of its main function.
+            line.folder = Path(value).expanduser().resolve()
+            line.flags += ["--config-dir", str(line.folder)]
+        elif name in FLAGS_WITH_VALUE:
+            line.flags += [name, value]
         elif argument in FLAGS:
-            found.flags.append(argument)
+            line.flags.append(argument)
         else:
-            near = config.nearest(name, [*FLAGS, *VALUED, "--help"])
-            found.mistakes.append(f"unknown flag {argument!r}{near}; settings have no dashes: key=value")
-    return found
+            hint = config.did_you_mean(name, [*FLAGS, *FLAGS_WITH_VALUE, "--help"])
+            line.mistakes.append(f"unknown flag {argument!r}{hint}; settings have no dashes: key=value")
+    return line
 
 
-def check(given: Words, commands: Sequence[str] = (), *, complete: bool = True) -> Checked:
+def check(line: CommandLine, commands: Sequence[str] = (), *, complete: bool = True) -> CheckResult:
     """Check a command line against the packaged config groups and those in the user's folder.
 
     Args:
-        given: the words.
-        commands: subcommands, one of which a word without ``=`` may have meant.
-        complete: whether settings that are still missing (``???``) are mistakes.
+        line: The parsed command line.
+        commands: Subcommands, one of which a word without ``=`` may have meant.
+        complete: Whether settings that are still missing (``???``) are mistakes.
     """
-    folder = given.folder
-    lines = [*given.mistakes, *_of_folder(folder)]
-    folder = folder if folder is not None and folder.is_dir() else None
+    folder = line.folder if line.folder is not None and line.folder.is_dir() else None
     groups = config.groups(folder)
-    typed: list[Override] = []
-    refused: set[str] = set()
-    for text in given.overrides:
+    result = CheckResult([*line.mistakes, *_folder_mistakes(line.folder)])
+    accepted: list[Override] = []
+    rejected: set[str] = set()
+    for text in line.overrides:
         try:
-            override = _parsed(text, commands)
+            override = _parse_override(text, commands)
         except ConfigError as error:
-            lines.append(str(error))
+            result.mistakes.append(str(error))
             continue
-        wrong = list(_of_override(override, groups, given.is_sweep))
-        lines += wrong
-        if wrong:
-            refused.add(override.key_or_group)
+        lines = list(_override_mistakes(override, groups, line.is_sweep))
+        result.mistakes += lines
+        if lines:
+            rejected.add(override.key_or_group)
         else:
-            typed.append(override)
-    # What was refused is left out, and so is what is below it: it would be compared with the wrong defaults.
-    typed = [one for one in typed if not any(one.key_or_group.startswith(f"{group}.") for group in refused)]
-    result = Checked(lines)
-    _compose(typed, groups, folder, result)
-    allow = allowed([one.input_line or "" for one in typed], folder)
+            accepted.append(override)
+    # Keys below a rejected choice are left out too: they would be compared with the default file of the group.
+    accepted = [one for one in accepted if not any(one.key_or_group.startswith(f"{group}.") for group in rejected)]
+    _compose_jobs(accepted, groups, folder, result)
+    allow = allowed_targets([override.input_line or "" for override in accepted], folder)
     for job in result.jobs:
-        found = [*_of_hydra(job), *validate.in_settings(job, allow)]
-        result.mistakes += [line for line in found if not _is_excused(line, refused, complete)]
+        lines = [*_hydra_callback_mistakes(job), *validate.mistakes(job, allow)]
+        result.mistakes += [text for text in lines if not _is_excused(text, rejected, complete)]
     result.mistakes = list(dict.fromkeys(result.mistakes))
     return result
 
 
-def allowed(overrides: Sequence[str], folder: Path | None) -> set[str]:
-    """Return the names that may be built: packaged, in the user's folder, or typed."""
-    typed: set[str] = set()
+def allowed_targets(overrides: Sequence[str], folder: Path | None) -> set[str]:
+    """Return the names that may be built: packaged ones, those in the user's folder, and those in the overrides."""
+    in_overrides: set[str] = set()
     for override in OverridesParser.create().parse_overrides(list(overrides)):
+        is_target = override.key_or_group.endswith("_target_")
         for value in _values(override, {}):
-            typed |= {str(_text(value))} if override.key_or_group.endswith("_target_") else set(config.targets(value))
-    return {*config.packaged_targets(), *(config.targets_in(folder) if folder else ()), *typed}
+            in_overrides |= {str(_unquoted(value))} if is_target else set(config.targets(value))
+    return {*config.packaged_targets(), *(config.targets_in(folder) if folder else ()), *in_overrides}
 
 
-# ---------------------------------------------------------------- one word
+# ---------------------------------------------------------------- one override
 
 
-def _parsed(text: str, commands: Sequence[str]) -> Override:
+def _parse_override(text: str, commands: Sequence[str]) -> Override:
     if "=" not in text and not text.startswith("~"):
-        near = config.nearest(text, commands)
-        raise ConfigError(f"{text!r} is neither key=value nor a command{near}; commands: {', '.join(commands)}")
+        hint = config.did_you_mean(text, commands)
+        raise ConfigError(f"{text!r} is neither key=value nor a command{hint}; commands: {', '.join(commands)}")
     try:
         return OverridesParser.create().parse_override(text)
     except HydraException as error:
         raise ConfigError(f"{text!r} is not an override: {config.one_line(error)}") from error
 
 
-def _of_override(override: Override, groups: Groups, is_sweep: bool) -> Iterator[str]:
+def _override_mistakes(override: Override, groups: Groups, is_sweep: bool) -> Iterator[str]:
     key, text = override.key_or_group, override.input_line
     if key.startswith("hydra"):
-        if "_target_" in key:
+        if "_target_" in key:  # Hydra builds these itself, without asking which names are allowed
             yield f"{key}: objects in Hydra's own settings are refused"
     elif override.is_sweep_override() and not is_sweep:
         yield f"{text!r} is a sweep over several values; add -m, or quote the value"
-    elif _chooses(override, groups):
-        yield from _of_choice(override, groups)
+    elif _is_group_choice(override, groups):
+        yield from _choice_mistakes(override, groups)
 
 
-def _of_choice(override: Override, groups: Groups) -> Iterator[str]:
+def _choice_mistakes(override: Override, groups: Groups) -> Iterator[str]:
+    """Yield the mistakes of an override that chooses a file of a config group."""
     group = override.key_or_group
     if override.is_add() and "/" not in group:
         yield f"{override.input_line!r}: leave out the +, {group} has a place already"
@@ -160,19 +169,19 @@ def _of_choice(override: Override, groups: Groups) -> Iterator[str]:
     if not values:
         yield f"{override.input_line!r} matches nothing; {group} can be {groups[group]}"
     for value in values:
-        if isinstance(value, list) and group not in MANY_OF_A_GROUP:
+        if isinstance(value, list) and group not in MULTI_CHOICE_GROUPS:
             yield f"{group} takes one name, got {value}"
             continue
         if value is None and override.is_sweep_override():
             yield f"{override.input_line!r}: null cannot be part of a sweep over {group}"
         for name in value if isinstance(value, list) else [value]:
-            if name is not None and _text(name) not in groups[group]:
-                near = config.nearest(str(_text(name)), groups[group])
-                yield f"{group}={_text(name)} does not exist{near}; {group} can be {groups[group]}"
+            if name is not None and _unquoted(name) not in groups[group]:
+                hint = config.did_you_mean(str(_unquoted(name)), groups[group])
+                yield f"{group}={_unquoted(name)} does not exist{hint}; {group} can be {groups[group]}"
 
 
-def _chooses(override: Override, groups: Groups) -> bool:
-    """Return whether an override chooses a file of a group, and does not set values below its key."""
+def _is_group_choice(override: Override, groups: Groups) -> bool:
+    """Return whether an override chooses a file of a group, rather than setting values below its key."""
     return (
         override.key_or_group in groups
         and not override.is_delete()
@@ -193,65 +202,76 @@ def _values(override: Override, groups: Groups) -> Iterator[Any]:
         yield value
 
 
-def _text(value: Any) -> Any:
+def _unquoted(value: Any) -> Any:
     return value.text if isinstance(value, QuotedString) else value
 
 
-def _single(override: Override, groups: Groups) -> list[str]:
+def _single_overrides(override: Override, groups: Groups) -> list[str]:
     """Return an override for every value that this one stands for, as Hydra must be given it."""
     text, key = override.input_line or "", override.get_key_element()
     value = override.value()
-    if _chooses(override, groups) and value is None:
-        return [f"~{override.key_or_group}"]  # Hydra's word for "no file of this group"
+    if _is_group_choice(override, groups) and value is None:
+        return [f"~{override.key_or_group}"]  # how Hydra is told to use no file of this group
     if isinstance(value, IntervalSweep | Glob):
-        texts = [f"{key}={one}" for one in _values(override, groups)]
+        texts = [f"{key}={item}" for item in _values(override, groups)]
     elif override.is_sweep_override():
-        texts = [f"{key}={one}" for one in override.sweep_string_iterator()]
+        texts = [f"{key}={item}" for item in override.sweep_string_iterator()]
     else:
         texts = [text]
-    return [config.with_new_key(one, groups) for one in texts]
+    return [config.with_new_key(item, groups) for item in texts]
 
 
-# ---------------------------------------------------------------- all words together
+# ---------------------------------------------------------------- all overrides together
 
 
-def _compose(typed: Sequence[Override], groups: Groups, folder: Path | None, result: Checked) -> None:
+def _compose_jobs(overrides: Sequence[Override], groups: Groups, folder: Path | None, result: CheckResult) -> None:
     """Fill in the jobs: every combination of group choices, and in these every value at least once."""
-    typed = [one for one in typed if not _fails_alone(one, typed, groups, folder, result)]
-    choices = [one for one in typed if _chooses(one, groups)]
-    values = [one for one in typed if not _chooses(one, groups)]
-    to_container: list[DictConfig] = []
-    for chosen in itertools.product(*(_single(one, groups) for one in choices)):
-        columns = [_single(one, groups) for one in values]
+    overrides = [one for one in overrides if not _fails_alone(one, overrides, groups, folder, result)]
+    choices = [override for override in overrides if _is_group_choice(override, groups)]
+    settings = [override for override in overrides if not _is_group_choice(override, groups)]
+    defaults: list[DictConfig] = []  # the configurations of the choices alone, before any value is set
+    for chosen in itertools.product(*(_single_overrides(choice, groups) for choice in choices)):
+        columns = [_single_overrides(setting, groups) for setting in settings]
         try:
-            to_container.append(config.compose_all([*chosen, *_of_hydra_itself(values, groups)], folder))
+            defaults.append(config.compose_all([*chosen, *_hydra_settings(settings, groups)], folder))
+            # Not every combination of values: their number grows exponentially, and values are validated one by one.
             for i in range(max(map(len, columns), default=1)):
                 row = [column[i % len(column)] for column in columns]
                 result.jobs.append(config.compose_all([*chosen, *row], folder))
         except ConfigError as error:
             result.mistakes.append(f"{' '.join(chosen)}: {error}".removeprefix(": "))
-    for override in typed:
-        result.mistakes += _of_shared(override, to_container)
+    for override in overrides:
+        result.mistakes += _interpolation_mistakes(override, defaults)
         text = override.input_line or ""
-        if _chooses(override, groups) and override.value() is None:
+        if _is_group_choice(override, groups) and override.value() is None:
             text = f"~{override.key_or_group}"
         # A mapping may bring keys that the one in the file lacks, as loss_weights={z1: 0.5} does.
-        is_new = isinstance(override.value(), dict) or not all(_has(cfg, override.key_or_group) for cfg in to_container)
+        is_new = isinstance(override.value(), dict) or not all(_has_key(cfg, override.key_or_group) for cfg in defaults)
         result.overrides.append(config.with_new_key(text, groups) if is_new else text)
 
 
-def _of_hydra_itself(values: Sequence[Override], groups: Groups) -> list[str]:
-    return [text for one in values if one.key_or_group.startswith("hydra") for text in _single(one, groups)[:1]]
+def _hydra_settings(settings: Sequence[Override], groups: Groups) -> list[str]:
+    """Return the overrides of Hydra's own settings, each with its first value."""
+    of_hydra = [override for override in settings if override.key_or_group.startswith("hydra")]
+    return [text for override in of_hydra for text in _single_overrides(override, groups)[:1]]
 
 
 def _fails_alone(
-    override: Override, typed: Sequence[Override], groups: Groups, folder: Path | None, result: Checked
+    override: Override, overrides: Sequence[Override], groups: Groups, folder: Path | None, result: CheckResult
 ) -> bool:
-    """Note what Hydra says of an override that is not a plain choice or value: those cannot fail."""
-    text = _single(override, groups)[0]
-    if text.startswith("++") or (_chooses(override, groups) and not text.startswith("+")):
+    """Return whether Hydra rejects an override by itself, and note why.
+
+    Only a deletion, an addition or one of Hydra's own settings can be rejected; composing takes too long to try others.
+    """
+    text = _single_overrides(override, groups)[0]
+    if text.startswith("++") or (_is_group_choice(override, groups) and not text.startswith("+")):
         return False
-    launcher = [one.input_line or "" for one in typed if one.key_or_group.startswith("hydra/") and one is not override]
+    # Hydra's settings below hydra.launcher exist only once the launcher is chosen.
+    launcher = [
+        other.input_line or ""
+        for other in overrides
+        if other.key_or_group.startswith("hydra/") and other is not override
+    ]
     try:
         config.compose_all([*launcher, text], folder)
     except ConfigError as error:
@@ -260,16 +280,16 @@ def _fails_alone(
     return False
 
 
-def _has(cfg: DictConfig, key: str) -> bool:
+def _has_key(cfg: DictConfig, key: str) -> bool:
     parent, _, last = key.rpartition(".")
     node = OmegaConf.select(cfg, parent) if parent else cfg
     return isinstance(node, DictConfig) and (last in node or OmegaConf.is_missing(node, last))
 
 
-def _of_shared(override: Override, to_container: Sequence[DictConfig]) -> Iterator[str]:
-    """Refuse to set a key below a reference: the value would be set in what is referred to as well."""
+def _interpolation_mistakes(override: Override, defaults: Sequence[DictConfig]) -> Iterator[str]:
+    """Refuse to set a key below an interpolation: the value would also be set in the node that it refers to."""
     parts = override.key_or_group.split(".")
-    for cfg, i in itertools.product(to_container[:1], range(1, len(parts))):
+    for cfg, i in itertools.product(defaults[:1], range(1, len(parts))):
         parent, above = ".".join(parts[:i]), ".".join(parts[: i - 1])
         node = OmegaConf.select(cfg, above) if above else cfg
         if isinstance(node, DictConfig) and parts[i - 1] in node and OmegaConf.is_interpolation(node, parts[i - 1]):
@@ -277,13 +297,14 @@ def _of_shared(override: Override, to_container: Sequence[DictConfig]) -> Iterat
             yield f"{override.key_or_group} would change {source} too; set all of {parent}={{_target_: ..., ...}}"
 
 
-def _of_hydra(job: DictConfig) -> Iterator[str]:
+def _hydra_callback_mistakes(job: DictConfig) -> Iterator[str]:
+    # Hydra builds its callbacks before the run can check their names.
     if job.hydra.callbacks:
         yield "hydra.callbacks are refused; use the callbacks group"
 
 
-def _of_folder(folder: Path | None) -> Iterator[str]:
-    """Name YAML files with the name of a packaged one, which Hydra would pass over in silence."""
+def _folder_mistakes(folder: Path | None) -> Iterator[str]:
+    """Yield a line for every YAML file with the name of a packaged one, since Hydra would silently ignore it."""
     if folder is None:
         return
     if not folder.is_dir():
@@ -296,7 +317,7 @@ def _of_folder(folder: Path | None) -> Iterator[str]:
             yield f"{path} is hidden by the packaged {name.as_posix()}; give it another name"
 
 
-def _is_excused(line: str, refused: set[str], complete: bool) -> bool:
-    """Return whether a setting is missing only because the word that gives it was refused."""
+def _is_excused(line: str, rejected: set[str], complete: bool) -> bool:
+    """Return whether a setting is missing only because the override that sets it was rejected."""
     key, is_missing, _ = line.partition(" is missing")
-    return bool(is_missing) and (not complete or any(key == one or key.startswith(f"{one}.") for one in refused))
+    return bool(is_missing) and (not complete or any(key == one or key.startswith(f"{one}.") for one in rejected))

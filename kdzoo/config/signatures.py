@@ -1,7 +1,7 @@
-"""What a class or function takes, read from its source text where that is enough, so that nothing is imported.
+"""The parameters of a class or function, read from its source text where possible, so that nothing is imported.
 
-A typing mistake on the command line is then reported without waiting seconds for torch. What the source text does
-not tell (a class that is made at run time, say) is imported after all.
+A typing mistake on the command line is then reported without waiting seconds for torch. A class whose source text is
+not enough, such as a dataclass, is imported after all.
 """
 
 import ast
@@ -35,9 +35,9 @@ class Described:
     """A class or function as a configuration sees it.
 
     Attributes:
-        name: without its module.
-        parameters: by name, with the types as annotations; Any where a type is not a plain one.
-        info: fields of a method's ``info``, those named in ``INFO_DEFAULTS``; empty for other classes and functions.
+        name: Its name without the module.
+        parameters: The parameters by name, with their types as annotations; Any where a type is not a plain one.
+        info: Fields of a method's ``info``, those named in ``INFO_DEFAULTS``; empty for other classes and functions.
     """
 
     name: str
@@ -47,10 +47,10 @@ class Described:
 
 @cache
 def describe(target: str) -> Described:
-    """Return what ``target`` takes.
+    """Return the description of ``target``.
 
     Raises:
-        ConfigError: there is no such name.
+        ConfigError: There is no such name.
     """
     return _from_source(target) or _imported(target)
 
@@ -60,7 +60,7 @@ def _imported(target: str) -> Described:
     owner = found.__init__ if inspect.isclass(found) else found
     try:
         hints = typing.get_type_hints(owner)
-    except (NameError, TypeError, AttributeError):
+    except (NameError, TypeError, AttributeError):  # annotations that name something which is not imported
         hints = {}
     parameters = {
         name: parameter.replace(annotation=hints.get(name, Any)) for name, parameter in config.parameters(found).items()
@@ -78,10 +78,10 @@ def _from_source(target: str) -> Described | None:
     module, _, name = target.rpartition(".")
     parameters: dict[str, inspect.Parameter] = {}
     info: dict[str, Any] = {}
-    is_open = True  # a **rest of the class below is taken by this one
+    is_open = True  # whether **options are still passed on to the next base class
     has_init = False
     for home, owner in _lineage(module, name):
-        if owner.decorator_list:
+        if owner.decorator_list:  # a decorator, such as dataclass, may replace the constructor
             return None
         for key, value in _info(owner):
             info.setdefault(key, value)
@@ -118,7 +118,7 @@ def _ends_at_object(module: str, name: str) -> bool:
 
 def _class(module: str, name: str) -> tuple[str, ast.ClassDef] | None:
     """Return the module that defines a class, following imports from one module to the next, and the class."""
-    for _ in range(8):
+    for _ in range(8):  # re-exports are two or three modules deep; the bound ends a circle of imports
         tree = _parsed(module)
         if tree is None:
             return None
@@ -203,7 +203,7 @@ def _parameters(arguments: ast.arguments, module: str) -> Iterator[tuple[str, in
 
 
 class Opaque:
-    """Stands for a class that no plain YAML value is an instance of."""
+    """Stands for a class of which no plain YAML value is an instance."""
 
 
 def _type(node: ast.expr, module: str) -> Any:

@@ -1,7 +1,7 @@
-"""All mistakes of a composed configuration at once, each in a line with the nearest valid name.
+"""All mistakes of a composed configuration at once, each as one line that names the nearest valid key.
 
-``in_settings`` compares a configuration with the signatures of what it names, and builds nothing. What is wrong
-with the words of a command line is found in ``command.py``.
+:func:`mistakes` compares a configuration with the signatures of the classes that it names, without building anything.
+Mistakes in the command line itself are found by :mod:`kdzoo.config.overrides`.
 """
 
 import inspect
@@ -20,8 +20,11 @@ from kdzoo import config
 from kdzoo.config.signatures import Described, Opaque, describe
 from kdzoo.errors import ConfigError
 
+# Keys that Hydra reads itself; the class never sees them.
 HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
-FILLED_BY_RUN = {
+# Arguments that the run provides, by group. A value in the configuration would be overwritten or, as with the trainer's
+# callbacks, switch off what makes a run resumable.
+SET_BY_RUN = {
     "distiller": {"student", "teacher", "optimizer", "scheduler"},
     "logger": {"save_dir"},
     "trainer": {
@@ -35,8 +38,8 @@ FILLED_BY_RUN = {
         "use_distributed_sampler",
     },
 }
-"""Arguments that the run provides, by group; nobody else may."""
-NEEDED = ("distiller", "student", "data", "optimizer", "trainer")
+# Groups without which there is nothing to train. The teacher is not one of them: some methods have none.
+REQUIRED = ("distiller", "student", "data", "optimizer", "trainer")
 RUN_TYPES: dict[str, Any] = {
     "seed": int | None,
     "seeds": list[int],
@@ -58,19 +61,25 @@ TEACHER_TRAINING_TYPES: dict[str, Any] = {
     "scheduler": dict[str, Any] | None,
     "data": dict[str, Any],
 }
+# How OmegaConf writes a mandatory value that nobody has set.
 MISSING = "???"
 
 
-def in_settings(cfg: DictConfig, allow: Collection[str]) -> list[str]:
-    """Return one line for every mistake in a composed configuration; none means that it can be built."""
+def mistakes(cfg: DictConfig, allow: Collection[str]) -> list[str]:
+    """Return one line for every mistake in a composed configuration; an empty list means that it can be built.
+
+    Args:
+        cfg: The composed configuration.
+        allow: Exact names of the classes and functions that may be built.
+    """
     lines: list[str] = []
     tree = _resolved(cfg, "", lines)
-    lines += _of_run(tree)
-    # What depends on ${seed} is checked with one that is right.
-    nodes = _resolved(OmegaConf.merge(cfg, {"seed": _one_seed(tree)}), "", [])
-    lines += _of_teacher(nodes, allow)
+    lines += _run_mistakes(tree)
+    # Settings that depend on ${seed} are checked with a valid one, so that a wrong seed is reported only once.
+    nodes = _resolved(OmegaConf.merge(cfg, {"seed": _valid_seed(tree)}), "", [])
+    lines += _teacher_mistakes(nodes, allow)
     for group, node in nodes.items():
-        lines += _of_node(group, _without_copies(node, nodes), allow)
+        lines += _node_mistakes(group, _without_copies(node, nodes), allow)
     return list(dict.fromkeys(lines))
 
 
@@ -81,7 +90,8 @@ def _without_copies(node: Any, groups: Mapping[str, Any]) -> Any:
     return {key: child for key, child in node.items() if not (isinstance(child, Mapping) and groups.get(key) == child)}
 
 
-def _one_seed(tree: Mapping[str, Any]) -> int:
+def _valid_seed(tree: Mapping[str, Any]) -> int:
+    """Return the first valid seed of a configuration, or 0."""
     seeds = [tree.get("seed"), *_as_list(tree.get("seeds"))]
     return next((seed for seed in seeds if isinstance(seed, int) and seed >= 0), 0)
 
@@ -91,7 +101,7 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def _resolved(node: Any, path: str, lines: list[str]) -> Any:
-    """Return plain values; what is missing or cannot be resolved becomes ``???`` and a line."""
+    """Return plain values; one that is missing or cannot be resolved becomes ``???`` and adds a line."""
     if isinstance(node, ListConfig):
         return [_resolved_child(node, i, f"{path}[{i}]", lines) for i in range(len(node))]
     if isinstance(node, DictConfig):
@@ -114,17 +124,25 @@ def _resolved_child(node: Any, key: Any, path: str, lines: list[str]) -> Any:
 # ---------------------------------------------------------------- the settings of the run itself
 
 
-def _of_run(tree: Mapping[str, Any]) -> Iterator[str]:
+def _run_mistakes(tree: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the mistakes in the top-level keys."""
     known = {*RUN_TYPES, "teacher_training", *(group for group in config.groups() if "/" not in group)}
     for key in tree:
         if key not in known:
-            yield f"unknown key {key!r}{config.nearest(str(key), known)}"
-    for key in [key for key in (*NEEDED, *RUN_TYPES) if key not in tree]:
+            yield f"unknown key {key!r}{config.did_you_mean(str(key), known)}"
+    for key in [key for key in (*REQUIRED, *RUN_TYPES) if key not in tree]:
         yield f"{key} is missing"
-    for key in [key for key in NEEDED if key in tree]:
+    for key in [key for key in REQUIRED if key in tree]:
         if not isinstance(tree[key], Mapping) or "_target_" not in tree[key]:
             yield f"{key} must be one of {config.groups()[key]} or a mapping with _target_, got {tree[key]!r}"
-    yield from _of_types("", tree, RUN_TYPES)
+    yield from _type_mistakes("", tree, RUN_TYPES)
+    yield from _seed_mistakes(tree)
+    steps = tree.get("checkpoint_every_n_steps")
+    if isinstance(steps, int) and steps < 1:
+        yield f"checkpoint_every_n_steps must be at least 1 or null, got {steps}"
+
+
+def _seed_mistakes(tree: Mapping[str, Any]) -> Iterator[str]:
     if tree.get("seed") is None and _fits(tree.get("seeds"), list[int]):
         if not tree["seeds"]:
             yield "seeds must name at least one seed, got []"
@@ -133,109 +151,130 @@ def _of_run(tree: Mapping[str, Any]) -> Iterator[str]:
     for seed in [tree.get("seed"), *_as_list(tree.get("seeds"))]:
         if isinstance(seed, int) and seed < 0:
             yield f"seeds must be >= 0, got {seed}"
-    steps = tree.get("checkpoint_every_n_steps")
-    if isinstance(steps, int) and steps < 1:
-        yield f"checkpoint_every_n_steps must be at least 1 or null, got {steps}"
 
 
-def _of_teacher(tree: Mapping[str, Any], allow: Collection[str]) -> Iterator[str]:
-    """Yield what is wrong with how the teacher is trained, and whether there is one where one is needed."""
-    how = tree.get("teacher_training")
-    if not isinstance(how, Mapping):
-        yield f"teacher_training must be a mapping, got {how!r}"
+def _teacher_mistakes(tree: Mapping[str, Any], allow: Collection[str]) -> Iterator[str]:
+    """Yield the mistakes in how the teacher is trained, and whether it is absent although the method needs it."""
+    training = tree.get("teacher_training")
+    if not isinstance(training, Mapping):
+        yield f"teacher_training must be a mapping, got {training!r}"
         return
-    for key in how:
+    for key in training:
         if key not in TEACHER_TRAINING_TYPES:
-            yield f"teacher_training.{key} is unknown{config.nearest(str(key), TEACHER_TRAINING_TYPES)}"
-    yield from _of_types("teacher_training.", how, TEACHER_TRAINING_TYPES)
+            yield f"teacher_training.{key} is unknown{config.did_you_mean(str(key), TEACHER_TRAINING_TYPES)}"
+    yield from _type_mistakes("teacher_training.", training, TEACHER_TRAINING_TYPES)
     for key in ("optimizer", "scheduler"):
-        if how.get(key) != tree.get(key):  # the same is checked once
-            yield from _of_node(f"teacher_training.{key}", how.get(key), allow)
-    data, changes = tree.get("data"), how.get("data")
+        if training.get(key) != tree.get(key):  # equal nodes would be reported twice
+            yield from _node_mistakes(f"teacher_training.{key}", training.get(key), allow)
+    data, changes = tree.get("data"), training.get("data")
     if isinstance(data, Mapping) and isinstance(changes, Mapping) and changes:
-        changed = list(_of_node("teacher_training.data", {**data, **changes}, allow))
-        yield from (line for line in changed if any(f"teacher_training.data.{key}" in line for key in changes))
-    distiller = tree.get("distiller")
+        lines = _node_mistakes("teacher_training.data", {**data, **changes}, allow)
+        yield from (line for line in lines if any(f"teacher_training.data.{key}" in line for key in changes))
+    if not tree.get("teacher"):
+        yield from _missing_teacher(tree.get("distiller"), allow)
+
+
+def _missing_teacher(distiller: Any, allow: Collection[str]) -> Iterator[str]:
+    """Yield a line if the method of a configuration without a teacher needs one."""
     target = str(distiller.get("_target_")) if isinstance(distiller, Mapping) else ""
-    if target in allow and not tree.get("teacher"):
-        try:
-            needed = describe(target).info.get("teacher")
-        except ConfigError:
-            return
-        if needed not in (None, "none"):
-            yield f"teacher is missing: {target} needs a teacher; choose one of teacher={config.groups()['teacher']}"
+    if target not in allow:
+        return
+    try:
+        needed = describe(target).info.get("teacher")
+    except ConfigError:  # the distiller's own node reports this
+        return
+    if needed not in (None, "none"):
+        yield f"teacher is missing: {target} needs a teacher; choose one of teacher={config.groups()['teacher']}"
 
 
-def _of_types(prefix: str, node: Mapping[str, Any], types: Mapping[str, Any]) -> Iterator[str]:
-    for key, hint in types.items():
+def _type_mistakes(prefix: str, node: Mapping[str, Any], hints: Mapping[str, Any]) -> Iterator[str]:
+    for key, hint in hints.items():
         if key in node and not _fits(node[key], hint):
-            yield f"{prefix}{key} must be {_name(hint)}, got {node[key]!r}"
+            yield f"{prefix}{key} must be {_type_name(hint)}, got {node[key]!r}"
 
 
-# ---------------------------------------------------------------- what is built
+# ---------------------------------------------------------------- nodes with _target_
 
 
-def _of_node(path: str, node: Any, allow: Collection[str]) -> Iterator[str]:
+def _node_mistakes(path: str, node: Any, allow: Collection[str]) -> Iterator[str]:
     """Yield the mistakes of a node and of the nodes below it."""
     if isinstance(node, list):
         node = dict(enumerate(node))
     if not isinstance(node, Mapping):
         return
     if "_target_" in node:
-        yield from _of_target(path, node, allow)
+        yield from _target_mistakes(path, node, allow)
     for key, child in node.items():
         if path in ("callbacks", "logger") and not (isinstance(child, Mapping) and "_target_" in child):
             yield f"{path}.{key} must be a mapping with _target_, got {child!r}"
-        if path != "teacher_training":  # see _of_teacher
-            yield from _of_node(f"{path}.{key}", child, allow)
+        if path != "teacher_training":  # checked by _teacher_mistakes
+            yield from _node_mistakes(f"{path}.{key}", child, allow)
 
 
-def _of_target(path: str, node: Mapping[str, Any], allow: Collection[str]) -> Iterator[str]:
+def _target_mistakes(path: str, node: Mapping[str, Any], allow: Collection[str]) -> Iterator[str]:
+    """Yield the mistakes of one node with ``_target_``: its name, its arguments and those that are missing."""
     target = str(node["_target_"])
     if target not in allow:
         yield f"{path}: {config.refusal(target, allow)}"
         return
     try:
-        found = describe(target)
-    except (ConfigError, ValueError) as error:
+        described = describe(target)
+    except (ConfigError, ValueError) as error:  # inspect raises ValueError for functions written in C
         yield f"{path}: {error}"
         return
-    group = path.split(".")[0]
-    filled = FILLED_BY_RUN.get(group, set())
-    everything = found.parameters.values()
-    named = {p.name: p for p in everything if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
-    takes_anything = any(p.kind is p.VAR_KEYWORD for p in everything)
-    for key, value in node.items():
-        if key in HYDRA_KEYS:
-            continue
-        if key in filled:
-            yield f"{path}.{key} is set by the run; leave it out"
-        elif key not in named:
-            if not takes_anything:
-                takes = [name for name in named if name not in filled]
-                hint = config.nearest(str(key), takes) or f"; it takes {takes}"
-                yield f"{path}.{key} is not an argument of {target}{hint}"
-        elif not _fits(value, named[key].annotation):
-            yield f"{path}.{key} must be {_name(named[key].annotation)}, got {value!r}"
+    yield from _argument_mistakes(path, node, described)
     if path.split(".")[-1] in ("optimizer", "scheduler"):
         if not node.get("_partial_"):
             yield f"{path}._partial_ must be true: the run gives {target} its first argument"
     elif not node.get("_partial_"):
-        given = {*node, *filled, *(config.SIZES if group in ("teacher", "student", "inner_network") else ())}
-        for name, parameter in named.items():
-            if parameter.default is parameter.empty and name not in given:
-                yield f"{path}.{name} is missing: {target} needs it; set {path}.{name}=..."
-    yield from _of_loss_weights(path, node, found)
+        yield from _missing_arguments(path, node, described)
+    yield from _loss_weight_mistakes(path, node, described)
 
 
-def _of_loss_weights(path: str, node: Mapping[str, Any], found: Described) -> Iterator[str]:
-    terms, given = found.info.get("terms"), node.get("loss_weights")
-    if not terms or not isinstance(given, Mapping):
+def _named(described: Described) -> dict[str, inspect.Parameter]:
+    """Return the parameters that have a name of their own, without ``*args`` and ``**kwargs``."""
+    several = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    return {p.name: p for p in described.parameters.values() if p.kind not in several}
+
+
+def _argument_mistakes(path: str, node: Mapping[str, Any], described: Described) -> Iterator[str]:
+    """Yield a line for every argument that is unknown, set by the run, or of another type."""
+    set_by_run = SET_BY_RUN.get(path.split(".")[0], set())
+    named = _named(described)
+    takes_any_name = any(p.kind is p.VAR_KEYWORD for p in described.parameters.values())
+    for key, value in node.items():
+        if key in HYDRA_KEYS:
+            continue
+        if key in set_by_run:
+            yield f"{path}.{key} is set by the run; leave it out"
+        elif key not in named:
+            if not takes_any_name:
+                valid = [name for name in named if name not in set_by_run]
+                hint = config.did_you_mean(str(key), valid) or f"; it takes {valid}"
+                yield f"{path}.{key} is not an argument of {node['_target_']}{hint}"
+        elif not _fits(value, named[key].annotation):
+            yield f"{path}.{key} must be {_type_name(named[key].annotation)}, got {value!r}"
+
+
+def _missing_arguments(path: str, node: Mapping[str, Any], described: Described) -> Iterator[str]:
+    """Yield a line for every argument without a default that neither the configuration nor the run provides."""
+    group = path.split(".")[0]
+    sizes = config.SIZES if group in ("teacher", "student", "inner_network") else set()
+    provided = {*node, *SET_BY_RUN.get(group, set()), *sizes}
+    for name, parameter in _named(described).items():
+        if parameter.default is parameter.empty and name not in provided:
+            yield f"{path}.{name} is missing: {node['_target_']} needs it; set {path}.{name}=..."
+
+
+def _loss_weight_mistakes(path: str, node: Mapping[str, Any], described: Described) -> Iterator[str]:
+    """Yield a line for every weight of an unknown term, and for every weight that is not a number >= 0."""
+    terms, weights = described.info.get("terms"), node.get("loss_weights")
+    if not terms or not isinstance(weights, Mapping):
         return
-    for name, weight in given.items():
+    for name, weight in weights.items():
         if name not in terms:
-            near = config.nearest(str(name), terms)
-            yield f"{path}.loss_weights.{name} is not a term of {found.name}{near}; its terms: {sorted(terms)}"
+            hint = config.did_you_mean(str(name), terms)
+            yield f"{path}.loss_weights.{name} is not a term of {described.name}{hint}; its terms: {sorted(terms)}"
         elif weight != MISSING and (isinstance(weight, bool) or not isinstance(weight, int | float) or weight < 0):
             yield f"{path}.loss_weights.{name} must be a number >= 0, got {weight!r}"
 
@@ -245,54 +284,58 @@ def _of_loss_weights(path: str, node: Mapping[str, Any], found: Described) -> It
 
 def _fits(value: Any, hint: Any) -> bool:
     """Return whether a plain YAML value can be meant for a parameter of this type."""
-    if _is_built(value) or value == MISSING:
+    # What a node builds is known only when it is built, and a missing value is reported elsewhere.
+    if _is_node(value) or value == MISSING:
         return True
-    if isinstance(value, Mapping) and value and all(map(_is_built, value.values())):
+    if isinstance(value, Mapping) and value and all(map(_is_node, value.values())):
         return True
-    if isinstance(value, bool) and _takes_number_only(hint):
+    if isinstance(value, bool) and _is_number_type(hint):
         return False
     try:
         if isinstance(value, list):
-            return _all_fit(value, lambda one: [one], hint) or _all_fit(tuple(value), lambda one: (one,), hint)
+            # YAML has no tuples: a list is passed where a tuple is expected.
+            return _all_fit(value, lambda item: [item], hint) or _all_fit(tuple(value), lambda item: (item,), hint)
         if isinstance(value, Mapping):
             return _all_fit(value, lambda key: {key: value[key]}, hint)
         return _bearable(value, hint)
-    except BeartypeException:
+    except BeartypeException:  # a type that beartype does not support is not checked
         return True
 
 
-def _is_built(value: Any) -> bool:
+def _is_node(value: Any) -> bool:
     return isinstance(value, Mapping) and "_target_" in value
 
 
 def _all_fit(values: Any, single: Any, hint: Any) -> bool:
-    """Look at every element, since beartype looks at one that it draws by chance."""
+    """Return whether a container and each of its elements fit; beartype itself looks at one random element only."""
     if not _bearable(values, hint):
         return False
-    fixed_length = isinstance(values, tuple) and not _bearable((), hint)
-    return fixed_length or all(_fits_inside(single(one), hint) for one in values)
+    has_fixed_length = isinstance(values, tuple) and not _bearable((), hint)
+    return has_fixed_length or all(_element_fits(single(item), hint) for item in values)
 
 
-def _fits_inside(container: Any, hint: Any) -> bool:
+def _element_fits(container: Any, hint: Any) -> bool:
+    """Return whether the only element of a container fits."""
     (value,) = container.values() if isinstance(container, Mapping) else container
-    numbers_only = isinstance(value, bool) and any(_takes_number_only(one) for one in typing.get_args(hint)[-1:])
-    return not numbers_only and _bearable(container, hint)
+    is_bool_as_number = isinstance(value, bool) and any(map(_is_number_type, typing.get_args(hint)[-1:]))
+    return not is_bool_as_number and _bearable(container, hint)
 
 
-def _takes_number_only(hint: Any) -> bool:
-    """Return whether a type is a number, perhaps null: to Python, True is a number as well."""
-    members = {one for one in typing.get_args(hint) or (hint,) if one is not type(None)}
+def _is_number_type(hint: Any) -> bool:
+    """Return whether a type is a number or a number or null; for Python itself, True would be a number as well."""
+    members = {member for member in typing.get_args(hint) or (hint,) if member is not type(None)}
     return bool(members) and members <= {int, float}
 
 
 def _bearable(value: Any, hint: Any) -> bool:
+    # The numeric tower of PEP 484 lets an int stand for a float, as in ``lr: 1``.
     return is_bearable(value, hint, conf=BeartypeConf(is_pep484_tower=True))
 
 
-def _name(hint: Any) -> str:
-    """Return the words for a type; classes that no plain value can be are left out."""
+def _type_name(hint: Any) -> str:
+    """Return the name of a type for a message, without classes that no plain value can be an instance of."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return " or ".join(_name(one) for one in typing.get_args(hint) if one is not Opaque)
+        return " or ".join(_type_name(member) for member in typing.get_args(hint) if member is not Opaque)
     text = hint.__name__ if inspect.isclass(hint) and not typing.get_args(hint) else str(hint)
     for long, short in (("typing.", ""), ("collections.abc.", ""), ("NoneType", "null"), ("None", "null")):
         text = text.replace(long, short)

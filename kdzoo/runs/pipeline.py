@@ -54,7 +54,7 @@ def run(
     """
     cfg = _loaded(cfg)
     allow = {*config.packaged_targets(), *allow}
-    found = validate.in_settings(cfg, allow)
+    found = validate.mistakes(cfg, allow)
     if found:
         raise ConfigError("\n".join(found))
     folder = Path(cfg.output_dir)

@@ -254,7 +254,7 @@ def test_doctor_finds_this_installation_sound(tmp_path, monkeypatch, capsys):
     ],
 )
 def test_doctor_fails_for_a_wrong_version(name, found, expected):
-    right = {one: doctor._dotted(floor) for one, floor in doctor.FLOORS.items()}
+    right = {one: doctor._dotted(floor) for one, floor in doctor.MINIMUM_VERSIONS.items()}
     assert {status for status, _ in doctor.versions(right.__getitem__)} == {"ok"}
     findings = list(doctor.versions({**right, name: found}.__getitem__))
     assert [text for status, text in findings if status == "fail" and expected in text and name in text]

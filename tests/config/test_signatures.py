@@ -51,7 +51,7 @@ def test_what_is_no_plain_class_is_imported(tmp_path, monkeypatch):
 def test_mistakes_are_found_without_torch(tmp_path):
     code = (
         "import sys; from kdzoo.config import overrides\n"
-        "found = overrides.check(overrides.words(['distiler=x', 'student.hiden=3', 'optimizer.lr=fast'])).mistakes\n"
+        "found = overrides.check(overrides.parse(['distiler=x', 'student.hiden=3', 'optimizer.lr=fast'])).mistakes\n"
         "assert len(found) == 3, found; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)

@@ -15,7 +15,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "my_dkd"
 
 
 def check(line, **options):
-    return overrides.check(overrides.words(shlex.split(line)), list(COMMANDS), **options)
+    return overrides.check(overrides.parse(shlex.split(line)), list(COMMANDS), **options)
 
 
 MISTAKES = {
@@ -217,7 +217,7 @@ def test_only_exact_names_are_built(target, tmp_path):
         kdzoo.run(cfg)
     assert not (tmp_path / "run").exists()
     assert not any(
-        "any config folder" in one for one in validate.in_settings(cfg, {*config.packaged_targets(), target})
+        "any config folder" in one for one in validate.mistakes(cfg, {*config.packaged_targets(), target})
     )
 
 

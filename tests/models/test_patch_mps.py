@@ -141,4 +141,4 @@ def test_images_of_another_shape_are_refused():
 
 
 def test_a_configuration_needs_only_the_sizes_of_the_data():
-    assert not validate.in_settings(config.compose("student=patch_mps"), config.packaged_targets())
+    assert not validate.mistakes(config.compose("student=patch_mps"), config.packaged_targets())
