@@ -1,0 +1,111 @@
+"""Find retired words in code, configuration and documentation, and name the words to use in their place.
+
+One thing has one name in this project, and sentences use the standard terms of the field. ``WORDS`` lists the words
+that were given up. A line that must contain one, such as a quotation, ends with a comment ``check_words: ignore``.
+
+python scripts/check_words.py [FOLDER]   # print "file:line: word -> use"; leave with 1 if there is any
+"""
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PLACES = ("kdzoo", "conf", "tests", "scripts", "examples", "docs", "README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+SUFFIXES = (".py", ".yaml", ".md", ".sh", ".c")
+IGNORE = "check_words: ignore"
+# Built pages repeat the docstrings, this file lists the words, and its test writes them.
+LEFT_OUT = ("docs/_build/", "scripts/check_words.py", "tests/scripts/test_check_words.py")
+
+WORDS = {
+    # Prose. A gap may be a line break.
+    r"untaught": "trained without a teacher",
+    # "There is no X" is plain English; only "Y is no X" is not.
+    r"(?<!here\s)\b(?:is|are)\s+no\s+(?!(?:longer|more|better|less|larger|smaller|sharper|faster|slower)\b)[a-z]+": (
+        "is not a ..., has no ..., there is no ..."
+    ),
+    r"\bof\s+(?:one|a\s+user)'s\s+own\b": "your own; user-defined",
+    r"\bheld\s+against\b": "compared with",
+    r"\bof\s+no\s+use\b": "has no effect; is not useful",
+    r"\bno\s+gain\s+worth\b": "saves little",
+    r"\basked\s+once\b": "computed once",
+    r"\bLosses\s+that\s+hold\b": "Accurate losses",
+    r"\bMistakes\s+at\s+once\b": "All errors are reported together",
+    r"\brooms\b|\b_ROOMS\b": "packages",
+    r"\bstrangers?\b": "unseen architecture",
+    r"\bjudge[sd]?\b": "feature extractor, evaluation network; evaluate, compare",
+    r"\b(?:the|two|distances,)\s+floors\b|\bdef floors\b|\.floors\(": "reference scores",
+    r"\bportraits?\b": "plots of the model",
+    r"\broll[-_]outs?\b": "rollout",
+    r"\brehears\w*": "dry run, dry_run",
+    r"\b(?:self|distiller)\.remarks\b|\bremarks\s": "notes",
+    r"[\"`.]advice\b": "recommendation",
+    r"\bcommittees?\b": "ensemble of language models, lm_ensemble",
+    r"\bimitated\b": "distilled; teacher trace",
+    r"\bhardened\b": "hard_label_logits",
+    # Names in code.
+    r"\bask_teacher\b|\bteacher_answers\b|\bteacher_output\(": "frozen_teacher.output, frozen_teacher.outputs",
+    r"\bremember_answers\b": "cache_teacher_outputs",
+    r"\bAnswers\b": "TeacherOutputs",
+    r"\bself\.question\b|`question`": "frozen_teacher.cache_key",
+    r"\bFittedDistiller\b": "ClosedFormDistiller",
+    r"(?:->|import|\|) Strings\b|\bStrings(?:\.of|\()|``Strings``": "TokenSequences",
+    r"\bmodels\.Layers\b|\bLayers\(|\bstudent=layers\b": "TruncatedTransformer, student=truncated",
+    r"(?:->|import) Read(?:er|ing)\b|\bRead(?:er|ing)\(": "TextTransformer, TransformerOutput",
+    r"\b(?:def |\.)owns\(": "is_exclusive_match",
+    r"(?:\bdef |\.)(?:grown|start_from)\(": "with_learned_sizes, init_from_teacher",
+    r"\brevive": "reseed_empty",
+    r"\bgiven_rest\b": "conditional_effect",
+    r"\blearner\b": "inner network",
+    r"\bstart=neighbours\b": "start=local_attention",
+    r"\bparents=(?:student|teacher)\b": "latents_from=student, latents_from=teacher",
+    r"\bdistiller=evidence\b|\bdistillers\.Evidence\b": "distiller=elbo",
+    r"\bconfig\.(?:lasting|plain)\b": "config.result_settings, config.to_container",
+    r"\brun_folder\.(?:held|claim)\b": "run_folder.lock, run_folder.reserve",
+    r"\bkdzoo[./](?:distiller|fitted|terms|checks|inference|hooks|batch|mistakes|command|signatures|registry|atomic|"
+    r"checkpoint|run_folder|language|strings|reading|vocabulary|teacher_cache|pipeline|job|teachers|training|resume|"
+    r"evaluate|graphical|synthetic)(?=[.`\s]|$)": "the package that holds the module (docs/architecture.md)",
+    r"\b(?:fitted|mistakes|teacher_cache|strings|reading|vocabulary)\.py\b": "the present name of the file",
+    # Local variables that do not say what they hold.
+    r"(?m)^(?:said|theirs|ours|few|taught)(?:: [^=\n]*)? = ": "a name that says what the variable holds",
+}
+PATTERNS = [(re.compile(pattern), use) for pattern, use in WORDS.items()]
+
+
+def retired_words(text: str) -> Iterator[tuple[int, str, str]]:
+    """Yield the line number, the match and the words to use for each retired word in a text, in its order."""
+    lines = text.splitlines()
+    # Without indentation and comment signs, a sentence continues on the next line after exactly one character.
+    plain = re.sub(r"\n[ \t]*(?:# )?", "\n", text)
+    found = []
+    for pattern, use in PATTERNS:
+        for match in pattern.finditer(plain):
+            line = plain.count("\n", 0, match.start()) + 1
+            if IGNORE not in lines[line - 1]:
+                found.append((line, " ".join(match[0].split()), use))
+    yield from sorted(found)
+
+
+def files(root: Path) -> Iterator[Path]:
+    """Yield the files to look at."""
+    for place in PLACES:
+        path = root / place
+        for candidate in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            name = candidate.relative_to(root).as_posix()
+            if candidate.is_file() and candidate.suffix in SUFFIXES and not name.startswith(LEFT_OUT):
+                yield candidate
+
+
+def main(root: Path = ROOT) -> int:
+    """Print every retired word below ``root`` and return the exit code."""
+    count = 0
+    for path in files(root):
+        for line, word, use in retired_words(path.read_text(encoding="utf-8")):
+            print(f"{path.relative_to(root)}:{line}: {word} -> {use}")
+            count += 1
+    return int(count > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*map(Path, sys.argv[1:2])))
