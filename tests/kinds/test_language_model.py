@@ -212,7 +212,7 @@ class TestCheck:
     def test_no_tensor_of_logits(self):
         model = Says(random_logits(0))
         model.forward = lambda inputs: (inputs,)
-        message = r"^student Says is no language model: it must return a tensor of logits, got tuple$"
+        message = r"^student Says is not a language model: it must return a tensor of logits, got tuple$"
         with pytest.raises(ConfigError, match=message):
             KIND.check("student", model, self.batch, SIZES)
 
