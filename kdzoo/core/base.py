@@ -8,8 +8,6 @@ positions, whether they are in this micro-batch, in another one or on another ra
 numbers of positions (60 labels among 1200 samples); each is divided by its own number.
 """
 
-import inspect
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -19,17 +17,28 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from kdzoo.core.batch import Batch, as_batch, micro_batches, n_samples
+from kdzoo.core.batch import Batch, DeviceBatch, as_batch, micro_batches, n_samples
+from kdzoo.core.finite_check import DeferredFiniteCheck
 from kdzoo.core.frozen_teacher import FrozenTeacher, TeacherOutputs, leave_out_teacher
 from kdzoo.core.inference import inference
-from kdzoo.core.loss_terms import RunningMeans, over_ranks, position_counts, rows_about, total
+from kdzoo.core.loss_terms import (
+    RunningMeans,
+    check_weights,
+    merge_weights,
+    over_ranks,
+    position_counts,
+    rows_about,
+    total,
+)
 from kdzoo.core.method_info import MethodInfo
+from kdzoo.core.parallel import is_distributed
+from kdzoo.core.precision import DEVICES_OF_THE_HOST, host_may_read, widest_float
 from kdzoo.core.report_extras import ReportExtras
+from kdzoo.core.schedules import SchedulerFactory, make_schedule
 from kdzoo.core.step_state import UpdatesAfterStep
 from kdzoo.errors import ConfigError, DataError, NonFiniteLossError
 
 OptimizerFactory = Callable[[Iterable[Any]], torch.optim.Optimizer]
-SchedulerFactory = Callable[..., Any]
 # Adam at 1e-3 trains every packaged model; it only matters outside of a run, whose configuration names an optimizer.
 DEFAULT_OPTIMIZER: OptimizerFactory = partial(torch.optim.Adam, lr=1e-3)
 # Enough samples to show every shape; a dry run on more would cost as much as a training step.
@@ -106,7 +115,7 @@ class Distiller(pl.LightningModule, ABC):
         self.student = student
         self.teacher = teacher
         self.micro_batch_size = micro_batch_size
-        self.loss_weights = _merge_weights(self.info.terms, loss_weights or {})
+        self.loss_weights = merge_weights(self.info.terms, loss_weights or {})
         self.label_terms = self.info.label_terms
         self.frozen_teacher = FrozenTeacher(teacher, student, self.teacher_outputs)
         self.report_extras = ReportExtras()
@@ -114,6 +123,7 @@ class Distiller(pl.LightningModule, ABC):
         self.last_terms: dict[str, Tensor] = {}
         self._optimizer, self._scheduler = optimizer, scheduler
         self._step_states: list[UpdatesAfterStep] = []
+        self._finite_check = DeferredFiniteCheck()
         self._validation = RunningMeans()
         if teacher is not None:
             leave_out_teacher(self)
@@ -191,7 +201,7 @@ class Distiller(pl.LightningModule, ABC):
             raise
         except ValueError as error:
             raise ConfigError(f"{type(self).__name__} does not fit these models and data: {error}") from error
-        _check_weights([name for name, weight in self.loss_weights.items() if weight], terms)
+        check_weights([name for name, weight in self.loss_weights.items() if weight], terms)
         return terms
 
     @final
@@ -265,7 +275,8 @@ class Distiller(pl.LightningModule, ABC):
         """Return the numbers of valid and labelled positions over all ranks; None for a batch that is not divided."""
         if self.micro_batch_size is None:
             return None
-        return over_ranks(torch.tensor(position_counts(batch), device=self.device)).tolist()
+        counts = position_counts(batch)
+        return over_ranks(torch.tensor(counts, device=self.device)).tolist() if is_distributed() else counts
 
     def _loss(self, micro_batch: Batch, whole: list[int] | None, means: dict[str, Tensor]) -> Tensor:
         """Return a micro-batch's share of the weighted sum of means, and add its share to ``means``.
@@ -277,19 +288,23 @@ class Distiller(pl.LightningModule, ABC):
             terms = self.losses(micro_batch)
         sums = {name: total(value, n_samples(micro_batch)) for name, value in terms.items()}
         counts = self._counts({name: count for name, (_, count) in sums.items()}, micro_batch, whole)
-        loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        loss = torch.zeros((), dtype=widest_float(self.device), device=self.device)
         for name, (summed, _) in sums.items():
             mean = summed * (self.trainer.world_size / max(counts[name], 1))  # data parallelism averages over ranks
             loss = loss + self.loss_weights.get(name, 1.0) * mean
             if counts[name]:
                 means[name] = means.get(name, 0) + mean.detach()
-        if not torch.isfinite(loss):
+        if not host_may_read(loss):
+            self._finite_check.add(self.trainer.global_step, {name: summed for name, (summed, _) in sums.items()})
+        elif not torch.isfinite(loss):
             raise NonFiniteLossError(self._describe_non_finite(terms, micro_batch))
         return loss
 
     def _counts(self, counts: dict[str, int], micro_batch: Batch, whole: list[int] | None) -> dict[str, int]:
         """Return the number of values by which each term is divided, over all micro-batches and ranks."""
         if whole is None:
+            if not is_distributed():
+                return counts
             summed = over_ranks(torch.tensor(list(counts.values()), device=self.device))
             return dict(zip(counts, summed.tolist(), strict=True))
         positions = position_counts(micro_batch)
@@ -306,8 +321,29 @@ class Distiller(pl.LightningModule, ABC):
         """Log the means of the terms every ``log_every_n_steps`` steps."""
         trainer: Any = self.trainer  # Lightning sets log_every_n_steps from outside
         if trainer.global_step % trainer.log_every_n_steps == 0:
+            self.check_finite()
             self.last_terms = {name: self.trainer.strategy.reduce(mean) for name, mean in means.items()}
             self.log_dict({f"train/{name}": mean for name, mean in self.last_terms.items()})
+
+    @final
+    def check_finite(self) -> None:
+        """Reject a training whose loss was not finite at an earlier step; called before a checkpoint is written.
+
+        Raises:
+            NonFiniteLossError: Names the loss term and the step.
+        """
+        self._finite_check.raise_if_failed()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002 - Lightning's signature
+        """Write no checkpoint of a training that has diverged."""
+        self.check_finite()
+
+    @final
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Batch:
+        """Move a batch to the device, and keep in the host's memory what decides which positions count."""
+        original = as_batch(batch)
+        moved: Batch = super().transfer_batch_to_device(original, device, dataloader_idx)
+        return moved if device.type in DEVICES_OF_THE_HOST else DeviceBatch(moved, original)
 
     def _describe_non_finite(self, terms: Mapping[str, Tensor], micro_batch: Batch) -> str:
         """Return a line that names the first term that is not finite, the step and the samples."""
@@ -357,29 +393,7 @@ class Distiller(pl.LightningModule, ABC):
         if self._scheduler is None:
             return optimizer
         steps = 1 if self._trainer is None else self.trainer.estimated_stepping_batches
-        return {"optimizer": optimizer, "lr_scheduler": schedule(self._scheduler, optimizer, total_steps=int(steps))}
-
-
-def schedule(factory: SchedulerFactory, optimizer: torch.optim.Optimizer, *, total_steps: int) -> Any:
-    """Return a scheduler as Lightning takes it, stepped after every step if it needs their number, else after epochs."""
-    needed = inspect.signature(factory).parameters.get("total_steps")
-    if needed is None or needed.default is not inspect.Parameter.empty:
-        return factory(optimizer)
-    return {"scheduler": factory(optimizer, total_steps=max(total_steps, 1)), "interval": "step"}
-
-
-def _merge_weights(defaults: Mapping[str, float], given: Mapping[str, float]) -> dict[str, float]:
-    """Return the default weights with the given ones in their place, after validating these."""
-    for name, weight in given.items():
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
-            raise ConfigError(f"loss_weights.{name} must be a finite number >= 0, got {weight!r}")
-    if defaults:
-        _check_weights(given, defaults)
-    return {**defaults, **given}
-
-
-def _check_weights(given: Iterable[str], known: Iterable[str]) -> None:
-    """Reject weights of terms that the method does not have."""
-    unknown = sorted(set(given) - set(known))
-    if unknown:
-        raise ConfigError(f"loss_weights.{unknown[0]} is not a term of this distiller; its terms: {sorted(known)}")
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": make_schedule(self._scheduler, optimizer, total_steps=int(steps)),
+        }

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import EllipsisType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,11 +35,40 @@ Batch = dict[str, Tensor]
 """Tensors by name that share their first dimension; see the table above."""
 
 
+Positions = Tensor | tuple[Tensor, ...] | EllipsisType
+"""What selects positions of a tensor: a mask, one tensor of indices for each dimension, or ``...`` for all."""
+
+# The tensors from which it follows which positions are valid or labelled, and which cached outputs belong to a sample.
+HOST_KEYS = ("target", "mask", "index")
+
+
+class DeviceBatch(dict[str, Tensor]):
+    """A batch on an accelerator that keeps copies of the tensors named in ``HOST_KEYS`` in the host's memory.
+
+    Reading a value from an accelerator, or indexing with a mask there, makes the host wait until the device has
+    finished everything before it. The functions of this module read the copies instead, so that a training step never
+    waits.
+
+    Args:
+        moved: The batch on the accelerator.
+        original: The same batch in the host's memory.
+    """
+
+    def __init__(self, moved: Batch, original: Batch) -> None:
+        super().__init__(moved)
+        self.host: Batch = {key: original[key] for key in HOST_KEYS if key in original}
+
+
+def on_host(batch: Batch) -> Batch:
+    """Return the tensors of a batch that can be read without waiting: the copies of a batch on an accelerator."""
+    return batch.host if isinstance(batch, DeviceBatch) else batch
+
+
 def as_batch(batch: Any) -> Batch:
     """Return ``batch`` as a dictionary: mappings are kept, pairs become input and target.
 
     Raises:
-        DataError: it is neither a mapping with an ``input`` nor a sequence of (input, target).
+        DataError: The batch is neither a mapping with an ``input`` nor a sequence of (input, target).
     """
     if isinstance(batch, Mapping) and "input" in batch:
         return batch if isinstance(batch, dict) else dict(batch)
@@ -55,7 +85,11 @@ def micro_batches(batch: Batch, size: int | None) -> Iterator[Batch]:
         yield batch
         return
     for start in range(0, n, size):
-        yield {key: value[start : start + size] for key, value in batch.items()}
+        rows = slice(start, start + size)
+        micro_batch = {key: value[rows] for key, value in batch.items()}
+        if isinstance(batch, DeviceBatch):
+            micro_batch = DeviceBatch(micro_batch, {key: value[rows] for key, value in batch.host.items()})
+        yield micro_batch
 
 
 def n_samples(batch: Batch) -> int:
@@ -63,13 +97,16 @@ def n_samples(batch: Batch) -> int:
     return len(batch["input"])
 
 
-def valid_positions(batch: Batch) -> Tensor | EllipsisType:
-    """Return what selects the valid positions: the mask, or ``...`` when every position is valid."""
-    return batch.get("mask", ...)
+def valid_positions(batch: Batch) -> Positions:
+    """Return what selects the valid positions; ``...`` when every position is valid."""
+    return _selection(batch, on_host(batch)["mask"]) if "mask" in batch else ...
 
 
 def labelled_positions(batch: Batch) -> Tensor:
-    """Return the valid positions that have a label (bool, the shape of the target)."""
+    """Return the mask of the valid positions that have a label (bool, the shape of the target).
+
+    To select these positions, use :func:`labelled_selection`.
+    """
     target = batch.get("target")
     if target is None:
         return torch.zeros(n_samples(batch), dtype=torch.bool, device=batch["input"].device)
@@ -77,10 +114,31 @@ def labelled_positions(batch: Batch) -> Tensor:
     return labelled & batch["mask"] if "mask" in batch else labelled
 
 
+def labelled_selection(batch: Batch) -> Positions:
+    """Return what selects the valid positions that have a label."""
+    if "target" not in batch:
+        return batch["input"].new_empty(0, dtype=torch.long)
+    host = on_host(batch)
+    labelled = host["target"] != IGNORE
+    return _selection(batch, labelled & host["mask"] if "mask" in host else labelled)
+
+
 def labels(batch: Batch) -> Tensor:
     """Return the labels of the labelled positions, flat (long, [n])."""
-    labelled = labelled_positions(batch)
-    return batch["target"][labelled] if "target" in batch else labelled.new_empty(0, dtype=torch.long)
+    if "target" not in batch:
+        return batch["input"].new_empty(0, dtype=torch.long)
+    return batch["target"][labelled_selection(batch)]
+
+
+def _selection(batch: Batch, mask: Tensor) -> Positions:
+    """Return what selects the positions of a mask, which for a batch on an accelerator is in the host's memory."""
+    if not isinstance(batch, DeviceBatch):
+        return mask
+    chosen = mask.numpy()  # NumPy cannot read an accelerator: a mask on it would be an error, not a wait
+    if chosen.ndim == 1 and chosen.all():
+        return ...
+    device = batch["input"].device
+    return tuple(torch.from_numpy(indices).to(device, non_blocking=True) for indices in np.nonzero(chosen))
 
 
 def labelled_samples(batches: Iterable[Any]) -> tuple[Tensor, Tensor]:

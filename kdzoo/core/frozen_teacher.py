@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdzoo.core.batch import Batch
+from kdzoo.core.batch import Batch, on_host
 from kdzoo.errors import ConfigError
 
 TeacherOutputs = dict[str, Tensor]
@@ -61,8 +61,8 @@ class FrozenTeacher:
         self.output_reads += 1
         cached = self.cache.get(self._split or "")
         if cached is not None:
-            rows, device = batch["index"].cpu(), batch["input"].device
-            return {name: output[rows].to(device) for name, output in cached.items()}
+            rows, device = on_host(batch)["index"].cpu(), batch["input"].device
+            return {name: output[rows].to(device, non_blocking=True) for name, output in cached.items()}
         self._is_computing = True
         try:
             with torch.no_grad():

@@ -1,12 +1,16 @@
-"""Loss terms as sums with their counts, so that means are exact over micro-batches and ranks."""
+"""Loss terms as sums with their counts, so that means are exact over micro-batches and ranks, and their weights."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from kdzoo.core.batch import Batch, labelled_positions, n_samples, valid_positions
+from kdzoo.core.batch import Batch, labelled_positions, n_samples, on_host
+from kdzoo.core.parallel import is_distributed
+from kdzoo.errors import ConfigError
 
 
 def total(value: Tensor, samples: int) -> tuple[Tensor, int]:
@@ -18,10 +22,16 @@ def total(value: Tensor, samples: int) -> tuple[Tensor, int]:
 
 def position_counts(batch: Batch) -> list[int]:
     """Return the number of valid and the number of labelled positions of a batch."""
-    labelled = int(labelled_positions(batch).sum())
-    if "mask" in batch:
-        return [int(batch["mask"].sum()), labelled]
-    return [batch["target"].numel() if "target" in batch else n_samples(batch), labelled]
+    host = on_host(batch)
+    labelled = _count(labelled_positions(host)) if "target" in host else 0
+    if "mask" in host:
+        return [_count(host["mask"]), labelled]
+    return [host["target"].numel() if "target" in host else n_samples(batch), labelled]
+
+
+def _count(mask: Tensor) -> int:
+    """Return the number of True values, which a mask in the host's memory gives without waiting for a device."""
+    return int(np.count_nonzero(mask.cpu().numpy()))
 
 
 def rows_about(values: Tensor, batch: Batch, labelled: bool) -> Tensor:
@@ -33,9 +43,9 @@ def rows_about(values: Tensor, batch: Batch, labelled: bool) -> Tensor:
         labelled: whether the term has a value per labelled position, or per valid one.
     """
     rows = torch.arange(n_samples(batch), device=values.device)
-    selected = labelled_positions(batch) if labelled else valid_positions(batch)
-    if isinstance(selected, Tensor):
-        rows = selected.nonzero()[:, 0]
+    mask = labelled_positions(batch) if labelled else batch.get("mask")
+    if mask is not None:
+        rows = mask.nonzero()[:, 0]
     if values.ndim == 0 or len(values) != len(rows):
         return torch.arange(n_samples(batch), device=values.device)
     return rows[values.reshape(len(rows), -1).any(1)].unique()
@@ -43,7 +53,7 @@ def rows_about(values: Tensor, batch: Batch, labelled: bool) -> Tensor:
 
 def over_ranks(values: Tensor) -> Tensor:
     """Return ``values`` summed over all ranks."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    if not is_distributed():
         return values
     summed = values.clone()
     dist.all_reduce(summed)
@@ -72,3 +82,20 @@ class RunningMeans:
             if count:
                 found[name] = over_ranks(summed) / count
         return found
+
+
+def merge_weights(defaults: Mapping[str, float], given: Mapping[str, float]) -> dict[str, float]:
+    """Return the default weights with the given ones in their place, after validating these."""
+    for name, weight in given.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+            raise ConfigError(f"loss_weights.{name} must be a finite number >= 0, got {weight!r}")
+    if defaults:
+        check_weights(given, defaults)
+    return {**defaults, **given}
+
+
+def check_weights(given: Iterable[str], known: Iterable[str]) -> None:
+    """Reject weights of terms that the method does not have."""
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise ConfigError(f"loss_weights.{unknown[0]} is not a term of this distiller; its terms: {sorted(known)}")

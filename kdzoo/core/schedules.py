@@ -1,9 +1,24 @@
 """Learning rates that change with every step."""
 
+import inspect
+from collections.abc import Callable
+from typing import Any
+
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
 from kdzoo.core.validation import integer, number
+
+SchedulerFactory = Callable[..., Any]
+"""Makes a scheduler from an optimizer, and perhaps from the number of steps of the training."""
+
+
+def make_schedule(factory: SchedulerFactory, optimizer: Optimizer, *, total_steps: int) -> Any:
+    """Return a scheduler as Lightning takes it, stepped after every step if it needs their number, else after epochs."""
+    needed = inspect.signature(factory).parameters.get("total_steps")
+    if needed is None or needed.default is not inspect.Parameter.empty:
+        return factory(optimizer)
+    return {"scheduler": factory(optimizer, total_steps=max(total_steps, 1)), "interval": "step"}
 
 
 class OneCycle(OneCycleLR):

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from kdzoo import config, kinds
 from kdzoo.core.abilities import CalibratesOnInputs, InitialisesFromTeacher
-from kdzoo.core.base import Distiller, schedule
+from kdzoo.core.base import Distiller
 from kdzoo.core.batch import as_batch
 from kdzoo.core.randomness import mix_seed
+from kdzoo.core.schedules import make_schedule
 from kdzoo.data import AdaptedData, BatchData
 from kdzoo.errors import ConfigError
 from kdzoo.runs.training import Training
@@ -113,7 +114,7 @@ class Job:
         with config.construction(target):
             optimizer = options["optimizer"]([nn.Parameter(torch.zeros(1))])
             if options.get("scheduler"):
-                schedule(options["scheduler"], optimizer, total_steps=1)
+                make_schedule(options["scheduler"], optimizer, total_steps=1)
 
     @cached_property
     def chosen_kind(self) -> kinds.Kind | None:

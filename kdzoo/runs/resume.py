@@ -88,6 +88,7 @@ class ExactResume(pl.Callback):
     def _save(self, trainer: pl.Trainer, position: dict[str, int], due: bool, signum: int | None) -> None:
         """Save if it is due or the training is to stop; then stop."""
         if due or signum is not None:
+            trainer.lightning_module.check_finite()  # nothing that came of a loss that was not finite is saved
             self.position = {**position, "stopped": trainer.should_stop}
             trainer.save_checkpoint(self.path)
         if signum is not None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from kdzoo.core.base import Distiller
-from kdzoo.core.batch import Batch, labelled_positions, labels, valid_positions
+from kdzoo.core.batch import Batch, labelled_positions, labelled_selection, labels, valid_positions
 from kdzoo.core.method_info import MethodInfo
 from kdzoo.core.validation import positive
 from kdzoo.functional import decoupled_kl, hard_target_ce
@@ -74,5 +74,5 @@ class DKD(Distiller):
         return {
             "target": target_term,
             "nontarget": nontarget_term,
-            "hard": hard_target_ce(student_logits[labelled], labels(batch)),
+            "hard": hard_target_ce(student_logits[labelled_selection(batch)], labels(batch)),
         }

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from kdzoo.core.base import Distiller
-from kdzoo.core.batch import Batch, labelled_positions, labels, valid_positions
+from kdzoo.core.batch import Batch, labelled_selection, labels, valid_positions
 from kdzoo.core.method_info import MethodInfo
 from kdzoo.core.validation import positive
 from kdzoo.functional import hard_target_ce, soft_target_kl
@@ -74,7 +74,7 @@ class LogitKD(Distiller):
             ``soft``, one value per valid position, and ``hard``, one value per labelled position.
         """
         # Two selections: unlabelled positions still have soft targets, which is why few labels are enough.
-        valid, labelled = valid_positions(batch), labelled_positions(batch)
+        valid, labelled = valid_positions(batch), labelled_selection(batch)
         return {
             "soft": soft_target_kl(student_logits[valid], teacher_logits[valid], temperature=self.temperature),
             "hard": hard_target_ce(student_logits[labelled], labels(batch)),

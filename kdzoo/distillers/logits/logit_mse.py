@@ -15,7 +15,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from kdzoo.core.base import Distiller
-from kdzoo.core.batch import Batch, labelled_positions, labels, valid_positions
+from kdzoo.core.batch import Batch, labelled_selection, labels, valid_positions
 from kdzoo.core.method_info import MethodInfo
 from kdzoo.functional import centred_mse, hard_target_ce
 
@@ -55,7 +55,7 @@ class LogitMSE(Distiller):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the squared difference of centred logits and the cross entropy, per position."""
         student_logits, teacher_logits = self.student(batch["input"]), self.frozen_teacher.output(batch)
-        valid, labelled = valid_positions(batch), labelled_positions(batch)
+        valid, labelled = valid_positions(batch), labelled_selection(batch)
         return {
             "match": centred_mse(student_logits[valid], teacher_logits[valid]),
             "hard": hard_target_ce(student_logits[labelled], labels(batch)),

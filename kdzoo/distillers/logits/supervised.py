@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from kdzoo.core.base import Distiller
-from kdzoo.core.batch import Batch, labelled_positions, labels
+from kdzoo.core.batch import Batch, labelled_selection, labels
 from kdzoo.core.method_info import MethodInfo
 from kdzoo.functional import hard_target_ce
 
@@ -36,5 +36,5 @@ class Supervised(Distiller):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the cross entropy of the labelled positions."""
         # Selected before the loss: positions without a label would have no class to look up.
-        labelled = labelled_positions(batch)
+        labelled = labelled_selection(batch)
         return {"hard": hard_target_ce(self.student(batch["input"])[labelled], labels(batch))}
