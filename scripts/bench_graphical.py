@@ -24,7 +24,8 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn.functional import binary_cross_entropy_with_logits, cosine_similarity
 
 from kdzoo.distillers import SemiAuxiliary
-from kdzoo.distillers.generative.rollout import named, pair_losses
+from kdzoo.distillers.generative.batch_noise import pack_noise
+from kdzoo.distillers.generative.node_divergences import NodeDivergences
 from kdzoo.graphical_models import Graph, Trace
 from kdzoo.graphical_models.families import positive_scale
 from kdzoo.graphical_models.fused_copy import fused_copy, has_fast_bfloat16
@@ -299,7 +300,7 @@ def by_hand(teacher: Graph, student: Graph, noise: Noise) -> None:
 def distilled(distiller: SemiAuxiliary, noise: Noise) -> None:
     """Go there and back as a training step does."""
     distiller.student.zero_grad(set_to_none=True)
-    batch = {"input": torch.zeros(len(next(iter(noise.values()))), 0), **named(noise)}
+    batch = {"input": torch.zeros(len(next(iter(noise.values()))), 0), **pack_noise(noise)}
     torch.stack([values.mean() for values in distiller.losses(batch).values()]).sum().backward()
 
 
@@ -340,7 +341,7 @@ def hierarchies(rounds: int) -> list[str]:
 def matched(student: Graph, trace: Trace, noise: Noise) -> None:
     """Set the gradients of a student on a teacher's roll-out."""
     student.zero_grad(set_to_none=True)
-    terms = pair_losses(Pair(trace, rollout_student(student, trace, noise)), student)
+    terms = NodeDivergences()(Pair(trace, rollout_student(student, trace, noise)), student)
     torch.stack([values.mean() for values in terms.values()]).sum().backward()
 
 

@@ -21,13 +21,13 @@ from scipy import stats
 
 from kdzoo.data import OldFaithful
 from kdzoo.distillers import ELBO, SemiAuxiliary
-from kdzoo.distillers.generative.rollout import named
+from kdzoo.distillers.generative.batch_noise import pack_noise
 from kdzoo.models import HelmholtzMachine
 from kdzoo.models.helmholtz import kl_by_quadrature
 
 RESULTS = Path(__file__).parent / "results" / "helmholtz.md"
 METHODS = {
-    "local": {"parents": "teacher"},
+    "local": {"latents_from": "teacher"},
     "surrogate, no estimator": {"estimator": "none"},
     "surrogate, straight-through": {"estimator": "straight_through"},
     "surrogate, Gumbel-softmax": {"estimator": "gumbel", "temperature": 0.5},
@@ -66,7 +66,7 @@ def distilled(teacher, student, seed, steps, **options):
     generator = torch.Generator().manual_seed(seed)
 
     def noise(_):
-        return {"input": torch.empty(POINTS, 0), **named(distiller._noise(POINTS, generator))}
+        return {"input": torch.empty(POINTS, 0), **pack_noise(distiller.draw_noise(POINTS, generator=generator))}
 
     descend(distiller, noise, steps)
     return student

@@ -9,15 +9,15 @@ import kdzoo
 from kdzoo.contracts import CHECKS
 from kdzoo.contracts.subject import Subject
 from kdzoo.distillers import SemiAuxiliary
-from kdzoo.distillers.generative import semi_auxiliary
-from kdzoo.distillers.generative.rollout import named
+from kdzoo.distillers.generative import teacher_rollout
+from kdzoo.distillers.generative.batch_noise import pack_noise
 from kdzoo.models import ConvHVAE
 
 
 @pytest.fixture(params=[False, True], ids=["float32", "bfloat16"])
 def lowered(request, monkeypatch):
     """Whether the device is faster with bfloat16."""
-    monkeypatch.setattr(semi_auxiliary, "has_fast_bfloat16", lambda device: request.param)
+    monkeypatch.setattr(teacher_rollout, "has_fast_bfloat16", lambda device: request.param)
     return request.param
 
 
@@ -38,7 +38,7 @@ def gradient(distiller, batch):
 
 def test_losses_and_gradients_are_about_those_of_the_teacher(lowered):
     student, teacher = models()
-    batch = {"input": torch.zeros(8, 0), **named(teacher.noise(8))}
+    batch = {"input": torch.zeros(8, 0), **pack_noise(teacher.noise(8))}
     to_container = SemiAuxiliary(copy.deepcopy(student), copy.deepcopy(teacher))
     fast = SemiAuxiliary(student, teacher, fast_teacher=True)
     expected, found = to_container.losses(batch), fast.losses(batch)
@@ -57,7 +57,7 @@ def test_the_copy_is_no_part_of_the_distiller(lowered):
     fast = SemiAuxiliary(student, teacher, fast_teacher=True)
     keys, parameters, modules = fast.state_dict().keys(), len(list(fast.parameters())), len(list(fast.modules()))
     fast.losses({"input": torch.zeros(3, 0)})
-    assert fast._rolled_out() is not teacher
+    assert fast.teacher_rollout.model is not teacher
     assert fast.state_dict().keys() == keys
     assert (len(list(fast.parameters())), len(list(fast.modules()))) == (parameters, modules)
     assert all(torch.equal(before[name], value) for name, value in teacher.state_dict().items())
@@ -68,14 +68,14 @@ def test_a_fit_begins_with_the_teacher_as_it_is_then(lowered):
     student, teacher = models()
     fast = SemiAuxiliary(student, teacher, fast_teacher=True, calibrated=False)
     noise = teacher.noise(2)
-    batch = {"input": torch.zeros(2, 0), **named(noise)}
+    batch = {"input": torch.zeros(2, 0), **pack_noise(noise)}
     fast.dry_run(batch)
-    copied = fast._rolled_out()
-    assert fast._rolled_out() is copied
+    copied = fast.teacher_rollout.model
+    assert fast.teacher_rollout.model is copied
     for parameter in teacher.targets()["image"].conditional.net.head.parameters():
         parameter.data.zero_()
     fast.dry_run(batch)
-    assert not fast._rolled_out().rollout(noise).raw["image"].any()
+    assert not fast.teacher_rollout.model.rollout(noise).raw["image"].any()
     assert copied.rollout(noise).raw["image"].any()
 
 
@@ -89,6 +89,6 @@ def test_the_copy_follows_the_teachers_dtype(lowered):
 
 @pytest.mark.parametrize("check", ["resume", "determinism", "teacher", "checkpoint"])
 def test_contracts_are_kept(check, tmp_path, monkeypatch):
-    monkeypatch.setattr(semi_auxiliary, "has_fast_bfloat16", lambda device: True)
+    monkeypatch.setattr(teacher_rollout, "has_fast_bfloat16", lambda device: True)
     subject = Subject(kdzoo.compose("distiller=semi_auxiliary"), tmp_path)
-    CHECKS[check](subject.having({"distiller.fast_teacher": True}))
+    CHECKS[check](subject.with_changes({"distiller.fast_teacher": True}))

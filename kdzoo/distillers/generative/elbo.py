@@ -1,8 +1,8 @@
-"""Training a directed graphical model on data: how teachers, and students that are taught by nobody, are made.
+"""Training of a directed graphical model on data: how teachers and teacher-free baselines are made.
 
 The terms are those of the model's negative evidence lower bound, by node: -log p(target | parents) for targets and
-KL(posterior || prior) for latents (Kingma & Welling 2014, Auto-encoding variational Bayes, equation 3); a model that is
-trained in another way, such as wake-sleep, says so in its own ``negative_elbo``.
+KL(posterior || prior) for latents (Kingma & Welling 2014, Auto-encoding variational Bayes, equation 3). A model that is
+trained in another way, such as by wake-sleep, overrides its own ``negative_elbo``.
 """
 
 from typing import Any, ClassVar
@@ -15,7 +15,8 @@ from kdzoo.core.base import Distiller
 from kdzoo.core.batch import Batch, n_samples
 from kdzoo.core.method_info import MethodInfo
 from kdzoo.data.derived.noise import NoisyData, with_lengths
-from kdzoo.distillers.generative.rollout import named, noise_in
+from kdzoo.distillers.generative.batch_noise import pack_noise, unpack_noise
+from kdzoo.distillers.generative.progress import elapsed_share
 from kdzoo.graphical_models import Graph
 
 
@@ -23,14 +24,15 @@ class ELBO(Distiller):
     """Maximise the evidence lower bound of the data, without a teacher.
 
     Args:
-        student: the graphical model.
-        teacher: is not used.
-        warmup: share of the training in which the weight of the latents' terms grows from 0 to 1, in [0, 1].
-        seed: of the noise, >= 0.
-        **options: see :class:`kdzoo.Distiller`; the terms are named like the nodes.
+        student: The graphical model.
+        teacher: Is not used.
+        warmup: Share of the training in which the weight of the latents' terms grows linearly from 0 to 1, in [0, 1].
+            Without it the upper latents of a hierarchy are easily left unused; 0.5 is the choice of Chen et al. 2023.
+        seed: Seed of the noise, >= 0.
+        **options: See :class:`kdzoo.Distiller`; the terms have the names of the nodes.
 
     Raises:
-        ConfigError: an argument is out of its range.
+        ConfigError: If an argument is out of its range.
     """
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -64,7 +66,7 @@ class ELBO(Distiller):
         """Return the data with the noise of the posteriors."""
 
         def draw(n: int, generator: Any) -> dict[str, Tensor]:
-            return named(self.student.elbo_noise(n, generator=generator))
+            return pack_noise(self.student.elbo_noise(n, generator=generator))
 
         return NoisyData(data, draw, noise_only=False, seed=self.seed)  # type: ignore[arg-type]
 
@@ -73,17 +75,10 @@ class ELBO(Distiller):
         self.student.posteriors_trained.fill_(True)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the terms of the negative bound, nats for each sample."""
+        """Return the terms of the negative evidence lower bound, in nats for each sample."""
         batch = with_lengths(batch)
-        noise = noise_in(batch) or self.student.elbo_noise(n_samples(batch))
+        noise = unpack_noise(batch) or self.student.elbo_noise(n_samples(batch))
         terms = self.student.negative_elbo(batch, noise, batch.get("length"))
-        share = self._warm()
-        latents = self.student.latents()
-        return {name: value * share if name in latents else value for name, value in terms.items()}
-
-    def _warm(self) -> float:
-        """Return the weight of the latents' terms at this step of the training."""
-        if not (self.training and self.warmup and self._trainer is not None):
-            return 1.0
-        steps = float(self.trainer.estimated_stepping_batches)
-        return min(1.0, self.trainer.global_step / (self.warmup * steps))
+        # The factor is in the terms, not in ``loss_weights``, because it changes from step to step.
+        latent_share, latents = elapsed_share(self, self.warmup), self.student.latents()
+        return {name: value * latent_share if name in latents else value for name, value in terms.items()}

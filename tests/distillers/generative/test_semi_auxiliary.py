@@ -11,7 +11,8 @@ from torch import nn
 
 from kdzoo.data import Digits
 from kdzoo.distillers import ELBO, SemiAuxiliary
-from kdzoo.distillers.generative.rollout import inputs_in, named, named_inputs, noise_in
+from kdzoo.distillers.generative.batch_noise import pack_inputs, pack_noise, unpack_inputs, unpack_noise
+from kdzoo.distillers.generative.latent_sources import LATENT_CHOICE
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.graphical_models import Bernoulli, Categorical, Constant, Delta, Graph, Input, Latent, Normal, Target
 from kdzoo.graphical_models.expectation import expected_divergences
@@ -32,7 +33,7 @@ def graph(seed=0, z1=4, z2=3):
 
 
 def batch_of(noise, n):
-    return {"input": torch.zeros(n, 0), **named(noise)}
+    return {"input": torch.zeros(n, 0), **pack_noise(noise)}
 
 
 def test_the_terms_are_the_divergences_of_the_nodes():
@@ -79,14 +80,14 @@ def at_step(distiller, step, steps):
 def test_mixed_parents_go_from_the_teachers_to_the_students():
     teacher, student = graph(0), graph(1)
     noise = teacher.noise(64)
-    batch = {**batch_of(noise, 64), "share": torch.rand(64)}
+    batch = {**batch_of(noise, 64), LATENT_CHOICE: torch.rand(64)}
     mixed = SemiAuxiliary(student, teacher, latents_from="mixed", mixing=0.5)
     ours, local = (
         SemiAuxiliary(student, teacher, latents_from=one).losses(batch)["y"] for one in ("student", "teacher")
     )
     assert torch.equal(at_step(mixed, 0, 100).losses(batch)["y"], local)
     halfway = at_step(mixed, 25, 100).losses(batch)["y"]
-    assert torch.equal(halfway, torch.where(batch["share"] < 0.5, local, ours))
+    assert torch.equal(halfway, torch.where(batch[LATENT_CHOICE] < 0.5, local, ours))
     assert torch.equal(at_step(mixed, 50, 100).losses(batch)["y"], ours)
 
 
@@ -129,7 +130,7 @@ def test_conditions_are_drawn_or_those_of_the_data():
     distiller = SemiAuxiliary(student, teacher, inputs="data")
     expected = node_divergence(paired_rollout(teacher, student, noise, {"label": one_hot}), "y", "kl", "sum")
     assert torch.equal(distiller.losses(batch)["y"], expected)
-    assert torch.equal(distiller.losses({**batch_of(noise, 4), **named_inputs({"label": one_hot})})["y"], expected)
+    assert torch.equal(distiller.losses({**batch_of(noise, 4), **pack_inputs({"label": one_hot})})["y"], expected)
     with pytest.raises(ConfigError, match="node 'label' reads 'target', which the batch lacks"):
         distiller.losses(batch_of(noise, 4))
 
@@ -144,11 +145,11 @@ def digits():
 def test_the_transfer_set_is_noise_alone_unless_conditions_come_from_the_data(digits):
     teacher, student = conditional(0), conditional(1)
     drawn = next(iter(SemiAuxiliary(student, teacher).transfer_set(digits).train_dataloader()))
-    assert set(noise_in(drawn)) == {"z"}
-    assert inputs_in(drawn)["label"].sum(1).tolist() == [1.0] * 64
+    assert set(unpack_noise(drawn)) == {"z"}
+    assert unpack_inputs(drawn)["label"].sum(1).tolist() == [1.0] * 64
     assert drawn["input"].shape == (64, 0)
     given = next(iter(SemiAuxiliary(student, teacher, inputs="data").transfer_set(digits).train_dataloader()))
-    assert not inputs_in(given)
+    assert not unpack_inputs(given)
     assert {"target", "noise.z"} <= given.keys()
 
 
@@ -173,7 +174,7 @@ def test_fewer_latents_learn_through_a_map_of_the_noise():
     distiller = SemiAuxiliary(student, teacher, noise_map="learned")
     assert list(distiller.losses(batch_of(teacher.noise(3), 3))) == ["y"]
     assert any(name.startswith("noise_map") for name, p in distiller.named_parameters() if p.requires_grad)
-    assert distiller.controls == {}
+    assert distiller.report_extras.controls == {}
     with pytest.raises(ConfigError, match="latents_from must be student where noise is mapped"):
         SemiAuxiliary(student, teacher, noise_map="first", latents_from="teacher")
 
@@ -227,7 +228,7 @@ def test_evidence_is_the_bound_with_the_latents_warmed_up(digits):
     batch = next(iter(distiller.transfer_set(digits).train_dataloader()))
     terms = distiller.losses(batch)
     assert list(terms) == ["z2", "z1", "image"]
-    expected = model.negative_elbo(batch, noise_in(batch))
+    expected = model.negative_elbo(batch, unpack_noise(batch))
     assert all(torch.equal(terms[name], expected[name]) for name in terms)
     warm = at_step(distiller, 10, 100).losses(batch)
     assert torch.equal(warm["image"], expected["image"])
@@ -260,7 +261,7 @@ def test_estimators_agree_on_the_loss_and_differ_in_what_they_reach(estimator):
     torch.manual_seed(0)
     teacher, student = binary(0), binary(1)
     distiller = SemiAuxiliary(student, teacher, estimator=estimator, temperature=0.01, latent_weight=0.0)
-    terms = distiller.losses({"input": torch.zeros(4000, 0), **named(distiller._noise(4000))})
+    terms = distiller.losses({"input": torch.zeros(4000, 0), **pack_noise(distiller.draw_noise(4000))})
     assert all(value.shape == (4000,) for value in terms.values())
     exact = expected_divergences(teacher, student)["y"]
     assert float(terms["y"].detach().mean()) == pytest.approx(float(exact), rel=0.05)
@@ -293,7 +294,7 @@ def test_reinforce_and_enumeration_have_the_exact_gradient():
     ids=["logits", "mixed", "gumbel"],
 )
 def test_a_choice_without_a_bound_is_told(options, words):
-    with pytest.warns(UserWarning, match=f"the surrogate loss is no bound: {words}"):
+    with pytest.warns(UserWarning, match=f"the surrogate loss does not bound the divergence of the marginals: {words}"):
         distiller = SemiAuxiliary(binary(1), binary(0), **options)
     assert words in distiller.notes["bound"]
 
@@ -328,7 +329,7 @@ def test_a_generator_of_points_is_distilled_by_w2():
         teacher.entries[1].conditional.net(noise["z"]) - student.entries[1].conditional.net(noise["z"])
     ).square()
     assert torch.allclose(distiller.losses(batch_of(noise, 4))["y"], expected.sum(1))
-    assert distiller.controls == {}
+    assert distiller.report_extras.controls == {}
     with pytest.raises(ConfigError, match="node 'y': kl between deltas is infinite"):
         SemiAuxiliary(generator(1), teacher).dry_run(batch_of(noise, 4))
 
@@ -347,7 +348,7 @@ def test_local_distillation_has_no_use_for_an_estimator(estimator):
 def test_the_exact_marginal_rehearses_and_has_a_local_control_of_its_own():
     distiller = SemiAuxiliary(binary(1), binary(0), marginal=True)
     distiller.dry_run({"input": torch.zeros(4, 0)})
-    assert distiller.controls == {"local": {"latents_from": "teacher", "marginal": False}}
+    assert distiller.report_extras.controls == {"local": {"latents_from": "teacher", "marginal": False}}
 
 
 @pytest.mark.parametrize(
