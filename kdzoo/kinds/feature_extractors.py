@@ -173,14 +173,14 @@ def _classifier(data: Any, view: Callable[[Tensor, Tensor | None], Tensor], cach
     # All that the weights depend on. The fingerprint of the data covers the inputs, not the labels.
     recipe = f"{data.fingerprint()} {STEPS} {BATCH} {RATE} {OPTIONS} {torch.__version__} {targets.tolist()}"
     folder = cache / "feature_extractors" / hashlib.sha256(recipe.encode()).hexdigest()[:16]
-    if (folder / "config.json").exists():
-        return checkpoint.load_student(folder)
-    inputs = view(torch.cat([batch["input"] for batch in batches]), None)
-    inputs, targets = inputs[targets != IGNORE], targets[targets != IGNORE]
-    size = {"in_shape": tuple(inputs.shape[1:]), "num_classes": data.sizes["num_classes"]}
-    # With a seed of its own and without advancing the global one: scores can be compared between runs, and a run has
-    # the same random draws whether or not the classifier was cached.
+    # Neither building nor training advances the global random state: a run has the same draws with and without a cache.
     with torch.random.fork_rng(devices=[]):
+        if (folder / "config.json").exists():
+            return checkpoint.load_student(folder)
+        inputs = view(torch.cat([batch["input"] for batch in batches]), None)
+        inputs, targets = inputs[targets != IGNORE], targets[targets != IGNORE]
+        size = {"in_shape": tuple(inputs.shape[1:]), "num_classes": data.sizes["num_classes"]}
+        # One seed for all runs, so that their scores can be compared.
         torch.manual_seed(0)
         model = ConvNet(**size, **OPTIONS)
         _train(model, inputs, targets)

@@ -1,4 +1,4 @@
-"""The kind of graphical models: samples under shared noise, distances, floors, judges, and what is refused."""
+"""The kind of graphical models: samples under shared noise, distances, reference scores, and refused models."""
 
 import copy
 
@@ -8,10 +8,8 @@ from torch import nn
 
 from kdzoo import kinds
 from kdzoo.data import Digits
-from kdzoo.errors import ConfigError, DataError
-from kdzoo.kinds.feature_extractors import Judges
+from kdzoo.errors import ConfigError
 from kdzoo.kinds.graphical_model import GraphicalModelKind, Samples
-from kdzoo.metrics.extractors import PenultimateFeatures, PrincipalComponents, RandomConvNet
 from kdzoo.models import HVAE, MLP
 
 
@@ -27,45 +25,9 @@ def kind(digits, tmp_path_factory):
     return GraphicalModelKind().bind(digits, tmp_path_factory.mktemp("cache"))
 
 
-class Halved(nn.Module):
-    """What a file of Inception looks like from outside."""
-
-    def forward(self, images: torch.Tensor, return_features: bool = False) -> torch.Tensor:
-        small = images[:, :, ::2, ::2].flatten(1).float()
-        return small if return_features else small[:, :2]
-
-
-def test_a_network_in_a_file_judges_first(digits, tmp_path):
-    path = tmp_path / "halved.pt"
-    torch.jit.save(torch.jit.script(Halved()), path)
-    kind = GraphicalModelKind().bind(digits, tmp_path, str(path))
-    predictions = kind.predict(model(), digits.test_dataloader())
-    assert list(predictions.data) == ["file", "classifier", "random", "pixels"]
-    assert predictions.data["file"].shape[1] == 3 * 16
-    with pytest.raises(DataError, match="missing"):
-        GraphicalModelKind().bind(digits, tmp_path, str(tmp_path / "missing.pt"))
-
-
 def model(seed=0, width=6):
     torch.manual_seed(seed)
     return HVAE(in_shape=(1, 8, 8), latents=[4, 2], width=width)
-
-
-def test_judges_are_a_classifier_of_the_data_a_random_network_and_pixels(kind, digits):
-    found = kind.feature_extractors.extractors
-    assert [type(one) for one in found.values()] == [PenultimateFeatures, RandomConvNet, PrincipalComponents]
-    batch = next(iter(digits.test_dataloader()))
-    logits = found["classifier"].model(kind.feature_extractors.view(batch["input"], None))
-    assert float((logits.argmax(1) == batch["target"]).float().mean()) > 0.9
-
-
-def test_the_classifier_is_trained_once_and_is_a_function_of_the_data(digits, tmp_path):
-    first = Judges.of(digits, tmp_path).extractors["classifier"].digest
-    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
-    assert kept
-    torch.manual_seed(1)
-    assert Judges.of(digits, tmp_path).extractors["classifier"].digest == first
-    assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
 def test_equal_models_have_equal_samples_under_shared_noise_only(kind, digits):
