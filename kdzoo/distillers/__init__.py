@@ -22,6 +22,8 @@ from kdzoo.distillers.tensor_networks.sketch import Sketch
 from kdzoo.distillers.tensor_networks.sketched_kd import SketchedKD
 from kdzoo.distillers.tensor_networks.sweep_mps import SweepMPS
 from kdzoo.distillers.text.distilbert import DistilBERT
+from kdzoo.distillers.text.distilbert_classifier import DistilBERTClassifier
+from kdzoo.distillers.text.distilbert_encoder import DistilBERTEncoder
 
 __all__ = [
     "DKD",
@@ -34,6 +36,8 @@ __all__ = [
     "DatasetDistillation",
     "DatasetPoisoning",
     "DistilBERT",
+    "DistilBERTClassifier",
+    "DistilBERTEncoder",
     "FeatureKD",
     "GrowingMPS",
     "LogitKD",

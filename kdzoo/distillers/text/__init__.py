@@ -1,1 +1,1 @@
-"""Methods for transformers of text."""
+"""Methods that distil text transformers: masked language models, classifiers and encoders."""

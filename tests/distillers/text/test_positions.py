@@ -1,0 +1,46 @@
+"""Selecting the positions of a mask, and removing trailing padding from batches."""
+
+import torch
+
+from kdzoo.core.batch import IGNORE
+from kdzoo.distillers.text.positions import select_positions, without_padding
+from tests.distillers.text.cases import batch_of
+
+
+def test_positions_are_those_of_the_mask_in_order():
+    values = torch.arange(12.0).reshape(2, 3, 2)
+    mask = torch.tensor([[True, False, True], [False, False, True]])
+    assert select_positions(values, mask).tolist() == [[0.0, 1.0], [4.0, 5.0], [10.0, 11.0]]
+
+
+def test_all_positions_are_selected_without_a_copy():
+    values = torch.arange(12.0).reshape(2, 3, 2)
+    for mask in (None, torch.ones(2, 3, dtype=torch.bool)):
+        selected = select_positions(values, mask)
+        assert torch.equal(selected, values.reshape(6, 2))
+        assert selected.data_ptr() == values.data_ptr()
+
+
+def test_trailing_padding_is_removed():
+    batch = batch_of()
+    padded = {
+        key: torch.cat([value, torch.full((6, 5), {"target": IGNORE}.get(key, 0)).to(value.dtype)], 1)
+        if value.ndim == 2
+        else value
+        for key, value in batch.items()
+    }
+    result = without_padding(padded, 0)
+    length = int(batch["mask"].sum(1).max())
+    assert result["input"].shape == result["target"].shape == result["mask"].shape == (6, length)
+    assert torch.equal(result["input"], batch["input"][:, :length])
+    assert torch.equal(result["index"], batch["index"])
+
+
+def test_padding_is_found_by_its_id_where_there_is_no_mask():
+    ids = torch.tensor([[5, 6, 0, 0], [7, 0, 8, 0]])
+    assert without_padding({"input": ids}, 0)["input"].tolist() == [[5, 6, 0], [7, 0, 8]]
+    assert without_padding({"input": ids}, None)["input"] is ids
+
+
+def test_a_batch_of_padding_keeps_one_column():
+    assert without_padding({"input": torch.zeros(2, 4, dtype=torch.long)}, 0)["input"].shape == (2, 1)
