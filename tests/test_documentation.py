@@ -1,0 +1,87 @@
+"""The documentation names commands, packages and keys that exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from kdzoo.cli.main import COMMANDS
+from kdzoo.config import overrides
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    ROOT / "README.md",
+    *(path for path in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in path.relative_to(ROOT).parts),
+]
+EXAMPLES = ("my_dkd", "my_kind")
+"""Names in commands with ``--config-dir conf``; the folder ``conf`` is the one below ``examples/<name>``."""
+NOT_CHECKED = ("--help", "my_net", "my_vae")
+"""Words of commands that check nothing, or that name files which no example has."""
+WITH_MISTAKES = "kdzoo distiler=dkd student.hiden=[64] optimizer.lr=fast"
+
+
+def printed_commands():
+    """Return the commands in code blocks and inline code of all pages, without comments."""
+    commands = []
+    for path in PAGES:
+        text = path.read_text(encoding="utf-8")
+        blocks = "\n".join(re.findall(r"```\n(.*?)```", text, flags=re.DOTALL))
+        lines = re.findall(r"^(?:\$ )?(kdzoo .+)$", blocks, flags=re.MULTILINE) + re.findall(r"`(kdzoo [^`\n]+)`", text)
+        commands += [re.sub(r"\s{2,}.*", "", line) for line in lines]
+    checked = [line for line in dict.fromkeys(commands) if not any(word in line for word in NOT_CHECKED)]
+    return [line for line in checked if line != WITH_MISTAKES]
+
+
+def parsed(command):
+    """Return the command line of a printed command, with the folders of examples in the place of a reader's own."""
+    words = shlex.split(command.replace("…", "..."))[1:]
+    for name in EXAMPLES:
+        if any(name in word for word in words):
+            words = [str(ROOT / "examples" / name / "conf") if word == "conf" else word for word in words]
+    return overrides.parse([word for word in words if word != "[overrides]"])
+
+
+@pytest.mark.parametrize("command", printed_commands())
+def test_a_printed_command_has_no_mistake(command, monkeypatch):
+    for name in EXAMPLES:
+        monkeypatch.syspath_prepend(str(ROOT / "examples" / name))
+    line = parsed(command)
+    if line.overrides and line.overrides[0] in COMMANDS:
+        subcommand, *rest = line.overrides
+        line.overrides = rest if subcommand != "evaluate" else []  # a folder and optional data
+    assert not overrides.check(line, COMMANDS).mistakes
+
+
+def test_the_guide_prints_the_mistakes_of_its_example():
+    mistakes = overrides.check(parsed(WITH_MISTAKES), COMMANDS).mistakes
+    text = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+    assert "\n".join([f"$ {WITH_MISTAKES}", *(f"kdzoo: {line}" for line in mistakes), "```"]) in text
+
+
+def test_the_architecture_page_has_the_packages_at_their_levels():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    documented = {name: int(level) for level, name in re.findall(r"^\| (\d+) \| `(\w+)` \|", text, flags=re.MULTILINE)}
+    tests = (ROOT / "tests" / "test_imports.py").read_text(encoding="utf-8")
+    levels = re.search(r"^LEVELS = \((.*?)^\)", tests, flags=re.DOTALL | re.MULTILINE)[1]
+    expected = {
+        name: number
+        for number, line in enumerate(levels.strip().splitlines(), start=1)
+        for name in re.findall(r'"(\w+)"', line)
+    }
+    assert documented == expected
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_to_files_lead_somewhere(path):
+    text = path.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        assert (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_files_that_pages_name_exist(path):
+    text = path.read_text(encoding="utf-8")
+    for name in re.findall(r"`((?:kdzoo|conf|tests|scripts|examples|docs)/[\w./]+)`", text):
+        is_readers_own = name.startswith("conf/") and "my_" in name or name in ("conf/student/", "conf/teacher/")
+        assert is_readers_own or (ROOT / name).exists(), name
