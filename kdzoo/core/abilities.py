@@ -139,6 +139,14 @@ class HasLogDensity(Protocol):
 
 
 @runtime_checkable
+class HasExactDivergence(HasLogDensity, Protocol):
+    """A generative model of points whose divergence from a student of the same class can be computed exactly."""
+
+    def divergence_from(self, student: Any) -> float:
+        """Return KL(this model || student) in nats."""
+
+
+@runtime_checkable
 class TracesInParallel(Protocol):
     """A language model that reads all positions of its inputs at once, which is faster than step by step."""
 
