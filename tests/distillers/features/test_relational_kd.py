@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from kdzoo.distillers import FeatureKD, LogitKD, RelationalKD
 from kdzoo.errors import ConfigError
 from kdzoo.models import MLP, MPS
+from tests.distillers.tensor_networks.cases import PERCEPTRON_TEACHER
 from tests.reference import relations as reference
 
 CLASSES, SITES = 3, 6
@@ -103,3 +104,9 @@ def test_micro_batches_are_refused():
 def test_wrong_paths_are_refused():
     with pytest.raises(ConfigError, match=r"student module path in layers must be one of .*left.*got 'bonds\.3'"):
         RelationalKD(chain(), teacher(), layers={"bonds.3": "layers.0"})
+
+
+def test_a_run_compares_layers_of_a_chain(small_mps_run):
+    layers = "distiller.layers={left:layers.0,right:layers.0}"
+    run = small_mps_run("relational_kd", "student=mps", *PERCEPTRON_TEACHER, layers, "control=false")
+    assert run.report["controls"] == {}

@@ -1,15 +1,11 @@
-"""Sizes, settings and measures that the tests of methods with matrix product states share."""
+"""Sizes, settings and a measure that the tests of methods with matrix product states share."""
 
 import torch
 from torch import Tensor, nn
 
 SIZES = {"in_shape": (1, 3, 4), "num_classes": 3}
 
-# Settings of whole runs: a few digits, three epochs, a teacher that is trained in a second.
-SMALL_RUN = [
-    *("data=digits_labelled", "data.train_size=200", "data.batch_size=20", "seed=0", "trainer.max_epochs=3"),
-    *("student.bond_dim=3", "teacher_training.max_epochs=20"),
-]
+# A teacher that is trained in a second.
 PERCEPTRON_TEACHER = ["teacher=mlp", "teacher.hidden=[8]"]
 
 

@@ -1,4 +1,4 @@
-"""One chain distilled into a smaller one without samples."""
+"""A matrix product state distilled into a smaller one by their exact distance."""
 
 import re
 
@@ -17,10 +17,10 @@ SMALL = {"in_shape": (1, 8, 8), "num_classes": 10}
 
 @pytest.fixture(scope="module")
 def data():
-    found = Digits(train_size=100, val_size=20)
-    found.prepare_data()
-    found.setup()
-    return found
+    data = Digits(train_size=100, val_size=20)
+    data.prepare_data()
+    data.setup()
+    return data
 
 
 def models(teacher_dim=6, student_dim=2, **options):
@@ -33,7 +33,7 @@ def inputs(data):
     return torch.cat([batch["input"] for batch in data.train_eval_dataloader()])
 
 
-def test_the_loss_is_the_mean_square_for_independent_pixels(data):
+def test_the_loss_is_the_mean_square_error_for_independent_pixels(data):
     student, teacher = models()
     distiller = MPSDistance(student, teacher, start="own")
     assert distiller.transfer_set(data) is data
@@ -43,8 +43,8 @@ def test_the_loss_is_the_mean_square_for_independent_pixels(data):
     x = pixels.gather(0, rows)
     with torch.no_grad():
         f, g = teacher(x).double(), student(x).double()
-    share = float((f - g).square().sum() / f.square().sum())
-    assert float(term.detach()) == pytest.approx(share, rel=0.1)
+    sampled = float((f - g).square().sum() / f.square().sum())
+    assert float(term.detach()) == pytest.approx(sampled, rel=0.1)
 
 
 def test_the_student_starts_as_the_truncated_teacher(data):
@@ -59,7 +59,7 @@ def test_the_student_starts_as_the_truncated_teacher(data):
     torch.testing.assert_close(student(x), teacher(x), rtol=1e-4, atol=1e-5)
 
 
-def test_descent_gets_nearer_than_truncation(data):
+def test_gradient_descent_gets_nearer_than_truncation(data):
     student, teacher = models()
     distiller = MPSDistance(student.double(), teacher.double())
     distiller.transfer_set(data)
@@ -74,7 +74,7 @@ def test_descent_gets_nearer_than_truncation(data):
     assert all(parameter.grad is None for parameter in teacher.parameters())
 
 
-def test_order_and_features_become_the_teachers(data):
+def test_the_student_takes_over_the_teachers_order_and_feature_map(data):
     student, teacher = models(order="mutual_information", feature_map="whitened")
     teacher.calibrate(inputs(data))
     distiller = MPSDistance(student, teacher)
@@ -92,15 +92,19 @@ def test_a_training_needs_the_marginals_first(data):
         trainer.fit(MPSDistance(*models()), data)
 
 
-def test_a_rehearsal_takes_the_inputs_that_it_is_shown(data):
+def test_a_dry_run_measures_the_inputs_of_its_batch(data):
     terms = MPSDistance(*models()).dry_run({"input": inputs(data)[:8]})
     assert 0 < float(terms["distance"]) < 1
 
 
-BAD = {
-    "no-chain": (nn.Linear(4, 3), MPS(4, 3, 2), "student must be a matrix product state"),
-    "no-chain-taught-by": (MPS(4, 3, 2), nn.Linear(4, 3), "teacher must be a matrix product state"),
-    "periodic": (MPS(4, 3, 2, boundary="periodic"), MPS(4, 3, 2), "student must be a matrix product state"),
+MISMATCHED = {
+    "student": (nn.Linear(4, 3), MPS(4, 3, 2), "student must be a matrix product state"),
+    "teacher": (MPS(4, 3, 2), nn.Linear(4, 3), "teacher must be a matrix product state"),
+    "periodic": (
+        MPS(4, 3, 2, boundary="periodic"),
+        MPS(4, 3, 2),
+        "student must have boundary='open', got 'periodic'",
+    ),
     "sites": (MPS(4, 3, 2), MPS(5, 3, 2, out_site=2), "n_sites must be the teacher's 5, got 4"),
     "output": (MPS(4, 3, 2, out_site=0), MPS(4, 3, 2), "out_site must be the teacher's 2, got 0"),
     "features": (MPS(4, 3, 2, degree=2), MPS(4, 3, 2), "feature_map must be the teacher's Polynomial with 2 features"),
@@ -112,7 +116,18 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("student", "teacher", "line"), BAD.values(), ids=BAD)
-def test_models_that_do_not_fit_are_refused(student, teacher, line):
-    with pytest.raises(ConfigError, match=re.escape(line)):
+@pytest.mark.parametrize(("student", "teacher", "message"), MISMATCHED.values(), ids=MISMATCHED.keys())
+def test_models_that_do_not_fit_are_refused(student, teacher, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
         MPSDistance(student, teacher)
+
+
+def test_an_unknown_start_is_refused():
+    with pytest.raises(ConfigError, match="start must be one of truncated, own, got 'teacher'"):
+        MPSDistance(*models(), start="teacher")
+
+
+def test_a_run_distils_a_trained_chain(small_mps_run):
+    run = small_mps_run("mps_distance", "teacher.bond_dim=5", "control=false")
+    assert max(run.student.dims.tolist()) == 3
+    assert run.report["controls"] == {}

@@ -37,8 +37,8 @@ def test_the_term_is_the_divergence_of_the_predictions(images, new_chain, percep
     torch.testing.assert_close(values.to(expected), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_run_reports_the_queries(small_run):
-    run = small_run(
+def test_a_run_reports_the_queries(small_mps_run):
+    run = small_mps_run(
         "mps_queries", *PERCEPTRON_TEACHER, "distiller.samples=20", "distiller.budget=100000", "control=false"
     )
     assert 0 < run.report["student"]["metrics"]["queries"] <= 100_000

@@ -114,8 +114,8 @@ def test_a_negative_seed_is_refused(new_chain, perceptron):
         SketchedKD(new_chain(), perceptron, seed=-1)
 
 
-def test_a_run_reports_the_queries_and_the_start_from_noise(small_run):
-    run = small_run("mps_queries_kd", *PERCEPTRON_TEACHER, "distiller.samples=20", "distiller.budget=100000")
+def test_a_run_reports_the_queries_and_the_start_from_noise(small_mps_run):
+    run = small_mps_run("mps_queries_kd", *PERCEPTRON_TEACHER, "distiller.samples=20", "distiller.budget=100000")
     assert 0 < run.report["student"]["metrics"]["queries"] <= 100_000
     assert run.report["fidelity"]["student"]["agreement"] > 0.5
     assert "from_noise" in run.report["controls"]

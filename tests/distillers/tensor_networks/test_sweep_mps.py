@@ -1,4 +1,4 @@
-"""Sweeps as a method: they learn, bonds adapt, and a failure leaves the student as it was."""
+"""Sweeps as a method: they lower the loss, bonds adapt, and a failure leaves the student unchanged."""
 
 import pytest
 import torch
@@ -11,6 +11,8 @@ from kdzoo.distillers import LogitKD, SweepMPS
 from kdzoo.distillers.tensor_networks import sweep_mps
 from kdzoo.errors import ConfigError, NonFiniteLossError
 from kdzoo.models import MLP, MPS, PatchMPS
+from kdzoo.tensor_networks import two_site
+from tests.distillers.tensor_networks.cases import PERCEPTRON_TEACHER
 
 SITES, CLASSES = 6, 3
 
@@ -33,8 +35,8 @@ def batch(n: int = 60) -> dict[str, torch.Tensor]:
 
 
 def swept(distiller: SweepMPS, *batches: dict[str, torch.Tensor]) -> SweepMPS:
-    for one in batches:
-        distiller.observe(one)
+    for item in batches:
+        distiller.observe(item)
     assert not distiller.solve()
     return distiller
 
@@ -53,23 +55,24 @@ def test_a_sweep_lowers_the_loss_that_it_measures():
 
 
 def test_terms_are_those_of_logit_distillation():
-    chain, known, data = student(), teacher(), batch()
-    ours, theirs = (kind(chain, known, temperature=2.0).losses(data) for kind in (SweepMPS, LogitKD))
+    chain, network, data = student(), teacher(), batch()
+    terms, expected = (method(chain, network, temperature=2.0).losses(data) for method in (SweepMPS, LogitKD))
     for name in ("soft", "hard"):
-        torch.testing.assert_close(ours[name], theirs[name])
+        torch.testing.assert_close(terms[name], expected[name])
 
 
-def test_batches_are_seen_as_one():
+def test_a_sweep_takes_all_batches_of_the_epoch_together():
     data = batch()
     parts = [{key: value[rows] for key, value in data.items()} for rows in (slice(0, 25), slice(25, None))]
-    whole, pieces = (SweepMPS(student(), teacher(), bond_dim=3) for _ in range(2))
-    swept(whole, data)
-    swept(pieces, *parts)
-    torch.testing.assert_close(pieces.student(data["input"]), whole.student(data["input"]), rtol=1e-4, atol=1e-5)
-    assert pieces.observed == {}
+    one_batch, two_batches = (SweepMPS(student(), teacher(), bond_dim=3) for _ in range(2))
+    swept(one_batch, data)
+    swept(two_batches, *parts)
+    outputs, expected = two_batches.student(data["input"]), one_batch.student(data["input"])
+    torch.testing.assert_close(outputs, expected, rtol=1e-4, atol=1e-5)
+    assert two_batches.observed == {}
 
 
-def test_bonds_adapt():
+def test_bonds_become_as_large_as_the_error_requires():
     small, large = (SweepMPS(student(), teacher(), bond_dim=6, max_error=error) for error in (0.3, 0.0))
     for distiller in (small, large):
         swept(distiller, batch())
@@ -96,7 +99,7 @@ def test_labels_are_not_needed(labelled):
     assert all(value.isfinite().all() for value in distiller.losses(data).values())
 
 
-def test_a_failed_decomposition_leaves_the_student_as_it_was(monkeypatch):
+def test_a_failed_decomposition_leaves_the_student_unchanged(monkeypatch):
     distiller, calls = SweepMPS(student(), teacher(), bond_dim=4), []
     before = {name: value.clone() for name, value in distiller.student.state_dict().items()}
 
@@ -105,8 +108,6 @@ def test_a_failed_decomposition_leaves_the_student_as_it_was(monkeypatch):
         if len(calls) == 5:
             raise NonFiniteLossError("the singular value decomposition of a chain failed, and nothing was changed")
         return split(*arguments, **options)
-
-    from kdzoo.tensor_networks import two_site
 
     split = two_site.split_svd
     monkeypatch.setattr(two_site, "split_svd", failing)
@@ -142,3 +143,9 @@ def test_wrong_arguments_are_refused(options, message):
 def test_other_students_are_refused():
     with pytest.raises(ConfigError, match=r"student must be a matrix product state .* got MLP"):
         SweepMPS(teacher(), teacher())
+
+
+def test_a_run_sweeps(small_mps_run):
+    run = small_mps_run("sweep_mps", *PERCEPTRON_TEACHER, "distiller.max_error=0.1", "control=false")
+    assert max(run.student.dims.tolist()) <= 16
+    assert run.report["controls"] == {}
