@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import kdzoo
-from kdzoo.contracts.compare import difference, lasting_state
+from kdzoo.contracts.compare import difference, final_state
 from kdzoo.contracts.subject import Subject
 from kdzoo.data import ArrayData
 from kdzoo.distillers import LogitKD
@@ -116,7 +116,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "one").iterdir()] == ["last.ckpt"]
     assert read_checkpoint(tmp_path / "one" / "last.ckpt")["global_step"] == 2
     again, whole = subject.train("one"), subject.train("whole")
-    assert difference(lasting_state(again.checkpoint), lasting_state(whole.checkpoint)) is None
+    assert difference(final_state(again.checkpoint), final_state(whole.checkpoint)) is None
 
 
 def test_a_size_limit_is_a_full_disk(tmp_path):

@@ -1,9 +1,9 @@
-"""What every distiller must keep: checks that run on each registered one, and on a user's own.
+"""The contract of a distiller: checks that every registered distiller passes, and that users run on their own.
 
 ``kdzoo check distiller=my_kd --config-dir conf`` runs all of them. A check is a function of a
-:class:`Subject`, which builds the distiller of a configuration afresh, with small models and data, as often
-as the check asks; it raises AssertionError with one line that says what was broken. A method to which a
-check cannot apply says so, with the reason, in ``MethodInfo.exempt``.
+:class:`~kdzoo.contracts.subject.Subject`, which builds the distiller of a configuration afresh, with small models and
+data, as often as the check needs it. A check that fails raises AssertionError with one line on what is wrong. A method
+to which a check cannot apply declares this, with the reason, in ``MethodInfo.exempt``.
 """
 
 import inspect
@@ -21,8 +21,8 @@ from kdzoo.contracts.subject import Subject
 from kdzoo.core.base import Distiller
 from kdzoo.errors import ConfigError
 
+# A run relies on these for every method: it writes the student, continues after an interruption and repeats a result.
 NEVER_EXEMPT = frozenset({"export", "resume", "determinism"})
-
 
 CHECKS: dict[str, Callable[[Subject], None]] = {
     "training": checks.check_training,
@@ -45,7 +45,7 @@ def exemptions(method: type[Distiller]) -> dict[str, str]:
     """Return the checks that do not apply to a method, each with its reason.
 
     Raises:
-        ConfigError: one does not exist, may not be exempt or has no reason.
+        ConfigError: An exemption names no check, or one that every method must pass, or has no reason.
     """
     for name, reason in method.info.exempt.items():
         if name not in CHECKS:
@@ -58,10 +58,18 @@ def exemptions(method: type[Distiller]) -> dict[str, str]:
 
 
 def report_checks(cfg: DictConfig, *, allow: Collection[str] = ()) -> bool:
-    """Run every check on the distiller of a configuration, print a line for each, return whether all are kept."""
+    """Run every check on the distiller of a configuration and print a line for each.
+
+    Args:
+        cfg: A composed configuration.
+        allow: Names of your own classes that it may build.
+
+    Returns:
+        Whether all checks passed.
+    """
     console = Console(highlight=False)
     reasons = exemptions(config.locate(cfg.distiller._target_))
-    kept = True
+    all_passed = True
     with tempfile.TemporaryDirectory() as folder:
         for name, check in CHECKS.items():
             if name in reasons:
@@ -69,12 +77,12 @@ def report_checks(cfg: DictConfig, *, allow: Collection[str] = ()) -> bool:
                 continue
             try:
                 check(Subject(cfg, Path(folder) / name, allow))
-            except Exception as error:
-                kept = False
-                kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
+            except Exception as error:  # any error of the method under test is a failure; the other checks still run
+                all_passed = False
+                error_type = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
                 reason = next(iter(str(error).splitlines()), "no reason given")
-                console.print(f"FAILED  {name}: {kind}{reason}", markup=False)
+                console.print(f"FAILED  {name}: {error_type}{reason}", markup=False)
             else:
                 summary = inspect.getdoc(check) or ""
                 console.print(f"passed  {name}: {summary}", markup=False)
-    return kept
+    return all_passed

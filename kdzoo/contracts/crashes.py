@@ -8,40 +8,44 @@ from kdzoo.contracts.subject import Subject, Trained
 
 
 class CrashError(Exception):
-    """Thrown by :class:`Crashes`."""
+    """Raised by :class:`Crashes` in place of a power failure."""
 
 
 class Crashes(pl.Callback):
-    """Crash once at every place of every step, wherever the training is taken up again."""
+    """Crash once at every hook of every step, also after the training was restarted.
+
+    Attributes:
+        seen: The step and the name of every place at which the training has crashed.
+    """
 
     def __init__(self) -> None:
         self.seen: set[tuple[int, str]] = set()
 
-    def _once(self, trainer: pl.Trainer, place: str) -> None:
-        here = (trainer.global_step, place)
-        if here not in self.seen:
-            self.seen.add(here)
+    def _crash_once(self, trainer: pl.Trainer, place: str) -> None:
+        step_and_place = (trainer.global_step, place)
+        if step_and_place not in self.seen:
+            self.seen.add(step_and_place)
             raise CrashError(f"{place} of step {trainer.global_step}")
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         """Crash before a step."""
-        self._once(trainer, "start")
+        self._crash_once(trainer, "start")
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Crash when the gradient is known."""
-        self._once(trainer, "update")
+        """Crash after the gradient was computed."""
+        self._crash_once(trainer, "update")
 
     def on_validation_start(self, trainer: pl.Trainer, *_: Any) -> None:
         """Crash before validation."""
-        self._once(trainer, "validation")
+        self._crash_once(trainer, "validation")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Crash at the end of an epoch."""
-        self._once(trainer, "end of the epoch")
+        self._crash_once(trainer, "end of the epoch")
 
     def on_train_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Crash when everything is trained."""
-        self._once(trainer, "end")
+        """Crash after the last step."""
+        self._crash_once(trainer, "end")
 
 
 def crash_everywhere(subject: Subject, crashes: Crashes, every_n_steps: int | None = 1) -> Trained:

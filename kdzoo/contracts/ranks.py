@@ -1,4 +1,4 @@
-"""One process against two: the two are started as ``python -m kdzoo.contracts.ranks FOLDER``."""
+"""Training in one process compared with training in two, which are started as ``python -m kdzoo.contracts.ranks``."""
 
 import json
 import os
@@ -14,42 +14,51 @@ from kdzoo.contracts.compare import largest_gap
 from kdzoo.contracts.subject import EXACT, Subject
 from kdzoo.storage.checkpoint import read_checkpoint
 
+# Every batch of 16 is shared as 8 and 8, so that micro-batches of 5 samples are not of equal size on any rank.
+MICRO_BATCH_SIZE = 5
+# Two trainings of a few steps take seconds; more means that a rank waits for one that has failed.
+TIMEOUT_SECONDS = 300
+
 
 def data_parallel_gaps(subjects: Mapping[str, Subject]) -> dict[str, float]:
-    """Return how far the weights of two processes (gloo) end from those of one; one pair trains all subjects.
+    """Return the largest difference between the weights that two processes (gloo) and one process end with, by name.
 
-    The two processes take their batches once as they are and once in micro-batches.
+    The two processes train every subject twice: with undivided batches and with micro-batches. One pair of processes
+    trains all subjects, since starting it takes longer than the trainings.
     """
     folder = next(iter(subjects.values())).folder / "two_processes"
     folder.mkdir(parents=True, exist_ok=True)
-    exact = {name: subject.having(EXACT, dropout=False) for name, subject in subjects.items()}
+    # Without dropout, because the masks of two ranks differ from that of one process.
+    exact = {name: subject.with_changes(EXACT, dropout=False) for name, subject in subjects.items()}
     variants = {
-        (name, suffix): one.having(changes, dropout=False)
-        for name, one in exact.items()
-        for suffix, changes in (("", {}), ("_pieces", {"distiller.micro_batch_size": 5}))
-        if not (suffix and "micro_batches" in one.method.info.exempt)
+        (name, suffix): subject.with_changes(changes, dropout=False)
+        for name, subject in exact.items()
+        for suffix, changes in (("", {}), ("_micro_batches", {"distiller.micro_batch_size": MICRO_BATCH_SIZE}))
+        if not (suffix and "micro_batches" in subject.method.info.exempt)
     }
-    orders = [
-        {"name": name + suffix, "cfg": OmegaConf.to_container(one.settings), "allow": sorted(one.allow)}
-        for (name, suffix), one in variants.items()
+    trainings = [
+        {"name": name + suffix, "cfg": OmegaConf.to_container(subject.settings), "allow": sorted(subject.allow)}
+        for (name, suffix), subject in variants.items()
     ]
-    (folder / "orders.json").write_text(json.dumps(orders))
-    pair = _two_processes(folder)
-    alone = {name: one.train(f"alone_{name}").checkpoint["state_dict"] for name, one in exact.items()}
-    failures = [process.communicate(timeout=300)[1] for process in pair]
-    assert not any(process.returncode for process in pair), failures[0].strip().splitlines()[-1]
+    (folder / "trainings.json").write_text(json.dumps(trainings))
+    pair = _start_two_ranks(folder)
+    # While the two processes import torch and train, this one trains as well.
+    single = {name: subject.train(f"single_{name}").checkpoint["state_dict"] for name, subject in exact.items()}
+    errors = [process.communicate(timeout=TIMEOUT_SECONDS)[1] for process in pair]
+    assert not any(process.returncode for process in pair), errors[0].strip().splitlines()[-1]
     gaps = dict.fromkeys(subjects, 0.0)
     for name, suffix in variants:
-        together = read_checkpoint(folder / (name + suffix) / "last.ckpt")["state_dict"]
-        gaps[name] = max(gaps[name], largest_gap(alone[name], together))
+        parallel = read_checkpoint(folder / (name + suffix) / "last.ckpt")["state_dict"]
+        gaps[name] = max(gaps[name], largest_gap(single[name], parallel))
     return gaps
 
 
-def _two_processes(folder: Path) -> list[subprocess.Popen[str]]:
-    """Start two ranks that carry out the orders in ``folder``."""
+def _start_two_ranks(folder: Path) -> list[subprocess.Popen[str]]:
+    """Start two ranks that do the trainings listed in ``folder``."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    # The variables of torchrun, from which Lightning takes its cluster environment.
     shared = {
         **os.environ,
         "MASTER_ADDR": "127.0.0.1",
@@ -73,11 +82,11 @@ def _two_processes(folder: Path) -> list[subprocess.Popen[str]]:
 
 
 def train_as_rank(folder: Path) -> None:
-    """Train every ordered subject as one of two processes."""
-    two = {"trainer.devices": 2, "trainer.strategy": "ddp"}
-    for order in json.loads((folder / "orders.json").read_text()):
-        subject = Subject(OmegaConf.create(order["cfg"]), folder, order["allow"], two, dropout=False)
-        subject.train(order["name"])
+    """Do the trainings listed in ``folder`` as one of two ranks."""
+    changes = {"trainer.devices": 2, "trainer.strategy": "ddp"}
+    for training in json.loads((folder / "trainings.json").read_text()):
+        subject = Subject(OmegaConf.create(training["cfg"]), folder, training["allow"], changes, dropout=False)
+        subject.train(training["name"])
 
 
 if __name__ == "__main__":

@@ -13,17 +13,17 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from kdzoo import config
-from kdzoo.core.base import Distiller
+from kdzoo.core.base import DRY_RUN_SAMPLES, Distiller
 from kdzoo.core.batch import Batch, as_batch
 from kdzoo.runs import progress, teachers
 from kdzoo.runs.job import Job, for_seed, initialised
 from kdzoo.runs.training import History, fit
 from kdzoo.storage.checkpoint import read_checkpoint
 
-FEW_SAMPLES = {"train_size": 44, "val_size": 20, "batch_size": 16}
-"""Settings of data that have them, which make checks quick."""
-
-
+# Settings that make checks quick, for data that have them. An epoch has three batches, the last one smaller.
+SMALL_DATA = {"train_size": 44, "val_size": 20, "batch_size": 16}
+# Settings of packaged classes that make checks quick. Dropout and shifts are on, so that a check notices randomness
+# that is not reproducible; with one label per class most samples have no label.
 SMALL: dict[str, dict[str, Any]] = {
     "kdzoo.data.Digits": {"labels_per_class": 1, "augment": {"shift": 1}},
     "kdzoo.data.Reber": {"n_train": 44, "n_val": 20, "n_test": 20, "batch_size": 16},
@@ -36,22 +36,26 @@ SMALL: dict[str, dict[str, Any]] = {
     "kdzoo.automata.PFA": {"states": 3},
     "kdzoo.dataset_distillation.SyntheticSet": {"steps": 3},
 }
-"""Settings of packaged classes that make checks quick; dropout and shifts, so that randomness counts."""
-
-
+# Two epochs, so that a training can be interrupted between them.
 SHORT = {"trainer.max_epochs": 2, "trainer.limit_train_batches": 3, "trainer.log_every_n_steps": 1}
-
-
+# Float64, and an optimizer whose steps are proportional to the gradient: Adam's hardly depend on its size, and would
+# hide a gradient that is wrong by a factor.
 EXACT = {
     "trainer.precision": "64-true",
     "optimizer": {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.1},
 }
-"""Float64, and an optimizer that does not hide the size of the gradient as Adam does."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training left."""
+    """The result of a training.
+
+    Attributes:
+        distiller: The distiller after the last step.
+        data: The data module before ``transfer_set``.
+        history: Loss terms and validation metrics.
+        checkpoint: The content of ``last.ckpt``.
+    """
 
     distiller: Distiller
     data: Any
@@ -63,11 +67,14 @@ class Subject:
     """A distiller under test, built afresh on every call.
 
     Args:
-        cfg: a composed configuration; packaged data and models in it are made small.
-        folder: where checks may write.
-        allow: names of the user's own classes that may be built.
-        changes: settings by dotted key that come after all others.
-        dropout: whether dropout layers are active.
+        cfg: A composed configuration; packaged data and models in it are made small.
+        folder: Folder that checks may write to.
+        allow: Names of the user's own classes that may be built.
+        changes: Settings by dotted key that replace all others.
+        dropout: Whether dropout layers are active.
+
+    Attributes:
+        method: The class of the distiller.
     """
 
     def __init__(
@@ -82,15 +89,15 @@ class Subject:
         self.allow = {*config.packaged_targets(), *allow}
         self.changes = dict(changes or {})
         self.method: type[Distiller] = config.locate(cfg.distiller._target_)
-        self._rehearsed = False
+        self._dry_run_is_done = False
 
-    def having(self, changes: Mapping[str, Any], dropout: bool = True) -> "Subject":
-        """Return this subject with other settings."""
+    def with_changes(self, changes: Mapping[str, Any], dropout: bool = True) -> "Subject":
+        """Return a subject with further changes to the settings."""
         return Subject(self.cfg, self.folder, self.allow, {**self.changes, **changes}, dropout)
 
     @cached_property
     def settings(self) -> DictConfig:
-        """The configuration with everything small and all changes made."""
+        """The configuration with small models and data, few steps and all changes."""
         cfg = self.cfg.copy()
         OmegaConf.set_struct(cfg, False)
         small = {
@@ -98,10 +105,10 @@ class Subject:
             for role in ("data", "teacher", "student")
             for key, value in SMALL.get((cfg.get(role) or {}).get("_target_", ""), {}).items()
         }
-        if cfg.data.get("labels_per_class") is None:  # the method's own file may want every label
+        if cfg.data.get("labels_per_class") is None:  # the method's own configuration may need every label
             small.pop("data.labels_per_class", None)
-        if FEW_SAMPLES.keys() <= config.parameters(config.locate(cfg.data._target_)).keys():
-            small |= {f"data.{key}": value for key, value in FEW_SAMPLES.items()}
+        if SMALL_DATA.keys() <= config.parameters(config.locate(cfg.data._target_)).keys():
+            small |= {f"data.{key}": value for key, value in SMALL_DATA.items()}
         for key, value in {**small, **SHORT, **self.method.info.contract_settings, **self.changes}.items():
             OmegaConf.update(cfg, key, value, merge=False, force_add=True)
         return cfg
@@ -116,7 +123,8 @@ class Subject:
         return self.job.data()
 
     def data(self) -> Any:
-        """Return the data, as if they had just been set up."""
+        """Return the data in the state after ``setup``."""
+        # A copy, because setting up is slow and a training moves the position of the sampler.
         return copy.deepcopy(self._data)
 
     def models(self, data: Any) -> tuple[nn.Module, nn.Module | None]:
@@ -125,7 +133,7 @@ class Subject:
         return self.job.build("student", self.student_node(data, teacher)), teacher
 
     def student_node(self, data: Any, teacher: nn.Module | None) -> dict[str, Any]:
-        """Return the configuration of the student with the sizes that data and teacher fix."""
+        """Return the configuration of the student with the sizes that data and teacher determine."""
         return self.job.node("student", {**data.sizes, **teachers.sizes(teacher)})
 
     def distiller(self, data: Any) -> Distiller:
@@ -138,15 +146,15 @@ class Subject:
         return distiller
 
     def dry_run(self) -> None:
-        """Rehearse as a run does, with other models and before ``transfer_set`` is called; once."""
-        if not self._rehearsed:
+        """Do a dry run as a run does, with separate models and before ``transfer_set`` is called, but only once."""
+        if not self._dry_run_is_done:
             data = self.data()
             batch = as_batch(next(iter(data.train_eval_dataloader())))
-            self.distiller(data).dry_run({key: value[:8] for key, value in batch.items()})
-            self._rehearsed = True
+            self.distiller(data).dry_run({key: value[:DRY_RUN_SAMPLES] for key, value in batch.items()})
+            self._dry_run_is_done = True
 
-    def first(self) -> tuple[Distiller, Batch]:
-        """Return a new distiller that has seen the sizes of a batch, and this batch."""
+    def prepared(self) -> tuple[Distiller, Batch]:
+        """Return a new distiller after ``prepare``, and the first batch of its transfer set."""
         data = self.data()
         self.dry_run()
         distiller = self.distiller(data)
@@ -160,29 +168,29 @@ class Subject:
         """Train a new distiller, or continue the training of that name where it was interrupted.
 
         Args:
-            name: of the folder of the training.
-            *callbacks: more callbacks.
-            every_n_steps: save also every so many steps.
-            backend: of ``torch.compile`` for the student; None does not compile it.
+            name: Name of the folder of the training.
+            *callbacks: Further callbacks.
+            every_n_steps: Save a checkpoint also every so many steps.
+            backend: Backend of ``torch.compile`` for the student; None does not compile it.
         """
         data = self.data()
         self.dry_run()
         distiller = self.distiller(data)
         if backend is not None:
             distiller.student.compile(backend=backend)
-        how = self.job.training(name, self.folder / name)
+        training = self.job.training(name, self.folder / name)
         with _quiet():
             history = fit(
                 distiller,
                 distiller.transfer_set(data),
-                replace(how, callbacks=[*how.callbacks, *callbacks], every_n_steps=every_n_steps),
+                replace(training, callbacks=[*training.callbacks, *callbacks], every_n_steps=every_n_steps),
             )
-        return Trained(distiller, data, history, read_checkpoint(how.folder / "last.ckpt"))
+        return Trained(distiller, data, history, read_checkpoint(training.folder / "last.ckpt"))
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Leave out the line that every training prints."""
+    """Suppress the line that every training prints."""
     before = progress.console.quiet
     progress.console.quiet = True
     try:

@@ -15,7 +15,7 @@ import torch
 
 import kdzoo
 from kdzoo.contracts.checks import COSINE
-from kdzoo.contracts.compare import difference, lasting_state
+from kdzoo.contracts.compare import difference, final_state
 from kdzoo.contracts.crashes import Crashes, crash_everywhere
 from kdzoo.contracts.subject import Subject
 from kdzoo.runs.resume import Interrupted, stop_between_steps
@@ -42,7 +42,7 @@ def subject_at(folder, **changes):
 
 
 def assert_same(one, other):
-    assert difference(lasting_state(one), lasting_state(other)) is None
+    assert difference(final_state(one), final_state(other)) is None
 
 
 # ---------------------------------------------------------------- in this process
