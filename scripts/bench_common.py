@@ -112,7 +112,7 @@ def kdzoo_steps(student: nn.Module, teacher: nn.Module, data: ArrayData, outputs
 @functools.cache
 def trainer_settings() -> dict[str, object]:
     """Return what a run gives to its Lightning trainer, for one epoch on the CPU."""
-    settings = config.plain(config.compose("trainer=cpu", "trainer.max_epochs=1").trainer)
+    settings = config.to_container(config.compose("trainer=cpu", "trainer.max_epochs=1").trainer)
     return {key: value for key, value in settings.items() if key != "_target_"}
 
 

@@ -57,7 +57,7 @@ def run(name: str, folder: Path) -> dict[str, Any]:
 def architectures(few: SyntheticSet, sizes: dict[str, Any]) -> dict[str, InnerNetwork]:
     """Return the networks that are trained on the sets; the last is unseen by all of them."""
     allow = config.packaged_targets()
-    cfg = config.plain(compose("distiller=dataset", f"inner_network=[{','.join(ARCHITECTURES)}]").inner_network)
+    cfg = config.to_container(compose("distiller=dataset", f"inner_network=[{','.join(ARCHITECTURES)}]").inner_network)
     nodes = {name: config.with_sizes(cfg[name], sizes, allow) for name in ARCHITECTURES}
     return {name: config.instantiate(node, allow=allow) for name, node in nodes.items()} | unseen_architecture(few)
 

@@ -1,10 +1,12 @@
 """The check that loss terms are finite, without waiting for an accelerator in every step."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
 
+from kdzoo.core.batch import Batch, n_samples
+from kdzoo.core.loss_terms import rows_about
 from kdzoo.errors import NonFiniteLossError
 
 
@@ -47,3 +49,23 @@ class DeferredFiniteCheck:
         failed = {step: name for name, step in reversed(steps.items()) if step >= 0}
         if failed:
             raise NonFiniteLossError(f"loss term {failed[min(failed)]!r} is not finite at step {min(failed)}")
+
+
+def describe_non_finite(terms: Mapping[str, Tensor], batch: Batch, label_terms: Collection[str], where: str) -> str:
+    """Return a line that names the first loss term that is not finite, and the samples that it is not finite for.
+
+    Args:
+        terms: The loss terms of a batch.
+        batch: The batch.
+        label_terms: Names of the terms with one value per labelled position.
+        where: Epoch and step, for the message.
+    """
+    index = batch.get("index", torch.arange(n_samples(batch)))
+    for name, value in terms.items():
+        bad = ~torch.isfinite(value.detach())
+        if bad.any():
+            rows = rows_about(bad, batch, name in label_terms).to(index.device)
+            number = float(value.detach()[bad].flatten()[0])
+            # Eight samples are enough to find the cause, and the message stays one line.
+            return f"loss term {name!r} is {number} {where}, samples {index[rows].tolist()[:8]}"
+    return f"the weighted sum of {sorted(terms)} is not finite {where}"

@@ -14,7 +14,7 @@ SchedulerFactory = Callable[..., Any]
 
 
 def make_schedule(factory: SchedulerFactory, optimizer: Optimizer, *, total_steps: int) -> Any:
-    """Return a scheduler as Lightning takes it, stepped after every step if it needs their number, else after epochs."""
+    """Return a scheduler as Lightning takes it: stepped after each step if it needs their number, else after epochs."""
     needed = inspect.signature(factory).parameters.get("total_steps")
     if needed is None or needed.default is not inspect.Parameter.empty:
         return factory(optimizer)

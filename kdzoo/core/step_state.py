@@ -28,7 +28,7 @@ class FeatureQueue(nn.Module):
     """The most recent feature vectors of all ranks, oldest first.
 
     ``losses`` hands the vectors of its micro-batch to :meth:`enqueue` and reads ``queue``, which stays the same
-    throughout a step. The vectors of all micro-batches and ranks enter after the step, in the order of the global batch,
+    throughout a step. The vectors of all micro-batches and ranks enter after the step in the order of the global batch,
     so that the queue does not depend on how the batch was divided.
 
     Args:
