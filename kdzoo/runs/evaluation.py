@@ -1,4 +1,4 @@
-"""Measuring models: all models of a run, an exported one from its folder, and what prediction costs."""
+"""Measurement of models: all models of a run, an exported one from its folder, and the cost of prediction."""
 
 import statistics
 import time
@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from kdzoo import config, kinds
+from kdzoo.core.base import DRY_RUN_SAMPLES
 from kdzoo.core.batch import as_batch
 from kdzoo.core.inference import inference
 from kdzoo.kinds.protocols import BindsToData, DescribesModel, MeasuresUnseenClasses, PlotsPredictions
@@ -48,6 +49,7 @@ def evaluate(
         for role, model in models.items():
             corrected = kind.unseen(predictions[role], kind.predict(model, validation), unseen)
             measured[role]["metrics"] |= corrected
+    # Every rank measures all samples; only one may write.
     if isinstance(kind, PlotsPredictions) and is_main_process():
         kind.plot_predictions(predictions, folder / "figures")
     compared = [role for role in predictions if role != "teacher" and "teacher" in predictions]
@@ -60,7 +62,7 @@ def evaluate(
 
 
 def measure(kind: kinds.Kind, model: nn.Module, predictions: Any, batches: Iterable[Any]) -> dict[str, Any]:
-    """Return what the report says of one model: its size, its metrics and properties, and the cost of prediction."""
+    """Return the measurements of one model: its size, its metrics and properties, and the cost of prediction."""
     properties = kind.properties(model) if isinstance(kind, DescribesModel) else {}
     return {
         "parameters": kinds.count_parameters(kind, model),
@@ -92,15 +94,22 @@ def evaluate_folder(folder: Path, cfg: DictConfig, *, allow: Collection[str] = (
     data = job.data()
     kind = bound_kind(job.kind_of("student", model), data, job.settings)
     batches = list(data.test_dataloader())
-    # A few samples show every shape.
-    sample = {key: value[:8] for key, value in as_batch(batches[0]).items()}
+    sample = {key: value[:DRY_RUN_SAMPLES] for key, value in as_batch(batches[0]).items()}
     kind.check("model", model, sample, data.sizes)
     return {**measure(kind, model, kind.predict(model, batches), batches), "splits": data.summary()}
 
 
 def cpu_ms_per_1000(model: nn.Module, batches: Iterable[Any], repeats: int = 5) -> float:
-    """Return the CPU milliseconds of 1000 predictions in the loader's batches, one thread, median of several."""
+    """Return the CPU milliseconds of 1000 predictions, in one thread, as the median of several measurements.
+
+    Args:
+        model: The model.
+        batches: The first batch is predicted.
+        repeats: Number of measurements.
+    """
     inputs = as_batch(next(iter(batches)))["input"].to(next(iter(model.parameters()), torch.empty(0)).device)
+    # One thread, so that the time does not depend on the number of cores. CPU time rather than wall time, so that other
+    # processes on the machine hardly change it.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     times = []
@@ -111,4 +120,5 @@ def cpu_ms_per_1000(model: nn.Module, batches: Iterable[Any], repeats: int = 5) 
             model(inputs)
             times.append(time.process_time() - start)
     torch.set_num_threads(threads)
+    # Seconds per len(inputs) predictions, in milliseconds per 1000.
     return 1e6 * statistics.median(times) / len(inputs)

@@ -25,8 +25,8 @@ from kdzoo.runs.training import Training
 # Training inputs that a model may be calibrated on before it is trained: enough for means and spreads of single inputs
 # to within a few percent, and a moment's work.
 CALIBRATION_INPUTS = 4096
-# A stream of random numbers for each role, so that teacher and student of one architecture start from different weights.
-STREAMS = {"teacher": 1, "student": 2}
+# A stream of random numbers for each role, so that a teacher and a student of one architecture have different weights.
+SEED_STREAMS = {"teacher": 1, "student": 2}
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Job:
     """One seed of a run.
 
     Attributes:
-        settings: the resolved configuration as plain values.
-        seed: of weights, order and randomness.
-        folder: of this seed.
-        allow: names that may be built.
+        settings: The resolved configuration as plain values.
+        seed: The seed of the weights, the order of the samples and all other randomness.
+        folder: The folder of this seed.
+        allow: Exact names of the classes and functions that may be built.
     """
 
     settings: Mapping[str, Any]
@@ -46,7 +46,12 @@ class Job:
     allow: Collection[str]
 
     def data(self, changes: Mapping[str, Any] | None = None) -> Any:
-        """Return the data module, ready to use, with ``changes`` to its settings."""
+        """Return the data module after ``setup``, with ``changes`` to its settings.
+
+        Raises:
+            ConfigError: The configuration builds something else than a LightningDataModule.
+            DataError: The data are missing or do not fit the task.
+        """
         node = {**self.settings["data"], **(changes or {})}
         data = config.instantiate(node, allow=self.allow)
         if not isinstance(data, pl.LightningDataModule):
@@ -66,8 +71,8 @@ class Job:
         return self.build(role, self.node(role, sizes), seed)
 
     def build(self, role: str, node: Mapping[str, Any], seed: int | None = None) -> nn.Module:
-        """Build a model from a whole configuration, with weights that are a function of the seed and the role."""
-        torch.manual_seed(mix_seed(self.seed if seed is None else seed, STREAMS[role]))
+        """Build a model from a complete configuration, with weights that are a function of the seed and the role."""
+        torch.manual_seed(mix_seed(self.seed if seed is None else seed, SEED_STREAMS[role]))
         model = config.instantiate(node, allow=self.allow)
         if not isinstance(model, nn.Module):
             raise ConfigError(f"{role} must be a torch.nn.Module, got {type(model).__name__}")
@@ -92,11 +97,13 @@ class Job:
         teacher: nn.Module | None,
         source: Mapping[str, Any],
     ) -> Distiller:
+        # Partial, because models and optimizer are objects and cannot pass through Hydra.
         build = config.instantiate({**node, "_partial_": True}, allow=self.allow)
         options = {"optimizer": config.instantiate(source["optimizer"], allow=self.allow)}
         if source.get("scheduler"):
             options["scheduler"] = config.instantiate(source["scheduler"], allow=self.allow)
-        torch.manual_seed(mix_seed(self.seed, STREAMS["student"], 1))
+        # The 1 separates the modules that a distiller makes from the weights of the student.
+        torch.manual_seed(mix_seed(self.seed, SEED_STREAMS["student"], 1))
         with config.construction(node["_target_"]):
             distiller = build(student, teacher, **options)
         if not isinstance(distiller, Distiller):
@@ -140,9 +147,15 @@ class Job:
         return kinds.get(name)
 
     def training(self, label: str, folder: Path, **changes: Any) -> Training:
-        """Return how to train, with ``changes`` to the trainer's settings."""
+        """Return the settings of one training, with ``changes`` to those of the trainer.
+
+        Args:
+            label: The name of the training on the terminal.
+            folder: The folder of its checkpoint.
+            **changes: Arguments of the trainer.
+        """
         trainer = {key: value for key, value in self.settings["trainer"].items() if key != "_target_"}
-        several = self.settings.get("logger") or {}
+        loggers = self.settings.get("logger") or {}
         return Training(
             settings={**trainer, **changes},
             folder=folder,
@@ -150,7 +163,7 @@ class Job:
             label=label,
             every_n_steps=self.settings["checkpoint_every_n_steps"],
             callbacks=[self._build(node) for node in (self.settings.get("callbacks") or {}).values()],
-            loggers=[self._build({**node, "save_dir": str(folder)}) for node in several.values()],
+            loggers=[self._build({**node, "save_dir": str(folder)}) for node in loggers.values()],
         )
 
     def _build(self, node: Mapping[str, Any]) -> Any:
@@ -178,18 +191,19 @@ def initialised(student: nn.Module, teacher: nn.Module | None, data: Any) -> nn.
 
 def for_seed(cfg: DictConfig, seed: int) -> dict[str, Any]:
     """Return the settings of one seed: ``${seed}`` resolved, accumulation turned into micro-batches."""
-    one = OmegaConf.merge(cfg, {"seed": seed, "seeds": None})
-    settings = copy.deepcopy(config.to_container(one))
-    # A schedule over ${trainer.max_epochs} is, for the teacher, one over the teacher's epochs.
+    seeded = OmegaConf.merge(cfg, {"seed": seed, "seeds": None})
+    settings = copy.deepcopy(config.to_container(seeded))
+    # For the teacher, a schedule over ${trainer.max_epochs} is one over the teacher's epochs.
     epochs = {"trainer": {"max_epochs": settings["teacher_training"]["max_epochs"]}}
-    settings["teacher_training"] = config.to_container(OmegaConf.merge(one, epochs))["teacher_training"]
-    pieces = settings["trainer"].get("accumulate_grad_batches", 1)
-    if pieces > 1:
+    settings["teacher_training"] = config.to_container(OmegaConf.merge(seeded, epochs))["teacher_training"]
+    # Lightning would average the means of the batches, which is wrong where terms have different numbers of values.
+    n_accumulated = settings["trainer"].get("accumulate_grad_batches", 1)
+    if n_accumulated > 1:
         if "batch_size" not in settings["data"]:
             raise ConfigError(
-                f"trainer.accumulate_grad_batches={pieces} needs data.batch_size; set distiller.micro_batch_size"
+                f"trainer.accumulate_grad_batches={n_accumulated} needs data.batch_size; set distiller.micro_batch_size"
             )
         settings["distiller"]["micro_batch_size"] = settings["data"]["batch_size"]
-        settings["data"]["batch_size"] *= pieces
+        settings["data"]["batch_size"] *= n_accumulated
         settings["trainer"]["accumulate_grad_batches"] = 1
     return settings

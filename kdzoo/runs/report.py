@@ -16,16 +16,18 @@ from scipy import stats
 from kdzoo.errors import ConfigError
 
 EXPECTED_KEYS = {"metric", "value", "tolerance", "better", "source"}
-FIXED = ("parameters",)
+# Measurements that do not depend on the seed, so that a mean and a deviation would say nothing.
+SAME_FOR_ALL_SEEDS = ("parameters",)
 ROLES = ("teacher", "student", "control")
+# The packages whose version can change a number in the report.
 PACKAGES = ("kdzoo", "torch", "pytorch-lightning", "hydra-core", "torchmetrics", "numpy")
 
 
 def over_seeds(values: Sequence[Any]) -> Any:
     """Merge the same measurement of several seeds: numbers become ``{mean, std, values}``.
 
-    The standard deviation is that of a sample (n - 1). Mappings are merged key by key, but for the keys that no
-    seed changes; a single seed is returned unchanged.
+    The standard deviation is that of a sample (n - 1). Mappings are merged key by key, except for measurements that do
+    not depend on the seed; the measurement of a single seed is returned unchanged.
 
     Example:
         >>> over_seeds([{"accuracy": 0.5}, {"accuracy": 1.0}])["accuracy"]["mean"]
@@ -35,12 +37,15 @@ def over_seeds(values: Sequence[Any]) -> Any:
     if len(values) == 1 or first is None:
         return first
     if isinstance(first, Mapping):
-        return {key: first[key] if key in FIXED else over_seeds([value[key] for value in values]) for key in first}
+        return {
+            key: first[key] if key in SAME_FOR_ALL_SEEDS else over_seeds([value[key] for value in values])
+            for key in first
+        }
     return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)), "values": list(values)}
 
 
 def means(merged: Any) -> Any:
-    """Return what :func:`over_seeds` returns with means in the place of ``{mean, std, values}``.
+    """Return a result of :func:`over_seeds` with the mean in place of every ``{mean, std, values}``.
 
     Example:
         >>> means({"student": {"kl": over_seeds([0.5, 1.5])}})
@@ -56,16 +61,23 @@ def comparison(
 ) -> dict[str, Any] | None:
     """Compare student and control over the same seeds.
 
+    Args:
+        score: The name of the score.
+        roles: The scores of ``student``, ``control`` and ``teacher``, one for each seed.
+        lower_is_better: Whether lower scores are better.
+
     Returns:
-        The mean paired difference of the score, its standard deviation, Student's paired t with its two-sided
-        p-value, and the share of the gap between control and teacher that is closed (means over seeds).
-        None without a control; t and p are None for a single seed or equal differences.
+        The mean paired difference of the score, its standard deviation, Student's paired t with its two-sided p-value,
+        and the share of the gap between control and teacher that is closed (means over seeds). None without a control;
+        ``t`` and ``p`` are None for a single seed or equal differences, ``gap_closed`` is None if the teacher is not
+        better than the control.
     """
     student, control, teacher = roles["student"], roles.get("control"), roles.get("teacher")
     if not student or not control:
         return None
     difference = np.subtract(student, control)
     spread = float(np.std(difference, ddof=1)) if len(difference) > 1 else None
+    # Paired, because student and control of one seed share their initial weights and the order of the samples.
     t, p = stats.ttest_rel(student, control) if spread else (None, None)
     gap = float(np.mean(teacher) - np.mean(control)) if teacher else 0.0
     return {
@@ -78,20 +90,20 @@ def comparison(
     }
 
 
-def against_expected(report: Mapping[str, Any], expected: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Hold measurements against published figures.
+def compare_with_expected(report: Mapping[str, Any], expected: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Compare measurements with published results.
 
     Args:
-        report: the report.
-        expected: figures, each with ``metric`` (path in the report, ``student.metrics.errors``), ``value``,
-            ``tolerance`` (largest distance from the value), ``better`` (``lower`` or ``higher``: in this
-            direction any distance will do) and ``source``.
+        report: The report.
+        expected: Published results, each with ``metric`` (a path in the report such as ``student.metrics.errors``),
+            ``value``, ``tolerance`` (how much worse than the value a measurement may be), ``better`` (``lower`` or
+            ``higher``; a measurement that is better by any amount is accepted) and ``source``.
 
     Returns:
-        The same with ``measured`` and ``reached``.
+        The same entries with ``measured`` and ``reached``.
 
     Raises:
-        ConfigError: an entry has other keys, or its metric is not in the report.
+        ConfigError: An entry has other keys, or its metric is not a number in the report.
     """
     rows = []
     for entry in expected:
@@ -103,7 +115,7 @@ def against_expected(report: Mapping[str, Any], expected: Sequence[Mapping[str, 
         if isinstance(measured, Mapping):
             measured = measured.get("mean")
         if not isinstance(measured, int | float):
-            raise ConfigError(f"expected.metric {entry['metric']!r} is no number in the report")
+            raise ConfigError(f"expected.metric {entry['metric']!r} is not a number in the report")
         excess = (measured - entry["value"]) * (1 if entry["better"] == "lower" else -1)
         rows.append({**entry, "measured": measured, "reached": excess <= entry["tolerance"]})
     return rows
@@ -135,7 +147,7 @@ def to_markdown(report: Mapping[str, Any], figures: Sequence[str]) -> str:
         "|---" + "|---:" * (len(headers) - 1) + "|",
     ]
     lines += ["| " + " | ".join(row) + " |" for row in rows]
-    lines += ["", *_sentences(report), "", "Run again:", "", "```", report["command"], "```", ""]
+    lines += ["", *_summary(report), "", "Run again:", "", "```", report["command"], "```", ""]
     lines += [f"![{figure}]({figure})" for figure in figures]
     lines += [
         "",
@@ -149,9 +161,10 @@ def show(report: Mapping[str, Any]) -> None:
     """Print the table and its summary on standard output."""
     console = Console(highlight=False)
     table = to_table(report)
+    # A table wider than the terminal is wrapped by the terminal; rich would cut off its columns.
     console.width = max(console.width, Measurement.get(console, console.options.update(max_width=1000), table).maximum)
     console.print(table)
-    for sentence in _sentences(report):
+    for sentence in _summary(report):
         console.print(sentence)
 
 
@@ -163,25 +176,27 @@ def _title(report: Mapping[str, Any]) -> str:
 def _rows(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Return a column for each model and a row for each measurement."""
     models = {role: report[role] for role in ROLES if report[role]}
-    models |= {name: one for name, one in report["controls"].items() if name not in models}
+    models |= {name: values for name, values in report["controls"].items() if name not in models}
     rows = [["parameters", *(f"{model['parameters']:,}" for model in models.values())]]
     for metric in dict.fromkeys(metric for model in models.values() for metric in model["metrics"]):
-        rows.append([metric, *(_number(model["metrics"].get(metric)) for model in models.values())])
+        rows.append([metric, *(_format(model["metrics"].get(metric)) for model in models.values())])
     for key in report["fidelity"].get("student", ()):
-        rows.append([f"{key} (teacher)", *(_number(report["fidelity"].get(name, {}).get(key)) for name in models)])
-    rows.append(["CPU ms per 1000 predictions", *(_number(model["cpu_ms_per_1000"]) for model in models.values())])
+        rows.append([f"{key} (teacher)", *(_format(report["fidelity"].get(name, {}).get(key)) for name in models)])
+    rows.append(["CPU ms per 1000 predictions", *(_format(model["cpu_ms_per_1000"]) for model in models.values())])
     return ["", *models], [[row[0].replace("_", " "), *row[1:]] for row in rows]
 
 
-def _number(value: Any) -> str:
+def _format(value: Any) -> str:
+    """Return a measurement as text: one number, or the mean and the standard deviation over seeds."""
     if value is None:
         return "-"
     if isinstance(value, Mapping):
-        return f"{_number(value['mean'])} ± {value['std']:.2g}"
+        return f"{_format(value['mean'])} ± {value['std']:.2g}"
     return str(value) if isinstance(value, int) else f"{value:.4g}"
 
 
-def _sentences(report: Mapping[str, Any]) -> list[str]:
+def _summary(report: Mapping[str, Any]) -> list[str]:
+    """Return the sentences below the table: comparison, recommendation, published results and time."""
     compared, lines = report["comparison"], []
     if compared:
         line = f"Student against control: {compared['difference']:+.4f} {compared['metric']}"

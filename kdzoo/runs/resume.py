@@ -1,10 +1,9 @@
 """Exact resume: an interrupted training continues to bit-identical weights and optimizer state.
 
-Three things make it so. The training order is a pure function of (seed, epoch), so that a position is one
-integer. Every step starts from a random state that is a pure function of (seed, step, rank), so that no
-random state has to be saved. And a checkpoint is written, atomically, only where nothing is half done:
-between two optimizer steps of an epoch, or between two epochs when validation, early stopping and
-schedulers have had their turn.
+Three properties make this possible. The training order is a function of (seed, epoch), so that a position is one
+integer. Every step starts from a random state that is a function of (seed, step, rank), so that no random state has to
+be saved. And a checkpoint is written, atomically, only between two optimizer steps of an epoch, or between two epochs
+after validation, early stopping and schedulers are done.
 """
 
 import signal
@@ -21,7 +20,13 @@ from kdzoo.core.randomness import mix_seed
 
 
 class Interrupted(BaseException):
-    """A signal asked the run to stop; a training was saved after its last complete step."""
+    """A signal has asked the run to stop; a training was saved after its last complete step.
+
+    It derives from BaseException, as KeyboardInterrupt does, so that no ``except Exception`` stops it.
+
+    Attributes:
+        exit_code: 128 + the number of the signal, as shells report it.
+    """
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"interrupted by {signal.Signals(signum).name}")
@@ -29,12 +34,12 @@ class Interrupted(BaseException):
 
 
 class ExactResume(pl.Callback):
-    """Reseed every step, place the sampler on resume, and save ``last.ckpt`` between steps.
+    """Seed every step, set the sampler's position on resume, and save ``last.ckpt`` between steps.
 
     Args:
-        path: the checkpoint file; it is replaced atomically after every epoch.
-        seed: seed of the run, from which the random state of every step is derived.
-        every_n_steps: save also every so many optimizer steps, at least 1; None: after epochs only.
+        path: The checkpoint file; it is replaced atomically after every epoch.
+        seed: Seed of the run, from which the random state of every step is derived.
+        every_n_steps: Save also every so many optimizer steps, at least 1; None saves after epochs only.
     """
 
     def __init__(self, path: Path, seed: int, every_n_steps: int | None = None) -> None:
@@ -46,47 +51,55 @@ class ExactResume(pl.Callback):
         return self.position
 
     def on_load_checkpoint(self, trainer: Any, module: Any, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
-        """Skip the batches that the checkpoint has seen; train no more if a callback had ended it."""
+        """Skip the batches that were trained on before; do not train if a callback had ended the training."""
         self.position = checkpoint["callbacks"][self.state_key]
         sampler = trainer.datamodule.train_sampler
         sampler.epoch, sampler.start = self.position["epoch"], self.position["start"]
         trainer.should_stop = self.position["stopped"]
-        _place_lightning(checkpoint["loops"]["fit_loop"], **self.position)
+        _set_loop_counters(checkpoint["loops"]["fit_loop"], **self.position)
 
     def on_train_start(self, *_: Any) -> None:
-        """Take SIGTERM back from Lightning, which would leave without saving."""
+        """Restore the handler of SIGTERM, which Lightning has replaced by one that exits without saving."""
         if _stop.handler is not None:
             signal.signal(signal.SIGTERM, _stop.handler)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Save the epochs before this one."""
+        """Save after the epoch before this one.
+
+        At its end, validation and callbacks that stop the training might still come.
+        """
         self._between_epochs(trainer)
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         """Make the random state a function of (seed, step, rank)."""
-        trainer.fit_loop.restarting = False  # or a scheduler that follows a metric would miss the epoch's end
+        # Lightning keeps this flag until the end of the epoch, and then skips schedulers that follow a metric.
+        trainer.fit_loop.restarting = False
         seed = mix_seed(self.seed, _steps(trainer), trainer.global_rank)
         # torch.manual_seed also formats a stack trace for every kind of device that is not in use: 1 to 2 ms.
         (torch.default_generator if trainer.strategy.root_device.type == "cpu" else torch).manual_seed(seed)
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
-        """Save every n steps and when a signal has arrived; then leave. After an epoch's last batch, wait."""
+        """Save every n steps and when a signal has arrived, except after the last batch of an epoch.
+
+        Validation belongs to that step, so the end of the epoch is waited for.
+        """
         if trainer.is_last_batch:
             return
         due = self.every_n_steps is not None and _steps(trainer) % self.every_n_steps == 0
         self._save(trainer, {"epoch": trainer.current_epoch, "start": batch_idx + 1}, due, _stop.signum(trainer))
 
     def on_train_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Save the whole training."""
+        """Save the finished training."""
         self._between_epochs(trainer)
 
     def _between_epochs(self, trainer: pl.Trainer) -> None:
-        here = {"epoch": trainer.current_epoch, "start": 0}
-        is_new = here != {key: self.position[key] for key in here}
-        self._save(trainer, here, is_new, _stop.signum(trainer))
+        position = {"epoch": trainer.current_epoch, "start": 0}
+        # A training that resumes at the start of an epoch has this checkpoint already.
+        is_new = position != {key: self.position[key] for key in position}
+        self._save(trainer, position, is_new, _stop.signum(trainer))
 
     def _save(self, trainer: pl.Trainer, position: dict[str, int], due: bool, signum: int | None) -> None:
-        """Save if it is due or the training is to stop; then stop."""
+        """Save if a checkpoint is due or a signal has arrived; raise Interrupted in the latter case."""
         if due or signum is not None:
             trainer.lightning_module.check_finite()  # nothing that came of a loss that was not finite is saved
             self.position = {**position, "stopped": trainer.should_stop}
@@ -96,23 +109,26 @@ class ExactResume(pl.Callback):
 
 
 def _steps(trainer: pl.Trainer) -> int:
-    """Return the number of steps done; where no optimizer steps, every batch is one."""
+    """Return the number of optimizer steps done; without an optimizer, the number of batches."""
     batches: Any = trainer.fit_loop.epoch_loop.batch_progress
     return trainer.global_step if trainer.optimizers else batches.total.processed
 
 
-def _place_lightning(loop: dict[str, Any], epoch: int, start: int, stopped: bool) -> None:  # noqa: ARG001
-    """Write a position into the counters of Lightning's loops, which drift over several restarts."""
-    begun = epoch + (start > 0)
-    epochs = {"ready": begun, "started": begun, "processed": epoch, "completed": epoch}
+def _set_loop_counters(loop: dict[str, Any], epoch: int, start: int, stopped: bool) -> None:  # noqa: ARG001
+    """Write a position into the counters of Lightning's loops, which are wrong after several restarts."""
+    n_begun = epoch + (start > 0)
+    epochs = {"ready": n_begun, "started": n_begun, "processed": epoch, "completed": epoch}
     loop["epoch_progress"].update(total=dict(epochs), current=dict(epochs))
-    if start == 0:  # it would take the batches of the epoch before for those of this one
+    if start == 0:  # otherwise Lightning takes the batches of the epoch before for those of this one
         batches = loop["epoch_loop.batch_progress"]
         batches.update(current=dict.fromkeys(batches["current"], 0), is_last_batch=False)
 
 
-class _Stop:
-    """The signal that asked this process to stop, and what is to be done about it."""
+class _StopSignal:
+    """The signal that has asked this process to stop, and the handler that receives it.
+
+    There is one object for the process, since signal handlers belong to the process.
+    """
 
     def __init__(self) -> None:
         self.handler: Any = None
@@ -123,31 +139,31 @@ class _Stop:
         """Return the signal that has arrived at any rank, so that all ranks stop after the same step."""
         signum = self.arrived or 0
         if trainer.world_size > 1:
-            mine = torch.tensor(signum, device=trainer.strategy.root_device)
-            signum = int(trainer.strategy.reduce(mine, reduce_op="max"))
+            of_rank = torch.tensor(signum, device=trainer.strategy.root_device)
+            signum = int(trainer.strategy.reduce(of_rank, reduce_op="max"))
         return signum or None
 
     def handle(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's signature
-        """Leave at once, unless a training can first complete its step."""
+        """Raise Interrupted at once, unless this is the first signal and a training can complete its step."""
         is_first, self.arrived = self.arrived is None, signum
         if not (is_first and self.is_training):
             raise Interrupted(signum)
 
 
-_stop = _Stop()
+_stop = _StopSignal()
 
 
 @contextmanager
 def stop_between_steps() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into ``Interrupted``: in a training after the current step, elsewhere at once.
+    """Within this context, turn SIGINT and SIGTERM into ``Interrupted``.
 
-    A second signal stops at once everywhere.
+    A training stops after the current step, anything else at once. A second signal stops everything at once.
     """
     _stop.arrived = None
     signals = (signal.SIGINT, signal.SIGTERM)
     try:
         before = {signum: signal.signal(signum, _stop.handle) for signum in signals}
-    except ValueError:  # not in the main thread: the application that embeds the run handles signals
+    except ValueError:  # not in the main thread: the application that contains the run handles signals
         yield
         return
     _stop.handler = _stop.handle
@@ -160,8 +176,8 @@ def stop_between_steps() -> Iterator[None]:
 
 
 @contextmanager
-def training() -> Iterator[None]:
-    """Let signals wait for the end of a step; one that no step has seen stops the run here."""
+def signals_wait_for_step() -> Iterator[None]:
+    """Within this context, let a signal wait for the end of a step; one that no step has noticed stops the run here."""
     _stop.is_training = True
     try:
         yield

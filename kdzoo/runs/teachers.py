@@ -29,22 +29,23 @@ from kdzoo.storage.checkpoint import load_student, save_model
 
 def build(job: Job, sizes: dict[str, Any]) -> nn.Module:
     """Return the teacher, with the weights of ``teacher_training.checkpoint`` if there is one."""
-    how = job.settings["teacher_training"]
-    if how["checkpoint"] is not None and Path(how["checkpoint"]).is_dir():
-        return load_student(how["checkpoint"], allow=job.allow)
-    model = job.model("teacher", sizes, how["seed"])
-    return model if how["checkpoint"] is None else load_weights(model, how["checkpoint"])
+    settings = job.settings["teacher_training"]
+    checkpoint = settings["checkpoint"]
+    if checkpoint is not None and Path(checkpoint).is_dir():  # an exported model, which names its own architecture
+        return load_student(checkpoint, allow=job.allow)
+    model = job.model("teacher", sizes, settings["seed"])
+    return model if checkpoint is None else load_weights(model, checkpoint)
 
 
 def sizes(teacher: nn.Module | None) -> dict[str, Any]:
-    """Return what a student may need to know of its teacher's architecture."""
+    """Return the teacher's architecture, for students that are built from it; empty if it cannot be written down."""
     return {"teacher_architecture": teacher.architecture} if isinstance(teacher, DescribesArchitecture) else {}
 
 
 def brings_weights(job: Job, model: nn.Module) -> bool:
     """Return whether the teacher need not be trained.
 
-    That is so if it has a checkpoint, has loaded complete weights itself, or has no parameters, as a rule-based teacher.
+    This holds for a teacher with a checkpoint, one that has loaded complete weights itself, and one without parameters.
     """
     has_checkpoint = job.settings["teacher_training"]["checkpoint"] is not None
     is_complete = isinstance(model, LoadsPretrained) and not model.new_parameters
@@ -54,38 +55,41 @@ def brings_weights(job: Job, model: nn.Module) -> bool:
 def train(job: Job, kind: kinds.Kind, model: nn.Module, sizes: dict[str, Any]) -> None:
     """Train the teacher in place, unless it has weights or was trained before in the same way.
 
-    A teacher sees every label, whatever the student's budget. Its weights are kept under a key of everything
+    A teacher is trained with all labels, however few the student gets. Its weights are cached under a key of everything
     that determines them: its configuration, its data, its training and the versions.
     """
-    how = job.settings["teacher_training"]
+    settings = job.settings["teacher_training"]
     if brings_weights(job, model):
         return
-    own = {"labels_per_class": None, "copies": None, "seed": how["seed"]}  # every label, masks and an order of its own
-    changes = {**{key: own[key] for key in own if key in job.settings["data"]}, **how["data"]}
+    # All labels, new masks in every epoch, and an order of the samples that does not depend on the student's seed.
+    defaults = {"labels_per_class": None, "copies": None, "seed": settings["seed"]}
+    changes = {**{key: defaults[key] for key in defaults if key in job.settings["data"]}, **settings["data"]}
     data = job.data(changes)
     node = job.node("teacher", sizes)
     folder = Path(job.settings["cache_dir"]) / "teachers" / _digest(_determinants(job, node, changes, data))
+    # Locked, since the runs of a parallel sweep may need the same teacher.
     with run_folder.lock(folder):
         if (folder / "config.json").exists():
             model.load_state_dict(load_student(folder, allow=job.allow).state_dict())
             return
-        distiller = job.teacher_free(calibrated(model, data), str(kind.teacher_free), how)
-        label = f"teacher, seed {how['seed']}"
-        training = job.training(label, folder, max_epochs=how["max_epochs"])
-        fit(distiller, distiller.transfer_set(data), replace(training, seed=how["seed"]))
+        distiller = job.teacher_free(calibrated(model, data), str(kind.teacher_free), settings)
+        label = f"teacher, seed {settings['seed']}"
+        training = job.training(label, folder, max_epochs=settings["max_epochs"])
+        fit(distiller, distiller.transfer_set(data), replace(training, seed=settings["seed"]))
         if run_folder.is_main_process():
             save_model(model, node, folder)
 
 
 def _determinants(job: Job, node: dict[str, Any], changes: dict[str, Any], data: Any) -> dict[str, Any]:
     """Return everything that determines the weights of a teacher that is trained here."""
-    how = job.settings["teacher_training"]
+    settings = job.settings["teacher_training"]
     return {
         "teacher": node,
+        # Where the files are does not matter; what they contain is in "content".
         "data": {**job.settings["data"], **changes, "root": None},
         "content": data.fingerprint(),
-        "training": {name: value for name, value in how.items() if name != "checkpoint"},
-        "trainer": {**job.settings["trainer"], "max_epochs": how["max_epochs"]},
+        "training": {name: value for name, value in settings.items() if name != "checkpoint"},
+        "trainer": {**job.settings["trainer"], "max_epochs": settings["max_epochs"]},
         "teacher_free": job.settings["teacher_free"],
         "micro_batch_size": job.settings["distiller"].get("micro_batch_size"),
         "versions": versions(),
@@ -93,7 +97,11 @@ def _determinants(job: Job, node: dict[str, Any], changes: dict[str, Any], data:
 
 
 def cache_teacher_outputs(job: Job, distiller: Distiller, data: Any) -> None:
-    """Compute the teacher's outputs for all training and validation samples, unless that is wrong or not wanted."""
+    """Compute the teacher's outputs for all training and validation samples, unless they cannot or must not be cached.
+
+    They cannot for samples that change from epoch to epoch or differ in shape, and must not with
+    ``teacher_cache=false``.
+    """
     teacher, frozen = distiller.teacher, distiller.frozen_teacher
     if teacher is None or not job.settings["teacher_cache"] or data.is_augmented or not data.has_equal_rows:
         return
@@ -133,4 +141,5 @@ def _code_of(function: Callable[..., Any]) -> str:
 
 def _digest(value: Any) -> str:
     """Return a short checksum of plain values, as the name of a folder."""
+    # 64 bits: no two teachers of one machine will have the same name.
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]

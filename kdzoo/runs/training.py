@@ -18,13 +18,20 @@ from kdzoo.core.abilities import HasLearnedSizes
 from kdzoo.core.base import Distiller
 from kdzoo.errors import CheckpointError, ConfigError, NonFiniteLossError
 from kdzoo.runs.progress import Progress
-from kdzoo.runs.resume import ExactResume
-from kdzoo.runs.resume import training as signals_wait
+from kdzoo.runs.resume import ExactResume, signals_wait_for_step
 from kdzoo.storage.checkpoint import AtomicCheckpointIO, read_checkpoint
 
 
 class History(pl.Callback):
-    """Keep the loss terms of every logged step and the validation metrics of every epoch; saved with checkpoints."""
+    """Record the loss terms of every logged step and the validation metrics of every epoch; saved with checkpoints.
+
+    Attributes:
+        steps: Numbers of the logged steps, from 1.
+        terms: The mean of each loss term at these steps; None where a term has no value.
+        validation: The epoch and the validation metrics after it.
+        seconds: Wall time of the training so far, over all restarts.
+        cpu_seconds: CPU time of this process in the training so far.
+    """
 
     def __init__(self) -> None:
         self.steps: list[int] = []
@@ -34,37 +41,41 @@ class History(pl.Callback):
         self._started = self._clocks()
 
     def on_train_start(self, *_: Any) -> None:
-        """Start the clocks."""
+        """Start the clocks, so that the time before the first step is not counted."""
         self._started = self._clocks()
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
-        """Note the terms that the distiller logged at this step."""
+        """Record the terms that the distiller logged at this step."""
         if not module.last_terms:
             return
         self.steps.append(trainer.global_step)
         for name in {**self.terms, **module.last_terms}:
+            # A term that appears for the first time has had no value at the steps before.
             values = self.terms.setdefault(name, [None] * (len(self.steps) - 1))
             values.append(float(module.last_terms[name]) if name in module.last_terms else None)
         module.last_terms = {}
 
     def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:  # noqa: ARG002
-        """Note the validation metrics of this epoch, which the distiller logs after all ``on_validation_epoch_end``."""
+        """Record the validation metrics of this epoch.
+
+        Not in ``on_validation_epoch_end``: Lightning calls the callbacks' before the distiller's, which logs them.
+        """
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
         self.validation.append({"epoch": trainer.current_epoch, **metrics})
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything, with the wall and CPU time of the training up to now."""
-        passed, used = (now - then for now, then in zip(self._clocks(), self._started, strict=True))
+        wall, cpu = (now - start for now, start in zip(self._clocks(), self._started, strict=True))
         return {
             "steps": self.steps,
             "terms": self.terms,
             "validation": self.validation,
-            "seconds": self.seconds + passed,
-            "cpu_seconds": self.cpu_seconds + used,
+            "seconds": self.seconds + wall,
+            "cpu_seconds": self.cpu_seconds + cpu,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue an earlier history."""
+        """Continue the history of an interrupted training."""
         self.steps, self.terms = list(state["steps"]), dict(state["terms"])
         self.validation = list(state["validation"])
         self.seconds, self.cpu_seconds = state["seconds"], state.get("cpu_seconds", 0.0)
@@ -76,15 +87,15 @@ class History(pl.Callback):
 
 @dataclass(frozen=True)
 class Training:
-    """How to train.
+    """The settings of one training.
 
     Attributes:
-        settings: arguments of ``pytorch_lightning.Trainer``.
-        folder: where ``last.ckpt`` is kept; an interrupted training in it is continued.
-        seed: seed of the random state of every step.
-        label: what the progress display calls it.
-        every_n_steps: save also every so many optimizer steps; None: at the end of epochs.
-        callbacks: more Lightning callbacks.
+        settings: Arguments of ``pytorch_lightning.Trainer``.
+        folder: Folder of ``last.ckpt``; an interrupted training in it is continued.
+        seed: Seed of the random state of every step.
+        label: The name in the progress display and in messages.
+        every_n_steps: Save a checkpoint also every so many optimizer steps; None saves at the end of epochs only.
+        callbacks: Further Lightning callbacks.
         loggers: Lightning loggers.
     """
 
@@ -101,14 +112,14 @@ def fit(distiller: Distiller, data: pl.LightningDataModule, training: Training) 
     """Train ``distiller`` to the end, from the start or from where it was interrupted.
 
     Raises:
-        Interrupted: a signal arrived; the checkpoint holds the last complete step.
-        KdzooError: a loss term is not finite, a checkpoint is corrupt, the disk is full.
+        Interrupted: A signal has arrived; the checkpoint holds the last complete step.
+        KdzooError: A loss term is not finite, a checkpoint is corrupt, the disk is full.
     """
     checkpoint = training.folder / "last.ckpt"
     history = History()
     if checkpoint.exists():
         _check_fits(checkpoint, distiller)
-    with _quiet_lightning(), signals_wait():
+    with _quiet_lightning(), signals_wait_for_step():
         with config.construction("pytorch_lightning.Trainer", MisconfigurationException):
             trainer = pl.Trainer(
                 **training.settings,
@@ -116,17 +127,19 @@ def fit(distiller: Distiller, data: pl.LightningDataModule, training: Training) 
                     history,
                     Progress(training.label),
                     *training.callbacks,
+                    # Last, so that a checkpoint holds what the other callbacks have done at the same hook.
                     ExactResume(checkpoint, training.seed, training.every_n_steps),
                 ],
                 logger=training.loggers or False,
                 plugins=[AtomicCheckpointIO()],
                 default_root_dir=training.folder,
+                # Lightning's own checkpoints only if the user has asked for them with a callback.
                 enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in training.callbacks),
                 enable_model_summary=False,
                 enable_progress_bar=False,
-                use_distributed_sampler=False,
+                use_distributed_sampler=False,  # the data's own sampler shares batches among ranks
             )
-        distiller.train()
+        distiller.train()  # Lightning keeps the mode that it finds, and pretrained students come in eval mode
         try:
             trainer.fit(distiller, datamodule=data, ckpt_path=checkpoint if checkpoint.exists() else None)
         except MisconfigurationException as error:
@@ -139,14 +152,15 @@ def fit(distiller: Distiller, data: pl.LightningDataModule, training: Training) 
 
 
 def _check_fits(checkpoint: Path, distiller: Distiller) -> None:
+    """Reject a checkpoint of another architecture, in one line instead of one for every parameter."""
     saved = read_checkpoint(checkpoint)["state_dict"]
-    # A student whose sizes are found in the run takes over those of the checkpoint.
+    # A student whose sizes are found during the run takes those of the checkpoint.
     learns_sizes = isinstance(distiller.student, HasLearnedSizes)
     for name, value in distiller.student.state_dict(prefix="student.").items():
         if name not in saved or (saved[name].shape != value.shape and not learns_sizes):
-            found = tuple(saved[name].shape) if name in saved else "nothing"
+            saved_shape = tuple(saved[name].shape) if name in saved else "nothing"
             raise CheckpointError(
-                f"{checkpoint} is of another model: {name} is {found} there, {tuple(value.shape)} here"
+                f"{checkpoint} is of another model: {name} is {saved_shape} there, {tuple(value.shape)} here"
             )
 
 

@@ -1,4 +1,4 @@
-"""Two processes end with the weights of one, for every registered distiller; means over one rank and failures are found."""
+"""Two processes end with the weights of one, for every registered distiller; a mean over one rank is found."""
 
 import os
 import subprocess
