@@ -110,14 +110,14 @@ class GraphicalModelKind(Kind):
         data, lengths = observations(batches)
         inputs = observed_inputs(model, batches)
         shared, independent = (sample_set(model, len(data), number, inputs) for number in (SHARED, INDEPENDENT))
-        steps = [self._lengths(model, len(data), number) for number in (SHARED, INDEPENDENT)]
+        shared_steps, independent_steps = (self._lengths(model, len(data), n) for n in (SHARED, INDEPENDENT))
         extractors = self.feature_extractors
         return Predictions(
             model=model if isinstance(model, Graph) else None,
             data=extractors.features(data, lengths),
-            shared=extractors.features(shared, steps[SHARED]),
-            independent=extractors.features(independent, steps[INDEPENDENT]),
-            pictures=extractors.pictures(shared[:COLUMNS], None if steps[SHARED] is None else steps[SHARED][:COLUMNS]),
+            shared=extractors.features(shared, shared_steps),
+            independent=extractors.features(independent, independent_steps),
+            pictures=extractors.pictures(shared[:COLUMNS], None if shared_steps is None else shared_steps[:COLUMNS]),
             likelihood=_likelihood(model, batches) if isinstance(model, Graph) else {},
         )
 
@@ -150,8 +150,10 @@ class GraphicalModelKind(Kind):
         if isinstance(teacher, Graph):
             inputs = observed_inputs(teacher, [as_batch(batch) for batch in data.test_dataloader()])
             n = len(next(iter(inputs.values()))) if inputs else MAX_SAMPLES
-            sets = [draw_samples(teacher, n, seed, inputs) for seed in (REFERENCE_SHARED, REFERENCE_INDEPENDENT)]
-            references["teacher_again"] = StoredSamples(*sets)
+            references["teacher_again"] = StoredSamples(
+                draw_samples(teacher, n, REFERENCE_SHARED, inputs),
+                draw_samples(teacher, n, REFERENCE_INDEPENDENT, inputs),
+            )
         return references
 
     # ---------------------------------------------------------------- measurements

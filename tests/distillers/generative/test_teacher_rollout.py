@@ -1,4 +1,4 @@
-"""The option of graphical models' distiller to roll out a fast copy of the teacher."""
+"""Rollouts of the teacher by itself or by a fast copy, and the distiller with such a copy."""
 
 import copy
 
@@ -10,12 +10,15 @@ from kdzoo.contracts import CHECKS
 from kdzoo.contracts.subject import Subject
 from kdzoo.distillers import SemiAuxiliary
 from kdzoo.distillers.generative import teacher_rollout
-from kdzoo.distillers.generative.batch_noise import pack_noise
+from kdzoo.distillers.generative.teacher_rollout import TeacherRollout
+from kdzoo.errors import ConfigError
+from kdzoo.graphical_models.paired import rollout_teacher
 from kdzoo.models import ConvHVAE
+from tests.distillers.generative.cases import noise_batch, normal_chain
 
 
 @pytest.fixture(params=[False, True], ids=["float32", "bfloat16"])
-def lowered(request, monkeypatch):
+def bfloat16(request, monkeypatch):
     """Whether the device is faster with bfloat16."""
     monkeypatch.setattr(teacher_rollout, "has_fast_bfloat16", lambda device: request.param)
     return request.param
@@ -30,28 +33,55 @@ def models():
     return student, teacher
 
 
+def test_without_a_copy_the_teacher_itself_is_rolled_out():
+    teacher = normal_chain()
+    noise = teacher.noise(3)
+    rollout = TeacherRollout(teacher)
+    assert rollout.model is teacher
+    trace, expected = rollout(noise), rollout_teacher(teacher, noise)
+    assert all(torch.equal(trace.values[name], value) for name, value in expected.values.items())
+    assert not trace.distributions["y"].mean.requires_grad
+    assert rollout.notes == {}
+
+
+def test_the_note_says_what_the_copy_is(bfloat16):
+    notes = {}
+    rollout = TeacherRollout(normal_chain(), fast=True, notes=notes)
+    assert notes == {}
+    rollout(normal_chain().noise(3))
+    assert notes == {"fast_teacher": f"no norms to fold, torch.{'bfloat16' if bfloat16 else 'float32'} on cpu"}
+
+
+def test_a_value_that_is_not_a_bool_raises():
+    with pytest.raises(ConfigError, match=r"^fast_teacher must be true or false, got 'yes'$"):
+        TeacherRollout(normal_chain(), fast="yes")
+
+
+# ---------------------------------------------------------------- the distiller with a copy
+
+
 def gradient(distiller, batch):
     distiller.student.zero_grad()
     sum(value.mean() for value in distiller.losses(batch).values()).backward()
     return torch.cat([p.grad.flatten() for p in distiller.trainable()])
 
 
-def test_losses_and_gradients_are_about_those_of_the_teacher(lowered):
+def test_losses_and_gradients_are_close_to_those_with_the_teacher_itself(bfloat16):
     student, teacher = models()
-    batch = {"input": torch.zeros(8, 0), **pack_noise(teacher.noise(8))}
-    to_container = SemiAuxiliary(copy.deepcopy(student), copy.deepcopy(teacher))
+    batch = noise_batch(teacher.noise(8))
+    exact = SemiAuxiliary(copy.deepcopy(student), copy.deepcopy(teacher))
     fast = SemiAuxiliary(student, teacher, fast_teacher=True)
-    expected, found = to_container.losses(batch), fast.losses(batch)
+    expected, terms = exact.losses(batch), fast.losses(batch)
     for name, value in expected.items():
-        assert found[name].dtype == torch.float32
-        torch.testing.assert_close(found[name], value, rtol=0.1 if lowered else 1e-3, atol=1e-2 if lowered else 1e-4)
-    cosine = torch.nn.functional.cosine_similarity(gradient(to_container, batch), gradient(fast, batch), dim=0)
-    assert float(cosine) > (0.999 if lowered else 0.999999)
-    assert fast.notes["fast_teacher"] == f"norms folded, torch.{'bfloat16' if lowered else 'float32'} on cpu"
+        assert terms[name].dtype == torch.float32
+        torch.testing.assert_close(terms[name], value, rtol=0.1 if bfloat16 else 1e-3, atol=1e-2 if bfloat16 else 1e-4)
+    cosine = torch.nn.functional.cosine_similarity(gradient(exact, batch), gradient(fast, batch), dim=0)
+    assert float(cosine) > (0.999 if bfloat16 else 0.999999)
+    assert fast.notes["fast_teacher"] == f"norms folded, torch.{'bfloat16' if bfloat16 else 'float32'} on cpu"
 
 
-def test_the_copy_is_no_part_of_the_distiller(lowered):
-    del lowered
+def test_the_copy_is_not_in_checkpoints_and_leaves_the_teacher_unchanged(bfloat16):
+    del bfloat16
     student, teacher = models()
     before = copy.deepcopy(teacher.state_dict())
     fast = SemiAuxiliary(student, teacher, fast_teacher=True)
@@ -63,24 +93,24 @@ def test_the_copy_is_no_part_of_the_distiller(lowered):
     assert all(torch.equal(before[name], value) for name, value in teacher.state_dict().items())
 
 
-def test_a_fit_begins_with_the_teacher_as_it_is_then(lowered):
-    del lowered
+def test_every_training_copies_the_teacher_as_it_is_then(bfloat16):
+    del bfloat16
     student, teacher = models()
     fast = SemiAuxiliary(student, teacher, fast_teacher=True, calibrated=False)
     noise = teacher.noise(2)
-    batch = {"input": torch.zeros(2, 0), **pack_noise(noise)}
+    batch = noise_batch(noise)
     fast.dry_run(batch)
-    copied = fast.teacher_rollout.model
-    assert fast.teacher_rollout.model is copied
+    first_copy = fast.teacher_rollout.model
+    assert fast.teacher_rollout.model is first_copy
     for parameter in teacher.targets()["image"].conditional.net.head.parameters():
         parameter.data.zero_()
     fast.dry_run(batch)
     assert not fast.teacher_rollout.model.rollout(noise).raw["image"].any()
-    assert copied.rollout(noise).raw["image"].any()
+    assert first_copy.rollout(noise).raw["image"].any()
 
 
-def test_the_copy_follows_the_teachers_dtype(lowered):
-    del lowered
+def test_the_copy_has_the_dtype_of_the_teacher(bfloat16):
+    del bfloat16
     fast = SemiAuxiliary(*models(), fast_teacher=True)
     fast.losses({"input": torch.zeros(2, 0)})
     fast.double()
@@ -88,7 +118,7 @@ def test_the_copy_follows_the_teachers_dtype(lowered):
 
 
 @pytest.mark.parametrize("check", ["resume", "determinism", "teacher", "checkpoint"])
-def test_contracts_are_kept(check, tmp_path, monkeypatch):
+def test_the_contract_checks_pass_with_a_copy(check, tmp_path, monkeypatch):
     monkeypatch.setattr(teacher_rollout, "has_fast_bfloat16", lambda device: True)
     subject = Subject(kdzoo.compose("distiller=semi_auxiliary"), tmp_path)
     CHECKS[check](subject.with_changes({"distiller.fast_teacher": True}))
