@@ -81,7 +81,9 @@ class Bert(Transformer):
             if num_classes is None:
                 raise ConfigError("num_classes is needed for task='classification'; allowed: an integer >= 1")
             config["num_labels"] = validation.integer("num_classes", num_classes)
-        architecture = {"model_class": f"Bert{CLASS_SUFFIXES[task]}", "config": config}
+        architecture: dict[str, Any] = {"model_class": f"Bert{CLASS_SUFFIXES[task]}", "config": config}
+        if task == "embedding":  # the mean over the tokens does not use the pooler, whose weights would get no gradient
+            architecture["add_pooling_layer"] = False
         super().__init__(build_model(architecture), task, tokenizer)
         if validation.choice("start", start, STARTS) == "local_attention":
             if width // n_heads % 2:  # a sinusoid needs a sine and a cosine

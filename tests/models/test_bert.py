@@ -70,3 +70,10 @@ def test_without_the_extra_the_error_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ConfigError, match=r"^Bert needs transformers: pip install 'kdzoo\[text\]'$"):
         Bert(**SIZES)
+
+
+def test_every_parameter_of_an_encoder_has_an_effect():
+    torch.manual_seed(0)
+    model = Bert(vocab_size=40, task="embedding", hidden_size=16, layers=2, heads=2, max_length=8).eval()
+    model(torch.tensor([[5, 6, 7]]))[:, 0].sum().backward()
+    assert not [name for name, parameter in model.named_parameters() if parameter.grad is None]
