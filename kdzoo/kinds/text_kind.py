@@ -1,4 +1,4 @@
-"""What kinds have in common whose models may be transformers of text: their size, their exports, their model card."""
+"""What the kinds whose models may be text transformers have in common: sizes, exports and the model card."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,42 +14,48 @@ from kdzoo.text.transformer import TextTransformer
 
 
 class TextKind(Kind):
-    """Base of kinds with models of text among others; of the others nothing is said or written."""
+    """Base of the kinds whose models may be text transformers; for other models its methods have no effect."""
 
     task: ClassVar[str]
-    """What a transformer of text of this kind does."""
+    """Task of a text transformer of this kind: ``mlm``, ``classification`` or ``embedding``."""
 
     def is_exclusive_match(self, model: nn.Module) -> bool:
-        """Return whether a model is a transformer of this kind's task."""
+        """Return whether a model is a text transformer of this kind's task."""
         return isinstance(model, TextTransformer) and model.task == self.task
 
     def check_text(self, role: str, model: nn.Module, sizes: Mapping[str, Any]) -> None:
-        """Refuse a transformer of another task, or one that was trained on the ids of another tokenizer.
+        """Refuse a text transformer of another task, or one that was trained on the ids of another tokenizer.
+
+        Args:
+            role: What the run calls the model, for the message.
+            model: Any model; one that is not a text transformer passes.
+            sizes: The sizes that the data fix, of which ``tokenizer`` is used.
 
         Raises:
-            ConfigError: names both tasks, or both tokenizers.
+            ConfigError: The message names both tasks, or both tokenizers.
         """
         if isinstance(model, TextTransformer) and model.task != self.task:
             raise ConfigError(
-                f"{role} {type(model).__name__} has task={model.task!r}, but a {self.name} with task={self.task!r} is needed; set "
-                f"teacher.task={self.task}, or choose another distiller"
+                f"{role} {type(model).__name__} has task={model.task!r}, but a {self.name.replace('_', ' ')} needs "
+                f"task={self.task!r}; set {role}.task={self.task}, or choose another distiller"
             )
-        own = model.tokenizer if isinstance(model, DeclaresTokenizer) else None
-        of_data = sizes.get("tokenizer")
-        if own is not None and of_data is not None and own != of_data:
+        tokenizer = model.tokenizer if isinstance(model, DeclaresTokenizer) else None
+        tokenizer_of_data = sizes.get("tokenizer")
+        # Either may be unknown; two tokenizers of equal size would otherwise go unnoticed, and the ids be nonsense.
+        if tokenizer is not None and tokenizer_of_data is not None and tokenizer != tokenizer_of_data:
             raise ConfigError(
-                f"{role} {type(model).__name__} was trained with the tokenizer {own}, the data have {of_data}; set "
-                "data.tokenizer to the folder of its own, such as student/hf of its run"
+                f"{role} {type(model).__name__} was trained with the tokenizer {tokenizer}, but the data have "
+                f"{tokenizer_of_data}; set data.tokenizer to the folder of the model's own one, such as student/hf"
             )
 
     def properties(self, model: nn.Module) -> dict[str, int | float]:
-        """Return the number of parameters without embeddings and head."""
-        return transformers_export.sizes(model)
+        """Return ``layer_parameters``, the number of parameters without embeddings and head, of a text transformer."""
+        return transformers_export.layer_sizes(model)
 
     def export(self, model: nn.Module, folder: Path, data: Any = None) -> list[Path]:
-        """Write a transformer as a folder that the library transformers opens, and as a program of torch.export."""
+        """Write a text transformer as a folder for the library transformers and as a ``torch.export`` program."""
         return transformers_export.export(model, folder, data)
 
     def describe(self, folder: Path, result: Mapping[str, Any]) -> None:
-        """Write the model card."""
-        transformers_export.model_card(folder, result, self.task)
+        """Write the model card of an exported text transformer."""
+        transformers_export.write_model_card(folder, result, self.task)

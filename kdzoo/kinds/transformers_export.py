@@ -1,4 +1,4 @@
-"""Transformers of text in the formats of their field: a Hugging Face folder, and a program of torch.export."""
+"""Text transformers as a folder that Hugging Face's transformers opens, and as a program of ``torch.export``."""
 
 import copy
 import shutil
@@ -19,60 +19,83 @@ from kdzoo.models.transformer import Transformer
 from kdzoo.storage import atomic
 
 FOLDER, PROGRAM = "hf", "program.pt2"
+# Largest difference between the outputs of a model and of what was exported, relative to 1 + their size. Sums of
+# float32 in another order differ in the seventh digit; a wrong weight or mask changes far more.
 TOLERANCE = 1e-5
-"""Largest difference of outputs, relative to 1 + their size, between a model and what was exported of it."""
+# A few texts show whether an export works; each costs a forward pass of the model and of both exports.
+COMPARED_TEXTS = 4
+# Longest text of a program if the model has no limit: ``torch.export`` asks for some bound.
+MAX_LENGTH = 2**16
+# Characters of a library's error in a warning; some go on for pages.
+MAX_REASON = 200
 POOLED = (
-    "A vector of a text is the mean of the last hidden states of its tokens, divided by its length; the pooler that "
-    "`AutoModel` adds is of no use."
+    "The vector of a text is the mean of the last hidden states of its tokens, scaled to norm 1; the pooler that "
+    "`AutoModel` adds has no effect on it."
 )
+# Names of the tasks on the Hugging Face hub.
 PIPELINES = {"mlm": "fill-mask", "classification": "text-classification", "embedding": "feature-extraction"}
 
 
-def sizes(model: nn.Module) -> dict[str, int | float]:
-    """Return the number of parameters of a transformer's layers, without embeddings and head, if it has such layers."""
-    with suppress(ConfigError):
+def layer_sizes(model: nn.Module) -> dict[str, int | float]:
+    """Return ``layer_parameters``, the number of parameters of a transformer's layers, without embeddings and head.
+
+    Returns:
+        Empty if the model is not a transformer or its list of layers is not known.
+    """
+    with suppress(ConfigError):  # raised where the list of layers is not known
         if isinstance(model, Transformer):
             return {"layer_parameters": sum(parameter.numel() for parameter in model.layers.parameters())}
     return {}
 
 
 def export(model: nn.Module, folder: Path, data: Any = None) -> list[Path]:
-    """Write a transformer as ``hf/``, which ``AutoModel.from_pretrained`` opens, and as ``program.pt2``.
+    """Write a text transformer as ``hf/``, which ``AutoModel.from_pretrained`` opens, and as ``program.pt2``.
 
-    Both are read again and asked a few texts. What cannot be written, or answers otherwise, is not left, and a warning
-    says why.
+    Both are loaded again and called with a few texts. A format that cannot be written, or whose outputs differ, is
+    removed, and a warning gives the reason.
 
     Args:
-        model: nothing is written of one that is no transformer of text.
-        folder: for both.
-        data: whose ``tokenizer`` goes into the folder, and whose test part has the texts.
+        model: Any model; nothing is written if it is not a text transformer.
+        folder: Where ``hf/`` and ``program.pt2`` are written.
+        data: The data module: its tokenizer is written into ``hf/``, and its test texts are compared. Nothing is
+            written without it.
+
+    Returns:
+        The paths that were written.
     """
     if not isinstance(model, Transformer) or model.takes_images or data is None:
         return []
     if model.task == "classification" and isinstance(data, HasClassNames):
         model.model.config.id2label = dict(enumerate(map(str, data.classes)))
         model.model.config.label2id = {str(name): number for number, name in enumerate(data.classes)}
-    texts = as_batch(next(iter(data.test_dataloader())))["input"][:4]
-    found = []
+    texts = as_batch(next(iter(data.test_dataloader())))["input"][:COMPARED_TEXTS]
+    tokenizer = data.tokenizer if isinstance(data, HasTokenizer) else None
+    paths = []
     with inference(model):
         expected = model.cpu()(texts)
-        for path, write in ((folder / FOLDER, _hugging_face), (folder / PROGRAM, _program)):
+        for path, write in ((folder / FOLDER, _write_folder), (folder / PROGRAM, _write_program)):
             try:
-                again = write(model, texts, path, data.tokenizer if isinstance(data, HasTokenizer) else None)
-                _compare(again(texts), expected)
-                found.append(path)
-            except Exception as error:  # a trained student is not lost because a format does not take it
+                reloaded = write(model, texts, path, tokenizer)
+                _compare(reloaded(texts), expected)
+                paths.append(path)
+            except Exception as error:  # a trained student is not lost because a format does not support it
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-                reason = " ".join(str(error).split())[:200]
+                reason = " ".join(str(error).split())[:MAX_REASON]
                 warnings.warn(f"{type(model).__name__} is not exported as {path.name}: {reason}", stacklevel=2)
-    return found
+    return paths
 
 
-def model_card(folder: Path, result: Mapping[str, Any], task: str) -> None:
-    """Write the model card of an exported folder from the report of its run."""
+def write_model_card(folder: Path, result: Mapping[str, Any], task: str) -> None:
+    """Write the model card of an exported transformer, ``hf/README.md``, from the report of its run.
+
+    Args:
+        folder: Folder of the exported student; nothing is written if it has no ``hf/``.
+        result: The report.
+        task: ``mlm``, ``classification`` or ``embedding``.
+    """
     if not (folder / FOLDER).is_dir():
         return
-    rows = [
+    metrics = [
         f"| {role} | {name} | {_number(value)} |"
         for role in ("student", "teacher", "control")
         for name, value in ((result.get(role) or {}).get("metrics") or {}).items()
@@ -88,9 +111,9 @@ def model_card(folder: Path, result: Mapping[str, Any], task: str) -> None:
         "",
         f"Made by `{result['command']}`, seed {result['seed']}.",
         "",
-        "| model | measure on the test part | value |",
+        "| model | measure on the test split | value |",
         "|---|---|---:|",
-        *rows,
+        *metrics,
         "",
         *([POOLED, ""] if task == "embedding" else []),
         *(["| student against teacher | value |", "|---|---:|", *fidelity, ""] if fidelity else []),
@@ -100,35 +123,39 @@ def model_card(folder: Path, result: Mapping[str, Any], task: str) -> None:
     atomic.write_text(folder / FOLDER / "README.md", "\n".join(lines) + "\n")
 
 
-def _hugging_face(model: Transformer, _: Tensor, folder: Path, tokenizer: Any) -> Any:
+def _write_folder(model: Transformer, _: Tensor, folder: Path, tokenizer: Any) -> Transformer:
     """Write the folder and return the model that it holds."""
     model.model.save_pretrained(folder)
     if tokenizer is not None:
-        tokenizer = copy.copy(tokenizer)
+        tokenizer = copy.copy(tokenizer)  # the data module keeps its own
         tokenizer.model_max_length = min(tokenizer.model_max_length, model.max_length or tokenizer.model_max_length)
         tokenizer.save_pretrained(folder)
-    again = type(model.model).from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    return Transformer(again, model.task).eval()
+    reloaded = type(model.model).from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    return Transformer(reloaded, model.task).eval()
 
 
-def _program(model: Transformer, texts: Tensor, path: Path, _: Any) -> Any:
-    """Write the program, for any number of texts of any length, and return what it holds."""
-    longest = model.max_length or 2**16
+def _write_program(model: Transformer, texts: Tensor, path: Path, _: Any) -> nn.Module:
+    """Write the program, for any number of texts of any length, and return the one that the file holds."""
+    # torch.export takes a dimension of size 1 as fixed.
     texts = texts if texts.shape[0] > 1 else texts.repeat(2, 1)
-    shapes = {"input": {0: torch.export.Dim("batch", max=2**16), 1: torch.export.Dim("length", min=2, max=longest)}}
+    batch = torch.export.Dim("batch", max=2**16)
+    length = torch.export.Dim("length", min=2, max=model.max_length or MAX_LENGTH)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.export.save(torch.export.export(model, (texts,), dynamic_shapes=shapes, strict=False), path)
+        warnings.simplefilter("ignore")  # deprecations inside of torch and transformers, which a user cannot act on
+        program = torch.export.export(model, (texts,), dynamic_shapes={"input": {0: batch, 1: length}}, strict=False)
+        torch.export.save(program, path)
         return torch.export.load(path).module()
 
 
-def _compare(found: Tensor, expected: Tensor) -> None:
-    gap = float(((found - expected).abs() / (1 + expected.abs())).max())
-    if not gap <= TOLERANCE:
-        raise CheckpointError(f"it does not give the outputs of the model (difference {gap:.2g})")
+def _compare(outputs: Tensor, expected: Tensor) -> None:
+    """Raise a CheckpointError if the outputs of an export differ from those of the model."""
+    difference = float(((outputs - expected).abs() / (1 + expected.abs())).max())
+    if not difference <= TOLERANCE:  # also for NaN
+        raise CheckpointError(f"it does not give the outputs of the model (difference {difference:.2g})")
 
 
 def _number(value: Any) -> str:
+    """Return a value of the report as a cell of a table; over several seeds it is a mapping with their mean."""
     if isinstance(value, Mapping):
         return f"{_number(value.get('mean'))} (mean over seeds)"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
