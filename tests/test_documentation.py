@@ -83,5 +83,5 @@ def test_links_to_files_lead_somewhere(path):
 def test_files_that_pages_name_exist(path):
     text = path.read_text(encoding="utf-8")
     for name in re.findall(r"`((?:kdzoo|conf|tests|scripts|examples|docs)/[\w./]+)`", text):
-        is_readers_own = name.startswith("conf/") and "my_" in name or name in ("conf/student/", "conf/teacher/")
+        is_readers_own = (name.startswith("conf/") and "my_" in name) or name in ("conf/student/", "conf/teacher/")
         assert is_readers_own or (ROOT / name).exists(), name

@@ -1,7 +1,7 @@
 """Several students: deep mutual learning (Zhang et al. 2018).
 
-Every student learns from the labels and from the mean probabilities of the others. There is no teacher. The first student
-is the one that is evaluated and exported; its peers have the same architecture and other initial weights.
+Every student learns from the labels and from the mean probabilities of the others. There is no teacher. The first
+student is evaluated and exported; its peers have the same architecture and other initial weights.
 """
 
 import copy
@@ -49,7 +49,7 @@ class MutualLearning(Distiller):
 
 def mean_logits(logits):
     """Return log-probabilities of the mean of several distributions, without gradient."""
-    log_probs = torch.stack([one.detach().log_softmax(1) for one in logits])
+    log_probs = torch.stack([student_logits.detach().log_softmax(1) for student_logits in logits])
     return log_probs.logsumexp(0)
 
 

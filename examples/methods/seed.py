@@ -1,10 +1,13 @@
 """A queue of teacher features: SEED (Fang et al. 2021), section 3.2.
 
 With the normalised embeddings s of the student and t of the teacher, and a queue D of teacher embeddings of the last
-batches, to which t itself is added, the loss of a sample is the cross entropy of softmax(t D / T_t) and softmax(s D / T_s).
+batches, to which t itself is added, the loss of a sample is the cross entropy of softmax(t D / T_t) and
+softmax(s D / T_s).
 
-It shows state that changes once per step (the queue) and modules whose sizes only a batch tells (the head).
+The example has state that changes once per step (the queue) and modules whose sizes are known from a batch (the head).
 """
+
+from typing import Any
 
 import torch
 from torch import nn
@@ -46,7 +49,8 @@ class SEED(Distiller):
         self.queue_size = integer("queue_size", queue_size)
         self.student_temperature = positive("student_temperature", student_temperature)
         self.teacher_temperature = positive("teacher_temperature", teacher_temperature)
-        self.head = self.queue = None
+        self.head: Any = None
+        self.queue: Any = None
 
     def prepare(self, batch):
         """Build the head and the queue, whose widths are those of the models' outputs."""
@@ -66,5 +70,5 @@ class SEED(Distiller):
 
 
 def similarities(vectors, own, queue):
-    """Return the inner products [batch, size + 1] of vectors [batch, d] with the queue [size, d] and their own teacher."""
+    """Return the inner products [batch, size + 1] of vectors [batch, d] with a queue [size, d] and with ``own``."""
     return torch.cat([vectors @ queue.T, (vectors * own).sum(1, keepdim=True)], dim=1)

@@ -19,7 +19,8 @@ class NoisyStudent(LogitKD):
 
     info = MethodInfo(
         terms={"soft": 0.9, "hard": 0.1},
-        paper="Xie, Luong, Hovy & Le 2020, Self-training with Noisy Student improves ImageNet classification, section 2",
+        paper="Xie, Luong, Hovy & Le 2020, Self-training with Noisy Student improves ImageNet classification, "
+        "section 2",
     )
 
     def __init__(self, student, teacher, *, shift: int = 1, seed: int = 0, temperature: float = 4.0, **options):
