@@ -78,6 +78,10 @@ class ExpectedCounts:
     transitions: Tensor
     objective: float
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the counts by name, for sums and means over batches and for checkpoints."""
+        return {"starts": self.starts, "emissions": self.emissions, "transitions": self.transitions}
+
 
 Data = TracedSequences | TokenSequences | Sequence[PrefixTree]
 

@@ -1,4 +1,4 @@
-"""Language models: modules that give the distribution of the next symbol after each prefix of a string."""
+"""Language models: modules that predict the next symbol after each prefix of a string."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,18 +18,19 @@ from kdzoo.kinds.kind import Kind
 from kdzoo.kinds.logits import check_logits
 from kdzoo.text.language_model import LanguageModel, device_of
 
-PROTOCOL = ("initial_state", "step", "next_log_probs", "hidden")
+# The members of the protocol LanguageModel, for a message that names the missing ones.
+PROTOCOL = ("vocab_size", "initial_state", "step", "next_log_probs", "hidden")
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says at all n labelled positions, in the order of the data.
+    """Predictions of a model at all n labelled positions, in the order of the data.
 
     Attributes:
-        log_probs: log-probabilities of the next symbol in nats [n, V].
-        target: the symbol that follows [n].
-        string: number of the string of each position, from 0 in the order of the data [n].
-        truth: log-probabilities under the true source [n, V], where it is known.
+        log_probs: Log-probabilities of the next symbol in nats ``[n, V]``.
+        target: The symbol that follows, int64 ``[n]``.
+        string: Index of the string of each position, from 0 in the order of the data, int64 ``[n]``.
+        truth: Log-probabilities under the true source in nats ``[n, V]``; None if it is not known.
     """
 
     log_probs: Tensor
@@ -39,15 +40,15 @@ class Predictions:
 
     @property
     def predicted(self) -> Tensor:
-        """The most likely symbol at each position [n]."""
+        """The most likely symbol at each position ``[n]``."""
         return self.log_probs.argmax(1)
 
 
 class LanguageModelKind(Kind):
-    """Measured in nats per symbol, ends included, and where the true source is known by what is lost to it.
+    """Language models are measured in nats per symbol, ends included, and by the divergence from a known source.
 
-    Batches have inputs and targets [b, T]. Those for measuring may have one more key, ``truth`` [b, T, V]: the
-    log-probabilities of the next symbol under the source that the strings were drawn from.
+    Batches have inputs and targets ``[b, T]``. Those of the test split may have one more key, ``truth`` ``[b, T, V]``:
+    the log-probabilities of the next symbol under the source that the strings were drawn from.
     """
 
     name: ClassVar[str] = "language_model"
@@ -62,9 +63,12 @@ class LanguageModelKind(Kind):
         return isinstance(model, LanguageModel)
 
     def check(self, role: str, model: nn.Module, batch: Batch, sizes: Mapping[str, Any]) -> None:
-        """Look for the functions of a language model, and compare the shape of its logits with the data."""
+        """Reject a model without the methods of a language model, or whose logits do not fit the data."""
         if not isinstance(model, LanguageModel):
-            raise ConfigError(f"{role} {type(model).__name__} is not {self.needs}")
+            missing = sorted(set(PROTOCOL) - set(dir(model)), key=PROTOCOL.index)
+            # Not self.needs: a subclass may need more of its students, while the teacher is any language model.
+            needs = LanguageModelKind.needs
+            raise ConfigError(f"{role} {type(model).__name__} is not {needs}: it lacks {', '.join(missing)}")
         if "vocab_size" not in sizes:
             raise ConfigError(f"{role} {type(model).__name__} needs data of strings, which have a vocab_size")
         size = ("vocab_size", sizes["vocab_size"])
@@ -74,42 +78,46 @@ class LanguageModelKind(Kind):
         """Return the next-symbol log-probabilities at all labelled positions."""
         model.eval()
         parts: dict[str, list[Tensor]] = {"log_probs": [], "target": [], "string": [], "truth": []}
-        read = 0
-        for raw in batches:
-            batch = as_batch(raw)
+        n_strings = 0
+        for item in batches:
+            batch = as_batch(item)
             labelled = labelled_positions(batch)
             with torch.no_grad():
                 output = model(batch["input"].to(device_of(model))).cpu()[labelled]
-            parts["log_probs"].append(_normalised(output))
+            parts["log_probs"].append(_log_probs(output))
             parts["target"].append(labels(batch))
-            parts["string"].append(labelled.nonzero()[:, 0] + read)
+            parts["string"].append(labelled.nonzero()[:, 0] + n_strings)
             if "truth" in batch:
                 parts["truth"].append(batch["truth"][labelled])
-            read += len(labelled)
+            n_strings += len(labelled)
+        # Without a truth in the data its list is empty, and the field stays None.
         return Predictions(**{name: torch.cat(part) for name, part in parts.items() if part})
 
     def metrics(self, predictions: Predictions) -> dict[str, float]:
         """Return the quality of predictions.
 
-        Always ``log_prob``, the mean log-probability of a symbol in nats; ``perplexity``, exp of its negative;
-        and ``accuracy``, the share of symbols that were the most likely. With the truth also
-        ``kl_from_truth``, the mean over positions of KL(truth || model) of the next symbol in nats, and
-        ``pautomac_score``, the perplexity of whole strings in the competition's sense, over distinct strings.
+        Returns:
+            ``log_prob``, the mean log-probability of a symbol in nats; ``perplexity``, exp(-log_prob); ``accuracy``,
+            the share of positions where the most likely symbol follows. If the truth is known also ``kl_from_truth``,
+            the mean over positions of KL(truth || model) of the next symbol in nats, and ``pautomac_score``, the
+            perplexity of distinct whole strings, see :func:`kdzoo.automata.compare.pautomac_score`.
         """
-        log_prob = _of_targets(predictions.log_probs, predictions.target).mean()
-        found = {
+        log_prob = _target_log_probs(predictions.log_probs, predictions.target).mean()
+        scores = {
             "log_prob": float(log_prob),
             "perplexity": float((-log_prob).exp()),
             "accuracy": float((predictions.predicted == predictions.target).double().mean()),
         }
         if predictions.truth is None:
-            return found
-        first = distinct_strings(predictions)
-        truth = sequence_log_probs(predictions, predictions.truth)[first]
-        model = sequence_log_probs(predictions, predictions.log_probs)[first]
+            return scores
+        # The competition's score is defined on a set of strings; repeated ones would count twice.
+        distinct = distinct_strings(predictions)
+        truth = sequence_log_probs(predictions, predictions.truth)[distinct]
+        model = sequence_log_probs(predictions, predictions.log_probs)[distinct]
         return {
-            **found,
+            **scores,
             "kl_from_truth": mean_kl(predictions.log_probs, predictions.truth),
+            # The score normalises over the strings, which is not possible if all of them have probability 0.
             "pautomac_score": inf if model.isneginf().all() else pautomac_score(truth, model),
         }
 
@@ -121,52 +129,59 @@ class LanguageModelKind(Kind):
         }
 
     def plot_predictions(self, predictions: Mapping[str, Predictions], folder: Path) -> list[Path]:
-        """Draw the log-probability of each string, student and control against the teacher, or else the truth."""
-        of_strings: dict[str, Any] = {
-            name: sequence_log_probs(one, one.log_probs).numpy() for name, one in predictions.items()
+        """Plot the log-probability of each string, for student and control against the teacher, or else the truth."""
+        log_probs: dict[str, Any] = {
+            role: sequence_log_probs(prediction, prediction.log_probs).numpy()
+            for role, prediction in predictions.items()
         }
-        taught: dict[str, Any] = {name: of_strings[name] for name in ("student", "control") if name in of_strings}
-        if "teacher" in of_strings:
-            reference, x = "teacher", of_strings["teacher"]
+        # Other controls and baselines would make the scatter plot unreadable.
+        plotted = {role: log_probs[role] for role in ("student", "control") if role in log_probs}
+        if "teacher" in log_probs:
+            reference, x = "teacher", log_probs["teacher"]
         else:
             student = predictions["student"]
             if student.truth is None:
                 return []
             reference, x = "truth", sequence_log_probs(student, student.truth).numpy()
         path = folder / "log_probabilities.png"
-        return [plotting.log_prob_scatter(x, taught, path, reference=reference)]
+        return [plotting.log_prob_scatter(x, plotted, path, reference=reference)]
 
 
 def mean_kl(student: Tensor, teacher: Tensor) -> float:
-    """Return the mean KL(teacher || student) in nats of log-probabilities [n, V].
+    """Return the mean KL(teacher || student) of log-probabilities ``[n, V]`` in nats.
 
-    It is infinite where the student rules out what the teacher does not. Positions after what the teacher
-    itself rules out, where all its log-probabilities are -inf, are left out.
+    It is infinite if the student gives probability 0 to a symbol that is possible under the teacher. Positions after
+    an impossible prefix, where all log-probabilities of the teacher are -inf, are left out.
     """
     possible = ~teacher.isneginf().all(1)
     return float(soft_target_kl(student, teacher, temperature=1.0)[possible].mean())
 
 
 def sequence_log_probs(predictions: Predictions, log_probs: Tensor) -> Tensor:
-    """Return the log-probability of each string in nats [strings], from those of the next symbols [n, V]."""
+    """Return the log-probability of each string in nats ``[strings]``, from those of the next symbols ``[n, V]``."""
     total = torch.zeros(int(predictions.string.max()) + 1, dtype=torch.float64)
-    return total.index_add_(0, predictions.string, _of_targets(log_probs, predictions.target))
+    return total.index_add_(0, predictions.string, _target_log_probs(log_probs, predictions.target))
 
 
 def distinct_strings(predictions: Predictions) -> Tensor:
-    """Return the number of the first of all equal strings, for every distinct one [m]."""
-    numbers = range(int(predictions.string.max()) + 1)
+    """Return the index of the first of all equal strings, for every distinct string ``[m]``, in ascending order."""
     lengths = predictions.string.bincount().tolist()
-    strings = [tuple(one.tolist()) for one in predictions.target.split(lengths)]
-    return torch.tensor(sorted(dict(zip(reversed(strings), reversed(numbers), strict=True)).values()))
+    strings = [tuple(string.tolist()) for string in predictions.target.split(lengths)]
+    first: dict[tuple[int, ...], int] = {}
+    for index, string in enumerate(strings):
+        first.setdefault(string, index)
+    return torch.tensor(list(first.values()))
 
 
-def _of_targets(log_probs: Tensor, target: Tensor) -> Tensor:
-    """Return the log-probability of each target, float64 [n]."""
+def _target_log_probs(log_probs: Tensor, target: Tensor) -> Tensor:
+    """Return the log-probability of each target, float64 ``[n]``."""
     return log_probs.gather(1, target[:, None]).squeeze(1).double()
 
 
-def _normalised(logits: Tensor) -> Tensor:
-    """Return log-probabilities, at least float32; a row that is all -inf stays so."""
+def _log_probs(logits: Tensor) -> Tensor:
+    """Return the log-probabilities of logits ``[n, V]``, in float32 or wider.
+
+    A row that is all -inf, after an impossible prefix, stays -inf: softmax would make it NaN.
+    """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return torch.where(logits.isneginf().all(1, keepdim=True), logits, logits.log_softmax(1))

@@ -133,3 +133,13 @@ def test_wrong_data_are_named():
     one, other = (TracedSequences.of([[0]], torch.eye(2), vocab_size=size) for size in (2, 3))
     with pytest.raises(DataError, match=r"same vocab_size, got \[2, 3\]"):
         distill([one, other])
+
+
+def test_a_set_of_empty_strings_is_learned_too():
+    result = distill_states([[], [], []], torch.zeros(3, 2), states=1, vocab_size=3)
+    assert float(result.pfa.log_prob(TokenSequences.of([[]])).exp()) > 0.9
+
+
+def test_an_unknown_option_is_named():
+    with pytest.raises(ConfigError, match="state is not a valid option"):
+        distill_states([[0]], torch.zeros(2, 2), state=1)

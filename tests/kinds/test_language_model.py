@@ -1,4 +1,4 @@
-"""The language-model kind against NumPy and strings that are counted by hand, and a training from end to end."""
+"""The kind of language models against NumPy and strings that are counted by hand, and whole trainings."""
 
 import itertools
 import math
@@ -38,8 +38,8 @@ def batches(strings=STRINGS, size=2, **extra):
         }
 
 
-class Says(nn.Module):
-    """TeacherOutputs with given logits after each last symbol."""
+class LastSymbolModel(nn.Module):
+    """A language model whose logits depend on the last symbol alone."""
 
     def __init__(self, logits):
         super().__init__()
@@ -65,9 +65,9 @@ def random_logits(seed, dtype=torch.float64):
     return 2 * torch.randn(4, 4, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
-MODEL, TRUTH = Says(random_logits(0)), Says(random_logits(1))
-LASTS = np.array([symbol for one in LISTS for symbol in (3, *one)])
-NEXTS = np.array([symbol for one in LISTS for symbol in (*one, 3)])
+MODEL, TRUTH = LastSymbolModel(random_logits(0)), LastSymbolModel(random_logits(1))
+LASTS = np.array([symbol for tokens in LISTS for symbol in (3, *tokens)])
+NEXTS = np.array([symbol for tokens in LISTS for symbol in (*tokens, 3)])
 
 
 def table(model):
@@ -81,29 +81,29 @@ def with_truth(truth=TRUTH):
 
 class TestPredict:
     def test_all_positions_in_the_order_of_the_data(self):
-        found = KIND.predict(MODEL, batches())
-        np.testing.assert_allclose(found.log_probs, table(MODEL), rtol=1e-12)
-        assert found.target.tolist() == NEXTS.tolist()
-        assert found.string.tolist() == [0] * 4 + [1] + [2] * 3 + [3] * 4 + [4] * 2
-        assert found.truth is None
+        predictions = KIND.predict(MODEL, batches())
+        np.testing.assert_allclose(predictions.log_probs, table(MODEL), rtol=1e-12)
+        assert predictions.target.tolist() == NEXTS.tolist()
+        assert predictions.string.tolist() == [0] * 4 + [1] + [2] * 3 + [3] * 4 + [4] * 2
+        assert predictions.truth is None
         np.testing.assert_allclose(KIND.predict(MODEL, with_truth()).truth, table(TRUTH), rtol=1e-12)
 
-    def test_the_size_of_batches_changes_nothing(self):
-        one, other = (KIND.predict(MODEL, batches(size=size)) for size in (1, 5))
-        assert torch.equal(one.log_probs, other.log_probs)
-        assert torch.equal(one.string, other.string)
+    def test_predictions_do_not_depend_on_the_batch_size(self):
+        small, large = (KIND.predict(MODEL, batches(size=size)) for size in (1, 5))
+        assert torch.equal(small.log_probs, large.log_probs)
+        assert torch.equal(small.string, large.string)
 
     def test_logits_become_log_probabilities_at_least_in_single_precision(self):
-        found = KIND.predict(Says(random_logits(0, torch.bfloat16) + 7), batches())
-        assert found.log_probs.dtype == torch.float32
-        torch.testing.assert_close(found.log_probs.logsumexp(1), torch.zeros(N), rtol=0, atol=1e-6)
+        predictions = KIND.predict(LastSymbolModel(random_logits(0, torch.bfloat16) + 7), batches())
+        assert predictions.log_probs.dtype == torch.float32
+        torch.testing.assert_close(predictions.log_probs.logsumexp(1), torch.zeros(N), rtol=0, atol=1e-6)
 
     def test_probability_zero_stays_so_and_an_impossible_prefix_is_not_nan(self):
         logits = random_logits(0)
         logits[0, 2], logits[1] = -math.inf, -math.inf
-        found = KIND.predict(Says(logits), batches()).log_probs
-        assert not found.isnan().any()
-        assert torch.equal(found.isneginf(), logits.isneginf()[LASTS])
+        predictions = KIND.predict(LastSymbolModel(logits), batches()).log_probs
+        assert not predictions.isnan().any()
+        assert torch.equal(predictions.isneginf(), logits.isneginf()[LASTS])
 
     def test_is_in_eval_mode_and_without_gradients(self):
         model = RNNLM(vocab_size=4, dropout=0.9).train()
@@ -114,63 +114,63 @@ class TestPredict:
 
 class TestMetrics:
     def test_agree_with_numpy(self):
-        found = KIND.metrics(KIND.predict(MODEL, batches()))
-        says = table(MODEL)
-        mean = says[np.arange(N), NEXTS].mean()
-        assert found == {
+        scores = KIND.metrics(KIND.predict(MODEL, batches()))
+        log_probs = table(MODEL)
+        mean = log_probs[np.arange(N), NEXTS].mean()
+        assert scores == {
             "log_prob": pytest.approx(mean, rel=1e-12),
             "perplexity": pytest.approx(math.exp(-mean), rel=1e-12),
-            "accuracy": pytest.approx((says.argmax(1) == NEXTS).mean(), rel=1e-12),
+            "accuracy": pytest.approx((log_probs.argmax(1) == NEXTS).mean(), rel=1e-12),
         }
-        assert found["log_prob"] == pytest.approx(float(of_strings(MODEL, STRINGS).sum()) / N, rel=1e-12)
+        assert scores["log_prob"] == pytest.approx(float(of_strings(MODEL, STRINGS).sum()) / N, rel=1e-12)
 
-    def test_loss_to_the_truth(self):
-        found = KIND.metrics(KIND.predict(MODEL, with_truth()))
+    def test_the_divergence_from_the_truth(self):
+        scores = KIND.metrics(KIND.predict(MODEL, with_truth()))
         p, q = table(TRUTH), table(MODEL)
-        assert found["kl_from_truth"] == pytest.approx((np.exp(p) * (p - q)).sum(1).mean(), rel=1e-9)
+        assert scores["kl_from_truth"] == pytest.approx((np.exp(p) * (p - q)).sum(1).mean(), rel=1e-9)
 
     def test_the_competitions_score_is_over_distinct_strings(self):
-        found = KIND.metrics(KIND.predict(MODEL, with_truth()))
+        scores = KIND.metrics(KIND.predict(MODEL, with_truth()))
         distinct = TokenSequences.of([LISTS[i] for i in (0, 1, 2, 4)])
         truth = softmax(of_strings(TRUTH, distinct).numpy())
         model = softmax(of_strings(MODEL, distinct).numpy())
-        assert found["pautomac_score"] == pytest.approx(2 ** -(truth * np.log2(model)).sum(), rel=1e-12)
+        assert scores["pautomac_score"] == pytest.approx(2 ** -(truth * np.log2(model)).sum(), rel=1e-12)
 
-    def test_the_truth_itself_loses_nothing(self):
-        found = KIND.metrics(KIND.predict(TRUTH, with_truth()))
-        assert found["kl_from_truth"] == pytest.approx(0, abs=1e-12)
-        assert found["pautomac_score"] < KIND.metrics(KIND.predict(MODEL, with_truth()))["pautomac_score"]
+    def test_the_truth_has_no_divergence_from_itself(self):
+        scores = KIND.metrics(KIND.predict(TRUTH, with_truth()))
+        assert scores["kl_from_truth"] == pytest.approx(0, abs=1e-12)
+        assert scores["pautomac_score"] < KIND.metrics(KIND.predict(MODEL, with_truth()))["pautomac_score"]
 
-    def test_a_model_that_rules_out_what_happens_is_infinitely_bad_but_measured(self):
+    def test_a_model_that_gives_probability_zero_to_the_data_has_infinite_scores(self):
         logits = random_logits(0)
         logits[:, 3] = -math.inf  # never ends
-        found = KIND.metrics(KIND.predict(Says(logits), with_truth()))
-        assert found["log_prob"] == -math.inf
-        assert found["perplexity"] == found["kl_from_truth"] == found["pautomac_score"] == math.inf
-        assert 0 <= found["accuracy"] <= 1
+        scores = KIND.metrics(KIND.predict(LastSymbolModel(logits), with_truth()))
+        assert scores["log_prob"] == -math.inf
+        assert scores["perplexity"] == scores["kl_from_truth"] == scores["pautomac_score"] == math.inf
+        assert 0 <= scores["accuracy"] <= 1
 
-    def test_the_score_is_one_of_them(self):
+    def test_the_score_is_one_of_the_metrics(self):
         assert KIND.score in KIND.metrics(KIND.predict(MODEL, batches()))
 
-    def test_first_of_all_equal_strings(self):
-        one = KIND.predict(MODEL, batches())
-        assert distinct_strings(one).tolist() == [0, 1, 2, 4]
-        summed = sequence_log_probs(one, one.log_probs)
+    def test_of_equal_strings_the_first_one_counts(self):
+        predictions = KIND.predict(MODEL, batches())
+        assert distinct_strings(predictions).tolist() == [0, 1, 2, 4]
+        summed = sequence_log_probs(predictions, predictions.log_probs)
         np.testing.assert_allclose(summed, of_strings(MODEL, STRINGS), rtol=1e-12)
 
 
 class TestFidelity:
     def test_agrees_with_numpy(self):
-        found = KIND.fidelity(KIND.predict(MODEL, batches()), KIND.predict(TRUTH, batches()))
+        fidelity = KIND.fidelity(KIND.predict(MODEL, batches()), KIND.predict(TRUTH, batches()))
         p, q = table(TRUTH), table(MODEL)
-        assert found["kl"] == pytest.approx((np.exp(p) * (p - q)).sum(1).mean(), rel=1e-9)
-        assert found["agreement"] == pytest.approx((p.argmax(1) == q.argmax(1)).mean())
+        assert fidelity["kl"] == pytest.approx((np.exp(p) * (p - q)).sum(1).mean(), rel=1e-9)
+        assert fidelity["agreement"] == pytest.approx((p.argmax(1) == q.argmax(1)).mean())
 
-    def test_a_model_follows_itself_perfectly(self):
-        one = KIND.predict(MODEL, batches())
-        assert KIND.fidelity(one, one) == {"agreement": 1.0, "kl": 0.0}
+    def test_a_model_agrees_with_itself(self):
+        predictions = KIND.predict(MODEL, batches())
+        assert KIND.fidelity(predictions, predictions) == {"agreement": 1.0, "kl": 0.0}
 
-    def test_divergence_is_infinite_only_where_the_student_rules_out_what_the_teacher_does_not(self):
+    def test_divergence_is_infinite_only_where_the_student_alone_gives_probability_zero(self):
         inf = math.inf
         sure, even = torch.tensor([[0.0, -inf]]), torch.tensor([[0.5, 0.5]]).log()
         assert mean_kl(sure, even) == inf
@@ -178,7 +178,7 @@ class TestFidelity:
         assert mean_kl(sure, sure) == 0.0
         assert mean_kl(torch.full((1, 2), -inf), even) == inf
 
-    def test_positions_that_the_teacher_rules_out_are_left_out(self):
+    def test_positions_after_an_impossible_prefix_are_left_out(self):
         nothing, even = torch.full((1, 2), -math.inf), torch.tensor([[0.5, 0.5]]).log()
         skew = torch.tensor([[0.25, 0.75]]).log()
         student, teacher = torch.cat([skew, skew]), torch.cat([nothing, even])
@@ -188,15 +188,22 @@ class TestFidelity:
 class TestCheck:
     batch = next(iter(batches()))
 
-    def test_accepts_what_fits_and_is_registered(self):
+    def test_accepts_a_language_model_and_leaves_its_mode(self):
         model = RNNLM(vocab_size=4).train()
         get("language_model").check("teacher", model, self.batch, SIZES)
         assert model.training
 
     def test_a_classifier_lacks_the_functions_of_a_language_model(self):
-        message = r"^student MLP is no language model: it lacks start, step, next_log_probs, hidden$"
+        missing = "vocab_size, initial_state, step, next_log_probs, hidden"
+        message = rf"^student MLP is not a language model .*: it lacks {missing}$"
         with pytest.raises(ConfigError, match=message):
             KIND.check("student", MLP(in_shape=(3,), num_classes=4), self.batch, SIZES)
+
+    def test_the_missing_method_is_named(self):
+        model = nn.Sequential()
+        model.vocab_size, model.initial_state, model.step = 4, len, max
+        with pytest.raises(ConfigError, match=r": it lacks next_log_probs, hidden$"):
+            KIND.check("student", model, self.batch, SIZES)
 
     def test_another_number_of_symbols(self):
         message = r"^teacher RNNLM does not fit the data: its logits have shape \(2, 4, 5\), the data need \(2, 4, 4\)"
@@ -210,33 +217,36 @@ class TestCheck:
             KIND.check("teacher", RNNLM(vocab_size=4), self.batch, {"in_shape": (4,), "num_classes": 4})
 
     def test_no_tensor_of_logits(self):
-        model = Says(random_logits(0))
+        model = LastSymbolModel(random_logits(0))
         model.forward = lambda inputs: (inputs,)
-        message = r"^student Says is not a language model: it must return a tensor of logits, got tuple$"
+        message = r"^student LastSymbolModel is not a language model: it must return a tensor of logits, got tuple$"
         with pytest.raises(ConfigError, match=message):
             KIND.check("student", model, self.batch, SIZES)
 
 
 class TestFigures:
     def drawn(self, tmp_path, monkeypatch, predictions):
-        seen = []
+        calls = []
 
         def draw(*args, **options):
-            seen.append((args, options))
+            calls.append((args, options))
             return tmp_path
 
         monkeypatch.setattr("kdzoo.plotting.log_prob_scatter", draw)
         KIND.plot_predictions(predictions, tmp_path)
-        return seen
+        return calls
 
     def test_every_string_under_student_and_control_against_the_teacher(self, tmp_path, monkeypatch):
-        roles = {role: KIND.predict(Says(random_logits(i)), batches()) for i, role in enumerate(("student", "control"))}
+        roles = {
+            role: KIND.predict(LastSymbolModel(random_logits(i)), batches())
+            for i, role in enumerate(("student", "control"))
+        }
         roles = {"teacher": KIND.predict(TRUTH, batches()), **roles, "k-means": roles["student"]}
         [((x, y, _), options)] = self.drawn(tmp_path, monkeypatch, roles)
         assert options == {"reference": "teacher"}
         np.testing.assert_allclose(x, of_strings(TRUTH, STRINGS), rtol=1e-12)
         assert set(y) == {"student", "control"}
-        np.testing.assert_allclose(y["student"], of_strings(Says(random_logits(0)), STRINGS), rtol=1e-12)
+        np.testing.assert_allclose(y["student"], of_strings(LastSymbolModel(random_logits(0)), STRINGS), rtol=1e-12)
 
     def test_against_the_truth_where_there_is_no_teacher(self, tmp_path, monkeypatch):
         [((x, _, _), options)] = self.drawn(tmp_path, monkeypatch, {"student": KIND.predict(MODEL, with_truth())})
@@ -246,10 +256,13 @@ class TestFigures:
 
     @pytest.mark.filterwarnings("error")
     @pytest.mark.parametrize("shift", [0.0, -math.inf])
-    def test_is_a_picture_also_where_strings_are_impossible(self, tmp_path, shift):
+    def test_impossible_strings_can_be_plotted(self, tmp_path, shift):
         student = random_logits(0)
         student[2] += torch.tensor([0.0, 0.0, 0.0, shift])
-        roles = {"teacher": KIND.predict(TRUTH, batches()), "student": KIND.predict(Says(student), batches())}
+        roles = {
+            "teacher": KIND.predict(TRUTH, batches()),
+            "student": KIND.predict(LastSymbolModel(student), batches()),
+        }
         [path] = KIND.plot_predictions(roles, tmp_path / "figures")
         assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
@@ -285,15 +298,15 @@ class TestTraining:
         assert of_strings(model, falling).exp().sum() < 0.05
 
     def test_micro_batches_of_strings_have_the_gradient_of_the_whole(self, tmp_path):
-        found = []
+        weights = []
         for size in (None, 3):
             torch.manual_seed(0)
             model = RNNLM(vocab_size=4, hidden=8).double()
             sgd = lambda parameters: torch.optim.SGD(parameters, lr=0.5)  # noqa: E731
             distiller = Supervised(model, optimizer=sgd, micro_batch_size=size)
             self.train(tmp_path / str(size), distiller, epochs=2)
-            found.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
-        torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-12)
+            weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+        torch.testing.assert_close(*weights, rtol=1e-9, atol=1e-12)
 
     def test_a_language_model_learns_from_another(self, tmp_path):
         torch.manual_seed(0)
@@ -301,17 +314,17 @@ class TestTraining:
         with torch.no_grad():
             teacher.head.weight.mul_(6)
         test = list(batches(RISING))
-        said = KIND.predict(teacher, test)
-        before = KIND.fidelity(KIND.predict(student, test), said)
+        teacher_predictions = KIND.predict(teacher, test)
+        before = KIND.fidelity(KIND.predict(student, test), teacher_predictions)
         adam = lambda parameters: torch.optim.Adam(parameters, lr=0.02)  # noqa: E731
         self.train(tmp_path, LogitKD(student, teacher, optimizer=adam, loss_weights={"soft": 1.0, "hard": 0.0}))
-        after = KIND.fidelity(KIND.predict(student, test), said)
+        after = KIND.fidelity(KIND.predict(student, test), teacher_predictions)
         assert after["kl"] < 0.1 * before["kl"]
 
 
-def test_predictions_of_real_data_are_small():
+def test_a_uniform_model_of_many_positions_has_the_perplexity_of_its_vocabulary():
     n, V = 100_000, 66
     log_probs = torch.zeros(n, V).log_softmax(1)
-    one = Predictions(log_probs, torch.zeros(n, dtype=torch.long), torch.arange(n) // 100)
-    assert KIND.metrics(one)["perplexity"] == pytest.approx(66, rel=1e-6)
-    assert KIND.fidelity(one, one)["kl"] == 0.0
+    predictions = Predictions(log_probs, torch.zeros(n, dtype=torch.long), torch.arange(n) // 100)
+    assert KIND.metrics(predictions)["perplexity"] == pytest.approx(66, rel=1e-6)
+    assert KIND.fidelity(predictions, predictions)["kl"] == 0.0

@@ -1,8 +1,8 @@
-"""Baum-Welch: the likeliest automaton of given strings, by expectation maximisation.
+"""Baum-Welch: the most likely automaton of given strings, by expectation maximization.
 
-An epoch is one iteration. Every batch adds the expected numbers of starts, transitions and stops under the
-present automaton; at the end of the epoch their relative frequencies are the next one. It is the teacher-free
-control of every method whose student is an automaton: the same number of states, from the data alone.
+An epoch is one iteration: every batch adds the expected numbers of starts, transitions and stops under the current
+automaton, and at the end of the epoch the automaton becomes their relative frequencies. This is the teacher-free
+baseline of every method whose student is an automaton: the same number of states, learned from the data alone.
 """
 
 from typing import Any, ClassVar
@@ -23,16 +23,16 @@ class BaumWelch(ClosedFormDistiller):
     """Fit a probabilistic automaton to the strings of the data, without a teacher.
 
     Args:
-        student: the automaton (:class:`kdzoo.automata.PFA`).
-        teacher: is not used.
-        start: ``random`` (every distribution uniform on its simplex) or ``student`` (what it is now; its zeros
-            stay zeros).
-        pseudocount: weight added to every symbol of every state in each iteration, >= 0; with 0, strings may
-            become impossible.
-        **options: see :class:`kdzoo.core.closed_form.ClosedFormDistiller`.
+        student: The automaton, with a given number of states.
+        teacher: Not used.
+        start: ``random`` for distributions that are drawn uniformly on their simplices, ``student`` for the automaton
+            as it is, whose zeros stay zeros.
+        pseudocount: Weight added to every symbol of every state in each iteration, >= 0. With 0, strings may become
+            impossible.
+        **options: See :class:`kdzoo.Distiller`. The term ``nll`` is measured; no optimizer is used.
 
     Raises:
-        ConfigError: an argument is out of its range.
+        ConfigError: An argument is out of its range.
 
     Example:
         >>> from kdzoo.automata import PFA
@@ -63,32 +63,35 @@ class BaumWelch(ClosedFormDistiller):
     def __init__(
         self,
         student: PFA,
-        teacher: nn.Module | None = None,  # noqa: ARG002 - every distiller takes one
+        teacher: nn.Module | None = None,  # noqa: ARG002 - a run passes one to every distiller
         *,
         start: str = "random",
+        # Far below one observation: it only keeps symbols that a state has never shown from becoming impossible.
         pseudocount: float = 0.01,
         **options: Any,
     ) -> None:
         super().__init__(student, None, **options)
         self.pseudocount = number("pseudocount", pseudocount, least=0.0)
         if choice("start", start, ("random", "student")) == "random":
-            begin = random_pfa_start(student.vocab_size, student.states, int(torch.randint(2**31, ())))
-            student.set_parameters(begin.initial, begin.transitions, begin.stop)
+            # Not the student's own parameters: a new PFA is uniform, and identical states stay identical.
+            pfa = random_pfa_start(student.vocab_size, student.states, int(torch.randint(2**31, ())))
+            student.set_parameters(pfa.initial, pfa.transitions, pfa.stop)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the negative log-probability of the next symbol after each prefix, nats."""
+        """Return the negative log-probability of the next symbol after each prefix, in nats."""
         valid = valid_positions(batch)
-        said = self.student(batch["input"])[valid]
-        return {"nll": -said.gather(1, batch["target"][valid][:, None]).squeeze(1)}
+        log_probs = self.student(batch["input"])[valid]
+        return {"nll": -log_probs.gather(1, batch["target"][valid][:, None]).squeeze(1)}
 
     def observe(self, batch: Batch) -> None:
-        """Add the expected counts of a batch."""
+        """Add the expected counts of a batch (the E-step)."""
         counts = expected_counts(self.student, prefix_trees_for(token_sequences_of(batch), self.student.states))
-        for name in ("starts", "emissions", "transitions"):
-            self.observed[name] = self.observed.get(name, 0) + getattr(counts, name)
+        for name, value in counts.tensors().items():
+            self.observed[name] = self.observed.get(name, 0) + value
 
     def solve(self) -> bool:
-        """Set the automaton to the relative frequencies of the expected counts; go on with the next iteration."""
+        """Set the automaton to the relative frequencies of the counts (the M-step); the next epoch goes on from it."""
+        # The M-step does not use the objective of the counts, which is not summed over the batches.
         pfa = maximise(self.student, ExpectedCounts(**self.observed, objective=0.0), self.pseudocount)
         self.student.set_parameters(pfa.initial, pfa.transitions, pfa.stop)
         self.observed = {}

@@ -1,18 +1,18 @@
-r"""From a language model into a probabilistic automaton by a composition of two semi-relaxed couplings.
+r"""Distillation of a language model into a probabilistic automaton by a composition of two semi-relaxed couplings.
 
-The teacher writes strings. At each of their N points it has a hidden state h_i and a next-token distribution y_i,
-and an edge with a token leads from point to point. The automaton is a barycenter of this graph with free
-marginals: a coupling T = T_1 T_2 sends the points to K states.
+The teacher generates strings. After each of their N prefixes it has a hidden state h_i and a next-token distribution
+y_i, and an edge with a token leads from prefix to prefix. The automaton is a barycenter of this graph with free
+marginals: a coupling T = T_1 T_2 sends the prefixes to K states.
 
-- T_1, the Wasserstein end (alpha = 1): k-means of the points [h; sqrt(y)] into more clusters than states.
-- T_2, the Gromov-Wasserstein end (alpha = 0), with the conditional Kullback-Leibler comparison of transitions,
-  which is minus the log-likelihood of the complete data: clusters whose merging costs least are merged, until K
-  states are left, or where a penalised path is lowest.
-- Soft labels: P(a | k) is the mean of y_i(a) over the points of a state, not a count of drawn tokens.
-- Baum-Welch on the teacher's distributions, stopped on held-out strings.
+- T_1, the Wasserstein case (alpha = 1): k-means of the points [h; sqrt(y)] into more clusters than states.
+- T_2, the Gromov-Wasserstein case (alpha = 0) with the conditional Kullback-Leibler comparison of transitions, which is
+  the negative log-likelihood of the complete data: those clusters are merged whose merging costs least, until K states
+  are left, or where a penalised objective is lowest.
+- Soft labels: P(a | k) is the mean of y_i(a) over the prefixes of a state, not a count of sampled tokens.
+- Baum-Welch on the teacher's distributions, stopped early on held-out strings.
 
-Every candidate of every stage is judged by the teacher's held-out strings, and the best one is the student.
-The fused barycenter itself is :class:`kdzoo.distillers.FGWPFA`.
+All candidates of these steps are compared on held-out strings of the teacher, and the best one is the student. The
+fused barycenter in one step is :class:`kdzoo.distillers.FGWPFA`.
 """
 
 from collections.abc import Sequence
@@ -32,25 +32,27 @@ class OTPFA(LanguageModelToPFA):
     """Distil a language model into a probabilistic automaton: cluster, merge, soft labels, Baum-Welch.
 
     Args:
-        student: the automaton; its number of states is kept, or found if it was built without one.
-        teacher: a language model, or a :class:`kdzoo.models.LMEnsemble` of several.
-        features: what points are clustered on: ``hidden``, ``sqrt_probs`` (of the next token) or ``both``; ``learned``
-            is both with the states of a small recurrent network that learns the teacher's distributions in place
-            of hidden vectors, for teachers whose hidden vector does not sum up the past, as a transformer's.
-        clusters: number of clusters before merging; None: five for each state, at least 60.
-        merge: merge more clusters than states; otherwise k-means gives the states.
-        determinism: weight > 0 of the transitions in the cost of a merge; greater makes the automaton
+        student: The automaton; its number of states is kept, or found if it was built without one.
+        teacher: A language model, or a :class:`kdzoo.models.LMEnsemble` of several.
+        features: What the prefixes are clustered on: ``hidden`` states, ``sqrt_probs`` (square root of the next-token
+            distribution) or ``both``. ``learned`` is both with the states of a small recurrent network in place of
+            the hidden states: it learns the teacher's distributions, for teachers such as transformers whose hidden
+            state does not hold all that later tokens depend on.
+        clusters: Number of clusters before merging, at least that of the states; None for five for each state and at
+            least 60.
+        merge: Merge more clusters than states; otherwise k-means gives the states directly.
+        determinism: Weight > 0 of the transitions in the cost of a merge; a larger one makes the automaton more
             deterministic.
-        penalty: factor > 0 of the penalty that chooses the number of states.
-        soft_labels: take next-token distributions for drawn tokens in all counts.
-        em: refine by Baum-Welch.
-        em_steps: greatest number of its steps.
-        restarts: clusterings that compete, >= 1.
-        held_out: share of the strings by which candidates are judged, in [0, 1); 0 judges on all.
-        **options: see :class:`kdzoo.distillers.automata.language_model_to_pfa.LanguageModelToPFA`.
+        penalty: Factor > 0 of the penalty that chooses the number of states; 1 is the Bayesian information criterion.
+        soft_labels: Use the teacher's next-token distributions in place of the sampled tokens in all counts.
+        em: Refine by Baum-Welch.
+        em_steps: Largest number of Baum-Welch steps, >= 0.
+        restarts: Number of clusterings that compete, >= 1.
+        held_out: Share of the strings on which candidates are compared, in [0, 1); with 0 it is done on all strings.
+        **options: See :class:`kdzoo.distillers.automata.language_model_to_pfa.LanguageModelToPFA`.
 
     Raises:
-        ConfigError: an argument is out of its range.
+        ConfigError: An argument is out of its range.
     """
 
     info: ClassVar[MethodInfo] = replace(
@@ -73,8 +75,10 @@ class OTPFA(LanguageModelToPFA):
         features: str = "both",
         clusters: int | None = None,
         merge: bool = True,
+        # With 1 the cost of a merge is the loss of log-likelihood.
         determinism: float = 1.0,
         penalty: float = 1.0,
+        # A hundred strings with soft labels gave a better automaton than 4,000 without (docs/experiments/automata.md).
         soft_labels: bool = True,
         em: bool = True,
         em_steps: int = 100,
@@ -83,7 +87,7 @@ class OTPFA(LanguageModelToPFA):
         **options: Any,
     ) -> None:
         super().__init__(student, teacher, **options)
-        self.stages = DistillationOptions(
+        self.distillation_options = DistillationOptions(
             states=student.states if student.has_fixed_states else None,
             features=features,
             clusters=clusters,
@@ -99,9 +103,9 @@ class OTPFA(LanguageModelToPFA):
         )
 
     def distil(self, teachers: Sequence[TracedSequences]) -> tuple[PFA, Tensor]:
-        """Return the automaton, and the state of every point."""
-        found = distill(teachers, **vars(self.stages))
-        if found.path is not None:
-            self.shown["path"] = {"states": found.path.n_states, "objective": found.path.objective}
-        self.shown["stages"] = dict(found.candidate_scores)
-        return found.pfa, found.labels
+        """Return the best automaton on held-out strings, and the state of every prefix."""
+        result = distill(teachers, **vars(self.distillation_options))
+        # Without merging there is no path of merges to plot.
+        if result.path is not None:
+            self.figure_data["path"] = {"states": result.path.n_states, "objective": result.path.objective}
+        return result.pfa, result.labels
