@@ -36,7 +36,7 @@ class TextKind(Kind):
         """
         if isinstance(model, TextTransformer) and model.task != self.task:
             raise ConfigError(
-                f"{role} {type(model).__name__} has task={model.task!r}, but a {self.name.replace('_', ' ')} needs "
+                f"{role} {type(model).__name__} has task={model.task!r}, but the kind {self.name} needs "
                 f"task={self.task!r}; set {role}.task={self.task}, or choose another distiller"
             )
         tokenizer = model.tokenizer if isinstance(model, DeclaresTokenizer) else None

@@ -22,10 +22,14 @@ def test_a_transformer_belongs_to_the_kind_of_its_task(task, name):
         (
             "masked_lm",
             "embedding",
-            "teacher Bert has task='embedding', but a masked lm needs task='mlm'; set teacher.task=mlm, or choose",
+            "teacher Bert has task='embedding', but the kind masked_lm needs task='mlm'; set teacher.task=mlm, or",
         ),
-        ("classifier", "mlm", "teacher Bert has task='mlm', but a classifier needs task='classification'; set teacher"),
-        ("encoder", "mlm", "teacher Bert has task='mlm', but a encoder needs task='embedding'; set teacher.task=emb"),
+        ("classifier", "mlm", "teacher Bert has task='mlm', but the kind classifier needs task='classification'"),
+        (
+            "encoder",
+            "mlm",
+            "teacher Bert has task='mlm', but the kind encoder needs task='embedding'; set teacher.task=emb",
+        ),
     ],
 )
 def test_a_model_of_another_task_is_refused(name, task, message):
