@@ -10,6 +10,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from kdzoo import config
 from kdzoo.contracts.compare import largest_gap
 from kdzoo.contracts.subject import EXACT, Subject
 from kdzoo.storage.checkpoint import read_checkpoint
@@ -86,7 +87,10 @@ def train_as_rank(folder: Path) -> None:
     changes = {"trainer.devices": 2, "trainer.strategy": "ddp"}
     for training in json.loads((folder / "trainings.json").read_text()):
         subject = Subject(OmegaConf.create(training["cfg"]), folder, training["allow"], changes, dropout=False)
-        subject.train(training["name"])
+        try:
+            subject.train(training["name"])
+        except Exception as error:  # one pair of processes trains many subjects; say which of them has failed
+            raise RuntimeError(f"{training['name']}: {config.one_line(error)}") from error
 
 
 if __name__ == "__main__":

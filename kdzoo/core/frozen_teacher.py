@@ -46,6 +46,7 @@ class FrozenTeacher:
         self._is_computing = False
         if teacher is None:
             return
+        # By identity: freezing a shared parameter would silently freeze a part of the student.
         student_parameters = {id(parameter) for parameter in student.parameters()}
         if any(id(parameter) in student_parameters for parameter in teacher.parameters()):
             raise ConfigError("teacher and student share parameters; give the student a copy (copy.deepcopy)")
@@ -63,6 +64,7 @@ class FrozenTeacher:
         if cached is not None:
             rows, device = on_host(batch)["index"].cpu(), batch["input"].device
             return {name: output[rows].to(device, non_blocking=True) for name, output in cached.items()}
+        # Tells counting_calls that this call of the teacher can be replaced by a cached output.
         self._is_computing = True
         try:
             with torch.no_grad():
@@ -117,5 +119,6 @@ def _drop_teacher(module: nn.Module, state: dict[str, Any], prefix: str, _: Any)
 
 def _keep_teacher(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """Fill in the teacher's own state, so that a state without it loads strictly (a load-state-dict pre-hook)."""
+    # Without it, load_state_dict(strict=True) would report every parameter of the teacher as missing.
     assert isinstance(module.teacher, nn.Module)
     state.update(module.teacher.state_dict(prefix=f"{prefix}teacher."))

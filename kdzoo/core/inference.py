@@ -12,7 +12,12 @@ from kdzoo.errors import ConfigError, KdzooError, first_line
 
 @contextmanager
 def inference(model: Any) -> Iterator[None]:
-    """Put a model into eval mode and record no gradients; afterwards everything is as it was."""
+    """Within this context, a model is in eval mode and no gradients are recorded.
+
+    Args:
+        model: A module, each of whose submodules gets its own mode back; any other callable is left alone.
+    """
+    # Not model.train() at the end, which would also wake submodules that were frozen in eval mode.
     training = [module for module in model.modules() if module.training] if isinstance(model, nn.Module) else []
     try:
         if training:

@@ -25,9 +25,9 @@ class OneCycle(OneCycleLR):
     """A schedule that rises to each group's learning rate and falls to almost nothing, both by a cosine.
 
     Args:
-        optimizer: its learning rates are the largest.
-        total_steps: steps of the training, >= 1; a distiller fills it in.
-        warmup: part of the steps, in [0, 1], in which the rate rises, from 1/25 of the largest.
+        optimizer: Its learning rates are the largest of the schedule.
+        total_steps: Number of steps of the training, >= 1; a distiller provides it.
+        warmup: Share of the steps, in [0, 1], in which the rate rises, from 1/25 of the largest.
 
     References:
         Smith, Topin: Super-convergence, very fast training of neural networks using large learning rates.
@@ -36,6 +36,7 @@ class OneCycle(OneCycleLR):
 
     def __init__(self, optimizer: Optimizer, *, total_steps: int, warmup: float = 0.3) -> None:
         rates = [group["lr"] for group in optimizer.param_groups]
+        # Without the momentum cycle, which works only for optimizers that have a momentum.
         super().__init__(optimizer, rates, total_steps=total_steps, pct_start=warmup, cycle_momentum=False)
 
 
@@ -43,9 +44,9 @@ class Linear(LambdaLR):
     """A schedule that rises to each group's learning rate and falls to 0, both by a straight line.
 
     Args:
-        optimizer: its learning rates are the largest.
-        total_steps: steps of the training, >= 1; a distiller fills it in.
-        warmup: part of the steps, in [0, 1], in which the rate rises.
+        optimizer: Its learning rates are the largest of the schedule.
+        total_steps: Number of steps of the training, >= 1; a distiller provides it.
+        warmup: Share of the steps, in [0, 1], in which the rate rises.
 
     References:
         Devlin et al.: BERT, pre-training of deep bidirectional transformers. NAACL 2019, arXiv:1810.04805, A.2.
@@ -57,7 +58,7 @@ class Linear(LambdaLR):
 
         def share(step: int) -> float:
             """Return the rate of a step, counted from 0, as a share of the largest."""
-            if step < rising:
+            if step < rising:  # + 1, since a first step with rate 0 would change nothing
                 return (step + 1) / (rising + 1)
             return max(steps - step, 0) / max(steps - rising, 1)
 

@@ -58,6 +58,7 @@ class FeatureQueue(nn.Module):
     def __init__(self, size: int, dim: int, *, seed: int = 0) -> None:
         super().__init__()
         shape = integer("size", size), integer("dim", dim)
+        # Drawn with a generator of its own, so that the queue does not change the random numbers of anything else.
         vectors = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
         self.register_buffer("queue", nn.functional.normalize(vectors, dim=1))
         self._pending: list[Tensor] = []
@@ -71,6 +72,7 @@ class FeatureQueue(nn.Module):
         """Append the vectors of this step on all ranks, and drop as many of the oldest."""
         if not self._pending:
             return
+        # All ranks take part, so that their queues stay equal.
         rows = gather_rows(torch.cat(self._pending)).to(self.queue)
         self._pending = []
         self.queue.copy_(torch.cat([self.queue, rows])[-len(self.queue) :])

@@ -1,4 +1,8 @@
-"""Checks of arguments: each returns the value in its plain type, or raises one line that says what is allowed."""
+"""Validation of arguments: each function returns the value in its plain type, or raises a ConfigError of one line.
+
+The message names the argument, what is allowed and the value. A bool is never a number here, although it is one to
+Python, because ``temperature=true`` on a command line is a mistake.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,7 +13,7 @@ from kdzoo.errors import ConfigError
 
 
 def integer(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
-    """Return the value as an int in least..most; a bool is not a number here.
+    """Return the value as an int in least..most; without ``most`` there is no upper bound.
 
     Example:
         >>> integer("batch_size", 0)
@@ -17,8 +21,9 @@ def integer(name: str, value: Any, least: int = 1, most: int | None = None) -> i
             ...
         kdzoo.errors.ConfigError: batch_size must be an integer >= 1, got 0
     """
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
-    if not whole or value < least or (most is not None and value > most):
+    # Integral also covers the integers of NumPy.
+    is_integer = isinstance(value, Integral) and not isinstance(value, bool)
+    if not is_integer or value < least or (most is not None and value > most):
         allowed = f">= {least}" if most is None else f"in {least}..{most}"
         raise ConfigError(f"{name} must be an integer {allowed}, got {value!r}")
     return int(value)
@@ -26,10 +31,10 @@ def integer(name: str, value: Any, least: int = 1, most: int | None = None) -> i
 
 def integers(name: str, values: Any, *, length: int | None = None, empty: bool = False) -> tuple[int, ...]:
     """Return the values as a tuple of ints >= 1, of the given length, or of any (empty only where allowed)."""
-    listed = isinstance(values, Sequence) and not isinstance(values, str)
-    if not listed or (length is not None and len(values) != length) or not (values or empty):
-        wanted = f"{length} integers" if length is not None else "a list of integers"
-        raise ConfigError(f"{name} must be {wanted} >= 1, got {values!r}")
+    is_list = isinstance(values, Sequence) and not isinstance(values, str)
+    if not is_list or (length is not None and len(values) != length) or not (values or empty):
+        allowed = f"{length} integers" if length is not None else "a list of integers"
+        raise ConfigError(f"{name} must be {allowed} >= 1, got {values!r}")
     return tuple(integer(f"{name}[{i}]", value) for i, value in enumerate(values))
 
 
@@ -44,13 +49,13 @@ def number(name: str, value: Any, least: float = -math.inf, most: float = math.i
     """Return the value as a finite float in [least, most]."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value) or not least <= value <= most:
-        wanted = f">= {least:g}" if most == math.inf else f"in [{least:g}, {most:g}]"
-        raise ConfigError(f"{name} must be a finite number {wanted}, got {value!r}")
+        allowed = f">= {least:g}" if most == math.inf else f"in [{least:g}, {most:g}]"
+        raise ConfigError(f"{name} must be a finite number {allowed}, got {value!r}")
     return float(value)
 
 
 def interval(name: str, values: Any, check: Callable[[str, Any], Any]) -> tuple[Any, Any]:
-    """Return [least, most] as a tuple, each of which passes another check.
+    """Return [least, most] as a tuple, after validating both with another of these functions.
 
     Example:
         >>> interval("lengths", [3, 25], integer)

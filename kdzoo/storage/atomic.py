@@ -42,6 +42,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON to ``path`` atomically."""
+    # NaN is not standard JSON, but Python reads it back, and a metric that is NaN must not lose a report.
     write_text(path, json.dumps(value, indent=2, allow_nan=True) + "\n")
 
 
@@ -78,6 +79,7 @@ def explained_errors(path: Path) -> Iterator[None]:
 def _flush(path: Path) -> None:
     """Wait until a file or folder is on disk."""
     handle = os.open(path, os.O_RDONLY)
+    # Without this, a rename may reach the disk before the content, and a power failure leaves an empty file.
     try:
         os.fsync(handle)
     finally:

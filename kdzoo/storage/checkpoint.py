@@ -1,7 +1,7 @@
-"""Checkpoints for resuming and exported students: whole, checked, and never code.
+"""Checkpoints for resuming, and exported models: complete or absent, verified, and read without running code.
 
 A checkpoint (``.ckpt``) is for resuming only. What users exchange is an exported model: a folder with
-``model.safetensors`` and ``config.json``, which names the class, its arguments and the weights' checksum.
+``model.safetensors`` and ``config.json``, which names the class, its arguments and the checksum of the weights.
 """
 
 import hashlib
@@ -23,14 +23,15 @@ from kdzoo import config
 from kdzoo.errors import CheckpointError
 from kdzoo.storage import atomic
 
+# Raised when an older version of this module could no longer read what is written.
 FORMAT = 1
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Write checkpoints atomically, and read them checked and without running code from them."""
+    """Writes checkpoints atomically; verifies them when they are read, and runs no code from them."""
 
     def save_checkpoint(self, checkpoint: Mapping[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ARG002
-        """Write the checkpoint; the one that was there stays until the new one is whole."""
+        """Write the checkpoint; an existing one stays until the new one is complete."""
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         atomic.write_bytes(Path(path), buffer.getvalue())
@@ -44,9 +45,10 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     """Return the content of a checkpoint file.
 
     Raises:
-        CheckpointError: the file is missing, truncated, fails its checksum or holds more than data.
+        CheckpointError: The file is missing, truncated, fails its checksum or holds more than data.
     """
     try:
+        # torch.load does not verify the checksums of the archive, so a flipped bit would become a wrong weight.
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
         content = None if damaged else torch.load(path, map_location=map_location, weights_only=True)
@@ -66,52 +68,59 @@ def save_model(model: nn.Module, node: Mapping[str, Any], folder: Path) -> None:
     """Write ``model`` to ``folder`` as ``model.safetensors`` and ``config.json``.
 
     Args:
-        model: the module.
-        node: its configuration: ``_target_`` and plain arguments, enough to build it again.
-        folder: is made; files of the same name are replaced.
+        model: The module.
+        node: Its configuration: ``_target_`` and plain arguments, enough to build it again.
+        folder: The folder, which is made if it does not exist; files of the same name are replaced.
     """
+    # Cloned, because safetensors refuses tensors that share memory, such as tied weights.
     weights = save_safetensors({key: value.contiguous().clone() for key, value in model.state_dict().items()})
     atomic.write_bytes(folder / "model.safetensors", weights)
-    card = {"format": FORMAT, "model": dict(node), "sha256": hashlib.sha256(weights).hexdigest()}
-    atomic.write_json(folder / "config.json", card)
+    description = {"format": FORMAT, "model": dict(node), "sha256": hashlib.sha256(weights).hexdigest()}
+    atomic.write_json(folder / "config.json", description)
 
 
 def load_student(folder: str | Path, *, allow: Collection[str] = ()) -> nn.Module:
     """Return an exported model in eval mode.
 
     Args:
-        folder: the ``student`` folder of a run (also ``teacher`` and ``control``), or a run folder.
-        allow: names of classes of your own (``"my_models.Net"``) that the folder may build; the packaged
-            ones are always allowed. A configuration that comes with weights is data, not code.
+        folder: The ``student`` folder of a run (also ``teacher`` and ``control``), or a run folder.
+        allow: Names of your own classes (``"my_models.Net"``) that the folder may build; packaged ones are always
+            allowed. A configuration that comes with weights is data, not code.
 
     Raises:
-        CheckpointError: a file is missing or corrupt, or the weights do not fit the class.
-        ConfigError: the folder names a class that is not allowed.
+        CheckpointError: A file is missing or corrupt, or the weights do not fit the class.
+        ConfigError: The folder names a class that is not allowed.
     """
     folder = Path(folder)
     if not (folder / "config.json").exists() and (folder / "student" / "config.json").exists():
         folder = folder / "student"
-    card, weights = _read_card(folder), _read_bytes(folder / "model.safetensors")
-    if hashlib.sha256(weights).hexdigest() != card["sha256"]:
+    description, weights = _read_description(folder), _read_bytes(folder / "model.safetensors")
+    if hashlib.sha256(weights).hexdigest() != description["sha256"]:
         raise CheckpointError(f"{folder / 'model.safetensors'} is corrupt: its sha256 is not the one in config.json")
-    model = config.instantiate(card["model"], allow={*config.packaged_targets(), *allow})
+    model = config.instantiate(description["model"], allow={*config.packaged_targets(), *allow})
     try:
         model.load_state_dict(load_safetensors(weights))
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
-        raise CheckpointError(f"the weights in {folder} do not fit {card['model']['_target_']}: {reason}") from error
+        raise CheckpointError(
+            f"the weights in {folder} do not fit {description['model']['_target_']}: {reason}"
+        ) from error
     return model.eval()
 
 
-def _read_card(folder: Path) -> dict[str, Any]:
+def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     try:
-        card = json.loads(_read_bytes(path))
-        if card["format"] != FORMAT or not isinstance(card["model"], dict) or not isinstance(card["sha256"], str):
+        description = json.loads(_read_bytes(path))
+        if (
+            description["format"] != FORMAT
+            or not isinstance(description["model"], dict)
+            or not isinstance(description["sha256"], str)
+        ):
             raise ValueError
     except (ValueError, KeyError, TypeError):
         raise CheckpointError(f"{path} is not the description of an exported model (format {FORMAT})") from None
-    return card
+    return description
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -44,6 +44,7 @@ def lock(folder: Path) -> Iterator[None]:
         raise RunFolderError(f"cannot write to {folder}: {error.strerror}; choose another hydra.run.dir") from error
     with lock_file:
         try:
+            # The operating system releases this lock when the process ends, however it ends.
             fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise RunFolderError(
@@ -68,8 +69,10 @@ def reserve(folder: Path, settings: Mapping[str, Any], *, free: Collection[str] 
     if path.exists():
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
         begun = any(folder.glob("seed_*")) or (folder / "report.json").exists()
+        # The top-level key is what comes before the first dot or colon.
         changes = [line for line in differences(before, settings) if re.split(r"[.:]", line)[0] not in free]
         if changes and begun:
+            # Three are enough to see what is different, and the message stays one line.
             more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
             raise RunFolderError(
                 f"{folder} holds a run of another configuration ({'; '.join(changes[:3])}{more}); "

@@ -1,7 +1,7 @@
 """The teacher's outputs on disk, so that a frozen teacher runs once for every sample instead of once for every epoch.
 
-A store is a folder with one raw binary file for each named output, row i belonging to sample i of the training split, and
-a manifest with the shapes, the checksums and a fingerprint of everything that the outputs depend on. The files are
+A store is a folder with one raw binary file for each named output, row i belonging to sample i of the training split,
+and a manifest with the shapes, the checksums and a fingerprint of everything that the outputs depend on. The files are
 written while the teacher runs and are read through a memory map, so neither needs memory for all samples.
 """
 
@@ -23,6 +23,7 @@ from kdzoo.storage import atomic
 from kdzoo.storage.run_folder import is_main_process
 
 MANIFEST = "manifest.json"
+# A table instead of getattr(torch, name): a manifest is data, and must not name anything else.
 _DTYPES = {
     str(dtype): dtype
     for dtype in (
@@ -88,6 +89,7 @@ def write(folder: Path, fingerprint: Mapping[str, str], compute: ComputeOutputs,
             atomic.move_into_place(partial / name, _path(folder, name))
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+    # Written last: a folder without a manifest is computed again.
     atomic.write_json(folder / MANIFEST, {"fingerprint": dict(fingerprint), "outputs": entries})
 
 
