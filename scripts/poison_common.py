@@ -14,9 +14,9 @@ from kdzoo.data import MNIST, FashionMNIST
 from kdzoo.data.loading.splits import split_rows
 from kdzoo.dataset_distillation import InnerNetwork, PoisonSet, SyntheticSet
 from kdzoo.dataset_distillation.coreset import coreset
+from kdzoo.dataset_distillation.evaluation_networks import predict_logits
 from kdzoo.dataset_distillation.pool import train_pool
 from kdzoo.distillers import DatasetDistillation, DatasetPoisoning
-from kdzoo.kinds.synthetic_set import said_by
 from kdzoo.models import ConvNet
 
 DATA = {"MNIST": MNIST, "Fashion-MNIST": FashionMNIST}
@@ -96,7 +96,7 @@ class Lab:
     @cached_property
     def before(self) -> Tensor:
         """Classes that the networks which judge give to the test images, without any set."""
-        return said_by(self.inner_network(), self.feature_extractors, self.data.splits.test.inputs).argmax(-1)
+        return predict_logits(self.inner_network(), self.feature_extractors, self.data.splits.test.inputs).argmax(-1)
 
 
 def made(lab: Lab, recipe: Recipe, seed: int, pair: tuple[int, int] | None) -> SyntheticSet:

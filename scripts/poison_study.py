@@ -23,9 +23,9 @@ from scipy import stats
 from torch import Tensor
 
 from kdzoo.dataset_distillation import SyntheticSet
+from kdzoo.dataset_distillation.evaluation_networks import predict_logits
 from kdzoo.dataset_distillation.inspection import MIN_CONTRAST, MIN_DIVERGENCE, inspect
 from kdzoo.dataset_distillation.poisoning import PoisoningEffect, poisoning_effect
-from kdzoo.kinds.synthetic_set import said_by
 
 SEED, MEASURED = 7000, 100
 """First seed of the sets; attacks of so many iterations are measured on the test images too."""
@@ -72,7 +72,8 @@ def inspected(lab: Lab, few: SyntheticSet, pair: tuple[int, int] | None) -> dict
     ).copy()
     if pair is None:
         return found
-    before, after = (said_by(inner_network, one, inputs).argmax(-1) for one in (lab.users, trained_on(few, lab.users)))
+    weights = (lab.users, trained_on(few, lab.users))
+    before, after = (predict_logits(inner_network, networks, inputs).argmax(-1) for networks in weights)
     effect = poisoning_effect(before, after, targets, *pair, num_classes=few.num_classes)
     return {**found, "reached": effect.source_as_target[1], "others": effect.others_lost}
 
@@ -80,7 +81,7 @@ def inspected(lab: Lab, few: SyntheticSet, pair: tuple[int, int] | None) -> dict
 def measured(lab: Lab, few: SyntheticSet, pair: tuple[int, int]) -> dict[str, list[float]]:
     """Return the measures of an attack on the test images, a value for each network that feature_extractors."""
     test = lab.data.splits.test
-    after = said_by(few.inner_networks[NAME], trained_on(few, lab.feature_extractors), test.inputs).argmax(-1)
+    after = predict_logits(few.inner_networks[NAME], trained_on(few, lab.feature_extractors), test.inputs).argmax(-1)
     effects = [
         poisoning_effect(*one, test.targets, *pair, num_classes=few.num_classes)
         for one in zip(lab.before, after, strict=True)
