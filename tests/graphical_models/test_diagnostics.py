@@ -10,6 +10,7 @@ from torch import nn
 from kdzoo.graphical_models import Graph, Latent, Normal, Target
 from kdzoo.graphical_models.diagnostics import diagnose, normal_kl, recommendation
 from kdzoo.graphical_models.expectation import expected_divergences
+from kdzoo.graphical_models.families import positive_scale
 from kdzoo.graphical_models.marginal import marginal_kl
 
 SIZE, DEPTH = 6, 3
@@ -57,19 +58,53 @@ def blocks(seed):
     return chain([Affine(0.3 * torch.randn(SIZE, SIZE).double(), mask) for _ in range(DEPTH)])
 
 
+def maps(graph):
+    """Return the matrix and the deviation of every layer, from the top down to the target."""
+    names = [f"z{level}" for level in range(DEPTH - 1, 0, -1)] + ["y"]
+    nets = [graph.random_nodes()[name].conditional.net for name in names]
+    return [(net.matrix * net.mask, positive_scale(net.raw_scale)) for net in nets]
+
+
+def exact_loss(teacher_maps, student_maps, latents_from):
+    """Return L_sd, or the loss of local distillation, in closed form: much faster than for any affine model.
+
+    The means of a node are linear in the noise, so the mean square of their difference is that of the matrices.
+    """
+    from_noise = teacher_from_noise = torch.eye(SIZE, dtype=torch.float64)
+    losses = []
+    for (teacher_matrix, teacher_scale), (matrix, scale) in zip(teacher_maps, student_maps, strict=True):
+        means, teacher_means = matrix @ from_noise, teacher_matrix @ teacher_from_noise
+        square = (means - teacher_means).square().sum(1)
+        ratio = (teacher_scale.square() + square) / scale.square()
+        losses.append((0.5 * (ratio - 1) + scale.log() - teacher_scale.log()).sum())
+        teacher_from_noise = torch.cat([teacher_means, torch.diag(teacher_scale)], 1)
+        own = torch.cat([means, torch.diag(scale)], 1)
+        from_noise = own if latents_from == "student" else teacher_from_noise
+    return losses[-1] if latents_from == "student" else torch.stack(losses).sum()
+
+
 def trained(teacher, student, latents_from):
     """Return the student at the optimum of the exact surrogate loss, or of local distillation."""
     optimizer = torch.optim.LBFGS(list(student.parameters()), max_iter=60, line_search_fn="strong_wolfe")
+    teacher_maps = [(matrix.detach(), scale.detach()) for matrix, scale in maps(teacher)]
 
     def closure():
         optimizer.zero_grad()
-        terms = expected_divergences(teacher, student, latents_from=latents_from)
-        loss = (terms["y"] if latents_from == "student" else torch.stack(list(terms.values())).sum(0)).sum()
+        loss = exact_loss(teacher_maps, maps(student), latents_from)
         loss.backward()
         return loss
 
     optimizer.step(closure)
     return student
+
+
+@pytest.mark.parametrize("student_of", [shared, blocks])
+@pytest.mark.parametrize("latents_from", ["student", "teacher"])
+def test_the_loss_in_closed_form_is_the_expected_divergence(latents_from, student_of):
+    teacher, student = teacher_of(0), student_of(0)
+    terms = expected_divergences(teacher, student, latents_from=latents_from)
+    expected = terms["y"] if latents_from == "student" else torch.stack(list(terms.values())).sum(0)
+    torch.testing.assert_close(exact_loss(maps(teacher), maps(student), latents_from), expected[0])
 
 
 @pytest.mark.parametrize("student_of", [shared, blocks])
