@@ -79,7 +79,7 @@ def test_distilled_terms_of_old_classes_by_hand(task):
     rest = 1 - len(TASKS[task]) / sum(len(classes) for classes in TASKS[: task + 1])
     _, inputs, noise = old_samples(distiller, batch)
 
-    def roll_out(graph):
+    def rollout_by_hand(graph):
         nets = {node.name: node.conditional.net for node in graph.random_nodes().values()}
         parameters, above, label = {}, [], inputs["label"]
         for name in ("z2", "z1"):
@@ -88,8 +88,8 @@ def test_distilled_terms_of_old_classes_by_hand(task):
             above = [loc + positive_scale(raw) * noise[name]]
         return parameters, nets["image"](*above, label)
 
-    teacher_parameters, teacher_image = roll_out(distiller.snapshots[task - 1])
-    student_parameters, student_image = roll_out(distiller.student)
+    teacher_parameters, teacher_image = rollout_by_hand(distiller.snapshots[task - 1])
+    student_parameters, student_image = rollout_by_hand(distiller.student)
     terms = distiller.losses(batch)
     difference = (teacher_image - student_image).square().sum(1)
     torch.testing.assert_close(terms["old_image"], rest * difference / (2 * 0.05))
