@@ -135,7 +135,7 @@ class LanguageModelKind(Kind):
             for role, prediction in predictions.items()
         }
         # Other controls and baselines would make the scatter plot unreadable.
-        plotted = {role: log_probs[role] for role in ("student", "control") if role in log_probs}
+        plotted: dict[str, Any] = {role: log_probs[role] for role in ("student", "control") if role in log_probs}
         if "teacher" in log_probs:
             reference, x = "teacher", log_probs["teacher"]
         else:
