@@ -25,6 +25,7 @@ def capture(model: nn.Module, paths: Sequence[str]) -> Iterator[Callable[[], lis
         ConfigError: A module was not called, so there is nothing to return.
 
     Example:
+        >>> import torch
         >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
         >>> with capture(model, ["0"]) as hidden:
         ...     logits = model(torch.randn(2, 4))

@@ -53,5 +53,10 @@ class ManualDistiller(Distiller):
     def _step_schedulers(self, interval: str) -> None:
         """Step the schedulers of an interval, which Lightning leaves to the method in manual optimization."""
         for config in self.trainer.strategy.lr_scheduler_configs:
-            if config.interval == interval:
-                config.scheduler.step()
+            if config.interval != interval:
+                continue
+            scheduler: Any = config.scheduler
+            if config.reduce_on_plateau:
+                scheduler.step(self.trainer.callback_metrics[config.monitor or "val/loss"])
+            else:
+                scheduler.step()

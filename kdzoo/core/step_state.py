@@ -113,5 +113,5 @@ class MovingAverage(nn.Module):
         with torch.no_grad():
             for average, current in zip(self.average.parameters(), model.parameters(), strict=True):
                 average.lerp_(current, 1 - self.decay)
-            for average, current in zip(self.average.buffers(), model.buffers(), strict=True):
-                average.copy_(current)
+            for average_buffer, buffer in zip(self.average.buffers(), model.buffers(), strict=True):
+                average_buffer.copy_(buffer)

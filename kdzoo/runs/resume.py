@@ -101,7 +101,8 @@ class ExactResume(pl.Callback):
     def _save(self, trainer: pl.Trainer, position: dict[str, int], due: bool, signum: int | None) -> None:
         """Save if a checkpoint is due or a signal has arrived; raise Interrupted in the latter case."""
         if due or signum is not None:
-            trainer.lightning_module.check_finite()  # nothing that came of a loss that was not finite is saved
+            module: Any = trainer.lightning_module
+            module.check_finite()  # nothing that came of a loss that was not finite is saved
             self.position = {**position, "stopped": trainer.should_stop}
             trainer.save_checkpoint(self.path)
         if signum is not None:

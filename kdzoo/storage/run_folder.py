@@ -24,7 +24,8 @@ def is_main_process() -> bool:
     # Before a trainer exists, the first process of a further node has LOCAL_RANK=0 and no RANK where Lightning itself
     # starts the processes; only NODE_RANK tells it apart.
     is_first_node = "RANK" in os.environ or os.environ.get("NODE_RANK", "0") == "0"
-    return rank_zero_only.rank == 0 and is_first_node
+    rank: Any = rank_zero_only.rank  # type: ignore[attr-defined] # Lightning sets it on the function
+    return bool(rank == 0 and is_first_node)
 
 
 @contextmanager
