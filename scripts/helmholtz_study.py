@@ -1,11 +1,11 @@
-"""The Helmholtz machine on Old Faithful: exact KL(teacher || student) of every way to distil it, over seeds.
+"""The Helmholtz machine on Old Faithful: exact KL(teacher || student) after every method of distillation, over seeds.
 
     python scripts/helmholtz_study.py [--seeds 20] [--steps 1000]
 
-Each seed has a teacher (width 8, wake-sleep on all 272 points) and one initial student (width 2), which every method
-trains from on the same noise: full batches of 272 roll-outs, Adam at 0.01, as in the code that comes with Chen et al.
-2023. The divergence is computed by quadrature. Student's paired t-tests compare each method with local distillation and
-with the surrogate loss that no estimator carries to the latents. The table goes to scripts/results/helmholtz.md.
+Each seed has a teacher (width 8, wake-sleep on all 272 points) and one initial student (width 2), from which every
+method starts, on the same noise: full batches of 272 rollouts, Adam at 0.01, as in the code that comes with Chen et al.
+2023. The divergence is computed by quadrature. Student's paired t-tests compare each method with local distillation
+and with the surrogate loss without an estimator. The table is written to scripts/results/helmholtz.md.
 """
 
 import argparse
@@ -35,16 +35,20 @@ METHODS = {
     "surrogate, enumeration": {"estimator": "enumerate"},
     "exact marginal": {"marginal": True},
 }
-"""Settings of each method. Without an estimator only the latents' own losses reach the latents, as in that code."""
+"""Settings of each method. Without an estimator the networks of latents learn from the latents' own losses only, as in
+the code that comes with the paper."""
 BASELINES = ("local", "surrogate, no estimator")
 RATE, POINTS = 1e-2, 272
+"""Learning rate and size of the full batch, as in that code."""
+STUDENT_SEED = 10_000
+"""Added to the seed of a teacher for its student, which must not start from the same weights."""
 
 
-def descend(distiller, batches, steps):
-    """Train a distiller by Adam on what ``batches`` gives for each step."""
+def train(distiller, batch_at, steps):
+    """Train a distiller by Adam; ``batch_at`` returns the batch of each step."""
     optimizer = torch.optim.Adam(distiller.trainable(), lr=RATE)
     for step in range(steps):
-        terms = distiller.losses(batches(step))
+        terms = distiller.losses(batch_at(step))
         loss = sum(distiller.loss_weights.get(name, 1.0) * value.mean() for name, value in terms.items())
         optimizer.zero_grad()
         loss.backward()
@@ -52,15 +56,15 @@ def descend(distiller, batches, steps):
 
 
 def teacher_of(seed, points, steps):
-    """Return a machine of width 8 that wake-sleep has trained on the points."""
+    """Return a machine of width 8, trained on the points by wake-sleep."""
     torch.manual_seed(seed)
     machine = HelmholtzMachine(in_shape=(2,), width=8)
-    descend(ELBO(machine), lambda _: {"input": points}, steps)
+    train(ELBO(machine), lambda _: {"input": points}, steps)
     return machine.requires_grad_(False)
 
 
 def distilled(teacher, student, seed, steps, **options):
-    """Return a copy of the student after its training by one method."""
+    """Return a copy of the student, trained by one method."""
     student = copy.deepcopy(student)
     distiller = SemiAuxiliary(student, teacher, calibrated=False, **options)
     generator = torch.Generator().manual_seed(seed)
@@ -68,7 +72,7 @@ def distilled(teacher, student, seed, steps, **options):
     def noise(_):
         return {"input": torch.empty(POINTS, 0), **pack_noise(distiller.draw_noise(POINTS, generator=generator))}
 
-    descend(distiller, noise, steps)
+    train(distiller, noise, steps)
     return student
 
 
@@ -78,27 +82,27 @@ def study(seeds, steps):
     data.prepare_data()
     data.setup()
     points = next(iter(data.train_eval_dataloader()))["input"]
-    found, densities = {name: [] for name in METHODS}, []
+    divergences, densities = {name: [] for name in METHODS}, []
     for seed in range(seeds):
         teacher = teacher_of(seed, points, steps)
         densities.append(float(teacher.log_density(points).mean()))
-        torch.manual_seed(10_000 + seed)
+        torch.manual_seed(STUDENT_SEED + seed)
         student = HelmholtzMachine(in_shape=(2,), width=2)
         for name, options in METHODS.items():
-            found[name].append(kl_by_quadrature(teacher, distilled(teacher, student, seed, steps, **options)))
-        print(seed, {name: round(values[-1], 4) for name, values in found.items()}, flush=True)
-    return found, densities
+            divergences[name].append(kl_by_quadrature(teacher, distilled(teacher, student, seed, steps, **options)))
+        print(seed, {name: round(values[-1], 4) for name, values in divergences.items()}, flush=True)
+    return divergences, densities
 
 
-def row(name, values, found):
-    """Return a line of the table."""
+def row(name, values, divergences):
+    """Return a row of the table."""
     cells = [f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}", f"{statistics.median(values):.4f}"]
     for other in BASELINES:
         if name == other:
             cells.append("-")
             continue
-        test = stats.ttest_rel(values, found[other])
-        cells.append(f"{statistics.mean(values) - statistics.mean(found[other]):+.4f} (p = {test.pvalue:.2g})")
+        test = stats.ttest_rel(values, divergences[other])
+        cells.append(f"{statistics.mean(values) - statistics.mean(divergences[other]):+.4f} (p = {test.pvalue:.2g})")
     return f"| {name} | " + " | ".join(cells) + " |"
 
 
@@ -110,7 +114,7 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(1)
     started = time.process_time()
-    found, densities = study(options.seeds, options.steps)
+    divergences, densities = study(options.seeds, options.steps)
     mean, spread = statistics.mean(densities), statistics.stdev(densities)
     lines = [
         "# The Helmholtz machine on Old Faithful",
@@ -124,7 +128,7 @@ def main():
         "",
         "| method | mean ± deviation | median | against local | against no estimator |",
         "|---|---:|---:|---:|---:|",
-        *(row(name, values, found) for name, values in found.items()),
+        *(row(name, values, divergences) for name, values in divergences.items()),
         "",
     ]
     RESULTS.write_text("\n".join(lines))
