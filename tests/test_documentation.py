@@ -1,5 +1,6 @@
 """The documentation names commands, packages and keys that exist."""
 
+import pkgutil
 import re
 import shlex
 from pathlib import Path
@@ -26,7 +27,8 @@ def printed_commands():
     commands = []
     for path in PAGES:
         text = path.read_text(encoding="utf-8")
-        blocks = "\n".join(re.findall(r"```\n(.*?)```", text, flags=re.DOTALL))
+        fenced = re.findall(r"^```(.*?)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+        blocks = "\n".join(block for language, block in fenced if not language)
         lines = re.findall(r"^(?:\$ )?(kdzoo .+)$", blocks, flags=re.MULTILINE) + re.findall(r"`(kdzoo [^`\n]+)`", text)
         commands += [re.sub(r"\s{2,}.*", "", line) for line in lines]
     checked = [line for line in dict.fromkeys(commands) if not any(word in line for word in NOT_CHECKED)]
@@ -85,3 +87,13 @@ def test_files_that_pages_name_exist(path):
     for name in re.findall(r"`((?:kdzoo|conf|tests|scripts|examples|docs)/[\w./]+)`", text):
         is_readers_own = (name.startswith("conf/") and "my_" in name) or name in ("conf/student/", "conf/teacher/")
         assert is_readers_own or (ROOT / name).exists(), name
+
+
+def test_the_functions_on_the_routes_of_batch_and_teacher_exist():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    packages = "|".join(re.findall(r"^\| \d+ \| `(\w+)` \|", text, flags=re.MULTILINE))
+    names = set(re.findall(rf"`((?:{packages})(?:\.\w+)+)`", text))
+    assert len(names) > 20
+    for name in names:
+        owner, _, member = f"kdzoo.{name}".rpartition(".")
+        assert callable(getattr(pkgutil.resolve_name(owner), member)), name
