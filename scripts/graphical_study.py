@@ -79,19 +79,14 @@ def page(name: str, report: dict[str, Any]) -> str:
         [f"ours - {label}", *(difference_to(report, role, key) for key in keys)]
         for label, role in (("local", "local"), ("scratch", "control"))
     ]
-    likelihood = [
-        f"{key.replace('_', ' ')} of the test part, nats: teacher {mean_and_deviation(values_of(report, 'teacher', key))}, "
-        f"scratch {mean_and_deviation(values_of(report, 'control', key))}"
-        for key in ("negative_bound",)
-        if values_of(report, "teacher", key)
-    ]
+    bounds = {role: values_of(report, role, "negative_bound") for role in ("teacher", "control")}
+    likelihood = (
+        f"negative bound of the test part, nats: teacher {mean_and_deviation(bounds['teacher'])}, "
+        f"scratch {mean_and_deviation(bounds['control'])}."
+    )
     sizes = ", ".join(f"{role} {report[role]['parameters']:,}" for role in ("teacher", "student"))
-    notes = [
-        f"Parameters: {sizes}.",
-        *(f"{line}." for line in likelihood),
-        *filter(None, [report.get("recommendation")]),
-    ]
-    return f"## {name} (`{RUNS[name][0]}`)\n\n{table(['', *keys], rows)}\n\n{' '.join(notes)}"
+    notes = [f"Parameters: {sizes}.", likelihood if bounds["teacher"] else None, report.get("recommendation")]
+    return f"## {name} (`{RUNS[name][0]}`)\n\n{table(['', *keys], rows)}\n\n{' '.join(filter(None, notes))}"
 
 
 def main() -> None:

@@ -132,6 +132,7 @@ class GraphicalModelKind(Kind):
         batches = [as_batch(batch) for batch in batches]
         data, lengths = observations(batches)
         samples = sample_set(model, len(data), SHARED, observed_inputs(model, batches))
+        # Many models are measured this way; the other extractors and distances would multiply the time.
         first = dict(list(self.feature_extractors.extractors.items())[:1])
         extractors = replace(self.feature_extractors, extractors=first)
         (real,) = extractors.features(data, lengths).values()
@@ -184,6 +185,7 @@ class GraphicalModelKind(Kind):
         """
         first, *others = teacher.shared
         result: dict[str, float] = {}
+        # Without the same noise "paired" numbers would only repeat the independent ones.
         if student.model is None or teacher.model is None or _share_noise(teacher.model, student.model):
             paired = sample_scores.distances(teacher.shared[first], student.shared[first])
             result |= {f"{name}_paired": value for name, value in paired.items()}

@@ -80,6 +80,7 @@ class Continual(Distiller):
         self.old_classes = make_old_classes(old, NodeDivergences(divergence, latent_divergence, reduction))
         self.seed = validation.integer("seed", seed, 0)
         weight = validation.number("latent_weight", latent_weight, 0.0)
+        # The class must be given: samples of the old classes alone cannot be drawn otherwise.
         if not student.inputs():
             raise ConfigError("student must have an input that reads the class, got none; try student=hvae_conditional")
         weighted = [f"old_{name}" for name in self.old_classes.weighted_latents(student)]
@@ -151,6 +152,7 @@ class ContinualReport(ReportExtras):
         method = self.distiller
         if not isinstance(method.old_classes, DistilledOldClasses):
             return {}
+        # Fine-tuning has no terms of old classes and replay has others, so weights of these would be rejected.
         weights = {name: weight for name, weight in method.loss_weights.items() if name.startswith("new_")}
         ways = {"replay": "replay", "fine_tuning": "nothing"}
         return {role: {"old": old, "loss_weights": weights} for role, old in ways.items()}
@@ -165,6 +167,7 @@ class ContinualReport(ReportExtras):
         method, batches = self.distiller, [as_batch(batch) for batch in batches]
         last, is_student = len(method.tasks) - 1, model is method.student
         batches_of_task = [[part for batch in batches for part in of_classes(batch, task)] for task in method.tasks]
+        # Between tasks only the student was copied; the control was trained on all classes together.
         steps = {**dict(enumerate(method.snapshots)), last: model} if is_student else {last: model}
         table = {
             (i, j): quick_scores(snapshot, batches_of_task[j]) for i, snapshot in steps.items() for j in range(i + 1)

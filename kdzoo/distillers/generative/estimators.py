@@ -55,6 +55,7 @@ class GradientEstimator:
     """
 
     samples: int = 1
+    # A plain function as class attribute would become a method and be called with the estimator as first argument.
     sampler: Sampler = staticmethod(hard_sample)
     missing_bound: ClassVar[str] = ""
     allows_mixed_latents: ClassVar[bool] = True
@@ -70,6 +71,7 @@ class GradientEstimator:
             generator: Source of the random numbers; None: the default one.
             leaves: Whether targets that no node depends on need noise too.
         """
+        # One axis for the samples of a batch, so that it can be divided into micro-batches.
         noise = teacher.noise(n * self.samples, generator=generator, leaves=leaves)
         if self.samples == 1:
             return noise
@@ -81,6 +83,7 @@ class GradientEstimator:
 
     def repeat(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return values ``[n, ...]`` once for each rollout of a sample; what is not a tensor stays as it is."""
+        # Rows of one sample are adjacent, as the leave-one-out baseline needs them.
         return {
             name: value.repeat_interleave(self.samples, 0) if isinstance(value, Tensor) and self.samples > 1 else value
             for name, value in values.items()
@@ -185,6 +188,7 @@ def make_estimator(name: str, *, temperature: float, samples: int, divergence: s
     Raises:
         ConfigError: If the name is unknown, or an argument is out of range, whether or not the estimator uses it.
     """
+    # All are made, so that a setting out of range is found even where it has no effect.
     estimators = {
         "none": GradientEstimator(),
         "straight_through": StraightThrough(),

@@ -90,6 +90,7 @@ def make_latent_source(name: str, *, mixing: float) -> LatentSource:
     Raises:
         ConfigError: If the name is unknown, or ``mixing`` is out of range, whether or not the source uses it.
     """
+    # All are made, so that a setting out of range is found even where it has no effect.
     sources = {"student": LatentSource(), "teacher": TeacherLatents(), "mixed": MixedLatents(mixing)}
     return sources[validation.choice("latents_from", name, tuple(sources))]
 

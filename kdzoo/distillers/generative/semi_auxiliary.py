@@ -167,6 +167,7 @@ class SemiAuxiliary(Distiller):
 
     def _check_latent_source(self, latents_from: str, estimator: str) -> None:
         """Reject sources of latents that do not go together with other settings."""
+        # The teacher's latents have no value that the student's unpaired latents could take.
         if self.noise_map is not None and type(self.latent_source) is not LatentSource:
             raise ConfigError(f"latents_from must be student where noise is mapped, got {latents_from!r}")
         allows_mixed = self.estimator.allows_mixed_latents and not self.marginal
@@ -177,8 +178,10 @@ class SemiAuxiliary(Distiller):
     def _set_up_latents(self, default_weight: float) -> None:
         """Choose the latents that have a loss, and their weights; freeze what infers latents from data."""
         learned = [name for name in self.paired if self.student.latents()[name].is_learned]
+        # The marginal is a term of the whole model; latents are not compared then.
         self.compared = [] if self.marginal else learned
         self.loss_weights = {**dict.fromkeys(self.compared, default_weight), **self.loss_weights}
+        # A buffer, so that it moves with the model and a checkpoint contains it.
         self.register_buffer("calibration", torch.ones(len(self.compared)))
         for parameter in self.student.inference_parameters():
             parameter.requires_grad_(False)  # samples do not depend on them
@@ -251,6 +254,7 @@ class SemiAuxiliary(Distiller):
         rollout = PairedRollout(self.teacher, self.student, self._roll_out(batch, noise, inputs), noise, inputs)
         divergences = self.divergences(rollout.pair, self.student, latents=self.compared, lengths=batch.get("length"))
         terms = self.estimator.terms(divergences, rollout)
+        # In the terms, not in loss_weights: these stay the lambdas that the user set.
         for name, cost in zip(self.compared, self.calibration, strict=True):
             terms[name] = cost * terms[name]
         return terms
@@ -263,7 +267,7 @@ class SemiAuxiliary(Distiller):
         student_trace = rollout_student(
             self.student,
             teacher_trace,
-            noise if self.noise_map is None else self.noise_map(noise),
+            noise if self.noise_map is None else self.noise_map(noise),  # mapped from the teacher's
             inputs,
             teacher_latents=self.estimator.repeat(teacher_latents),
             sampler=self.estimator.sampler,
@@ -298,6 +302,7 @@ class SemiAuxiliaryReport(ReportExtras):
     def controls(self) -> Mapping[str, Mapping[str, Any]]:
         """Local distillation, if every latent has a partner and the method itself is not local."""
         method = self.distiller
+        # Without learned latents both methods are the same.
         has_learned_latent = any(node.is_learned for node in method.student.latents().values())
         is_local = isinstance(method.latent_source, TeacherLatents)
         if method.noise_map is not None or is_local or not has_learned_latent:

@@ -267,6 +267,13 @@ def test_an_estimator_has_no_effect_on_local_distillation(estimator):
     assert gradient is None
 
 
+def test_an_estimator_has_no_effect_on_the_exact_marginal():
+    terms = SemiAuxiliary(binary_chain(1), binary_chain(0), marginal=True, estimator="reinforce").losses(
+        {"input": torch.zeros(5, 0)}
+    )
+    assert terms["marginal"].shape == (5,)
+
+
 def test_the_exact_marginal_passes_the_dry_run_and_has_a_local_control():
     distiller = SemiAuxiliary(binary_chain(1), binary_chain(0), marginal=True)
     distiller.dry_run({"input": torch.zeros(4, 0)})
