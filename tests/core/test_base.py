@@ -6,14 +6,11 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from kdzoo.core.base import Distiller
-from kdzoo.core.batch import IGNORE, as_batch, micro_batches
-from kdzoo.core.loss_terms import RunningMeans, position_counts, rows_about, total
+from kdzoo.core.batch import IGNORE
 from kdzoo.distillers import DKD, LogitKD, Supervised
 from kdzoo.errors import ConfigError, DataError, NonFiniteLossError
 
@@ -38,69 +35,6 @@ def loader(inputs, targets, batch_size=8):
 def models(seed=0):
     torch.manual_seed(seed)
     return nn.Linear(4, 3), nn.Sequential(nn.Linear(4, 6), nn.Dropout(0.5), nn.Linear(6, 3))
-
-
-# ---------------------------------------------------------------- means
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 5), st.integers(0, 5)), min_size=1, max_size=8), st.integers(0, 99))
-def test_running_means_do_not_depend_on_the_split(parts, seed):
-    """Each term is divided by its own count; a scalar stands for its samples; an empty term has no mean."""
-    torch.manual_seed(seed)
-    running, full, few, scalar = RunningMeans(), [], [], []
-    for samples, labelled in parts:
-        terms = {"full": torch.rand(samples), "few": torch.rand(labelled), "scalar": torch.rand(())}
-        running.add(terms, samples)
-        full.append(terms["full"])
-        few.append(terms["few"])
-        scalar += [float(terms["scalar"])] * samples
-    means = running.means()
-    assert means["full"].item() == pytest.approx(torch.cat(full).double().mean().item(), rel=1e-5)
-    assert means["scalar"].item() == pytest.approx(np.mean(scalar), rel=1e-5)
-    every = torch.cat(few)
-    assert ("few" in means) == bool(len(every))
-    if len(every):
-        assert means["few"].item() == pytest.approx(every.double().mean().item(), rel=1e-5)
-
-
-def test_total():
-    assert total(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), 2) == (torch.tensor(10.0), 4)
-    assert total(torch.tensor(2.0), 3) == (torch.tensor(6.0), 3)
-    assert total(torch.empty(0), 3) == (torch.tensor(0.0), 0)
-
-
-def test_position_counts():
-    inputs = torch.zeros(2, 3)
-    assert position_counts({"input": inputs}) == [2, 0]
-    assert position_counts({"input": inputs, "target": torch.tensor([1, IGNORE])}) == [2, 1]
-    target = torch.tensor([[1, IGNORE, 2], [0, 0, 0]])
-    assert position_counts({"input": inputs, "target": target}) == [6, 5]
-    mask = torch.tensor([[True, True, False], [True, False, False]])
-    assert position_counts({"input": inputs, "target": target, "mask": mask}) == [3, 2]
-
-
-def test_rows_about():
-    mask = torch.tensor([[True, True, False], [True, False, False]])
-    target = torch.tensor([[1, IGNORE, 2], [0, 0, 0]])
-    batch = {"input": torch.zeros(2, 3), "target": target, "mask": mask}
-    assert rows_about(torch.tensor([False, False, True]), batch, labelled=False).tolist() == [1]
-    assert rows_about(torch.tensor([True, False]), batch, labelled=True).tolist() == [0]
-    assert rows_about(torch.tensor(True), batch, labelled=False).tolist() == [0, 1]
-
-
-@given(st.integers(1, 20), st.one_of(st.none(), st.integers(1, 25)))
-def test_split_keeps_every_sample_once(n, size):
-    batch = {"input": torch.arange(n), "target": torch.arange(n)}
-    parts = list(micro_batches(batch, size))
-    assert torch.equal(torch.cat([part["input"] for part in parts]), batch["input"])
-    assert all(len(part["input"]) <= (size or n) for part in parts)
-
-
-@pytest.mark.parametrize("bad", [{"x": 1}, 3, torch.zeros(2), (1, 2, 3)])
-def test_what_is_no_batch(bad):
-    with pytest.raises(DataError, match="a batch must be"):
-        as_batch(bad)
 
 
 # ---------------------------------------------------------------- plain Lightning
@@ -193,17 +127,17 @@ def test_micro_batch_size_is_checked(size):
         LogitKD(*models(), micro_batch_size=size)
 
 
-class Free(Distiller):
-    """Names its terms only when it computes them."""
+class UndeclaredTerms(Distiller):
+    """Declares no terms; their names are known only once they are computed."""
 
     def losses(self, batch):
-        return {"gap": (self.student(batch["input"]) - self.frozen_teacher.output(batch)).square().mean()}
+        return {"distance": (self.student(batch["input"]) - self.frozen_teacher.output(batch)).square().mean()}
 
 
-def test_weights_of_terms_that_are_known_late():
+def test_weights_of_undeclared_terms_are_checked_in_the_dry_run():
     student, teacher = models()
-    with pytest.raises(ConfigError, match=r"loss_weights.gpa is not a term.*\['gap'\]"):
-        Free(student, teacher, loss_weights={"gpa": 1.0}).dry_run({"input": torch.randn(2, 4)})
+    with pytest.raises(ConfigError, match=r"loss_weights.distence is not a term.*\['distance'\]"):
+        UndeclaredTerms(student, teacher, loss_weights={"distence": 1.0}).dry_run({"input": torch.randn(2, 4)})
 
 
 def test_a_teacher_is_needed_and_must_be_another_module():
@@ -215,32 +149,15 @@ def test_a_teacher_is_needed_and_must_be_another_module():
     assert Supervised(student).teacher is None
 
 
-def test_the_teacher_is_frozen_and_in_no_state():
-    distiller = LogitKD(*models())
-    distiller.train()
-    assert distiller.student.training
-    assert not any(module.training for module in distiller.teacher.modules())
-    assert not any(parameter.requires_grad for parameter in distiller.teacher.parameters())
-    state = distiller.state_dict()
-    assert set(state) == {"student.weight", "student.bias"}
-    distiller.load_state_dict(state, strict=True)
-    wrapped = nn.ModuleDict({"inner": distiller})
-    assert set(wrapped.state_dict()) == {"inner.student.weight", "inner.student.bias"}
-    wrapped.load_state_dict(wrapped.state_dict(), strict=True)
-    before = copy.deepcopy(distiller.teacher.state_dict())
-    distiller.load_state_dict({**state, **{f"teacher.{key}": value + 1 for key, value in before.items()}})
-    assert all(torch.equal(value, before[key]) for key, value in distiller.teacher.state_dict().items())
-
-
 def test_micro_batches_need_a_value_per_position():
-    class Two(Free):
+    class TwoValues(UndeclaredTerms):
         def losses(self, batch):
-            gap = self.student(batch["input"]) - self.frozen_teacher.output(batch)
-            return {"gap": gap.square().flatten()}
+            distance = self.student(batch["input"]) - self.frozen_teacher.output(batch)
+            return {"distance": distance.square().flatten()}
 
     student, teacher = models()
-    with pytest.raises(ConfigError, match="term 'gap' has 6 values for 2 positions"):
-        trainer().fit(Two(student, teacher, micro_batch_size=2), loader(torch.randn(8, 4), torch.zeros(8).long()))
+    with pytest.raises(ConfigError, match="term 'distance' has 6 values for 2 positions"):
+        trainer().fit(TwoValues(student, teacher, micro_batch_size=2), loader(torch.randn(8, 4), torch.zeros(8).long()))
 
 
 class Breaks(LogitKD):
@@ -262,3 +179,104 @@ def test_a_term_that_is_not_finite_is_named(micro):
         run.fit(Breaks(student, teacher, micro_batch_size=micro), DataLoader(batches, batch_size=None))
     assert run.global_step == 1
     assert all(parameter.isfinite().all() for parameter in student.parameters())
+
+
+# ---------------------------------------------------------------- optimizer
+
+
+class RatePerPart(LogitKD):
+    """Trains the bias of the student ten times as fast as the weight."""
+
+    def trainable(self):
+        yield {"params": [self.student.weight], "lr_scale": 1.0}
+        yield {"params": [self.student.bias], "lr_scale": 10.0}
+
+
+def sgd(parameters):
+    return torch.optim.SGD(parameters, lr=0.5)
+
+
+def test_groups_of_parameters_have_learning_rates_of_their_own():
+    distiller = RatePerPart(*models(), optimizer=sgd)
+    optimizer = distiller.configure_optimizers()
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 5.0]
+    assert [group["params"] for group in optimizer.param_groups] == [
+        [distiller.student.weight],
+        [distiller.student.bias],
+    ]
+    assert distiller.trainable_parameters() == [distiller.student.weight, distiller.student.bias]
+
+
+def test_a_step_uses_the_learning_rates_of_the_groups():
+    student, teacher = models()
+    batch = {"input": torch.randn(8, 4)}
+    loss = 0.9 * RatePerPart(student, teacher).losses(batch)["soft"].mean()
+    weight, bias = torch.autograd.grad(loss, [student.weight, student.bias])
+    expected = {"weight": student.weight - 0.5 * weight, "bias": student.bias - 5.0 * bias}
+    trainer().fit(RatePerPart(student, teacher, optimizer=sgd), DataLoader([batch], batch_size=None))
+    for name, value in student.state_dict().items():
+        torch.testing.assert_close(value, expected[name])
+
+
+class Mixed(LogitKD):
+    """Yields a parameter and a group."""
+
+    def trainable(self):
+        yield self.student.weight
+        yield {"params": [self.student.bias], "lr_scale": 10.0}
+
+
+def test_parameters_and_groups_cannot_be_mixed():
+    with pytest.raises(ConfigError, match=r"Mixed\.trainable must yield either parameters or groups, not both"):
+        Mixed(*models()).configure_optimizers()
+
+
+class HasHead(LogitKD):
+    """Builds a head whose width is that of the teacher's outputs."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.head = None
+
+    def prepare(self, batch):
+        if self.head is None:
+            self.head = nn.Linear(self.student(batch["input"]).shape[1], self.frozen_teacher.output(batch).shape[1])
+
+    def losses(self, batch):
+        return self.logit_terms(batch, self.head(self.student(batch["input"])), self.frozen_teacher.output(batch))
+
+
+@pytest.mark.parametrize("micro", [None, 3])
+def test_a_head_that_prepare_builds_is_trained(micro):
+    torch.manual_seed(0)
+    distiller = HasHead(nn.Linear(4, 7), nn.Linear(4, 3), micro_batch_size=micro)
+    assert distiller.head is None
+    run = trainer(max_steps=1)
+    run.fit(distiller, loader(torch.randn(20, 4), torch.randint(0, 3, (20,))))
+    optimized = [parameter for group in run.optimizers[0].param_groups for parameter in group["params"]]
+    assert {id(parameter) for parameter in distiller.head.parameters()} <= {id(parameter) for parameter in optimized}
+    assert run.optimizers[0].state[distiller.head.weight]["step"] == 1
+
+
+# ---------------------------------------------------------------- dry run
+
+
+def test_a_dry_run_changes_no_weight_and_no_mode():
+    distiller = LogitKD(*models())
+    distiller.train()
+    before = copy.deepcopy(distiller.student.state_dict())
+    terms = distiller.dry_run({"input": torch.randn(3, 4), "target": torch.tensor([0, 1, IGNORE])})
+    assert {name: tuple(value.shape) for name, value in terms.items()} == {"soft": (3,), "hard": (2,)}
+    assert not any(value.requires_grad for value in terms.values())
+    assert all(torch.equal(value, before[name]) for name, value in distiller.student.state_dict().items())
+    assert distiller.student.training
+
+
+def test_what_the_losses_reject_is_an_error_of_the_configuration():
+    class Raises(LogitKD):
+        def losses(self, batch):
+            raise ValueError("student and teacher differ in classes")
+
+    message = "^Raises does not fit these models and data: student and teacher differ in classes$"
+    with pytest.raises(ConfigError, match=message):
+        Raises(*models()).dry_run({"input": torch.randn(2, 4)})

@@ -43,3 +43,19 @@ def test_arrays_in_memory_are_used_as_they_are():
     data.setup()
     np.testing.assert_array_equal(data.splits.train.inputs, inputs)
     assert data.splits.test.targets.tolist() == [0, 1]
+
+
+def random_arrays(n, classes=3):
+    return np.random.default_rng(0).normal(size=(n, 4)).astype("float32"), np.arange(n) % classes
+
+
+def test_data_that_do_not_fit_are_rejected():
+    with pytest.raises(DataError, match="empty"):
+        ArrayData(random_arrays(0), random_arrays(3)).setup()
+    inputs, labels = random_arrays(30)
+    labels[7] = 5
+    with pytest.raises(DataError, match=r"label 5 at index 7 is out of range; allowed: 0\.\.2"):
+        ArrayData((inputs, labels), random_arrays(9), num_classes=3, batch_size=4).setup()
+    inputs[3, 1] = np.nan
+    with pytest.raises(DataError, match="index 3 holds NaN"):
+        ArrayData((inputs, random_arrays(30)[1]), random_arrays(9), batch_size=4).setup()

@@ -1,0 +1,34 @@
+"""Every error of the package is of one family, and is of the built-in kind that callers expect."""
+
+import pytest
+
+from kdzoo import errors
+from kdzoo.errors import first_line
+
+FAMILY = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+
+
+def test_every_error_is_of_one_family():
+    assert {"CheckpointError", "ConfigError", "DataError", "NonFiniteLossError", "RunFolderError", "CacheError"} <= {
+        kind.__name__ for kind in FAMILY
+    }
+    assert all(issubclass(kind, errors.KdzooError) for kind in FAMILY)
+
+
+def test_wrong_values_are_value_errors():
+    assert issubclass(errors.ConfigError, ValueError)
+    assert issubclass(errors.DataError, ValueError)
+    assert issubclass(errors.NonFiniteLossError, ArithmeticError)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("one"), "one"),
+        (ValueError("\n  two\nthree"), "two"),
+        (AssertionError(), "AssertionError"),
+        (KeyError(" "), "' '"),
+    ],
+)
+def test_the_first_line_of_a_message(error, line):
+    assert first_line(error) == line
