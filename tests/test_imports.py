@@ -19,7 +19,7 @@ LEVELS = (
     {"models", "data"},
     {"dataset_distillation"},
     {"distillers", "kinds"},
-    {"run"},
+    {"runs"},
     {"contracts"},
     {"cli"},
 )
@@ -103,7 +103,7 @@ def test_importing_the_batch_loads_neither_data_nor_models():
 
 
 def test_the_run_reaches_methods_and_models_through_configuration():
-    for path in (PACKAGE / "run").glob("*.py"):
+    for path in (PACKAGE / "runs").glob("*.py"):
         names = set(imports(ast.parse(path.read_text()), lazily=True))
         assert not any(name.startswith(("kdzoo.distillers", "kdzoo.functional")) for name in names)
         # Loading weights into any module is the one thing that the run asks of the models' package.

@@ -89,8 +89,10 @@ def compose_all(overrides: Sequence[str], folder: Path | None) -> DictConfig:
 
 
 def with_new_key(text: str, known_groups: Collection[str]) -> str:
-    """Return an override as Hydra must be given it to set a key that no YAML file mentions."""
-    key = text.partition("=")[0]
+    """Return an override as Hydra must be given it, so that keys that no YAML file mentions and ``group=null`` work."""
+    key, _, value = text.partition("=")
+    if key in known_groups and value == "null":
+        return f"~{key}"  # how Hydra is told to use no file of this group
     is_choice = key in known_groups and not text.startswith(f"{key}={{")
     is_plain = _PLAIN_OVERRIDE.match(text) and not key.startswith(("hydra.", "hydra/"))
     return f"++{text}" if is_plain and not is_choice else text

@@ -11,10 +11,11 @@ from kdzoo.data import UHL, ArrayData, DataSplits, Digits, PointData, Points, Re
 
 OWNERS = {
     abilities.HasPixelScaling: {"CIFAR10", "CelebA", "Digits", "FashionMNIST", "MNIST", "SVHN"},
-    abilities.HasClassNames: {"ClassifiedTexts", "SST2", "TextClasses"},
+    abilities.HasClassNames: {"ClassifiedTexts", "DocstringModules", "SST2", "TextClasses"},
     abilities.HasTokenizer: {
         "BlockData",
         "ClassifiedTexts",
+        "DocstringModules",
         "Docstrings",
         "SST2",
         "ShakespeareText",
