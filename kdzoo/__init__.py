@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kdzoo.storage.checkpoint import load_student
     from kdzoo.text.token_sequences import TokenSequences
 
-# Importing torch and Lightning takes seconds: the names are handed on when they are first used.
+# Importing torch and Lightning takes seconds, so names are imported when they are first used.
 _HOMES = {
     "Distiller": "kdzoo.core.base",
     "IGNORE": "kdzoo.core.batch",
@@ -27,7 +27,7 @@ _HOMES = {
     "load_student": "kdzoo.storage.checkpoint",
     "run": "kdzoo.runs.pipeline",
 }
-_ROOMS = ("automata", "data", "distillers", "functional", "metrics", "models")
+_PACKAGES = ("automata", "data", "distillers", "functional", "metrics", "models")
 
 __all__ = [
     "IGNORE",
@@ -50,7 +50,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
-    if name in _ROOMS:
+    if name in _PACKAGES:
         return import_module(f"kdzoo.{name}")
     raise AttributeError(f"module 'kdzoo' has no attribute {name!r}")
 

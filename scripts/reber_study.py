@@ -370,7 +370,7 @@ def streamed(method: type[OTPFA], name: str, states: int, seed: int) -> float:
     settings = {"accelerator": "cpu", "max_epochs": 1, "num_sanity_val_steps": 0, "limit_val_batches": 0}
     folder = FOLDER / "online" / f"{name}-{method.__name__}-{seed}"
     strings = distiller.transfer_set(data)
-    strings.setup()
+    strings.setup("fit")
     fit(distiller, strings, Training(settings, folder, seed, name))
     return divergence(name, student)
 

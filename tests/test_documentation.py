@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
 
 from kdzoo.cli.main import COMMANDS
 from kdzoo.config import overrides
@@ -97,3 +98,19 @@ def test_the_functions_on_the_routes_of_batch_and_teacher_exist():
     for name in names:
         owner, _, member = f"kdzoo.{name}".rpartition(".")
         assert callable(getattr(pkgutil.resolve_name(owner), member)), name
+
+
+def test_the_snippets_of_the_guide_for_authors_run():
+    text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    names = {}
+    for snippet in re.findall(r"^```python\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE):
+        exec(snippet, names)  # defines classes
+    student, teacher = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
+    assert names["SoftOnly"](student, teacher).loss_weights == {"soft": 1.0, "hard": 0.0}
+    assert names["LogitKDWithControl"](student, teacher).report_extras.controls == {"cold": {"temperature": 1.0}}
+    method = names["ClassFrequencies"](student)
+    with torch.no_grad():
+        method.observe({"input": torch.zeros(3, 2), "target": torch.tensor([0, 2, 2])})
+        method.observe({"input": torch.zeros(2, 2), "target": torch.tensor([1, 2])})
+        assert method.solve()
+    assert student.bias.exp().tolist() == pytest.approx([1, 1, 3])

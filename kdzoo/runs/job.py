@@ -108,19 +108,20 @@ class Job:
             distiller = build(student, teacher, **options)
         if not isinstance(distiller, Distiller):
             raise ConfigError(f"distiller must be a kdzoo.Distiller, got {type(distiller).__name__}")
-        self._check_optimizer(options, source["optimizer"]["_target_"])
+        self._check_optimizer(options, source)
         return distiller
 
     @staticmethod
-    def _check_optimizer(options: Mapping[str, Any], target: str) -> None:
+    def _check_optimizer(options: Mapping[str, Any], source: Mapping[str, Any]) -> None:
         """Reject wrong arguments of optimizer and scheduler now rather than after the teacher's training.
 
         They are tried on a parameter of their own: the method's ``prepare`` has not run yet, so its parameters may not
         exist.
         """
-        with config.construction(target):
+        with config.construction(source["optimizer"]["_target_"]):
             optimizer = options["optimizer"]([nn.Parameter(torch.zeros(1))])
-            if options.get("scheduler"):
+        if "scheduler" in options:
+            with config.construction(source["scheduler"]["_target_"]):
                 make_schedule(options["scheduler"], optimizer, total_steps=1)
 
     @cached_property
