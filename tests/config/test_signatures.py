@@ -14,7 +14,7 @@ VALUES = (True, 1, 0.5, "x", None, [1], [0.5, 0.5], ["x"], {"a": 1})
 
 
 @pytest.mark.parametrize("target", sorted(config.packaged_targets()))
-def test_source_text_tells_what_the_class_tells(target):
+def test_the_source_text_describes_what_the_class_does(target):
     read, imported = signatures._from_source(target), signatures._imported(target)
     if read is None:
         assert signatures.describe(target) == imported
@@ -32,12 +32,12 @@ def test_source_text_tells_what_the_class_tells(target):
         assert read.info == imported.info
 
 
-def test_all_of_our_own_are_told_by_their_source_text():
-    ours = [name for name in config.packaged_targets() if name.startswith("kdzoo.")]
-    assert [name for name in ours if signatures._from_source(name) is None] == []
+def test_the_source_text_of_every_packaged_class_is_enough():
+    packaged = [name for name in config.packaged_targets() if name.startswith("kdzoo.")]
+    assert [name for name in packaged if signatures._from_source(name) is None] == []
 
 
-def test_what_is_no_plain_class_is_imported(tmp_path, monkeypatch):
+def test_a_class_made_by_a_decorator_is_imported(tmp_path, monkeypatch):
     (tmp_path / "made_here.py").write_text(
         "from dataclasses import dataclass\n@dataclass\nclass Made:\n    width: int\n    depth: int = 2\n"
     )

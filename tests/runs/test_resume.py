@@ -21,7 +21,7 @@ from kdzoo.contracts.subject import Subject
 from kdzoo.runs.resume import Interrupted, stop_between_steps
 from kdzoo.storage.checkpoint import read_checkpoint
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 STOPPING = {
     "_target_": "pytorch_lightning.callbacks.EarlyStopping",
     "monitor": "val/loss",
