@@ -78,7 +78,7 @@ def run_seed(job: Job) -> dict[str, Any]:
     Those of a seed that is already finished are read from its folder.
     """
     finished = run_folder.read_json(job.folder / "result.json")
-    if finished is not None:
+    if finished is not None:  # an interrupted run of several seeds goes on with the first unfinished one
         return finished
     data = job.data()
     method: type[Distiller] = config.locate(job.settings["distiller"]["_target_"])
@@ -100,6 +100,7 @@ def run_seed(job: Job) -> dict[str, Any]:
     node = with_learned_sizes(student_node(job, models.get("teacher"), data), models["student"])
     control_distillers = controls(job, distiller, kind, node, data) if job.settings["control"] else {}
     for role, control in control_distillers.items():
+        # Controls start as the student did: built from the same seed and calibrated on the same data.
         models[role] = calibrated(control.student, data)
         seconds[role] = train(job, control, control.transfer_set(data), role).seconds
 
@@ -112,6 +113,7 @@ def run_seed(job: Job) -> dict[str, Any]:
     add_measurements(result, distiller, control_distillers, kind, data)
     if run_folder.is_main_process():
         write_seed(job, distiller, kind, models, node, data, history)
+        # Last: this file marks the seed as finished.
         atomic.write_json(job.folder / "result.json", result)
     return result
 

@@ -32,7 +32,7 @@ def prepare_models(job: Job, method: type[Distiller], data: Any) -> tuple[dict[s
     student = new_student(job, teacher, data)
     with unfrozen_afterwards(teacher):
         is_cacheable = dry_run(job, method, student, teacher, data)
-    del student
+    del student  # before the next one is built, so that two do not have to fit into memory
     if teacher is not None:
         if not teachers.brings_weights(job, teacher):
             teacher = teachers.build(job, data.sizes)
@@ -81,6 +81,7 @@ def dry_run(job: Job, method: type[Distiller], student: nn.Module, teacher: nn.M
     """
     batch = as_batch(next(iter(data.train_eval_dataloader())))
     sample = {key: value[:DRY_RUN_SAMPLES] for key, value in batch.items()}
+    # A user's own data module may return None or an empty loader.
     if next(iter(data.test_dataloader() or ()), None) is None:
         raise DataError(f"{type(data).__name__} has no test split; a report needs at least one labelled test sample")
     check_kind(job, "student", student, method.info.student_kinds, method.__name__, sample, data)
@@ -91,6 +92,7 @@ def dry_run(job: Job, method: type[Distiller], student: nn.Module, teacher: nn.M
     check_control(job, student)
     if teacher is not None and isinstance(student, InitialisesFromTeacher):
         student.check_init_from_teacher(teacher, data)
+    # Last, since the losses of a method fail less clearly on models that the checks above reject.
     distiller = job.distiller(student, teacher)
     distiller.dry_run(sample)
     return distiller.frozen_teacher.is_cacheable

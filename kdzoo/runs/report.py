@@ -116,6 +116,7 @@ def compare_with_expected(report: Mapping[str, Any], expected: Sequence[Mapping[
             measured = measured.get("mean")
         if not isinstance(measured, int | float):
             raise ConfigError(f"expected.metric {entry['metric']!r} is not a number in the report")
+        # How much worse than published; negative if better.
         excess = (measured - entry["value"]) * (1 if entry["better"] == "lower" else -1)
         rows.append({**entry, "measured": measured, "reached": excess <= entry["tolerance"]})
     return rows
@@ -188,7 +189,7 @@ def _rows(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 def _format(value: Any) -> str:
     """Return a measurement as text: one number, or the mean and the standard deviation over seeds."""
-    if value is None:
+    if value is None:  # a metric that this model does not have
         return "-"
     if isinstance(value, Mapping):
         return f"{_format(value['mean'])} ± {value['std']:.2g}"

@@ -13,6 +13,7 @@ from torch import nn
 import kdzoo
 from kdzoo.errors import ConfigError, DataError, RunFolderError
 from kdzoo.runs import pipeline
+from kdzoo.storage import run_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,6 +30,14 @@ def test_a_folder_that_cannot_be_written(settings, tmp_path):
     with pytest.raises(RunFolderError) as error:
         kdzoo.run(settings())
     assert "choose another" in one_line(error)
+
+
+def test_a_folder_in_use_is_refused(settings, tmp_path):
+    with run_folder.lock(tmp_path / "run"):
+        with pytest.raises(RunFolderError) as error:
+            kdzoo.run(settings())
+        assert "is in use by another process" in one_line(error)
+    assert not (tmp_path / "run" / "config.yaml").exists()
 
 
 def test_a_finished_folder_is_never_overwritten(settings, tmp_path):
