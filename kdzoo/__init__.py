@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kdzoo.text.token_sequences import TokenSequences
 
 # Importing torch and Lightning takes seconds, so names are imported when they are first used.
-_HOMES = {
+_MODULE_OF = {
     "Distiller": "kdzoo.core.base",
     "IGNORE": "kdzoo.core.batch",
     "MethodInfo": "kdzoo.core.method_info",
@@ -48,8 +48,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+    if name in _MODULE_OF:
+        return getattr(import_module(_MODULE_OF[name]), name)
     if name in _PACKAGES:
         return import_module(f"kdzoo.{name}")
     raise AttributeError(f"module 'kdzoo' has no attribute {name!r}")

@@ -171,6 +171,8 @@ def _quiet_lightning() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.WARNING)
     with warnings.catch_warnings():
+        # The distiller moves batches to the device itself; no data module here overrides that.
+        warnings.filterwarnings("ignore", message=".*overridden `transfer_batch_to_device`.*")
         # Data in memory are fastest without workers.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         # A loader may be shorter than the logging interval.
