@@ -99,6 +99,6 @@ def _states(network: _Network, traced: TracedSequences) -> Tensor:
 
 
 def _inputs(traced: TracedSequences) -> tuple[Tensor, Tensor]:
-    """Return the padded strings ``[batch, time]``, and which positions are no padding, bool ``[batch, time]``."""
+    """Return the padded strings and a mask of the positions that hold a target (bool), both ``[batch, time]``."""
     inputs, targets = traced.strings.inputs_and_targets(traced.vocab_size)
     return inputs, targets != IGNORE

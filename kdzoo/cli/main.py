@@ -17,10 +17,9 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
-from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 from hydra.types import RunMode
@@ -130,7 +129,7 @@ def _start_hydra(arguments: list[str]) -> None:
 
 def _task(cfg: DictConfig) -> float | None:
     """Run one job of the command line; return the student's score for a sweeper to maximise."""
-    settings = HydraConfig.get()
+    settings = cast(DictConfig, HydraConfig.get())  # Hydra annotates the structure, and returns the configuration
     if cfg.output_dir is None:
         cfg.output_dir = settings.runtime.output_dir
     # The prefix was added by overrides.check; the line in the report is the one that a user types.
@@ -234,7 +233,7 @@ def _has_ranks(cfg: DictConfig) -> bool:
     return cfg.trainer.get("devices", 1) not in (1, "1", "auto")
 
 
-def _check_launcher(cfg: DictConfig, settings: HydraConf) -> None:
+def _check_launcher(cfg: DictConfig, settings: DictConfig) -> None:
     """Reject data-parallel runs in the worker processes of a launcher, which must not start processes themselves."""
     launcher = settings.runtime.choices.get("hydra/launcher", "basic")
     if _has_ranks(cfg) and settings.mode == RunMode.MULTIRUN and launcher != "basic":

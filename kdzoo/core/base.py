@@ -103,7 +103,7 @@ class Distiller(pl.LightningModule, ABC):
         *,
         optimizer: OptimizerFactory = DEFAULT_OPTIMIZER,
         scheduler: SchedulerFactory | None = None,
-        loss_weights: Mapping[str, float] | None = None,
+        loss_weights: Mapping[str, float | int] | None = None,
         micro_batch_size: int | None = None,
     ) -> None:
         super().__init__()

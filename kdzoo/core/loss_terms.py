@@ -84,7 +84,7 @@ class RunningMeans:
         return found
 
 
-def merge_weights(defaults: Mapping[str, float], given: Mapping[str, float]) -> dict[str, float]:
+def merge_weights(defaults: Mapping[str, float], given: Mapping[str, float | int]) -> dict[str, float]:
     """Return the default weights with the given ones in their place, after validating these."""
     for name, weight in given.items():
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:

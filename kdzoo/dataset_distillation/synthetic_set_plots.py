@@ -244,7 +244,7 @@ def _draw_schedules(axes: Any, synthetic_set: SyntheticSet) -> None:
     steps = synthetic_set.steps
     for name in synthetic_set.inner_networks:
         sizes = synthetic_set.schedule(name).detach().cpu().tolist()
-        # Markers show a schedule of one step, which is no line; those of more than 50 steps would cover each other.
+        # Markers show a schedule of one step, which a line does not; beyond 50 steps they would cover each other.
         axes.plot(range(1, steps + 1), sizes, marker="." if steps <= 50 else "", linewidth=1, label=name)
     axes.set_xlim(0.5, steps + 0.5)
     axes.set_ylim(bottom=0)

@@ -1,4 +1,4 @@
-"""Directed graphical models: nodes, roll-outs from noise without parameters, and what two such models differ in."""
+"""Directed graphical models: nodes, rollouts from noise without parameters, and what two such models differ in."""
 
 from kdzoo.graphical_models.discrete import gumbel_softmax, reinforce, straight_through
 from kdzoo.graphical_models.divergences import DIVERGENCES, divergence, per_sample

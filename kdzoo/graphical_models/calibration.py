@@ -36,7 +36,7 @@ def latent_weights(teacher: Graph, noise: Values, inputs: Values | None = None) 
     names = [name for name, node in teacher.latents().items() if isinstance(node.family, Normal) and name in noise]
     with inference(teacher), torch.enable_grad():
         tracked = {name: value.detach().requires_grad_(name in names) for name, value in noise.items()}
-        # Two roll-outs: the targets must be constants in the log density, not functions of the tracked noise.
+        # Two rollouts: the targets must be constants in the log density, not functions of the tracked noise.
         targets = {name: teacher.rollout(noise, inputs).values[name].detach() for name in teacher.targets()}
         trace = teacher.rollout(tracked, inputs, forced=targets)
         generator = torch.Generator().manual_seed(0)

@@ -20,7 +20,7 @@ from kdzoo.graphical_models.paired import Pair, node_divergence, rollout_student
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """How well a student imitates its teacher on shared noise and as a distribution.
+    """How close a student is to its teacher on shared noise and as a distribution.
 
     Attributes:
         paired_error: Mean squared difference of the targets' means on the same noise, as a fraction of the teacher's
@@ -53,15 +53,15 @@ def diagnose(teacher: Graph, student: Graph, noise: Values, inputs: Values | Non
     """Measure a student on n samples of noise.
 
     Args:
-        teacher: The model that is imitated.
-        student: The model that imitates, with the same latents.
+        teacher: The teacher.
+        student: The student, with the same latents.
         noise: Noise of n samples; n should be several times the number of values of all targets.
         inputs: Values of the inputs.
     """
     with inference(student):
         teacher_trace = rollout_teacher(teacher, noise, inputs)
         pair = Pair(teacher_trace, rollout_student(student, teacher_trace, noise, inputs))
-        # Targets that others depend on are the teacher's in the pair; the student's own variance needs a free roll-out.
+        # Targets that others depend on are the teacher's in the pair; the student's own variance needs a free rollout.
         free = student.rollout(noise, inputs)
     names = list(teacher.targets())
     teacher_means, paired_means, free_means = (

@@ -43,9 +43,9 @@ def enumerated_divergences(
     The networks process many states in one call, so a sample's values must not depend on the other samples.
 
     Args:
-        teacher: The model that is imitated; it gets no gradient.
-        student: The model that imitates, with the same targets and latents.
-        trace: Teacher's roll-out, a result of :func:`kdzoo.graphical_models.paired.rollout_teacher`.
+        teacher: The teacher; it gets no gradient.
+        student: The student, with the same targets and latents.
+        trace: Teacher's rollout, a result of :func:`kdzoo.graphical_models.paired.rollout_teacher`.
         noise: Noise by node on which the teacher was rolled out.
         inputs: Values of the inputs by node.
         nodes: Names of targets or latents; None: all targets.
@@ -142,7 +142,7 @@ def _informative_targets(name: str, latents: Collection[str], teacher: Graph, st
 def _raw_parameters(graph: Graph, names: Collection[str], rows: _Rows) -> dict[str, Tensor]:
     """Return the outputs of the networks of some random nodes, by node.
 
-    This is a roll-out that leaves out all nodes that are not named, which can be most of a deep model.
+    This is a rollout that leaves out all nodes that are not named, which can be most of a deep model.
     """
     like: Tensor = graph.like
     options = RolloutOptions(forced=frozenset(rows.values), noisy=frozenset(rows.noise))

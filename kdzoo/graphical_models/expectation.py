@@ -29,8 +29,8 @@ def expected_divergences(
     depend on are the teacher's. With the teacher's latents, the sum over all nodes is a bound by the chain rule.
 
     Args:
-        teacher: The model that is imitated; no gradient reaches it.
-        student: The model that imitates, with the same targets and latents.
+        teacher: The teacher; no gradient reaches it.
+        student: The student, with the same targets and latents.
         inputs: Values of the inputs, ``[b, ...]``; without them b is 1.
         latents_from: Whose latents the student's nodes read: ``student`` or ``teacher``.
 

@@ -1,4 +1,4 @@
-"""A copy of a teacher whose roll-outs cost less: batch norms are fused into convolutions, matrix products use bfloat16.
+"""A copy of a teacher whose rollouts cost less: batch norms are fused into convolutions, matrix products use bfloat16.
 
 The teacher's forward pass is 47 to 80 % of a distillation step of the convolutional HVAE on a CPU, so it is the part
 worth making cheaper. ``docs/benchmarks.md`` states what each of the two measures saves.
@@ -33,7 +33,7 @@ class Bfloat16Autocast(nn.Module):
 
 
 def fused_copy(teacher: Graph, *, bfloat16: bool) -> Graph:
-    """Return a copy in eval mode for roll-outs without gradients; the teacher itself does not change.
+    """Return a copy in eval mode for rollouts without gradients; the teacher itself does not change.
 
     Models that implement :class:`kdzoo.core.abilities.FoldsNorms` have their batch norms folded. Noise, values and
     distributions keep their dtype: only the networks of nodes with parents compute in bfloat16.
@@ -42,7 +42,7 @@ def fused_copy(teacher: Graph, *, bfloat16: bool) -> Graph:
         teacher: The model to copy.
         bfloat16: Whether the networks of the copy run in bfloat16.
     """
-    # The first roll-out may happen in a validation under inference mode. Tensors created there could not be used in
+    # The first rollout may happen in a validation under inference mode. Tensors created there could not be used in
     # the training step afterwards, and the copy serves both.
     with torch.inference_mode(False):
         twin: Graph = teacher.fold_norms() if isinstance(teacher, FoldsNorms) else copy.deepcopy(teacher)

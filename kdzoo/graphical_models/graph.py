@@ -18,7 +18,7 @@ Values = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Trace:
-    """The result of a roll-out.
+    """The result of a rollout.
 
     Attributes:
         values: Values of all nodes that have one, ``[n, ...]``; in a sequence ``[n, T, ...]``.
@@ -125,7 +125,7 @@ class Graph(nn.Module):
             n: Number of samples.
             generator: Random generator; None: the global one.
             steps: Number of steps T; None: the sequence's own.
-            leaves: Whether nodes that no other node depends on get noise too. Without it a roll-out gives them a
+            leaves: Whether nodes that no other node depends on get noise too. Without it a rollout gives them a
                 distribution but no value, which is all that a divergence needs.
         """
         without = set() if leaves else self.leaves()
@@ -177,7 +177,7 @@ class Graph(nn.Module):
         """Return the leading dimensions of a node's values for n samples."""
         return (n, steps or self.scan.steps) if self.scan is not None and self.in_sequence(name) else (n,)
 
-    # ---------------------------------------------------------------- roll-out
+    # ---------------------------------------------------------------- rollout
 
     def rollout(
         self,
@@ -211,7 +211,7 @@ class Graph(nn.Module):
         for name, (other, is_other) in mixed.items():
             store |= {f"{name}|other": other, f"{name}|is_other": is_other}
         if not store:
-            raise ConfigError("a roll-out needs noise, inputs or given values, which say how many samples there are")
+            raise ConfigError("a rollout needs noise, inputs or given values, which say how many samples there are")
         rows = len(next(iter(store.values())))
         for entry in [*(self.recognition if infer else ()), *self.entries]:
             if isinstance(entry, Scan):

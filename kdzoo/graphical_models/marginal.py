@@ -81,8 +81,8 @@ def marginal_kl(teacher: Graph, student: Graph, inputs: Values | None = None) ->
     Latents need no partner.
 
     Args:
-        teacher: The model that is imitated; no gradient reaches it.
-        student: The model that imitates.
+        teacher: The teacher; no gradient reaches it.
+        student: The student.
         inputs: Values of the inputs, ``[b, ...]``; without them b is 1.
 
     Raises:
@@ -109,8 +109,8 @@ def marginal_divergence(teacher: Graph, student: Graph, noise: Values, inputs: V
     of this estimate is the divergence, but a single value can be negative.
 
     Args:
-        teacher: The model that is imitated; no gradient reaches it.
-        student: The model that imitates.
+        teacher: The teacher; no gradient reaches it.
+        student: The student.
         noise: Noise of the teacher, b rows; where samples are needed also that of leaves
             (``teacher.noise(b, leaves=True)``).
         inputs: Values of the inputs, ``[b, ...]``.

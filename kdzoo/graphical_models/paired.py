@@ -1,4 +1,4 @@
-"""Two models on the same noise: the paired roll-out, and how far apart the distributions of their nodes are.
+"""Two models on the same noise: the paired rollout, and how far apart the distributions of their nodes are.
 
 The teacher is rolled out first. The student's nodes then read the teacher's values of targets (teacher forcing), and
 latents that are the student's own, the teacher's (local distillation), or the teacher's for some samples only.
@@ -20,7 +20,7 @@ from kdzoo.graphical_models.tasks import Sampler, hard_sample
 
 @dataclass(frozen=True)
 class Pair:
-    """The roll-outs of teacher and student on the same noise."""
+    """The rollouts of teacher and student on the same noise."""
 
     teacher: Trace
     student: Trace
@@ -30,8 +30,8 @@ def check_compatible(teacher: Graph, student: Graph, *, allow_unpaired: bool = F
     """Check that two models can be compared node by node, and return the latents that both have.
 
     Args:
-        teacher: The model that is imitated.
-        student: The model that imitates.
+        teacher: The teacher.
+        student: The student.
         allow_unpaired: Whether latents may lack a partner of the same name and shape.
 
     Returns:
@@ -69,7 +69,7 @@ def rollout_teacher(teacher: Graph, noise: Values, inputs: Values | None = None)
     Several students can be rolled out on one teacher trace.
 
     Args:
-        teacher: The model that is imitated.
+        teacher: The teacher.
         noise: Noise by node, as :meth:`kdzoo.graphical_models.Graph.noise` draws it.
         inputs: Values of the inputs by node.
     """
@@ -90,7 +90,7 @@ def rollout_student(
     """Roll the student out on the teacher's values of the targets.
 
     Args:
-        student: The model that imitates.
+        student: The student.
         teacher_trace: Result of :func:`rollout_teacher`.
         noise: Noise of the student by node.
         inputs: Values of the inputs by node.
@@ -111,7 +111,7 @@ def node_divergence(pair: Pair, name: str, kind: str, reduction: str, lengths: T
     """Return the divergence between the two distributions of one node for each sample, ``[b]``.
 
     Args:
-        pair: Roll-outs of teacher and student.
+        pair: Rollouts of teacher and student.
         name: Name of the node.
         kind: Name of the divergence, a key of ``DIVERGENCES``.
         reduction: ``sum`` or ``mean`` over the elements of the node's value, and over its steps.
@@ -139,8 +139,8 @@ def paired_rollout(
     """Roll out both models on the same noise.
 
     Args:
-        teacher: The model that is imitated; it is in eval mode meanwhile and gets no gradient.
-        student: The model that imitates, with the same targets and latents.
+        teacher: The teacher; it is in eval mode meanwhile and gets no gradient.
+        student: The student, with the same targets and latents.
         noise: Noise by node, the same for both.
         inputs: Values of the inputs by node.
         latents_from: Whose latents the student's nodes read: ``student`` or ``teacher``.

@@ -23,7 +23,7 @@ Values = Mapping[str, Tensor]
 View = Callable[[Tensor], Tensor]
 """Turns samples into images ``[n, c, h, w]`` in [0, 1]."""
 
-# Sizes of the figures: enough to judge a model by eye, few enough to read on a page.
+# Sizes of the figures: enough to assess a model by eye, few enough to read on a page.
 COLUMNS, PIECES = 12, 3
 """Images in a row, and sequences of bits in a column."""
 STROKE_STEPS, ROLL_STEPS = 400, 160

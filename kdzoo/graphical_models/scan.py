@@ -146,7 +146,7 @@ class Scan(nn.Module):
     Args:
         nodes: Nodes of one step, in order.
         carry: Recurrence that updates the state.
-        steps: Number of steps T of a roll-out whose noise does not determine it, >= 1.
+        steps: Number of steps T of a rollout whose noise does not determine it, >= 1.
         recognition: Deterministic nodes for the posteriors, computed from the targets of a step.
     """
 

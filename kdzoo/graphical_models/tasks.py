@@ -1,4 +1,4 @@
-"""What a roll-out has to compute for a node, as tasks that name what they need and what they provide.
+"""What a rollout has to compute for a node, as tasks that name what they need and what they provide.
 
 Tasks exchange tensors through a store, a dictionary by name. The value of a node has the node's own name; beside it the
 store holds, where they exist,
@@ -35,7 +35,7 @@ def hard_sample(family: Family, raw: Tensor, noise: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class RolloutOptions:
-    """How a roll-out computes the values of random nodes.
+    """How a rollout computes the values of random nodes.
 
     Attributes:
         forced: Names of nodes whose values are given.
@@ -54,7 +54,7 @@ class RolloutOptions:
 
 @dataclass(frozen=True)
 class Task:
-    """One computation of a roll-out.
+    """One computation of a rollout.
 
     Attributes:
         provides: Key of the result in the store.

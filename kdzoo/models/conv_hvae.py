@@ -189,7 +189,7 @@ class ConvHVAE(Graph):
         )
 
     def fold_norms(self) -> "ConvHVAE":
-        """Return a copy in eval mode with the batch norms moved into the convolutions; it is for roll-outs only.
+        """Return a copy in eval mode with the batch norms moved into the convolutions; it is for rollouts only.
 
         Its state does not fit a newly built model, and it does not normalise in training mode.
         """

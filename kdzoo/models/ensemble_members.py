@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from kdzoo.errors import ConfigError
 
 
-def module_list(members: Sequence[nn.Module]) -> nn.ModuleList:
+def module_list(members: Sequence[nn.Module] | nn.ModuleList) -> nn.ModuleList:
     """Return one or more members as a ModuleList, which registers their weights.
 
     Raises:

@@ -11,7 +11,7 @@ from kdzoo.functional import centred_mse, decoupled_kl, hard_target_ce, soft_tar
 from tests.functional.logit_cases import INF, both_parts, tkd
 
 
-@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.usefixtures("unchecked_types")
 class TestBadArguments:
     @pytest.mark.parametrize("temperature", [0, 0.0, -1.0, math.nan, INF, -INF, 1e101, 1e-101, "4", None, True])
     @pytest.mark.parametrize("decoupled", [False, True])

@@ -54,7 +54,6 @@ def test_unequal_heads_are_compared_by_their_means():
     assert (attention_kl(s, s, valid) == 0).all()
 
 
-@pytest.mark.usefixtures("unchecked_shapes")
 def test_attention_of_other_lengths_is_refused():
     with pytest.raises(ValueError, match=r"^batch and length must agree, got \(1, 1, 2, 2\) and \(1, 1, 3, 3\)$"):
         attention_kl(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 3, 3), torch.ones(1, 2, dtype=torch.bool))

@@ -117,7 +117,7 @@ class TestBoth:
         value = loss(student[:batch], teacher[:batch])
         assert torch.equal(value, loss(student, teacher)[:batch])
 
-    @pytest.mark.usefixtures("unchecked_shapes")  # jaxtyping's decorators cannot be compiled
+    @pytest.mark.usefixtures("unchecked_types")  # the decorators of run-time type checks cannot be compiled
     def test_vmap_and_compile(self, loss) -> None:
         torch._dynamo.reset()
         student, teacher = normal(5, 2, 3, 2, 2), normal(5, 2, 3, 2, 2, seed=1)
@@ -126,7 +126,7 @@ class TestBoth:
         torch.testing.assert_close(torch.compile(loss, backend="eager")(student[0], teacher[0]), each[0])
 
 
-@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.usefixtures("unchecked_types")
 class TestBadArguments:
     def test_hint(self) -> None:
         with pytest.raises(ValueError, match=r"same shape, got student \(2, 3\) and teacher \(1, 3\)"):

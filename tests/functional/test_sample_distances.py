@@ -165,7 +165,6 @@ def test_float32_and_the_order_of_samples_change_nothing(name):
         pytest.param(torch.tensor([[0.0], [torch.nan]]), torch.zeros(2, 1), "must be finite", id="nan"),
     ],
 )
-@pytest.mark.usefixtures("unchecked_shapes")
 def test_wrong_features_are_refused(name, x, y, message):
     with pytest.raises(DataError, match=message):
         DISTANCES[name](x, y)

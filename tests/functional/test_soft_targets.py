@@ -218,7 +218,7 @@ class TestEveryLoss:
         loss(student, teacher, torch.tensor([0, 3, 1])).sum().backward()
         assert teacher.grad is None
 
-    @pytest.mark.usefixtures("unchecked_shapes")  # jaxtyping's decorators cannot be compiled
+    @pytest.mark.usefixtures("unchecked_types")  # the decorators of run-time type checks cannot be compiled
     def test_compiled_is_the_same(self, loss) -> None:
         torch._dynamo.reset()
         teacher, target = normal(3, 4, seed=1), torch.tensor([0, 3, 1])

@@ -56,7 +56,7 @@ def test_a_copy_returns_nearly_the_same_values_in_the_same_dtype(teacher, bfloat
     for name, raw in expected.raw.items():
         torch.testing.assert_close(result.raw[name], raw, atol=tolerance, rtol=tolerance)
     assert torch.equal(result.raw["y"], rollout_teacher(twin, noise).raw["y"])
-    assert torch.equal(result.values["top"], expected.values["top"])  # a net without parents is no product
+    assert torch.equal(result.values["top"], expected.values["top"])  # a net without parents needs no matrix product
 
 
 def test_the_teacher_does_not_change(teacher):

@@ -1,4 +1,4 @@
-"""Graphs: nodes, roll-outs, observations, the evidence lower bound, copies."""
+"""Graphs: nodes, rollouts, observations, the evidence lower bound, copies."""
 
 import copy
 
@@ -106,7 +106,7 @@ def test_invalid_graphs_are_refused(case):
         make()
 
 
-# ---------------------------------------------------------------- noise and roll-outs
+# ---------------------------------------------------------------- noise and rollouts
 
 
 def test_noise_is_drawn_for_nodes_that_others_depend_on():
@@ -187,7 +187,7 @@ def test_errors_name_the_missing_value():
         graph.rollout(noise)
     with pytest.raises(ConfigError, match=r"^'hidden' needs 'z', which has no value"):
         graph.rollout({"top": noise["top"]}, graph.draw_inputs(3))
-    with pytest.raises(ConfigError, match=r"^a roll-out needs noise, inputs or given values, which say how many"):
+    with pytest.raises(ConfigError, match=r"^a rollout needs noise, inputs or given values, which say how many"):
         Graph([Target("y", BIT, Constant(1))]).rollout({})
 
 

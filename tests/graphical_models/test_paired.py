@@ -1,4 +1,4 @@
-"""The paired roll-out: shared noise, the source of the latents, and incompatible models."""
+"""The paired rollout: shared noise, the source of the latents, and incompatible models."""
 
 import copy
 

@@ -125,7 +125,7 @@ def test_applicable_figures_are_drawn_and_differ_between_models(case, tmp_path):
         (lambda: nn.Linear(2, 2), images),
         (point_model, images),
         (point_model, sequences),
-        (lambda: sequence_model(StrokeVRNN), sequences),  # offsets are no bits
+        (lambda: sequence_model(StrokeVRNN), sequences),  # offsets are real numbers, not bits
         (lambda: sequence_model(VectorVRNN), lambda: points(3)),
         (lambda: sequence_model(VectorVRNN), lambda: None),
     ],

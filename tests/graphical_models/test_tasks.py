@@ -1,4 +1,4 @@
-"""Tasks: what a roll-out computes for each sort of node, from what, and in which order."""
+"""Tasks: what a rollout computes for each sort of node, from what, and in which order."""
 
 import pytest
 import torch

@@ -2,7 +2,6 @@
 
 import copy
 
-import jaxtyping
 import pytest
 import torch
 
@@ -164,8 +163,8 @@ def test_vmap_does_not_look_at_outputs():
     torch.testing.assert_close(found["cores"][2], expected)
 
 
-def test_compiled_code_does_not_look_at_outputs(monkeypatch):
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # its decorators cannot be compiled
+@pytest.mark.usefixtures("unchecked_types")  # the decorators of run-time type checks cannot be compiled
+def test_compiled_code_does_not_look_at_outputs():
     model = MPS(6, 3, 2, engine="sweep")
     with torch.no_grad():
         model.centre[0] = float("nan")

@@ -136,18 +136,18 @@ def test_moments_are_means_over_samples(out_site):
     tensors = [*before.sites[:out_site], before.centre, *before.sites[out_site:]]
     legs = [*phi[:out_site], None, *phi[out_site:]]
     for bond in range(1, 7):
-        ours = torch.zeros(6, 6, dtype=torch.float64)
-        theirs = torch.zeros(6, 6, dtype=torch.float64)
+        left_moment = torch.zeros(6, 6, dtype=torch.float64)
+        right_moment = torch.zeros(6, 6, dtype=torch.float64)
         for sample, o in product(range(7), range(3)):
             matrices = [
                 core[:, o] if leg is None else torch.einsum("k,lkr->lr", leg[:, sample], core)
                 for core, leg in zip(tensors, legs, strict=True)
             ]
-            one = torch.linalg.multi_dot([*matrices[:bond], torch.eye(6).double()])[0]
-            other = torch.linalg.multi_dot([torch.eye(6).double(), *matrices[bond:]])[:, 0]
-            ours += torch.outer(one, one)
-            theirs += torch.outer(other, other)
-        for found, expected in ((left[bond - 1], ours), (right[bond - 1], theirs)):
+            left_state = torch.linalg.multi_dot([*matrices[:bond], torch.eye(6).double()])[0]
+            right_state = torch.linalg.multi_dot([torch.eye(6).double(), *matrices[bond:]])[:, 0]
+            left_moment += torch.outer(left_state, left_state)
+            right_moment += torch.outer(right_state, right_state)
+        for found, expected in ((left[bond - 1], left_moment), (right[bond - 1], right_moment)):
             torch.testing.assert_close(found / found.trace(), expected / expected.trace())
 
 

@@ -52,7 +52,7 @@ class Line(str):
             self.refuse(f"has {what} {text!r}; allowed: an integer {allowed}")
         return int(text)
 
-    def decimal(self, text: str, what: str, least: float = 0.0, most: float = math.inf) -> float:
+    def decimal(self, text: str, what: str, least: float | int = 0, most: float | int = math.inf) -> float:
         """Return ``text``, a part of this line, as a float.
 
         Args:

@@ -133,7 +133,7 @@ class _WithNoise:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        # Positions are counted here, because evaluation batches of a user's own data need not have an ``index``.
+        # Positions are counted here, because evaluation batches of user-defined data need not have an ``index``.
         n_done = 0
         for batch in self.batches:
             index = torch.arange(n_done, n_done + len(batch["input"]))

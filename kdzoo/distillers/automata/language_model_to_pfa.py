@@ -238,7 +238,8 @@ class LanguageModelToPFAReport(ReportExtras):
         data = self.distiller.figure_data
         if not data:
             return []
-        paths = [plotting.cluster_scatter(data["points"], data["labels"], folder / "hidden_states.png")]
+        points, labels = data["points"].numpy(), data["labels"].numpy()
+        paths = [plotting.cluster_scatter(points, labels, folder / "hidden_states.png")]
         if "path" in data:
             paths.append(plotting.merge_curve(**data["path"], path=folder / "merge_path.png"))
         if "objective" in data:

@@ -21,9 +21,9 @@ def test_val_and_test_batches_contain_the_true_log_probabilities():
         for batch in loader:
             assert batch["truth"].dtype == torch.float64
             assert batch["truth"].shape == (*batch["input"].shape, 8)
-            said = batch["truth"].gather(2, batch["target"].clamp(min=0)[..., None])[..., 0]
+            log_probs = batch["truth"].gather(2, batch["target"].clamp(min=0)[..., None])[..., 0]
             sequences = token_sequences_of(batch)
-            torch.testing.assert_close(said.where(batch["mask"], 0.0).sum(1), embedded_reber().log_prob(sequences))
+            torch.testing.assert_close(log_probs.where(batch["mask"], 0.0).sum(1), embedded_reber().log_prob(sequences))
             assert not batch["truth"].isnan().any()
     assert all("truth" not in batch for batch in data.train_dataloader())
     assert all("truth" not in batch for batch in data.train_eval_dataloader())

@@ -2,7 +2,6 @@
 
 import warnings
 
-import jaxtyping
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -248,8 +247,7 @@ def test_hint_of_other_spatial_size_is_refused():
         distiller.dry_run(images())
 
 
-def test_attention_of_vectors_is_refused(monkeypatch):
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the function's own message is what is tested
+def test_attention_of_vectors_is_refused():
     distiller = FeatureKD(perceptron(6), perceptron(9), layers={"layers.0": "layers.0"}, match="attention")
     with pytest.raises(ValueError, match=r"feature maps of shape \(b, c, h, w\), got \(5, 6\)"):
         distiller.dry_run(vectors())

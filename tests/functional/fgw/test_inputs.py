@@ -100,7 +100,6 @@ def test_wrong_points_are_refused(points, message: str) -> None:
         (torch.ones(9), "mass must have shape (10,), got (9,)"),
     ],
 )
-@pytest.mark.usefixtures("unchecked_shapes")
 def test_wrong_masses_are_refused(mass: torch.Tensor, message: str) -> None:
     with pytest.raises(DataError) as caught:
         normalized_mass("mass", mass, torch.zeros(10, 2))

@@ -50,7 +50,7 @@ def test_without_gradients() -> None:
         assert choice_for(2**30).engine == "full"
 
 
-@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.usefixtures("unchecked_types")
 def test_bad_numbers() -> None:
     with pytest.raises(ConfigError, match="n_steps must be an integer >= 1, got 0"):
         choice_for(2**30, steps=0)

@@ -91,7 +91,7 @@ class TestMemory:
         assert not end.requires_grad
 
 
-@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.usefixtures("unchecked_types")
 class TestUnsuitableLosses:
     @pytest.mark.parametrize("engine", ENGINES)
     @pytest.mark.parametrize("loss", [once_differentiable_loss, ctc_loss])

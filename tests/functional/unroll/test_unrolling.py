@@ -286,7 +286,7 @@ class TestDiverging:
             unroll(broken, *data, loss=loss, engine=engine)
 
 
-@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.usefixtures("unchecked_types")
 class TestWrongArguments:
     def test_a_loss_that_is_not_a_scalar(self) -> None:
         _, arguments = case("mlp", 3)
