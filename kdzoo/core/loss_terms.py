@@ -75,7 +75,7 @@ class RunningMeans:
             self.counts[name] = self.counts.get(name, 0) + count
 
     def means(self) -> dict[str, Tensor]:
-        """Return the means, over all ranks, of the terms that have any value."""
+        """Return the means over all ranks of the terms that have at least one value."""
         found = {}
         for name, summed in self.sums.items():
             count = int(over_ranks(torch.tensor(self.counts[name], device=summed.device)))
@@ -91,7 +91,7 @@ def merge_weights(defaults: Mapping[str, float], given: Mapping[str, float | int
             raise ConfigError(f"loss_weights.{name} must be a finite number >= 0, got {weight!r}")
     if defaults:
         check_weights(given, defaults)
-    return {**defaults, **given}
+    return {**defaults, **{name: float(weight) for name, weight in given.items()}}
 
 
 def check_weights(given: Iterable[str], known: Iterable[str]) -> None:

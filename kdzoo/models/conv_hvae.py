@@ -146,10 +146,8 @@ class ConvHVAE(Graph):
         conditional: bool = False,
     ) -> None:
         shape = channels, side, _ = _square(in_shape)
-        width, scale = (
-            validation.integer("width", width),
-            None if scale is None else validation.positive("scale", scale),
-        )
+        width = validation.integer("width", width)
+        scale = None if scale is None else validation.positive("scale", scale)
         classes = condition_size(num_classes, conditional)
         label = ("label",) if classes else ()
         # Number of halvings from the image to z1, from z1 to z2, and so on. All but the last are single ones, so larger
