@@ -1,1 +1,1 @@
-"""Worked examples; the folder is a package so that no installed one of the same name is taken for it."""
+"""Worked examples; this file makes the folder a package that takes precedence over an installed ``examples``."""

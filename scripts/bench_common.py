@@ -1,7 +1,7 @@
-"""What the benchmarks share: MNIST-shaped data, a bare training loop, a timed run of kdzoo, Markdown tables.
+"""Functions that the benchmarks share: MNIST-shaped data, a plain training loop, a timed run of kdzoo, Markdown tables.
 
-CPU time of the process on one thread, so that other processes matter as little as they can; what is compared
-runs in turns within one process, and the median of the rounds counts.
+Times are CPU times of the process on one thread, which other processes affect least. The compared variants run in turns
+within one process, and the median over the rounds is reported.
 """
 
 import contextlib
@@ -34,12 +34,12 @@ RESULTS = Path(__file__).parent / "results"
 PIXELS, CLASSES, BATCH = 784, 10, 128
 TEMPERATURE, SOFT, HARD = 4.0, 0.9, 0.1
 
-Steps = Callable[[], float]
-"""Trains one epoch from the start and returns its CPU milliseconds per step."""
+TimedEpoch = Callable[[], float]
+"""Trains for one epoch from the initial weights and returns the CPU milliseconds per step."""
 
 
-def mnist_shaped(n: int) -> ArrayData:
-    """Return n samples of the shape of MNIST with a pattern for each class, ready to use."""
+def make_mnist_shaped_data(n: int) -> ArrayData:
+    """Return n noisy samples of the shape of MNIST, with one pattern per class."""
     generator = torch.Generator().manual_seed(0)
     y = torch.arange(n) % CLASSES
     x = torch.rand(CLASSES, PIXELS, generator=generator)[y] + torch.rand(n, PIXELS, generator=generator)
@@ -49,26 +49,26 @@ def mnist_shaped(n: int) -> ArrayData:
 
 
 def mlp(*hidden: int, seed: int = 0) -> nn.Module:
-    """Return a perceptron for the data; the same seed gives the same weights."""
+    """Return a multilayer perceptron for the data, whose initial weights depend on the seed alone."""
     torch.manual_seed(seed)
     return MLP(in_shape=(PIXELS,), num_classes=CLASSES, hidden=list(hidden))
 
 
-def answers(teacher: nn.Module, data: ArrayData) -> Tensor:
+def teacher_outputs(teacher: nn.Module, data: ArrayData) -> Tensor:
     """Return the teacher's outputs for all training samples."""
     with torch.no_grad():
         return torch.cat([teacher(batch["input"]) for batch in data.train_eval_dataloader()])
 
 
 def bare_loss(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
-    """The loss of logit distillation in plain torch."""
+    """Return the loss of logit distillation, written in plain torch."""
     log_q, log_p = ((z / TEMPERATURE).log_softmax(1) for z in (student, teacher))
     soft = kl_div(log_q, log_p, reduction="batchmean", log_target=True) * TEMPERATURE**2
     return SOFT * soft + HARD * cross_entropy(student, target)
 
 
-def bare_steps(student: nn.Module, teacher: nn.Module, data: ArrayData, outputs: Tensor | None) -> float:
-    """Train one epoch in a plain loop, on the batches of kdzoo in their order, with its optimizer."""
+def time_bare_epoch(student: nn.Module, teacher: nn.Module, data: ArrayData, cached_outputs: Tensor | None) -> float:
+    """Train for one epoch in a plain loop, on the same batches as kdzoo and with the same optimizer."""
     x, y = data.splits.train.tensors
     optimizer = torch.optim.Adam(student.parameters(), lr=1e-3)
     data.train_sampler.epoch = 0
@@ -76,52 +76,52 @@ def bare_steps(student: nn.Module, teacher: nn.Module, data: ArrayData, outputs:
     start = time.process_time()
     for _, index in data.train_sampler:
         inputs = x.index_select(0, index)
-        if outputs is None:
+        if cached_outputs is None:
             with torch.no_grad():
-                wanted = teacher(inputs)
+                teacher_logits = teacher(inputs)
         else:
-            wanted = outputs.index_select(0, index)
+            teacher_logits = cached_outputs.index_select(0, index)
         optimizer.zero_grad()
-        bare_loss(student(inputs), wanted, y.index_select(0, index)).backward()
+        bare_loss(student(inputs), teacher_logits, y.index_select(0, index)).backward()
         optimizer.step()
     return 1e3 * (time.process_time() - start) / len(data.train_sampler)
 
 
 class Stopwatch(pl.Callback):
-    """CPU time from the first step to the end of the training, checkpoints and logging included."""
+    """Measures CPU time from the first step to the end of the training, including checkpoints and logging."""
 
     def on_train_start(self, *_: object) -> None:
-        """Start."""
+        """Start the measurement."""
         self.start = time.process_time()
 
     def on_train_end(self, *_: object) -> None:
-        """Stop."""
+        """Stop the measurement."""
         self.seconds = time.process_time() - self.start
 
 
-def kdzoo_steps(student: nn.Module, teacher: nn.Module, data: ArrayData, outputs: Tensor | None) -> float:
-    """Train one epoch as a run does, with its trainer, its logging and its checkpoint."""
+def time_kdzoo_epoch(student: nn.Module, teacher: nn.Module, data: ArrayData, cached_outputs: Tensor | None) -> float:
+    """Train for one epoch as a run of kdzoo does, with its trainer, logging and checkpoint."""
     distiller = LogitKD(student, teacher, temperature=TEMPERATURE, loss_weights={"soft": SOFT, "hard": HARD})
-    distiller.frozen_teacher.cache = {} if outputs is None else {"train": {"output": outputs}}
-    watch = Stopwatch()
+    distiller.frozen_teacher.cache = {} if cached_outputs is None else {"train": {"output": cached_outputs}}
+    stopwatch = Stopwatch()
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
-        fit(distiller, data, Training(trainer_settings(), Path(folder), seed=0, label="", callbacks=[watch]))
-    return 1e3 * watch.seconds / len(data.train_sampler)
+        fit(distiller, data, Training(trainer_settings(), Path(folder), seed=0, label="", callbacks=[stopwatch]))
+    return 1e3 * stopwatch.seconds / len(data.train_sampler)
 
 
 @functools.cache
 def trainer_settings() -> dict[str, object]:
-    """Return what a run gives to its Lightning trainer, for one epoch on the CPU."""
+    """Return the arguments of the Lightning trainer of a run, for one epoch on the CPU."""
     settings = config.to_container(config.compose("trainer=cpu", "trainer.max_epochs=1").trainer)
     return {key: value for key, value in settings.items() if key != "_target_"}
 
 
-def in_turns(variants: Mapping[str, Steps], rounds: int) -> dict[str, list[float]]:
-    """Run every variant once in each round; return the times of the rounds."""
+def time_in_turns(variants: Mapping[str, TimedEpoch], rounds: int) -> dict[str, list[float]]:
+    """Run every variant once in each round and return the times of all rounds."""
     times: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(rounds):
-        for name, steps in variants.items():
-            times[name].append(steps())
+        for name, run in variants.items():
+            times[name].append(run())
     return times
 
 
@@ -132,62 +132,70 @@ def cpu_seconds(run: Callable[[], object]) -> float:
     return time.process_time() - begin
 
 
-def added_memory(run: Callable[[], object]) -> float:
-    """Return by how many MiB a call raises the memory of this process at its peak; Linux."""
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-    before = high_water()
+def added_peak_memory(run: Callable[[], object]) -> float:
+    """Return by how many MiB a call raises the peak resident memory of this process; Linux only."""
+    Path("/proc/self/clear_refs").write_text("5")  # resets the recorded peak
+    before = peak_resident_memory()
     run()
-    return (high_water() - before) / 1024
+    return (peak_resident_memory() - before) / 1024
 
 
-def high_water() -> int:
-    """Return the largest resident memory of this process in KiB."""
+def peak_resident_memory() -> int:
+    """Return the peak resident memory of this process in KiB."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.split("VmHWM:")[1].split()[0])
 
 
-def in_fresh_process(arguments: Sequence[str], rounds: int) -> float:
-    """Return the median of the numbers that runs of this script with other arguments print, on one thread."""
-    settings = {**os.environ, "OMP_NUM_THREADS": "1"}
+def median_of_fresh_processes(arguments: Sequence[str], rounds: int) -> float:
+    """Run this script with other arguments in new processes on one thread; return the median of the printed numbers."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(Path(sys.argv[0]).resolve()), *arguments]
-    runs = (subprocess.run(command, env=settings, check=True, capture_output=True, text=True) for _ in range(rounds))
+    runs = (subprocess.run(command, env=environment, check=True, capture_output=True, text=True) for _ in range(rounds))
     return statistics.median(float(run.stdout.split()[-1]) for run in runs)
 
 
-def installed(folder: str, names: Iterable[str]) -> str:
-    """Return the versions of the peers in a folder."""
-    found = {one.name: one.version for one in distributions(path=[folder])} if folder else {}
-    known = [f"{name} {found[name]}" for name in names if name in found]
-    return ", ".join(known) or "No peer was found: see the script"
+def installed_versions(folder: str, names: Iterable[str]) -> str:
+    """Return names and versions of the given packages that are installed in a folder."""
+    versions = (
+        {distribution.name: distribution.version for distribution in distributions(path=[folder])} if folder else {}
+    )
+    descriptions = [f"{name} {versions[name]}" for name in names if name in versions]
+    return ", ".join(descriptions) or "No peer was found: see the script"
 
 
-def verdict(reached: Mapping[str, bool]) -> str:
-    """Return a sentence for the targets."""
-    return "Targets: " + "; ".join(f"{name}: {'reached' if is_ else 'MISSED'}" for name, is_ in reached.items()) + "."
+def target_summary(reached: Mapping[str, bool]) -> str:
+    """Return a sentence that lists the targets and whether each is reached."""
+    return (
+        "Targets: "
+        + "; ".join(f"{name}: {'reached' if is_reached else 'MISSED'}" for name, is_reached in reached.items())
+        + "."
+    )
 
 
-def ratio(times: Mapping[str, Sequence[float]], of: str, to: str) -> float:
-    """Return the median over the rounds of the ratio of two variants, both from the same round."""
-    return statistics.median(a / b for a, b in zip(times[of], times[to], strict=True))
+def median_ratio(times: Mapping[str, Sequence[float]], numerator: str, denominator: str) -> float:
+    """Return the ratio of the times of two variants in the same round, as the median over the rounds."""
+    return statistics.median(a / b for a, b in zip(times[numerator], times[denominator], strict=True))
 
 
-def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a Markdown table, the first column to the left and the others to the right."""
+def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a Markdown table whose first column is left-aligned and whose other columns are right-aligned."""
     lines = ["| " + " | ".join(headers) + " |", "|---" + "|---:" * (len(headers) - 1) + "|"]
     return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in rows)])
 
 
 def publish(name: str, title: str, *paragraphs: str) -> None:
-    """Print a page and write it to ``scripts/results/<name>.md``, with date and versions."""
+    """Print a page and write it to ``scripts/results/<name>.md``, with the date and the versions."""
     packages = ("kdzoo", "torch", "pytorch-lightning", "numpy")
     versions = ", ".join(f"{package} {version(package)}" for package in packages)
-    when = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}; Python {platform.python_version()}, {versions}."
-    page = "\n\n".join([f"# {title}", *paragraphs, f"{when}\nWritten by `scripts/{name_of_script()}`.\n"])
+    date_and_versions = (
+        f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}; Python {platform.python_version()}, {versions}."
+    )
+    page = "\n\n".join([f"# {title}", *paragraphs, f"{date_and_versions}\nWritten by `scripts/{script_name()}`.\n"])
     (RESULTS / f"{name}.md").write_text(page, encoding="utf-8")
     print(page)
 
 
-def name_of_script() -> str:
+def script_name() -> str:
     """Return the file name of the running script."""
     import __main__
 

@@ -1,8 +1,8 @@
-"""CPU time of a step of DistilBERT distillation beside a plain torch loop, and of inference with half of the layers.
+"""CPU time of a step of DistilBERT distillation, compared with plain torch, and of inference with half of the layers.
 
     python scripts/bench_distilbert.py [--rounds 5] [--encoder FOLDER]
 
-The folder is that of a sentence encoder such as all-MiniLM-L6-v2; without it, only a new BERT is timed.
+FOLDER holds a sentence encoder such as all-MiniLM-L6-v2; without it, only a randomly initialised BERT is timed.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable, Iterable
 
 import torch
-from bench_common import cpu_seconds, in_turns, publish, ratio, table, verdict
+from bench_common import cpu_seconds, markdown_table, median_ratio, publish, target_summary, time_in_turns
 from torch import Tensor
 from torch.nn.functional import cosine_embedding_loss, cross_entropy, kl_div
 
@@ -26,11 +26,11 @@ TOP_K = 16
 # Standard deviation of the noise that is added to the student's head. Without it the student of an untrained teacher
 # gives nearly the teacher's outputs, and the divergences would be computed at zero.
 HEAD_NOISE = 0.1
-# Targets: share of the plain loop's speed, speed-up of inference, and share of the layers' parameters that is saved.
-# Half of the layers can save at most a factor of 2 and a share of 0.5.
+# Targets: speed relative to the plain loop, speed-up of inference, and the saved share of the parameters of the layers.
+# With half of the layers, a speed-up of 2 and a share of 0.5 are the upper limits.
 STEP_SPEED, INFERENCE_SPEEDUP, SAVED_PARAMETERS = 0.9, 1.85, 0.45
 ENCODER = "all-MiniLM-L6-v2"
-SHAPES = ((1, 16), (1, 128), (16, 64))  # texts and tokens of a batch, from a short query to a bulk of sentences
+SHAPES = ((1, 16), (1, 128), (16, 64))  # texts and tokens of a batch, from a short query to many sentences
 
 Run = Callable[[], object]
 
@@ -56,15 +56,15 @@ def make_student(teacher: Transformer) -> TruncatedTransformer:
 
 
 def kdzoo_step(distiller: DistilBERT, batch: Batch) -> None:
-    """Compute what a training step does: the weighted terms and their gradient."""
+    """Compute the weighted loss terms and their gradients, as a training step does."""
     distiller.student.zero_grad()
     with distiller.frozen_teacher.using_cache("train"):
         terms = distiller.losses(batch)
-    sum(distiller.loss_weights[name] * value.mean() for name, value in terms.items()).backward()  # type: ignore[union-attr]
+    sum(distiller.loss_weights[name] * value.mean() for name, value in terms.items()).backward()
 
 
 def plain_step(student: TruncatedTransformer, teacher: Transformer, batch: Batch) -> None:
-    """Compute the same in plain torch."""
+    """Compute the same loss and gradients in plain torch."""
     student.zero_grad()
     arguments = {"input_ids": batch["input"], "attention_mask": batch["mask"].long(), "output_hidden_states": True}
     with torch.no_grad():
@@ -88,22 +88,24 @@ def time_steps(rounds: int) -> tuple[str, dict[str, bool]]:
         for weight in student.model.cls.predictions.decoder.parameters():
             weight += HEAD_NOISE * torch.randn_like(weight)
     batch = make_batch()
-    everything = DistilBERT(student, teacher)
-    top_k, cached = (DistilBERT(student, teacher, top_k=TOP_K) for _ in range(2))
-    outputs = cached.teacher_outputs(batch)
-    cached.frozen_teacher.cache["train"] = outputs
+    distiller = DistilBERT(student, teacher)
+    top_k_distiller, cached_distiller = (DistilBERT(student, teacher, top_k=TOP_K) for _ in range(2))
+    outputs = cached_distiller.teacher_outputs(batch)
+    cached_distiller.frozen_teacher.cache["train"] = outputs
     bytes_per_token = sum(output.nbytes for output in outputs.values()) / (TEXTS * LENGTH)
     runs: dict[str, Run] = {
         "plain loop": functools.partial(plain_step, student, teacher, batch),
-        "kdzoo": functools.partial(kdzoo_step, everything, batch),
-        f"kdzoo, {TOP_K} tokens and the rest": functools.partial(kdzoo_step, top_k, batch),
-        f"the same, cached ({bytes_per_token:.0f} bytes a token)": functools.partial(kdzoo_step, cached, batch),
+        "kdzoo": functools.partial(kdzoo_step, distiller, batch),
+        f"kdzoo, {TOP_K} tokens and the rest": functools.partial(kdzoo_step, top_k_distiller, batch),
+        f"the same, cached ({bytes_per_token:.0f} bytes a token)": functools.partial(
+            kdzoo_step, cached_distiller, batch
+        ),
     }
-    times = measure(runs, rounds)
-    speedups = {name: ratio(times, "plain loop", name) for name in runs}
+    times = time_runs(runs, rounds)
+    speedups = {name: median_ratio(times, "plain loop", name) for name in runs}
     cells = [[name, f"{TEXTS * LENGTH / median(times[name]):.0f}", f"{speedups[name]:.2f}"] for name in runs]
     reached = {f"{STEP_SPEED:.1f} of the plain loop": speedups["kdzoo"] >= STEP_SPEED}
-    return table(["", "tokens per CPU second", "of the plain loop's"], cells), reached
+    return markdown_table(["", "tokens per CPU second", "of the plain loop's"], cells), reached
 
 
 def time_inference(name: str, teacher: Transformer, rounds: int) -> tuple[list[list[object]], dict[str, bool]]:
@@ -113,54 +115,54 @@ def time_inference(name: str, teacher: Transformer, rounds: int) -> tuple[list[l
     rows: list[list[object]] = []
     speedups = []
     for n_texts, length in SHAPES:
-        # Any ids will do, as long as every model has them.
+        # Any ids are suitable that are in the vocabulary of every model.
         ids = torch.randint(FIRST_ORDINARY_TOKEN, 1000, (n_texts, length), generator=torch.Generator().manual_seed(0))
         runs: dict[str, Run] = {
-            "teacher": functools.partial(infer, teacher, ids),
-            "student": functools.partial(infer, student, ids),
+            "teacher": functools.partial(run_inference, teacher, ids),
+            "student": functools.partial(run_inference, student, ids),
         }
-        # A forward pass takes far less time than a step, so more rounds are affordable, and they are noisier.
-        times = measure(runs, 4 * rounds)
-        speedups.append(ratio(times, "teacher", "student"))
-        milliseconds = [f"{1e3 * median(of_run):.1f}" for of_run in times.values()]
+        # A forward pass takes far less time than a training step, and its times vary more: more rounds are run.
+        times = time_runs(runs, 4 * rounds)
+        speedups.append(median_ratio(times, "teacher", "student"))
+        milliseconds = [f"{1e3 * median(seconds):.1f}" for seconds in times.values()]
         rows.append([name, f"{n_texts}", f"{length}", *milliseconds, f"{speedups[-1]:.2f}"])
-    of_teacher, of_student = (
+    teacher_size, student_size = (
         sum(parameter.numel() for parameter in model.layers.parameters()) for model in (teacher, student)
     )
     return rows, {
         f"{name}: {INFERENCE_SPEEDUP} times less CPU time": min(speedups) >= INFERENCE_SPEEDUP,
         f"{name}: {100 * SAVED_PARAMETERS:.0f} % fewer parameters of layers": (
-            1 - of_student / of_teacher >= SAVED_PARAMETERS
+            1 - student_size / teacher_size >= SAVED_PARAMETERS
         ),
     }
 
 
-def infer(model: Transformer, ids: Tensor) -> None:
+def run_inference(model: Transformer, ids: Tensor) -> None:
     """Run a model without gradients."""
     with torch.no_grad():
         model(ids)
 
 
-def measure(runs: dict[str, Run], rounds: int) -> dict[str, list[float]]:
-    """Return the CPU seconds of all runs, in turns, after each has run once."""
+def time_runs(runs: dict[str, Run], rounds: int) -> dict[str, list[float]]:
+    """Return the CPU seconds of all runs, measured in turns after one warm-up run of each."""
     for run in runs.values():
         run()  # the first call allocates memory and chooses kernels
-    return in_turns({name: functools.partial(cpu_seconds, run) for name, run in runs.items()}, rounds)
+    return time_in_turns({name: functools.partial(cpu_seconds, run) for name, run in runs.items()}, rounds)
 
 
 def median(values: Iterable[float]) -> float:
-    """Return the median, of an even number of values the upper one."""
+    """Return the median; of an even number of values, the upper of the two middle ones."""
     ordered = sorted(values)
     return ordered[len(ordered) // 2]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5, help="rounds that count")
+    parser.add_argument("--rounds", type=int, default=5, help="number of measured rounds")
     parser.add_argument("--encoder", default="", help="folder of a sentence encoder")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    steps, reached = time_steps(options.rounds)
+    step_table, reached = time_steps(options.rounds)
     models: dict[str, Transformer] = {
         "BERT, 256 units": Bert(vocab_size=VOCABULARY, max_length=LENGTH, task="embedding")
     }
@@ -168,9 +170,9 @@ def main() -> None:
         models[ENCODER] = HFModel(options.encoder, task="embedding")
     rows: list[list[object]] = []
     for name, model in models.items():
-        of_model, reached_by_model = time_inference(name, model, options.rounds)
-        rows += of_model
-        # The targets are about a model that is in use; the new BERT is there to run the script without a download.
+        model_rows, reached_by_model = time_inference(name, model, options.rounds)
+        rows += model_rows
+        # The targets apply to the pretrained encoder; the new BERT lets the script run without a download.
         reached |= reached_by_model if name == ENCODER else {}
     publish(
         "distilbert",
@@ -178,10 +180,10 @@ def main() -> None:
         f"A step: a new BERT of 6 layers of 256 units and {VOCABULARY} tokens into one of 3, {TEXTS} texts of {LENGTH} "
         "tokens, all three terms and the gradient, against a plain torch loop with the same two models. CPU time, one "
         f"thread, median of {options.rounds} rounds in turns; a ratio is the median of those of the same round.",
-        steps,
+        step_table,
         "Inference, in CPU milliseconds per batch:",
-        table(["model", "batch", "length", "6 layers", "3 layers", "ratio"], rows),
-        verdict(reached),
+        markdown_table(["model", "batch", "length", "6 layers", "3 layers", "ratio"], rows),
+        target_summary(reached),
     )
 
 

@@ -1,4 +1,4 @@
-"""The same training in torchdistill's box, where it can be imported; otherwise ``ABSENT`` says why not."""
+"""The training of ``bench_step.py`` in torchdistill; if it cannot be imported, ``IMPORT_ERROR`` holds the message."""
 
 import logging
 import time
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 KERNELS = ("roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool", "deform_conv2d")
 OPERATORS = ["nms", "qnms", *KERNELS, *(f"_{kernel}_backward" for kernel in KERNELS)]
 library = torch.library.Library("torchvision", "DEF")
-# Its operators are compiled for CUDA. Declared without a body, they let the Python part of torchvision, which is all
-# that torchdistill's training needs, load beside a CPU build of torch.
+# The training of torchdistill needs only the Python part of torchvision, whose import fails on a CPU build of torch
+# because the compiled operators are missing. Declaring the operators without a body lets the import succeed.
 for operator in OPERATORS:
     library.define(f"{operator}(Tensor x) -> Tensor")
 
@@ -23,15 +23,15 @@ try:
     from torchdistill.common.constant import def_logger
     from torchdistill.core.distillation import get_distillation_box
 except (ImportError, RuntimeError) as error:
-    ABSENT = str(error)
+    IMPORT_ERROR = str(error)
 else:
-    ABSENT = ""
+    IMPORT_ERROR = ""
     def_logger.setLevel(logging.WARNING)
 
 
-def steps_on_its_loader(student: nn.Module, teacher: nn.Module, data: "ArrayData") -> float:
-    """Train one epoch with a data loader as torchdistill builds it; return CPU milliseconds per step."""
-    box = _box(student, teacher, data)
+def time_epoch_on_its_loader(student: nn.Module, teacher: nn.Module, data: "ArrayData") -> float:
+    """Train for one epoch with the data loader that torchdistill builds; return the CPU milliseconds per step."""
+    box = make_box(student, teacher, data)
     start = time.process_time()
     box.pre_epoch_process(epoch=0)
     for inputs, target, extra in box.train_data_loader:
@@ -39,9 +39,9 @@ def steps_on_its_loader(student: nn.Module, teacher: nn.Module, data: "ArrayData
     return 1e3 * (time.process_time() - start) / len(box.train_data_loader)
 
 
-def steps_on_given(student: nn.Module, teacher: nn.Module, data: "ArrayData") -> float:
-    """Train one epoch on the batches of kdzoo, whole and in their order; return CPU milliseconds per step."""
-    box = _box(student, teacher, data)
+def time_epoch_on_given_batches(student: nn.Module, teacher: nn.Module, data: "ArrayData") -> float:
+    """Train for one epoch on the batches of kdzoo; return the CPU milliseconds per step."""
+    box = make_box(student, teacher, data)
     x, y = data.splits.train.tensors
     data.train_sampler.epoch = 0
     start = time.process_time()
@@ -52,10 +52,11 @@ def steps_on_given(student: nn.Module, teacher: nn.Module, data: "ArrayData") ->
     return 1e3 * (time.process_time() - start) / len(data.train_sampler)
 
 
-def _box(student: nn.Module, teacher: nn.Module, data: "ArrayData") -> Any:
+def make_box(student: nn.Module, teacher: nn.Module, data: "ArrayData") -> Any:
+    """Return torchdistill's object for a training by logit distillation."""
     from bench_common import BATCH, HARD, SOFT, TEMPERATURE
 
-    loss = {
+    criterion = {
         "key": "KDLoss",
         "kwargs": {
             "student_module_path": ".",
@@ -80,8 +81,8 @@ def _box(student: nn.Module, teacher: nn.Module, data: "ArrayData") -> Any:
         "optimizer": {"key": "Adam", "kwargs": {"lr": 1e-3}},
         "criterion": {
             "key": "WeightedSumLoss",
-            "kwargs": {"sub_terms": {"kd": {"criterion": loss, "weight": 1.0}}},
+            "kwargs": {"sub_terms": {"kd": {"criterion": criterion, "weight": 1.0}}},
         },
     }
-    samples = {"train": TensorDataset(*data.splits.train.tensors)}
-    return get_distillation_box(teacher, student, samples, settings, torch.device("cpu"), None, False, 1)
+    datasets = {"train": TensorDataset(*data.splits.train.tensors)}
+    return get_distillation_box(teacher, student, datasets, settings, torch.device("cpu"), None, False, 1)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build sdist and wheel, and use the wheel from another folder as a user would. Leaves with 1 if anything fails.
+# Build sdist and wheel, and use the installed wheel from another folder. Exits with status 1 if anything fails.
 set -euo pipefail
 
 root="$(cd "$(dirname "$0")/.." && pwd)"
@@ -32,9 +32,9 @@ done
 tar -tzf "$work"/dist/*.tar.gz >"$work/sources"
 grep -q "/conf/train.yaml$" "$work/sources" || fail "conf is not in the sdist"
 
-# The dependencies come from the environment at hand, by a path file: a second torch would cost a minute. A path
-# that a path file adds is searched for packages, but the path files in it are not read, and the editable
-# install of this project is one of those: the only kdzoo here is the wheel's.
+# A path file (.pth) makes the dependencies of the present environment available, since installing torch again would take
+# a minute. Path files inside the added folder are not read, and the editable install of this project is such a file:
+# the only kdzoo that can be imported is that of the wheel.
 "$python" -m venv --without-pip "$work/venv"
 dependencies="$("$python" -c "import sysconfig; print(sysconfig.get_paths()['purelib'])")"
 site="$("$work/venv/bin/python" -c "import sysconfig; print(sysconfig.get_paths()['purelib'])")"
@@ -47,21 +47,21 @@ kdzoo="$work/venv/bin/kdzoo"
 imported="$("$work/venv/bin/python" -c "import kdzoo; print(kdzoo.__file__)")"
 [[ "$imported" == "$site/kdzoo/__init__.py" ]] || fail "kdzoo was imported from $imported"
 
-runs() { # expected number of reports, command
+check_run() { # expected number of reports, arguments of kdzoo
   local expected="$1"; shift
   "$kdzoo" "$@" >"$work/run.log" 2>&1 || { tail -20 "$work/run.log" >&2; fail "kdzoo $* failed"; }
-  local found
-  found="$(find outputs -name report.json | wc -l)"
-  [[ "$found" == "$expected" ]] || fail "after kdzoo $* there are $found reports, not $expected"
+  local n_reports
+  n_reports="$(find outputs -name report.json | wc -l)"
+  [[ "$n_reports" == "$expected" ]] || fail "after kdzoo $* there are $n_reports reports, not $expected"
   echo "ok: kdzoo $*"
 }
 
 "$kdzoo" --help >"$work/help"
 grep -q "distiller: .*logit_kd" "$work/help" || fail "--help does not list the distillers"
 small=(debug=fast control=false student.hidden=[8] teacher.hidden=[8])
-runs 1 debug=fast
-runs 2 "${small[@]}" distiller.temperature=3
-runs 4 -m "${small[@]}" distiller.temperature=1,2
+check_run 1 debug=fast
+check_run 2 "${small[@]}" distiller.temperature=3
+check_run 4 -m "${small[@]}" distiller.temperature=1,2
 cp -r "$root/examples/my_dkd/." .
-runs 5 --config-dir conf distiller=my_dkd "${small[@]}" distiller.temperature=2
+check_run 5 --config-dir conf distiller=my_dkd "${small[@]}" distiller.temperature=2
 echo "check_wheel: $(basename "$wheel") works"

@@ -1,9 +1,9 @@
-"""Find retired words in code, configuration and documentation, and name the words to use in their place.
+"""List retired words in code, configuration and documentation, with their replacements.
 
-One thing has one name in this project, and sentences use the standard terms of the field. ``WORDS`` lists the words
-that were given up. A line that must contain one, such as a quotation, ends with a comment ``check_words: ignore``.
+Every concept has one name in this project, and prose uses the standard terms of the field. ``WORDS`` maps retired words
+to their replacements. A line that must contain one, such as a quotation, ends with a comment ``check_words: ignore``.
 
-python scripts/check_words.py [FOLDER]   # print "file:line: word -> use"; leave with 1 if there is any
+python scripts/check_words.py [FOLDER]   # prints "file:line: word -> replacement"; exits with status 1 if there is any
 """
 
 import re
@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PLACES = ("kdzoo", "conf", "tests", "scripts", "examples", "docs", "README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+SEARCHED = ("kdzoo", "conf", "tests", "scripts", "examples", "docs", "README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 SUFFIXES = (".py", ".yaml", ".md", ".sh", ".c")
 IGNORE = "check_words: ignore"
-# Built pages repeat the docstrings, this file lists the words, and its test writes them.
-LEFT_OUT = ("docs/_build/", "scripts/check_words.py", "tests/scripts/test_check_words.py")
+# Built pages repeat docstrings; this file and its test contain the words.
+EXCLUDED = ("docs/_build/", "scripts/check_words.py", "tests/scripts/test_check_words.py")
 
 WORDS = {
-    # Prose. A gap may be a line break.
+    # Prose. Words may be separated by a line break.
     r"untaught": "trained without a teacher",
     # "There is no X" is plain English; only "Y is no X" is not.
     r"(?<!here\s)\b(?:is|are)\s+no\s+(?!(?:longer|more|better|less|larger|smaller|sharper|faster|slower)\b)[a-z]+": (
@@ -74,33 +74,33 @@ PATTERNS = [(re.compile(pattern), use) for pattern, use in WORDS.items()]
 
 
 def retired_words(text: str) -> Iterator[tuple[int, str, str]]:
-    """Yield the line number, the match and the words to use for each retired word in a text, in its order."""
+    """Yield line number, match and replacement of each retired word in a text, in order of appearance."""
     lines = text.splitlines()
-    # Without indentation and comment signs, a sentence continues on the next line after exactly one character.
+    # Without indentation and comment signs, words of adjacent lines are separated by a single line break.
     plain = re.sub(r"\n[ \t]*(?:# )?", "\n", text)
-    found = []
+    matches = []
     for pattern, use in PATTERNS:
         for match in pattern.finditer(plain):
             line = plain.count("\n", 0, match.start()) + 1
             if IGNORE not in lines[line - 1]:
-                found.append((line, " ".join(match[0].split()), use))
-    yield from sorted(found)
+                matches.append((line, " ".join(match[0].split()), use))
+    yield from sorted(matches)
 
 
-def files(root: Path) -> Iterator[Path]:
-    """Yield the files to look at."""
-    for place in PLACES:
-        path = root / place
-        for candidate in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            name = candidate.relative_to(root).as_posix()
-            if candidate.is_file() and candidate.suffix in SUFFIXES and not name.startswith(LEFT_OUT):
-                yield candidate
+def source_files(root: Path) -> Iterator[Path]:
+    """Yield the files to search."""
+    for entry in SEARCHED:
+        path = root / entry
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            name = file.relative_to(root).as_posix()
+            if file.is_file() and file.suffix in SUFFIXES and not name.startswith(EXCLUDED):
+                yield file
 
 
 def main(root: Path = ROOT) -> int:
     """Print every retired word below ``root`` and return the exit code."""
     count = 0
-    for path in files(root):
+    for path in source_files(root):
         for line, word, use in retired_words(path.read_text(encoding="utf-8")):
             print(f"{path.relative_to(root)}:{line}: {word} -> {use}")
             count += 1

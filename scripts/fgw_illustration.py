@@ -1,18 +1,18 @@
-"""The fused Gromov-Wasserstein barycenter from alpha = 1, which is k-means, downwards: pictures and divergences.
+"""The fused Gromov-Wasserstein barycenter for alpha from 1 (k-means) to 0: plots of the states, and divergences.
 
     python scripts/fgw_illustration.py [--starts 5] [--strings 2500]
 
-Made data: points about the states of a random deterministic automaton of 6 states, in the plane. Real data: hidden
-states of a GRU that was trained on strings of the embedded Reber grammar, at strings that it draws itself.
+Synthetic data: noisy points in the plane around the states of a random deterministic automaton of 6 states. Real data:
+hidden states of a GRU on strings that it samples itself, after training on the embedded Reber grammar.
 """
 
 import argparse
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from bench_common import RESULTS, publish, table
+from bench_common import RESULTS, markdown_table, publish
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -27,43 +27,45 @@ from kdzoo.text.language_model import sample, trace_token_sequences
 from kdzoo.text.token_sequences import TokenSequences
 
 ALPHAS = (1.0, 0.99, 0.95, 0.9, 0.8, 0.5, 0.2, 0.0)
-DRAWN = (1.0, 0.95, 0.9, 0.8, 0.5, 0.0)
+DRAWN_ALPHAS = (1.0, 0.95, 0.9, 0.8, 0.5, 0.0)
 LOSSES, STARTS = ("kl", "l2"), {"kmeans": "k-means", "random": "random plans"}
 PSEUDOCOUNT, MAX_LENGTH, HELD_OUT = 0.01, 200, 2000
-NOISE = 0.6  # standard deviation of the made points; the states' places have 1
-TEACHER = {"strings": 4000, "epochs": 12, "batch": 64, "rate": 1e-2, "hidden": 48}
+NOISE = 0.6  # standard deviation of the synthetic points about their centres, which have a standard deviation of 1
+TEACHER: dict[str, Any] = {"strings": 4000, "epochs": 12, "batch": 64, "rate": 1e-2, "hidden": 48}
 
 
 class Source(NamedTuple):
-    """TokenSequences with a point at each of their places, and the automaton that is to be found."""
+    """Token sequences with a point for each prefix, and the automaton to recover from them."""
 
     truth: PFA
-    seen: TracedSequences
+    traced: TracedSequences
     states: int
 
 
-def made(strings: int) -> Source:
-    """Return points about the states of a random automaton."""
+def make_synthetic_source(strings: int) -> Source:
+    """Return noisy points around the states of a random automaton."""
     truth = random_pdfa(6, 4, seed=5)
-    seen = truth.sample(strings, seed=1, max_length=MAX_LENGTH)
-    state = trace_token_sequences(truth, seen).hidden.argmax(1)
-    g = torch.Generator().manual_seed(2)
-    places = torch.randn(truth.states, 2, generator=g, dtype=torch.float64)
-    points = places[state] + NOISE * torch.randn(len(state), 2, generator=g, dtype=torch.float64)
-    return Source(truth, TracedSequences.of(seen, points, vocab_size=truth.vocab_size), truth.states)
+    sampled_strings = truth.sample(strings, seed=1, max_length=MAX_LENGTH)
+    states = trace_token_sequences(truth, sampled_strings).hidden.argmax(1)
+    generator = torch.Generator().manual_seed(2)
+    centres = torch.randn(truth.states, 2, generator=generator, dtype=torch.float64)
+    points = centres[states] + NOISE * torch.randn(len(states), 2, generator=generator, dtype=torch.float64)
+    return Source(truth, TracedSequences.of(sampled_strings, points, vocab_size=truth.vocab_size), truth.states)
 
 
-def real(strings: int) -> tuple[Source, float]:
-    """Return hidden states of a trained GRU, and how far the GRU is from the truth, in nats per symbol."""
+def make_reber_source(strings: int) -> tuple[Source, float]:
+    """Return hidden states of a trained GRU, and the divergence of the GRU from the truth in nats per symbol."""
     truth = embedded_reber()
-    teacher = trained(truth.sample(TEACHER["strings"], seed=3, max_length=MAX_LENGTH), truth.vocab_size)
-    seen = sample(teacher, strings, max_length=MAX_LENGTH, seed=1)
-    hidden = trace_token_sequences(teacher, seen).hidden
-    source = Source(truth, TracedSequences.of(seen, hidden.double(), vocab_size=truth.vocab_size), truth.states)
-    return source, divergence(truth, teacher)
+    teacher = train_teacher(truth.sample(TEACHER["strings"], seed=3, max_length=MAX_LENGTH), truth.vocab_size)
+    sampled_strings = sample(teacher, strings, max_length=MAX_LENGTH, seed=1)
+    hidden = trace_token_sequences(teacher, sampled_strings).hidden
+    source = Source(
+        truth, TracedSequences.of(sampled_strings, hidden.double(), vocab_size=truth.vocab_size), truth.states
+    )
+    return source, divergence_per_symbol(truth, teacher)
 
 
-def trained(strings: TokenSequences, vocab_size: int) -> RNNLM:
+def train_teacher(strings: TokenSequences, vocab_size: int) -> RNNLM:
     """Return a GRU that was trained on the strings."""
     torch.manual_seed(0)
     model = RNNLM(vocab_size=vocab_size, hidden=TEACHER["hidden"])
@@ -80,50 +82,50 @@ def trained(strings: TokenSequences, vocab_size: int) -> RNNLM:
     return model.eval()
 
 
-def divergence(truth: PFA, model: object) -> float:
+def divergence_per_symbol(truth: PFA, model: object) -> float:
     """Return the divergence from the truth to a model in nats per symbol."""
     return kl_monte_carlo(truth, model, truth.sample(HELD_OUT, seed=9, max_length=MAX_LENGTH)).value
 
 
-def counted(source: Source, labels: Tensor) -> PFA:
-    """Return the automaton of the counts between the states."""
-    return count(source.seen, labels, n_clusters=source.states, soft=False).to_pfa(PSEUDOCOUNT)
+def count_automaton(source: Source, labels: Tensor) -> PFA:
+    """Return the automaton estimated from the transition counts of the labels."""
+    return count(source.traced, labels, n_clusters=source.states, soft=False).to_pfa(PSEUDOCOUNT)
 
 
-def labels_of(source: Source, alpha: float, loss: str, init: str, starts: int) -> Tensor:
-    """Return the states of the start with the lowest objective."""
-    edges = Edges(*source.seen.strings.edges())
+def barycenter_labels(source: Source, alpha: float, loss: str, init: str, starts: int) -> Tensor:
+    """Return the states of the barycenter with the lowest objective among ``starts`` initialisations."""
+    edges = Edges(*source.traced.strings.edges())
     settings = BarycenterSettings(alpha, loss, n_init=starts, tol=1e-6)
-    return fgw_barycenter(source.seen.hidden, edges, source.states, settings, init=init).labels
+    return fgw_barycenter(source.traced.hidden, edges, source.states, settings, init=init).labels
 
 
-def measured(source: Source, starts: int) -> tuple[list[list[str]], dict[tuple[str, str, float], Tensor]]:
-    """Return the lines of the table, and the states for every loss, start and alpha."""
-    rows, shown = [], {}
+def measure_divergences(source: Source, starts: int) -> tuple[list[list[str]], dict[tuple[str, str, float], Tensor]]:
+    """Return the rows of the table, and the states for every loss, initialisation and alpha."""
+    rows, labels_by_setting = [], {}
     for alpha in ALPHAS:
         cells = []
         for init in STARTS:
             for loss in LOSSES:
-                labels = labels_of(source, alpha, loss, init, starts)
-                cells.append(f"{divergence(source.truth, counted(source, labels)):.4f}")
-                shown[loss, init, alpha] = labels
+                labels = barycenter_labels(source, alpha, loss, init, starts)
+                cells.append(f"{divergence_per_symbol(source.truth, count_automaton(source, labels)):.4f}")
+                labels_by_setting[loss, init, alpha] = labels
         rows.append([f"{alpha:g}" + (", k-means" if alpha == 1 else ""), *cells])
-    return rows, shown
+    return rows, labels_by_setting
 
 
-def draw(name: str, source: Source, shown: Mapping[tuple[str, str, float], Tensor]) -> str:
-    """Draw the points in their two principal components, coloured by state; return the file's name."""
-    x = source.seen.hidden.numpy()
+def draw_states(name: str, source: Source, labels_by_setting: Mapping[tuple[str, str, float], Tensor]) -> str:
+    """Plot the first two principal components of the points, coloured by state; return the file name."""
+    x = source.traced.hidden.numpy()
     x = x - x.mean(0)
-    plane = x @ np.linalg.svd(x[:20000], full_matrices=False)[2][:2].T
-    some = np.random.default_rng(0).permutation(len(x))[:3000]
-    lines = [(loss, init) for init in STARTS for loss in LOSSES]
-    figure = Figure(figsize=(2.2 * len(DRAWN), 2.2 * len(lines)), layout="constrained")
-    for row, (loss, init) in zip(figure.subplots(len(lines), len(DRAWN)), lines, strict=True):
-        row[0].set_ylabel(f"{loss} from {STARTS[init]}")
-        for axes, alpha in zip(row, DRAWN, strict=True):
-            labels = shown[loss, init, alpha][some]
-            axes.scatter(*plane[some].T, c=labels, s=4, cmap="tab20", linewidths=0, rasterized=True)
+    components = x @ np.linalg.svd(x[:20000], full_matrices=False)[2][:2].T
+    sample_rows = np.random.default_rng(0).permutation(len(x))[:3000]
+    settings = [(loss, init) for init in STARTS for loss in LOSSES]
+    figure = Figure(figsize=(2.2 * len(DRAWN_ALPHAS), 2.2 * len(settings)), layout="constrained")
+    for axes_row, (loss, init) in zip(figure.subplots(len(settings), len(DRAWN_ALPHAS)), settings, strict=True):
+        axes_row[0].set_ylabel(f"{loss} from {STARTS[init]}")
+        for axes, alpha in zip(axes_row, DRAWN_ALPHAS, strict=True):
+            labels = labels_by_setting[loss, init, alpha][sample_rows]
+            axes.scatter(*components[sample_rows].T, c=labels, s=4, cmap="tab20", linewidths=0, rasterized=True)
             axes.set(xticks=[], yticks=[], title=f"alpha = {alpha:g}")
     figure.savefig(RESULTS / f"{name}.png", dpi=70)
     return f"{name}.png"
@@ -135,22 +137,26 @@ def main() -> None:
     parser.add_argument("--strings", type=int, default=2500, help="strings of either source")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    heads = ["alpha", *(f"{loss} from {start}" for start in STARTS.values() for loss in LOSSES)]
-    reber, teacher = real(options.strings)
-    parts = []
+    headers = ["alpha", *(f"{loss} from {start}" for start in STARTS.values() for loss in LOSSES)]
+    reber_source, teacher_divergence = make_reber_source(options.strings)
+    paragraphs = []
     for name, title, source in (
-        ("fgw_made", "Made data, 6 states", made(options.strings)),
-        ("fgw_reber", f"GRU on embedded Reber, 20 states; the GRU itself has {teacher:.4f}", reber),
+        ("fgw_made", "Made data, 6 states", make_synthetic_source(options.strings)),
+        ("fgw_reber", f"GRU on embedded Reber, 20 states; the GRU itself has {teacher_divergence:.4f}", reber_source),
     ):
-        rows, shown = measured(source, options.starts)
-        parts += [f"## {title}", f"![States]({draw(name, source, shown)})", table(heads, rows)]
+        rows, labels_by_setting = measure_divergences(source, options.starts)
+        paragraphs += [
+            f"## {title}",
+            f"![States]({draw_states(name, source, labels_by_setting)})",
+            markdown_table(headers, rows),
+        ]
     publish(
         "fgw_illustration",
         "The barycenter from alpha = 1 downwards",
         f"Divergence from the true automaton, in nats per symbol, of the automaton that the states' counts make "
         f"(pseudocount {PSEUDOCOUNT}), over {HELD_OUT:,} fresh strings; lower is better. {options.strings:,} strings, "
         f"{options.starts} starts of which the lowest objective is kept. At alpha = 1 both losses are k-means.",
-        *parts,
+        *paragraphs,
     )
 
 

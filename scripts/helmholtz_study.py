@@ -3,7 +3,7 @@
     python scripts/helmholtz_study.py [--seeds 20] [--steps 1000]
 
 Each seed has a teacher (width 8, wake-sleep on all 272 points) and one initial student (width 2), from which every
-method starts, on the same noise: full batches of 272 rollouts, Adam at 0.01, as in the code that comes with Chen et al.
+method starts, on the same noise: full batches of 272 rollouts, Adam at 0.01, as in the code published with Chen et al.
 2023. The divergence is computed by quadrature. Student's paired t-tests compare each method with local distillation
 and with the surrogate loss without an estimator. The table is written to scripts/results/helmholtz.md.
 """
@@ -35,87 +35,88 @@ METHODS = {
     "surrogate, enumeration": {"estimator": "enumerate"},
     "exact marginal": {"marginal": True},
 }
-"""Settings of each method. Without an estimator the networks of latents learn from the latents' own losses only, as in
-the code that comes with the paper."""
+"""Options of each method. Without an estimator, the networks of latents are trained by the losses of the latents alone,
+as in the code published with the paper."""
 BASELINES = ("local", "surrogate, no estimator")
-RATE, POINTS = 1e-2, 272
-"""Learning rate and size of the full batch, as in that code."""
+LEARNING_RATE, POINTS = 1e-2, 272
+"""Learning rate and size of the full batch, as in the code published with the paper."""
 STUDENT_SEED = 10_000
-"""Added to the seed of a teacher for its student, which must not start from the same weights."""
+"""Offset of the seed of a student from that of its teacher."""
 
 
-def train(distiller, batch_at, steps):
-    """Train a distiller by Adam; ``batch_at`` returns the batch of each step."""
-    optimizer = torch.optim.Adam(distiller.trainable(), lr=RATE)
+def train(distiller, make_batch, steps):
+    """Train a distiller with Adam; ``make_batch`` returns the batch of a step."""
+    optimizer = torch.optim.Adam(distiller.trainable(), lr=LEARNING_RATE)
     for step in range(steps):
-        terms = distiller.losses(batch_at(step))
+        terms = distiller.losses(make_batch(step))
         loss = sum(distiller.loss_weights.get(name, 1.0) * value.mean() for name, value in terms.items())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
 
-def teacher_of(seed, points, steps):
-    """Return a machine of width 8, trained on the points by wake-sleep."""
+def train_teacher(seed, points, steps):
+    """Return a Helmholtz machine of width 8, trained on the points by wake-sleep."""
     torch.manual_seed(seed)
     machine = HelmholtzMachine(in_shape=(2,), width=8)
     train(ELBO(machine), lambda _: {"input": points}, steps)
     return machine.requires_grad_(False)
 
 
-def distilled(teacher, student, seed, steps, **options):
-    """Return a copy of the student, trained by one method."""
+def distil(teacher, student, seed, steps, **options):
+    """Return a copy of the student, distilled by one method."""
     student = copy.deepcopy(student)
     distiller = SemiAuxiliary(student, teacher, calibrated=False, **options)
     generator = torch.Generator().manual_seed(seed)
 
-    def noise(_):
+    def make_batch(_):
         return {"input": torch.empty(POINTS, 0), **pack_noise(distiller.draw_noise(POINTS, generator=generator))}
 
-    train(distiller, noise, steps)
+    train(distiller, make_batch, steps)
     return student
 
 
-def study(seeds, steps):
+def run_study(seeds, steps):
     """Return the divergences by method, and the mean log densities of the teachers."""
     data = OldFaithful()
     data.prepare_data()
     data.setup()
     points = next(iter(data.train_eval_dataloader()))["input"]
-    divergences, densities = {name: [] for name in METHODS}, []
+    divergences: dict[str, list[float]] = {name: [] for name in METHODS}
+    densities = []
     for seed in range(seeds):
-        teacher = teacher_of(seed, points, steps)
+        teacher = train_teacher(seed, points, steps)
         densities.append(float(teacher.log_density(points).mean()))
         torch.manual_seed(STUDENT_SEED + seed)
         student = HelmholtzMachine(in_shape=(2,), width=2)
         for name, options in METHODS.items():
-            divergences[name].append(kl_by_quadrature(teacher, distilled(teacher, student, seed, steps, **options)))
+            divergences[name].append(kl_by_quadrature(teacher, distil(teacher, student, seed, steps, **options)))
         print(seed, {name: round(values[-1], 4) for name, values in divergences.items()}, flush=True)
     return divergences, densities
 
 
-def row(name, values, divergences):
+def format_row(name, values, divergences):
     """Return a row of the table."""
     cells = [f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}", f"{statistics.median(values):.4f}"]
-    for other in BASELINES:
-        if name == other:
+    for baseline in BASELINES:
+        if name == baseline:
             cells.append("-")
             continue
-        test = stats.ttest_rel(values, divergences[other])
-        cells.append(f"{statistics.mean(values) - statistics.mean(divergences[other]):+.4f} (p = {test.pvalue:.2g})")
+        test = stats.ttest_rel(values, divergences[baseline])
+        cells.append(f"{statistics.mean(values) - statistics.mean(divergences[baseline]):+.4f} (p = {test.pvalue:.2g})")
     return f"| {name} | " + " | ".join(cells) + " |"
 
 
 def main():
     """Run the study and write its table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--seeds", type=int, default=20, help="number of teachers")
+    parser.add_argument("--steps", type=int, default=1000, help="training steps of each model")
     options = parser.parse_args()
     torch.set_num_threads(1)
     started = time.process_time()
-    divergences, densities = study(options.seeds, options.steps)
-    mean, spread = statistics.mean(densities), statistics.stdev(densities)
+    divergences, densities = run_study(options.seeds, options.steps)
+    mean_density, density_deviation = statistics.mean(densities), statistics.stdev(densities)
     lines = [
         "# The Helmholtz machine on Old Faithful",
         "",
@@ -124,11 +125,12 @@ def main():
         f"{time.process_time() - started:.0f} CPU s, one thread.",
         "",
         f"Exact KL(teacher || student), nats, {options.seeds} teachers and students; the teachers' mean log density of "
-        f"the data is {mean:.3f} ± {spread:.3f} nats. Differences of means with Student's paired t-test.",
+        f"the data is {mean_density:.3f} ± {density_deviation:.3f} nats. Differences of means with "
+        "Student's paired t-test.",
         "",
         "| method | mean ± deviation | median | against local | against no estimator |",
         "|---|---:|---:|---:|---:|",
-        *(row(name, values, divergences) for name, values in divergences.items()),
+        *(format_row(name, values, divergences) for name, values in divergences.items()),
         "",
     ]
     RESULTS.write_text("\n".join(lines))

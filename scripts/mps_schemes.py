@@ -1,14 +1,14 @@
-"""Matrix product states distilled in three ways and trained by three schemes, on digits; and locality, on clothes.
+"""Matrix product states: three kinds of distillation and of bond growth on digits, locality on Fashion-MNIST.
 
     python scripts/mps_schemes.py [--folder outputs/mps_schemes] [--only families schemes locality]
                                   [--seeds 5] [--images 15000] [--epochs 4]
 
-families: the same student at equal steps with the response alone, with hidden layers matched and with relations
-matched. schemes: bonds of a fixed dimension against bonds that grow and are cut, and two-site sweeps. locality: orders
-of the sites, patches beside each other and overlapping ones, at about equal parameters and equal steps, each with the
-learning rate that is best on held-out training images. `--images` and `--epochs` are of locality alone, which
-only runs where it is named. What is finished is not done again. The tables go to scripts/results/mps_schemes.md, where
-those of parts that are not named stay as they are.
+families: one student at equal steps, distilled from the response alone, with matched hidden layers, and with matched
+relations. schemes: bonds of fixed dimension, bonds that grow and are truncated, and two-site sweeps. locality: orders
+of the sites, adjacent and overlapping patches, at about equal numbers of parameters and equal steps, each with the
+learning rate that is best on held-out training images. `--images` and `--epochs` affect only locality, which is not
+run by default. Finished runs are not repeated. The tables are written to scripts/results/mps_schemes.md; sections that
+`--only` does not name keep their tables.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench_common import RESULTS, publish, table
+from bench_common import RESULTS, markdown_table, publish
 from scipy import stats
 
 import kdzoo
@@ -49,7 +49,7 @@ FAMILIES = {
         *("distiller.loss_weights.distance=1.0", "distiller.loss_weights.angle=0.0"),
     ],
 }
-"""Relations: weights of distance and angle, first those of the paper, then distances alone."""
+"""Settings by row. In brackets: weights of distance and angle, first those of the paper, then distances alone."""
 SMALL = "student.bond_dim=4"
 SCHEMES = {
     "fixed, D = 4": [*RESPONSE, SMALL],
@@ -76,8 +76,8 @@ LOCALITY = {
     "patches 4 x 4, 8 learned, D = 30": [*PATCHES, "student.learned=8", "student.bond_dim=30"],
     "overlapping 4 x 4, 8 learned, D = 16": [*PATCHES, "student.stride=2", "student.learned=8"],
 }
-"""Bond dimensions give about the parameters of pixels at D = 16."""
-RATES = (0.0007, 0.002)
+"""Settings by row. With these bond dimensions, all have about as many parameters as pixels at D = 16."""
+LEARNING_RATES = (0.0007, 0.002)
 TITLES = {
     "families": "Response, feature, relation",
     "schemes": "Fixed, growing and adaptive bonds",
@@ -85,8 +85,8 @@ TITLES = {
 }
 
 
-def clothes(images: int, epochs: int) -> list[str]:
-    """Return the settings of the runs about locality."""
+def locality_settings(images: int, epochs: int) -> list[str]:
+    """Return the settings that all locality runs share."""
     return [
         *(
             "data=fashion_mnist",
@@ -103,89 +103,94 @@ def clothes(images: int, epochs: int) -> list[str]:
 def with_best_rate(
     folder: Path, name: str, settings: list[str], seeds: int, batches: list[dict[str, Any]]
 ) -> tuple[dict[str, list[float]], float, float]:
-    """Return what :func:`measured` finds at the rate that is best on held-out images, that accuracy and the rate.
+    """Return the measurements at the learning rate that is best on held-out images, the held-out accuracy and the rate.
 
     The rate is chosen with the first seed.
     """
-    tried = {}
-    for rate in RATES:
+    results = {}
+    for rate in LEARNING_RATES:
         label = f"{name} at {rate}"
-        found = measured(folder, label, [*settings, f"optimizer.lr={rate}"], [0])
-        tried[rate] = accuracy(kdzoo.load_student(place_of(folder, label) / "seed_0" / "student"), batches), found
-    rate = max(RATES, key=lambda one: tried[one][0])
-    held_out, found = tried[rate]
+        measurements = measure_runs(folder, label, [*settings, f"optimizer.lr={rate}"], [0])
+        student = kdzoo.load_student(run_folder(folder, label) / "seed_0" / "student")
+        results[rate] = accuracy(student, batches), measurements
+    rate = max(LEARNING_RATES, key=lambda rate: results[rate][0])
+    held_out_accuracy, measurements = results[rate]
     if seeds > 1:
         label = f"{name} at {rate}, {seeds} seeds"
-        others = measured(folder, label, [*settings, f"optimizer.lr={rate}"], range(1, seeds))
-        found = {key: [*values, *others[key]] for key, values in found.items()}
-    return found, held_out, rate
+        further_measurements = measure_runs(folder, label, [*settings, f"optimizer.lr={rate}"], range(1, seeds))
+        measurements = {key: [*values, *further_measurements[key]] for key, values in measurements.items()}
+    return measurements, held_out_accuracy, rate
 
 
 def accuracy(model: torch.nn.Module, batches: list[dict[str, Any]]) -> float:
-    """Return the percentage of right decisions."""
+    """Return the accuracy in percent."""
     with torch.no_grad():
-        right = [model(batch["input"]).argmax(1) == batch["target"] for batch in batches]
-    return 100 * float(torch.cat(right).double().mean())
+        is_correct = [model(batch["input"]).argmax(1) == batch["target"] for batch in batches]
+    return 100 * float(torch.cat(is_correct).double().mean())
 
 
-def place_of(folder: Path, name: str) -> Path:
-    """Return where a run of a name is kept."""
+def run_folder(folder: Path, name: str) -> Path:
+    """Return the output folder of a run."""
     return folder / "".join(letter if letter.isalnum() else "_" for letter in name)
 
 
-def measured(folder: Path, name: str, settings: list[str], seeds: Sequence[int]) -> dict[str, list[float]]:
-    """Return test accuracy in percent, parameters and the teacher's accuracy over the seeds of a run."""
-    place = place_of(folder, name)
-    paths = [f"seeds={list(seeds)}", f"output_dir={place}", f"cache_dir={folder / 'cache'}"]
+def measure_runs(folder: Path, name: str, settings: list[str], seeds: Sequence[int]) -> dict[str, list[float]]:
+    """Run all seeds; return test accuracies of student and teacher in percent, and numbers of parameters."""
+    output_dir = run_folder(folder, name)
+    paths = [f"seeds={list(seeds)}", f"output_dir={output_dir}", f"cache_dir={folder / 'cache'}"]
     report = kdzoo.run(compose(*settings, "distiller.temperature=3.0", *paths))
-    students = [kdzoo.load_student(place / f"seed_{seed}" / "student") for seed in seeds]
-    accuracy = {role: report[role]["metrics"]["accuracy"] for role in ("student", "teacher")}
-    listed = {role: one["values"] if isinstance(one, dict) else [one] for role, one in accuracy.items()}
+    students = [kdzoo.load_student(output_dir / f"seed_{seed}" / "student") for seed in seeds]
+    accuracies = {role: report[role]["metrics"]["accuracy"] for role in ("student", "teacher")}
+    # A run with a single seed reports a number instead of a list.
+    lists = {role: value["values"] if isinstance(value, dict) else [value] for role, value in accuracies.items()}
     return {
-        **{role: [100 * value for value in values] for role, values in listed.items()},
-        "parameters": [float(sum(one.numel() for one in student.parameters())) for student in students],
+        **{role: [100 * value for value in values] for role, values in lists.items()},
+        "parameters": [float(sum(parameter.numel() for parameter in student.parameters())) for student in students],
     }
 
 
-def shown(values: list[float]) -> str:
-    """Return mean and deviation."""
-    found = torch.tensor(values, dtype=torch.float64)
-    return f"{found.mean():.2f}" + (f" ± {found.std():.2f}" if len(values) > 1 else "")
+def mean_and_deviation(values: list[float]) -> str:
+    """Return mean and standard deviation."""
+    tensor = torch.tensor(values, dtype=torch.float64)
+    return f"{tensor.mean():.2f}" + (f" ± {tensor.std():.2f}" if len(values) > 1 else "")
 
 
-def against(ours: list[float], theirs: list[float]) -> str:
+def paired_difference(values: list[float], baseline: list[float]) -> str:
     """Return the mean difference over paired seeds, with its 95 % interval and the p-value of the paired t-test."""
-    gaps = torch.tensor(ours, dtype=torch.float64) - torch.tensor(theirs, dtype=torch.float64)
-    if len(gaps) < 2 or float(gaps.std()) == 0:
-        return f"{gaps.mean():+.2f}"
-    half = stats.t.ppf(0.975, len(gaps) - 1) * float(gaps.std()) / len(gaps) ** 0.5
-    return f"{gaps.mean():+.2f} ± {half:.2f} (p = {stats.ttest_1samp(gaps, 0).pvalue:.2g})"
+    differences = torch.tensor(values, dtype=torch.float64) - torch.tensor(baseline, dtype=torch.float64)
+    if len(differences) < 2 or float(differences.std()) == 0:
+        return f"{differences.mean():+.2f}"
+    half_width = stats.t.ppf(0.975, len(differences) - 1) * float(differences.std()) / len(differences) ** 0.5
+    return f"{differences.mean():+.2f} ± {half_width:.2f} (p = {stats.ttest_1samp(differences, 0).pvalue:.2g})"
 
 
-def part(name: str, found: dict[str, dict[str, list[float]]], base: str, note: str, **more: list[object]) -> str:
-    """Return a section of the page; differences are against the row ``base``, ``more`` are columns of one's own."""
+def make_section(
+    section: str, measurements: dict[str, dict[str, list[float]]], base: str, note: str, **further_columns: list[object]
+) -> str:
+    """Return a section of the page, with differences from the row ``base`` and further columns by header."""
     rows = [
         [
             name,
-            shown(one["student"]),
-            against(one["student"], found[base]["student"]),
-            f"{sum(one['parameters']) / len(one['parameters']):,.0f}",
-            *(column[i] for column in more.values()),
+            mean_and_deviation(row["student"]),
+            paired_difference(row["student"], measurements[base]["student"]),
+            f"{sum(row['parameters']) / len(row['parameters']):,.0f}",
+            *(column[i] for column in further_columns.values()),
         ]
-        for i, (name, one) in enumerate(found.items())
+        for i, (name, row) in enumerate(measurements.items())
     ]
-    head = ["", "test accuracy, %", f"minus {base}, points", "parameters", *(one.replace("_", " ") for one in more)]
-    when = f"Measured on {datetime.datetime.now(datetime.UTC):%Y-%m-%d}."
-    teacher = f"Teacher {shown(found[base]['teacher'])} %."
-    return f"## {TITLES[name]}\n\n{table(head, rows)}\n\n{teacher} {note} {when}"
+    headers = ["", "test accuracy, %", f"minus {base}, points", "parameters"]
+    headers += [header.replace("_", " ") for header in further_columns]
+    date = f"Measured on {datetime.datetime.now(datetime.UTC):%Y-%m-%d}."
+    teacher = f"Teacher {mean_and_deviation(measurements[base]['teacher'])} %."
+    return f"## {TITLES[section]}\n\n{markdown_table(headers, rows)}\n\n{teacher} {note} {date}"
 
 
-def with_new(page: str, parts: dict[str, str]) -> list[str]:
-    """Return the sections of a page in the order of ``TITLES``, some of them new ones."""
-    body = page.rpartition("\n\n")[0]  # without date and versions
-    old = {one.partition("\n")[0]: f"## {one}" for one in body.split("\n\n## ")[1:]}
-    sections = {name: parts.get(name, old.get(title)) for name, title in TITLES.items()}
-    return [one for one in sections.values() if one is not None]
+def merge_sections(page: str, new_sections: dict[str, str]) -> list[str]:
+    """Return the sections of a page in the order of ``TITLES``, with new sections in place of old ones."""
+    old_body = page.rpartition("\n\n")[0]  # without date and versions
+    old_sections = {section.partition("\n")[0]: f"## {section}" for section in old_body.split("\n\n## ")[1:]}
+    sections = {name: new_sections.get(name, old_sections.get(title)) for name, title in TITLES.items()}
+    return [section for section in sections.values() if section is not None]
 
 
 def main() -> None:
@@ -194,46 +199,62 @@ def main() -> None:
         "--folder", type=Path, default=Path("outputs/mps_schemes"), help="where runs and cache are kept"
     )
     parser.add_argument(
-        "--only", nargs="*", default=["families", "schemes"], choices=["families", "schemes", "locality"]
+        "--only",
+        nargs="*",
+        default=["families", "schemes"],
+        choices=["families", "schemes", "locality"],
+        help="sections to measure",
     )
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds")
     parser.add_argument("--images", type=int, default=15000, help="training images of locality")
     parser.add_argument("--epochs", type=int, default=4, help="epochs of locality")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    folder, seeds, parts = options.folder, options.seeds, {}
+    folder, seeds, sections = options.folder, options.seeds, {}
     steps = f"{seeds} seeds; {EPOCHS} epochs of Adam with a cosine schedule, batch 64, T = 3. Intervals are of 95 %."
     if "families" in options.only:
-        found = {name: measured(folder, name, [*DIGITS, *how], range(seeds)) for name, how in FAMILIES.items()}
+        measurements = {
+            name: measure_runs(folder, name, [*DIGITS, *overrides], range(seeds))
+            for name, overrides in FAMILIES.items()
+        }
         note = f"Digits, D = 16; both states beside the output against the teacher's last hidden layer; {steps}"
-        parts["families"] = part("families", found, "response", note)
+        sections["families"] = make_section("families", measurements, "response", note)
     if "schemes" in options.only:
-        found = {name: measured(folder, name, [*DIGITS, *how], range(seeds)) for name, how in SCHEMES.items()}
+        measurements = {
+            name: measure_runs(folder, name, [*DIGITS, *overrides], range(seeds)) for name, overrides in SCHEMES.items()
+        }
         note = f"Digits; response has a fixed D = 16; {steps} Sweeps: 6, there and back, without Adam."
-        parts["schemes"] = part("schemes", found, "response", note)
+        sections["schemes"] = make_section("schemes", measurements, "response", note)
     if "locality" in options.only:
-        base = clothes(options.images, options.epochs)
-        where = folder / f"locality_{options.images}_{options.epochs}"
+        settings = locality_settings(options.images, options.epochs)
+        locality_folder = folder / f"locality_{options.images}_{options.epochs}"
         data = FashionMNIST(train_size=options.images)
         data.prepare_data()
         data.setup("fit")
         batches = list(data.val_dataloader())
-        best = {name: with_best_rate(where, name, [*base, *how], seeds, batches) for name, how in LOCALITY.items()}
+        best_results = {
+            name: with_best_rate(locality_folder, name, [*settings, *overrides], seeds, batches)
+            for name, overrides in LOCALITY.items()
+        }
         note = (
             f"Fashion-MNIST, {options.images:,} training images, {options.epochs} epochs of Adam with a cosine "
             f"schedule, batch 128, T = 3, {seeds} seeds with one teacher of {2 * options.epochs} epochs. The rate of "
-            f"each row is that of {RATES} with the better accuracy of the first seed on "
-            f"{sum(len(one['target']) for one in batches):,} held-out training images."
+            f"each row is that of {LEARNING_RATES} with the better accuracy of the first seed on "
+            f"{sum(len(batch['target']) for batch in batches):,} held-out training images."
         )
-        found = {name: one[0] for name, one in best.items()}
-        more: dict[str, list[object]] = {
-            "held_out_(first_seed),_%": [f"{one[1]:.2f}" for one in best.values()],
-            "rate": [one[2] for one in best.values()],
+        measurements = {name: result[0] for name, result in best_results.items()}
+        further_columns: dict[str, list[object]] = {
+            "held_out_(first_seed),_%": [
+                f"{held_out_accuracy:.2f}" for _, held_out_accuracy, _ in best_results.values()
+            ],
+            "rate": [rate for *_, rate in best_results.values()],
         }
-        parts["locality"] = part("locality", found, "pixels, raster", note, **more)
+        sections["locality"] = make_section("locality", measurements, "pixels, raster", note, **further_columns)
     page = (RESULTS / "mps_schemes.md").read_text(encoding="utf-8")
     publish(
-        "mps_schemes", "Matrix product states: ways to distil, schemes of training, locality", *with_new(page, parts)
+        "mps_schemes",
+        "Matrix product states: ways to distil, schemes of training, locality",
+        *merge_sections(page, sections),
     )
 
 

@@ -1,10 +1,10 @@
-"""Poisoning by distilled examples: what an attack does to networks it has not seen, and whether the check finds it.
+"""Poisoning by distilled examples: effect of attacks on unseen networks, and their detection by inspection.
 
     python scripts/poison_study.py [--folder outputs/studies/poison] [--scale 1]
 
-Twenty poisoned and twenty clean sets are made, ten of each from MNIST and from Fashion-MNIST, and inspected by
-networks that their maker does not know, on images that the thresholds of the check were not chosen on. Finished sets
-are kept in the folder and not made again.
+Twenty poisoned and twenty clean sets, ten of each from MNIST and from Fashion-MNIST, are inspected with networks that
+are unknown to the attacker, on images that were not used for choosing the thresholds of the inspection. Results are
+stored in the folder, and finished ones are not computed again.
 """
 
 import argparse
@@ -16,9 +16,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from automata_common import remember
-from bench_common import publish, table
-from poison_common import ATTACKERS, DATA, IMAGES, NAME, USERS, Lab, Recipe, made
+from automata_common import load_or_compute
+from bench_common import markdown_table, publish
+from poison_common import (
+    DATASETS,
+    N_ATTACKER_NETWORKS,
+    N_USER_NETWORKS,
+    NETWORK_NAME,
+    USER_IMAGES,
+    Recipe,
+    StudySetup,
+    make_set,
+)
 from scipy import stats
 from torch import Tensor
 
@@ -27,13 +36,13 @@ from kdzoo.dataset_distillation.evaluation_networks import predict_logits
 from kdzoo.dataset_distillation.inspection import MIN_CONTRAST, MIN_DIVERGENCE, inspect
 from kdzoo.dataset_distillation.poisoning import PoisoningEffect, poisoning_effect
 
-SEED, MEASURED = 7000, 100
-"""First seed of the sets; attacks of so many iterations are measured on the test images too."""
+FIRST_SEED, MIN_EVALUATED_ITERATIONS = 7000, 100
+"""First seed of the sets; attacks with at least so many iterations are evaluated on the test images as well."""
 PAIRS = {
     "MNIST": [(2, 0), (4, 7), (1, 0), (5, 3), (8, 6), (6, 1), (7, 8), (0, 8), (9, 6), (3, 4)],
     "Fashion-MNIST": [(2, 1), (5, 4), (0, 3), (7, 1), (3, 5), (1, 8), (8, 6), (6, 7), (4, 1), (9, 8)],
 }
-"""Source and target: every class is attacked once, and no pair is one that the thresholds were chosen on."""
+"""Source and target class: every class is attacked once, and no pair was used for choosing the thresholds."""
 ATTACKS = [
     Recipe("trained", 1, 100),
     Recipe("trained", 3, 100),
@@ -60,156 +69,177 @@ CLEAN = [
 ]
 
 
-# ---------------------------------------------------------------- what a set does
+# ---------------------------------------------------------------- effects of a set
 
 
-def inspected(lab: Lab, few: SyntheticSet, pair: tuple[int, int] | None) -> dict[str, Any]:
-    """Return what the check says, and what the attack really did to the user's networks."""
-    inner_network, (inputs, targets) = few.inner_networks[NAME], lab.images
-    given = few.images.detach(), few.labels.detach(), few.schedule(NAME).detach()
-    found = vars(
-        inspect(*given, inner_network=inner_network, networks=lab.users, inputs=inputs, targets=targets)
+def inspect_set(setup: StudySetup, synthetic_set: SyntheticSet, pair: tuple[int, int] | None) -> dict[str, Any]:
+    """Return the result of the inspection, and the true effect of the attack on the networks of the user."""
+    inner_network, (inputs, targets) = synthetic_set.inner_networks[NETWORK_NAME], setup.user_images
+    set_tensors = (
+        synthetic_set.images.detach(),
+        synthetic_set.labels.detach(),
+        synthetic_set.schedule(NETWORK_NAME).detach(),
+    )
+    result = vars(
+        inspect(*set_tensors, inner_network=inner_network, networks=setup.user_networks, inputs=inputs, targets=targets)
     ).copy()
     if pair is None:
-        return found
-    weights = (lab.users, trained_on(few, lab.users))
+        return result
+    weights = (setup.user_networks, train_networks_on(synthetic_set, setup.user_networks))
     before, after = (predict_logits(inner_network, networks, inputs).argmax(-1) for networks in weights)
-    effect = poisoning_effect(before, after, targets, *pair, num_classes=few.num_classes)
-    return {**found, "reached": effect.source_as_target[1], "others": effect.others_lost}
+    effect = poisoning_effect(before, after, targets, *pair, num_classes=synthetic_set.num_classes)
+    return {**result, "reached": effect.source_as_target[1], "others": effect.others_lost}
 
 
-def measured(lab: Lab, few: SyntheticSet, pair: tuple[int, int]) -> dict[str, list[float]]:
-    """Return the measures of an attack on the test images, a value for each network that feature_extractors."""
-    test = lab.data.splits.test
-    after = predict_logits(few.inner_networks[NAME], trained_on(few, lab.feature_extractors), test.inputs).argmax(-1)
+def evaluate_attack(setup: StudySetup, synthetic_set: SyntheticSet, pair: tuple[int, int]) -> dict[str, list[float]]:
+    """Return the metrics of an attack on the test images, with one value for each evaluation network."""
+    test = setup.data.splits.test
+    poisoned_predictions = predict_logits(
+        synthetic_set.inner_networks[NETWORK_NAME],
+        train_networks_on(synthetic_set, setup.evaluation_networks),
+        test.inputs,
+    ).argmax(-1)
     effects = [
-        poisoning_effect(*one, test.targets, *pair, num_classes=few.num_classes)
-        for one in zip(lab.before, after, strict=True)
+        poisoning_effect(before, after, test.targets, *pair, num_classes=synthetic_set.num_classes)
+        for before, after in zip(setup.clean_predictions, poisoned_predictions, strict=True)
     ]
-    return {name: [measure(one) for one in effects] for name, measure in MEASURES.items()}
+    return {name: [metric(effect) for effect in effects] for name, metric in METRICS.items()}
 
 
-MEASURES: dict[str, Any] = {
+METRICS: dict[str, Any] = {
     "accuracy before": lambda effect: effect.accuracy[0],
     "accuracy": lambda effect: effect.accuracy[1],
     "modified accuracy": lambda effect: effect.modified_accuracy[1],
     "source as target": lambda effect: effect.source_as_target[1],
     "others lost": lambda effect: effect.others_lost,
-    "worst class lost": lambda effect: worst_lost(effect),
+    "worst class lost": lambda effect: largest_recall_loss(effect),
 }
 
 
-def worst_lost(effect: PoisoningEffect) -> float:
-    """Return the most recall that a class other than the source lost."""
-    pairs = enumerate(zip(*effect.class_recall, strict=True))
-    return max(before - after for number, (before, after) in pairs if number != effect.source)
+def largest_recall_loss(effect: PoisoningEffect) -> float:
+    """Return the largest loss of recall of a class other than the source."""
+    recalls = enumerate(zip(*effect.class_recall, strict=True))
+    return max(before - after for index, (before, after) in recalls if index != effect.source)
 
 
-def trained_on(few: SyntheticSet, weights: Tensor) -> Tensor:
-    """Return networks after their steps on a set."""
+def train_networks_on(synthetic_set: SyntheticSet, weights: Tensor) -> Tensor:
+    """Return weights after training on a set."""
     with torch.no_grad():
-        return few.train_networks(NAME, weights)
+        return synthetic_set.train_networks(NETWORK_NAME, weights)
 
 
-def study(lab: Lab, recipe: Recipe, seed: int, pair: tuple[int, int] | None, scale: float) -> dict[str, Any]:
-    """Make a set and return everything about it."""
+def run_recipe(
+    setup: StudySetup, recipe: Recipe, seed: int, pair: tuple[int, int] | None, scale: float
+) -> dict[str, Any]:
+    """Make a set by a recipe, inspect and evaluate it, and return the results."""
     start = time.process_time()
     scaled = Recipe(**{**vars(recipe), "iterations": round(scale * recipe.iterations)})
-    few = made(lab, scaled, seed, pair)
+    synthetic_set = make_set(setup, scaled, seed, pair)
     seconds = time.process_time() - start
-    found = {"cpu": seconds, "step_sizes": few.schedule(NAME).tolist(), **inspected(lab, few, pair)}
-    if pair and recipe.iterations >= MEASURED:
-        found["test"] = measured(lab, few, pair)
-    print(lab.name, pair or "clean", recipe, f"flagged {found['flagged']}: {found['reason']}", flush=True)
-    return found
+    result = {
+        "cpu": seconds,
+        "step_sizes": synthetic_set.schedule(NETWORK_NAME).tolist(),
+        **inspect_set(setup, synthetic_set, pair),
+    }
+    if pair and recipe.iterations >= MIN_EVALUATED_ITERATIONS:
+        result["test"] = evaluate_attack(setup, synthetic_set, pair)
+    print(setup.name, pair or "clean", recipe, f"flagged {result['flagged']}: {result['reason']}", flush=True)
+    return result
 
 
 # ---------------------------------------------------------------- tables
 
 
-def every_set(folder: Path, scale: float) -> Iterator[dict[str, Any]]:
-    """Yield all sets with what was found, made now or earlier."""
-    for place, name in enumerate(DATA):
-        lab = Lab(name, folder)
+def run_all_recipes(folder: Path, scale: float) -> Iterator[dict[str, Any]]:
+    """Yield the results of all sets, computed now or loaded."""
+    for dataset_index, name in enumerate(DATASETS):
+        setup = StudySetup(name, folder)
         jobs = [*zip(ATTACKS, PAIRS[name], strict=True), *((recipe, None) for recipe in CLEAN)]
         for number, (recipe, pair) in enumerate(jobs):
-            seed = SEED + 100 * place + number
+            seed = FIRST_SEED + 100 * dataset_index + number
             key = f"{name}/{number}/{scale:g}"
-            found = remember(folder / "poison.json", key, partial(study, lab, recipe, seed, pair, scale))
-            yield {**found, "data": name, "recipe": recipe, "pair": pair}
+            result = load_or_compute(folder / "poison.json", key, partial(run_recipe, setup, recipe, seed, pair, scale))
+            yield {**result, "data": name, "recipe": recipe, "pair": pair}
 
 
-def counted(name: str, hits: Iterable[bool]) -> list[str]:
-    """Return a line of counts with the exact interval of Clopper and Pearson."""
-    values = list(hits)
-    exact = stats.binomtest(sum(values), len(values)).proportion_ci(method="exact")
-    return [name, f"{sum(values)} of {len(values)}", f"{100 * exact.low:.0f} to {100 * exact.high:.0f} %"]
+def count_row(name: str, outcomes: Iterable[bool]) -> list[str]:
+    """Return a row with a count and its exact interval of Clopper and Pearson."""
+    values = list(outcomes)
+    interval = stats.binomtest(sum(values), len(values)).proportion_ci(method="exact")
+    return [name, f"{sum(values)} of {len(values)}", f"{100 * interval.low:.0f} to {100 * interval.high:.0f} %"]
 
 
-def attack_row(one: dict[str, Any]) -> list[str]:
-    """Return a line of the table of measures."""
-    recipe, values = one["recipe"], {name: 100 * np.array(few) for name, few in one["test"].items()}
-    said = f"{one['data']}, {one['pair'][0]} → {one['pair'][1]}"
-    met = (values["source as target"] >= 90) & (values["others lost"] <= 5)
-    cells = [f"{few.mean():.1f} ± {few.std(ddof=1):.1f}" for few in values.values()]
-    return [said, recipe.steps, recipe.labels, *cells, f"{met.sum()} of {len(met)}", f"{one['cpu']:.0f}"]
+def attack_row(result: dict[str, Any]) -> list[str]:
+    """Return a row of the table of attacks."""
+    recipe = result["recipe"]
+    values = {name: 100 * np.array(metric_values) for name, metric_values in result["test"].items()}
+    label = f"{result['data']}, {result['pair'][0]} → {result['pair'][1]}"
+    is_met = (values["source as target"] >= 90) & (values["others lost"] <= 5)
+    cells = [f"{metric_values.mean():.1f} ± {metric_values.std(ddof=1):.1f}" for metric_values in values.values()]
+    return [label, recipe.steps, recipe.labels, *cells, f"{is_met.sum()} of {len(is_met)}", f"{result['cpu']:.0f}"]
 
 
-def set_row(one: dict[str, Any]) -> list[str]:
-    """Return a line of the table of all sets."""
-    recipe = one["recipe"]
+def set_row(result: dict[str, Any]) -> list[str]:
+    """Return a row of the table of all sets."""
+    recipe = result["recipe"]
     kind = "clean, " + (recipe.maker if recipe.iterations else f"coreset {recipe.maker}")
-    if one["pair"]:
-        kind = f"poisoned, {one['pair'][0]} → {one['pair'][1]}"
-    how = f"{recipe.labels}, {recipe.start}" if recipe.iterations else "fixed"
-    contrast = one["divergence"] / one["next_divergence"]
-    said = f"{one['source']} → {one['target']}" if one["flagged"] else "no"
-    reached = f"{100 * one['reached']:.0f} %" if one["pair"] else ""
+    if result["pair"]:
+        kind = f"poisoned, {result['pair'][0]} → {result['pair'][1]}"
+    settings = f"{recipe.labels}, {recipe.start}" if recipe.iterations else "fixed"
+    contrast = result["divergence"] / result["next_divergence"]
+    verdict = f"{result['source']} → {result['target']}" if result["flagged"] else "no"
+    reached = f"{100 * result['reached']:.0f} %" if result["pair"] else ""
     numbers = [recipe.examples, recipe.steps, recipe.iterations or ""]
-    return [f"{one['data']}, {kind}", how, *numbers, reached, f"{one['divergence']:.3f}", f"{contrast:.1f}", said]
+    statistics = [f"{result['divergence']:.3f}", f"{contrast:.1f}"]
+    return [f"{result['data']}, {kind}", settings, *numbers, reached, *statistics, verdict]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, default=Path("outputs/studies/poison"), help="where parts are kept")
+    parser.add_argument("--folder", type=Path, default=Path("outputs/studies/poison"), help="folder of the results")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on all iterations")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    found = list(every_set(options.folder, options.scale))
-    poisoned, clean = [one for one in found if one["pair"]], [one for one in found if not one["pair"]]
-    caught = [one for one in poisoned if one["flagged"]]
-    strong = [one for one in poisoned if one["reached"] >= 0.5]
+    results = list(run_all_recipes(options.folder, options.scale))
+    poisoned = [result for result in results if result["pair"]]
+    clean = [result for result in results if not result["pair"]]
+    flagged = [result for result in poisoned if result["flagged"]]
+    strong = [result for result in poisoned if result["reached"] >= 0.5]
     publish(
         "poison",
         "Poisoning by distilled examples, and the check",
         "## Attacks",
         f"Test images, mean and deviation over 20 networks that the attack has not seen, in percent; points for what "
-        f"the other classes lost. {MEASURED} iterations, 10 examples, {ATTACKERS} networks to learn from. The last "
-        "columns are the networks of which at least 90 % of the source is taken for the target while the others lose "
-        "at most 5 points on average, and the CPU seconds of the distillation.",
-        table(
-            ["", "steps", "labels", *MEASURES, "both met", "CPU s"],
-            [attack_row(one) for one in poisoned if "test" in one],
+        f"the other classes lost. {MIN_EVALUATED_ITERATIONS} iterations, 10 examples, {N_ATTACKER_NETWORKS} networks "
+        "to learn from. The last columns are the networks of which at least 90 % of the source is taken for the "
+        "target while the others lose at most 5 points on average, and the CPU seconds of the distillation.",
+        markdown_table(
+            ["", "steps", "labels", *METRICS, "both met", "CPU s"],
+            [attack_row(result) for result in poisoned if "test" in result],
         ),
         "## The check",
         f"Thresholds {MIN_DIVERGENCE:g} nats and {MIN_CONTRAST:g} times the next class, as they were before these "
-        f"sets were made; {USERS} networks and {IMAGES:,} images of the user's own. Intervals are exact (Clopper and "
-        "Pearson), 95 %.",
-        table(
+        f"sets were made; {N_USER_NETWORKS} networks and {USER_IMAGES:,} images of the user's own. "
+        "Intervals are exact (Clopper and Pearson), 95 %.",
+        markdown_table(
             ["", "count", "interval"],
             [
-                counted("poisoned sets flagged", (one["flagged"] for one in poisoned)),
-                counted("those that moved at least half of the source", (one["flagged"] for one in strong)),
-                counted("source named, of the flagged", (one["source"] == one["pair"][0] for one in caught)),
-                counted("both named", ((one["source"], one["target"]) == tuple(one["pair"]) for one in caught)),
-                counted("clean sets flagged", (one["flagged"] for one in clean)),
+                count_row("poisoned sets flagged", (result["flagged"] for result in poisoned)),
+                count_row("those that moved at least half of the source", (result["flagged"] for result in strong)),
+                count_row(
+                    "source named, of the flagged", (result["source"] == result["pair"][0] for result in flagged)
+                ),
+                count_row(
+                    "both named", ((result["source"], result["target"]) == tuple(result["pair"]) for result in flagged)
+                ),
+                count_row("clean sets flagged", (result["flagged"] for result in clean)),
             ],
         ),
         "Every set: the share of the source that the user's networks really take for the target, the divergence of the "
         "class that changed most in nats, how many times the next class's it is, and what the check said.",
-        table(
+        markdown_table(
             ["", "labels, start", "examples", "steps", "iterations", "reached", "divergence", "contrast", "flagged"],
-            [set_row(one) for one in found],
+            [set_row(result) for result in results],
         ),
     )
 

@@ -1,7 +1,7 @@
-"""A moving average as the teacher, and noise that belongs to a sample: mean teachers (Tarvainen & Valpola 2017).
+"""Mean teachers, with a moving average of the student as the teacher, and noisy inputs (Tarvainen & Valpola 2017).
 
-The student sees the inputs with one noise and the average of its own weights sees them with another; the loss compares
-their probabilities. There is no trained teacher.
+The student and the moving average of its weights get the same inputs with independent noise; the loss compares their
+probabilities. There is no trained teacher.
 """
 
 import torch
@@ -15,7 +15,7 @@ from kdzoo.functional import hard_target_ce
 
 
 class MeanTeacher(Distiller):
-    """Match the moving average of the student under noise.
+    """Match the probabilities of the moving average of the student on noisy inputs.
 
     Args:
         student: Returns logits [batch, classes].
@@ -37,7 +37,7 @@ class MeanTeacher(Distiller):
         self.seed = integer("seed", seed, 0)
 
     def transfer_set(self, data):
-        """Return the data with two noises for every sample, which are functions of (seed, epoch, index)."""
+        """Return the data with two noise tensors per sample, which depend on seed, epoch and index only."""
         shape = data.sizes["in_shape"]
 
         def draw(n, generator):

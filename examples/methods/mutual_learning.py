@@ -38,12 +38,12 @@ class MutualLearning(Distiller):
         logits = [student(batch["input"]) for student in (self.student, *self.peers)]
         labelled, target = labelled_positions(batch), labels(batch)
         mutual = [
-            soft_target_kl(own, mean_logits(logits[:i] + logits[i + 1 :]), temperature=1.0)
-            for i, own in enumerate(logits)
+            soft_target_kl(student_logits, mean_logits(logits[:i] + logits[i + 1 :]), temperature=1.0)
+            for i, student_logits in enumerate(logits)
         ]
         return {
             "mutual": torch.stack(mutual).sum(0),
-            "hard": torch.stack([hard_target_ce(own[labelled], target) for own in logits]).sum(0),
+            "hard": torch.stack([hard_target_ce(student_logits[labelled], target) for student_logits in logits]).sum(0),
         }
 
 

@@ -4,7 +4,7 @@ With the normalised embeddings s of the student and t of the teacher, and a queu
 batches, to which t itself is added, the loss of a sample is the cross entropy of softmax(t D / T_t) and
 softmax(s D / T_s).
 
-The example has state that changes once per step (the queue) and modules whose sizes are known from a batch (the head).
+The example shows state that changes once per step (the queue), and modules whose sizes depend on a batch (the head).
 """
 
 from typing import Any
@@ -69,6 +69,6 @@ class SEED(Distiller):
         return {"similarity": -(target.softmax(1) * predicted.log_softmax(1)).sum(1)}
 
 
-def similarities(vectors, own, queue):
-    """Return the inner products [batch, size + 1] of vectors [batch, d] with a queue [size, d] and with ``own``."""
-    return torch.cat([vectors @ queue.T, (vectors * own).sum(1, keepdim=True)], dim=1)
+def similarities(vectors, positives, queue):
+    """Return the inner products [batch, size + 1] of vectors [batch, d] with a queue [size, d] and their positives."""
+    return torch.cat([vectors @ queue.T, (vectors * positives).sum(1, keepdim=True)], dim=1)
