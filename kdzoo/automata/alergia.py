@@ -16,7 +16,7 @@ def alergia(strings: TokenSequences, vocab_size: int, *, eps: float = 0.05) -> P
     """Return the deterministic automaton that ALERGIA learns from strings.
 
     aalpy learns a Markov chain whose states carry the symbol that leads to them. The begin and the end of a string
-    are symbols of their own, and the probability of the end becomes the stop probability.
+    are separate symbols, and the probability of the end becomes the stop probability.
 
     Args:
         strings: At least one string, tokens in 0..V-2.

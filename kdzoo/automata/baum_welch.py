@@ -36,7 +36,7 @@ from kdzoo.text.token_sequences import TokenSequences
 # Numbers in the beliefs of one tree: 256 MB in float64. Strings beyond that go to further trees, one after the other.
 CELLS = 1 << 25
 
-# How often a step is shortened before the automaton counts as a local optimum. The last attempt is at most 1/16 of
+# How often a step is shortened before the automaton is taken as a local optimum. The last attempt is at most 1/16 of
 # a plain step, whose gain is then below any tolerance that makes sense.
 MAX_ATTEMPTS = 6
 
@@ -164,12 +164,12 @@ def baum_welch(
     Args:
         pfa: The start; it is not changed.
         data: Strings, traced sequences with next-token distributions, or prefix trees of either.
-        held_out: Data for early stopping, in the same form; None to go on until the objective has converged.
+        held_out: Data for early stopping, in the same form; None to continue until the objective has converged.
         soft: Use the next-token distributions if there are any.
         weights: Weight of each string of the data ``[n]``; None for 1.
-        max_iter: Greatest number of steps, >= 0.
+        max_iter: Maximum number of steps, >= 0.
         patience: Number of steps without a better held-out objective after which to stop, >= 1.
-        tol: Least rise of the objective, in nats per symbol, that counts as one, > 0.
+        tol: Smallest increase of the objective that continues the iteration, in nats per symbol, > 0.
         pseudocount: Weight added to every symbol of every state, >= 0.
         dtype: Precision of the recursions; float32 halves time and memory for many states.
 
@@ -277,7 +277,7 @@ def _run_with_early_stopping(
     best, best_step, best_value = ascent.pfa, 0, -torch.inf
     for step in range(max_iter + 1):
         values.append(objective(ascent.pfa, held_out, dtype=ascent.dtype))
-        # The start is accepted whatever its value, which may be -inf for held-out strings unlike the others.
+        # The start is accepted with any value, which may be -inf for held-out strings unlike the others.
         if step == 0 or values[-1] > best_value + tol:
             best, best_step, best_value = ascent.pfa, step, values[-1]
         if step - best_step >= patience or step == max_iter or not ascent.step():

@@ -54,8 +54,8 @@ LARGE = 5e6
 # close to deterministic that Baum-Welch stays at the same optimum.
 BLUR = 0.3
 
-# Baum-Welch steps after which only the best random start goes on: it saves the time of the others, and now and then
-# drops a start that would have won later.
+# Baum-Welch steps after which only the best random start continues. That saves the time of the others, but may drop a
+# start that would have become the best later.
 RACE = 10
 
 # Baum-Welch steps on all strings at the end, at most: the held-out strings can no longer stop over-fitting there.
@@ -144,7 +144,7 @@ class CandidateSearch:
         merged = self._best([self._merged(i) for i in range(self.options.restarts)]) if self.options.merge else None
         states = merged.pfa.states if merged is not None else int(self.options.states or 1)
         candidates = [] if merged is None else [merged]
-        # Clusters of several teachers lie in different spaces, and a greater determinism asks for merged automata.
+        # Clusters of several teachers lie in different spaces, and a greater determinism needs merged automata.
         if len(self.teachers) == 1 and (self.options.determinism <= 1 or merged is None):
             candidates.append(self._best([self._unmerged(i, states) for i in range(self.options.restarts)]))
         if self.options.em:

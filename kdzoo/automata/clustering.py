@@ -1,4 +1,4 @@
-"""k-means of the features of prefixes: the fine clustering before merging, and a baseline by itself."""
+"""k-means of the features of prefixes: the fine clustering before merging, and a baseline."""
 
 import warnings
 from typing import Any
@@ -33,9 +33,9 @@ def kmeans_labels(
         points: The points ``[N, d]``.
         n_clusters: Number of clusters K, at most the number of points; fewer are returned if fewer points differ.
         init: "k-means++" or "random" (K points as first centres).
-        n_init: Number of restarts, >= 1; the one of the least inertia is returned.
-        max_iter: Greatest number of steps of Lloyd's algorithm, >= 1.
-        sample: Greatest number of points that centres are fitted to, drawn without replacement, >= 1.
+        n_init: Number of restarts, >= 1; the result with the lowest inertia is returned.
+        max_iter: Maximum number of steps of Lloyd's algorithm, >= 1.
+        sample: Maximum number of points that centres are fitted to, drawn without replacement, >= 1.
         seed: Seed of the draws.
 
     Returns:

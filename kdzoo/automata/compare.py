@@ -49,12 +49,13 @@ def perplexity(log_probs: Tensor, strings: TokenSequences) -> float:
 def pautomac_score(truth: Tensor, model: Tensor) -> float:
     r"""Return the score of the PAutomaC competition, :math:`2^{-\sum_w p(w) \log_2 q(w)}`; lower is better.
 
-    p and q are the probabilities that truth and model give to the strings of the test set, each scaled to sum 1
-    over the set. The lowest possible score is that of the truth itself.
+    p and q are the probabilities of the test strings under the true distribution and the model, each normalized to
+    sum 1 over the test set. The lowest possible score is that of the true distribution itself.
 
     Args:
-        truth: Log-probabilities of the test strings under the truth in nats ``[n]``, in any constant scale.
-        model: Log-probabilities under the model ``[n]``, in any constant scale.
+        truth: Log-probabilities of the test strings under the true distribution in nats ``[n]``. A constant that is
+            added to all of them has no effect.
+        model: Log-probabilities of the test strings under the model, likewise.
 
     Returns:
         A number >= 1; inf if the model excludes a possible string.
@@ -75,7 +76,8 @@ def pautomac_score(truth: Tensor, model: Tensor) -> float:
     for name, value in (("truth", truth), ("model", model)):
         if not bool((value < math.inf).all()) or not bool(value.isfinite().any()):
             raise DataError(f"{name} must hold log-probabilities, finite or -inf but not all -inf")
-    # 2^(-sum p log2 q) = exp(-sum p log q): nats do as well as bits. 0 log 0 = 0, for strings that p excludes.
+    # 2^(-sum p log2 q) = exp(-sum p log q), so natural logarithms give the same score. The term of a string that p
+    # excludes is 0, although its log q may be -inf.
     p, log_q = truth.double().softmax(0), model.double().log_softmax(0)
     return float(torch.where(p > 0, -p * log_q, 0.0).sum().exp())
 
@@ -87,7 +89,7 @@ def kl(p: PFA, q: PFA) -> float:
     pair, times the divergence of their next-symbol distributions.
 
     Args:
-        p: The automaton that is taken as true; deterministic and consistent.
+        p: The reference automaton; deterministic and consistent.
         q: The automaton that is compared with it; deterministic.
 
     Returns:
@@ -121,10 +123,10 @@ def kl(p: PFA, q: PFA) -> float:
 
 
 def conditional_kl(p: LanguageModel, q: LanguageModel, input: Tensor) -> Tensor:
-    """Return the divergence of the next-symbol distributions after each prefix, float64 ``[batch, time]`` in nats.
+    """Return KL(p || q) of the next-symbol distributions after each prefix, float64 ``[batch, time]`` in nats.
 
     Args:
-        p: The model that is taken as true.
+        p: The reference model.
         q: The model that is compared with it.
         input: Begin marker, then tokens, int64 ``[batch, time]``; the results at padded positions have no meaning.
 
@@ -149,7 +151,7 @@ def kl_monte_carlo(p: LanguageModel, q: LanguageModel, strings: TokenSequences, 
         batch_size: Number of strings that are evaluated together, >= 1.
 
     Returns:
-        The estimate and its standard error, to first order in 1/n.
+        The estimate and its standard error, which is correct to first order in 1/n for n strings.
 
     Raises:
         ConfigError: If the alphabets differ.
@@ -169,7 +171,8 @@ def kl_monte_carlo(p: LanguageModel, q: LanguageModel, strings: TokenSequences, 
         sums[index] = conditional_kl(p, q, input).masked_fill(target == IGNORE, 0.0).sum(1)
     symbols = (strings.lengths + 1).double()
     value = sums.sum() / symbols.sum()
-    # A ratio of two means: its variance by the delta method, as strings with many symbols tend to have large sums.
+    # The value is a ratio of two means that are correlated, since long strings tend to have large sums: the delta
+    # method takes that into account.
     error = (sums - value * symbols).std() / (symbols.mean() * len(strings) ** 0.5)
     return Estimate(float(value), float(error))
 
@@ -177,14 +180,16 @@ def kl_monte_carlo(p: LanguageModel, q: LanguageModel, strings: TokenSequences, 
 def distinguishing_string(p: PFA, q: PFA, tolerance: float = 1e-9) -> list[int] | None:
     """Return a string to which two automata give different probabilities; None if they are equal.
 
-    Two probabilities differ if they do so by more than the tolerance, relative to the probability of the prefix
-    under the automaton that gives it more. At most K_p + K_q prefixes are tried, shortest first: their forward
-    vectors span those of all other prefixes.
+    At most K_p + K_q prefixes are extended, shortest first: their forward vectors span those of all other prefixes.
 
     Args:
-        p: An automaton.
-        q: An automaton over the same tokens.
-        tolerance: Difference of probabilities that counts as none, > 0.
+        p: An automaton with K_p states.
+        q: An automaton with K_q states over the same tokens.
+        tolerance: Largest difference of two probabilities that is treated as 0, > 0. It is relative to the probability
+            of the string as a prefix, under the automaton that gives it the higher one.
+
+    Returns:
+        The token ids of a shortest such string, without the end; None if there is none.
 
     Raises:
         ConfigError: If the alphabets differ or the tolerance is not positive.
@@ -208,20 +213,21 @@ def distinguishing_string(p: PFA, q: PFA, tolerance: float = 1e-9) -> list[int] 
         if abs(float(vector @ ends)) > tolerance:
             return string
         residual = vector - (vector @ basis.T) @ basis
-        # Orthogonalised twice: once is not enough in floating point when little of the vector is left.
+        # Orthogonalised a second time, since rounding errors of the first are large relative to a small residual.
         residual = residual - (residual @ basis.T) @ basis
         if residual.norm() > tolerance * vector.norm():
             basis = torch.cat([basis, residual[None] / residual.norm()])
             for token, successor in enumerate(vector @ steps):
-                # Scaled by the larger mass, or the probabilities of long strings would vanish below the tolerance.
+                # Scaled by the larger mass. Otherwise the probabilities of all long strings would be below the
+                # tolerance.
                 mass = max(float(successor[: p.states].sum()), float(successor[p.states :].sum()))
                 if mass > 0:
                     queue.append(([*string, token], successor / mass))
     return None
 
 
-class _Product(NamedTuple):
-    """Transitions between pairs of states: indices of the pairs and probability under p, ``[m]`` each."""
+class _PairTransitions(NamedTuple):
+    """Transitions between pairs of states of p and q: indices of the pairs and probability under p, ``[m]`` each."""
 
     source: np.ndarray
     target: np.ndarray
@@ -229,35 +235,39 @@ class _Product(NamedTuple):
 
 
 def _product_visits(p: PFA, q: PFA) -> tuple[Tensor, Tensor]:
-    """Return the reachable pairs of states, with index k_p K_q + k_q ``[m]``, and how often p visits each ``[m]``.
+    """Return the reachable pairs of states and the expected number of visits of p to each, ``[m]`` for m pairs.
 
-    Pairs that lie beyond a token that q excludes are left out: the divergence is infinite there already.
+    The pair (k_p, k_q) has the index k_p K_q + k_q. Pairs that can only be reached by a token that q excludes are left
+    out, since such a token makes the divergence infinite in any case.
     """
     size, root = p.states * q.states, int(p.initial.argmax()) * q.states + int(q.initial.argmax())
-    steps = _product(p, q)
+    steps = _pair_transitions(p, q)
     matrix = coo_array((steps.probability, (steps.source, steps.target)), shape=(size, size)).tocsr()
     pairs = breadth_first_order(matrix, root, return_predecessors=False)
-    # Sparse, as the product has K_p K_q pairs of which few are reachable, each with at most S successors.
+    # Sparse, since few of the K_p K_q pairs are reachable, and each has at most S successors.
     system = csc_array(eye_array(len(pairs)) - matrix[pairs][:, pairs].T)
-    begin = np.zeros(len(pairs))
-    begin[0] = float(p.initial.max())
-    visits = np.atleast_1d(spsolve(system, begin))
+    start = np.zeros(len(pairs))
+    start[0] = float(p.initial.max())
+    visits = np.atleast_1d(spsolve(system, start))
     return torch.from_numpy(pairs.astype(np.int64)), torch.from_numpy(visits)
 
 
-def _product(p: PFA, q: PFA) -> _Product:
-    """Return the transitions that two deterministic automata can take together."""
+def _pair_transitions(p: PFA, q: PFA) -> _PairTransitions:
+    """Return the transitions between pairs of states, one in each automaton, by the same token."""
     columns_by_token = []
-    for a, b in zip(p.transitions.cpu(), q.transitions.cpu(), strict=True):
-        (k, k_next), (i, i_next) = a.nonzero().T, b.nonzero().T
+    for p_matrix, q_matrix in zip(p.transitions.cpu(), q.transitions.cpu(), strict=True):
+        (k, k_next), (i, i_next) = p_matrix.nonzero().T, q_matrix.nonzero().T
         source = (k[:, None] * q.states + i).flatten()
         target = (k_next[:, None] * q.states + i_next).flatten()
-        columns_by_token.append((source, target, a[k, k_next].repeat_interleave(len(i))))
-    return _Product(*(torch.cat(columns).numpy() for columns in zip(*columns_by_token, strict=True)))
+        columns_by_token.append((source, target, p_matrix[k, k_next].repeat_interleave(len(i))))
+    return _PairTransitions(*(torch.cat(columns).numpy() for columns in zip(*columns_by_token, strict=True)))
 
 
 def _divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """Return KL(p || q) of distributions ``[..., V]`` given by logarithms; never negative, inf where q excludes p."""
+    """Return KL(p || q) ``[...]`` of two distributions ``[..., V]`` from their logarithms.
+
+    It is never negative, and inf where q excludes a symbol that is possible under p.
+    """
     p = log_p.exp()
     # p (log p - log q) - p + q has the same sum, and none of its terms is negative: small divergences keep their
     # digits instead of cancelling to rounding errors of either sign.

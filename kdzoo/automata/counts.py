@@ -98,7 +98,7 @@ def count(
     Args:
         traced: The strings and their next-token distributions.
         labels: Cluster of each prefix, int64 ``[N]``.
-        n_clusters: Number of clusters K; None for the greatest label + 1.
+        n_clusters: Number of clusters K; None for the largest label + 1.
         soft: Take the emissions from the teacher's next-token distributions, if there are any, in place of the
             sampled symbols: the same expectation with less variance. Transitions are always those of the sampled
             tokens, as nothing is known of the prefixes that were not sampled.
@@ -138,7 +138,7 @@ def weighted_sum(parts: Sequence[Quotient], weights: Sequence[float] | None = No
 
 
 def pfa_from_counts(starts: Tensor, emissions: Tensor, transitions: Tensor, fallback: Tensor) -> PFA:
-    """Return the automaton of expected or observed counts; a state without counts emits all symbols alike.
+    """Return the automaton of expected or observed counts; a state without counts is uniform.
 
     Args:
         starts: Weight of the starts in each state ``[K]``.

@@ -38,7 +38,7 @@ class DFA:
     accepting: Tensor
     start: int = 0
 
-    # A constructor of its own, as lists and arrays are converted; a frozen dataclass is then set by object.__setattr__.
+    # Instead of the generated constructor: lists and arrays are converted, which needs object.__setattr__ when frozen.
     def __init__(self, transitions: Any, accepting: Any, start: int = 0) -> None:
         table, ends = torch.as_tensor(transitions), torch.as_tensor(accepting)
         if table.ndim != 2 or 0 in table.shape or table.is_floating_point() or ends.shape != table.shape[:1]:
@@ -130,7 +130,7 @@ def support(pfa: PFA, max_states: int = 10_000) -> DFA:
 
     Args:
         pfa: Any automaton.
-        max_states: Greatest number of subsets of states; there can be 2^K of them.
+        max_states: Maximum number of subsets of states; there can be 2^K of them.
 
     Raises:
         ConfigError: If more subsets are reached.
@@ -246,7 +246,7 @@ def _hopcroft(dfa: DFA) -> list[set[int]]:
                 blocks[number] = blocks[number] - inside
                 blocks.append(inside)
                 block_of.update(dict.fromkeys(inside, len(blocks) - 1))
-                # Hopcroft's trick: the smaller half suffices as a splitter unless the whole block was waiting anyway.
+                # Hopcroft's trick: the smaller half is enough as a splitter unless the whole block was waiting anyway.
                 smaller = min((number, len(blocks) - 1), key=lambda part: len(blocks[part]))
                 waiting.add(len(blocks) - 1 if number in waiting else smaller)
     return blocks

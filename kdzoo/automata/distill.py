@@ -87,7 +87,7 @@ def _check_teachers(
         raise DataError(f"all teachers must have the same vocab_size, got {sizes}")
     if len(teachers) > 1 and not options.merge:
         raise ConfigError("merge must be true for several teachers: their clusters lie in different spaces")
-    # Of the teacher with the fewest prefixes, as each one is clustered by itself.
+    # The limit is that of the teacher with the fewest prefixes, since each one is clustered separately.
     n_prefixes = min(traced.n_prefixes for traced in teachers)
     for name, value in (("states", options.states), ("clusters", options.clusters)):
         if value is not None and value > n_prefixes:

@@ -7,7 +7,7 @@ vector :math:`\iota' A_{a_1} \cdots A_{a_t}` scaled to sum 1: the distribution o
 
 Prefixes of equal length form a layer of b rows. Within a layer the prefixes are sorted by their last token, so that a
 step of the recursion is one gather and one product for each token, and nothing is padded. With transposed transitions
-the same product serves the backward recursion. Results have the dtype and device of the parameters.
+the same product is used in the backward recursion. Results have the dtype and device of the parameters.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from kdzoo.text.token_sequences import TokenSequences
 
-# Numbers in one layer of beliefs: 8 MB in float64, whatever the number of strings.
+# Numbers in one layer of beliefs: 8 MB in float64 for any number of strings.
 CELLS = 1 << 20
 
 Groups = Sequence[tuple[int, int, int]]

@@ -7,8 +7,8 @@ from kdzoo.automata.pfa import PFA
 from kdzoo.core import validation
 from kdzoo.errors import ConfigError
 
-# Tokens on the label of one edge, the most likely ones. More lines would cover the neighbouring edges.
-MOST_LINES = 4
+# Maximum number of tokens on the label of one edge. More lines would cover the neighbouring edges.
+MAX_LINES = 4
 
 
 @dataclass(frozen=True)
@@ -16,11 +16,12 @@ class Edge:
     """All transitions from one state to another, which a drawing shows as one arrow.
 
     Args:
-        source: The state.
-        target: The next state.
-        tokens: Token and probability of every transition, the most likely first.
+        source: Index of the state that the edge leaves.
+        target: Index of the state that it enters.
+        tokens: (token, probability) of every transition, the most likely first.
         probability: Sum of these probabilities.
-        label: Tokens with rounded probabilities, one on each line.
+        label: Names of the tokens with rounded probabilities, one on each line; at most ``MAX_LINES`` of them, then
+            the number of the others.
     """
 
     source: int
@@ -31,7 +32,11 @@ class Edge:
 
 
 def token_names(symbols: Sequence[str] | None, n_tokens: int) -> tuple[str, ...]:
-    """Return the names of the tokens, which are their numbers if ``symbols`` is None.
+    """Return ``symbols`` as strings, or the token ids ``"0"``, ``"1"``, ... if ``symbols`` is None.
+
+    Args:
+        symbols: Name of each token, or None.
+        n_tokens: Number of tokens.
 
     Raises:
         ConfigError: If the number of names is not the number of tokens.
@@ -44,7 +49,15 @@ def token_names(symbols: Sequence[str] | None, n_tokens: int) -> tuple[str, ...]
 
 
 def edge_labels(pfa: PFA, names: Sequence[str], threshold: float = 0.0) -> Iterator[Edge]:
-    r"""Yield one edge for each pair of states, without the transitions whose probability is below the threshold.
+    r"""Yield one edge for each pair of states that has a transition with at least the threshold probability.
+
+    Args:
+        pfa: The automaton.
+        names: Name of each token.
+        threshold: Transitions with a lower probability are left out, in [0, 1].
+
+    Raises:
+        ConfigError: If ``threshold`` is out of its range.
 
     Example:
         >>> (edge,) = edge_labels(PFA.from_parameters([1.0], [[[0.5]], [[0.3]]], [0.2]), "ab")
@@ -54,18 +67,19 @@ def edge_labels(pfa: PFA, names: Sequence[str], threshold: float = 0.0) -> Itera
     threshold = validation.probability("threshold", threshold)
     table = pfa.transitions.cpu()
     for source, target in table.sum(0).nonzero().tolist():
-        arcs = [(token, float(table[token, source, target])) for token in range(pfa.n_tokens)]
-        # 0 < ... also at threshold 0: most tokens do not lead from source to target at all.
-        visible = sorted((arc for arc in arcs if 0 < arc[1] >= threshold), key=lambda arc: -arc[1])
+        probabilities = enumerate(table[:, source, target].tolist())
+        # Also > 0, for a threshold of 0: most tokens do not lead from source to target at all.
+        visible = [(token, value) for token, value in probabilities if value > 0 and value >= threshold]
+        visible.sort(key=lambda transition: -transition[1])
         if visible:
-            lines = [f"{_printable(names[token])} {format_probability(value)}" for token, value in visible[:MOST_LINES]]
-            rest = len(visible) - len(lines)
-            label = "\n".join([*lines, *([f"+{rest} more"] if rest else [])])
-            yield Edge(source, target, tuple(visible), sum(value for _, value in visible), label)
+            lines = [f"{_printable(names[token])} {format_probability(value)}" for token, value in visible[:MAX_LINES]]
+            if len(visible) > len(lines):
+                lines.append(f"+{len(visible) - len(lines)} more")
+            yield Edge(source, target, tuple(visible), sum(value for _, value in visible), "\n".join(lines))
 
 
 def state_label(state: int, stop: float) -> str:
-    r"""Return the number of a state, with its stop probability below unless that is 0.
+    r"""Return the label of a state: its index and, on a second line, its stop probability unless that is 0.
 
     Example:
         >>> state_label(3, 0.25)
@@ -75,17 +89,20 @@ def state_label(state: int, stop: float) -> str:
 
 
 def format_probability(probability: float) -> str:
-    """Return a probability with two decimals and without the leading zero, as space on an edge is scarce.
+    """Return a probability with two decimals and without the leading zero, since space on an edge is scarce.
 
     Example:
         >>> format_probability(0.257), format_probability(1.0), format_probability(0.001)
         ('.26', '1', '<.01')
     """
+    # From 0.995 on two decimals would be 1.00, and below 0.005 they would be 0.00.
     if probability >= 0.995:
         return "1"
     return f"{probability:.2f}"[1:] if probability >= 0.005 else "<.01"
 
 
 def _printable(name: str) -> str:
-    """Return a name that can be read in print: control characters are escaped, blanks are shown as open boxes."""
-    return name if name.isprintable() and name.strip() else repr(name)[1:-1] if name.strip(" ") else "␣" * len(name)
+    """Return a name that can be read in print: control characters are escaped, spaces alone are shown as open boxes."""
+    if not name.strip(" "):
+        return "␣" * len(name)
+    return name if name.isprintable() and name.strip() else repr(name)[1:-1]

@@ -1,8 +1,8 @@
 """States of a small recurrent network that learns a teacher's predictions.
 
-They replace the hidden states of teachers whose hidden state does not summarise the past: a transformer can look up a
-token whenever it needs it, so its hidden states in between need not hold that token. A recurrent network has to keep
-in its state whatever later predictions depend on, and that is what the state of an automaton has to be.
+They replace the hidden states of teachers whose hidden state does not summarise the past: a transformer can attend to
+an earlier token at any step, so the hidden states between may lack it. A recurrent network has to keep in its state
+everything that later predictions depend on, and that is what the state of an automaton has to be.
 
 Notation: N prefixes, H units, V symbols.
 """
@@ -13,22 +13,23 @@ from torch import Tensor, nn
 from kdzoo.automata.traced_sequences import TracedSequences
 from kdzoo.core.batch import IGNORE
 
-# A small network, as its states are only clustered: 48 units learn the embedded Reber grammar, and training takes
-# about ten seconds on one core. The rate and clipping are usual for Adam and recurrent networks.
-EMBEDDING, HIDDEN = 16, 48
-STEPS, BATCH = 1000, 64
-RATE, CLIP = 5e-3, 1.0
+# A small network is enough, since its states are only clustered: 48 units learn the embedded Reber grammar, and
+# training takes about ten seconds on one core. The peak of the learning rate and the limit of the gradient norm are
+# usual values for Adam and recurrent networks.
+EMBEDDING_SIZE, HIDDEN_SIZE = 16, 48
+STEPS, BATCH_SIZE = 1000, 64
+LEARNING_RATE, MAX_GRAD_NORM = 5e-3, 1.0
 
 
 def learned_states(traced: TracedSequences, *, steps: int = STEPS, seed: int = 0) -> Tensor:
     """Return the states of a gated recurrent unit that was trained on the teacher's next-token distributions.
 
-    If these are not known, it is trained on the sampled tokens.
+    If ``traced`` has no distributions, the network is trained on the sampled tokens.
 
     Args:
         traced: The strings of a teacher.
-        steps: Number of training steps, each on 64 strings.
-        seed: Seed of the network and of the order of the strings; torch's global generator is left unchanged.
+        steps: Number of training steps, each on at most 64 strings.
+        seed: Seed of the network and of the order of the strings; the global random generator of torch is not changed.
 
     Returns:
         The states after each prefix ``[N, H]``, H = 48.
@@ -51,19 +52,19 @@ class _Network(nn.Module):
 
     def __init__(self, vocab_size: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(vocab_size, EMBEDDING)
-        self.memory = nn.GRU(EMBEDDING, HIDDEN, batch_first=True)
-        self.head = nn.Linear(HIDDEN, vocab_size)
+        self.embedding = nn.Embedding(vocab_size, EMBEDDING_SIZE)
+        self.gru = nn.GRU(EMBEDDING_SIZE, HIDDEN_SIZE, batch_first=True)
+        self.head = nn.Linear(HIDDEN_SIZE, vocab_size)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the states ``[batch, time, H]`` after each prefix."""
-        return self.memory(self.embedding(input))[0]
+        """Return the states ``[batch, time, H]`` after each prefix of the strings ``[batch, time]``."""
+        return self.gru(self.embedding(input))[0]
 
 
 def _train(network: _Network, traced: TracedSequences, steps: int) -> None:
-    """Minimise the cross entropy of the network's predictions under the teacher's distributions."""
-    optimizer = torch.optim.Adam(network.parameters(), lr=RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
+    """Minimise the cross entropy between the teacher's distributions (or the tokens) and the network's predictions."""
+    optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
     for index in _batches(len(traced.strings), steps):
         batch = traced.select(index)
         inputs, valid = _inputs(batch)
@@ -74,28 +75,28 @@ def _train(network: _Network, traced: TracedSequences, steps: int) -> None:
             loss = nn.functional.nll_loss(log_probs, batch.symbols())
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), CLIP)
+        nn.utils.clip_grad_norm_(network.parameters(), MAX_GRAD_NORM)
         optimizer.step()
         schedule.step()
 
 
 def _batches(n: int, steps: int) -> list[Tensor]:
-    """Return the indices of the strings for each step; all strings are used once before any is used again."""
-    size = min(BATCH, n)
-    epochs = -(-steps * size // n)  # rounded up
-    order = torch.cat([torch.randperm(n) for _ in range(epochs)])
+    """Return the indices of the strings for each step; all n strings are used once before any is used again."""
+    size = min(BATCH_SIZE, n)
+    n_epochs = -(-steps * size // n)  # rounded up
+    order = torch.cat([torch.randperm(n) for _ in range(n_epochs)])
     return list(order[: steps * size].split(size))
 
 
 @torch.no_grad()
 def _states(network: _Network, traced: TracedSequences) -> Tensor:
     """Return the network's states after all prefixes ``[N, H]``."""
-    parts = []
-    # Larger batches than in training: nothing is kept for a backward pass.
-    for index in torch.arange(len(traced.strings)).split(4 * BATCH):
+    states = []
+    # Larger batches than in training, since no activations are stored for a backward pass.
+    for index in torch.arange(len(traced.strings)).split(4 * BATCH_SIZE):
         inputs, valid = _inputs(traced.select(index))
-        parts.append(network(inputs)[valid])
-    return torch.cat(parts)
+        states.append(network(inputs)[valid])
+    return torch.cat(states)
 
 
 def _inputs(traced: TracedSequences) -> tuple[Tensor, Tensor]:

@@ -23,22 +23,24 @@ from kdzoo.automata.counts import Quotient
 from kdzoo.core.validation import integer, positive
 from kdzoo.errors import ConfigError
 
-# Cells of a three-dimensional temporary: 32 MB in float64. All rows at once would need K0 times the memory.
-BLOCK = 1 << 22
+# Maximum number of elements of the temporary ``[rows, r, r]`` in _pair_gains: 32 MB in float64. For all rows together
+# it could need K0 times as much memory.
+BLOCK_ELEMENTS = 1 << 22
 
-# Relative change of the cost that counts as rounding: without it, moves of equal cost could go round in circles.
+# Relative change of the cost that is treated as rounding. Without it, a cluster could be moved back and forth between
+# two groups of equal cost.
 TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
 class MergePath:
-    """The path of a greedy merge, from K0 clusters downwards; entry i has K0 - i states.
+    """The partitions of a greedy merge in order: entry i has K0 - i states.
 
     Args:
-        n_states: Number of states of each entry, downwards.
-        pairs: The merges in order, as (remaining, absorbed) indices of the K0 clusters.
-        costs: Cost J of each entry, one more than there are pairs, in nats.
-        penalties: Term that the penalised objective adds to each entry, in nats.
+        n_states: Number of states of each entry, in descending order.
+        pairs: The merges in order, as (remaining, absorbed) indices of the K0 clusters; one fewer than entries.
+        costs: Cost J of each entry in nats.
+        penalties: Term that the penalised objective adds to the cost of each entry, in nats.
     """
 
     n_states: tuple[int, ...]
@@ -48,7 +50,7 @@ class MergePath:
 
     @cached_property
     def objective(self) -> tuple[float, ...]:
-        """Penalised objective of each entry."""
+        """Penalised objective of each entry in nats."""
         return tuple(cost + penalty for cost, penalty in zip(self.costs, self.penalties, strict=True))
 
     def best(self) -> int:
@@ -56,7 +58,14 @@ class MergePath:
         return self.n_states[min(range(len(self.objective)), key=self.objective.__getitem__)]
 
     def groups(self, n_states: int) -> Tensor:
-        """Return the group of each of the K0 clusters once ``n_states`` are left, int64 ``[K0]`` without gaps."""
+        """Return the group of each of the K0 clusters after merging down to ``n_states``.
+
+        Args:
+            n_states: Number of groups, one of the entries of ``self.n_states``.
+
+        Returns:
+            Group numbers 0..n_states - 1, int64 ``[K0]``.
+        """
         root = torch.arange(self.n_states[0])
         for remaining, absorbed in self.pairs[: self.n_states[0] - n_states]:
             root[root == absorbed] = remaining
@@ -64,7 +73,12 @@ class MergePath:
 
 
 def cost(quotient: Quotient, determinism: float = 1.0) -> float:
-    """Return the cost J of a quotient, in nats."""
+    """Return the cost J of a quotient, in nats.
+
+    Args:
+        quotient: The quotient graph of K clusters.
+        determinism: The weight lambda > 0 of the transitions.
+    """
     emissions, edges = quotient.emissions, quotient.transitions
     symbols = _phi(emissions.sum(1)).sum() - _phi(emissions).sum()
     return float(symbols + determinism * (_phi(edges.sum(2)).sum() - _phi(edges).sum()))
@@ -108,13 +122,13 @@ def merge_path(quotient: Quotient, *, n_states: int = 1, determinism: float = 1.
 def refine(quotient: Quotient, groups: Tensor, *, determinism: float = 1.0, max_sweeps: int = 10) -> Tensor:
     """Move single clusters between groups as long as that lowers the cost; no group becomes empty.
 
-    Greedy merges are never taken back; these moves correct the ones that later merges made unfavourable.
+    A greedy merge is never undone, although later merges can make it unfavourable; these moves correct that.
 
     Args:
         quotient: The quotient graph of K0 clusters.
         groups: Group of each cluster, int64 ``[K0]`` without gaps.
         determinism: The weight lambda > 0 of the transitions.
-        max_sweeps: Greatest number of passes over the clusters.
+        max_sweeps: Maximum number of passes over the clusters.
 
     Returns:
         The groups, int64 ``[K0]``, as many as before, with a cost that is not greater.
@@ -123,34 +137,34 @@ def refine(quotient: Quotient, groups: Tensor, *, determinism: float = 1.0, max_
     merged = quotient.merged(groups)
     emissions, edges = merged.emissions, merged.transitions
     for _ in range(max_sweeps):
-        moves = 0
+        n_moves = 0
         for cluster in range(quotient.n_clusters):
-            old = int(groups[cluster])
-            if int((groups == old).sum()) == 1:
+            old_group = int(groups[cluster])
+            if int((groups == old_group).sum()) == 1:
                 continue
             counts = _ClusterCounts.of(quotient, groups, cluster)
-            counts.add(emissions, edges, old, -1.0)
+            counts.add(emissions, edges, old_group, -1.0)
             increases = counts.increases(emissions, edges, determinism)
-            new = int(increases.argmin())
-            if increases[new] >= increases[old] - TOLERANCE * (1 + abs(float(increases[old]))):
-                new = old
-            counts.add(emissions, edges, new, 1.0)
-            groups[cluster] = new
-            moves += new != old
-        if not moves:
+            new_group = int(increases.argmin())
+            if increases[new_group] >= increases[old_group] - TOLERANCE * (1 + abs(float(increases[old_group]))):
+                new_group = old_group
+            counts.add(emissions, edges, new_group, 1.0)
+            groups[cluster] = new_group
+            n_moves += new_group != old_group
+        if not n_moves:
             break
     return groups
 
 
 @dataclass(frozen=True, eq=False)
 class _ClusterCounts:
-    """The counts of one cluster relative to the groups of the others.
+    """The counts of one cluster, with its edges summed by the group of the cluster at the other end.
 
     Args:
-        emissions: Symbols of the cluster ``[V]``.
-        out: Edges to each group ``[S, K]``.
-        into: Edges from each group ``[S, K]``.
-        loops: Edges from the cluster to itself ``[S]``, which are not part of ``out`` and ``into``.
+        emissions: Counts of the symbols of the cluster ``[V]``.
+        out: Counts of the edges from the cluster to each group ``[S, K]``.
+        into: Counts of the edges from each group to the cluster ``[S, K]``.
+        loops: Counts of the edges from the cluster to itself ``[S]``, which are not part of ``out`` and ``into``.
     """
 
     emissions: Tensor
@@ -160,11 +174,11 @@ class _ClusterCounts:
 
     @classmethod
     def of(cls, quotient: Quotient, groups: Tensor, cluster: int) -> "_ClusterCounts":
-        edges, states = quotient.transitions, int(groups.max()) + 1
+        edges, n_groups = quotient.transitions, int(groups.max()) + 1
         loops = edges[:, cluster, cluster]
-        empty = edges.new_zeros(len(edges), states)
-        out = empty.index_add(1, groups, edges[:, cluster, :])
-        into = empty.index_add(1, groups, edges[:, :, cluster])
+        zeros = edges.new_zeros(len(edges), n_groups)
+        out = zeros.index_add(1, groups, edges[:, cluster, :])
+        into = zeros.index_add(1, groups, edges[:, :, cluster])
         out[:, groups[cluster]] -= loops
         into[:, groups[cluster]] -= loops
         return cls(quotient.emissions[cluster], out, into, loops)
@@ -176,22 +190,22 @@ class _ClusterCounts:
         edges[:, :, group] += sign * self.into
         edges[:, group, group] += sign * self.loops
         if sign < 0:
-            # What should be 0 may be a little below after subtraction, and x log x would then be NaN.
+            # Rounding can make a difference that should be 0 slightly negative, and x log x would then be NaN.
             emissions[group].clamp_(min=0)
             edges[:, group, :].clamp_(min=0)
             edges[:, :, group].clamp_(min=0)
 
     def increases(self, emissions: Tensor, edges: Tensor, determinism: float) -> Tensor:
         """Return the increase of the cost for each group to which the cluster could be added ``[K]``."""
-        own = self.emissions
-        symbols = _gain(emissions.sum(1), own.sum()) - _gain(emissions, own).sum(1)
-        # The cell of a group's loops takes edges out, edges in and loops at once; its row and column take one each.
+        symbols = _gain(emissions.sum(1), self.emissions.sum()) - _gain(emissions, self.emissions).sum(1)
         loops = edges.diagonal(dim1=1, dim2=2)
         rows = edges.sum(2)
         out_total = self.out.sum(1, keepdim=True) + self.loops[:, None]
         pairs = (_phi(rows + out_total + self.into) - _phi(rows + self.into)).sum(0)
         cells = (_phi(edges + self.out[:, None, :]) - _phi(edges)).sum((0, 2))
         cells = cells + (_phi(edges + self.into[:, :, None]) - _phi(edges)).sum((0, 1))
+        # The cell of a group's own loops receives out, into and loops together. The sums over rows and columns have
+        # counted it with out alone and with into alone, so these two terms are subtracted again.
         cells = cells - (_phi(loops + self.out) - _phi(loops)).sum(0) - (_phi(loops + self.into) - _phi(loops)).sum(0)
         cells = cells + (_phi(loops + self.out + self.into + self.loops[:, None]) - _phi(loops)).sum(0)
         return symbols + determinism * (pairs - cells)
@@ -200,10 +214,10 @@ class _ClusterCounts:
 class _PairIncreases:
     """The increase of the cost for every pair of clusters, updated after each merge.
 
-    The increase of a pair is that of its symbols, plus lambda times the gain of its row totals minus the gain of all
-    pairs of cells that are merged. Cells are merged in rows (same target), in columns (same source), and in the
-    corner of the pair's own four cells. After a merge, the pairs that do not contain the merged cluster change only in
-    the cells of the merged row and column; those of the merged cluster are recomputed.
+    The increase of a pair (k, l) is that of its symbols, plus lambda times the gain of its row totals minus the gain of
+    all pairs of cells that are merged. Cells are merged in rows (same target), in columns (same source), and in the
+    corner, the four cells kk, kl, lk and ll. After a merge, the pairs that do not contain the merged cluster change
+    only in the cells of the merged row and column; those of the merged cluster are recomputed.
     """
 
     def __init__(self, quotient: Quotient, determinism: float) -> None:
@@ -211,19 +225,19 @@ class _PairIncreases:
         self.edges = quotient.transitions.clone()
         self.determinism = determinism
         clusters = quotient.n_clusters
-        self.alive = torch.ones(clusters, dtype=torch.bool)
+        self.is_remaining = torch.ones(clusters, dtype=torch.bool)
         self.values = torch.stack([self._compute(cluster) for cluster in range(clusters)])
         self.values.fill_diagonal_(torch.inf)
 
     def smallest(self) -> tuple[int, int, float]:
-        """Return the pair of the smallest increase, the first of equals, with its increase."""
+        """Return the pair with the smallest increase (the first one of a tie), and this increase."""
         index = int(self.values.argmin())
         first, second = sorted(divmod(index, len(self.values)))
         return first, second, float(self.values[first, second])
 
     def merge(self, remaining: int, absorbed: int) -> None:
         """Merge cluster ``absorbed`` into ``remaining``."""
-        # First take the old cells out of all other pairs, then put the merged ones in.
+        # The increases of all other pairs lose the gains of the old cells, then get those of the merged cells.
         for cluster in (remaining, absorbed):
             self._add_cells(cluster, self.determinism)
         self.emissions[remaining] += self.emissions[absorbed]
@@ -232,8 +246,8 @@ class _PairIncreases:
             view[:, remaining] += view[:, absorbed]
             view[:, absorbed] = 0
         self._add_cells(remaining, -self.determinism)
-        self.alive[absorbed] = False
-        updated = self._compute(remaining).masked_fill(~self.alive, torch.inf)
+        self.is_remaining[absorbed] = False
+        updated = self._compute(remaining).masked_fill(~self.is_remaining, torch.inf)
         self.values[remaining] = self.values[:, remaining] = updated
         self.values[remaining, remaining] = torch.inf
         self.values[absorbed] = self.values[:, absorbed] = torch.inf
@@ -242,49 +256,50 @@ class _PairIncreases:
         """Add factor times the gain of the cells in one column and one row to the increases of all pairs."""
         for cells in (self.edges[:, :, cluster], self.edges[:, cluster, :]):  # [S, K]
             # Only the tokens and clusters with counts: quotient graphs are sparse, and a cell of 0 gains nothing.
-            positive = cells > 0
-            tokens, clusters = positive.any(1).nonzero()[:, 0], positive.any(0).nonzero()[:, 0]
-            block = cells[tokens][:, clusters]
+            is_positive = cells > 0
+            tokens, clusters = is_positive.any(1).nonzero()[:, 0], is_positive.any(0).nonzero()[:, 0]
             if len(clusters) > 1:
-                self.values[clusters[:, None], clusters] += factor * _pair_gains(block)
+                self.values[clusters[:, None], clusters] += factor * _pair_gains(cells[tokens][:, clusters])
 
     def _compute(self, cluster: int) -> Tensor:
         """Return the increase for the pairs of one cluster with every other ``[K]``."""
-        own = self.emissions[cluster]
-        symbols = _gain(self.emissions.sum(1), own.sum()) - _gain(self.emissions, own).sum(1)
+        emissions = self.emissions[cluster]
+        symbols = _gain(self.emissions.sum(1), emissions.sum()) - _gain(self.emissions, emissions).sum(1)
         totals = self.edges.sum(2)
         rows = _gain(totals, totals[:, cluster, None]).sum(0)
         cells = _shared_gains(self.edges.transpose(1, 2), cluster) + _shared_gains(self.edges, cluster)
         return symbols + self.determinism * (rows - cells - self._corner(cluster))
 
     def _corner(self, cluster: int) -> Tensor:
-        """Return the gain of the four cells of each pair beyond the gains of rows and columns ``[K]``."""
-        own = self.edges[:, cluster, cluster, None].expand(-1, len(self.alive))
-        out, into = self.edges[:, cluster, :], self.edges[:, :, cluster]
-        loops = self.edges.diagonal(dim1=1, dim2=2)
-        together = _phi(own + out + into + loops) + _phi(own) + _phi(out) + _phi(into) + _phi(loops)
-        return (together - _phi(own + into) - _phi(out + loops) - _phi(own + out) - _phi(into + loops)).sum(0)
+        """Return the gain of the corner of each pair of the cluster, beyond the gains of rows and columns ``[K]``."""
+        # The four cells of the corner, each [S, K]: kk, kl, lk and ll for the cluster k and every l.
+        kk = self.edges[:, cluster, cluster, None].expand(-1, len(self.is_remaining))
+        kl, lk = self.edges[:, cluster, :], self.edges[:, :, cluster]
+        ll = self.edges.diagonal(dim1=1, dim2=2)
+        merged = _phi(kk + kl + lk + ll) + _phi(kk) + _phi(kl) + _phi(lk) + _phi(ll)
+        return (merged - _phi(kk + lk) - _phi(kl + ll) - _phi(kk + kl) - _phi(lk + ll)).sum(0)
 
 
 def _shared_gains(edges: Tensor, cluster: int) -> Tensor:
-    """Return the gain of joining each column with one column, over the cells where that one is not zero ``[K]``.
+    """Return the gain of merging each cluster's column ``edges[:, :, k]`` with that of ``cluster``, ``[K]``.
 
-    The cells are edges[a, i, k] with the cluster k last.
+    Only the cells where the column of ``cluster`` is not zero are summed, since a cell of 0 gains nothing.
     """
-    first, second = edges[:, :, cluster].nonzero(as_tuple=True)
-    return _gain(edges[first, second], edges[first, second, cluster][:, None]).sum(0)
+    token, other = edges[:, :, cluster].nonzero(as_tuple=True)
+    return _gain(edges[token, other], edges[token, other, cluster][:, None]).sum(0)
 
 
-def _pair_gains(block: Tensor) -> Tensor:
-    """Return the gain of each pair of columns, summed over the rows: ``[c, r]`` -> ``[r, r]``."""
-    own = _phi(block).sum(0)
-    together = torch.zeros(len(own), len(own), dtype=block.dtype)
-    for part in block.split(max(1, BLOCK // len(own) ** 2)):
-        together += _phi(part[:, :, None] + part[:, None, :]).sum(0)
-    return together - own[:, None] - own
+def _pair_gains(cells: Tensor) -> Tensor:
+    """Return the gain of each pair of columns, summed over the rows: ``[rows, r]`` -> ``[r, r]``."""
+    single = _phi(cells).sum(0)
+    merged = torch.zeros(len(single), len(single), dtype=cells.dtype)
+    for block in cells.split(max(1, BLOCK_ELEMENTS // len(single) ** 2)):
+        merged += _phi(block[:, :, None] + block[:, None, :]).sum(0)
+    return merged - single[:, None] - single
 
 
 def _gain(first: Tensor, second: Tensor) -> Tensor:
+    """Return the change of the sum of phi when two cells are merged; the arguments broadcast."""
     return _phi(first + second) - _phi(first) - _phi(second)
 
 

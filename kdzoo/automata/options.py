@@ -7,7 +7,7 @@ from kdzoo.core.validation import choice, flag, integer, positive, probability
 from kdzoo.errors import ConfigError
 
 # The features that come from a small recurrent network, see kdzoo.automata.learned_states. They have to be trained,
-# so they are not among the FEATURES that traced sequences compute by themselves.
+# so they are not among the FEATURES that traced sequences can compute without training.
 LEARNED = "learned"
 
 
@@ -25,7 +25,7 @@ class DistillationOptions:
             the quotient graph would be too large.
         soft: Use the teacher's next-token distributions in place of the sampled symbols in all counts.
         em: Refine by Baum-Welch.
-        em_steps: Greatest number of Baum-Welch steps, >= 0.
+        em_steps: Maximum number of Baum-Welch steps, >= 0.
         determinism: Weight > 0 of the transitions in the merge cost. A greater weight makes the automaton more
             deterministic, and above 1 only merged automata compete.
         penalty: Factor > 0 of the penalty that chooses the number of states; 1 is the Bayesian information criterion.
@@ -60,7 +60,7 @@ class DistillationOptions:
             integer("clusters", self.clusters)
             if self.states is not None and self.clusters < self.states:
                 raise ConfigError(f"clusters must be at least states = {self.states}, got {self.clusters}")
-        # Only the merge path can tell how many states are enough.
+        # How many states are enough is determined from the merge path.
         if self.states is None and not self.merge:
             raise ConfigError("states must be given if merge is false, got None")
         choice("features", self.features, (*FEATURES, LEARNED))

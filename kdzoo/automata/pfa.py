@@ -129,7 +129,7 @@ class PFA(nn.Module):
         """Return the log-probabilities of the next token after each prefix, float64 ``[batch, time, V]``.
 
         Args:
-            input: Tokens, int64 ``[batch, time]``, T >= 1. The first column is the begin marker, whatever it holds.
+            input: Tokens, int64 ``[batch, time]``, T >= 1. The first column is taken as the begin marker.
 
         Raises:
             DataError: If a token is outside 0..S.
@@ -220,7 +220,7 @@ class PFA(nn.Module):
         self.register_buffer("stop", stop)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """Take the saved number of states, unless it was fixed at construction, and refuse invalid parameters."""
+        """Take the saved number of states, unless it was fixed at construction, and reject invalid parameters."""
         # The last argument of torch's hook collects messages; load_state_dict raises them all as one RuntimeError.
         errors: list[str] = rest[-1]
         saved = [state_dict.get(prefix + name) for name in ("initial", "transitions", "stop")]

@@ -76,7 +76,7 @@ def prefix_tree(
     per_string = torch.ones(len(strings), dtype=torch.float64) if weights is None else weights.double()
     roots, lengths = strings.first_prefixes(), strings.lengths
     node_of = torch.zeros(strings.n_prefixes, dtype=torch.int64)
-    # Longest first, so that the strings that go on at each depth are the first ones.
+    # Longest first, so that the strings that reach each depth are the first ones.
     alive = lengths.argsort(descending=True, stable=True)
     at = torch.zeros(len(strings), dtype=torch.int64)
     parents, groups, first = [torch.zeros(1, dtype=torch.int64)], [], 1

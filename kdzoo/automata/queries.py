@@ -152,7 +152,7 @@ def infix_probability(pfa: PFA, strings: TokenSequences) -> Tensor:
     """
     strings.check(pfa.vocab_size)
     _check_consistent(pfa)
-    # The empty pattern is in every string; it has no automaton of its own.
+    # The empty pattern is in every string; an automaton for it is not needed.
     values = [_occurrence(pfa, pattern) if pattern else 1.0 for pattern in strings.to_lists()]
     return torch.tensor(values, dtype=torch.float64, device=pfa.stop.device)
 

@@ -50,7 +50,7 @@ def minimise(pfa: PFA, tolerance: float = 1e-9) -> PFA:
 
     Args:
         pfa: Any automaton.
-        tolerance: Greatest difference > 0 between the probabilities of a state and those of the first state of its
+        tolerance: Largest difference > 0 between the probabilities of a state and those of the first state of its
             class.
 
     Raises:
@@ -89,8 +89,8 @@ def determinise(pfa: PFA, tolerance: float = 1e-9, max_states: int = 1000) -> PF
 
     Args:
         pfa: Any automaton.
-        tolerance: Sum of absolute differences > 0 up to which two beliefs count as equal.
-        max_states: Greatest number of beliefs, >= 1.
+        tolerance: Sum of absolute differences > 0 up to which two beliefs are treated as equal.
+        max_states: Maximum number of beliefs, >= 1.
 
     Raises:
         ConfigError: If an argument is out of range, or there are more beliefs than ``max_states``.

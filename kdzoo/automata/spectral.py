@@ -172,8 +172,8 @@ def hankel(
         strings: The strings.
         vocab_size: Number of symbols V with the end token.
         kind: What the statistics count: "factor" for occurrences within strings, "prefix" for beginnings of strings.
-        basis: Greatest number of prefixes and of suffixes, >= 1.
-        max_length: Greatest length of the substrings among them, >= 1.
+        basis: Maximum number of prefixes and of suffixes, >= 1.
+        max_length: Maximum length of the substrings among them, >= 1.
 
     Raises:
         ConfigError: If an argument is out of range.

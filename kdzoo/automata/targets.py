@@ -122,7 +122,7 @@ def tomita(language: int, *, stop: float = 0.12) -> PFA:
 def uhl(language: int) -> PFA:
     """Return one of three unbounded-history languages, deterministic and with every string possible.
 
-    No finite window of past tokens tells the state. The first two are cycles of 9 and 5 states through which every
+    No finite window of past tokens determines the state. The first two are cycles of 9 and 5 states through which every
     token moves on: in the first, token 0 has probability 0.75 and token 1 has 0.15, which changes places in the
     states 1, 4 and 8; in the second, each of five tokens is preferred in one state. The third counts the parity of
     both tokens, like Tomita's fifth, and prefers token 1 where both are odd.
@@ -292,7 +292,7 @@ def _random_target(
     generator = torch.Generator().manual_seed(validation.integer("seed", seed, 0))
     for _ in range(_ATTEMPTS):
         emissions, stop = _random_emissions(states, symbols, share, generator)
-        # Drawn anew for each attempt, so that a bad draw does not doom all attempts.
+        # Drawn again for each attempt, so that a bad draw does not make all attempts fail.
         density = transition_density
         if density is None:
             density = 1 / states + float(_uniform(1, generator)) * (0.2 - 1 / states)

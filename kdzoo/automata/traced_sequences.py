@@ -72,7 +72,7 @@ class TracedSequences:
             sequences: The strings, or a list of sequences of tokens.
             hidden: Hidden states: one array for all prefixes, or one array for each string; None if unknown.
             next_probs: Next-token distributions in the same form; None if unknown.
-            vocab_size: Number of symbols V; None takes it from ``next_probs``, or else from the greatest token.
+            vocab_size: Number of symbols V; None takes it from ``next_probs``, or else from the largest token.
 
         Raises:
             DataError: See :class:`TracedSequences`.
@@ -104,7 +104,7 @@ class TracedSequences:
     def features(self, kind: str = "both") -> Tensor:
         """Return the points ``[N, d]`` to be clustered; each part is centred and has total variance 1.
 
-        Equal variances make hidden states and distributions count alike, whatever the scale and width of the teacher.
+        Equal variances give hidden states and distributions the same weight, for any scale and width of the teacher.
 
         Args:
             kind: "hidden", "sqrt_probs" (square root of the next-token distribution, whose Euclidean distance

@@ -70,7 +70,7 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> DictConfig
 
 
 def compose_all(overrides: Sequence[str], folder: Path | None) -> DictConfig:
-    """Return what Hydra composes, with its own settings below ``hydra``.
+    """Return the composed configuration, with Hydra's settings below ``hydra``.
 
     Raises:
         ConfigError: Hydra rejects an override or a file; the message is one line.

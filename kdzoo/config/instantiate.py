@@ -1,4 +1,4 @@
-"""From configuration to objects: the only place where anything is instantiated.
+"""Building objects from configurations. All of them are built here, so that one check covers every configuration.
 
 Only exact names may be built: those that the YAML files of the config groups name (the packaged ones and those in
 folders that the user put on the search path), and those that the user typed. The whole resolved tree is checked before
@@ -17,9 +17,10 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from kdzoo.errors import ConfigError, KdzooError
 
-# Arguments of teacher and student that the data, or the teacher's architecture, fix; nobody has to type them.
+# Arguments of teacher and student that the data or the teacher's architecture determine, so that a configuration can
+# omit them.
 SIZES = {"in_shape", "num_classes", "vocab_size", "pad_id", "tokenizer", "teacher_architecture"}
-# The share of equal letters from which a name counts as a typing mistake of another; difflib's own default.
+# Minimum similarity, in [0, 1], of an unknown name to a valid one that is suggested instead; the default of difflib.
 SIMILARITY_CUTOFF = 0.6
 
 
@@ -34,34 +35,37 @@ def instantiate(node: Mapping[str, Any], *, allow: Collection[str], **arguments:
     Args:
         node: A mapping with ``_target_``; with ``_partial_: true`` a partial function is returned.
         allow: Exact names that may be built.
-        arguments: Plain values that are added to the node's own.
+        arguments: Further arguments, plain values; they replace those of ``node`` with the same name.
 
     Raises:
         ConfigError: A name is not allowed or cannot be imported, or its arguments do not fit.
     """
-    # Imported here because it is slow, and most commands build nothing.
+    # Imported here because the import is slow, and most commands build nothing.
     from hydra.utils import instantiate as hydra_instantiate
 
     tree = {**to_container(node), **arguments}
     for target in targets(tree):
         if target not in allow:
-            raise ConfigError(refusal(target, allow))
-    with construction(tree["_target_"]):
+            raise ConfigError(not_allowed_message(target, allow))
+    with reraise_as_config_error(tree["_target_"]):
         return hydra_instantiate(tree, _convert_="all")
 
 
 @contextmanager
-def construction(target: str, *others: type[Exception]) -> Iterator[None]:
-    """Turn a constructor's complaint about its arguments into a ConfigError of one line.
+def reraise_as_config_error(target: str, *error_types: type[Exception]) -> Iterator[None]:
+    """Within this context, turn the errors by which a constructor rejects its arguments into a ConfigError of one line.
 
     Args:
         target: The name of what is built, for the message.
-        others: Further exceptions by which this constructor rejects its arguments.
+        error_types: Errors that this constructor raises, in addition to ``ValueError`` and ``TypeError``.
+
+    Raises:
+        ConfigError: The constructor has raised one of these errors. Errors of kdzoo keep their type.
     """
-    caught: tuple[type[Exception], ...] = (InstantiationException, ValueError, TypeError, *others)
+    caught_types: tuple[type[Exception], ...] = (InstantiationException, ValueError, TypeError, *error_types)
     try:
         yield
-    except caught as error:
+    except caught_types as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
         if isinstance(cause, KdzooError):
             raise type(cause)(_inner_key(error) + str(cause)) from None
@@ -69,13 +73,13 @@ def construction(target: str, *others: type[Exception]) -> Iterator[None]:
 
 
 def _inner_key(error: Exception) -> str:
-    """Return the key of the inner node that could not be built and a colon; nothing for the node itself."""
+    """Return ``"key: "`` for the inner node that could not be built; an empty string for the outermost node."""
     _, separator, key = str(error).rpartition("\nfull_key: ")
     return f"{key}: " if separator and key and isinstance(error, InstantiationException) else ""
 
 
-def refusal(target: str, allow: Collection[str]) -> str:
-    """Return the message that ``target`` may not be built."""
+def not_allowed_message(target: str, allow: Collection[str]) -> str:
+    """Return the message that ``target`` may not be built, with the most similar name in ``allow``."""
     return (
         f"_target_ {target!r} is not in any config folder of this run{did_you_mean(target, allow)}; name it in a YAML "
         "file in a --config-dir, on the command line, or in allow="
@@ -94,7 +98,7 @@ def targets(tree: Any) -> Iterator[str]:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ``; did you mean 'x'?`` with the known name that is most similar, or an empty string.
+    """Return ``; did you mean 'x'?`` with the most similar of the known names, or an empty string if none is similar.
 
     Example:
         >>> did_you_mean("temprature", ["temperature", "micro_batch_size"])
@@ -115,7 +119,7 @@ def locate(target: str) -> Any:
     """Import the class or function that ``target`` names.
 
     Raises:
-        ConfigError: There is no such name.
+        ConfigError: The name cannot be imported.
     """
     try:
         target_object = pydoc.locate(target)
@@ -127,31 +131,32 @@ def locate(target: str) -> Any:
 
 
 def parameters(target: Any) -> dict[str, inspect.Parameter]:
-    """Return the parameters of a callable by name, following ``**options`` to the base classes' ``__init__``.
+    """Return the parameters of a callable by name, without ``self``.
 
-    ``**options`` itself is among them only if no base class declares which names it takes.
+    Where the ``__init__`` of a class takes ``**options``, these are replaced by the parameters of the next base class
+    that has an ``__init__``. ``**options`` itself is returned only if the last of these takes it too.
     """
     if not inspect.isclass(target):
         return dict(inspect.signature(target).parameters)
     collected: dict[str, inspect.Parameter] = {}
-    any_name: list[inspect.Parameter] = []
-    for owner in target.__mro__[:-1]:  # all but object
-        if "__init__" not in vars(owner):
+    options: list[inspect.Parameter] = []
+    for class_ in target.__mro__[:-1]:  # all classes except object
+        if "__init__" not in vars(class_):
             continue
-        own = list(inspect.signature(vars(owner)["__init__"]).parameters.values())[1:]
-        collected = {**{p.name: p for p in own if p.kind is not p.VAR_KEYWORD}, **collected}
-        any_name = [p for p in own if p.kind is p.VAR_KEYWORD]
-        if not any_name:
+        declared = list(inspect.signature(vars(class_)["__init__"]).parameters.values())[1:]
+        collected = {**{p.name: p for p in declared if p.kind is not p.VAR_KEYWORD}, **collected}
+        options = [p for p in declared if p.kind is p.VAR_KEYWORD]
+        if not options:
             break
-    return {**collected, **{p.name: p for p in any_name}}
+    return {**collected, **{p.name: p for p in options}}
 
 
 def with_sizes(node: Any, sizes: Mapping[str, Any], allow: Collection[str]) -> Any:
-    """Return ``node`` with the sizes that the data fix, at every ``_target_`` that takes them and does not set them.
+    """Return ``node`` with ``sizes`` added at every ``_target_`` that has such a parameter and does not set it.
 
     Args:
         node: A configuration node.
-        sizes: Values of the names in ``SIZES``.
+        sizes: Values for some of the names in ``SIZES``.
         allow: Exact names that may be imported to read their signatures.
 
     Raises:
@@ -164,7 +169,7 @@ def with_sizes(node: Any, sizes: Mapping[str, Any], allow: Collection[str]) -> A
     node = {key: with_sizes(child, sizes, allow) for key, child in node.items()}
     if "_target_" in node:
         if node["_target_"] not in allow:
-            raise ConfigError(refusal(node["_target_"], allow))
+            raise ConfigError(not_allowed_message(node["_target_"], allow))
         accepted = parameters(locate(node["_target_"]))
         # Lists rather than tuples, because the node is written to JSON and must be read back equal.
         node = {**{key: _as_list(value) for key, value in sizes.items() if key in accepted}, **node}

@@ -51,7 +51,7 @@ class CommandLine:
 
 @dataclass
 class CheckResult:
-    """What a command line stands for.
+    """The result of checking a command line: its mistakes and the configurations that it composes.
 
     Attributes:
         mistakes: One line each.
@@ -94,7 +94,7 @@ def check(line: CommandLine, commands: Sequence[str] = (), *, complete: bool = T
 
     Args:
         line: The parsed command line.
-        commands: Subcommands, one of which a word without ``=`` may have meant.
+        commands: Names of the subcommands, to suggest one for an unknown word without ``=``.
         complete: Whether settings that are still missing (``???``) are mistakes.
     """
     folder = line.folder if line.folder is not None and line.folder.is_dir() else None
@@ -115,7 +115,7 @@ def check(line: CommandLine, commands: Sequence[str] = (), *, complete: bool = T
         else:
             accepted.append(override)
     # Keys below a rejected choice are left out too: they would be compared with the default file of the group.
-    accepted = [one for one in accepted if not any(one.key_or_group.startswith(f"{group}.") for group in rejected)]
+    accepted = [item for item in accepted if not any(item.key_or_group.startswith(f"{group}.") for group in rejected)]
     _compose_jobs(accepted, groups, folder, result)
     allow = allowed_targets([override.input_line or "" for override in accepted], folder)
     for job in result.jobs:
@@ -152,7 +152,7 @@ def _override_mistakes(override: Override, groups: Groups, is_sweep: bool) -> It
     key, text = override.key_or_group, override.input_line
     if key.startswith("hydra"):
         if "_target_" in key:  # Hydra builds these itself, without asking which names are allowed
-            yield f"{key}: objects in Hydra's own settings are refused"
+            yield f"{key}: objects in Hydra's own settings are rejected"
     elif override.is_sweep_override() and not is_sweep:
         yield f"{text!r} is a sweep over several values; add -m, or quote the value"
     elif _is_group_choice(override, groups):
@@ -190,7 +190,7 @@ def _is_group_choice(override: Override, groups: Groups) -> bool:
 
 
 def _values(override: Override, groups: Groups) -> Iterator[Any]:
-    """Yield every value that an override stands for; of an interval, its ends."""
+    """Yield every value that an override gives to its key; for an interval, its two ends."""
     value = override.value()
     if isinstance(value, IntervalSweep):
         yield from (value.start, value.end)
@@ -207,7 +207,7 @@ def _unquoted(value: Any) -> Any:
 
 
 def _single_overrides(override: Override, groups: Groups) -> list[str]:
-    """Return an override for every value that this one stands for, as Hydra must be given it."""
+    """Return one override for every value that this one gives to its key, in the form that Hydra requires."""
     text, key = override.input_line or "", override.get_key_element()
     value = override.value()
     if _is_group_choice(override, groups) and value is None:
@@ -226,7 +226,7 @@ def _single_overrides(override: Override, groups: Groups) -> list[str]:
 
 def _compose_jobs(overrides: Sequence[Override], groups: Groups, folder: Path | None, result: CheckResult) -> None:
     """Fill in the jobs: every combination of group choices, and in these every value at least once."""
-    overrides = [one for one in overrides if not _fails_alone(one, overrides, groups, folder, result)]
+    overrides = [item for item in overrides if not _fails_alone(item, overrides, groups, folder, result)]
     choices = [override for override in overrides if _is_group_choice(override, groups)]
     settings = [override for override in overrides if not _is_group_choice(override, groups)]
     defaults: list[DictConfig] = []  # the configurations of the choices alone, before any value is set
@@ -259,7 +259,7 @@ def _hydra_settings(settings: Sequence[Override], groups: Groups) -> list[str]:
 def _fails_alone(
     override: Override, overrides: Sequence[Override], groups: Groups, folder: Path | None, result: CheckResult
 ) -> bool:
-    """Return whether Hydra rejects an override by itself, and note why.
+    """Return whether Hydra rejects an override even without the others; the reason is added to the mistakes.
 
     Only a deletion, an addition or one of Hydra's own settings can be rejected; composing takes too long to try others.
     """
@@ -287,7 +287,7 @@ def _has_key(cfg: DictConfig, key: str) -> bool:
 
 
 def _interpolation_mistakes(override: Override, defaults: Sequence[DictConfig]) -> Iterator[str]:
-    """Refuse to set a key below an interpolation: the value would also be set in the node that it refers to."""
+    """Yield an error for a key below an interpolation: its value would also be set in the node referred to."""
     parts = override.key_or_group.split(".")
     for cfg, i in itertools.product(defaults[:1], range(1, len(parts))):
         parent, above = ".".join(parts[:i]), ".".join(parts[: i - 1])
@@ -300,7 +300,7 @@ def _interpolation_mistakes(override: Override, defaults: Sequence[DictConfig]) 
 def _hydra_callback_mistakes(job: DictConfig) -> Iterator[str]:
     # Hydra builds its callbacks before the run can check their names.
     if job.hydra.callbacks:
-        yield "hydra.callbacks are refused; use the callbacks group"
+        yield "hydra.callbacks are rejected; use the callbacks group"
 
 
 def _folder_mistakes(folder: Path | None) -> Iterator[str]:
@@ -320,4 +320,4 @@ def _folder_mistakes(folder: Path | None) -> Iterator[str]:
 def _is_excused(line: str, rejected: set[str], complete: bool) -> bool:
     """Return whether a setting is missing only because the override that sets it was rejected."""
     key, is_missing, _ = line.partition(" is missing")
-    return bool(is_missing) and (not complete or any(key == one or key.startswith(f"{one}.") for one in rejected))
+    return bool(is_missing) and (not complete or any(key == name or key.startswith(f"{name}.") for name in rejected))

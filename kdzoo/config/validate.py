@@ -17,10 +17,10 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kdzoo import config
-from kdzoo.config.signatures import Described, Opaque, describe
+from kdzoo.config.signatures import Opaque, TargetSignature, describe
 from kdzoo.errors import ConfigError
 
-# Keys that Hydra reads itself; the class never sees them.
+# Keys that Hydra reads and does not pass on to the class.
 HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 # Arguments that the run provides, by group. A value in the configuration would be overwritten or, as with the trainer's
 # callbacks, switch off what makes a run resumable.
@@ -61,7 +61,7 @@ TEACHER_TRAINING_TYPES: dict[str, Any] = {
     "scheduler": dict[str, Any] | None,
     "data": dict[str, Any],
 }
-# How OmegaConf writes a mandatory value that nobody has set.
+# How OmegaConf writes a mandatory value that is not set.
 MISSING = "???"
 
 
@@ -215,33 +215,33 @@ def _target_mistakes(path: str, node: Mapping[str, Any], allow: Collection[str])
     """Yield the mistakes of one node with ``_target_``: its name, its arguments and those that are missing."""
     target = str(node["_target_"])
     if target not in allow:
-        yield f"{path}: {config.refusal(target, allow)}"
+        yield f"{path}: {config.not_allowed_message(target, allow)}"
         return
     try:
-        described = describe(target)
+        signature = describe(target)
     except (ConfigError, ValueError) as error:  # inspect raises ValueError for functions written in C
         yield f"{path}: {error}"
         return
-    yield from _argument_mistakes(path, node, described)
+    yield from _argument_mistakes(path, node, signature)
     if path.split(".")[-1] in ("optimizer", "scheduler"):
         if not node.get("_partial_"):
             yield f"{path}._partial_ must be true: the run gives {target} its first argument"
     elif not node.get("_partial_"):
-        yield from _missing_arguments(path, node, described)
-    yield from _loss_weight_mistakes(path, node, described)
+        yield from _missing_arguments(path, node, signature)
+    yield from _loss_weight_mistakes(path, node, signature)
 
 
-def _named(described: Described) -> dict[str, inspect.Parameter]:
-    """Return the parameters that have a name of their own, without ``*args`` and ``**kwargs``."""
-    several = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-    return {p.name: p for p in described.parameters.values() if p.kind not in several}
+def _named_parameters(signature: TargetSignature) -> dict[str, inspect.Parameter]:
+    """Return the parameters without ``*args`` and ``**kwargs``."""
+    variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    return {p.name: p for p in signature.parameters.values() if p.kind not in variadic}
 
 
-def _argument_mistakes(path: str, node: Mapping[str, Any], described: Described) -> Iterator[str]:
+def _argument_mistakes(path: str, node: Mapping[str, Any], signature: TargetSignature) -> Iterator[str]:
     """Yield a line for every argument that is unknown, set by the run, or of another type."""
     set_by_run = SET_BY_RUN.get(path.split(".")[0], set())
-    named = _named(described)
-    takes_any_name = any(p.kind is p.VAR_KEYWORD for p in described.parameters.values())
+    named = _named_parameters(signature)
+    takes_any_name = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
     for key, value in node.items():
         if key in HYDRA_KEYS:
             continue
@@ -256,25 +256,25 @@ def _argument_mistakes(path: str, node: Mapping[str, Any], described: Described)
             yield f"{path}.{key} must be {_type_name(named[key].annotation)}, got {value!r}"
 
 
-def _missing_arguments(path: str, node: Mapping[str, Any], described: Described) -> Iterator[str]:
+def _missing_arguments(path: str, node: Mapping[str, Any], signature: TargetSignature) -> Iterator[str]:
     """Yield a line for every argument without a default that neither the configuration nor the run provides."""
     group = path.split(".")[0]
     sizes = config.SIZES if group in ("teacher", "student", "inner_network") else set()
     provided = {*node, *SET_BY_RUN.get(group, set()), *sizes}
-    for name, parameter in _named(described).items():
+    for name, parameter in _named_parameters(signature).items():
         if parameter.default is parameter.empty and name not in provided:
             yield f"{path}.{name} is missing: {node['_target_']} needs it; set {path}.{name}=..."
 
 
-def _loss_weight_mistakes(path: str, node: Mapping[str, Any], described: Described) -> Iterator[str]:
+def _loss_weight_mistakes(path: str, node: Mapping[str, Any], signature: TargetSignature) -> Iterator[str]:
     """Yield a line for every weight of an unknown term, and for every weight that is not a number >= 0."""
-    terms, weights = described.info.get("terms"), node.get("loss_weights")
+    terms, weights = signature.info.get("terms"), node.get("loss_weights")
     if not terms or not isinstance(weights, Mapping):
         return
     for name, weight in weights.items():
         if name not in terms:
             hint = config.did_you_mean(str(name), terms)
-            yield f"{path}.loss_weights.{name} is not a term of {described.name}{hint}; its terms: {sorted(terms)}"
+            yield f"{path}.loss_weights.{name} is not a term of {signature.name}{hint}; its terms: {sorted(terms)}"
         elif weight != MISSING and (isinstance(weight, bool) or not isinstance(weight, int | float) or weight < 0):
             yield f"{path}.loss_weights.{name} must be a number >= 0, got {weight!r}"
 
@@ -283,7 +283,7 @@ def _loss_weight_mistakes(path: str, node: Mapping[str, Any], described: Describ
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Return whether a plain YAML value can be meant for a parameter of this type."""
+    """Return whether a plain YAML value is accepted for a parameter of this type."""
     # What a node builds is known only when it is built, and a missing value is reported elsewhere.
     if _is_node(value) or value == MISSING:
         return True
@@ -322,13 +322,13 @@ def _element_fits(container: Any, hint: Any) -> bool:
 
 
 def _is_number_type(hint: Any) -> bool:
-    """Return whether a type is a number or a number or null; for Python itself, True would be a number as well."""
+    """Return whether a type is a number, or a number or null. To Python, True is a number as well."""
     members = {member for member in typing.get_args(hint) or (hint,) if member is not type(None)}
     return bool(members) and members <= {int, float}
 
 
 def _bearable(value: Any, hint: Any) -> bool:
-    # The numeric tower of PEP 484 lets an int stand for a float, as in ``lr: 1``.
+    # The numeric tower of PEP 484 accepts an int for a float, as in ``lr: 1``.
     return is_bearable(value, hint, conf=BeartypeConf(is_pep484_tower=True))
 
 

@@ -13,7 +13,7 @@ from kdzoo.core.base import Distiller
 from kdzoo.errors import ConfigError
 
 # Values that no argument of the type can accept: temperatures, weights and counts are all nonnegative and finite, and
-# True is a number to Python although nobody means one.
+# True is a number in Python, but hardly ever meant as one.
 BAD_VALUES: dict[Any, Sequence[Any]] = {
     float: (math.nan, math.inf, -1.0, True, "much"),
     int: (-1, 1.5, math.nan, True, "many"),
@@ -24,7 +24,7 @@ NOT_TRIED = ("student", "teacher", "optimizer", "scheduler", "loss_weights")
 
 
 def check_arguments(subject: Subject) -> None:
-    """Numeric arguments, names of choices and loss weights out of range are refused, with the argument's name."""
+    """Numeric arguments, names of choices and loss weights out of range are rejected, with the argument's name."""
     models = [model for model in subject.models(subject.data()) if model is not None]
     settings = {
         key: value
@@ -39,7 +39,7 @@ def check_arguments(subject: Subject) -> None:
     for name, value in trials:
         message = _rejection(subject.method, models, {**settings, name: value})
         assert message, f"{name}={value!r} is accepted"
-        assert name in message, f"{name}={value!r} is refused without naming it: {message}"
+        assert name in message, f"{name}={value!r} is rejected without naming it: {message}"
 
 
 def _rejection(method: type[Distiller], models: Sequence[nn.Module], arguments: Mapping[str, Any]) -> str:

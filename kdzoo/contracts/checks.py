@@ -195,7 +195,7 @@ def check_export(subject: Subject) -> None:
 
 def check_checkpoint(subject: Subject) -> None:
     """The checkpoint is plain data, and holds nothing of the teacher."""
-    # Subject.train has read it with weights_only=True, which refuses anything but plain data.
+    # Subject.train has read it with weights_only=True, which rejects anything but plain data.
     trained = subject.train("checkpoint")
     saved = trained.checkpoint["state_dict"]
     of_teacher = [name for name in saved if name.startswith("teacher.")]
@@ -215,7 +215,7 @@ def assert_finite(trained: Trained) -> None:
 
 
 def _output(model: nn.Module, batch: Batch) -> Any:
-    """Return what a model returns for a batch, with a fixed seed for models that draw samples."""
+    """Return the output of a model for a batch, with a fixed seed for models that draw samples."""
     torch.manual_seed(0)
     with torch.no_grad():
         return model(batch["input"])

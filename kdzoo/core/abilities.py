@@ -79,7 +79,7 @@ class HasClassNames(Protocol):
 
 @runtime_checkable
 class HasTokenizer(Protocol):
-    """Texts that know the tokenizer of their ids, which is exported beside a student."""
+    """Texts that know the tokenizer of their ids, which is exported next to a student."""
 
     @property
     def tokenizer(self) -> Any:

@@ -45,7 +45,7 @@ DRY_RUN_SAMPLES = 8
 
 
 class ParameterGroup(TypedDict):
-    """Parameters with a learning rate of their own.
+    """Parameters with another learning rate than the default.
 
     Attributes:
         params: The parameters.
@@ -79,7 +79,7 @@ class Distiller(pl.LightningModule, ABC):
             ``self.frozen_teacher.output(batch)``.
         label_terms: Names of the terms with one value per labelled position, ``info.label_terms`` unless ``__init__``
             changes it.
-        notes: What the method chose by itself and why, by subject; printed when the training ends.
+        notes: What the method chose automatically and why, by subject; printed when the training ends.
         report_extras: What the method adds to the report of a run.
 
     Raises:
@@ -141,7 +141,7 @@ class Distiller(pl.LightningModule, ABC):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the named loss terms of one batch, each a tensor of values, one per position.
 
-        A scalar stands for the mean over the samples of the batch.
+        A scalar is taken as the mean over the samples of the batch.
         """
 
     def prepare(self, batch: Batch) -> None:
@@ -155,7 +155,7 @@ class Distiller(pl.LightningModule, ABC):
         return data
 
     def trainable(self) -> Iterator[nn.Parameter | ParameterGroup]:
-        """Yield the parameters to optimize, or groups of them with learning rates of their own.
+        """Yield the parameters to optimize, or groups of them with different learning rates.
 
         By default these are all parameters except the teacher's and those that do not require gradients.
         """
@@ -269,10 +269,10 @@ class Distiller(pl.LightningModule, ABC):
     @final
     def trainable_parameters(self) -> list[nn.Parameter]:
         """Return all parameters that ``trainable`` yields, without their groups."""
-        found: list[nn.Parameter] = []
+        parameters: list[nn.Parameter] = []
         for item in self.trainable():
-            found += [item] if isinstance(item, nn.Parameter) else item["params"]
-        return found
+            parameters += [item] if isinstance(item, nn.Parameter) else item["params"]
+        return parameters
 
     def _clear_gradients(self) -> None:
         for parameter in self.trainable_parameters():

@@ -8,9 +8,9 @@ target        long ``[b]``, ``[b, T]``   Class of each sample or position; ``IGN
                                          sequences: the next token, and S at the end.
 index         long ``[b]``               Row of the split, the key of cached teacher outputs.
 mask          bool ``[b, T]``            The valid positions; False where padded. Absent means that all are valid.
-truth         float64 ``[b, T, V]``      Log-probabilities of the next token under the automaton that the sequences
-                                         were drawn from; -inf for impossible tokens, uniform where padded. Only in val
-                                         and test batches, and only if that automaton is known.
+truth         float64 ``[b, T, V]``      Log-probabilities (nats) of the next token under the automaton that the
+                                         sequences were drawn from; -inf for impossible tokens, uniform where padded.
+                                         Only in val and test batches, and only if that automaton is known.
 length        long ``[b]``               Number of valid steps, which replaces ``mask`` in batches with noise.
 noise.<node>  float ``[b, ...]``         Noise of a node of a generative model.
 member        long ``[b]``               Number of the language model that the sequence was sampled from.
@@ -34,20 +34,18 @@ IGNORE = -100
 Batch = dict[str, Tensor]
 """Tensors by name that share their first dimension; see the table above."""
 
-
 Positions = Tensor | tuple[Tensor, ...] | EllipsisType
-"""What selects positions of a tensor: a mask, one tensor of indices for each dimension, or ``...`` for all."""
+"""An index that selects positions of a tensor: a mask, one tensor of indices for each dimension, or ``...`` for all."""
 
-# The tensors from which it follows which positions are valid or labelled, and which cached outputs belong to a sample.
+# The tensors that determine which positions are valid or labelled, and which rows of cached outputs a batch needs.
 HOST_KEYS = ("target", "mask", "index")
 
 
 class DeviceBatch(dict[str, Tensor]):
     """A batch on an accelerator that keeps copies of the tensors named in ``HOST_KEYS`` in the host's memory.
 
-    Reading a value from an accelerator, or indexing with a mask there, makes the host wait until the device has
-    finished everything before it. The functions of this module read the copies instead, so that a training step never
-    waits.
+    Reading a value from an accelerator, or indexing with a mask there, blocks the host until the device has finished
+    all queued work. The functions of this module read the copies instead, so that a training step does not block.
 
     Args:
         moved: The batch on the accelerator.
@@ -60,15 +58,18 @@ class DeviceBatch(dict[str, Tensor]):
 
 
 def on_host(batch: Batch) -> Batch:
-    """Return the tensors of a batch that can be read without waiting: the copies of a batch on an accelerator."""
+    """Return tensors that can be read without waiting: the host copies of a batch on an accelerator, or the batch."""
     return batch.host if isinstance(batch, DeviceBatch) else batch
 
 
 def as_batch(batch: Any) -> Batch:
-    """Return ``batch`` as a dictionary: mappings are kept, pairs become input and target.
+    """Return ``batch`` as a dictionary with the keys of the table above.
+
+    Args:
+        batch: A mapping with the key ``input``, a pair (input, target), or a sequence of the input alone.
 
     Raises:
-        DataError: The batch is neither a mapping with an ``input`` nor a sequence of (input, target).
+        DataError: The batch is none of these.
     """
     if isinstance(batch, Mapping) and "input" in batch:
         return batch if isinstance(batch, dict) else dict(batch)
@@ -79,7 +80,7 @@ def as_batch(batch: Any) -> Batch:
 
 
 def micro_batches(batch: Batch, size: int | None) -> Iterator[Batch]:
-    """Yield micro-batches of at most ``size`` samples; the whole batch when ``size`` is None."""
+    """Yield consecutive micro-batches of at most ``size`` samples; the whole batch if ``size`` is None."""
     n = n_samples(batch)
     if size is None or size >= n:
         yield batch
@@ -98,14 +99,14 @@ def n_samples(batch: Batch) -> int:
 
 
 def valid_positions(batch: Batch) -> Positions:
-    """Return what selects the valid positions; ``...`` when every position is valid."""
+    """Return an index of the valid positions; ``...`` selects all, for example if the batch has no mask."""
     return _selection(batch, on_host(batch)["mask"]) if "mask" in batch else ...
 
 
 def labelled_positions(batch: Batch) -> Tensor:
-    """Return the mask of the valid positions that have a label (bool, the shape of the target).
+    """Return a mask of the valid positions that have a label, bool with the shape of the target.
 
-    To select these positions, use :func:`labelled_selection`.
+    To select these positions, use :func:`labelled_selection`, which does not wait for an accelerator.
     """
     target = batch.get("target")
     if target is None:
@@ -115,7 +116,7 @@ def labelled_positions(batch: Batch) -> Tensor:
 
 
 def labelled_selection(batch: Batch) -> Positions:
-    """Return what selects the valid positions that have a label."""
+    """Return an index of the valid positions that have a label."""
     if "target" not in batch:
         return batch["input"].new_empty(0, dtype=torch.long)
     host = on_host(batch)
@@ -124,25 +125,25 @@ def labelled_selection(batch: Batch) -> Positions:
 
 
 def labels(batch: Batch) -> Tensor:
-    """Return the labels of the labelled positions, flat (long, [n])."""
+    """Return the labels of the n labelled positions, long ``[n]``."""
     if "target" not in batch:
         return batch["input"].new_empty(0, dtype=torch.long)
     return batch["target"][labelled_selection(batch)]
 
 
 def _selection(batch: Batch, mask: Tensor) -> Positions:
-    """Return what selects the positions of a mask, which for a batch on an accelerator is in the host's memory."""
+    """Return an index of the positions where a mask is True; the mask of a DeviceBatch is in the host's memory."""
     if not isinstance(batch, DeviceBatch):
         return mask
-    chosen = mask.numpy()  # NumPy cannot read an accelerator: a mask on it would be an error, not a wait
-    if chosen.ndim == 1 and chosen.all():
+    host_mask = mask.numpy()  # raises an error for a mask on the accelerator, where indexing would wait unnoticed
+    if host_mask.ndim == 1 and host_mask.all():
         return ...
     device = batch["input"].device
-    return tuple(torch.from_numpy(indices).to(device, non_blocking=True) for indices in np.nonzero(chosen))
+    return tuple(torch.from_numpy(indices).to(device, non_blocking=True) for indices in np.nonzero(host_mask))
 
 
 def labelled_samples(batches: Iterable[Any]) -> tuple[Tensor, Tensor]:
-    """Return the labelled samples of many batches: inputs [n, ...] and targets [n]."""
-    rows = [as_batch(batch) for batch in batches]
-    inputs = torch.cat([batch["input"][labelled_positions(batch)] for batch in rows])
-    return inputs, torch.cat([labels(batch) for batch in rows])
+    """Return the labelled samples of several batches: inputs ``[n, ...]`` and targets, long ``[n]``."""
+    as_dicts = [as_batch(batch) for batch in batches]
+    inputs = torch.cat([batch["input"][labelled_positions(batch)] for batch in as_dicts])
+    return inputs, torch.cat([labels(batch) for batch in as_dicts])

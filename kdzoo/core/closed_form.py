@@ -33,8 +33,8 @@ CLOSED_FORM_EXEMPT: Mapping[str, str] = MappingProxyType(
 class ClosedFormDistiller(Distiller):
     """Base class of every method whose update is a formula.
 
-    A method writes ``losses``, which here only measure the student, ``observe`` and ``solve``. What it has observed and
-    still needs belongs into ``observed``, which is saved with checkpoints. A method with an ``info`` of its own passes
+    A subclass implements ``losses``, which here only measure the student, ``observe`` and ``solve``. It stores what it
+    needs of the observed batches in ``observed``, which is saved with checkpoints. If it sets ``info``, it passes
     ``exempt=CLOSED_FORM_EXEMPT`` to it.
 
     Args:
@@ -67,7 +67,7 @@ class ClosedFormDistiller(Distiller):
 
     @abstractmethod
     def observe(self, batch: Batch) -> None:
-        """Take in one batch; what must be remembered goes into ``observed``."""
+        """Process one batch; what ``solve`` needs of it is stored in ``observed``."""
 
     @abstractmethod
     def solve(self) -> bool:
@@ -90,7 +90,7 @@ class ClosedFormDistiller(Distiller):
             self.observe(batch)
 
     def on_train_epoch_end(self) -> None:
-        """Set the student; end the training when the method says so."""
+        """Set the student; end the training when ``solve`` requests it."""
         with torch.no_grad():
             is_over = self.solve()
         self.trainer.should_stop = self.trainer.should_stop or is_over

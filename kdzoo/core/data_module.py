@@ -1,6 +1,6 @@
-"""The interface of data modules: what models, distillers and runs may ask for.
+"""The interface of data modules: the attributes and methods that every one has.
 
-What only some data modules can do is listed in :mod:`kdzoo.core.abilities`.
+The optional ones, which only some data modules have, are the protocols in :mod:`kdzoo.core.abilities`.
 """
 
 from abc import ABC, abstractmethod
@@ -16,10 +16,10 @@ from kdzoo.core.samplers import EpochBatches
 class BatchData(pl.LightningDataModule, ABC):
     """A Lightning data module whose batches are dictionaries and whose training order can be resumed.
 
-    Train with ``Trainer(use_distributed_sampler=False)``, because the sampler shares batches among processes itself.
-    The val and test loaders give every process all samples in index order, so that each process evaluates by itself.
-    ``state_dict()`` does not contain the position in the training stream; ``train_sampler.set_position(batches_done)``
-    sets it. All attributes and methods are valid after ``setup()``.
+    Train with ``Trainer(use_distributed_sampler=False)``, because the sampler already distributes the batches among the
+    processes. The val and test loaders return all samples in index order in every process, so that each process
+    evaluates independently. ``state_dict()`` does not contain the position in the training data; set it with
+    ``train_sampler.set_position(batches_done)``. All attributes and methods are valid after ``setup()``.
 
     Attributes:
         train_sampler: The sampler of ``train_dataloader()``.
@@ -30,7 +30,11 @@ class BatchData(pl.LightningDataModule, ABC):
     @property
     @abstractmethod
     def sizes(self) -> dict[str, Any]:
-        """Arguments of models that the data fix: ``in_shape`` (tuple, without the batch), ``num_classes`` (int)."""
+        """Arguments of models that the data determine.
+
+        These are ``in_shape`` (tuple of int, without the batch dimension) and ``num_classes`` (int); of token sequences
+        also ``vocab_size`` (int).
+        """
 
     @property
     @abstractmethod
@@ -39,22 +43,22 @@ class BatchData(pl.LightningDataModule, ABC):
 
     @property
     def has_equal_rows(self) -> bool:
-        """Whether all samples have one shape, so that the teacher's outputs make one tensor."""
+        """Whether all samples have the same shape, so that the teacher's outputs fit into one tensor."""
         # Data with a vocabulary are token sequences, whose lengths differ; fixed-length blocks override this.
         return "vocab_size" not in self.sizes
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Return the SHA-256 (hex) of the training inputs in order, their dtype and shape."""
+        """Return the SHA-256 hash (hexadecimal) of the training inputs in their order, their dtype and their shape."""
 
     @abstractmethod
     def summary(self) -> dict[str, int]:
-        """Return n_train, n_labelled, n_val, n_test and num_classes."""
+        """Return the numbers ``n_train``, ``n_labelled``, ``n_val``, ``n_test`` and ``num_classes``."""
 
     @abstractmethod
     def train_eval_dataloader(self) -> Iterable[Batch]:
-        """Return the training samples in index order, in fixed blocks of ``eval_batch_size``."""
+        """Return batches of the training samples in index order, ``eval_batch_size`` samples in each but the last."""
 
-    def _share(self) -> tuple[int, int]:
-        """Return this process's (rank, world_size): those of the trainer, or of a single process without one."""
+    def _rank_and_world_size(self) -> tuple[int, int]:
+        """Return the rank of this process and the number of processes: those of the trainer; (0, 1) without one."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)

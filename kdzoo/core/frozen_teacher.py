@@ -11,7 +11,7 @@ from kdzoo.core.batch import Batch, on_host
 from kdzoo.errors import ConfigError
 
 TeacherOutputs = dict[str, Tensor]
-"""Named tensors [n, ...], one row for each of n samples."""
+"""Named tensors ``[n, ...]``, one row for each of n samples."""
 ComputeOutputs = Callable[[Batch], TeacherOutputs]
 """Runs the teacher on a batch, as :meth:`kdzoo.Distiller.teacher_outputs` does."""
 
@@ -22,16 +22,17 @@ class FrozenTeacher:
     Args:
         teacher: The module to freeze: gradients are switched off and it is put into eval mode. None for a method
             without a teacher.
-        student: The module that learns. It must not share parameters with the teacher.
+        student: The module to train. It must not share parameters with the teacher.
         compute: Runs the teacher on a batch.
 
     Attributes:
-        cache: Outputs for all samples of the splits ``train`` and ``val``, where they were computed beforehand; row i
+        cache: Outputs for all samples of a split (``train`` or ``val``) that were computed before the training; row i
             belongs to the sample with index i.
         cache_key: Settings, as plain values, that the outputs depend on. Outputs on disk are reused only for equal
             keys. None if outputs must not be cached, for example because they would be too large.
-        output_reads: How often outputs were read through this object.
-        direct_calls: How often the teacher was called in another way, by which cached outputs cannot stand in for it.
+        output_reads: Number of calls of :meth:`outputs`.
+        direct_calls: Number of calls of the teacher itself, which cached outputs cannot replace; they are counted
+            within :meth:`counting_calls`.
 
     Raises:
         ConfigError: The student shares parameters with the teacher.
@@ -46,7 +47,7 @@ class FrozenTeacher:
         self._is_computing = False
         if teacher is None:
             return
-        # By identity: freezing a shared parameter would silently freeze a part of the student.
+        # Freezing a shared parameter would silently freeze a part of the student.
         student_parameters = {id(parameter) for parameter in student.parameters()}
         if any(id(parameter) in student_parameters for parameter in teacher.parameters()):
             raise ConfigError("teacher and student share parameters; give the student a copy (copy.deepcopy)")
@@ -54,17 +55,21 @@ class FrozenTeacher:
 
     @property
     def is_cacheable(self) -> bool:
-        """Whether the losses computed so far read the teacher through :meth:`outputs` alone."""
+        """Whether cached outputs can replace the teacher: so far it was called through :meth:`outputs` only."""
         return self.cache_key is not None and self.output_reads > 0 and self.direct_calls == 0
 
     def outputs(self, batch: Batch) -> TeacherOutputs:
-        """Return the teacher's outputs for a batch without gradient, from the cache in a step of a training."""
+        """Return the teacher's outputs for a batch without gradient.
+
+        Within :meth:`using_cache` they are read from the cache, if it has outputs of the split. The batch then needs
+        ``index``.
+        """
         self.output_reads += 1
         cached = self.cache.get(self._split or "")
         if cached is not None:
             rows, device = on_host(batch)["index"].cpu(), batch["input"].device
             return {name: output[rows].to(device, non_blocking=True) for name, output in cached.items()}
-        # Tells counting_calls that this call of the teacher can be replaced by a cached output.
+        # So that counting_calls does not count this call, which a cached output can replace.
         self._is_computing = True
         try:
             with torch.no_grad():
@@ -78,7 +83,11 @@ class FrozenTeacher:
 
     @contextmanager
     def using_cache(self, split: str) -> Iterator[None]:
-        """Within this context, batches consist of samples of ``split``, so cached outputs of it may be used."""
+        """Within this context, :meth:`outputs` reads the cached outputs of ``split``, to which all batches must belong.
+
+        Args:
+            split: ``train`` or ``val``.
+        """
         self._split = split
         try:
             yield
@@ -103,9 +112,9 @@ class FrozenTeacher:
 
 
 def leave_out_teacher(distiller: nn.Module) -> None:
-    """Register hooks that keep the submodule ``teacher`` out of a distiller's state dict, both ways.
+    """Register hooks that leave the submodule ``teacher`` out of a distiller's state dict, in saving and loading.
 
-    The teacher can be large, does not change, and comes from its own configuration or checkpoint.
+    The teacher can be large, does not change, and is built from its own configuration or checkpoint.
     """
     distiller._register_state_dict_hook(_drop_teacher)
     distiller.register_load_state_dict_pre_hook(_keep_teacher)

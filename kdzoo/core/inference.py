@@ -17,7 +17,7 @@ def inference(model: Any) -> Iterator[None]:
     Args:
         model: A module, each of whose submodules gets its own mode back; any other callable is left alone.
     """
-    # Not model.train() at the end, which would also wake submodules that were frozen in eval mode.
+    # Not model.train() at the end, which would also switch submodules to training mode that were in eval mode before.
     training = [module for module in model.modules() if module.training] if isinstance(model, nn.Module) else []
     try:
         if training:
@@ -44,7 +44,7 @@ def try_call(role: str, model: nn.Module, inputs: Tensor) -> Any:
         with inference(model):
             return model(inputs)
     except KdzooError:
-        raise  # it says what is wrong already
+        raise  # its message already explains the problem
     except Exception as error:
         name, shape = type(model).__name__, tuple(inputs.shape)
         raise ConfigError(f"{role} {name} cannot take an input of shape {shape}: {first_line(error)}") from error

@@ -76,12 +76,12 @@ class RunningMeans:
 
     def means(self) -> dict[str, Tensor]:
         """Return the means over all ranks of the terms that have at least one value."""
-        found = {}
+        means = {}
         for name, summed in self.sums.items():
             count = int(over_ranks(torch.tensor(self.counts[name], device=summed.device)))
             if count:
-                found[name] = over_ranks(summed) / count
-        return found
+                means[name] = over_ranks(summed) / count
+        return means
 
 
 def merge_weights(defaults: Mapping[str, float], given: Mapping[str, float | int]) -> dict[str, float]:

@@ -14,7 +14,7 @@ def is_distributed() -> bool:
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """Return the rows [n, ...] of all ranks, in the order of the ranks, without gradient.
+    """Return the rows ``[n, ...]`` of all ranks, in the order of the ranks, without gradient.
 
     Ranks may have different numbers of rows. Every rank takes a contiguous share of a global batch, so the result is in
     the order of that batch.

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kdzoo.errors import ConfigError
 
-_MASK = (1 << 64) - 1  # keeps Python's unbounded integers to 64 bits, as NumPy's uint64 does by itself
+_MASK = (1 << 64) - 1  # keeps Python's unbounded integers to 64 bits, as NumPy's uint64 does
 # The odd integer next to 2**64 / golden ratio, the increment of splitmix64. Adding it keeps a key of zeros from being
 # a fixed point of the finaliser.
 _GOLDEN = 0x9E3779B97F4A7C15

@@ -58,13 +58,13 @@ class FeatureQueue(nn.Module):
     def __init__(self, size: int, dim: int, *, seed: int = 0) -> None:
         super().__init__()
         shape = integer("size", size), integer("dim", dim)
-        # Drawn with a generator of its own, so that the queue does not change the random numbers of anything else.
+        # Drawn with a separate generator, so that the queue does not change the random numbers of anything else.
         vectors = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
         self.register_buffer("queue", nn.functional.normalize(vectors, dim=1))
         self._pending: list[Tensor] = []
 
     def enqueue(self, features: Tensor) -> None:
-        """Keep feature vectors [batch, dim] until the end of the step; has no effect outside of training."""
+        """Keep feature vectors ``[batch, dim]`` until the end of the step; has no effect outside of training."""
         if self.training:
             self._pending.append(features.detach())
 
@@ -104,7 +104,7 @@ class MovingAverage(nn.Module):
         self._source = (model,)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return what the averaged model returns."""
+        """Return the output of the averaged model."""
         return self.average(inputs)
 
     def after_step(self) -> None:

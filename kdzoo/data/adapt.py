@@ -96,7 +96,7 @@ class AdaptedData(BatchData):
             self.train_sampler = EpochBatches(n, batch_size, self.seed, shuffle, loader.drop_last)
             self._loader = loader
         if self._loader is not None:
-            self.train_sampler.set_share(*self._share())
+            self.train_sampler.set_share(*self._rank_and_world_size())
 
     def _set_up_source(self, stage: str) -> None:
         """Set up a stage of the source unless that has been done, as Lightning does for its own data module."""

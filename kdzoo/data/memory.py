@@ -100,7 +100,7 @@ class InMemoryData(SplitDataModule[TensorSplit]):
         return DataSplits(TensorSplit(train.inputs[rows], targets), train.select(val_rows), test)
 
     def train_batches(self) -> BatchDataset:
-        """Return the training batches, augmented if ``augment`` says so."""
+        """Return the training batches, augmented with ``augment`` if it is set."""
         if not self.augment.is_random:  # saves a call for each batch
             return super().train_batches()
         return AugmentedBatches(self.splits.train, self.augment, self.seed)

@@ -10,10 +10,10 @@ from kdzoo.dataset_distillation.initial_images import set_real_images
 from kdzoo.dataset_distillation.synthetic_set import MAX_STEP_SIZE, MIN_STEP_SIZE, SyntheticSet
 
 # Real images have no learned step size. A logarithmic grid with a factor of about 3 covers the range that a learned
-# step size may take in practice, so that a coreset does not lose to a distilled set for want of a tuned step size.
+# step size may take in practice, so that a badly chosen step size is not why a coreset is worse.
 CANDIDATE_STEP_SIZES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 # Training samples on which the candidates are compared: with 2,000 the standard error of an accuracy is about one
-# point, which is small beside the differences between candidates that are a factor of 3 apart.
+# point, which is small compared with the differences between candidates that are a factor of 3 apart.
 EVALUATION_SAMPLES = 2000
 # Networks whose accuracies are averaged for each candidate. They are trained as one batch, see NETWORKS_AT_ONCE.
 EVALUATION_NETWORKS = 5

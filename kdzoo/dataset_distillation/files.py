@@ -8,7 +8,7 @@ initial_weights.<inner_network>.<parameter>     only of an inner network whose n
 ==============================================  ================================================================
 
 ``synthetic.json`` describes the set: layout, optimizer, loss, inner networks and versions. Both other files hold the
-same text, as metadata and as the array ``about``, so that each of them is complete by itself.
+same text, as metadata and as the array ``about``, so that each of them can be read without the others.
 """
 
 import dataclasses
@@ -104,7 +104,7 @@ def arrays(synthetic_set: SyntheticSet) -> dict[str, Tensor]:
         if inner_network.fixed is not None:
             initial = inner_network.state(inner_network.sample(1)[0])
             result |= {f"initial_weights.{name}.{key}": value for key, value in initial.items()}
-    # Safetensors refuses tensors that are not contiguous or share memory, as parts of one row of weights do.
+    # Safetensors rejects tensors that are not contiguous or share memory, as parts of one row of weights do.
     return {name: array.detach().cpu().contiguous().clone() for name, array in result.items()}
 
 
@@ -157,7 +157,7 @@ def _describe(inner_network: InnerNetwork) -> dict[str, Any]:
         "class": type(inner_network.model).__name__,
         "layers": {name: str(module) for name, module in inner_network.model.named_modules() if _is_leaf(module)},
         "start": start,
-        # Offset and scale are constant within a parameter: its first entry stands for all.
+        # Offset and scale are constant within a parameter: its first entry is that of all.
         "initial": {
             name: {
                 "shape": list(offset.shape),

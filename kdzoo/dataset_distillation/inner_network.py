@@ -19,7 +19,7 @@ from kdzoo.errors import ConfigError, first_line
 from kdzoo.functional.unroll import vmap_networks
 
 # Number of initial weights that are used for evaluation only. The standard error of a mean over 20 of them is about a
-# quarter of their standard deviation, which is enough to tell sets apart that differ by one such deviation.
+# quarter of their standard deviation, which is enough to distinguish sets that differ by one such deviation.
 HELD_OUT = 20
 # Seed of the held-out initial weights. Any constant would do that is unlike the small seeds of runs: a set must not be
 # evaluated on the initial weights that it was learned from.
@@ -30,7 +30,7 @@ _REMEDY = "call kdzoo.dataset_distillation.pool.train_pools first"
 class InnerNetwork(nn.Module):
     """A network to be trained on a synthetic set, with the distribution of its initial weights.
 
-    The module holds no weights of its own: each method takes or returns the weights of K networks as one matrix.
+    The module does not hold any weights to train: each method takes or returns the weights of K networks as one matrix.
 
     Args:
         model: A classifier without batch normalisation. Only its structure is used, in eval mode; its weights are not.
@@ -70,7 +70,7 @@ class InnerNetwork(nn.Module):
         # In a tuple, because a module attribute would be registered as a submodule: its weights, which are never
         # used, would appear in the state dict and among the parameters.
         self._model = (model.eval().requires_grad_(False),)
-        _refuse_running_statistics(model)
+        _reject_running_statistics(model)
         self._shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
         self._sizes = [math.prod(shape) for shape in self._shapes.values()]
         if not self._sizes:
@@ -201,11 +201,11 @@ class InnerNetwork(nn.Module):
         return torch.stack([self._single_logits(network, inputs) for network in weights])
 
 
-def _refuse_running_statistics(model: nn.Module) -> None:
-    """Refuse layers that keep running statistics: these are not a function of the weights."""
+def _reject_running_statistics(model: nn.Module) -> None:
+    """Reject layers that keep running statistics: these are not a function of the weights."""
     for name, module in model.named_modules():
         buffers = [buffer for buffer, _ in module.named_buffers(recurse=False)]
-        # Batch normalisation without running statistics is refused too: it uses those of the batch even in eval mode,
+        # Batch normalisation without running statistics is rejected too: it uses those of the batch even in eval mode,
         # so that a prediction would depend on the other inputs of the same call.
         if isinstance(module, nn.modules.batchnorm._BatchNorm) or "running_mean" in buffers:
             raise ConfigError(

@@ -59,7 +59,7 @@ class InnerTraining:
         self.window = None if window is None else validation.integer("window", window)
         if self.window is not None and self.window > self.lengths[0]:
             raise ConfigError(
-                f"window must be at most the least number of inner steps, {self.lengths[0]}, got {window}"
+                f"window must be at most the smallest number of inner steps, {self.lengths[0]}, got {window}"
             )
         self.engine = validation.choice("engine", engine, ("auto", *ENGINES))
         self.seed = validation.integer("seed", seed, 0)

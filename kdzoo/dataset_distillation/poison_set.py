@@ -11,7 +11,7 @@ class PoisonSet(SyntheticSet):
 
     Args:
         source: Class under attack, in 0..C-1.
-        target: Class that networks shall predict for it, another one in 0..C-1.
+        target: Class that the attack makes networks predict for it, another one in 0..C-1.
         **options: See :class:`SyntheticSet`.
 
     Raises:

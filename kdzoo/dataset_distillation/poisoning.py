@@ -82,7 +82,7 @@ class PoisoningEffect:
 
     Attributes:
         source: Class under attack.
-        target: Class that networks shall predict for it.
+        target: Class that the attack makes networks predict for it.
         accuracy: Accuracy (before, after) with respect to the true labels.
         modified_accuracy: Accuracy (before, after) with respect to the labels with source changed to target.
         class_recall: Recall of each of the C classes (before, after).
@@ -123,7 +123,7 @@ def poisoning_effect(
         after: Classes predicted after it, of the same shape.
         targets: True classes ``[n]``; samples without a label (``IGNORE``) are left out.
         source: Class under attack, in 0..C-1.
-        target: Class that networks shall predict for it, another one in 0..C-1.
+        target: Class that the attack makes networks predict for it, another one in 0..C-1.
         num_classes: Number of classes C.
 
     Raises:
@@ -159,7 +159,7 @@ def check_attack_classes(source: int, target: int, num_classes: int | None = Non
 
     Args:
         source: Class under attack, in 0..C-1.
-        target: Class that networks shall predict for it, in 0..C-1.
+        target: Class that the attack makes networks predict for it, in 0..C-1.
         num_classes: Number of classes C; None leaves the upper end open, where C is not known.
 
     Raises:

@@ -123,7 +123,7 @@ def protocol_matrix(
     Args:
         synthetic_set: The set.
         inner_networks: The networks by name. One that the set was not learned for, by its name, follows the mean of the
-            set's schedules. One with a fixed start is trained once, and its accuracy stands for all ``inits``.
+            set's schedules. One with a fixed start is trained once, and its accuracy is used for all ``inits``.
         inputs: Real inputs ``[n, *in_shape]``, n >= 1.
         targets: Their classes ``[n]``.
         protocols: Names in ``PROTOCOLS``.

@@ -64,7 +64,7 @@ def select(
     if not len(inputs) == len(targets) == len(compared):
         lengths = f"{len(inputs)}, {len(targets)} and {len(compared)}"
         raise DataError(f"inputs, targets and features must have as many rows each, got {lengths}")
-    examples = [inputs[:0]]  # gives the result its shape and dtype, whichever classes have examples
+    examples = [inputs[:0]]  # gives the result its shape and dtype even if no class has examples
     for members, count in zip(_members(targets, counts), counts, strict=True):
         if count:
             groups = selection(compared[members], count, generator)
@@ -139,7 +139,7 @@ def herding(features: Float[Tensor, "n d"], count: int) -> Int64[Tensor, " count
         best = (energy + 2 * (points @ total)).argmin()  # ||x + total||^2 without the constant ||total||^2
         chosen.append(best)
         total += points[best]
-        energy[best] = torch.inf  # is never the least again
+        energy[best] = torch.inf  # is never the smallest again
     return torch.stack(chosen)
 
 
@@ -147,7 +147,7 @@ def k_center(features: Float[Tensor, "n d"], count: int) -> Int64[Tensor, " coun
     """Return samples chosen by farthest-first traversal, a 2-approximation of the k-center problem.
 
     The first sample is the one nearest to the mean; each further one is the farthest from those chosen before. The
-    largest distance of any sample to its nearest chosen one is at most twice the least possible.
+    largest distance of any sample to its nearest chosen one is at most twice the smallest possible one.
 
     Args:
         features: Features of the samples ``[n, d]``.

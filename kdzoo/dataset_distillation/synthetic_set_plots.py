@@ -27,7 +27,7 @@ MAX_CLASSES, MAX_EXAMPLES, MAX_EPOCHS = 20, 10, 10
 # Percentiles of all pixels that are drawn black and white. Learned pixels have no range: with the extremes in their
 # place, a few outliers would leave all other pixels in similar greys.
 _PERCENTILES = (0.5, 99.5)
-# Width of one example in inches: ten of them beside the panel of step sizes fit the width of a page.
+# Width of one example in inches: ten of them next to the panel of step sizes fit the width of a page.
 _EXAMPLE_INCHES = 0.55
 # Width of the panel of step sizes in inches.
 _PANEL_INCHES = 2.6
@@ -53,7 +53,7 @@ def first_of_each_class(synthetic_set: SyntheticSet) -> Tensor:
 
 
 def plot_examples(synthetic_set: SyntheticSet, path: Path) -> Path:
-    """Draw examples of each class, one class in a row, and beside them the step sizes of every inner network.
+    """Draw examples of each class, one class in a row, and next to them the step sizes of every inner network.
 
     The class of an example is that of its largest label. Learned labels are drawn as bars below their example, around a
     line at 0 and with one scale for all examples. Inputs that are not images are drawn as bars, too.
@@ -184,14 +184,14 @@ def _by_class(classes: Tensor) -> list[list[int]]:
 
 
 def _page(cells: _Cells, rows: int, columns: int, panel: float = 0.0) -> tuple[Figure, Any, Any]:
-    """Return a figure with axes for a grid and, ``panel`` inches wide, for something beside it (or None).
+    """Return a figure with axes for a grid and, ``panel`` inches wide, for something next to it (or None).
 
     The sizes are computed by hand, in inches: automatic layouts would stretch or shrink the examples.
     """
     pixel = _EXAMPLE_INCHES / cells.width
     width, height = columns * cells.across * pixel, rows * cells.down * pixel
     left, bottom, top = 0.75, 0.5, 0.25  # margins for the names of classes, the axis of steps and the title
-    content = max(height, 1.4 if panel else 0.0)  # a panel needs this height to be legible beside a single row
+    content = max(height, 1.4 if panel else 0.0)  # a panel needs this height to be legible next to a single row
     page = left + width + panel + 0.1, bottom + content + top
     figure = Figure(figsize=page)
     axes = figure.add_axes((left / page[0], (bottom + content - height) / page[1], width / page[0], height / page[1]))
@@ -201,7 +201,7 @@ def _page(cells: _Cells, rows: int, columns: int, panel: float = 0.0) -> tuple[F
     axes.tick_params(length=0, labelsize=7)
     if not panel:
         return figure, axes, None
-    # The panel starts at the top, and is not taller than 2.2 inches beside grids of many rows.
+    # The panel starts at the top, and is not taller than 2.2 inches next to grids of many rows.
     start, high = left + width + 0.75, min(content, 2.2)
     box = (start / page[0], (bottom + content - high) / page[1], (panel - 0.75) / page[0], high / page[1])
     return figure, axes, figure.add_axes(box)

@@ -48,7 +48,7 @@ def batch_first(info: Any, in_dims: tuple[int | None, ...], *arguments: Tensor) 
 def with_known_signature(function: type[torch.autograd.Function]) -> type[torch.autograd.Function]:
     """Note the signature of an autograd function's ``forward`` on it (a class decorator).
 
-    ``apply`` asks ``inspect.signature`` for it at every call, which otherwise builds it anew and takes as long as a
+    ``apply`` asks ``inspect.signature`` for it at every call, which otherwise builds it again and takes as long as a
     dozen operations on a small batch.
     """
     function.forward.__signature__ = inspect.signature(function.forward)  # type: ignore[attr-defined]

@@ -7,11 +7,11 @@ a constant, whose mean under p is m, and e_i = r_i - m,
     KL = log sum_i p_i exp(e_i) = log(1 + sum_i p_i phi(e_i)),    phi(x) = exp(x) - 1 - x >= 0,
 
 since sum_i p_i e_i = 0; an error of m changes this by its square only. In a class that is "far", with a large e_i or
-without teacher mass, exp(e_i) may overflow before the tiny p_i brings it back. As p_i exp(e_i) = q_i exp(KL) there,
+without teacher mass, exp(e_i) may overflow before the product with the tiny p_i. There p_i exp(e_i) = q_i exp(KL), so
 
     KL = log(1 + sum_close p_i phi(e_i) - sum_far p_i (1 + e_i)) - log(1 - sum_far q_i).
 
-The same formulas serve float64 and, with exponents as pairs of numbers, the float32 of devices without float64.
+The same formulas are used in float64 and, with exponents as pairs of numbers, in float32 on devices without float64.
 """
 
 from typing import NamedTuple
@@ -22,7 +22,7 @@ from torch import Tensor
 from kdzoo.functional import float_pairs
 from kdzoo.functional.float_pairs import row_sums, two_difference
 
-FAR = 2.0  # above it p (1 + e) is less than half of p exp(e); below it a rounding of e does not spoil exp(e)
+FAR = 2.0  # above it p (1 + e) is less than half of p exp(e); below it exp(e) stays accurate if e is rounded
 # phi(x) / x^2 by its Taylor series up to a bound on |x|, from where the definition of phi has as many digits
 PHI_SERIES = {
     torch.float64: (0.01, (1 / 2, 1 / 6, 1 / 24, 1 / 120, 1 / 720)),

@@ -1,6 +1,6 @@
 """Numbers as unevaluated sums of two float32 numbers, for devices without a wider type.
 
-A pair (high, low) stands for high + low, where low is what rounding took from high: about 48 bits, where float32 alone
+A pair (high, low) represents high + low, where low is the rounding error of high: about 48 bits, where float32 alone
 has 24. Only what the losses need is here. Each function is a few elementwise operations, and none makes the host wait.
 """
 

@@ -71,8 +71,8 @@ class _HardTargetCE(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None]:
         student, target, slope = ctx.saved_tensors
         if torch.is_grad_enabled():  # a derivative of the gradient is wanted: it depends on the student
-            own = torch.zeros_like(slope).scatter(-1, target.unsqueeze(-1), 1.0)
-            return (grad.unsqueeze(-1) * (widen(student).softmax(-1) - own)).to(student.dtype), None
+            one_hot = torch.zeros_like(slope).scatter(-1, target.unsqueeze(-1), 1.0)
+            return (grad.unsqueeze(-1) * (widen(student).softmax(-1) - one_hot)).to(student.dtype), None
         return grad.unsqueeze(-1).to(slope.dtype) * slope, None
 
     @staticmethod
@@ -83,16 +83,16 @@ class _HardTargetCE(torch.autograd.Function):
 def _value_and_slope(student: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Return the cross-entropy and its gradient, the latter in the student's dtype.
 
-    Where the host may look at values, the definition serves where it is accurate, which costs less.
+    Where the host can read the values, positions for which the definition is accurate use it, since it costs less.
     """
     if not host_may_read(student) or widest_float(student.device) != torch.float64:
         return _exact(student, target)
     s, index = student.double(), target.unsqueeze(-1)
     s = s - s.amax(-1, keepdim=True)
-    own = s.gather(-1, index)
+    label_logit = s.gather(-1, index)
     q = s.exp_()
     total = q.sum(-1, keepdim=True)
-    value = total.log() - own
+    value = total.log() - label_logit
     slope = q.div_(total).scatter_add_(-1, index, _minus_one(index)).to(student.dtype)
     value, doubtful = value.squeeze(-1), ~(value > ACCURATE_ABOVE).squeeze(-1)
     if doubtful.any():
@@ -110,16 +110,16 @@ def _exact(student: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     With the largest logit m of the other classes, their sum is e^(m - y) Z with Z = sum_i e^(s_i - m) >= 1.
     """
     s, index = widen(student), target.unsqueeze(-1)
-    chosen, others = s.gather(-1, index), s.scatter(-1, index, -math.inf)
+    label_logit, others = s.gather(-1, index), s.scatter(-1, index, -math.inf)
     top = others.amax(-1, keepdim=True)
     others = (others - top.masked_fill(top.isneginf(), 0.0)).exp_()
     total = row_sums(others)[0].unsqueeze(-1)
-    gap, rest = two_difference(top, chosen)
+    gap, rest = two_difference(top, label_logit)
     small, large = gap.clamp_max(0.0).exp(), (-gap).clamp_max(0.0).exp()
     if s.dtype != torch.float64:  # a rounding of a gap of -80 would change a tiny value by 80 roundings
         small = small + small * torch.where(rest.isfinite(), rest, 0.0)
     value = torch.where(gap <= 0, (small * total).log1p(), gap + (total + large).log())
     share = small / (large + small * total)  # times the others' weights it is their probabilities
     slope = (others * share).scatter(-1, index, -share * total)
-    value = torch.where(gap.isnan() | chosen.isposinf(), math.nan, value)
+    value = torch.where(gap.isnan() | label_logit.isposinf(), math.nan, value)
     return value.squeeze(-1), slope.to(student.dtype)

@@ -125,7 +125,7 @@ def attention_transfer(
 
 
 def _check_feature_maps(name: str, features: Tensor) -> None:
-    """Refuse what is not a batch of feature maps, such as the output ``[batch, width]`` of a linear layer."""
+    """Reject what is not a batch of feature maps, such as the output ``[batch, width]`` of a linear layer."""
     check_floating(name, features)
     if features.ndim != 4 or math.prod(features.shape[1:]) == 0:
         raise ValueError(f"{name} must be non-empty feature maps of shape (b, c, h, w), got {tuple(features.shape)}")

@@ -13,7 +13,7 @@ LEAST_TEMPERATURE, GREATEST_TEMPERATURE = 1e-100, 1e100
 
 
 def check_temperature(temperature: float | int) -> None:
-    """Refuse a temperature that is not a positive number whose square float64 can hold.
+    """Reject a temperature that is not a positive number whose square float64 can hold.
 
     Args:
         temperature: The temperature.
@@ -23,13 +23,13 @@ def check_temperature(temperature: float | int) -> None:
     """
     # bool is a subclass of int, but ``temperature=True`` is a mistake.
     is_number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
-    # NaN fails both comparisons and is refused.
+    # NaN fails both comparisons and is rejected.
     if not is_number or not LEAST_TEMPERATURE <= temperature <= GREATEST_TEMPERATURE:
         raise ValueError(f"temperature must be a finite number > 0 (1e-100 to 1e100), got {temperature!r}")
 
 
 def check_floating(name: str, value: Tensor) -> None:
-    """Refuse a tensor that does not hold floating-point numbers.
+    """Reject a tensor that does not hold floating-point numbers.
 
     Args:
         name: Name of the argument, for the message.
@@ -43,7 +43,7 @@ def check_floating(name: str, value: Tensor) -> None:
 
 
 def check_same_shape(student: Tensor, teacher: Tensor) -> None:
-    """Refuse a student and teacher that differ in shape or do not hold floating-point numbers.
+    """Reject a student and teacher that differ in shape or do not hold floating-point numbers.
 
     Args:
         student: The student's tensor.
@@ -62,7 +62,7 @@ def check_same_shape(student: Tensor, teacher: Tensor) -> None:
 
 
 def check_same_batch(student: Tensor, teacher: Tensor) -> None:
-    """Refuse a student and teacher that differ in the length of their first dimension.
+    """Reject a student and teacher that differ in the length of their first dimension.
 
     Args:
         student: The student's tensor, ``[batch, ...]``.
@@ -79,7 +79,7 @@ def check_same_batch(student: Tensor, teacher: Tensor) -> None:
 
 
 def check_classes(student: Tensor, *, least: int = 1) -> None:
-    """Refuse logits without a class dimension or with too few classes.
+    """Reject logits without a class dimension or with too few classes.
 
     Args:
         student: Logits, ``[..., classes]``.
@@ -93,7 +93,7 @@ def check_classes(student: Tensor, *, least: int = 1) -> None:
 
 
 def check_labels(target: Tensor, logits: Tensor) -> Tensor | None:
-    """Refuse class labels of the wrong dtype or shape, or outside of the classes.
+    """Reject class labels of the wrong dtype or shape, or outside of the classes.
 
     Args:
         target: One label for each position of the logits, ``[...]``.
@@ -117,7 +117,7 @@ def check_labels(target: Tensor, logits: Tensor) -> Tensor | None:
         )
     if not host_may_read(target):
         return (target < 0) | (target >= classes)
-    # ``aminmax`` refuses an empty tensor, and an empty batch has no wrong label.
+    # ``aminmax`` rejects an empty tensor, and an empty batch has no wrong label.
     if target.numel() == 0:
         return None
     # One pass over the labels; the position of a wrong label is searched only if there is one.

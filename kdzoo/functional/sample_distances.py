@@ -13,7 +13,7 @@ from kdzoo.errors import DataError
 Features = Float[Tensor, "n d"]
 
 # A squared distance that is computed as |a|^2 - 2 ab + |b|^2 has an error of a few float64 roundings (2e-16) of the
-# squared lengths, more in many dimensions. Below this share of them it counts as 0, and balls are larger by it than
+# squared lengths, more in many dimensions. Below this share of them it is treated as 0, and balls are larger by it than
 # their radius, so that a point on the border is inside.
 ROUNDING = 1e-13
 
@@ -156,7 +156,7 @@ def earth_movers_distance(x: Features, y: Float[Tensor, "m d"]) -> Float[Tensor,
 
 
 def nearest_neighbour_accuracy(x: Features, y: Float[Tensor, "m d"]) -> Float[Tensor, ""]:
-    """Return the leave-one-out accuracy of a nearest-neighbour classifier that tells the two samples apart.
+    """Return the leave-one-out accuracy of a nearest-neighbour classifier that distinguishes the two samples.
 
     It is about 1/2 for equal distributions and 1 for samples that lie apart. Below 1/2, samples come in pairs, such as
     copies of the data. Of several nearest neighbours at one distance, each counts by its share.
@@ -234,7 +234,7 @@ def _distances(a: Tensor, b: Tensor) -> Tensor:
 
 
 def validated(x: Tensor, y: Tensor, least: int = 2) -> tuple[Tensor, Tensor]:
-    """Return two sets of features in float64, or refuse them.
+    """Return two sets of features in float64, or reject them.
 
     Args:
         x: Features, ``[n, d]``.

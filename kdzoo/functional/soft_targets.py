@@ -164,7 +164,7 @@ def _value_and_slope(
 ) -> tuple[Tensor, Tensor]:
     """Return T^2 KL(p || q) and, if wanted, T (q - p) in the student's dtype.
 
-    Where the host may look at values, the definition serves where it is accurate, which costs less.
+    Where the host can read the values, positions for which the definition is accurate use it, since it costs less.
     """
     if not host_may_read(student) or widest_float(student.device) != torch.float64:
         value, slope = _exact(student, teacher, temperature, low)

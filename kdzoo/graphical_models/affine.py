@@ -76,7 +76,7 @@ def affine_maps(
         matrix = (value[:, 1 : k + 1] - offset[:, None]).mT
         predicted = offset[:, None] + points[k + 1 :] @ matrix.mT
         error = float((predicted - value[:, k + 1 :]).detach().abs().max())
-        # "not <=" instead of ">" also refuses nan.
+        # "not <=" instead of ">" also rejects nan.
         if not error <= tolerance * (1 + float(value.detach().abs().max())):
             raise ConfigError(f"node {name!r} must be an affine function of the noise, but is off by {error:.2g}")
         maps[name] = (offset, matrix)
@@ -90,7 +90,7 @@ def compared_families(graph: Graph) -> dict[str, Family]:
 
 
 def check_normal(graph: Graph) -> None:
-    """Refuse graphs with random nodes that are not normal.
+    """Reject graphs with random nodes that are not normal.
 
     Raises:
         ConfigError: If there is such a node.

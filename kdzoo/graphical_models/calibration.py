@@ -22,7 +22,7 @@ def latent_weights(teacher: Graph, noise: Values, inputs: Values | None = None) 
 
     The information is the mean squared score (gradient of the log density) of targets that the teacher draws. The score
     with respect to z = mu + sigma eps is the one with respect to eps divided by sigma; it includes all effects of z on
-    later latents. A target that is a point mass has no density; it counts as a normal variable of variance 1/2, whose
+    later latents. A target that is a point mass has no density; a normal variable of variance 1/2 replaces it, whose
     KL is the squared difference.
 
     Args:

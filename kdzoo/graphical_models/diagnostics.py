@@ -1,8 +1,8 @@
-"""Diagnosis of a pair of models: which way of distillation suits them, the surrogate loss or local distillation.
+"""Diagnosis of a pair of models: whether the surrogate loss or local distillation is better for them.
 
 The surrogate loss is a regression on shared noise. What the student cannot explain is left out, so its samples have too
 little variance (under-dispersion). Local distillation puts the unexplained part into the deviations instead, but no
-layer can repair the errors of another one. Which is better depends on the models; three numbers tell the cases apart.
+layer can repair the errors of another one. Which is better depends on the models; three numbers distinguish the cases.
 """
 
 import math
@@ -86,7 +86,7 @@ def diagnose(teacher: Graph, student: Graph, noise: Values, inputs: Values | Non
 
 
 def recommendation(surrogate: Mapping[str, float], local: Mapping[str, float]) -> str | None:
-    """Return one line that says which of two students to keep, and why; None if that is not known.
+    """Return one line that names the better of two students, and why; None if that is not known.
 
     The divergence of the marginals decides: ``kl`` if it is known exactly, otherwise ``marginal``.
 

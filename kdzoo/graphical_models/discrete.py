@@ -143,7 +143,7 @@ def _log_probability(name: str, pair: Pair, teacher: Graph, student: Graph) -> T
     t_low, t_high = t_low.detach(), t_high.detach()
     s_low, s_high = noise_interval(name, student.latents()[name].family, pair.student.raw[name], student_value)
     shared = torch.minimum(t_high, s_high) - torch.maximum(t_low, s_low)
-    # The drawn noise lies in both intervals, so the length is positive but for rounding; the clamp keeps log finite.
+    # The drawn noise lies in both intervals, so the length is positive except for rounding; the clamp keeps log finite.
     return shared.clamp_min(torch.finfo(shared.dtype).tiny).log().reshape(len(student_value), -1).sum(1)
 
 

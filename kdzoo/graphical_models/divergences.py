@@ -70,7 +70,7 @@ def _kl_of_log_probs(p: Tensor, q: Tensor) -> Tensor:
 
 
 def kl_delta(p: Delta, q: Delta) -> Tensor:
-    """Refuse the KL of point masses, which is infinite where they differ.
+    """Reject the KL of point masses, which is infinite where they differ.
 
     Raises:
         ConfigError: Always.

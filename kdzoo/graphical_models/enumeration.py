@@ -1,4 +1,4 @@
-"""Divergences of two models' nodes as exact expectations over their discrete latents, and thus with exact gradients.
+"""Divergences of two models' nodes as exact expectations over their discrete latents, with exact gradients.
 
 A node's distribution depends on the latents before it, up to the targets, whose values are given. Each pair of states
 of these latents, the teacher's and the student's, has the mass of the uniform noise that leads to both. For a bit, the

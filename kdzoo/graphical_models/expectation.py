@@ -80,21 +80,21 @@ def _mean_over_states(teacher: Graph, student: Graph, inputs: Values, latents_fr
     # Values of nodes that no other node depends on do not matter: only their distributions are compared.
     inner = [name for name in compared_families(teacher) if name not in teacher.leaves() & student.leaves()]
     latents = [name for name in inner if name in teacher.latents()]
-    own = latents if latents_from == "student" else []
-    check_count(teacher, [*inner, *own])
-    student_states = {f"{name}|student": value for name, value in enumerate_states(teacher, own).items()}
+    student_latents = latents if latents_from == "student" else []
+    check_count(teacher, [*inner, *student_latents])
+    student_states = {f"{name}|student": value for name, value in enumerate_states(teacher, student_latents).items()}
     rows = cross_rows(inputs, cross_rows(enumerate_states(teacher, inner), student_states))
     row_inputs = {name: rows[name] for name in inputs}
     teacher_values = {name: rows[name] for name in inner}
     with inference(teacher):
         teacher_trace = teacher.rollout({}, row_inputs, forced=teacher_values)
-    student_values = {**teacher_values, **{name: rows[f"{name}|student"] for name in own}}
+    student_values = {**teacher_values, **{name: rows[f"{name}|student"] for name in student_latents}}
     pair = Pair(teacher_trace, student.rollout({}, row_inputs, forced=student_values))
     mass = next(iter(teacher_trace.raw.values())).new_ones(count_rows(rows))
     for name in inner:
         family = teacher.random_nodes()[name].family
         low, high = noise_interval(name, family, teacher_trace.raw[name], teacher_values[name])
-        if name in own:  # the same noise must lead to both values
+        if name in student_latents:  # the same noise must lead to both values
             family = student.random_nodes()[name].family
             student_low, student_high = noise_interval(name, family, pair.student.raw[name], student_values[name])
             low, high = torch.maximum(low, student_low), torch.minimum(high, student_high)

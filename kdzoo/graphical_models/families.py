@@ -37,7 +37,7 @@ class Family(ABC):
     """The kind of values that a node has, and how raw parameters become their distribution.
 
     Args:
-        shape: Shape of one value; an integer stands for one dimension.
+        shape: Shape of one value; an integer is the size of the only dimension.
 
     Raises:
         ConfigError: If a size is not an integer >= 1.
@@ -310,7 +310,7 @@ class Delta(Family):
 
 
 def check_same_family(name: str, teacher: Family, student: Family) -> None:
-    """Refuse two nodes whose values cannot be compared or made of the same noise.
+    """Reject two nodes whose values cannot be compared or made of the same noise.
 
     Args:
         name: Name of the node, for the error.

@@ -43,7 +43,7 @@ def fused_copy(teacher: Graph, *, bfloat16: bool) -> Graph:
         bfloat16: Whether the networks of the copy run in bfloat16.
     """
     # The first rollout may happen in a validation under inference mode. Tensors created there could not be used in
-    # the training step afterwards, and the copy serves both.
+    # the training step afterwards, and the copy is used for both.
     with torch.inference_mode(False):
         twin: Graph = teacher.fold_norms() if isinstance(teacher, FoldsNorms) else copy.deepcopy(teacher)
     for module in list(twin.modules()) if bfloat16 else []:

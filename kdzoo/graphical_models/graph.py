@@ -167,7 +167,7 @@ class Graph(nn.Module):
         observed = batch[source] if isinstance(source, str) else source(dict(batch))
         try:
             if self.in_sequence(node.name):
-                # A family encodes the values of single samples; the steps of a sequence count as samples.
+                # A family encodes the values of single samples; the steps of a sequence are treated as samples.
                 return node.family.encode(observed.flatten(0, 1)).unflatten(0, observed.shape[:2]).to(self.like)
             return node.family.encode(observed).to(self.like)
         except DataError as error:
@@ -201,8 +201,8 @@ class Graph(nn.Module):
             sampler: Turns a network's output and noise into a value.
 
         Raises:
-            ConfigError: If a value that is needed has no noise and is not given, or no argument tells the number of
-                samples.
+            ConfigError: If a value that is needed has no noise and is not given, or no argument determines the
+                number of samples.
         """
         inputs, forced, mixed = inputs or {}, forced or {}, mixed or {}
         options = RolloutOptions(frozenset(forced), frozenset(mixed), frozenset(noise), infer, sampler)
@@ -302,7 +302,7 @@ class Graph(nn.Module):
                 yield node.conditional
 
     def _check(self) -> None:
-        """Refuse entries that are not nodes, duplicate names, parents that come later, and several sequences."""
+        """Reject entries that are not nodes, duplicate names, parents that come later, and several sequences."""
         earlier: set[str] = set()
         for entry in self.entries:
             inside = isinstance(entry, Scan)

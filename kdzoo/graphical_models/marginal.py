@@ -162,7 +162,7 @@ def _is_enumerable(graph: Graph) -> bool:
 
 
 def _check_densities(graph: Graph) -> None:
-    """Refuse targets that are point masses."""
+    """Reject targets that are point masses."""
     point = next((name for name, node in graph.targets().items() if not node.family.is_random), None)
     if point is not None:
         raise ConfigError(f"target {point!r} is a Delta, which has no density")

@@ -1,7 +1,8 @@
-"""Two models on the same noise: the paired rollout, and how far apart the distributions of their nodes are.
+"""Rollouts of teacher and student on the same noise, and the divergences between the distributions of their nodes.
 
-The teacher is rolled out first. The student's nodes then read the teacher's values of targets (teacher forcing), and
-latents that are the student's own, the teacher's (local distillation), or the teacher's for some samples only.
+The rollout of the teacher comes first. In that of the student, the targets have the teacher's values (teacher forcing).
+The latents have the values that the student computes, those of the teacher (local distillation), or those of the
+teacher for some of the samples.
 """
 
 from collections.abc import Mapping
@@ -58,22 +59,19 @@ def check_compatible(teacher: Graph, student: Graph, *, allow_unpaired: bool = F
     if unpaired and not allow_unpaired:
         owner = "student" if unpaired[0] in student.latents() else "teacher"
         raise ConfigError(
-            f"latent {unpaired[0]!r} of the {owner} has no partner; name it as its partner, or map the noise"
+            f"latent {unpaired[0]!r} of the {owner} has no partner; give both the same name, or set noise_map"
         )
     return paired
 
 
 def rollout_teacher(teacher: Graph, noise: Values, inputs: Values | None = None) -> Trace:
-    """Roll the teacher out without gradients, in the mode that it is in.
-
-    Several students can be rolled out on one teacher trace.
+    """Return the rollout of the teacher without gradient; it can be used for several students.
 
     Args:
-        teacher: The teacher.
+        teacher: The teacher. Its training or eval mode is not changed; distillers keep their teachers in eval mode.
         noise: Noise by node, as :meth:`kdzoo.graphical_models.Graph.noise` draws it.
         inputs: Values of the inputs by node.
     """
-    # The mode is the caller's choice; distillers keep their teachers in eval mode.
     with torch.no_grad():
         return teacher.rollout(noise, inputs)
 
@@ -87,24 +85,24 @@ def rollout_student(
     teacher_latents: Mapping[str, Tensor | bool] | None = None,
     sampler: Sampler = hard_sample,
 ) -> Trace:
-    """Roll the student out on the teacher's values of the targets.
+    """Return the rollout of the student, with the teacher's values of the targets.
 
     Args:
         student: The student.
         teacher_trace: Result of :func:`rollout_teacher`.
         noise: Noise of the student by node.
         inputs: Values of the inputs by node.
-        teacher_latents: Latents that take the teacher's value, for all samples (True) or for some (bool ``[b]``).
+        teacher_latents: Latents with the teacher's value, for all samples (True) or for some (bool ``[b]``), by name.
         sampler: Turns a network's output and noise into a value.
     """
     values = teacher_trace.values
+    selections = {name: samples for name, samples in (teacher_latents or {}).items() if name in values}
     forced = {name: values[name] for name in student.targets() if name in values}
-    taken = {name: which for name, which in (teacher_latents or {}).items() if name in values}
-    forced |= {name: values[name] for name, which in taken.items() if which is True}
-    mixed = {name: (values[name], which) for name, which in taken.items() if isinstance(which, Tensor)}
+    forced |= {name: values[name] for name, samples in selections.items() if samples is True}
+    mixed = {name: (values[name], samples) for name, samples in selections.items() if isinstance(samples, Tensor)}
     # Forced values need no noise.
-    own_noise = {name: value for name, value in noise.items() if name not in forced}
-    return student.rollout(own_noise, inputs, forced=forced, mixed=mixed, sampler=sampler)
+    student_noise = {name: value for name, value in noise.items() if name not in forced}
+    return student.rollout(student_noise, inputs, forced=forced, mixed=mixed, sampler=sampler)
 
 
 def node_divergence(pair: Pair, name: str, kind: str, reduction: str, lengths: Tensor | None = None) -> Tensor:
@@ -118,7 +116,7 @@ def node_divergence(pair: Pair, name: str, kind: str, reduction: str, lengths: T
         lengths: Number of valid steps, int64 ``[b]``, for nodes of a sequence.
 
     Raises:
-        ConfigError: If there is no such divergence between the two.
+        ConfigError: If this divergence is not defined for the distributions of the node.
     """
     try:
         values = divergence(kind, pair.teacher.distributions[name], pair.student.distributions[name])
@@ -136,14 +134,14 @@ def paired_rollout(
     latents_from: str = "student",
     sampler: Sampler = hard_sample,
 ) -> Pair:
-    """Roll out both models on the same noise.
+    """Return the rollouts of both models on the same noise.
 
     Args:
-        teacher: The teacher; it is in eval mode meanwhile and gets no gradient.
+        teacher: The teacher. It is used in eval mode and without gradient; its mode is restored afterwards.
         student: The student, with the same targets and latents.
         noise: Noise by node, the same for both.
         inputs: Values of the inputs by node.
-        latents_from: Whose latents the student's nodes read: ``student`` or ``teacher``.
+        latents_from: The model whose latents the student's nodes read: ``student`` or ``teacher``.
         sampler: Turns a network's output and noise into a value.
 
     Raises:
@@ -154,8 +152,8 @@ def paired_rollout(
     # statistics, and would then differ from the teacher that is evaluated.
     with inference(teacher):
         teacher_trace = rollout_teacher(teacher, noise, inputs)
-    taken: dict[str, Tensor | bool] = dict.fromkeys(latents, True) if latents_from == "teacher" else {}
-    return Pair(
-        teacher_trace,
-        rollout_student(student, teacher_trace, noise, inputs, teacher_latents=taken, sampler=sampler),
+    teacher_latents: dict[str, Tensor | bool] = dict.fromkeys(latents, True) if latents_from == "teacher" else {}
+    student_trace = rollout_student(
+        student, teacher_trace, noise, inputs, teacher_latents=teacher_latents, sampler=sampler
     )
+    return Pair(teacher_trace, student_trace)

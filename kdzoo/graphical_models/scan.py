@@ -56,7 +56,7 @@ class Recurrence(nn.Module, ABC):
 
 
 class GateInput(nn.Linear):
-    """The input-to-hidden product of an :class:`LSTM` for one value, as a network of its own.
+    """The input-to-hidden product of an :class:`LSTM` for one value, as a separate network.
 
     It has no bias, because the LSTM's recurrent product has one.
 
@@ -255,7 +255,7 @@ def plan(
 
 
 def _check_provided(tasks: Iterable[Task], carried: Iterable[str], provided: set[str]) -> None:
-    """Refuse tasks and a carried state that need a value which nothing provides."""
+    """Reject tasks and a carried state that need a value which nothing provides."""
     for task in tasks:
         missing = [name for name in task.needs if name not in provided]
         if missing:

@@ -22,7 +22,7 @@ MAX_STATES = 2**16
 def enumerate_states(graph: Graph, names: Iterable[str]) -> dict[str, Tensor]:
     """Return all combinations of values of discrete nodes, ``[S, ...]`` by name.
 
-    Without names the result is empty, which counts as one state.
+    Without names the result is empty, which is one state.
 
     Raises:
         ConfigError: If a node is neither Bernoulli nor Categorical, or there are too many states.
@@ -53,7 +53,7 @@ def count_states(graph: Graph, names: Iterable[str]) -> int:
 
 
 def check_count(graph: Graph, names: list[str]) -> None:
-    """Refuse nodes that have more than ``MAX_STATES`` states together.
+    """Reject nodes that have more than ``MAX_STATES`` states together.
 
     Raises:
         ConfigError: If there are too many states, or a node is neither Bernoulli nor Categorical.

@@ -1,14 +1,14 @@
 """What a rollout has to compute for a node, as tasks that name what they need and what they provide.
 
-Tasks exchange tensors through a store, a dictionary by name. The value of a node has the node's own name; beside it the
-store holds, where they exist,
+Tasks exchange tensors through a store, a dictionary by name. The value of a node is stored under the node's name. The
+store also holds, where they exist,
 
 =====================  ==========================================================================
 ``name|prior``         output of the node's network, the raw parameters of its distribution
 ``name|posterior``     output of the posterior's network
 ``name|noise``         noise of the node
-``name|other``         value of another model, which some samples take instead of their own
-``name|is_other``      which samples take it
+``name|other``         value of the node in another model, which replaces that of some samples
+``name|is_other``      the samples whose value is replaced
 =====================  ==========================================================================
 
 Node names cannot contain ``|``, so these keys never collide with values. Stating needs and results explicitly lets
@@ -68,7 +68,7 @@ class Task:
 
 
 def node_tasks(node: Node, options: RolloutOptions) -> list[Task]:
-    """Return what has to be computed for a node, in order; nothing for inputs."""
+    """Return the tasks of a node in the order of computation; an empty list for inputs."""
     if isinstance(node, Hidden):
         return [Task(node.name, node.conditional.parents, node.conditional)]
     if not isinstance(node, Random):
@@ -113,7 +113,7 @@ def _value_task(name: str, family: Family, source: str, options: RolloutOptions)
 
     def mixture(values: Sequence[Tensor], rows: int, like: Tensor) -> Tensor:  # noqa: ARG001
         raw, noise, other, is_other = values
-        own = options.sampler(family, raw, noise)
-        return torch.where(is_other.reshape(-1, *[1] * (own.ndim - 1)), other, own)
+        sampled = options.sampler(family, raw, noise)
+        return torch.where(is_other.reshape(-1, *[1] * (sampled.ndim - 1)), other, sampled)
 
     return Task(name, (*needs, f"{name}|other", f"{name}|is_other"), mixture)

@@ -100,7 +100,7 @@ class ClassifierKind(TextKind):
             expected calibration error in [0, 1] (Guo et al. 2017, equation 3).
         """
         logits, target = predictions.logits, predictions.target
-        # A count beside the rate: results on MNIST are published as numbers of errors.
+        # A count in addition to the rate: results on MNIST are published as numbers of errors.
         errors = int((predictions.predicted != target).sum())
         return {
             "accuracy": 1 - errors / len(target),
@@ -235,7 +235,7 @@ def best_shift(logits: Tensor, target: Tensor, classes: Sequence[int]) -> float:
     change = (inside.indices == target).long() - (outside.indices == target).long()
     correct = torch.zeros(len(thresholds) + 1, dtype=torch.long).index_add(0, position + 1, change).cumsum(0)
     shifts = torch.cat([thresholds[:1] - 1, (thresholds[:-1] + thresholds[1:]) / 2, thresholds[-1:] + 1])
-    # Of equally good intervals the widest: its middle is farthest from any threshold, so the least sensitive to which
-    # samples the validation split has. The two outer intervals count as having width 0.
+    # The widest of the equally good intervals: its middle is farthest from any threshold, and so depends least on which
+    # samples the validation split has. The two outer intervals are given the width 0.
     widths = torch.cat([torch.zeros(1), thresholds.diff(), torch.zeros(1)])
     return float(shifts[widths.where(correct == correct.max(), -1.0).argmax()])

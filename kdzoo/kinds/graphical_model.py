@@ -198,7 +198,7 @@ class GraphicalModelKind(Kind):
         return result | _diagnosis(teacher.model, student.model)
 
     def recommendation(self, fidelity: Mapping[str, Mapping[str, float]]) -> str | None:
-        """Return whether the surrogate loss or local distillation suits these models."""
+        """Return which of the surrogate loss and local distillation is recommended for these models."""
         surrogate, local = (fidelity.get(role, {}) for role in ("student", "local"))
         return recommendation(surrogate, local) if surrogate and local else None
 
@@ -216,7 +216,7 @@ class GraphicalModelKind(Kind):
         return [plotting.image_rows(rows, folder / "samples.png")] if rows else []
 
     def plot_model(self, models: Mapping[str, nn.Module], folder: Path, data: Any = None) -> list[Path]:
-        """Draw reconstructions, maps of latents, sequences or densities, whichever apply to the models and the data."""
+        """Draw reconstructions, maps of latents, sequences or densities, those that apply to models and data."""
         return sample_plots.plot_model(models, folder, data)
 
 

@@ -10,7 +10,7 @@ from kdzoo.core.batch import Batch
 
 
 class Kind(ABC):
-    """Base of the kinds, which evaluate teachers, students and controls of one sort, whatever the method.
+    """Base of the kinds, which evaluate teachers, students and controls of one sort, for every method.
 
     ``predict`` runs a model over the data once. The run passes its result, which it does not look into, to ``metrics``
     (quality on the data) and ``fidelity`` (closeness to the teacher). Everything else that a kind can do, such as
@@ -43,7 +43,7 @@ class Kind(ABC):
 
     def is_exclusive_match(self, model: nn.Module) -> bool:  # noqa: ARG002
         """Return whether a model can only be of this kind; False if that depends on the data."""
-        # The default suits kinds of models without a type of their own, such as classifiers: a user chooses them.
+        # The default is for kinds of models that no type identifies, such as classifiers: a user chooses them.
         return False
 
     @abstractmethod

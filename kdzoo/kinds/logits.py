@@ -25,7 +25,7 @@ def check_logits(role: str, model: nn.Module, batch: Batch, *, noun: str, size: 
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
         got = type(logits).__name__ if not isinstance(logits, Tensor) else str(logits.dtype)
         raise ConfigError(f"{role} {name} is not a {noun}: it must return a tensor of logits, got {got}")
-    # Unlabelled samples need one row of logits each; sequences always have a target, which tells their positions.
+    # Unlabelled samples need one row of logits each; sequences always have a target that gives their positions.
     positions = tuple(batch["target"].shape) if "target" in batch else shape[:1]
     expected = (*positions, size[1])
     if tuple(logits.shape) != expected:

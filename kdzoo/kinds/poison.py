@@ -19,8 +19,8 @@ class PoisonPredictions(Predictions):
 
     Attributes:
         logits_before: Logits ``[R, n, C]`` before the training, by name of the inner network.
-        classes: The class under attack and the class that networks shall predict for it; None for a model that is not
-            a poisoned set.
+        classes: The class under attack and the class that the attack makes networks predict for it; None for a model
+            that is not a poisoned set.
     """
 
     logits_before: dict[str, Tensor]
@@ -45,7 +45,7 @@ class PoisonedSetKind(SyntheticSetKind):
 
     def predict(self, model: nn.Module, batches: Iterable[Any]) -> PoisonPredictions:
         """Return logits of networks before and after their training on a set, or those of another model."""
-        batches = list(batches)  # read twice below, and a loader may draw anew each time
+        batches = list(batches)  # read twice below, and a loader may draw other batches each time
         after = super().predict(model, batches)
         # The teacher and the baselines of the report are not poisoned: they have no effect to measure.
         if not isinstance(model, PoisonSet):

@@ -125,7 +125,7 @@ class PlotsModel(Protocol):
 
 @runtime_checkable
 class Exports(Protocol):
-    """A kind with file formats of its own, in which a model is written next to the exported weights."""
+    """A kind that also writes a model in its specific file formats, next to the exported weights."""
 
     def export(self, model: nn.Module, folder: Path, data: Any = None) -> list[Path]:
         """Write the model into ``folder`` and return the paths of the files.

@@ -34,7 +34,7 @@ def distances(real: Tensor, generated: Tensor) -> dict[str, float]:
 
 
 def one_nn(real: Tensor, generated: Tensor) -> float:
-    """Return the accuracy with which the nearest neighbour tells real from generated samples; 0.5 is ideal."""
+    """Return the accuracy with which the nearest neighbour separates real from generated samples; 0.5 is ideal."""
     return float(sample_distances.nearest_neighbour_accuracy(real, generated))
 
 

@@ -20,7 +20,7 @@ class StoredSamples(nn.Module):
 
     Args:
         shared: Set that is compared where models share their noise, ``[n, ...]``.
-        independent: Another set, compared where every model has noise of its own, ``[n, ...]``.
+        independent: Another set, compared where the noise of every model is independent, ``[n, ...]``.
         lengths: Numbers of valid steps of the sequences of both sets, int64 ``[n]``; None: those that are drawn for
             all models.
     """

@@ -71,7 +71,7 @@ class SyntheticSetKind(Kind):
     teacher_free: ClassVar[str] = "kdzoo.distillers.Coreset"
 
     def is_exclusive_match(self, model: nn.Module) -> bool:
-        """Return whether the model is a synthetic set, but not a poisoned one, which has a kind of its own."""
+        """Return whether the model is a synthetic set, but not a poisoned one, which is another kind."""
         return isinstance(model, SyntheticSet) and not isinstance(model, PoisonSet)
 
     def check(self, role: str, model: nn.Module, batch: Batch, sizes: Mapping[str, Any]) -> None:
@@ -110,7 +110,7 @@ class SyntheticSetKind(Kind):
         Returns:
             ``accuracy``, the mean over architectures and initial weights; ``accuracy_std``, its standard deviation over
             the initial weights; ``accuracy_worst``, the lowest of any network; ``cross_entropy`` in nats; ``diverged``,
-            the share of networks whose training diverged, which count as guessing; ``hard_label_accuracy``, the mean
+            the share of networks whose training diverged, taken as guessing; ``hard_label_accuracy``, the mean
             after training with one-hot labels; and, with several inner networks, the accuracy of each by its name.
         """
         accuracies, logits = predictions.accuracies, predictions.logits

@@ -24,12 +24,12 @@ class TextKind(Kind):
         return isinstance(model, TextTransformer) and model.task == self.task
 
     def check_text(self, role: str, model: nn.Module, sizes: Mapping[str, Any]) -> None:
-        """Refuse a text transformer of another task, or one that was trained on the ids of another tokenizer.
+        """Reject a text transformer of another task, or one that was trained on the ids of another tokenizer.
 
         Args:
             role: What the run calls the model, for the message.
             model: Any model; one that is not a text transformer passes.
-            sizes: The sizes that the data fix, of which ``tokenizer`` is used.
+            sizes: Model arguments that the data determine, of which ``tokenizer`` is used.
 
         Raises:
             ConfigError: The message names both tasks, or both tokenizers.

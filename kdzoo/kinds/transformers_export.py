@@ -26,7 +26,7 @@ TOLERANCE = 1e-5
 COMPARED_TEXTS = 4
 # Longest text of a program if the model has no limit: ``torch.export`` asks for some bound.
 MAX_LENGTH = 2**16
-# Characters of a library's error in a warning; some go on for pages.
+# Maximum number of characters of a library's error in a warning; some are several pages long.
 MAX_REASON = 200
 POOLED = (
     "The vector of a text is the mean of the last hidden states of its tokens, scaled to norm 1; the pooler that "

@@ -70,7 +70,7 @@ def build_model(architecture: Mapping[str, Any]) -> Any:
         architecture: See the docstring of this module. Settings about files, number formats or kernels are ignored.
 
     Raises:
-        ConfigError: The extra is not installed, a key is unknown, the class is not one of transformers, or it refuses
+        ConfigError: The extra is not installed, a key is unknown, the class is not one of transformers, or it rejects
             the configuration.
 
     Example:
@@ -81,7 +81,7 @@ def build_model(architecture: Mapping[str, Any]) -> Any:
     try:
         return cls(config, **pooling).train()
     except Exception as error:  # the classes of transformers have no common base error
-        raise _refused(architecture, error) from error
+        raise _architecture_error(architecture, error) from error
 
 
 def depth_of(architecture: Mapping[str, Any]) -> int:
@@ -168,7 +168,7 @@ def _resolved(architecture: Mapping[str, Any]) -> tuple[Any, Any]:
     try:
         return cls, cls.config_class.from_dict(_without_runtime_settings(config))
     except Exception as error:  # strict dataclasses and the checks behind them have no common base error
-        raise _refused(architecture, error) from error
+        raise _architecture_error(architecture, error) from error
 
 
 def _plain(config: Any) -> dict[str, Any]:
@@ -194,6 +194,6 @@ def _depth(architecture: Mapping[str, Any], config: Any) -> int:
     return depth
 
 
-def _refused(architecture: Mapping[str, Any], error: Exception) -> ConfigError:
+def _architecture_error(architecture: Mapping[str, Any], error: Exception) -> ConfigError:
     reason = " ".join(str(error).split())[:_MAX_REASON]
     return ConfigError(f"config does not fit {architecture['model_class']}: {reason}")

@@ -110,7 +110,7 @@ class _Naming:
         pairs = zip(
             _layer_prefixes(student_path, student_layers), [teacher_prefixes[index] for index in indices], strict=True
         )
-        # A teacher without a head has no tensors beside its encoder, so nothing of a student's head is looked up.
+        # A teacher without a head has only the tensors of its encoder, so nothing of a student's head is looked up.
         head = (("", ""),) if base_prefix(teacher) else ()
         encoder = (base_prefix(student), base_prefix(teacher))
         return cls(tuple(pairs), (encoder, *head), modules, (student_path, teacher_path))

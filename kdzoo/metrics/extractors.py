@@ -110,8 +110,8 @@ class RandomConvNet(Extractor):
     def forward(self, input: Tensor) -> Tensor:
         """Return the features ``[n, 14 * width]`` of floating-point samples ``[n, *in_shape]``."""
         if tuple(input.shape[1:]) != self.in_shape or not input.is_floating_point():
-            wanted = ", ".join(map(str, self.in_shape))
-            raise DataError(f"samples must be floats [n, {wanted}], got {input.dtype} {tuple(input.shape)}")
+            in_shape = ", ".join(map(str, self.in_shape))
+            raise DataError(f"samples must be floats [n, {in_shape}], got {input.dtype} {tuple(input.shape)}")
         input = input.to(self.weights[0].dtype)
         features = self._image_features(2 * input - 1) if len(self.in_shape) == 3 else self._vector_features(input)
         return torch.cat(features, dim=1)
@@ -137,7 +137,7 @@ class RandomConvNet(Extractor):
 
 
 def _sample_shape(in_shape: Sequence[int]) -> tuple[int, ...]:
-    """Return the shape of a sample as a tuple, or refuse it."""
+    """Return the shape of a sample as a tuple, or reject it."""
     shape = validation.integers("in_shape", in_shape)
     if len(shape) not in (1, 3) or min(shape[1:], default=MIN_SIDE) < MIN_SIDE:
         least = f"height and width >= {MIN_SIDE}"
@@ -278,10 +278,10 @@ def _known_layer(model: nn.Module, layer: str | None) -> str | None:
     """Return the name if the model has a module of that name, or raise an error that suggests similar names."""
     # With duplicates: a module that is shared has several names, each of which is valid.
     names = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
-    wanted = "head" if layer is None else layer
-    if wanted in names:
+    name_to_find = "head" if layer is None else layer
+    if name_to_find in names:
         return layer
-    similar = get_close_matches(str(wanted), names) or [name for name, _ in model.named_children()]
+    similar = get_close_matches(str(name_to_find), names) or [name for name, _ in model.named_children()]
     missing = " and there is no module 'head'" if layer is None else ""
     suggestion = f"layer must name a module of {type(model).__name__}, such as {', '.join(similar)}"
     raise ConfigError(f"{suggestion}, got {layer!r}{missing}")

@@ -201,7 +201,7 @@ def bootstrap(
     real, generated = metric.features()
     if paired and len(real) != len(generated):
         raise DataError(f"paired samples must be as many, got {len(real)} and {len(generated)}")
-    # A generator of its own: a report must not change the random numbers of the training that goes on after it.
+    # A separate generator: a report must not change the random numbers of the training that continues after it.
     generator = torch.Generator().manual_seed(seed)
     values = []
     for _ in range(validation.integer("resamples", resamples)):

@@ -30,7 +30,7 @@ class Bert(Transformer):
         max_length: Tokens of the longest text, >= 1.
         dropout: Probability of dropping a unit or an attention weight, in [0, 1).
         start: ``local_attention``, where the heads of the first layer begin by attending to neighbouring tokens
-            (:mod:`kdzoo.models.local_attention`), so that little text suffices to learn more than the frequencies of
+            (:mod:`kdzoo.models.local_attention`), so that little text is enough to learn more than the frequencies of
             tokens; or ``random``, BERT's own initialisation.
 
     Raises:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kdzoo.core import validation
 from kdzoo.errors import CheckpointError, ConfigError
 from kdzoo.layer_init.hugging_face import attribute
-from kdzoo.models.hf import DTYPES, MAX_REASON, import_transformers, refuse_url
+from kdzoo.models.hf import DTYPES, MAX_REASON, import_transformers, reject_url
 from kdzoo.text.language_model import Trace
 
 
@@ -77,7 +77,7 @@ class CausalLM(nn.Module):
 
     def __init__(self, path: str, vocab_size: int | None = None, dtype: str = "float32") -> None:
         super().__init__()
-        refuse_url(path, "a local folder, a config.json or a cached name")
+        reject_url(path, "a local folder, a config.json or a cached name")
         if vocab_size is not None:
             vocab_size = validation.integer("vocab_size", vocab_size, least=2)
         torch_dtype = DTYPES[validation.choice("dtype", dtype, tuple(DTYPES))]

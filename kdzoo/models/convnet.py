@@ -18,7 +18,7 @@ from kdzoo.models.shapes import image_shape
 
 POOLINGS: dict[str, type[nn.Module]] = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
 # Instance normalisation as a group norm with one channel in each group, which computes the same but also accepts the
-# feature maps of one pixel that the last block of a small image has; ``nn.InstanceNorm2d`` refuses these.
+# feature maps of one pixel that the last block of a small image has; ``nn.InstanceNorm2d`` rejects these.
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm2d,
     "instance": lambda channels: nn.GroupNorm(channels, channels),
@@ -41,7 +41,7 @@ class ConvNet(nn.Module):
         padding: ``same`` pads with zeros, so that a convolution keeps the size of the image; with ``valid`` height and
             width shrink by kernel_size - 1 pixels.
         norm: Normalisation after each convolution, with a learned scale and shift per channel: ``batch`` over the
-            images of the batch, ``instance`` over each image by itself; None for none. The convolutions then have no
+            images of the batch, ``instance`` over each image separately; None for none. The convolutions then have no
             bias, which the normalisation would cancel.
         activation: One of relu, leaky_relu, elu, gelu, silu, tanh, sigmoid; also that of the hidden layer.
         pooling: ``max`` or ``avg``.

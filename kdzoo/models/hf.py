@@ -71,7 +71,7 @@ class HFModel(Transformer):
         tokenizer: str | None = None,
         dtype: str = "float32",
     ) -> None:
-        refuse_url(path, "a local folder or a cached name")
+        reject_url(path, "a local folder or a cached name")
         validation.choice("task", task, TASKS)
         if num_classes is not None:
             num_classes = validation.integer("num_classes", num_classes)
@@ -103,8 +103,8 @@ class HFModel(Transformer):
         return {"pixel_values": input.to(self.model.dtype)}
 
 
-def refuse_url(path: str, allowed: str) -> None:
-    """Refuse a path that is a URL, since nothing is downloaded.
+def reject_url(path: str, allowed: str) -> None:
+    """Reject a path that is a URL, since nothing is downloaded.
 
     Args:
         path: The path.
@@ -121,7 +121,7 @@ def import_transformers(required_by: str) -> Any:
     """Return the library transformers, with its progress bars and warnings switched off.
 
     Raises:
-        ConfigError: The library is not installed; the message names what it is required by.
+        ConfigError: The library is not installed; the message names what requires it.
     """
     transformers = import_library("transformers", required_by)
     transformers.utils.logging.disable_progress_bar()  # its bars would break the lines of a run's own output
@@ -171,7 +171,7 @@ def _model(
 
 
 def _check_tokens(path: str, model_vocab_size: int, vocab_size: int | None, tokenizer: str | None) -> None:
-    """Refuse data with more tokens than the model, or with ids of another tokenizer than the folder's."""
+    """Reject data with more tokens than the model, or with ids of another tokenizer than the folder's."""
     if vocab_size is not None and vocab_size > model_vocab_size:
         raise ConfigError(
             f"vocab_size does not fit {path}: it has {model_vocab_size} tokens, the data have {vocab_size}"
@@ -190,7 +190,9 @@ def _check_tokens(path: str, model_vocab_size: int, vocab_size: int | None, toke
 
 
 def _check_head(path: str, mismatched: Any) -> None:
-    """Refuse a head with another number of classes than asked for."""
+    """Reject a saved head with another number of classes than the model."""
     if mismatched:
-        name, saved, wanted = sorted(mismatched)[0]
-        raise ConfigError(f"num_classes does not fit {path}: {name} is {list(saved)} there, wanted {list(wanted)}")
+        name, saved_shape, expected_shape = sorted(mismatched)[0]
+        raise ConfigError(
+            f"num_classes does not fit {path}: {name} is {list(saved_shape)} there, wanted {list(expected_shape)}"
+        )

@@ -46,7 +46,7 @@ def initialise_local_attention(model: Any) -> None:
     with torch.no_grad():
         positions = model.embeddings.position_embeddings.weight
         positions.zero_()[:, : waves.shape[1]] = POSITION_SCALE * model.config.initializer_range * waves
-        # Every head uses the first, fastest sinusoids, which tell neighbouring positions apart best.
+        # Every head uses the first, fastest sinusoids, which distinguish neighbouring positions best.
         key = torch.eye(head_width, width)
         for head in range(n_heads):
             rows = slice(head * head_width, (head + 1) * head_width)

@@ -15,7 +15,7 @@ from kdzoo.tensor_networks.features import FeatureMap, as_feature_map
 class MPS(MPSBase):
     """Matrix product state with one site for each number of the input and one output core.
 
-    Modules to hook: ``left`` and ``right`` give the states ``[batch, bond]`` of both sides beside the output,
+    Modules to hook: ``left`` and ``right`` give the states ``[batch, bond]`` of both sides next to the output,
     ``bonds.<b>`` gives the state at bond b (between sites b - 1 and b) for each b of ``probes``.
 
     Args:

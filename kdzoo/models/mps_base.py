@@ -4,7 +4,7 @@
     A[phi] = sum_k phi_k A_k
 
 Stoudenmire & Schwab 2016, "Supervised learning with tensor networks", equations 2 and 6, with the index of the output
-on a core C of its own between two sites. The chain starts as A[phi] = 1 + noise, so that the first output is finite at
+on a separate core C between two sites. The chain starts as A[phi] = 1 + noise, so that the first output is finite at
 any length: a product of 784 random matrices would underflow to 0.
 """
 
@@ -119,7 +119,7 @@ class MPSBase(ChainModule):
         return outputs
 
     def _check_outputs(self, outputs: Tensor, left: Tensor, right: Tensor) -> None:
-        """Refuse outputs that are not finite though the states are, which is the fault of the output core."""
+        """Reject outputs that are not finite though the states are, which is the fault of the output core."""
         bad = ~outputs.isfinite().all(1)
         if bool(bad.any()) and bool(left.isfinite().all()) and bool(right.isfinite().all()):
             raise NonFiniteLossError(
@@ -155,7 +155,7 @@ class MPSBase(ChainModule):
 
     @property
     def layout(self) -> Layout:
-        """Where the cores lie in the vector ``cores``."""
+        """The layout of the cores in the vector ``cores``."""
         return self._layout
 
     def load_tensors(self, sites: Sequence[Tensor], centre: Tensor) -> None:
@@ -255,7 +255,7 @@ class MPSBase(ChainModule):
         return dims
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        """Take the bonds of the weights that are loaded; refuse weights of another output site or other ends."""
+        """Take the bonds of the weights that are loaded; reject weights of another output site or other ends."""
         dims, before, closed = (state_dict.get(f"{prefix}{name}") for name in ("dims", "before_output", "closed"))
         if before is not None and int(before) != self.out_site:
             raise ConfigError(

@@ -18,7 +18,7 @@ TORCH_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin")
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 # Prefixes that wrappers add to all names: torch.compile, DataParallel, Lightning modules, and the distillers here.
 PREFIXES = ("_orig_mod.", "module.", "model.", "student.")
-# Names in a message, of which a wrong file can have hundreds.
+# Maximum number of names in a message; a wrong file can have hundreds of them.
 _NAMES_SHOWN = 3
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -48,14 +48,14 @@ def load_weights(module: Module, path: str | PathLike[str]) -> Module:
         >>> bool((load_weights(target, path).weight == source.weight).all())
         True
     """
-    weights, own = read_weights(path), module.state_dict()
+    weights, expected = read_weights(path), module.state_dict()
     # The names in the file have no prefix any more; those of a wrapped module, for example by torch.compile, need one.
-    prefix = _common_prefix(own)
+    prefix = _common_prefix(expected)
     weights = {prefix + name: tensor for name, tensor in weights.items()}
     problems = (
-        _listed("lacks", [repr(name) for name in own if name not in weights]),
-        _listed("has unknown", [repr(name) for name in weights if name not in own]),
-        _listed("does not fit", _mismatches(weights, own)),
+        _listed("lacks", [repr(name) for name in expected if name not in weights]),
+        _listed("has unknown", [repr(name) for name in weights if name not in expected]),
+        _listed("does not fit", _mismatches(weights, expected)),
     )
     if any(problems):
         kind, description = type(module).__name__, "; ".join(filter(None, problems))
@@ -65,9 +65,9 @@ def load_weights(module: Module, path: str | PathLike[str]) -> Module:
 
 
 def read_weights(path: str | PathLike[str]) -> dict[str, Tensor]:
-    """Read named tensors from a local file onto the CPU; a file with Python objects is refused and no code is run.
+    """Read named tensors from a local file onto the CPU; a file with Python objects is rejected and no code is run.
 
-    The file may hold a state dict, by itself or under ``state_dict``, ``model_state_dict`` or ``model``, or the
+    The file may hold a state dict, directly or under ``state_dict``, ``model_state_dict`` or ``model``, or the
     checkpoint of a distiller, of which the student's part is read. Prefixes such as ``module.`` and ``model.`` that all
     names share are removed. Zip files, the format of ``torch.save``, are verified against their checksums; safetensors
     and older torch files have no checksums of the values.
@@ -166,8 +166,8 @@ def _without_prefixes(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
 
 
-def _mismatches(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
-    shared = [(name, tensor, own[name]) for name, tensor in weights.items() if name in own]
+def _mismatches(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    shared = [(name, tensor, expected[name]) for name, tensor in weights.items() if name in expected]
     shapes = [f"{n!r} {list(a.shape)} for {list(b.shape)}" for n, a, b in shared if a.shape != b.shape]
     # Another precision is converted; integers for floats, as of a quantised model, would be a silent error.
     return shapes + [f"{n!r} {a.dtype} for {b.dtype}" for n, a, b in shared if _number_type(a) != _number_type(b)]

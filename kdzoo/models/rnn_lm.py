@@ -107,5 +107,5 @@ class RNNLM(nn.Module):
 
 def _layer_state(state: State, i: int) -> Tensor | tuple[Tensor, ...]:
     """Return the state of layer i as torch takes it: h ``[1, n, H]`` for a GRU, (h, c) for an LSTM."""
-    values = tuple(part[:, i].contiguous()[None] for part in state)  # cuDNN refuses a strided state
+    values = tuple(part[:, i].contiguous()[None] for part in state)  # cuDNN rejects a strided state
     return values[0] if len(values) == 1 else values

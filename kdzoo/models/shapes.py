@@ -11,7 +11,7 @@ def image_shape(in_shape: Any, least: int, reason: str) -> tuple[int, int, int]:
 
     Args:
         in_shape: Shape ``[channels, height, width]`` of one image.
-        least: Least number of pixels of either side.
+        least: Minimum number of pixels of each side.
         reason: What needs this size, for the message.
 
     Raises:

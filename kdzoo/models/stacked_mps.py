@@ -19,7 +19,7 @@ from kdzoo.tensor_networks.polynomial import Coefficients, compose, polynomial_l
 
 # Largest number of parameters of the output core of the first layer: 256 MB in float32. It grows with the square of
 # hidden_bond_dim and with all copies, so that a mistake would otherwise end in an exhausted memory.
-MOST_NUMBERS = 2**26
+MAX_NUMBERS = 2**26
 
 
 class StackedMPS(nn.Module):
@@ -79,10 +79,10 @@ class StackedMPS(nn.Module):
         )
         n, self.copies = len(positions), validation.integer("copies", copies)
         largest = hidden_bond_dim if isinstance(hidden_bond_dim, int) else max(hidden_bond_dim)
-        if largest**2 * n * self.copies > MOST_NUMBERS:
+        if largest**2 * n * self.copies > MAX_NUMBERS:
             raise ConfigError(
                 f"copies={copies} of {n} inputs with hidden_bond_dim={largest} need an output core of "
-                f"{largest**2 * n * self.copies} numbers; allowed are {MOST_NUMBERS}"
+                f"{largest**2 * n * self.copies} numbers; allowed are {MAX_NUMBERS}"
             )
         options: dict[str, Any] = {"noise": noise, "engine": engine}
         self.register_buffer("order", positions)
@@ -112,11 +112,11 @@ class StackedMPS(nn.Module):
             ConfigError: There might be more than 65,536 monomials. If every number between the layers depends on every
                 input, an input's exponents go up to the number n * copies of all of them: (1 + n * copies)^n monomials.
         """
-        n, own = len(self.order), self.first.to_polynomial()
+        n, first_polynomial = len(self.order), self.first.to_polynomial()
         numbers: list[dict[tuple[int, ...], float]] = []
         for k in range(n * self.copies):
             copied = tuple(int(i == k // self.copies) for i in range(n))
-            number = {exponents: float(value[k]) for exponents, value in own.items()}
+            number = {exponents: float(value[k]) for exponents, value in first_polynomial.items()}
             number[copied] = number.get(copied, 0.0) + 1.0
             numbers.append({exponents: value for exponents, value in number.items() if value})
         second = self.second

@@ -55,7 +55,7 @@ def mass_levels(density: NDArray[np.floating], masses: Sequence[float]) -> NDArr
     Cells are taken from the densest down until they hold the share; the density of the last cell is the level.
 
     Args:
-        density: Density on cells of equal size, any shape; it need not be normalized. NaN counts as 0.
+        density: Density on cells of equal size, any shape; it need not be normalized. NaN is treated as 0.
         masses: Shares of the mass, in (0, 1).
 
     Returns:
@@ -69,5 +69,5 @@ def mass_levels(density: NDArray[np.floating], masses: Sequence[float]) -> NDArr
     cumulative = decreasing.cumsum()
     if not cumulative[-1] > 0:
         return np.empty(0)
-    # ``contour`` refuses levels that do not increase: several shares may have one level on a coarse grid.
+    # ``contour`` rejects levels that do not increase: several shares may have one level on a coarse grid.
     return np.unique(decreasing[np.searchsorted(cumulative, np.asarray(masses) * cumulative[-1])])

@@ -14,7 +14,7 @@ Pairs = tuple[NDArray[np.floating], NDArray[np.floating]]
 """Positions of pairs of pixels as (row, column), ``[pairs, 2, 2]``, and their strengths >= 0, ``[pairs]``."""
 
 # A matrix has at most about so many tick labels: more would overlap at 7 points.
-MOST_TICKS = 16
+MAX_TICKS = 16
 
 
 def pairs_on_images(
@@ -60,7 +60,7 @@ def pairs_on_images(
 
 
 def pair_matrices(tables: Mapping[str, tuple[Sequence[str], NDArray[np.floating]]], path: Path, *, title: str) -> Path:
-    """Draw the strengths of all pairs as a matrix per name, side by side, each with a colour scale of its own.
+    """Draw the strengths of all pairs as a matrix per name, side by side, each with its colour scale.
 
     Args:
         tables: The name of a matrix -> (label of each input, symmetric strengths >= 0 ``[inputs, inputs]``).
@@ -74,7 +74,7 @@ def pair_matrices(tables: Mapping[str, tuple[Sequence[str], NDArray[np.floating]
     figure.suptitle(textwrap.fill(title, 10 + 50 * len(tables)), fontsize=10)
     for axes, (name, (labels, strengths)) in zip(axes_row(figure, len(tables)), tables.items(), strict=True):
         image = axes.imshow(strengths, cmap="viridis", vmin=0, **NEAREST)
-        stride = max(1, -(-len(labels) // MOST_TICKS))
+        stride = max(1, -(-len(labels) // MAX_TICKS))
         ticks = list(range(0, len(labels), stride))
         axes.set_xticks(ticks, [labels[i] for i in ticks], fontsize=7, rotation="vertical")
         axes.set_yticks(ticks, [labels[i] for i in ticks], fontsize=7)

@@ -63,7 +63,7 @@ class Job:
         return data
 
     def node(self, role: str, sizes: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the configuration of the teacher or student with the sizes that the data fix."""
+        """Return the configuration of the teacher or student, completed with the sizes that the data determine."""
         return config.with_sizes(self.settings[role], sizes, self.allow)
 
     def model(self, role: str, sizes: Mapping[str, Any], seed: int | None = None) -> nn.Module:
@@ -104,7 +104,7 @@ class Job:
             options["scheduler"] = config.instantiate(source["scheduler"], allow=self.allow)
         # The 1 separates the modules that a distiller makes from the weights of the student.
         torch.manual_seed(mix_seed(self.seed, SEED_STREAMS["student"], 1))
-        with config.construction(node["_target_"]):
+        with config.reraise_as_config_error(node["_target_"]):
             distiller = build(student, teacher, **options)
         if not isinstance(distiller, Distiller):
             raise ConfigError(f"distiller must be a kdzoo.Distiller, got {type(distiller).__name__}")
@@ -115,13 +115,12 @@ class Job:
     def _check_optimizer(options: Mapping[str, Any], source: Mapping[str, Any]) -> None:
         """Reject wrong arguments of optimizer and scheduler now rather than after the teacher's training.
 
-        They are tried on a parameter of their own: the method's ``prepare`` has not run yet, so its parameters may not
-        exist.
+        They are tried on a new parameter, since those of the distiller may not exist before its ``prepare``.
         """
-        with config.construction(source["optimizer"]["_target_"]):
+        with config.reraise_as_config_error(source["optimizer"]["_target_"]):
             optimizer = options["optimizer"]([nn.Parameter(torch.zeros(1))])
         if "scheduler" in options:
-            with config.construction(source["scheduler"]["_target_"]):
+            with config.reraise_as_config_error(source["scheduler"]["_target_"]):
                 make_schedule(options["scheduler"], optimizer, total_steps=1)
 
     @cached_property

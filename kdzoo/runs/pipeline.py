@@ -1,4 +1,4 @@
-"""A run: teacher, distillation, controls, evaluation and report, once for every seed."""
+"""A run: preparing the teacher, distillation, controls and evaluation for every seed, and one report of all seeds."""
 
 import shutil
 import time
@@ -35,10 +35,10 @@ from kdzoo.storage.checkpoint import save_model
 def run(
     cfg: DictConfig | Mapping[str, Any] | str | Path, *, allow: Collection[str] = (), command: str = ""
 ) -> dict[str, Any]:
-    """Distil once for every seed and return the report that is left in the run folder.
+    """Distil once for every seed, write the report to the run folder, and return it.
 
-    The same configuration in the same folder continues an interrupted run, bit for bit, and returns the
-    report of a finished one.
+    Called again with the same configuration and folder, it continues an interrupted run, with bit-for-bit the same
+    results as an uninterrupted one, and returns the report of a finished run.
 
     Args:
         cfg: What ``kdzoo.compose`` returns, or the path of a ``config.yaml`` that a run has written.
@@ -49,7 +49,7 @@ def run(
         The report; its keys are documented in ``docs/report.md``.
 
     Raises:
-        ConfigError: The configuration has mistakes; the message has a line for each. Nothing has been built.
+        ConfigError: The configuration has mistakes; the message has a line for each. Nothing has been built then.
         KdzooError: The data, a file or the training has failed.
     """
     cfg = _load_config(cfg)
@@ -75,10 +75,11 @@ def run(
 def run_seed(job: Job) -> dict[str, Any]:
     """Prepare, train, evaluate and export for one seed, and return its measurements.
 
-    Those of a seed that is already finished are read from its folder.
+    The measurements of a seed that is already finished are read from its folder, so that an interrupted run continues
+    with the first unfinished seed.
     """
     finished = run_folder.read_json(job.folder / "result.json")
-    if finished is not None:  # an interrupted run of several seeds goes on with the first unfinished one
+    if finished is not None:
         return finished
     data = job.data()
     method: type[Distiller] = config.locate(job.settings["distiller"]["_target_"])
@@ -100,7 +101,7 @@ def run_seed(job: Job) -> dict[str, Any]:
     node = with_learned_sizes(student_node(job, models.get("teacher"), data), models["student"])
     control_distillers = controls(job, distiller, kind, node, data) if job.settings["control"] else {}
     for role, control in control_distillers.items():
-        # Controls start as the student did: built from the same seed and calibrated on the same data.
+        # Controls have the same start as the student: built from the same seed and calibrated on the same data.
         models[role] = calibrated(control.student, data)
         seconds[role] = train(job, control, control.transfer_set(data), role).seconds
 
@@ -121,20 +122,21 @@ def run_seed(job: Job) -> dict[str, Any]:
 def add_measurements(
     result: dict[str, Any], distiller: Distiller, controls: Mapping[str, Distiller], kind: kinds.Kind, data: Any
 ) -> None:
-    """Add the metrics that only the method itself can measure to those of the student and its controls."""
+    """Add the metrics that the distiller itself measures to those of the student and its controls, in place."""
     batches = list(data.test_dataloader())
-    for role, trained in {"student": distiller, **controls}.items():
-        # A control that another method has trained is measured as this method measures its student.
-        extras = (trained if isinstance(trained, type(distiller)) else distiller).report_extras
+    for role, role_distiller in {"student": distiller, **controls}.items():
+        # A control that was trained by another method is measured in the same way as the student.
+        has_same_method = isinstance(role_distiller, type(distiller))
+        extras = (role_distiller if has_same_method else distiller).report_extras
         result["models"][role]["metrics"] |= extras.measurements(
-            trained.student, batches, partial(kinds.quick_scores, kind)
+            role_distiller.student, batches, partial(kinds.quick_scores, kind)
         )
 
 
 def controls(
     job: Job, distiller: Distiller, kind: kinds.Kind, node: Mapping[str, Any], data: Any
 ) -> dict[str, Distiller]:
-    """Return the distillers of the student's controls by role: without the teacher, and with other settings."""
+    """Return the distillers that train the student's controls, by role: one without a teacher, others by settings."""
     by_role = {}
     if has_teacher_free_control(job, kind):
         by_role["control"] = job.teacher_free(job.build("student", node), str(kind.teacher_free))
@@ -145,7 +147,7 @@ def controls(
 
 
 def train(job: Job, distiller: Distiller, data: Any, role: str) -> History:
-    """Train one distiller in its own folder."""
+    """Train a distiller, compiled if the run is set to, with its checkpoints in the folder of its role."""
     if job.settings["compile"]:
         # In place: torch.compile(student) would return a wrapper and rename the keys of every checkpoint.
         distiller.student.compile()
@@ -180,7 +182,7 @@ def summarise(jobs: list[Job], outcomes: list[dict[str, Any]], command: str) -> 
 
     Args:
         jobs: The jobs of all seeds.
-        outcomes: Their measurements, in the same order.
+        outcomes: The results of :func:`run_seed`, in the same order.
         command: The command line that starts the run again.
     """
     settings = jobs[0].settings
@@ -219,14 +221,16 @@ def summarise(jobs: list[Job], outcomes: list[dict[str, Any]], command: str) -> 
     return {**result, "expected": report.compare_with_expected(result, settings["expected"])}
 
 
-def write_report(folder: Path, first: Job, result: Mapping[str, Any]) -> None:
-    """Write the report and the exported student; ``report.json`` last, since it marks the run as finished."""
-    figures = sorted(path.relative_to(folder).as_posix() for path in (first.folder / "figures").glob("*.png"))
+def write_report(folder: Path, first_job: Job, result: Mapping[str, Any]) -> None:
+    """Write the report and the exported student; ``report.json`` last, since it marks the run as finished.
+
+    The report's figures and the student are those of the first seed.
+    """
+    figures = sorted(path.relative_to(folder).as_posix() for path in (first_job.folder / "figures").glob("*.png"))
     atomic.write_text(folder / "report.md", report.to_markdown(result, figures))
-    atomic.write_text(folder / "citations.bib", registry.citations(*config.targets(first.settings)))
-    # Figures and the student at the top of the folder are those of the first seed.
-    shutil.copytree(first.folder / "student", folder / "student", dirs_exist_ok=True)
-    kind = first.kind_named(result["kind"])
+    atomic.write_text(folder / "citations.bib", registry.citations(*config.targets(first_job.settings)))
+    shutil.copytree(first_job.folder / "student", folder / "student", dirs_exist_ok=True)
+    kind = first_job.kind_named(result["kind"])
     if isinstance(kind, DescribesExport):
         kind.describe(folder / "student", result)
     atomic.write_json(folder / "report.json", result)
@@ -234,15 +238,16 @@ def write_report(folder: Path, first: Job, result: Mapping[str, Any]) -> None:
 
 def draw_history(history: History, optimized: Sequence[str], folder: Path) -> None:
     """Plot the loss terms over the steps: those that were optimized, and below them those that were only measured."""
-    terms: dict[bool, dict[str, tuple[list[int], list[float]]]] = {True: {}, False: {}}
+    # Terms by whether they were optimized, then by name: the steps at which a term was logged, and its values.
+    curves: dict[bool, dict[str, tuple[list[int], list[float]]]] = {True: {}, False: {}}
     for name, values in history.terms.items():
         logged = [(step, value) for step, value in zip(history.steps, values, strict=True) if value is not None]
-        terms[name in optimized][name] = ([step for step, _ in logged], [value for _, value in logged])
-    plotting.loss_curves(terms[True], terms[False], folder / "figures" / "losses.png")
+        curves[name in optimized][name] = ([step for step, _ in logged], [value for _, value in logged])
+    plotting.loss_curves(curves[True], curves[False], folder / "figures" / "losses.png")
 
 
 def _load_config(cfg: DictConfig | Mapping[str, Any] | str | Path) -> DictConfig:
-    """Return a configuration as a DictConfig; that of a file continues the run in the file's folder."""
+    """Return a configuration as a DictConfig; one that is read from a file has the file's folder as ``output_dir``."""
     if isinstance(cfg, DictConfig):
         return cfg
     if isinstance(cfg, Mapping):

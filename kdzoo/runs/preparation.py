@@ -47,7 +47,7 @@ def new_student(job: Job, teacher: nn.Module | None, data: Any) -> nn.Module:
 
 
 def student_node(job: Job, teacher: nn.Module | None, data: Any) -> dict[str, Any]:
-    """Return the student's configuration with the sizes that the data and the teacher's architecture fix."""
+    """Return the student's configuration with the sizes that the data and the teacher's architecture determine."""
     return job.node("student", {**data.sizes, **teachers.sizes(teacher)})
 
 

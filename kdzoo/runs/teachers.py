@@ -1,4 +1,4 @@
-"""Where a run's teacher comes from: a checkpoint, a module with weights of its own, or a cached training."""
+"""The teacher of a run: from a checkpoint, from a module that loads its weights itself, or from a cached training."""
 
 import ast
 import hashlib

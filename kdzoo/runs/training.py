@@ -120,7 +120,7 @@ def fit(distiller: Distiller, data: pl.LightningDataModule, training: Training) 
     if checkpoint.exists():
         _check_fits(checkpoint, distiller)
     with _quiet_lightning(), signals_wait_for_step():
-        with config.construction("pytorch_lightning.Trainer", MisconfigurationException):
+        with config.reraise_as_config_error("pytorch_lightning.Trainer", MisconfigurationException):
             trainer = pl.Trainer(
                 **training.settings,
                 callbacks=[
@@ -181,7 +181,7 @@ def _quiet_lightning() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=".*module\\(s\\) in eval mode.*")
         # The position in the data is restored by ExactResume, not by the loader.
         warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
-        # A CPU run beside an unused GPU is the user's choice.
+        # A CPU run next to an unused GPU is the user's choice.
         warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
         # The run folder holds the checkpoint that is being continued.
         warnings.filterwarnings("ignore", message=".*dirpath has changed.*")

@@ -1,4 +1,4 @@
-"""Files that are complete or absent: written beside their place, flushed to disk and renamed into it."""
+"""Files that are complete or absent: written next to their final path, flushed to disk and renamed into it."""
 
 import errno
 import json

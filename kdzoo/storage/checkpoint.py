@@ -72,7 +72,7 @@ def save_model(model: nn.Module, node: Mapping[str, Any], folder: Path) -> None:
         node: Its configuration: ``_target_`` and plain arguments, enough to build it again.
         folder: The folder, which is made if it does not exist; files of the same name are replaced.
     """
-    # Cloned, because safetensors refuses tensors that share memory, such as tied weights.
+    # Cloned, because safetensors rejects tensors that share memory, such as tied weights.
     weights = save_safetensors({key: value.contiguous().clone() for key, value in model.state_dict().items()})
     atomic.write_bytes(folder / "model.safetensors", weights)
     description = {"format": FORMAT, "model": dict(node), "sha256": hashlib.sha256(weights).hexdigest()}

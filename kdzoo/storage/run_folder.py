@@ -22,7 +22,7 @@ def is_main_process() -> bool:
     Lightning knows the rank under every launcher (torchrun, SLURM, its own subprocesses), also before a trainer exists.
     """
     # Before a trainer exists, the first process of a further node has LOCAL_RANK=0 and no RANK where Lightning itself
-    # starts the processes; only NODE_RANK tells it apart.
+    # starts the processes; only NODE_RANK distinguishes it.
     is_first_node = "RANK" in os.environ or os.environ.get("NODE_RANK", "0") == "0"
     rank: Any = rank_zero_only.rank  # type: ignore[attr-defined] # Lightning sets it on the function
     return bool(rank == 0 and is_first_node)

@@ -142,7 +142,7 @@ def _path(folder: Path, name: str) -> Path:
 
 def _bytes(value: Tensor) -> bytes:
     """Return the elements of a tensor in order, as they are in memory."""
-    # A copy, not contiguous(): a tensor of one element counts as contiguous whatever its stride, and then has no view
+    # A copy, not contiguous(): a tensor of one element is contiguous for any stride, and then has no view
     # as bytes. NumPy has no bfloat16, but it has bytes.
     plain = torch.empty(value.shape, dtype=value.dtype).copy_(value.detach())
     return plain.view(-1).view(torch.uint8).numpy().tobytes()

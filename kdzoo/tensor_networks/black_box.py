@@ -61,7 +61,7 @@ def from_queries(
             oracle, problem.points, problem.features, domain=(low, high), **limits
         )
     else:
-        # d numbers are the fewest that tell d features of a site apart.
+        # At least d numbers are needed to distinguish d features of a site.
         tried = torch.linspace(low, high, chain.feature_map.d).tolist()
         sites, centre, result = sketch(oracle, problem.points, problem.features, domain=tried, ends=ends, **limits)
     chain.load_tensors(sites, centre)
@@ -107,7 +107,7 @@ def _problem(chain: ChainModule, teacher: Function, samples: Tensor) -> _Problem
     position = order.argsort()
     points = as_set(samples.detach().flatten(1)[:, order].cpu())
     with torch.no_grad():
-        chain.feature_map(points.T.to(chain.cores))  # refuses values outside its domain before the first evaluation
+        chain.feature_map(points.T.to(chain.cores))  # rejects values outside its domain before the first evaluation
 
     def function(points: Tensor) -> Tensor:
         return teacher(points.to(samples.device)[:, position].unflatten(1, shape))

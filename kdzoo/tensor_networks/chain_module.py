@@ -2,7 +2,7 @@
 
 :class:`ChainModule` is what distillers, figures and queries ask of a student or teacher; :class:`kdzoo.models.MPS` is
 one. How a chain is parametrised and called is up to the subclass. Everything here works on copies of the tensors in
-float64, whatever the dtype of the parameters, because decompositions lose digits that float32 does not have to spare.
+float64 for any dtype of the parameters, because decompositions lose digits, of which float32 has too few.
 """
 
 from abc import ABC, abstractmethod
@@ -59,7 +59,7 @@ class ChainModule(nn.Module, ABC):
     @property
     @abstractmethod
     def layout(self) -> Layout:
-        """Where the cores lie in the vector ``cores``."""
+        """The layout of the cores in the vector ``cores``."""
 
     @abstractmethod
     def features(self, input: Tensor) -> Tensor:
@@ -255,7 +255,7 @@ class ChainModule(nn.Module, ABC):
     def _replace(self, sites: Sequence[Tensor], centre: Tensor) -> None:
         """Load computed tensors, unless a value is too large for the dtype of the parameters."""
         largest = max(float(tensor.abs().max()) for tensor in (*sites, centre))
-        # "not <=" instead of ">": a NaN must be refused as well
+        # "not <=" instead of ">": a NaN must be rejected as well
         if not largest <= torch.finfo(self.cores.dtype).max:
             raise NonFiniteLossError(
                 f"the chain was not changed: a tensor would hold {largest:.3g}, beyond the largest {self.cores.dtype}"
@@ -281,7 +281,7 @@ def check_open_chain(model: nn.Module, role: str = "student") -> ChainModule:
 
 
 def _check_inputs(inputs: Tensor) -> None:
-    """Refuse an empty batch, and values that are not finite."""
+    """Reject an empty batch, and values that are not finite."""
     if inputs.numel() == 0:
         raise DataError(f"inputs must hold at least one sample, got shape {tuple(inputs.shape)}")
     if not bool(inputs.isfinite().all()):

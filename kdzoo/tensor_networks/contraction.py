@@ -36,7 +36,7 @@ def contract(
     engine: str = "auto",
     stops: Mapping[tuple[int, int], Stop] | None = None,
 ) -> Ends:
-    """Return the states of both sides beside the output core.
+    """Return the states of both sides next to the output core.
 
     Args:
         phi: Features ``[sites, d, samples]`` in the chain's order.
@@ -76,7 +76,7 @@ def _with_stops(
     engine: str,
     stops: Mapping[tuple[int, int], Stop],
 ) -> Ends:
-    """Contract each side by itself, in pieces between its stops."""
+    """Contract the two sides independently, in pieces between their stops."""
     ends, exponents = [], phi.new_zeros(phi.shape[2])
     for side, current in enumerate(starts):
         bonds, last = plan.sides[side], len(plan.sides[side]) - 1
@@ -120,7 +120,7 @@ def _announce(reason: str) -> None:
 
 
 def _check_fit(phi: Tensor, cores: Tensor, starts: tuple[Tensor, Tensor], plan: Layout) -> None:
-    """Refuse tensors that do not fit: the compiled engine reads memory where the layout says, unchecked."""
+    """Reject tensors that do not fit: the compiled engine reads memory where the layout says, unchecked."""
     samples = phi.shape[-1]
     expected = {
         "features": (plan.n_sites, plan.d, samples),
@@ -228,7 +228,7 @@ def _save_for_backward(ctx: Any, inputs: Any, output: Any) -> None:
 def _differentiate(ctx: Any, operator: Any, left: Tensor | None, right: Tensor | None) -> Any:
     """Return the gradients of features, cores and starts, and None for every setting.
 
-    ``left`` and ``right`` are the gradients of the ends; None stands for 0.
+    ``left`` and ``right`` are the gradients of the ends; None means 0.
     """
     of_phi, (phi, *_) = ctx.needs_input_grad[0], ctx.saved_tensors
     ends = [
@@ -256,7 +256,7 @@ class _Sweep(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         """Keep what the backward pass needs."""
         _save_for_backward(ctx, inputs, output)
-        ctx.set_materialize_grads(False)  # or the states, which nobody differentiates, would get zeros of their size
+        ctx.set_materialize_grads(False)  # the states have no gradient; by default autograd would allocate zeros for it
         ctx.mark_non_differentiable(*output[2:])
 
     @staticmethod
@@ -271,7 +271,7 @@ class _Sweep(torch.autograd.Function):
 
 
 class _SweepBackward(torch.autograd.Function):
-    """The backward operator, which has no derivative of its own."""
+    """The backward operator, which cannot be differentiated again."""
 
     @staticmethod
     def forward(*arguments: Any) -> Any:
@@ -284,7 +284,7 @@ class _SweepBackward(torch.autograd.Function):
 
     @staticmethod
     def backward(*_: Any) -> Any:
-        """Refuse a second derivative.
+        """Reject a second derivative.
 
         Raises:
             ConfigError: In any case.
@@ -311,7 +311,7 @@ def _one_by_one(function: Any, info: Any, in_dims: Any, arguments: Any) -> Any:
 
 
 def _check_range(ends: tuple[Tensor, Tensor], log2: Tensor, chain: Chain, plan: Layout) -> None:
-    """Refuse ends that are not finite, and a product with its exponent beyond the largest number of the dtype."""
+    """Reject ends that are not finite, and a product with its exponent beyond the largest number of the dtype."""
     # Minimum and maximum are NaN if any value is, and need no tensor as large as the ends, as isfinite would.
     if not all(math.isfinite(float(extreme)) for end in ends for extreme in end.aminmax()):
         raise NonFiniteLossError(_not_finite(chain, plan))

@@ -1,6 +1,6 @@
 """From queries to a chain by tensor cross interpolation: it equals the function at chosen rows and columns, its pivots.
 
-On a grid of d numbers for every site, and with the output as a leg of its own, a function is a tensor. For each bond b
+On a grid of d numbers for every site, a function is a tensor, with the output as one more leg. For each bond b
 there are r prefixes I_b and r suffixes J_b, and the chain
 
     T_1 P_1^-1 T_2 P_2^-1 ... T_n,    T_k = F(I_(k-1), leg k, J_k),    P_b = F(I_b, J_b)
@@ -45,7 +45,7 @@ def cross_interpolate(
 
     Args:
         oracle: The function.
-        samples: Points ``[n, sites]`` where the function matters; each number stands for the nearest one of the grid.
+        samples: Points ``[n, sites]`` where the function matters; each number is rounded to the nearest of the grid.
         features: The local feature maps, such as ``model.feature_map.double_features``; their d features must be
             linearly independent on the grid.
         rank: Largest bond dimension. None: only ``cutoff`` limits it.

@@ -295,8 +295,8 @@ def whitening_matrices(grams: Tensor, least: float = 1e-10) -> Tensor:
 
     Args:
         grams: Mean products G of features, symmetric and positive semidefinite ``[sites, d, d]``.
-        least: Smallest share of the mean square of a feature that counts as variance. The default is above the rounding
-            of float32 inputs, squared, and far below the share of any pixel that changes.
+        least: A variance up to this share of the mean square of the feature is treated as 0. The default is above the
+            rounding of float32 inputs, squared, and far below the share of any pixel that changes.
     """
     d = grams.shape[-1]
     transform = torch.zeros_like(grams)

@@ -20,12 +20,12 @@ from kdzoo.tensor_networks.network import check_open, tensor_row
 
 
 def usable_bonds(wanted: Sequence[int], legs: Sequence[int]) -> list[int]:
-    """Return all bonds, from the left end, as they are wanted or as large as the chain can use, if that is less.
+    """Return all bonds, from the left end: those of ``wanted``, reduced to what the chain can use.
 
-    A bond cannot carry more than the tensors to its left, or to its right, can tell apart: the product of their legs.
+    A bond cannot carry more than the tensors to its left, or to its right, can distinguish: the product of their legs.
 
     Args:
-        wanted: All bonds, including those at both ends, which stay as they are.
+        wanted: The wanted size of all bonds, including those at both ends, which are not reduced.
         legs: Dimension of the leg of each tensor between them, one fewer.
     """
     bonds = list(wanted)
@@ -44,8 +44,8 @@ def grown_bonds(sites: Sequence[Tensor], centre: Tensor, out_site: int, bond_dim
     """
     chain = tensor_row(sites, centre, out_site)
     bonds = [chain[0].shape[0], *(core.shape[2] for core in chain)]
-    wanted = [bonds[0], *(max(bond, validation.integer("bond_dim", bond_dim)) for bond in bonds[1:-1]), bonds[-1]]
-    return [max(pair) for pair in zip(bonds, usable_bonds(wanted, [core.shape[1] for core in chain]), strict=True)]
+    new_bonds = [bonds[0], *(max(bond, validation.integer("bond_dim", bond_dim)) for bond in bonds[1:-1]), bonds[-1]]
+    return [max(pair) for pair in zip(bonds, usable_bonds(new_bonds, [core.shape[1] for core in chain]), strict=True)]
 
 
 def grow(
@@ -101,10 +101,10 @@ def _checked_growth(sites: Sequence[Tensor], centre: Tensor, out_site: int, bond
     """Return the new bonds after checking that there is one for each bond and none becomes smaller."""
     chain = tensor_row(sites, centre, out_site)
     bonds = [chain[0].shape[0], *(core.shape[2] for core in chain)]
-    wanted = list(validation.integers("bond_dims", bond_dims, length=len(bonds)))
-    if any(new < old for new, old in zip(wanted, bonds, strict=True)) or wanted[-1] != 1 or wanted[0] != 1:
-        raise ConfigError(f"bond_dims must be no smaller than the bonds {bonds}, and 1 at both ends, got {wanted}")
-    return wanted
+    new_bonds = list(validation.integers("bond_dims", bond_dims, length=len(bonds)))
+    if any(new < old for new, old in zip(new_bonds, bonds, strict=True)) or new_bonds[-1] != 1 or new_bonds[0] != 1:
+        raise ConfigError(f"bond_dims must be no smaller than the bonds {bonds}, and 1 at both ends, got {new_bonds}")
+    return new_bonds
 
 
 def _start_new_entries(larger: Tensor, core: Tensor, unit: Tensor, *, towards_right: bool) -> None:
@@ -157,7 +157,7 @@ def replace_parameter(
         optimizer: Any optimizer whose state of a parameter consists of numbers and tensors of its shape, like moments.
         old: The parameter that it has; nothing happens if it does not have it.
         new: The parameter in its place.
-        change: Maps a state tensor of ``old`` to one of ``new``. None: the state of this parameter starts afresh.
+        change: Maps a state tensor of ``old`` to one of ``new``. None: the state of this parameter is reset.
     """
     for group in optimizer.param_groups:
         group["params"] = [new if parameter is old else parameter for parameter in group["params"]]

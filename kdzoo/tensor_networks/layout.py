@@ -1,4 +1,4 @@
-"""Where the cores of a chain lie in one flat vector.
+"""The layout of the cores of a chain in one flat vector.
 
 A matrix product state has cores to the left of its output core and others to its right. Both are oriented towards
 the output: a core is ``[d, n_in, n_out]``, where n_in is the bond on the outer side. The vector holds the first core
@@ -34,7 +34,7 @@ class Layout:
         n_states: Numbers of the states of one sample.
         text: The arguments of :func:`make_layout` as text, see :func:`from_text`. An operator of torch takes one text
             faster than lists of hundreds of numbers.
-        part: Only for a part of a longer chain that is contracted by itself, as a left side: the side of the longer
+        part: Only for a part of a longer chain that is contracted separately, as a left side: the side of the longer
             chain, the step at which the part begins, and the number of sites of the longer chain. It is needed to name
             sites in messages.
     """

@@ -23,7 +23,7 @@ from kdzoo.tensor_networks.relevance import main_effect
 from kdzoo.tensor_networks.sobol import feature_moments, sobol_indices
 
 DPI = 120
-MOST_NODES = 24  # sites of the longest chain whose graph is drawn: a node takes 0.8 inches
+MAX_NODES = 24  # sites of the longest chain whose graph is drawn: a node takes 0.8 inches
 LEAST_SHARE = 1e-12  # end of the colour scale; smaller shares of the mean square are rounding, about (1e-6)^2
 
 
@@ -109,7 +109,7 @@ def plot_views(views: Mapping[str, ChainView], folder: Path, examples: Examples 
         bond_entropies(spectra, out_sites, folder / "bond_entropies.png"),
     ]
     for name, view in views.items():
-        if len(view.sites) <= MOST_NODES:
+        if len(view.sites) <= MAX_NODES:
             files.append(graph(*view.tensors, folder / f"chain_{name}.png"))
     if examples is not None:
         files += [
@@ -190,7 +190,7 @@ def sobol_maps(views: Mapping[str, ChainView], examples: Examples, path: Path) -
 
 
 def relevance_maps(views: Mapping[str, ChainView], examples: Examples, path: Path) -> Path:
-    """Draw E[f_c | x_i] - E[f_c] of every pixel of an example of each class c, beside the saliency of other models.
+    """Draw E[f_c | x_i] - E[f_c] of every pixel of an example of each class c, next to the saliency of other models.
 
     The values of the channels of a pixel are summed.
     """
@@ -249,8 +249,8 @@ def graph(sites: Sequence[Tensor], centre: Tensor, out_site: int, path: Path) ->
     Raises:
         ConfigError: The chain has more than 24 sites.
     """
-    if len(sites) > MOST_NODES:
-        raise ConfigError(f"a graph is drawn of at most {MOST_NODES} sites, got {len(sites)}")
+    if len(sites) > MAX_NODES:
+        raise ConfigError(f"a graph is drawn of at most {MAX_NODES} sites, got {len(sites)}")
     nodes = network.as_nodes(sites, centre, out_site)
     places = {node: i for i, node in enumerate(nodes)}
     figure = Figure(figsize=(max(4.0, 0.8 * len(nodes) + 0.6), 2.4), layout="constrained")

@@ -53,7 +53,7 @@ def plot_chains(
         example_inputs: Inputs that are explained ``[examples, ...]``.
         example_classes: The output that is explained for each example.
         folder: Where the figures are written.
-        saliency: Names of models whose saliency is drawn beside the relevance; a model without gradients is left out.
+        saliency: Names of models whose saliency is drawn next to the relevance; a model without gradients is left out.
 
     Returns:
         Paths of the figures.
@@ -74,7 +74,7 @@ def plot_chains(
 
 
 def chain_view(model: ChainModule, train_inputs: Tensor, example_inputs: Tensor) -> ChainView:
-    """Return what the figures need of a chain: its tensors, and the features of inputs ``[n, ...]``."""
+    """Return the data of a chain that the figures show: its tensors, and the features of inputs ``[n, ...]``."""
 
     def features(inputs: Tensor) -> Tensor:
         with torch.no_grad():

@@ -71,19 +71,19 @@ def as_nodes(sites: Sequence[Tensor], centre: Tensor, out_site: int) -> list[Any
     tensors = tensor_row(sites, centre, out_site)
     names = [f"site {i}" for i in range(len(sites))]
     names.insert(out_site, "output")
-    made, closed = [], tensors[0].shape[0] > 1
+    nodes, is_periodic = [], tensors[0].shape[0] > 1
     for i, (name, tensor) in enumerate(zip(names, tensors, strict=True)):
         axes = ["left", "output" if name == "output" else "feature", "right"]
-        if i == 0 and not closed:
+        if i == 0 and not is_periodic:
             tensor, axes = tensor[0], axes[1:]
-        elif i == len(sites) and not closed:
+        elif i == len(sites) and not is_periodic:
             tensor, axes = tensor[..., 0], axes[:-1]
-        made.append(_library().Node(tensor, name=name, axis_names=axes, backend="pytorch"))
-    for node, following in pairwise(made):
+        nodes.append(_library().Node(tensor, name=name, axis_names=axes, backend="pytorch"))
+    for node, following in pairwise(nodes):
         node["right"] ^ following["left"]  # connects the edges
-    if closed:
-        made[-1]["right"] ^ made[0]["left"]
-    return made
+    if is_periodic:
+        nodes[-1]["right"] ^ nodes[0]["left"]
+    return nodes
 
 
 # ---------------------------------------------------------------- canonical form
@@ -93,7 +93,7 @@ def canonical_form(sites: Sequence[Tensor], centre: Tensor, out_site: int) -> tu
     """Return the same function with every site an isometry towards the output core, which holds the norm.
 
     To the left of the output sum_k A_k' A_k = 1, to its right sum_k A_k A_k' = 1. Bonds become smaller where the
-    tensors beside them cannot use their dimension.
+    tensors next to them cannot use their dimension.
 
     Args:
         sites: Core ``[left, d, right]`` of every site of an open chain, float64.

@@ -25,14 +25,14 @@ Coefficients = Mapping[Exponents, int | float | Sequence[int | float] | Tensor]
 """Exponents of the inputs -> coefficient, or those of all outputs."""
 
 # Largest number of monomials that a chain is expanded into: 16 inputs with the features [1, x]. An expansion takes time
-# and memory in proportion, and nobody reads a longer one.
-MOST_MONOMIALS = 2**16
+# and memory in proportion, and a longer one is not readable.
+MAX_MONOMIALS = 2**16
 
 
 def copy_layer(n_inputs: int, times: int) -> TensorTrain:
     """Return the chain with the features [1, x] whose outputs are ``times`` copies of every input.
 
-    The state beside the output core is (1, inputs of its side), so no bond is larger than n_inputs / 2 + 3 / 2. The
+    The state next to the output core is (1, inputs of its side), so no bond is larger than n_inputs / 2 + 3 / 2. The
     output core has about n_inputs^3 times / 4 numbers.
 
     Args:
@@ -160,10 +160,10 @@ def compose(
 
 
 def _check_monomials(what: str, count: int) -> None:
-    """Refuse an expansion that is too large."""
-    if count > MOST_MONOMIALS:
+    """Reject an expansion that is too large."""
+    if count > MAX_MONOMIALS:
         raise ConfigError(
-            f"{what} is a polynomial of up to {float(count):.3g} monomials; to_polynomial allows {MOST_MONOMIALS}"
+            f"{what} is a polynomial of up to {float(count):.3g} monomials; to_polynomial allows {MAX_MONOMIALS}"
         )
 
 

@@ -29,7 +29,7 @@ def main_effect(sites: Sequence[Tensor], centre: Tensor, out_site: int, measure:
     Returns:
         Effects ``[samples, outputs, sites]``.
     """
-    # The derivative at the mean features does not depend on the sample, so one pass serves all samples.
+    # The derivative at the mean features does not depend on the sample, so one pass is enough for all samples.
     mean = measure.mean.double()[..., None]
     effects = derivatives(sites, centre, out_site, mean)[0]
     return torch.einsum("oid,ids->soi", effects, phi.double() - mean)
@@ -86,7 +86,7 @@ def saliency(model: nn.Module, inputs: Tensor) -> Tensor:
     try:
         with torch.enable_grad():
             x = inputs.detach().to(device).clone().requires_grad_()
-            outputs = model(x).sum(0)  # rows are independent, so one backward pass per output serves all samples
+            outputs = model(x).sum(0)  # rows are independent, so one backward pass per output is enough
             if not outputs.requires_grad:
                 raise ConfigError(f"saliency needs a model with gradients, got {type(model).__name__} without")
             slopes = [torch.autograd.grad(output, x, retain_graph=True)[0] for output in outputs]
@@ -97,7 +97,7 @@ def saliency(model: nn.Module, inputs: Tensor) -> Tensor:
 
 
 def _states(cores: Sequence[Tensor], phi: Tensor) -> list[Tensor]:
-    """Return the states ``[samples, bond]`` before every site of a side, from its outer end, and beside the output."""
+    """Return the states ``[samples, bond]`` before every site of a side, from its outer end, and next to the output."""
     states = [phi.new_ones(phi.shape[2], 1)]
     for core, features in zip(cores, phi, strict=True):
         states.append(torch.einsum("sl,ldr,ds->sr", states[-1], core, features))

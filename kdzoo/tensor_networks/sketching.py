@@ -12,7 +12,7 @@ the output core is the least-squares solution L C R' = F of the states of the tw
 
 The recursion is that of Hur et al. 2023 (TT-RS), on the samples of Pareja Monturiol et al. 2025 (TT-RSS, section 3).
 There the columns of F are truncated first and divided by the states afterwards; here F is projected on what the core
-can reach before it is truncated, outputs of a vector are columns of their own, and both sides end at the output.
+can reach before it is truncated, each output of a vector-valued function is a column, and both sides end at the output.
 
 References:
     Hur, Hoskins, Lindsey, Stoudenmire, Khoo: Generative modeling via tensor train sketching. Appl. Comput. Harmon.
@@ -92,7 +92,7 @@ def sketch(
 ) -> Found:
     """Return a chain that approximates a function, by recursive sketching from samples in any order.
 
-    The oracle is asked for at most n_sites * n * ends * (1 + length of domain) + n^2 samples.
+    The oracle evaluates at most n_sites * n * ends * (1 + length of domain) + n^2 samples.
 
     Args:
         oracle: The function.
@@ -102,8 +102,8 @@ def sketch(
         cutoff: Singular values below this share of the largest are left out, in [0, 1]; 1e-10 for functions that are
             chains of this rank, for which the samples show every direction.
         out_site: The output core stands before this site. None: in the middle.
-        domain: Numbers that are tried at a site for every prefix, beside that of the sample. With them a few samples
-            are enough. None: each prefix is evaluated with its own number only.
+        domain: Numbers that are tried at a site for every prefix, in addition to that of the sample. With them a few
+            samples are enough. None: each prefix is evaluated with its own number only.
         ends: Number of samples whose suffixes are the columns. None: as many as ``rank``, at least 20.
 
     Raises:
@@ -174,7 +174,7 @@ def spread(n: int, count: int) -> Tensor:
 
 
 def bonds_of(sites: Sequence[Tensor], centre: Tensor, out_site: int) -> tuple[int, ...]:
-    """Return the dimensions of all bonds of a chain, including those beside the output and at both ends."""
+    """Return the dimensions of all bonds of a chain, including those next to the output and at both ends."""
     chain = tensor_row(sites, centre, out_site)
     return (chain[0].shape[0], *(tensor.shape[2] for tensor in chain))
 
@@ -194,7 +194,7 @@ class _Walk(NamedTuple):
         samples: Samples ``[n, sites]`` whose prefixes are used.
         chosen: Samples ``[m, sites]`` whose suffixes are used.
         own: Features ``[steps, d, n]`` of the samples; the walk has this many steps.
-        tried: Numbers ``[p]`` that are tried beside those of the samples.
+        tried: Numbers ``[p]`` that are tried in addition to those of the samples.
         others: Features ``[steps, d, p]`` of these numbers.
     """
 

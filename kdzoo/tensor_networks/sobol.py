@@ -198,7 +198,7 @@ def _sides(sites: Sequence[Tensor], out_site: int, measure: Moments) -> tuple[St
 
 
 def _means(steps: Steps) -> list[Tensor]:
-    """Return the mean state ``[bond]`` before every site of a side and beside the output."""
+    """Return the mean state ``[bond]`` before every site of a side and next to the output."""
     states = [torch.ones(1, dtype=torch.float64)]
     for mean, _ in steps:
         states.append(states[-1] @ mean)
@@ -206,7 +206,7 @@ def _means(steps: Steps) -> list[Tensor]:
 
 
 def _state_moments(steps: Steps) -> list[State]:
-    """Return mean and covariance of the state before every site of a side and beside the output."""
+    """Return mean and covariance of the state before every site of a side and next to the output."""
     covariance = torch.zeros(1, 1, dtype=torch.float64)
     states = _means(steps)
     moments = [(states[0], covariance)]
@@ -266,7 +266,7 @@ def _parts(steps: Steps, states: list[State], seen: State) -> tuple[Tensor, Tens
 
 
 def _pairs_of_side(steps: Steps, chosen: list[int], beyond: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the deviations beside the output that each chosen site makes, and what pairs of them explain together.
+    """Return the deviations next to the output that each chosen site makes, and what pairs of them explain together.
 
     Args:
         steps: Matrices of the side.
@@ -285,9 +285,9 @@ def _pairs_of_side(steps: Steps, chosen: list[int], beyond: Tensor) -> tuple[Ten
     rows = beyond.new_zeros(0, steps[0][1].shape[0] if steps else 1, 1)
     for step, (mean, spread) in enumerate(steps):
         if step in chosen:
-            now = torch.einsum("jlr,or->ojl", spread, after[step])
-            made = torch.einsum("kil,ojl->okij", rows, now).square().sum((2, 3))
-            pairs[:, : len(rows), len(rows)] = made
+            direction = torch.einsum("jlr,or->ojl", spread, after[step])
+            variances = torch.einsum("kil,ojl->okij", rows, direction).square().sum((2, 3))
+            pairs[:, : len(rows), len(rows)] = variances
             rows = torch.cat([rows @ mean, (states[step] @ spread)[None]])
         else:
             rows = rows @ mean

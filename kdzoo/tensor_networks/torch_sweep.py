@@ -21,7 +21,7 @@ Swept = tuple[tuple[Tensor, Tensor], Tensor, tuple[Tensor, Tensor]]
 # Sites between two rescalings of the states. Features and cores of size 100 leave float32 (10^38) after 19 sites, and
 # rescaling more often would cost time. All engines use the same number, so that their results are equal.
 EVERY = 16
-# Most steps whose core gradients are one product: it bounds the memory that is used beside the states.
+# Most steps whose core gradients are one product: it bounds the memory that is used in addition to the states.
 CHUNK = 32
 
 
@@ -209,5 +209,5 @@ def _in_a_row(plan: Layout, sides: Sides, first: int, step: int) -> bool:
         plan.states[side][first] + n * shape[1],
         plan.states[side][first + 1] + n * shape[2],
     )
-    found = (plan.cores[side][step], plan.states[side][step], plan.states[side][step + 1])
-    return plan.shape(side, step) == shape and found == expected
+    actual = (plan.cores[side][step], plan.states[side][step], plan.states[side][step + 1])
+    return plan.shape(side, step) == shape and actual == expected

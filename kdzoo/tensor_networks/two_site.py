@@ -42,7 +42,7 @@ def sweep(
 ) -> tuple[list[Tensor], Tensor]:
     """Return the chain after one sweep from the output to the right end, to the left end, and back.
 
-    The states of all samples beside the two sites are updated along the way; a step costs the contraction of one site.
+    The states of all samples next to the two sites are updated along the way; a step costs the contraction of one site.
     Arguments are not changed, so that the chain is unchanged if a decomposition fails.
 
     Args:
@@ -210,7 +210,7 @@ class _Sweep:
         return better.view(weights.shape).permute(0, 1, 4, 2, 3)
 
     def _products(self, i: int) -> Tensor:
-        """Return the products ``[samples, left d d right]`` of the states beside sites i and i + 1 and the features."""
+        """Return the products ``[samples, left d d right]`` of the features of sites i, i + 1 and adjacent states."""
         products = self.left[i]
         for factor in (*self.white[i : i + 2], self.right[i + 2]):
             products = (products[:, :, None] * factor[:, None, :]).flatten(1)

@@ -1,4 +1,4 @@
-"""The protocol of language models, and what every one of them can do: be traced along sequences, sampled, evaluated.
+"""The protocol of language models, with functions that trace, sample and evaluate any of them.
 
 Notation: S tokens ``0..S-1`` and V = S + 1 symbols, of which S is the end of a sequence and, in inputs, also its begin
 marker. A model is in some state after each prefix of a sequence; the states of n prefixes are kept in one object and
@@ -231,7 +231,7 @@ def _sample_batch(model: LanguageModel, n: int, max_length: int, generator: torc
 
 
 def _check_distributions(model: Any, total: Tensor) -> None:
-    """Refuse probabilities that do not sum to 1; after an impossible prefix they may all be 0."""
+    """Reject probabilities that do not sum to 1; after an impossible prefix they may all be 0."""
     invalid = ~((total - 1).abs() <= TOLERANCE) & (total != 0)  # negated, so that NaN is invalid as well
     if invalid.any():
         raise ConfigError(

@@ -45,7 +45,7 @@ class TokenSequences:
         if (self.lengths < 0).any() or int(self.lengths.sum()) != len(self.tokens):
             raise DataError(
                 f"lengths must be >= 0 and add up to the number of tokens, {len(self.tokens)}; "
-                f"the least is {int(self.lengths.min())} and the sum {int(self.lengths.sum())}"
+                f"the smallest is {int(self.lengths.min())} and the sum {int(self.lengths.sum())}"
             )
 
     @classmethod
@@ -61,7 +61,7 @@ class TokenSequences:
         """
         rows = [_as_tokens(index, sequence) for index, sequence in enumerate(sequences)]
         lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
-        # torch.cat refuses an empty list, but a set without sequences is valid (a split may be empty).
+        # torch.cat rejects an empty list, but a set without sequences is valid (a split may be empty).
         return cls(torch.cat(rows) if rows else torch.empty(0, dtype=torch.int64), lengths)
 
     @classmethod

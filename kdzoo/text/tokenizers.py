@@ -46,7 +46,7 @@ def load_tokenizer(path: Any) -> Any:
         reason = " ".join(str(error).split())[:_MAX_REASON]
         problem = f"no tokenizer can be loaded from {path} ({reason})"
         raise CheckpointError(f"{problem}; allowed: a local folder with its files, or a cached name") from error
-    # Only the fast tokenizers can refuse to read special tokens in a text (split_special_tokens) and be trained here.
+    # Only the fast tokenizers can reject to read special tokens in a text (split_special_tokens) and be trained here.
     if not isinstance(tokenizer, transformers.PreTrainedTokenizerFast):
         raise CheckpointError(
             f"{path} has the slow tokenizer {type(tokenizer).__name__}; allowed: one with tokenizer.json"
@@ -105,7 +105,7 @@ def token_ids(tokenizer: Any, texts: Sequence[str], max_length: int | None = Non
         texts: Any number of texts. A special token that is spelt out in a text, such as "[MASK]", is ordinary text.
         max_length: Add the special tokens and truncate to this many tokens, special ones included; None does neither.
     """
-    if not texts:  # the library refuses an empty list
+    if not texts:  # the library rejects an empty list
         return []
     truncation = {} if max_length is None else {"truncation": True, "max_length": max_length}
     encoded = tokenizer(
@@ -159,7 +159,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, *, lowercase: bool = 
     )
     wordpiece.train_from_iterator((text.translate(rare) for text in texts), trainer)
     ids = wordpiece.get_vocab(with_added_tokens=True)
-    # Built anew from the list of tokens, because in the trained object the characters would stay special.
+    # Built again from the list of tokens, because in the trained object the characters would stay special.
     return bert_tokenizer(sorted(ids, key=lambda token: ids[token]), lowercase)
 
 
@@ -187,7 +187,7 @@ def import_library(name: str, required_by: str) -> Any:
     """Return a library of the extra ``kdzoo[text]``.
 
     Raises:
-        ConfigError: The library is not installed; the message names what it is required by.
+        ConfigError: The library is not installed; the message names what requires it.
     """
     try:
         return import_module(name)

@@ -1,4 +1,4 @@
-"""The protocol of text transformers: what a method can ask of one beside its output (hidden states, attentions)."""
+"""The protocol of text transformers, which return hidden states and attention weights in addition to their output."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -11,11 +11,12 @@ class TransformerOutput:
     """Output of a text transformer for token ids ``[batch, length]``, with its intermediate results.
 
     Attributes:
-        output: By task: logits ``[batch, length, vocab_size]`` of every token (``mlm``), logits
+        output: Depending on the task, logits ``[batch, length, vocab_size]`` of every token (``mlm``), logits
             ``[batch, num_classes]`` (``classification``), or vectors ``[batch, hidden]`` of norm 1 (``embedding``).
         hidden: Hidden states ``[batch, length, hidden]``: the embeddings, then the output of every layer.
-        attentions: Attention weights ``[batch, heads, length, length]`` of every layer; empty if not asked for.
-        valid: True at tokens, False at padding, ``[batch, length]``.
+        attentions: Attention weights ``[batch, heads, length, length]`` of every layer; empty unless
+            :meth:`TextTransformer.read` was called with ``attentions=True``.
+        valid: True at tokens, False at padding, bool ``[batch, length]``.
     """
 
     output: Tensor
@@ -26,10 +27,10 @@ class TransformerOutput:
 
 @runtime_checkable
 class TextTransformer(Protocol):
-    """A transformer of text.
+    """A transformer that reads token ids.
 
     Attributes:
-        task: ``mlm``, ``classification`` or ``embedding``; it decides on the output.
+        task: ``mlm``, ``classification`` or ``embedding``; it determines :attr:`TransformerOutput.output`.
         pad_id: Id of the padding token; None if the model has none.
     """
 
@@ -44,7 +45,15 @@ class TextTransformer(Protocol):
         """Return the output for token ids ``[batch, length]``."""
 
     def enable_attention_outputs(self) -> None:
-        """Make attention weights available, and switch off their dropout."""
+        """Make the model return attention weights, and switch off dropout on them.
+
+        Call it before :meth:`read` with ``attentions=True``.
+        """
 
     def read(self, input: Tensor, *, attentions: bool = False) -> TransformerOutput:
-        """Return the output with all hidden states and, if ``attentions`` is true, the attention weights."""
+        """Return the output for token ids ``[batch, length]`` with all hidden states.
+
+        Args:
+            input: Token ids, int64 ``[batch, length]``.
+            attentions: Whether to return the attention weights of all layers as well.
+        """

@@ -5,7 +5,7 @@ import torch
 
 from kdzoo.automata.baselines import (
     BASELINES,
-    HOLD_OUT,
+    HOLD_OUT_EVERY,
     LanguageModelModule,
     held_out_split,
     kmeans_counts,
@@ -68,10 +68,10 @@ def test_a_share_of_the_uniform_distribution_makes_every_string_possible(share):
     assert mixed.log_prob(TokenSequences.of([[1, 0], [0, 0, 1]])).isfinite().all()
 
 
-@pytest.mark.parametrize("n", [1, HOLD_OUT - 1, HOLD_OUT, 35])
+@pytest.mark.parametrize("n", [1, HOLD_OUT_EVERY - 1, HOLD_OUT_EVERY, 35])
 def test_every_tenth_string_is_held_out(n):
     train, held_out = held_out_split(TokenSequences.of([[0]] * n))
-    if n < HOLD_OUT:
+    if n < HOLD_OUT_EVERY:
         assert train.tolist() == held_out.tolist() == list(range(n))
     else:
         assert held_out.tolist() == [i for i in range(n) if i % 10 == 9]

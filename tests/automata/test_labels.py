@@ -2,7 +2,7 @@
 
 import pytest
 
-from kdzoo.automata.labels import MOST_LINES, edge_labels, format_probability, state_label, token_names
+from kdzoo.automata.labels import MAX_LINES, edge_labels, format_probability, state_label, token_names
 from kdzoo.automata.pfa import PFA
 from kdzoo.errors import ConfigError
 from tests.reference.automata import random_parameters
@@ -28,7 +28,7 @@ def test_edges_hold_all_transitions_from_the_threshold_on(threshold):
         probabilities = [probability for _, probability in edge.tokens]
         assert probabilities == sorted(probabilities, reverse=True)
         assert edge.probability == pytest.approx(sum(probabilities))
-        assert edge.label.count("\n") + 1 == min(len(probabilities), MOST_LINES + 1)
+        assert edge.label.count("\n") + 1 == min(len(probabilities), MAX_LINES + 1)
 
 
 def test_names_and_thresholds_that_do_not_fit_are_refused():

@@ -34,7 +34,7 @@ def test_a_prefix_of_an_allowed_name_is_refused():
 def test_what_a_constructor_says_becomes_one_line():
     with pytest.raises(ConfigError, match=r"cannot build torch\.nn\.Dropout: dropout probability has to be"):
         config.instantiate({"_target_": "torch.nn.Dropout", "p": 7}, allow={"torch.nn.Dropout"})
-    with pytest.raises(DataError, match="no file"), config.construction("a.B"):
+    with pytest.raises(DataError, match="no file"), config.reraise_as_config_error("a.B"):
         raise DataError("no file")
 
 

@@ -43,9 +43,9 @@ def test_a_class_made_by_a_decorator_is_imported(tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(tmp_path)
     assert signatures._from_source("made_here.Made") is None
-    described = signatures.describe("made_here.Made")
-    assert described.parameters["width"].annotation is int
-    assert described.parameters["depth"].default == 2
+    signature = signatures.describe("made_here.Made")
+    assert signature.parameters["width"].annotation is int
+    assert signature.parameters["depth"].default == 2
 
 
 def test_mistakes_are_found_without_torch(tmp_path):

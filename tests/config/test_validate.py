@@ -78,8 +78,8 @@ MISTAKES = {
     "student._target_=torch.nn.Linear": "student.in_features is missing: torch.nn.Linear needs it",
     # what may be built
     "+callbacks.mine._target_=my_calbacks.Mine": "_target_ 'my_calbacks.Mine' cannot be imported",
-    "hydra.launcher._target_=os.system": "objects in Hydra's own settings are refused",
-    "+hydra.callbacks.x={a:1}": "hydra.callbacks are refused",
+    "hydra.launcher._target_=os.system": "objects in Hydra's own settings are rejected",
+    "+hydra.callbacks.x={a:1}": "hydra.callbacks are rejected",
     "+callbacks.x.y=3": "callbacks.x must be a mapping with _target_",
     # words
     "seed=[": "'seed=[' is not an override",
@@ -202,7 +202,7 @@ def test_hydra_callbacks_in_a_file_are_refused(tmp_path):
     (tmp_path / "experiment").mkdir()
     text = "# @package _global_\nhydra:\n  callbacks:\n    x:\n      _target_: os.system\n"
     (tmp_path / "experiment" / "mine.yaml").write_text(text)
-    assert "hydra.callbacks are refused" in check(f"--config-dir {tmp_path} experiment=mine").mistakes[0]
+    assert "hydra.callbacks are rejected" in check(f"--config-dir {tmp_path} experiment=mine").mistakes[0]
 
 
 def test_missing_values_are_excused_where_nothing_is_built():

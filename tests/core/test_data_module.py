@@ -50,6 +50,6 @@ def test_rank_and_world_size_are_those_of_the_trainer():
         global_rank, world_size = 2, 3
 
     data = Smallest()
-    assert data._share() == (0, 1)
+    assert data._rank_and_world_size() == (0, 1)
     data.trainer = Trainer()
-    assert data._share() == (2, 3)
+    assert data._rank_and_world_size() == (2, 3)

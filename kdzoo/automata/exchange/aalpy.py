@@ -105,7 +105,7 @@ def from_aalpy_dfa(model: Any) -> DFA:
 
 
 def _token(output: Any, n_tokens: int | None) -> int:
-    """Return the symbol of a state if it is a token, and refuse it otherwise."""
+    """Return the symbol of a state if it is a token, and reject it otherwise."""
     # bool is a subclass of int, but True is not a token.
     if isinstance(output, bool) or not isinstance(output, int) or output < 0 or output >= (n_tokens or output + 1):
         allowed = ">= 0" if n_tokens is None else f"in 0..{n_tokens - 1}"

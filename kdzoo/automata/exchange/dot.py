@@ -67,7 +67,7 @@ def write_dot(pfa: PFA, path: str | Path, symbols: Sequence[str] | None = None, 
 def read_dot(path: str | Path) -> PFA:
     """Return the automaton of a file that :func:`write_dot` wrote with ``threshold=0``.
 
-    DOT files of other origin have no exact probabilities and are refused.
+    DOT files of other origin have no exact probabilities and are rejected.
 
     Raises:
         DataError: If the file is missing, a line has another form, or the probabilities of a state do not
@@ -76,18 +76,18 @@ def read_dot(path: str | Path) -> PFA:
     head, *lines = [line for line in read_lines(path) if line] or [Line.of("", Path(path), 1)]
     start = _HEAD.fullmatch(head)
     if start is None:
-        head.refuse(f"is {str(head)!r}; allowed: 'digraph pfa_of_S_tokens {{', as write_dot writes it")
+        head.reject(f"is {str(head)!r}; allowed: 'digraph pfa_of_S_tokens {{', as write_dot writes it")
     nodes: list[list[float]] = []
     edges: list[tuple[Line, re.Match[str]]] = []
     for line in lines:
         if (node := _NODE.fullmatch(line)) is not None:
             if line.integer(node[1], "state") != len(nodes):
-                line.refuse(f"has state {node[1]}; allowed: {len(nodes)}, the next one")
+                line.reject(f"has state {node[1]}; allowed: {len(nodes)}, the next one")
             nodes.append([line.decimal(text, "probability", 0, 1) for text in node.groups()[1:]])
         elif (edge := _EDGE.fullmatch(line)) is not None:
             edges.append((line, edge))
         elif line not in ("rankdir=LR;", "node [shape=circle];", "}"):
-            line.refuse(f"is {str(line)!r}; allowed: a node with initial and stop, or an edge with tokens")
+            line.reject(f"is {str(line)!r}; allowed: a node with initial and stop, or an edge with tokens")
     if not nodes:
         raise DataError(f"{path} has no states; allowed: at least 1")
     K, S = len(nodes), int(start[1])

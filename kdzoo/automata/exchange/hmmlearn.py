@@ -1,6 +1,7 @@
 """Automata as hidden Markov models with the matrices of hmmlearn's CategoricalHMM (and of Ctrl-G), and back.
 
-A hidden Markov model never stops: the end of a string is token S, which only the last state emits, and for ever.
+A hidden Markov model never stops: the end of a string is token S, which only the last state emits, in every step from
+there on.
 """
 
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import torch
 from kdzoo.automata.pfa import PFA, TOLERANCE
 from kdzoo.errors import ConfigError
 
-# Distance of two distributions over next states that count as equal: rounding errors of a division, no more.
+# Largest distance of two distributions over next states that are treated as equal: rounding errors of a division.
 _SAME = 1e-12
 
 

@@ -24,11 +24,11 @@ class Line(str):
         line.path, line.number = path, number
         return line
 
-    def refuse(self, problem: str) -> NoReturn:
+    def reject(self, problem: str) -> NoReturn:
         """Raise a DataError about this line.
 
         Example:
-            >>> Line.of("x", Path("a.txt"), 3).refuse("has no number")
+            >>> Line.of("x", Path("a.txt"), 3).reject("has no number")
             Traceback (most recent call last):
                 ...
             kdzoo.errors.DataError: a.txt, line 3 has no number
@@ -49,7 +49,7 @@ class Line(str):
         allowed = ">= 0" if below is None else f"in 0..{below - 1}"
         # int() would also accept "1_000", "+1" and digits of other scripts.
         if not (text.isascii() and text.isdigit()) or (below is not None and int(text) >= below):
-            self.refuse(f"has {what} {text!r}; allowed: an integer {allowed}")
+            self.reject(f"has {what} {text!r}; allowed: an integer {allowed}")
         return int(text)
 
     def decimal(self, text: str, what: str, least: float | int = 0, most: float | int = math.inf) -> float:
@@ -68,9 +68,9 @@ class Line(str):
             value = float(text)
         except ValueError:
             value = math.nan
-        # NaN fails both comparisons, so text that is not a number is refused here as well.
+        # NaN fails both comparisons, so text that is not a number is rejected here as well.
         if not least <= value <= most:
-            self.refuse(f"has {what} {text!r}; allowed: a number in {least:g}..{most:g}")
+            self.reject(f"has {what} {text!r}; allowed: a number in {least:g}..{most:g}")
         return value
 
 

@@ -88,7 +88,7 @@ def read_openfst(path: str | Path, n_tokens: int | None = None) -> PFA:
         elif source == first != target:
             initial[target] += math.exp(-weight)
         else:
-            line.refuse(f"has the label 0 from {source} to {target}; allowed: from the initial state {first} to others")
+            line.reject(f"has the label 0 from {source} to {target}; allowed: from the initial state {first} to others")
     # An additional initial state carries the initial distribution and is removed again.
     remaining = torch.ones(K, dtype=torch.bool)
     if initial.any():
@@ -127,7 +127,7 @@ def _arc(line: Line, n_tokens: int | None) -> _Arc:
     """Return the arc or the final state of a line."""
     fields = line.split()
     if len(fields) > 4:
-        line.refuse(f"has {len(fields)} fields; allowed: 'source target label weight' or 'state weight'")
+        line.reject(f"has {len(fields)} fields; allowed: 'source target label weight' or 'state weight'")
     # The format lets a weight of 0 be left out.
     weight = line.decimal(fields[-1], "weight", _LEAST_WEIGHT) if len(fields) in (2, 4) else 0.0
     source = line.integer(fields[0], "state")

@@ -5,7 +5,7 @@
 - *Solution*: the number of strings, then the probability of each on a separate line.
 - *Model*: four sections, each a header and lines "(indices) probability": ``I: (state)``, ``F: (state)``,
   ``S: (state,symbol)`` and ``T: (state,symbol,state)``; what is missing is 0. A state stops with probability F;
-  otherwise it emits a symbol with probability S and then goes on with T, so that
+  otherwise it emits a symbol with probability S and then moves to the next state with T, so that
   P(a, l | k) = (1 - F[k]) S[k, a] T[k, a, l].
 """
 
@@ -46,18 +46,18 @@ def read_strings(path: str | Path) -> tuple[TokenSequences, int]:
     if header is None:
         raise DataError(f"{path} is empty; allowed: a header 'number of strings, number of tokens'")
     if len(header.split()) != 2:
-        header.refuse(f"is {str(header)!r}; allowed: the header 'number of strings, number of tokens'")
+        header.reject(f"is {str(header)!r}; allowed: the header 'number of strings, number of tokens'")
     n, n_tokens = (header.integer(text, "the header") for text in header.split())
     tokens: list[int] = []
     lengths: list[int] = []
     for line in lines:
         length, *string = line.split()
         if line.integer(length, "length") != len(string):
-            line.refuse(f"announces {length} tokens but has {len(string)}; allowed: as many")
+            line.reject(f"announces {length} tokens but has {len(string)}; allowed: as many")
         tokens += [line.integer(token, "token", n_tokens) for token in string]
         lengths.append(len(string))
     if len(lengths) != n:
-        header.refuse(f"announces {n} strings but {len(lengths)} follow; allowed: as many")
+        header.reject(f"announces {n} strings but {len(lengths)} follow; allowed: as many")
     return TokenSequences(torch.tensor(tokens, dtype=torch.int64), torch.tensor(lengths, dtype=torch.int64)), n_tokens
 
 
@@ -88,7 +88,7 @@ def read_solution(path: str | Path) -> Tensor:
     n = header.integer(header, "the header")
     values = [line.decimal(line, "probability", 0, 1) for line in lines]
     if len(values) != n:
-        header.refuse(f"announces {n} probabilities but {len(values)} follow; allowed: as many")
+        header.reject(f"announces {n} probabilities but {len(values)} follow; allowed: as many")
     return torch.tensor(values, dtype=torch.float64)
 
 
@@ -157,17 +157,17 @@ def _read_tables(path: Path, n_tokens: int | None) -> dict[str, Table]:
         head, _, rest = line.partition(":")
         if head in _SECTIONS and rest.replace(" ", "") == _SECTIONS[head]:
             if head in tables:
-                line.refuse(f"begins the section {head} again; allowed: once")
+                line.reject(f"begins the section {head} again; allowed: once")
             name, tables[head] = head, {}
             continue
         entry = _ENTRY.fullmatch(line)
         if entry is None or not name:
-            line.refuse(
+            line.reject(
                 f"is {str(line)!r}; allowed: a header such as 'I: (state)', or '(indices) probability' below one"
             )
         indices = _indices(line, entry[1], name, n_tokens)
         if indices in tables[name]:
-            line.refuse(f"repeats the entry ({entry[1]}) of the section {name}; allowed: once")
+            line.reject(f"repeats the entry ({entry[1]}) of the section {name}; allowed: once")
         tables[name][indices] = line.decimal(entry[2], "probability", 0, _MOST)
     missing = [section for section in _SECTIONS if section not in tables]
     if missing:
@@ -179,7 +179,7 @@ def _indices(line: Line, text: str, name: str, n_tokens: int | None) -> tuple[in
     """Return the indices of an entry, of which the second is a symbol."""
     parts = [part.strip() for part in text.split(",")]
     if len(parts) != _SECTIONS[name].count(",") + 1:
-        line.refuse(f"has the indices ({text}); allowed in the section {name}: {_SECTIONS[name]}")
+        line.reject(f"has the indices ({text}); allowed in the section {name}: {_SECTIONS[name]}")
     # (state, symbol, state): the number of states follows from the file, see _count_states.
     bounds = (None, n_tokens, None)
     return tuple(line.integer(part, "index", bound) for part, bound in zip(parts, bounds, strict=False))

@@ -20,7 +20,7 @@ class DerivedData(BatchData):
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - the source has been set up
         """Take this process's share of the batches."""
-        self.train_sampler.set_share(*self._share())
+        self.train_sampler.set_share(*self._rank_and_world_size())
 
     def val_dataloader(self) -> Iterable[Batch]:
         """Return the val split of the other data."""

@@ -69,7 +69,7 @@ class SampledTokenSequences(DerivedData):
 
     def fingerprint(self) -> str:
         """Return the SHA-256 (hex) of the sequences of epoch 0."""
-        # Later epochs are determined by the same models and seed, so that epoch 0 stands for all.
+        # Later epochs are determined by the same models and seed, so that the hash of epoch 0 is enough.
         digest = hashlib.sha256()
         for batch in self.train_eval_dataloader():
             digest.update(batch["input"].numpy().tobytes())

@@ -18,7 +18,7 @@ from kdzoo.errors import ConfigError
 
 
 class TwoViews(DerivedData):
-    """Images whose training batches have a second view of each sample, ``view``, beside the first one, ``input``.
+    """Images whose training batches have a second view of each sample, ``view``, in addition to the first, ``input``.
 
     Both views are functions of (seed, epoch, index), so that a sample looks the same in any micro-batch, on any process
     and after a restart. Validation and test batches are not augmented: there, both views are the sample itself.
@@ -81,7 +81,7 @@ class _TwoViewBatches(BatchDataset):
     def get_batch(self, epoch: int, index: Tensor) -> Batch:
         """Return the samples at ``index`` in two views."""
         samples: Batch = {**self.data.source.splits.train.batch(index), "index": index}
-        # The views need seeds of their own, or equal augmentations would give equal views.
+        # The views need different seeds. Otherwise equal augmentations would give equal views.
         views = [
             augment(samples["input"], mix_seed(self.data.seed, number), epoch, index)
             for number, augment in enumerate(self.data.views)

@@ -48,7 +48,7 @@ def download(url: str, path: Path, md5: str) -> None:
 
 
 def write_atomically(path: Path, fill: Callable[[IO[bytes]], None]) -> None:
-    """Write a file under a temporary name beside it, then rename it; on any error the temporary file is removed.
+    """Write a file under a temporary name next to it, then rename it; on any error the temporary file is removed.
 
     Args:
         path: The file; an older one is replaced.

@@ -86,7 +86,7 @@ class MNIST(IdxImages):
     """
 
     folder = "mnist"
-    # The mirror that torchvision uses; the original server often refuses downloads.
+    # The mirror that torchvision uses; the original server often rejects downloads.
     url = "https://ossci-datasets.s3.amazonaws.com/mnist"
     md5 = (
         "f68b3c2dcbeaaa9fbdd348bbdeb94873",

@@ -20,8 +20,8 @@ class BatchDataset(Dataset[Batch]):
     """A map-style data set whose keys are ``(epoch, indices)`` and whose values are batches.
 
     Raises:
-        ConfigError: On indexing, if the key is a single index. Lightning replaces the sampler by one of its own for
-            several processes unless it is told not to; that would undo the resumable order.
+        ConfigError: On indexing, if the key is a single index. Lightning replaces the sampler by a
+            distributed one for several processes unless it is told not to; that would undo the resumable order.
     """
 
     @abstractmethod

@@ -21,7 +21,7 @@ def share(name: str, size: float | int) -> float | int:
     Raises:
         ConfigError: If it is neither.
     """
-    # 1.0 is refused and 1 is not: a float is a fraction, and "all samples" would leave nothing to train on.
+    # 1.0 is rejected and 1 is not: a float is a fraction, and "all samples" would leave nothing to train on.
     if not isinstance(size, float):
         return integer(name, size, 0)
     if not 0 <= size < 1:
@@ -30,7 +30,7 @@ def share(name: str, size: float | int) -> float | int:
 
 
 def count_of(size: float | int, n: int) -> int:
-    """Return how many of n rows a size stands for; a fraction above 0 takes at least one row."""
+    """Convert a size, a number or a fraction, to a number out of n rows; a fraction above 0 takes at least one row."""
     return max(1, round(size * n)) if isinstance(size, float) and size else int(size)
 
 

@@ -92,7 +92,7 @@ class SplitDataModule(BatchData, Generic[S]):
     ) -> None:
         super().__init__()
         self.batch_size = integer("batch_size", batch_size, 1)
-        # Private, so that a subclass may have a ``train_size`` of its own that chooses samples in another way.
+        # Private, so that a subclass may define another ``train_size`` that chooses samples in another way.
         self._train_size = None if train_size is None else integer("train_size", train_size, 1)
         self.seed = integer("seed", seed, 0)
         self.eval_batch_size = integer("eval_batch_size", eval_batch_size, 1)
@@ -137,7 +137,7 @@ class SplitDataModule(BatchData, Generic[S]):
             self.train_sampler = self.make_sampler(splits.train)
             self._splits = splits
         # The trainer, which knows the rank, may have been attached after the first setup.
-        self.train_sampler.set_share(*self._share())
+        self.train_sampler.set_share(*self._rank_and_world_size())
 
     @property
     def splits(self) -> DataSplits[S]:
@@ -184,5 +184,5 @@ class SplitDataModule(BatchData, Generic[S]):
         }
 
     def _ordered_loader(self, batches: BatchDataset) -> DataLoader[Batch]:
-        # Without shuffling the seed has no effect, and every rank is given all samples: each evaluates by itself.
+        # Without shuffling the seed has no effect, and every rank gets all samples: each evaluates independently.
         return batch_loader(batches, EpochBatches(len(batches), self.eval_batch_size, seed=0, shuffle=False))

@@ -65,7 +65,7 @@ def checked_split(arrays: Any, name: str) -> TensorSplit:
     if not isinstance(arrays, Sequence) or len(arrays) != 2:
         kind = f"{type(arrays).__name__} of {len(arrays)}" if isinstance(arrays, Sequence) else type(arrays).__name__
         raise DataError(f"{name} must be a pair (inputs, labels), got {kind}")
-    # Float labels are refused even if they are whole numbers: they may be the targets of a regression.
+    # Float labels are rejected even if they are whole numbers: they may be the targets of a regression.
     inputs, labels = _tensor(arrays[0], f"{name} inputs"), _tensor(arrays[1], f"{name} labels")
     if labels.ndim != 1 or labels.is_floating_point():
         raise DataError(f"{name} labels must be integers [n], got {labels.dtype} {list(labels.shape)}")

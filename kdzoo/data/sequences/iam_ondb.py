@@ -135,13 +135,13 @@ def read_points(path: Path) -> npt.NDArray[np.int64]:
         if name == "Stroke" and points:
             points[-1] = (1, *points[-1][1:])
 
-    def refuse(name: str, *_: Any) -> None:
+    def reject(name: str, *_: Any) -> None:
         raise DataError(f"{path} declares the entity {name!r}; allowed: none")
 
     # expat with handlers for elements alone opens no other file and leaves external entities out. A file that declares
-    # entities is refused, because they might expand without end.
+    # entities is rejected, because they might expand without end.
     parser = expat.ParserCreate()
-    parser.StartElementHandler, parser.EndElementHandler, parser.EntityDeclHandler = start, end, refuse
+    parser.StartElementHandler, parser.EndElementHandler, parser.EntityDeclHandler = start, end, reject
     try:
         parser.Parse(path.read_bytes(), True)
     except OSError as error:
@@ -149,7 +149,7 @@ def read_points(path: Path) -> npt.NDArray[np.int64]:
     except expat.ExpatError as error:
         raise DataError(f"{path} is not XML ({error})") from error
     except (KeyError, ValueError) as error:
-        if isinstance(error, DataError):  # a ValueError too: raised by ``refuse``
+        if isinstance(error, DataError):  # a ValueError too: raised by ``reject``
             raise
         line = parser.CurrentLineNumber
         raise DataError(f"{path}, line {line} has a point without integer x and y; allowed: both") from error

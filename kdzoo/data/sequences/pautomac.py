@@ -57,7 +57,7 @@ class PAutomaC(TokenSequenceData):
         names = [f"{self.problem}.pautomac{end}" for end in (".train", ".test", "_model.txt", "_solution.txt")]
         folder = find_root(self.root, "pautomac", names[:2])
         (train_and_val, n_tokens), (test, n_test_tokens) = (read_strings(folder / name) for name in names[:2])
-        # Each header counts the tokens of its own file, and one of them may not have all.
+        # Each header counts the tokens that occur in its file, and one of the files may lack some.
         n_tokens = max(n_tokens, n_test_tokens)
         model, solution = (find_file(folder, name) for name in names[2:])
         if solution is not None:

@@ -58,7 +58,7 @@ def symbols_of(lines: list[Line]) -> tuple[str, ...]:
         [('0', '1', '2'), ('1', 'a', 'b')]
     """
     words = {word for line in lines for word in line.split()}
-    # isascii first: isdigit is also true for digits such as a superscript two, which int() refuses.
+    # isascii first: isdigit is also true for digits such as a superscript two, which int() rejects.
     if words and all(word.isascii() and word.isdigit() for word in words):
         return tuple(map(str, range(1 + max(map(int, words)))))
     return tuple(sorted(words))
@@ -70,11 +70,11 @@ def _token_sequences(lines: list[Line], symbols: tuple[str, ...]) -> TokenSequen
     tokens: list[int] = []
     for line in lines:
         for word in line.split():
-            # "007" is the token 7 where tokens are integers, and a word of its own where the training file has it.
+            # "007" is the token 7 where tokens are integers, and the word "007" if the training file has this word.
             is_integer = word.isascii() and word.isdigit() and word not in token_of_symbol
             symbol = str(int(word)) if is_integer else word
             if symbol not in token_of_symbol:
-                line.refuse(f"has the token {word!r}; allowed: the {len(symbols)} of the training file")
+                line.reject(f"has the token {word!r}; allowed: the {len(symbols)} of the training file")
             tokens.append(token_of_symbol[symbol])
     lengths = [len(line.split()) for line in lines]
     return TokenSequences(torch.tensor(tokens, dtype=torch.int64), torch.tensor(lengths, dtype=torch.int64))

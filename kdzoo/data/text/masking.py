@@ -73,7 +73,7 @@ def select_positions(weights: Floats, count: int, uniform: Floats) -> Bools:
     count = min(count, int((weights > 0).sum()))
     selected = np.zeros(len(weights), np.bool_)
     if count:
-        with np.errstate(divide="ignore"):  # a weight of 0 waits for ever, which is what is meant
+        with np.errstate(divide="ignore"):  # a weight of 0 waits infinitely long, as intended
             waiting_times = -np.log(uniform) / weights
         selected[np.argpartition(waiting_times, count - 1)[:count]] = True
     return selected

@@ -90,7 +90,7 @@ class BaumWelch(ClosedFormDistiller):
             self.observed[name] = self.observed.get(name, 0) + value
 
     def solve(self) -> bool:
-        """Set the automaton to the relative frequencies of the counts (the M-step); the next epoch goes on from it."""
+        """Set the automaton to the relative frequencies of the counts (the M-step); the next epoch starts from it."""
         # The M-step does not use the objective of the counts, which is not summed over the batches.
         pfa = maximise(self.student, ExpectedCounts(**self.observed, objective=0.0), self.pseudocount)
         self.student.set_parameters(pfa.initial, pfa.transitions, pfa.stop)

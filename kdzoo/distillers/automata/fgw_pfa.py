@@ -99,7 +99,7 @@ class FGWPFA(LanguageModelToPFA):
             states,
             BarycenterSettings(self.alpha, self.comparison, n_init=self.restarts, seed=self.seed),
             init=self.init,
-            # Every teacher has generated its share of the strings, so that all prefixes count alike.
+            # Every teacher has generated its share of the strings, so that all prefixes have the same weight.
             weights=[float(traced.n_prefixes) for traced in teachers],
             n_tokens=self.student.n_tokens,
         )

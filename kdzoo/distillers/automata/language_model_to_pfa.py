@@ -38,8 +38,8 @@ class LanguageModelToPFA(ClosedFormDistiller):
     """Base of the methods that use a teacher's hidden states along strings that it generates itself.
 
     A method writes :meth:`distil`. The teacher is any language model
-    (:class:`kdzoo.text.language_model.LanguageModel`). A :class:`kdzoo.models.LMEnsemble` counts as several teachers,
-    each of which generates its share of the strings.
+    (:class:`kdzoo.text.language_model.LanguageModel`). A :class:`kdzoo.models.LMEnsemble` is several teachers, each of
+    which generates its share of the strings.
 
     Args:
         student: The automaton; its number of states is kept, or found if it was built without one.
@@ -47,7 +47,7 @@ class LanguageModelToPFA(ClosedFormDistiller):
         n_samples: Number of strings that the teacher generates, >= 1; 0 for the training strings of the data.
         max_length: Number of tokens after which a generated string is cut, >= 1.
         baselines: Names of other methods (:data:`kdzoo.automata.BASELINES`) whose automata, learned from the same
-            strings, the report shows beside the student.
+            strings, the report shows next to the student.
         seed: Seed of the strings and of all restarts, >= 0.
         **options: See :class:`kdzoo.Distiller`. The term ``kl`` is measured; no optimizer is used.
 
@@ -167,7 +167,7 @@ class LanguageModelToPFA(ClosedFormDistiller):
             result = trace(self.members[member], rows["input"])
             strings = token_sequences_of(rows)
             # The probabilities of a teacher in half precision sum to 1 within about 1 % only. Softmax in float64 makes
-            # the sums exact whatever the precision.
+            # the sums exact in any precision.
             next_probs = result.log_probs[rows["mask"]].double().softmax(-1)
             pieces = {
                 "tokens": strings.tokens,

@@ -33,7 +33,7 @@ FLOOR = 1e-7
 # automaton stayed at 0.0071 nats per symbol from its teacher after 40,000 strings, instead of 0.0012 after 77,000.
 SPREAD = 0.05
 
-# Names of the running means in ``observed``, beside the number of steps.
+# Names of the running means in ``observed``, in addition to the number of steps.
 STATISTICS = ("starts", "emissions", "transitions")
 
 

@@ -179,7 +179,7 @@ class DatasetDistillation(Distiller):
         return data
 
     def prepare(self, batch: Batch) -> None:  # noqa: ARG002 - the check uses the synthetic images
-        """Refuse an inner network whose loss is not twice differentiable; call ``transfer_set`` if nobody has.
+        """Reject an inner network whose loss is not twice differentiable; call ``transfer_set`` if that was not done.
 
         Raises:
             ConfigError: An inner network is not twice differentiable, or initial images or pools need data that cannot
@@ -339,7 +339,7 @@ class DatasetDistillationReport(ReportExtras):
         if method.epoch_images:
             history = folder / "images_by_epoch.png"
             paths.append(synthetic_set_plots.plot_image_history(method.epoch_images, history))
-        # On validation data: whoever looks at these figures may change settings, which the test split must not decide.
+        # On validation data: these figures may lead a user to change settings, which the test split must not decide.
         if method.protocols and method.validation_samples is not None:
             inputs, targets = (
                 values[:VALIDATION_SAMPLES].to(method.student.images.device) for values in method.validation_samples

@@ -94,7 +94,7 @@ class FeatureKD(LayerKD):
         Raises:
             ConfigError: A layer was not called, or the layers of a pair differ in more than their width.
         """
-        # Run for attention maps too, which need no projection: a layer that is not called is then refused here.
+        # Run for attention maps too, which need no projection: a layer that is not called is then rejected here.
         _, student_features, _, teacher_features = self.run_both(batch)
         if self.match == "hint" and not self.projections:
             pairs = zip(student_features, teacher_features, strict=True)
@@ -120,7 +120,7 @@ def build_projection(student: Tensor, teacher: Tensor) -> nn.Module:
     Args:
         student: Output of the student layer, ``[batch, width]``, ``[batch, time, width]`` or
             ``[batch, channels, height, width]``.
-        teacher: Output of the teacher layer, of the same shape but for the width (of feature maps: the channels).
+        teacher: Output of the teacher layer, of the same shape except for the width (of feature maps: the channels).
 
     Returns:
         The identity for equal shapes, a 1 x 1 convolution for feature maps, otherwise a linear layer.

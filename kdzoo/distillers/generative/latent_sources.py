@@ -1,8 +1,8 @@
-"""Whose latents the student's nodes read in a paired rollout: its own, the teacher's, or a mixture.
+"""The source of the latents that the student's nodes read in a paired rollout: student, teacher, or a mixture.
 
-With its own latents the student meets the errors of its earlier layers in training, and can repair them in later ones;
-this is the method of Chen et al. 2023. With the teacher's latents every node is trained alone (local distillation),
-and errors accumulate over layers when samples are drawn.
+With its own latents the student is trained on the errors of its earlier layers, so that later layers can correct them;
+this is the method of Chen et al. 2023. With the teacher's latents each node is trained independently (local
+distillation), and errors accumulate over layers when samples are drawn.
 """
 
 from collections.abc import Collection

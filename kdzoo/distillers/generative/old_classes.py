@@ -20,7 +20,7 @@ from kdzoo.graphical_models.paired import Pair, rollout_student, rollout_teacher
 
 OLD_CLASS = "old_class"
 """Key in a batch of one uniform number for each sample, which chooses one of the old classes."""
-# Purposes of noise in a batch, beside the noise of the new samples' posteriors.
+# Purposes of noise in a batch, in addition to the noise of the new samples' posteriors.
 _ROLLOUT, _REPLAY = "old_", "replayed_"
 
 
@@ -34,7 +34,7 @@ class OldClasses:
     are_used: ClassVar[bool] = False
 
     def draw(self, student: Graph, n: int, generator: torch.Generator) -> dict[str, Tensor]:  # noqa: ARG002
-        """Return what a batch of n samples needs beside the noise of new classes, by name."""
+        """Return further tensors for a batch of n samples, in addition to the noise of new classes, by name."""
         return {}
 
     def terms(self, student: Graph, previous: Graph, batch: Batch, classes: Tensor) -> dict[str, Tensor]:  # noqa: ARG002
@@ -118,7 +118,7 @@ class ReplayedOldClasses(_SampledOldClasses):
 
 
 def make_old_classes(name: str, divergences: NodeDivergences) -> OldClasses:
-    """Return what is done for old classes by the name that configurations use.
+    """Return a treatment of old classes by the name that configurations use.
 
     Args:
         name: ``distil``, ``replay`` or ``nothing``.

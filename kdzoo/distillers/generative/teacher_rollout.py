@@ -16,9 +16,9 @@ class TeacherRollout:
     It is not a module, so that neither the teacher nor its copy is in a checkpoint twice.
 
     Args:
-        teacher: The teacher, in the mode in which it is to be rolled out.
+        teacher: The teacher; its mode (training or eval) is not changed.
         fast: Whether to roll out a copy with about the same values (:mod:`kdzoo.graphical_models.fused_copy`).
-        notes: Receives under ``fast_teacher`` what the copy is, as soon as it is made.
+        notes: A description of the copy is stored here under ``fast_teacher`` when it is made.
 
     Raises:
         ConfigError: If ``fast`` is not a bool.

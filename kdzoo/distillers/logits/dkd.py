@@ -8,7 +8,7 @@ the teacher and q of the student ``[..., classes]``, the label y and the tempera
     hard      = -log softmax(z)_y, z the student's logits                  at every labelled position
 
 The softened divergence of logit distillation is ``target + (1 - p_y) nontarget``, so its second part vanishes where the
-teacher is certain; here both parts have weights of their own.
+teacher is certain; here both parts have separate weights.
 """
 
 from typing import Any, ClassVar

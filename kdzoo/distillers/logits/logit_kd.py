@@ -59,19 +59,19 @@ class LogitKD(Distiller):
         self.temperature = positive("temperature", temperature)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the softened divergence and the cross entropy, per position."""
+        """Return the terms ``soft`` and ``hard``; see :meth:`logit_terms`."""
         return self.logit_terms(batch, self.student(batch["input"]), self.frozen_teacher.output(batch))
 
     def logit_terms(self, batch: Batch, student_logits: Tensor, teacher_logits: Tensor) -> dict[str, Tensor]:
-        """Return the softened divergence and the cross entropy of given logits, per position.
+        """Return the divergence at the temperature and the cross entropy with the labels, from logits.
 
         Args:
-            batch: The batch, which tells valid and labelled positions.
-            student_logits: ``[..., classes]``.
-            teacher_logits: Of the same shape, without gradient.
+            batch: The batch, which determines the valid and the labelled positions.
+            student_logits: Logits ``[..., classes]``.
+            teacher_logits: Logits of the same shape, without gradient.
 
         Returns:
-            ``soft``, one value per valid position, and ``hard``, one value per labelled position.
+            ``soft``, one value in nats per valid position, and ``hard``, one value in nats per labelled position.
         """
         # Two selections: unlabelled positions still have soft targets, which is why few labels are enough.
         valid, labelled = valid_positions(batch), labelled_selection(batch)

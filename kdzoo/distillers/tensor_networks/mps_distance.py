@@ -119,7 +119,7 @@ class MPSDistance(Distiller):
 
 
 def _check_pair(student: ChainModule, teacher: ChainModule) -> None:
-    """Refuse two chains whose functions have no common inputs, outputs and features."""
+    """Reject two chains whose functions have no common inputs, outputs and features."""
     for name, student_value, teacher_value in (
         ("n_sites", student.n_sites, teacher.n_sites),
         ("n_outputs", student.n_outputs, teacher.n_outputs),

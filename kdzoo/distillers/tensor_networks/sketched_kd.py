@@ -71,7 +71,7 @@ class SketchedKD(QueryDistiller, LogitKD):
         """Choose the inputs that are recombined; return ``data`` unchanged."""
         if self.samples:
             inputs = torch.cat([as_batch(batch)["input"] for batch in data.train_eval_dataloader()])  # type: ignore[attr-defined]
-            # A generator of its own: the choice depends on the seed alone, on every rank and after a resume.
+            # A separate generator: the choice depends on the seed alone, on every rank and after a resume.
             chosen = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(self.seed))[: self.samples]
             self.inputs = inputs[chosen]
         return data

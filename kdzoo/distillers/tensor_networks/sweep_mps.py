@@ -97,7 +97,7 @@ class SweepMPS(ClosedFormDistiller, LogitKD):
             self.observed[name] = [*self.observed.get(name, []), value]
 
     def solve(self) -> bool:
-        """Sweep once over the collected samples; the training goes on with the next epoch."""
+        """Sweep once over the collected samples; the training continues with the next epoch."""
         collected: Batch = {name: torch.cat(self.observed[name]) for name in COLLECTED}
         self.observed = {}
 

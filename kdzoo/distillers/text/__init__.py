@@ -1,1 +1,1 @@
-"""Methods that distil text transformers: masked language models, classifiers and encoders."""
+"""Methods for text transformers: masked language models, classifiers and encoders."""

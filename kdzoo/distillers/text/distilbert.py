@@ -94,7 +94,7 @@ class DistilBERT(TransformerKD):
             }
 
     def teacher_outputs(self, batch: Batch) -> TeacherOutputs:
-        """Return what the terms compare; with ``top_k``, ``output`` are the logits of the most likely ``tokens``."""
+        """Return the tensors that the terms use; with ``top_k``, ``output`` are those of the top ``tokens``."""
         outputs = super().teacher_outputs(batch)
         if self.top_k is not None:
             outputs["output"], tokens = most_likely(outputs["output"], self.top_k, temperature=self.temperature)

@@ -37,7 +37,7 @@ class DistilBERTEncoder(TransformerKD):
     task: ClassVar[str] = "embedding"
     info: ClassVar[MethodInfo] = replace(
         TransformerKD.info,
-        # Two cosines of one scale; nothing speaks for unequal weights.
+        # Two cosines with the same scale, so that there is no reason for unequal weights.
         terms={"sentence": 1.0, "cosine": 1.0, "hidden": 0.0, "attention": 0.0, "embedding": 0.0},
         teacher_kinds=("encoder",),
         student_kinds=("encoder",),

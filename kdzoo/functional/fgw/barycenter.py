@@ -153,7 +153,7 @@ def fgw_barycenter(
         n_clusters: Number of clusters K, at most the number of points.
         settings: Objective and stopping rule.
         init: ``"random"`` labels, ``"kmeans"`` for those of k-means from k-means++ seeds, a plan ``[N, K]`` or labels
-            ``[N]``, or a sequence of tensors, one per teacher. A tensor is one start, whatever ``n_init`` says.
+            ``[N]``, or a sequence of tensors, one per teacher. A tensor is one start, and ``n_init`` has no effect.
         mass: Masses p > 0 of the points, ``[N]``, or one array per teacher; None for equal masses.
         weights: Weights lambda > 0 of the teachers; None for equal weights.
         n_tokens: Number of tokens S; None for the smallest number that the edges allow.

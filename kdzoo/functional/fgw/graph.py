@@ -17,7 +17,7 @@ from kdzoo.functional.fgw.plan import HardPlan, Plan
 
 
 class Edges(NamedTuple):
-    """Transitions between points. Several edges with the same ends and token count as one edge of their total weight.
+    """Transitions between points. Several edges with the same ends and token act as one edge of their total weight.
 
     Attributes:
         source: Index of the point where an edge starts, int64 ``[E]``.

@@ -69,7 +69,7 @@ def kmeans_plus_plus(space: Space, clusters: int, generator: torch.Generator) ->
 
 
 def align(problem: Problem, first: Plan) -> list[Plan]:
-    """Return the plan of the first teacher and, for each other teacher, the plan that suits its transitions best.
+    """Return the plan of the first teacher and, for each other teacher, the plan that fits its transitions best.
 
     The points of different teachers lie in different spaces, so that only the transitions can tell which clusters
     belong together: the plans of the others start from independent points and clusters, and descend on the cost of

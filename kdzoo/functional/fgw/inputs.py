@@ -55,7 +55,7 @@ def build_spaces(
 
 
 def check_points(name: str, x: Any) -> None:
-    """Refuse what is not a finite float32 or float64 array of points ``[N, d]``.
+    """Reject what is not a finite float32 or float64 array of points ``[N, d]``.
 
     Args:
         name: Name of the argument, for the message.
@@ -73,7 +73,7 @@ def check_points(name: str, x: Any) -> None:
 
 
 def check_edges(name: str, edges: Edges, n: int, n_tokens: int | None) -> None:
-    """Refuse edges that do not fit n points or, if it is given, the number of tokens.
+    """Reject edges that do not fit n points or, if it is given, the number of tokens.
 
     Args:
         name: Name of the argument, for the message.
@@ -131,7 +131,7 @@ def _teacher_weights(weights: Sequence[float | int] | None, teachers: int) -> li
 
 
 def _check_positive(name: str, values: Tensor) -> None:
-    """Refuse values that are not all finite and positive."""
+    """Reject values that are not all finite and positive."""
     wrong = ~(values.isfinite() & (values > 0))
     if wrong.any():
         i = _first(wrong)

@@ -104,7 +104,7 @@ def closed_form(problem: Problem, plans: Sequence[Plan]) -> ClusterModel:
 def reseed_empty(problem: Problem, plans: list[Plan], model: ClusterModel) -> tuple[list[Plan], ClusterModel]:
     """Give every empty cluster the far half of the widest cluster, if this does not raise the objective.
 
-    Without this step an empty cluster may stay empty for ever: it has no centroid near any point. Splitting a cluster
+    Without this step an empty cluster may stay empty forever: it has no centroid near any point. Splitting a cluster
     never raises the lowest possible value under the losses "l2" and "kl"; under "sparse" it may.
 
     Args:
@@ -116,7 +116,7 @@ def reseed_empty(problem: Problem, plans: list[Plan], model: ClusterModel) -> tu
         Plans and their closed form.
     """
     # Steps towards plans that avoid a cluster shrink its mass, but never to 0: less than half of the lightest point
-    # counts as empty.
+    # is treated as empty.
     negligible = min(float(s.weight * s.p.min()) for s in problem.spaces) / 2
     for empty in (model.h < negligible).nonzero().flatten().tolist():
         widest = int(model.spread.argmax())
@@ -124,7 +124,7 @@ def reseed_empty(problem: Problem, plans: list[Plan], model: ClusterModel) -> tu
             _split(s, plan, widest, empty, c) for s, plan, c in zip(problem.spaces, plans, model.centroids, strict=True)
         ]
         split_model = closed_form(problem, split_plans)
-        # Written so that a NaN objective is refused too.
+        # Written so that a NaN objective is rejected too.
         if not split_model.objective <= model.objective:
             break
         plans, model = split_plans, split_model

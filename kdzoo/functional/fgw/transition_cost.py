@@ -38,12 +38,12 @@ class TransitionCost(NamedTuple):
 
     def value(self, W: Float64[Tensor, "s k k"], H: Float64[Tensor, "k k"]) -> float:
         """Return G of a plan with joint masses W and products of masses H."""
-        # <L_B(T), T> / 2 = <B, W>: the inner product meets every edge from both of its ends.
+        # <L_B(T), T> / 2 = <B, W>: the inner product counts every edge twice, once from each end.
         return float((self.Q * H).sum() - (self.B * W).sum())
 
 
 def transition_density(W: Float64[Tensor, "s k k"], H: Float64[Tensor, "k k"]) -> Float64[Tensor, "s k k"]:
-    """Return the best transitions between clusters, D_a[k, l] = W_a[k, l] / H[k, l], for "l2" and "kl" alike.
+    """Return the best transitions between clusters, D_a[k, l] = W_a[k, l] / H[k, l], for both "l2" and "kl".
 
     Both losses are Bregman divergences, whose best representative is the mean. A pair of clusters without mass has no
     mean: it gets the transitions of all points together. With D = 0 instead, an empty cluster would look attractive
@@ -93,7 +93,7 @@ def transition_cost(
     f = W.sum((1, 2), keepdim=True)
     D = (1 - smoothing) * D + smoothing * f
     gain = _log(D) if loss == "kl" else _conditional_log_probs(D * H, determinism)
-    # The smoothed edges connect independent points: they add to the costs of pairs of clusters, whatever the plan.
+    # The smoothed edges connect independent points: they add to the costs of pairs of clusters for every plan.
     background = smoothing * (f * gain).sum(0)
     return TransitionCost((D.sum(0) if loss == "kl" else 0) - background, (1 - smoothing) * gain)
 

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 # Numbers in a patch (channels * height * width of a kernel) up to which a convolution becomes a product of matrices.
 # The patches repeat each pixel as often as the kernel has entries: above, they take too much memory.
-MOST_PATCH_NUMBERS = 64
+MAX_PATCH_NUMBERS = 64
 
 POOLING = (torch.nn.functional.avg_pool2d, torch.nn.functional.max_pool2d)
 
@@ -80,7 +80,7 @@ def patch_conv2d(
     """
     kernel, strides, dilations = weight.shape[2:], pair(stride), pair(dilation)
     paddings = padding_in_pixels(padding, kernel, dilations)
-    if groups > 1 or weight[0].numel() > MOST_PATCH_NUMBERS or paddings is None:
+    if groups > 1 or weight[0].numel() > MAX_PATCH_NUMBERS or paddings is None:
         return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
     height, width = (
         (input.shape[2 + i] + 2 * paddings[i] - dilations[i] * (kernel[i] - 1) - 1) // strides[i] + 1 for i in range(2)

@@ -44,7 +44,7 @@ class InnerLoop:
     def gradient(self, weights: Float[Tensor, "K P"], images: Tensor, labels: Tensor) -> Float[Tensor, "K P"]:
         """Return the gradient with respect to the weights, detached from everything."""
         weights = weights.detach().requires_grad_()
-        # The caller may run under ``no_grad``, but the inner gradient needs a graph of its own.
+        # The caller may run under ``no_grad``, but the inner gradient needs a graph.
         with torch.enable_grad():
             value = self.value(weights, images.detach(), labels.detach())
         return torch.autograd.grad(value, weights)[0]
@@ -80,7 +80,7 @@ class InnerLoop:
 
 
 def check_twice_differentiable(gradient: Tensor) -> None:
-    """Refuse a gradient that cannot be differentiated: it has no graph, or its graph has nodes that only raise.
+    """Reject a gradient that cannot be differentiated: it has no graph, or its graph has nodes that only raise.
 
     Without this check PyTorch raises in the outer backward pass, in words that do not name the loss.
 

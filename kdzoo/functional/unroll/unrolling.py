@@ -86,7 +86,7 @@ def _run_steps(
 
 
 def _check_arguments(weights: Tensor, step_sizes: Tensor, engine: str, window: int | None) -> None:
-    """Refuse arguments of ``unroll`` that are not valid."""
+    """Reject arguments of ``unroll`` that are not valid."""
     choice("engine", engine, ENGINES)
     if weights.ndim != 2:
         raise ConfigError(f"weights must have shape [K, P], got {tuple(weights.shape)}")
