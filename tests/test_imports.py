@@ -99,7 +99,7 @@ def test_importing_the_command_imports_no_torch():
 
 def test_importing_the_batch_loads_neither_data_nor_models():
     loaded = {name for name in loaded_by("import kdzoo.core.batch") if name.startswith("kdzoo")}
-    assert loaded == {"kdzoo", "kdzoo.core", "kdzoo.core.batch", "kdzoo.errors"}
+    assert loaded == {"kdzoo", "kdzoo.core", "kdzoo.core.batch", "kdzoo.core.precision", "kdzoo.errors"}
 
 
 def test_the_run_reaches_methods_and_models_through_configuration():
@@ -160,7 +160,7 @@ def no_torch(tmp_path_factory):
         (["--help"], "", "kdzoo evaluate FOLDER"),
         (["--help"], "", "distiller: baum_welch, continual, coreset"),
         (["-sc", "install=bash"], "", "complete -o nospace"),
-        (["-sc", "query=bash"], "kdzoo ", "list cite evaluate check doctor"),
+        (["-sc", "query=bash"], "kdzoo ", "list explain cite evaluate check doctor"),
         (["-sc", "query=bash"], "kdzoo distiller=logit", "distiller=logit_kd distiller=logit_mse"),
         (["-sc", "query=bash"], "kdzoo distiller.temp", "distiller.temperature="),
         (["-sc", "query=bash"], "kdzoo evaluate outputs/x data=mn", "data=mnist"),

@@ -6,7 +6,7 @@ blurred and random starts. All are estimated without the held-out strings; the w
 Notation: N prefixes of all strings, K states, S tokens, V = S + 1 symbols.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -28,6 +28,7 @@ from kdzoo.automata.options import LEARNED, DistillationOptions
 from kdzoo.automata.pfa import PFA
 from kdzoo.automata.prefix_tree import PrefixTree
 from kdzoo.automata.traced_sequences import TracedSequences
+from kdzoo.core.progress import track
 from kdzoo.text.language_model import trace_token_sequences
 from kdzoo.text.token_sequences import TokenSequences
 
@@ -141,12 +142,12 @@ class CandidateSearch:
 
     def run(self) -> Distillation:
         """Return the best of all candidates, re-estimated from all strings."""
-        merged = self._best([self._merged(i) for i in range(self.options.restarts)]) if self.options.merge else None
+        merged = self._best_of_restarts(self._merged, "merging states") if self.options.merge else None
         states = merged.pfa.states if merged is not None else int(self.options.states or 1)
         candidates = [] if merged is None else [merged]
         # Clusters of several teachers lie in different spaces, and a greater determinism needs merged automata.
         if len(self.teachers) == 1 and (self.options.determinism <= 1 or merged is None):
-            candidates.append(self._best([self._unmerged(i, states) for i in range(self.options.restarts)]))
+            candidates.append(self._best_of_restarts(lambda i: self._unmerged(i, states), "clustering states"))
         if self.options.em:
             candidates += self._after_em(candidates, states)
         best = self._choose(candidates)
@@ -216,7 +217,8 @@ class CandidateSearch:
         trees = self._trees(self.train, states)
         best = self._best(candidates)
         large = sum(tree.n_nodes for tree in trees) * states > LARGE
-        results = [self._em(candidate, trees) for candidate in ([best] if large else candidates)]
+        started = track([best] if large else candidates, "Baum-Welch from candidates", unit="automata")
+        results = [self._em(candidate, trees) for candidate in started]
         if self.options.determinism > 1:
             return results
         clusterings = [candidate for candidate in candidates if candidate.name == "kmeans"] or [best]
@@ -234,7 +236,8 @@ class CandidateSearch:
         options, vocab_size = self.options, self.teachers[0].vocab_size
         starts = [random_pfa_start(vocab_size, states, options.seed + i) for i in range(options.restarts)]
         steps = min(RACE, options.em_steps)
-        runs = [baum_welch(start, trees, max_iter=steps, pseudocount=self.pseudocount) for start in starts]
+        started = track(starts, "Baum-Welch from random automata", unit="automata")
+        runs = [baum_welch(start, trees, max_iter=steps, pseudocount=self.pseudocount) for start in started]
         return max(runs, key=lambda run: objective(run.pfa, self.held_out_trees)).pfa
 
     def _em(self, start: Candidate, trees: list[PrefixTree]) -> Candidate:
@@ -290,6 +293,10 @@ class CandidateSearch:
                 for traced, weight in zip(self.held_out, self.weights, strict=True)
             ]
         )
+
+    def _best_of_restarts(self, restart: Callable[[int], Candidate], stage: str) -> Candidate:
+        """Return the best result of a computation that is started with different seeds."""
+        return self._best([restart(i) for i in track(range(self.options.restarts), stage, unit="starts")])
 
     def _best(self, candidates: Sequence[Candidate]) -> Candidate:
         return max(candidates, key=lambda candidate: candidate.score)

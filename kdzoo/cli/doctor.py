@@ -22,7 +22,7 @@ MINIMUM_VERSIONS = {
     "numpy": (1, 26),
     "safetensors": (0, 5),
 }
-# Major versions that change what is used here; Hydra 1.4, for example, builds only classes on a list of its own.
+# Major versions that change what is used here; Hydra 1.4, for example, builds only classes on an allow list.
 FIRST_UNSUPPORTED_VERSIONS = {"pytorch-lightning": (3,), "hydra-core": (1, 4), "omegaconf": (2, 4)}
 # Releases that were published by an attacker and withdrawn.
 MALWARE = {"pytorch-lightning": ("2.6.2", "2.6.3"), "lightning": ("2.6.2", "2.6.3")}

@@ -2,7 +2,8 @@
 
 kdzoo [overrides]                  run; --help lists the config groups
 kdzoo -m key=a,b [overrides]       run a sweep
-kdzoo list                         list the registered distillers
+kdzoo list [NAME]                  list the registered distillers, or describe one of them
+kdzoo explain [METRIC]             say what a metric means
 kdzoo cite [overrides]             print the citations of what a run uses
 kdzoo evaluate FOLDER [data=...]   measure an exported model
 kdzoo check [overrides]            run the contract checks on a distiller of your own
@@ -33,7 +34,8 @@ from kdzoo.errors import ConfigError, KdzooError
 HYDRA_INFO_FLAGS = ("--help", "-h", "--hydra-help", "--info", "-i")
 COMPLETION_FLAGS = ("--shell-completion", "-sc")
 # Environment variables, because only these reach processes that Lightning or a Hydra launcher starts: the path of the
-# settings for the other ranks of a data-parallel run, and the file in which the jobs of a sweep note how they ended.
+# settings for the other ranks of a data-parallel run, and the file of a sweep, whose first line describes the sweep and
+# in which each job notes how it ended.
 RANK_SETTINGS = "KDZOO_RANK_SETTINGS"
 SWEEP = "KDZOO_SWEEP"
 # Conventional exit codes; Interrupted adds 128 + signal.
@@ -80,7 +82,7 @@ def fail(error: BaseException) -> None:
 
 
 def checked(arguments: Sequence[str], *, complete: bool = True) -> tuple[overrides.CommandLine, overrides.CheckResult]:
-    """Return a command line and what it stands for.
+    """Return a parsed command line and the result of checking it.
 
     Args:
         arguments: The arguments, without the name of the command.
@@ -97,7 +99,7 @@ def checked(arguments: Sequence[str], *, complete: bool = True) -> tuple[overrid
 
 
 def _make_working_folder_importable() -> None:
-    """Make modules in the working folder importable, for a distiller in a file of the user's own.
+    """Make modules in the working folder importable, for a user-defined distiller.
 
     A console script, unlike ``python -m``, does not have that folder on its path. The processes of a launcher and the
     ranks of a data-parallel run find it through PYTHONPATH.
@@ -118,7 +120,7 @@ def _run_hydra(arguments: list[str]) -> None:
     if not line.is_sweep:
         _start_hydra(arguments)
         return
-    with _summary_of_sweep():
+    with _summary_of_sweep(len(result.jobs), line.overrides):
         _start_hydra(arguments)
 
 
@@ -134,13 +136,14 @@ def _task(cfg: DictConfig) -> float | None:
         cfg.output_dir = settings.runtime.output_dir
     # The prefix was added by overrides.check; the line in the report is the one that a user types.
     job = [override.removeprefix("++") for override in settings.overrides.task]
-    own = [source.path for source in settings.runtime.config_sources if source.provider == "command-line"]
-    folder = Path(own[0]) if own else None
+    config_folders = [source.path for source in settings.runtime.config_sources if source.provider == "command-line"]
+    folder = Path(config_folders[0]) if config_folders else None
     flags = ["--config-dir", str(folder)] if folder else []
     line = shlex.join(["kdzoo", *flags, *job])
     outcome: dict[str, Any] = {"job": job, "status": "failed", "score": None, "folder": str(cfg.output_dir)}
     try:
         _check_launcher(cfg, settings)
+        _announce(settings, job)
         outcome["score"] = _run(cfg, overrides.allowed_targets(job, folder), line)
         outcome["status"] = "ok"
     except KdzooError as error:
@@ -153,6 +156,19 @@ def _task(cfg: DictConfig) -> float | None:
             with open(os.environ[SWEEP], "a", encoding="utf-8") as notes:
                 notes.write(json.dumps(outcome) + "\n")
     return outcome["score"]
+
+
+def _announce(settings: DictConfig, job: Sequence[str]) -> None:
+    """Say what starts now: importing PyTorch, before anything else can be shown, takes seconds."""
+    chosen = settings.runtime.choices
+    what = f"{chosen.distiller} on {chosen.data}, from {chosen.teacher} to {chosen.student}"
+    if settings.mode == RunMode.MULTIRUN:
+        sweep = json.loads(Path(os.environ[SWEEP]).read_text(encoding="utf-8").splitlines()[0])
+        varied = [override for override in job if override not in sweep["arguments"]]
+        # A sweeper that chooses the settings of a job from earlier ones does not know their number in advance.
+        of_all = f" of {sweep['jobs']}" if sweep["jobs"] > 1 else ""
+        what = f"job {settings.job.num + 1}{of_all}: {' '.join(varied) or what}"
+    print(f"kdzoo: {what}", file=sys.stderr, flush=True)
 
 
 def _run(cfg: DictConfig, allow: Collection[str], line: str) -> float | None:
@@ -173,15 +189,18 @@ def _run(cfg: DictConfig, allow: Collection[str], line: str) -> float | None:
 
 
 @contextmanager
-def _summary_of_sweep() -> Iterator[None]:
-    """Print how every job of a sweep ended, whichever launcher ran it on this machine."""
-    with tempfile.NamedTemporaryFile("r", prefix="kdzoo-sweep-", encoding="utf-8") as notes:
+def _summary_of_sweep(n_jobs: int, arguments: Sequence[str]) -> Iterator[None]:
+    """Print how every job of a sweep ended, for every launcher that runs jobs on this machine."""
+    with tempfile.NamedTemporaryFile("w+", prefix="kdzoo-sweep-", encoding="utf-8") as notes:
+        notes.write(json.dumps({"jobs": n_jobs, "arguments": list(arguments)}) + "\n")
+        notes.flush()
         os.environ[SWEEP] = notes.name
         try:
             yield
         finally:
             del os.environ[SWEEP]
-            _print_sweep([json.loads(line) for line in notes])
+            notes.seek(0)
+            _print_sweep([json.loads(line) for line in notes][1:])
 
 
 def _print_sweep(outcomes: Sequence[Mapping[str, Any]]) -> None:
@@ -195,8 +214,8 @@ def _print_sweep(outcomes: Sequence[Mapping[str, Any]]) -> None:
         table.add_column(name, overflow="fold")
     for outcome in outcomes:
         score = "" if outcome["score"] is None else f"{outcome['score']:.4f}"
-        own = [setting for setting in outcome["job"] if any(setting not in other["job"] for other in outcomes)]
-        table.add_row(escape("\n".join(own)), outcome["status"], score, os.path.relpath(outcome["folder"]))
+        varied = [setting for setting in outcome["job"] if any(setting not in other["job"] for other in outcomes)]
+        table.add_row(escape("\n".join(varied)), outcome["status"], score, os.path.relpath(outcome["folder"]))
     Console(highlight=False).print(table)
 
 
@@ -284,17 +303,27 @@ def _complete(arguments: list[str]) -> None:
 
 
 def _list(arguments: list[str]) -> None:
-    """Print the registered distillers."""
-    from rich.console import Console
-    from rich.table import Table
+    """List the registered distillers, or describe one of them."""
+    from kdzoo.cli.listing import print_method, print_methods
 
-    from kdzoo.config import registry
+    names = _words(arguments)
+    line, _ = checked([word for word in arguments if word not in names], complete=False)
+    folders = [line.folder] if line.folder else []
+    if len(names) > 1:
+        raise ConfigError(f"kdzoo list takes one name at most, got {' '.join(names)}")
+    if names:
+        print_method(names[0], folders)
+    else:
+        print_methods(folders)
 
-    line, _ = checked(arguments, complete=False)
-    table = Table("distiller", "what it does", "paper", "teacher", "student")
-    for row in registry.describe([line.folder] if line.folder else []):
-        table.add_row(*row.values())
-    Console(highlight=False).print(table)
+
+def _explain(arguments: list[str]) -> None:
+    """Say what a metric means."""
+    from kdzoo.cli.listing import print_metric
+
+    if len(arguments) > 1:
+        raise ConfigError(f"kdzoo explain takes one metric at most, got {' '.join(arguments)}")
+    print_metric(arguments[0] if arguments else "")
 
 
 def _cite(arguments: list[str]) -> None:
@@ -310,7 +339,7 @@ def _evaluate(arguments: list[str]) -> None:
     """Measure an exported model on the test split of some data."""
     from kdzoo.runs.evaluation import evaluate_folder
 
-    folders = [word for word in overrides.parse(arguments).overrides if "=" not in word]
+    folders = _words(arguments)
     if not folders:
         raise ConfigError("kdzoo evaluate needs the folder of an exported model: kdzoo evaluate FOLDER [data=...]")
     cfg, allow = _one_job(_without(arguments, folders[0]))
@@ -334,6 +363,11 @@ def _doctor(arguments: list[str]) -> None:
     sys.exit(0 if diagnose() else FAILURE)
 
 
+def _words(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments of a subcommand that are neither settings nor flags."""
+    return [word for word in overrides.parse(arguments).overrides if "=" not in word]
+
+
 def _one_job(arguments: list[str]) -> tuple[DictConfig, set[str]]:
     """Return the configuration of a command line without a sweep, and the names that may be built."""
     line, result = checked(arguments)
@@ -346,6 +380,7 @@ def _without_hydra(job: DictConfig) -> DictConfig:
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "list": _list,
+    "explain": _explain,
     "cite": _cite,
     "evaluate": _evaluate,
     "check": _check,

@@ -1,7 +1,7 @@
-"""The parameters of a class or function, read from its source text where possible, so that nothing is imported.
+"""The parameters of a class or function, read from its source text where possible, without importing it.
 
-A typing mistake on the command line is then reported without waiting seconds for torch. A class whose source text is
-not enough, such as a dataclass, is imported after all.
+A typing mistake on the command line is then reported without waiting seconds for the import of torch. Where the source
+text is not enough, as for a dataclass, the class is imported.
 """
 
 import ast
@@ -17,9 +17,18 @@ from typing import Any, Protocol, runtime_checkable
 
 from kdzoo import config
 
-# Fields of a method's ``info`` (kdzoo.core.method_info.MethodInfo) that a validation reads, and their defaults there.
-INFO_DEFAULTS: dict[str, Any] = {"terms": {}, "teacher": "required"}
+# Fields of a distiller's ``info`` (kdzoo.core.method_info.MethodInfo) that the command line reads, with the defaults
+# that they have in that class.
+INFO_DEFAULTS: dict[str, Any] = {
+    "terms": {},
+    "teacher": "required",
+    "paper": "",
+    "bibtex": "",
+    "teacher_kinds": (),
+    "student_kinds": (),
+}
 _BUILT_IN = {kind.__name__: kind for kind in (int, float, str, bool, bytes, list, dict, tuple, set)}
+# Types that an annotation can name without their source text being looked up, by name.
 TYPES: dict[str, Any] = {**vars(typing), **vars(collections.abc), **_BUILT_IN, "Path": Path}
 
 
@@ -31,94 +40,105 @@ class DeclaresInfo(Protocol):
 
 
 @dataclass(frozen=True)
-class Described:
-    """A class or function as a configuration sees it.
+class TargetSignature:
+    """What the validation of a configuration needs to know of a class or function.
 
     Attributes:
         name: Its name without the module.
-        parameters: The parameters by name, with their types as annotations; Any where a type is not a plain one.
-        info: Fields of a method's ``info``, those named in ``INFO_DEFAULTS``; empty for other classes and functions.
+        doc: Its docstring without indentation; empty if it has none.
+        parameters: The parameters by name, with their types as annotations; Any where the type is not known.
+        info: The fields of a distiller's ``info`` that ``INFO_DEFAULTS`` names; empty for other classes and functions.
     """
 
     name: str
+    doc: str
     parameters: dict[str, inspect.Parameter]
     info: dict[str, Any]
 
 
 @cache
-def describe(target: str) -> Described:
-    """Return the description of ``target``.
+def describe(target: str) -> TargetSignature:
+    """Return the signature of the class or function with the dotted name ``target``.
 
     Raises:
-        ConfigError: There is no such name.
+        ConfigError: The name cannot be imported.
     """
     return _from_source(target) or _imported(target)
 
 
-def _imported(target: str) -> Described:
-    found = config.locate(target)
-    owner = found.__init__ if inspect.isclass(found) else found
+def _imported(target: str) -> TargetSignature:
+    """Return the signature of a class or function after importing it."""
+    target_object = config.locate(target)
+    function = target_object.__init__ if inspect.isclass(target_object) else target_object
     try:
-        hints = typing.get_type_hints(owner)
+        hints = typing.get_type_hints(function)
     except (NameError, TypeError, AttributeError):  # annotations that name something which is not imported
         hints = {}
     parameters = {
-        name: parameter.replace(annotation=hints.get(name, Any)) for name, parameter in config.parameters(found).items()
+        name: parameter.replace(annotation=hints.get(name, Any))
+        for name, parameter in config.parameters(target_object).items()
     }
-    declared = vars(found.info) if isinstance(found, DeclaresInfo) else {}
+    declared = vars(target_object.info) if isinstance(target_object, DeclaresInfo) else {}
     info = {name: declared[name] for name in INFO_DEFAULTS if name in declared}
-    return Described(target.rpartition(".")[2], parameters, info)
+    # Not inspect.getdoc, which would give a class without a docstring that of its base.
+    doc = inspect.cleandoc(target_object.__doc__ or "")
+    return TargetSignature(target.rpartition(".")[2], doc, parameters, info)
 
 
 # ---------------------------------------------------------------- source text
 
 
-def _from_source(target: str) -> Described | None:
-    """Return the description of a class, or None where the source text alone is not enough."""
+def _from_source(target: str) -> TargetSignature | None:
+    """Return the signature of a class, or None where the source text alone is not enough."""
     module, _, name = target.rpartition(".")
+    definition = _class(module, name)
+    doc = "" if definition is None else ast.get_docstring(definition[1]) or ""
+    try:
+        info = _info(module, name)
+    except (ValueError, LookupError):
+        return None
     parameters: dict[str, inspect.Parameter] = {}
-    info: dict[str, Any] = {}
-    is_open = True  # whether **options are still passed on to the next base class
+    passes_options = True  # whether all constructors so far pass **options on to the next base class
     has_init = False
-    for home, owner in _lineage(module, name):
-        if owner.decorator_list:  # a decorator, such as dataclass, may replace the constructor
+    for class_module, node in _first_bases(module, name):
+        if node.decorator_list:  # a decorator, such as dataclass, may replace the constructor
             return None
-        for key, value in _info(owner):
-            info.setdefault(key, value)
-        init = next((one for one in owner.body if isinstance(one, ast.FunctionDef) and one.name == "__init__"), None)
+        init = next((item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"), None)
         has_init = has_init or init is not None
-        if init is not None and is_open:
-            own = dict(_parameters(init.args, home))
-            parameters = {**own, **parameters}
-            is_open = init.args.kwarg is not None
-        if not is_open and info.keys() >= INFO_DEFAULTS.keys():
+        if init is not None and passes_options:
+            parameters = {**dict(_parameters(init.args, class_module)), **parameters}
+            passes_options = init.args.kwarg is not None
+        if not passes_options:
             break
-    takes_nothing = not has_init and _ends_at_object(module, name)
-    return None if is_open and not takes_nothing else Described(name, parameters, info)
+    has_no_parameters = not has_init and _ends_at_object(module, name)
+    return None if passes_options and not has_no_parameters else TargetSignature(name, doc, parameters, info)
 
 
-def _lineage(module: str, name: str) -> Iterator[tuple[str, ast.ClassDef]]:
-    """Yield the class and its first bases, each with its module, as far as their source can be found."""
-    found = _class(module, name)
-    while found is not None:
-        module, owner = found
-        yield found
-        base = owner.bases[0] if owner.bases else None
+def _first_bases(module: str, name: str) -> Iterator[tuple[str, ast.ClassDef]]:
+    """Yield a class, its first base, the first base of that one and so on, each with its module.
+
+    The sequence ends at the first class whose source text cannot be found.
+    """
+    definition = _class(module, name)
+    while definition is not None:
+        module, node = definition
+        yield definition
+        base = node.bases[0] if node.bases else None
         base = base.value if isinstance(base, ast.Subscript) else base  # Base[T] is Base
         if not isinstance(base, ast.Name):
             return
-        found = _class(module, base.id)
+        definition = _class(module, base.id)
 
 
 def _ends_at_object(module: str, name: str) -> bool:
-    """Return whether the source of all base classes is known, up to those that have no constructor of their own."""
-    lineage = list(_lineage(module, name))
-    return bool(lineage) and [ast.unparse(base) for base in lineage[-1][1].bases] in ([], ["ABC"], ["object"])
+    """Return whether the source text of all first bases is known, up to ``object`` or ``ABC``."""
+    classes = list(_first_bases(module, name))
+    return bool(classes) and [ast.unparse(base) for base in classes[-1][1].bases] in ([], ["ABC"], ["object"])
 
 
 def _class(module: str, name: str) -> tuple[str, ast.ClassDef] | None:
-    """Return the module that defines a class, following imports from one module to the next, and the class."""
-    for _ in range(8):  # re-exports are two or three modules deep; the bound ends a circle of imports
+    """Return a class and the module that defines it, following imports from one module to the next."""
+    for _ in range(8):  # re-exports are two or three modules deep; the limit ends circular imports
         tree = _parsed(module)
         if tree is None:
             return None
@@ -132,8 +152,22 @@ def _class(module: str, name: str) -> tuple[str, ast.ClassDef] | None:
     return None
 
 
+def package_summary(target: str) -> str:
+    """Return the first sentence of the docstring of the package that defines a class; empty if there is none.
+
+    Example:
+        >>> package_summary("kdzoo.distillers.DKD")
+        'Methods that compare the logits of classifiers.'
+    """
+    module, _, name = target.rpartition(".")
+    definition = _class(module, name)
+    package = None if definition is None else _parsed(definition[0].rpartition(".")[0])
+    doc_lines = (ast.get_docstring(package) or "").splitlines() if package else []
+    return doc_lines[0] if doc_lines else ""
+
+
 def _imports(tree: ast.Module) -> dict[str, tuple[str, str]]:
-    """Return name here -> (module, name there) of every ``from ... import ...`` at the top of a module."""
+    """Return name in this module -> (module, name in that module) of every ``from ... import ...`` at the top level."""
     return {
         alias.asname or alias.name: (node.module, alias.name)
         for node in tree.body
@@ -156,58 +190,76 @@ def _parsed(module: str) -> ast.Module | None:
         path = Path(spec.origin)
     else:
         stem = Path(spec.origin).parent.joinpath(*below)
-        path = next((one for one in (stem.with_suffix(".py"), stem / "__init__.py") if one.exists()), stem)
+        path = next((file for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.exists()), stem)
     try:
         return ast.parse(path.read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError):
         return None
 
 
-def _info(owner: ast.ClassDef) -> Iterator[tuple[str, Any]]:
-    """Yield the literal fields of ``info = MethodInfo(...)`` or ``info = replace(Base.info, ...)`` in a class body.
+def _info(module: str, name: str) -> dict[str, Any]:
+    """Return the fields of ``info = MethodInfo(...)`` or ``info = replace(Other.info, ...)`` of a class or its bases.
 
-    A ``MethodInfo`` also decides the fields that it leaves at their defaults; with ``replace`` they are the base's.
+    Raises:
+        ValueError: A field is written in another way than :func:`_value` can read.
     """
-    for node in owner.body:
-        if not isinstance(node, ast.Assign | ast.AnnAssign):
-            continue
-        target = node.targets[0] if isinstance(node, ast.Assign) else node.target
-        if not (isinstance(target, ast.Name) and target.id == "info" and isinstance(node.value, ast.Call)):
-            continue
-        for keyword in node.value.keywords:
-            if keyword.arg in INFO_DEFAULTS:
-                try:
-                    yield keyword.arg, ast.literal_eval(keyword.value)
-                except ValueError:
-                    continue
-        if ast.unparse(node.value.func) == "MethodInfo":
-            yield from INFO_DEFAULTS.items()
+    for class_module, class_node in _first_bases(module, name):
+        for node in class_node.body:
+            match node:
+                case (
+                    ast.Assign(targets=[ast.Name(id="info")], value=ast.Call() as call)
+                    | ast.AnnAssign(target=ast.Name(id="info"), value=ast.Call() as call)
+                ):
+                    replaced = [_value(argument, class_module) for argument in call.args]  # of ``replace``
+                    fields = {item.arg: item.value for item in call.keywords if item.arg in INFO_DEFAULTS}
+                    own = {str(key): _value(field, class_module) for key, field in fields.items()}
+                    return {**(replaced[0] if replaced else INFO_DEFAULTS), **own}
+    return {}
+
+
+def _value(node: ast.expr, module: str) -> Any:
+    """Return the value of a literal, of a field of another class's ``info``, or of an f-string or sum of these."""
+    match node:
+        case ast.Attribute(value=ast.Name(id=name), attr="info"):
+            return _info(module, name)
+        case ast.Attribute(value=ast.Attribute(attr="info") as info, attr=field):
+            return _value(info, module)[field]
+        case ast.JoinedStr(values=parts):
+            return "".join(str(_value(part, module)) for part in parts)
+        case ast.FormattedValue(value=value):
+            return _value(value, module)
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return _value(left, module) + _value(right, module)
+    return ast.literal_eval(node)
 
 
 def _parameters(arguments: ast.arguments, module: str) -> Iterator[tuple[str, inspect.Parameter]]:
-    """Yield the parameters of a method but the first, ``self``; of a default only that there is one counts."""
+    """Yield the parameters of a method by name, without ``self``.
+
+    The default of an optional parameter is given as ``...``: the validation asks only whether there is one.
+    """
     positional = [*arguments.posonlyargs, *arguments.args]
-    needed = len(positional) - len(arguments.defaults)
-    pairs: list[tuple[ast.arg, bool, Any]] = [
-        (one, i < needed, inspect.Parameter.POSITIONAL_OR_KEYWORD) for i, one in enumerate(positional)
+    n_required = len(positional) - len(arguments.defaults)
+    entries: list[tuple[ast.arg, bool, Any]] = [
+        (argument, i < n_required, inspect.Parameter.POSITIONAL_OR_KEYWORD) for i, argument in enumerate(positional)
     ][1:]
     keywords = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
-    pairs += [(one, value is None, inspect.Parameter.KEYWORD_ONLY) for one, value in keywords]
-    for one, is_needed, kind in pairs:
-        default = inspect.Parameter.empty if is_needed else ...
-        hint = Any if one.annotation is None else _type(one.annotation, module)
-        yield one.arg, inspect.Parameter(one.arg, kind, default=default, annotation=hint)
+    entries += [(argument, default is None, inspect.Parameter.KEYWORD_ONLY) for argument, default in keywords]
+    for argument, is_required, kind in entries:
+        default = inspect.Parameter.empty if is_required else ...
+        hint = Any if argument.annotation is None else _type(argument.annotation, module)
+        yield argument.arg, inspect.Parameter(argument.arg, kind, default=default, annotation=hint)
 
 
 # ---------------------------------------------------------------- types
 
 
 class Opaque:
-    """Stands for a class of which no plain YAML value is an instance."""
+    """Placeholder for the classes of annotations: no plain YAML value is an instance of one."""
 
 
 def _type(node: ast.expr, module: str) -> Any:
-    """Return the type that an annotation names, or Any if the source text does not tell."""
+    """Return the type that an annotation names, or Any if it cannot be read from the source text."""
     try:
         return _evaluated(node, module)
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -215,6 +267,7 @@ def _type(node: ast.expr, module: str) -> Any:
 
 
 def _evaluated(node: ast.expr, module: str) -> Any:
+    """Return the type that an annotation names, or raise one of the errors that :func:`_type` catches."""
     if isinstance(node, ast.Name):
         return TYPES[node.id] if node.id in TYPES else _named(node.id, module)
     if isinstance(node, ast.Constant) and (node.value is None or node.value is ...):
@@ -222,24 +275,24 @@ def _evaluated(node: ast.expr, module: str) -> Any:
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
         return typing.Union[_evaluated(node.left, module), _evaluated(node.right, module)]  # noqa: UP007
     if isinstance(node, ast.Tuple):
-        return tuple(_evaluated(one, module) for one in node.elts)
+        return tuple(_evaluated(element, module) for element in node.elts)
     if isinstance(node, ast.List):
-        return [_evaluated(one, module) for one in node.elts]
+        return [_evaluated(element, module) for element in node.elts]
     if isinstance(node, ast.Subscript):
-        whole = _evaluated(node.value, module)
-        return whole[ast.literal_eval(node.slice) if whole is typing.Literal else _evaluated(node.slice, module)]
+        generic = _evaluated(node.value, module)
+        return generic[ast.literal_eval(node.slice) if generic is typing.Literal else _evaluated(node.slice, module)]
     raise TypeError(ast.dump(node))
 
 
 def _named(name: str, module: str) -> Any:
-    """Return what a name of a module stands for: a class there, an alias, or something that it imports."""
+    """Return the type that a name in a module refers to: a class defined there, an alias, or an imported type."""
     tree = _parsed(module)
     if tree is None:
         raise KeyError(name)
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == name:
             return Opaque
-        if isinstance(node, ast.Assign) and any(isinstance(one, ast.Name) and one.id == name for one in node.targets):
+        if isinstance(node, ast.Assign) and name in [ast.unparse(left) for left in node.targets]:
             return _evaluated(node.value, module)
-    source, there = _imports(tree)[name]
-    return _named(there, source)
+    source_module, source_name = _imports(tree)[name]
+    return _named(source_name, source_module)

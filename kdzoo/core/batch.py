@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdzoo.core.precision import host_may_read
 from kdzoo.errors import DataError
 
 # The default ``ignore_index`` of torch's losses, so that targets can be passed to them unchanged.
@@ -132,9 +133,12 @@ def labels(batch: Batch) -> Tensor:
 
 
 def _selection(batch: Batch, mask: Tensor) -> Positions:
-    """Return an index of the positions where a mask is True; the mask of a DeviceBatch is in the host's memory."""
+    """Return an index of the positions where a mask is True; the mask of a DeviceBatch is in the host's memory.
+
+    Selecting every position would only copy the logits, and scatter their gradient in the backward pass.
+    """
     if not isinstance(batch, DeviceBatch):
-        return mask
+        return ... if mask.ndim == 1 and host_may_read(mask) and mask.all() else mask
     host_mask = mask.numpy()  # raises an error for a mask on the accelerator, where indexing would wait unnoticed
     if host_mask.ndim == 1 and host_mask.all():
         return ...

@@ -5,6 +5,7 @@ import copy
 import torch
 from torch import Tensor
 
+from kdzoo.core.progress import track
 from kdzoo.dataset_distillation import evaluation_networks
 from kdzoo.dataset_distillation.initial_images import set_real_images
 from kdzoo.dataset_distillation.synthetic_set import MAX_STEP_SIZE, MIN_STEP_SIZE, SyntheticSet
@@ -42,7 +43,8 @@ def coreset(synthetic_set: SyntheticSet, selection: str, inputs: Tensor, targets
     set_real_images(result, selection, inputs, targets, seed=seed)
     rows = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(seed))[:EVALUATION_SAMPLES]
     for name in result.inner_networks:
-        accuracies = [_accuracy(result, name, size, inputs[rows], targets[rows]) for size in CANDIDATE_STEP_SIZES]
+        sizes = track(CANDIDATE_STEP_SIZES, f"choosing the step size of {name}", unit="step sizes")
+        accuracies = [_accuracy(result, name, size, inputs[rows], targets[rows]) for size in sizes]
         _set_step_size(result, name, CANDIDATE_STEP_SIZES[accuracies.index(max(accuracies))])
     return result
 

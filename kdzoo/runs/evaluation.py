@@ -14,6 +14,7 @@ from kdzoo import config, kinds
 from kdzoo.core.base import DRY_RUN_SAMPLES
 from kdzoo.core.batch import as_batch
 from kdzoo.core.inference import inference
+from kdzoo.core.progress import track
 from kdzoo.kinds.protocols import BindsToData, DescribesModel, MeasuresUnseenClasses, PlotsPredictions
 from kdzoo.runs.job import Job, for_seed
 from kdzoo.storage.checkpoint import load_student
@@ -42,8 +43,10 @@ def evaluate(
             split, if there is one.
     """
     batches = list(data.test_dataloader())
-    predictions = {role: kind.predict(model, batches) for role, model in models.items()}
-    measured = {role: measure(kind, model, predictions[role], batches) for role, model in models.items()}
+    predicting = track(models.items(), "predicting the test samples", unit="models")
+    predictions = {role: kind.predict(model, batches) for role, model in predicting}
+    measuring = track(models.items(), "measuring", unit="models")
+    measured = {role: measure(kind, model, predictions[role], batches) for role, model in measuring}
     validation = list(data.val_dataloader()) if unseen else []
     if validation and isinstance(kind, MeasuresUnseenClasses):
         for role, model in models.items():

@@ -146,11 +146,12 @@ class Job:
             return self.chosen_kind
         return kinds.get(name)
 
-    def training(self, label: str, folder: Path, **changes: Any) -> Training:
+    def training(self, label: str, folder: Path, *, stage: str = "", **changes: Any) -> Training:
         """Return the settings of one training, with ``changes`` to those of the trainer.
 
         Args:
-            label: The name of the training on the terminal.
+            label: The name of the training in messages.
+            stage: What the progress display says while it runs.
             folder: The folder of its checkpoint.
             **changes: Arguments of the trainer.
         """
@@ -161,6 +162,7 @@ class Job:
             folder=folder,
             seed=self.seed,
             label=label,
+            stage=stage,
             every_n_steps=self.settings["checkpoint_every_n_steps"],
             callbacks=[self._build(node) for node in (self.settings.get("callbacks") or {}).values()],
             loggers=[self._build({**node, "save_dir": str(folder)}) for node in loggers.values()],

@@ -26,6 +26,7 @@ from kdzoo.runs import report, teachers
 from kdzoo.runs.evaluation import bound_kind, evaluate
 from kdzoo.runs.job import Job, calibrated, for_seed, initialised
 from kdzoo.runs.preparation import has_teacher_free_control, prepare_models, student_node, with_learned_sizes
+from kdzoo.runs.progress import displayed
 from kdzoo.runs.resume import stop_between_steps
 from kdzoo.runs.training import History, fit
 from kdzoo.storage import atomic, run_folder
@@ -65,11 +66,21 @@ def run(
         if finished is not None:
             return finished
         jobs = [Job(for_seed(cfg, seed), seed, folder / f"seed_{seed}", allow) for seed in seeds]
-        outcomes = [run_seed(job) for job in jobs]
+        outcomes = run_seeds(jobs)
         result = summarise(jobs, outcomes, command or f"kdzoo.run({str(folder / 'config.yaml')!r})")
         if run_folder.is_main_process():
             write_report(folder, jobs[0], result)
     return result
+
+
+def run_seeds(jobs: Sequence[Job]) -> list[dict[str, Any]]:
+    """Return the measurements of all seeds, and show the progress meanwhile."""
+    outcomes = []
+    with displayed() as display:
+        for i, job in enumerate(jobs, 1):
+            display.part = f"seed {i} of {len(jobs)}" if len(jobs) > 1 else ""
+            outcomes.append(run_seed(job))
+    return outcomes
 
 
 def run_seed(job: Job) -> dict[str, Any]:
@@ -151,7 +162,10 @@ def train(job: Job, distiller: Distiller, data: Any, role: str) -> History:
     if job.settings["compile"]:
         # In place: torch.compile(student) would return a wrapper and rename the keys of every checkpoint.
         distiller.student.compile()
-    return fit(distiller, data, job.training(f"{role}, seed {job.seed}", job.folder / "checkpoints" / role))
+    stages = {"student": "distilling the student", "control": "training the control"}
+    stage = stages.get(role, f"training the control {role!r}")
+    training = job.training(f"{role}, seed {job.seed}", job.folder / "checkpoints" / role, stage=stage)
+    return fit(distiller, data, training)
 
 
 def write_seed(

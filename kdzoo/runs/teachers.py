@@ -74,7 +74,7 @@ def train(job: Job, kind: kinds.Kind, model: nn.Module, sizes: dict[str, Any]) -
             return
         distiller = job.teacher_free(calibrated(model, data), str(kind.teacher_free), settings)
         label = f"teacher, seed {settings['seed']}"
-        training = job.training(label, folder, max_epochs=settings["max_epochs"])
+        training = job.training(label, folder, stage="training the teacher", max_epochs=settings["max_epochs"])
         fit(distiller, distiller.transfer_set(data), replace(training, seed=settings["seed"]))
         if run_folder.is_main_process():
             save_model(model, node, folder)

@@ -93,7 +93,8 @@ class Training:
         settings: Arguments of ``pytorch_lightning.Trainer``.
         folder: Folder of ``last.ckpt``; an interrupted training in it is continued.
         seed: Seed of the random state of every step.
-        label: The name in the progress display and in messages.
+        label: The name in messages and in the line that the training leaves on the terminal.
+        stage: What the progress display says while it runs; the label if empty.
         every_n_steps: Save a checkpoint also every so many optimizer steps; None saves at the end of epochs only.
         callbacks: Further Lightning callbacks.
         loggers: Lightning loggers.
@@ -103,6 +104,7 @@ class Training:
     folder: Path
     seed: int
     label: str
+    stage: str = ""
     every_n_steps: int | None = None
     callbacks: list[pl.Callback] = field(default_factory=list)
     loggers: list[Any] = field(default_factory=list)
@@ -125,7 +127,7 @@ def fit(distiller: Distiller, data: pl.LightningDataModule, training: Training) 
                 **training.settings,
                 callbacks=[
                     history,
-                    Progress(training.label),
+                    Progress(training.label, training.stage or training.label),
                     *training.callbacks,
                     # Last, so that a checkpoint holds what the other callbacks have done at the same hook.
                     ExactResume(checkpoint, training.seed, training.every_n_steps),

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from kdzoo.core.batch import as_batch
 from kdzoo.core.frozen_teacher import ComputeOutputs, TeacherOutputs
+from kdzoo.core.progress import track
 from kdzoo.errors import CacheError
 from kdzoo.storage import atomic
 from kdzoo.storage.run_folder import is_main_process
@@ -130,7 +131,7 @@ def weights_fingerprint(model: nn.Module) -> str:
 
 def _outputs(compute: ComputeOutputs, batches: Iterable[Any]) -> Iterator[TeacherOutputs]:
     """Yield the outputs for each batch, on the CPU."""
-    for batch in batches:
+    for batch in track(batches, "computing the teacher's outputs"):
         with torch.no_grad():
             outputs = compute(as_batch(batch))
         yield {name: output.cpu() for name, output in outputs.items()}

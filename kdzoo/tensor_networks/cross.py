@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from kdzoo.core import validation
+from kdzoo.core.progress import track
 from kdzoo.errors import ConfigError
 from kdzoo.tensor_networks.queries import BudgetError, Oracle
 from kdzoo.tensor_networks.sketching import CUTOFF, Features, Found, Limits, QueryResult, bonds_of, checked, spread
@@ -182,7 +183,7 @@ class _Search:
         Raises:
             BudgetError: It was too small for the first sweep.
         """
-        for sweep in range(sweeps):
+        for sweep in track(range(sweeps), "searching for pivots", unit="sweeps"):
             before = self._pivots()
             try:
                 self._sweep(backwards=sweep % 2 == 1)

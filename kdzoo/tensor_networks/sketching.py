@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from kdzoo.core import validation
+from kdzoo.core.progress import track
 from kdzoo.errors import DataError
 from kdzoo.tensor_networks.network import tensor_row
 from kdzoo.tensor_networks.queries import Oracle
@@ -236,7 +237,7 @@ def _side(walk: _Walk, limits: Limits) -> tuple[list[Tensor], Tensor]:
     """
     samples, n = walk.samples, len(walk.samples)
     cores, states = [], walk.own.new_ones(n, 1)
-    for k, phi in enumerate(walk.own):
+    for k, phi in enumerate(track(walk.own, "querying the teacher", unit="sites")):
         values = torch.cat([samples[:, k : k + 1], walk.tried.expand(n, -1)], 1)  # [n, 1 + p]
         prefixes = torch.cat([samples[:, :k].repeat_interleave(values.shape[1], 0), values.reshape(-1, 1)], 1)
         outputs = walk.ask(prefixes, walk.chosen[:, k + 1 :]).flatten(1)

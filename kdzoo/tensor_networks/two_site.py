@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from kdzoo.core import validation
+from kdzoo.core.progress import track
 from kdzoo.errors import ConfigError, NonFiniteLossError
 from kdzoo.tensor_networks.features import gram_matrices
 from kdzoo.tensor_networks.network import canonical_form, check_open, split_svd
@@ -73,7 +74,7 @@ def sweep(
     cores, centre = canonical_form(white, centre, out_site)
     first = min(out_site, n - 1)
     state = _Sweep(cores, (whiten @ phi).mT, first, _absorb(cores[first], centre, first == out_site), update, limits)
-    for target in (*range(first + 1, n), *range(n - 2, -1, -1), *range(1, first + 1)):
+    for target in track((*range(first + 1, n), *range(n - 2, -1, -1), *range(1, first + 1)), "sweeping", unit="bonds"):
         if target > state.at:
             state.step_right()
         else:

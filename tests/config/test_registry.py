@@ -8,24 +8,33 @@ from kdzoo.config import registry
 EXAMPLE = Path(__file__).parents[2] / "examples" / "my_dkd"
 
 
-def test_every_packaged_distiller_is_described():
-    rows = {row["name"]: row for row in registry.describe()}
-    assert set(rows) == set(config.groups()["distiller"])
-    assert rows["logit_kd"]["teacher"] == rows["logit_kd"]["student"] == "classifier, language model, masked lm"
-    assert rows["ot_pfa"]["student"] == "automaton"
-    assert rows["supervised"]["teacher"] == "none"
-    assert all(row["summary"].endswith(".") and "\n" not in row["summary"] for row in rows.values())
-    assert "Hinton" in rows["logit_kd"]["paper"]
+def test_every_packaged_distiller_is_registered_with_its_info():
+    entries = {entry.name: entry for entry in registry.entries()}
+    assert set(entries) == set(config.groups()["distiller"])
+    kinds = ("classifier", "language_model", "masked_lm")
+    assert entries["logit_kd"].signature.info["teacher_kinds"] == kinds
+    assert entries["ot_pfa"].signature.info["student_kinds"] == ("automaton",)
+    assert entries["supervised"].signature.info["teacher"] == "none"
+    assert all(entry.summary.endswith(".") and "\n" not in entry.summary for entry in entries.values())
+    assert "Hinton" in entries["logit_kd"].signature.info["paper"]
 
 
 def test_a_users_distiller_is_listed_and_a_broken_one_does_not_hide_the_others(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(EXAMPLE))
     (tmp_path / "distiller").mkdir()
     (tmp_path / "distiller" / "broken.yaml").write_text("_target_: not_there.Thing\n")
-    rows = {row["name"]: row for row in registry.describe([EXAMPLE / "conf", tmp_path])}
-    assert rows["my_dkd"]["summary"] == "Weigh the target class and the other classes separately."
-    assert "'not_there.Thing' cannot be imported" in rows["broken"]["summary"]
-    assert "logit_kd" in rows
+    entries = {entry.name: entry for entry in registry.entries([EXAMPLE / "conf", tmp_path])}
+    assert entries["my_dkd"].summary == "Weigh the target class and the other classes separately."
+    assert "'not_there.Thing' cannot be imported" in entries["broken"].summary
+    assert "logit_kd" in entries
+
+
+def test_settings_are_those_of_the_last_folder(tmp_path):
+    assert registry.settings("distiller", "logit_kd")["temperature"] == 4.0
+    assert "_target_" not in registry.settings("distiller", "logit_kd")
+    (tmp_path / "distiller").mkdir()
+    (tmp_path / "distiller" / "logit_kd.yaml").write_text("_target_: kdzoo.distillers.LogitKD\ntemperature: 9.0\n")
+    assert registry.settings("distiller", "logit_kd", [tmp_path]) == {"temperature": 9.0}
 
 
 def test_a_target_has_the_name_of_its_file():

@@ -31,6 +31,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from kdzoo.core import validation
+from kdzoo.core.progress import track
 from kdzoo.functional.fgw.frank_wolfe import frank_wolfe
 from kdzoo.functional.fgw.graph import Edges
 from kdzoo.functional.fgw.initialization import INITS, align, from_init, initial_plan
@@ -178,7 +179,8 @@ def fgw_barycenter(
         return minimize(problem, from_init(problem, init), settings)
     validation.choice("init", init, INITS)
     seeds = range(settings.seed, settings.seed + settings.n_init)
-    results = (_minimize_from_seed(problem, init, seed, settings) for seed in seeds)
+    started = track(seeds, "minimizing the barycenter's objective", unit="starts")
+    results = [_minimize_from_seed(problem, init, seed, settings) for seed in started]
     return min(results, key=lambda result: result.objective[-1])
 
 

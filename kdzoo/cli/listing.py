@@ -1,0 +1,152 @@
+"""The commands that print what there is: the registered distillers, one of them in detail, and the metrics."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from kdzoo.config import registry, signatures
+from kdzoo.core import metric_catalogue
+from kdzoo.errors import ConfigError
+
+# Roles of the docstrings, such as :class:`kdzoo.Distiller`, and literals in double backquotes.
+MARKUP = re.compile(r":[\w:]+:`~?([^`]*)`|``([^`]*)``")
+YOURS = "Yours"
+
+
+def print_methods(folders: Sequence[Path] = ()) -> None:
+    """Print a line for each registered distiller, grouped by task.
+
+    Args:
+        folders: Config folders to read in addition to the packaged one.
+    """
+    groups: dict[str, list[registry.Entry]] = {}
+    for entry in registry.entries(folders):
+        groups.setdefault(_task(entry), []).append(entry)
+    console = Console(highlight=False)
+    width = max(len(entry.name) for entries in groups.values() for entry in entries)
+    for title, entries in groups.items():
+        console.print(f"[bold]{title}[/bold]")
+        table = Table.grid(padding=(0, 2))
+        table.add_column(min_width=width + 2, no_wrap=True)
+        table.add_column(no_wrap=True)
+        room = console.width - width - 6
+        for entry in entries:
+            table.add_row(f"  {entry.name}", shorten(without_markup(entry.summary), room, placeholder=" ..."))
+        console.print(table)
+    console.print("\n[bold]kdzoo list NAME[/bold] describes one of them.")
+
+
+def print_method(name: str, folders: Sequence[Path] = ()) -> None:
+    """Print what a distiller does, its settings with their defaults, its loss terms and its source.
+
+    Raises:
+        ConfigError: There is no distiller of that name, or it cannot be imported.
+    """
+    entries = {entry.name: entry for entry in registry.entries(folders)}
+    if name not in entries:
+        raise ConfigError(f"kdzoo list {name}: there is no such distiller; allowed: {', '.join(entries)}")
+    entry = entries[name]
+    if entry.signature is None:
+        raise ConfigError(entry.error)
+    info, console = entry.signature.info, Console(highlight=False)
+    description, arguments = parse_docstring(entry.signature.doc)
+    _, inherited = parse_docstring(signatures.describe("kdzoo.core.base.Distiller").doc)
+    console.print(f"[bold]distiller={name}[/bold]  ({entry.target})\n")
+    console.print(description, markup=False)
+    terms = ", ".join(f"{term} (weight {weight:g})" for term, weight in info["terms"].items())
+    teacher = "none" if info["teacher"] == "none" else _kinds(info["teacher_kinds"])
+    rows = {"Loss terms": terms, "Teacher": teacher, "Student": _kinds(info["student_kinds"]), "Source": info["paper"]}
+    console.print()
+    _print_pairs(console, {f"{title}:": text for title, text in rows.items() if text})
+    defaults = registry.settings("distiller", name, folders)
+    settings = {
+        f"distiller.{key}={_plain(value)}": {**inherited, **arguments}.get(key, "") for key, value in defaults.items()
+    }
+    if settings:
+        console.print("\n[bold]Settings[/bold]")
+        for setting, meaning in settings.items():
+            console.print(setting, markup=False)
+            if meaning:
+                console.print(Padding(Text(meaning), (0, 0, 0, 4)))
+
+
+def print_metric(name: str) -> None:
+    """Print what a metric means, its unit and its better direction; without a name, those of all metrics.
+
+    Raises:
+        ConfigError: There is no metric of that name.
+    """
+    console = Console(highlight=False)
+    if not name:
+        for title, metrics in metric_catalogue.GROUPS.items():
+            console.print(f"[bold]{title}[/bold]")
+            for listed in metrics:
+                console.print(f"  {listed.name}", markup=False)
+        console.print("\n[bold]kdzoo explain METRIC[/bold] says what one of them means.")
+        return
+    metric = metric_catalogue.find(name)
+    if metric is None:
+        raise ConfigError(f"kdzoo explain {name}: there is no such metric; kdzoo explain lists all")
+    console.print(f"{name}: {metric.meaning}", markup=False)
+    if metric.unit:
+        console.print(f"Unit: {metric.unit}", markup=False)
+    if metric.better:
+        console.print(f"{metric.better.capitalize()} is better.")
+
+
+def parse_docstring(doc: str) -> tuple[str, dict[str, str]]:
+    r"""Return the description of a docstring and the meaning of each argument, without markup and line breaks.
+
+    Example:
+        >>> parse_docstring("Do it.\n\nTwice.\n\nArgs:\n    x: How ``often``\n        it is done.")
+        ('Do it.\n\nTwice.', {'x': 'How often it is done.'})
+    """
+    sections = re.split(r"^(\w+):$", doc, flags=re.MULTILINE)
+    paragraphs = [" ".join(paragraph.split()) for paragraph in sections[0].split("\n\n")]
+    description = "\n\n".join(without_markup(paragraph) for paragraph in paragraphs if paragraph)
+    arguments = dict(zip(sections[1::2], sections[2::2], strict=True)).get("Args", "")
+    items = re.split(r"^ {4}\*{0,2}(\w+): ", arguments, flags=re.MULTILINE)[1:]
+    meanings = (without_markup(" ".join(meaning.split())) for meaning in items[1::2])
+    return description, dict(zip(items[::2], meanings, strict=True))
+
+
+def without_markup(text: str) -> str:
+    """Return a sentence of a docstring without the markup of the documentation generator.
+
+    Example:
+        >>> without_markup("See :class:`kdzoo.Distiller` and ``losses``.")
+        'See kdzoo.Distiller and losses.'
+    """
+    return MARKUP.sub(lambda match: match[1] or match[2], text)
+
+
+def _print_pairs(console: Console, pairs: Mapping[str, str]) -> None:
+    """Print titles and texts as two columns."""
+    table = Table.grid(padding=(0, 2))
+    for title, text in pairs.items():
+        table.add_row(title, text)
+    console.print(table)
+
+
+def _plain(value: Any) -> str:
+    """Return a setting as it is written on the command line."""
+    return json.dumps(value, separators=(",", ":")) if not isinstance(value, str) else value
+
+
+def _task(entry: registry.Entry) -> str:
+    """Return the heading of a distiller: what its package says of itself, or that it is the user's."""
+    package = signatures.package_summary(entry.target)
+    return package.removesuffix(".") if entry.target.startswith("kdzoo.") and package else YOURS
+
+
+def _kinds(names: Sequence[str]) -> str:
+    """Return the kinds of models that a distiller works with."""
+    return ", ".join(name.replace("_", " ") for name in names) or "any model"
