@@ -275,7 +275,7 @@ def main() -> None:
     publish(
         "queries",
         "Matrix product states from queries",
-        "A student from the teacher's answers on recombined samples without labels, before any training. One thread; "
+        "A student from the teacher's outputs on recombined samples without labels, before any training. One thread; "
         f"seeds choose the samples among the training images ({len(SEEDS)} seeds; in parentheses the least agreement "
         "and the longest time). Agreement and accuracy are of the test part. Evaluations are those of the teacher; "
         "asked counts repetitions too, which cost no evaluation.",

@@ -40,7 +40,14 @@ WORDS = {
     r"\broll[-_]outs?\b": "rollout",
     r"\brehears\w*": "dry run, dry_run",
     r"\b(?:self|distiller)\.remarks\b|\bremarks\s": "notes",
-    r"[\"`.]advice\b": "recommendation",
+    r"\badvice\b": "recommendation",
+    r"\btaught\b": "distilled to, distilled from, trained on",
+    # "To answer" is plain English; what a model returns is its output.
+    r"\b(?:teacher|student|model|network)s?(?:'s?)?\s+answers?\b|"
+    r"\b(?:the|its|their|these|those|of|from|all)\s+answers\b|"
+    r"\banswers(?=[(),.]|\s=\s)|_answers(?:_|\b)": "outputs, teacher outputs",
+    r"\bthe\s+like\b": "name what it is; such as ...",
+    r"\beach\s+by\s+itself\b": "each on its own, each independently",
     r"\bcommittees?\b": "ensemble of language models, lm_ensemble",
     r"\bimitated\b": "distilled; teacher trace",
     r"\bhardened\b": "hard_label_logits",
@@ -68,7 +75,7 @@ WORDS = {
     r"evaluate|graphical|synthetic)(?=[.`\s]|$)": "the package that holds the module (docs/architecture.md)",
     r"\b(?:fitted|mistakes|teacher_cache|strings|reading|vocabulary)\.py\b": "the present name of the file",
     # Local variables that do not say what they hold.
-    r"(?m)^(?:said|theirs|ours|few|taught)(?:: [^=\n]*)? = ": "a name that says what the variable holds",
+    r"(?m)^(?:said|theirs|ours|few)(?:: [^=\n]*)? = ": "a name that says what the variable holds",
 }
 PATTERNS = [(re.compile(pattern), use) for pattern, use in WORDS.items()]
 

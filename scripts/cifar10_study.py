@@ -68,8 +68,8 @@ def main() -> None:
     splits = first_report["splits"]
     publish(
         "cifar10",
-        "A small residual network taught on part of CIFAR-10",
-        f"{first_report['student']['parameters']:,} parameters taught by {first_report['teacher']['parameters']:,}; "
+        "A small residual network distilled on part of CIFAR-10",
+        f"{first_report['student']['parameters']:,} parameters distilled from {first_report['teacher']['parameters']:,}; "
         f"{splits['n_train']:,} training and {splits['n_test']:,} test images; seeds {first_report['seed']}, one "
         "teacher. Test accuracy in percent, mean and standard deviation over the seeds; the gain is over the control "
         "of the same seed, p is that of a paired t-test.",

@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LEVELS = (
     {"errors", "plotting"},
     {"core", "config"},
-    {"storage", "text", "functional", "graphical_models", "layer_init"},
+    {"storage", "text", "functional", "graphical_models", "layer_init", "reports"},
     {"metrics", "tensor_networks", "automata"},
     {"models", "data"},
     {"dataset_distillation"},

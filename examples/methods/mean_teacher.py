@@ -7,7 +7,7 @@ probabilities. There is no trained teacher.
 import torch
 
 from kdzoo import Distiller, MethodInfo
-from kdzoo.core.batch import labelled_positions, labels
+from kdzoo.core.batch import labelled_selection, labels
 from kdzoo.core.step_state import MovingAverage
 from kdzoo.core.validation import integer, number
 from kdzoo.data.derived.noise import NoisyData
@@ -56,5 +56,5 @@ class MeanTeacher(Distiller):
             target = self.average(inputs + second)
         return {
             "consistency": (student.softmax(1) - target.softmax(1)).square().sum(1),
-            "hard": hard_target_ce(student[labelled_positions(batch)], labels(batch)),
+            "hard": hard_target_ce(student[labelled_selection(batch)], labels(batch)),
         }

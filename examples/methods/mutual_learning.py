@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from kdzoo import Distiller, MethodInfo
-from kdzoo.core.batch import labelled_positions, labels
+from kdzoo.core.batch import labelled_selection, labels
 from kdzoo.core.validation import integer
 from kdzoo.functional import hard_target_ce, soft_target_kl
 
@@ -36,7 +36,7 @@ class MutualLearning(Distiller):
     def losses(self, batch):
         """Return the divergence from the others and the cross entropy, each summed over all students."""
         logits = [student(batch["input"]) for student in (self.student, *self.peers)]
-        labelled, target = labelled_positions(batch), labels(batch)
+        labelled, target = labelled_selection(batch), labels(batch)
         mutual = [
             soft_target_kl(student_logits, mean_logits(logits[:i] + logits[i + 1 :]), temperature=1.0)
             for i, student_logits in enumerate(logits)

@@ -19,6 +19,7 @@ from kdzoo.automata.labels import Edge, edge_labels, state_label, token_names
 from kdzoo.automata.pfa import PFA
 from kdzoo.core import validation
 from kdzoo.errors import ConfigError
+from kdzoo.plotting.style import save_figure
 
 # Radius of a state, in units of the mean length of an edge: large enough for a number and a probability.
 _RADIUS = 0.16
@@ -86,10 +87,8 @@ def draw_with_matplotlib(
     axes.autoscale_view()
     axes.margins(0.08)
     axes.set_axis_off()
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-    return path
+    caption = "States with their probabilities to stop, and transitions with their symbols and probabilities."
+    return save_figure(figure, Path(path), caption=caption)
 
 
 def _layout(states: int, edges: Sequence[Edge]) -> _Point:

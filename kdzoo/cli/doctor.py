@@ -96,8 +96,8 @@ def devices() -> Iterator[Finding]:
     # The cores that this process may use; in a container or under SLURM these are fewer than the machine has.
     threads, cores = torch.get_num_threads(), len(os.sched_getaffinity(0))
     status = "warn" if threads > cores else "ok"
-    advice = "; set OMP_NUM_THREADS" if threads > cores else ""
-    yield status, f"{threads} threads on {cores} cores{advice}"
+    remedy = "; set OMP_NUM_THREADS" if threads > cores else ""
+    yield status, f"{threads} threads on {cores} cores{remedy}"
 
 
 def compiler() -> Iterator[Finding]:

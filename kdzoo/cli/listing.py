@@ -19,6 +19,8 @@ from kdzoo.errors import ConfigError
 # Roles of the docstrings, such as :class:`kdzoo.Distiller`, and literals in double backquotes.
 MARKUP = re.compile(r":[\w:]+:`~?([^`]*)`|``([^`]*)``")
 YOURS = "Yours"
+# Below this, a terminal breaks the lines rather than the summary into pieces that say nothing.
+MIN_SUMMARY = 20
 
 
 def print_methods(folders: Sequence[Path] = ()) -> None:
@@ -37,9 +39,10 @@ def print_methods(folders: Sequence[Path] = ()) -> None:
         table = Table.grid(padding=(0, 2))
         table.add_column(min_width=width + 2, no_wrap=True)
         table.add_column(no_wrap=True)
-        room = console.width - width - 6
+        room = max(console.width - width - 6, MIN_SUMMARY)
         for entry in entries:
-            table.add_row(f"  {entry.name}", shorten(without_markup(entry.summary), room, placeholder=" ..."))
+            summary = shorten(without_markup(entry.summary), room, placeholder=" ...")
+            table.add_row(Text(f"  {entry.name}"), Text(summary))
         console.print(table)
     console.print("\n[bold]kdzoo list NAME[/bold] describes one of them.")
 
@@ -56,7 +59,7 @@ def print_method(name: str, folders: Sequence[Path] = ()) -> None:
     entry = entries[name]
     if entry.signature is None:
         raise ConfigError(entry.error)
-    info, console = entry.signature.info, Console(highlight=False)
+    info, console = {**signatures.INFO_DEFAULTS, **entry.signature.info}, Console(highlight=False)
     description, arguments = parse_docstring(entry.signature.doc)
     _, inherited = parse_docstring(signatures.describe("kdzoo.core.base.Distiller").doc)
     console.print(f"[bold]distiller={name}[/bold]  ({entry.target})\n")
@@ -68,7 +71,8 @@ def print_method(name: str, folders: Sequence[Path] = ()) -> None:
     _print_pairs(console, {f"{title}:": text for title, text in rows.items() if text})
     defaults = registry.settings("distiller", name, folders)
     settings = {
-        f"distiller.{key}={_plain(value)}": {**inherited, **arguments}.get(key, "") for key, value in defaults.items()
+        f"distiller.{key}={as_override(value)}": {**inherited, **arguments}.get(key, "")
+        for key, value in defaults.items()
     }
     if settings:
         console.print("\n[bold]Settings[/bold]")
@@ -113,7 +117,7 @@ def parse_docstring(doc: str) -> tuple[str, dict[str, str]]:
     paragraphs = [" ".join(paragraph.split()) for paragraph in sections[0].split("\n\n")]
     description = "\n\n".join(without_markup(paragraph) for paragraph in paragraphs if paragraph)
     arguments = dict(zip(sections[1::2], sections[2::2], strict=True)).get("Args", "")
-    items = re.split(r"^ {4}\*{0,2}(\w+): ", arguments, flags=re.MULTILINE)[1:]
+    items = re.split(r"^ {4}\*{0,2}(\w+)(?: \([^)]*\))?: ", arguments, flags=re.MULTILINE)[1:]
     meanings = (without_markup(" ".join(meaning.split())) for meaning in items[1::2])
     return description, dict(zip(items[::2], meanings, strict=True))
 
@@ -132,13 +136,23 @@ def _print_pairs(console: Console, pairs: Mapping[str, str]) -> None:
     """Print titles and texts as two columns."""
     table = Table.grid(padding=(0, 2))
     for title, text in pairs.items():
-        table.add_row(title, text)
+        table.add_row(title, Text(text))
     console.print(table)
 
 
-def _plain(value: Any) -> str:
-    """Return a setting as it is written on the command line."""
-    return json.dumps(value, separators=(",", ":")) if not isinstance(value, str) else value
+def as_override(value: Any) -> str:
+    """Return a setting as it is written on the command line.
+
+    Example:
+        >>> as_override({"soft": 0.9, "layers": [1, None, "a b"], "on": True})
+        '{soft:0.9,layers:[1,null,"a b"],on:true}'
+    """
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{as_override(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(as_override, value)) + "]"
+    is_plain_word = isinstance(value, str) and re.fullmatch(r"[\w./${}:-]+", value)
+    return value if is_plain_word else json.dumps(value, ensure_ascii=False)
 
 
 def _task(entry: registry.Entry) -> str:

@@ -172,20 +172,30 @@ def _announce(settings: DictConfig, job: Sequence[str]) -> None:
 
 
 def _run(cfg: DictConfig, allow: Collection[str], line: str) -> float | None:
-    from kdzoo.runs import report
+    from kdzoo.reports import terminal
+    from kdzoo.storage import run_folder
+
+    settings = config.to_container(cfg)
+    # A finished run is shown at once. Only what is left to compute needs PyTorch, whose import takes seconds.
+    result = run_folder.finished_report(Path(cfg.output_dir), settings, free=config.FREE_KEYS)
+    if result is None:
+        result = _compute(cfg, allow, line)
+    terminal.show(result)
+    print(f"Run folder: {cfg.output_dir}")
+    value = result["student"]["metrics"].get(result["score"])
+    return value["mean"] if isinstance(value, Mapping) else value
+
+
+def _compute(cfg: DictConfig, allow: Collection[str], line: str) -> dict[str, Any]:
     from kdzoo.runs.pipeline import run
     from kdzoo.runs.resume import Interrupted
 
     try:
         with _pinned_ranks(cfg, allow, line):
-            result = run(cfg, allow=allow, command=line)
+            return run(cfg, allow=allow, command=line)
     except Interrupted as stop:
         print(f"kdzoo: {stop}; the same command continues the run", file=sys.stderr)
         sys.exit(stop.exit_code)
-    report.show(result)
-    print(f"Run folder: {cfg.output_dir}")
-    value = result["student"]["metrics"].get(result["score"])
-    return value["mean"] if isinstance(value, Mapping) else value
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Read-only views of the config groups: the class behind each YAML file, the table of distillers, their citations."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,20 +19,15 @@ def targets(group: str, folders: Sequence[Path] = ()) -> dict[str, str]:
         group: Name of the group, such as ``distiller``.
         folders: Config folders to read after the packaged one; of two files with one name, the later one counts.
     """
-    return {path.stem: node["_target_"] for path, node in _nodes(group, folders) if "_target_" in node}
+    files = _files(group, folders)
+    nodes = {name: _content(files, name) for name in files}
+    return {name: node["_target_"] for name, node in nodes.items() if "_target_" in node}
 
 
 def settings(group: str, name: str, folders: Sequence[Path] = ()) -> dict[str, Any]:
-    """Return the settings that a YAML file of a config group writes down, without its ``_target_``."""
-    node = {path.stem: node for path, node in _nodes(group, folders)}[name]
-    return {str(key): value for key, value in node.items() if key not in ("_target_", "defaults")}
-
-
-def _nodes(group: str, folders: Sequence[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yield every YAML file of a config group with its content; of two files with one name, the later one counts."""
-    for folder in (config.packaged_folder(), *folders):
-        for path in sorted((folder / group).glob("*.yaml")):
-            yield path, yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    """Return the settings of a YAML file of a config group, with those of the files that it extends."""
+    node = _content(_files(group, folders), name)
+    return {str(key): value for key, value in node.items() if key != "_target_"}
 
 
 def name_of(group: str, target: str, folders: Sequence[Path] = ()) -> str:
@@ -73,10 +68,14 @@ def entries(folders: Sequence[Path] = ()) -> list[Entry]:
     Args:
         folders: Config folders to read in addition to the packaged one.
     """
-    found = []
-    for name, target in targets("distiller", folders).items():
+    files, found = _files("distiller", folders), []
+    for name in files:
+        target = ""
         try:
-            found.append(Entry(name, target, signatures.describe(target)))
+            node = _content(files, name)
+            if "_target_" in node:
+                target = node["_target_"]
+                found.append(Entry(name, target, signatures.describe(target)))
         except ConfigError as error:
             found.append(Entry(name, target, None, str(error)))
     return found
@@ -90,3 +89,31 @@ def citations(*names: str) -> str:
     """
     bibtex = dict.fromkeys(signatures.describe(name).info.get("bibtex", "") for name in names)
     return "\n\n".join(entry for entry in bibtex if entry) + "\n"
+
+
+def _content(files: Mapping[str, Path], name: str) -> dict[str, Any]:
+    """Return the content of a YAML file on top of the files of the same group in its ``defaults``.
+
+    Raises:
+        ConfigError: The file is not YAML, or holds something else than keys and values.
+    """
+    try:
+        node = yaml.safe_load(files[name].read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{files[name]} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(node, dict):
+        raise ConfigError(f"{files[name]} must hold keys and values, got {type(node).__name__}")
+    merged: dict[str, Any] = {}
+    for base in node.pop("defaults", []):
+        # Entries of other groups, such as ``/optimizer: adam``, are mappings.
+        if isinstance(base, str) and base in files and base != name:
+            merged |= _content(files, base)
+    return {**merged, **node}
+
+
+def _files(group: str, folders: Sequence[Path]) -> dict[str, Path]:
+    """Return the YAML files of a config group by name; of two files with one name, the later one counts."""
+    found = (
+        path for folder in (config.packaged_folder(), *folders) for path in sorted((folder / group).glob("*.yaml"))
+    )
+    return {path.stem: path for path in found}

@@ -125,9 +125,13 @@ def _first_bases(module: str, name: str) -> Iterator[tuple[str, ast.ClassDef]]:
         yield definition
         base = node.bases[0] if node.bases else None
         base = base.value if isinstance(base, ast.Subscript) else base  # Base[T] is Base
-        if not isinstance(base, ast.Name):
-            return
-        definition = _class(module, base.id)
+        match base:
+            case ast.Name(id=base_name):
+                definition = _class(module, base_name)
+            case ast.Attribute(value=ast.Name(id=alias), attr=base_name):
+                definition = _class(_imported_modules(module).get(alias, ""), base_name)
+            case _:
+                return
 
 
 def _ends_at_object(module: str, name: str) -> bool:
@@ -167,13 +171,37 @@ def package_summary(target: str) -> str:
 
 
 def _imports(tree: ast.Module) -> dict[str, tuple[str, str]]:
-    """Return name in this module -> (module, name in that module) of every ``from ... import ...`` at the top level."""
+    """Return name in this module -> (module, name in that module) of every ``from ... import ...`` at the top level.
+
+    Imports for type checkers count: a package that imports its names when they are first used lists them there.
+    """
     return {
         alias.asname or alias.name: (node.module, alias.name)
-        for node in tree.body
+        for node in _top_level(tree)
         if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module
         for alias in node.names
     }
+
+
+def _imported_modules(module: str) -> dict[str, str]:
+    """Return name in a module -> module of every ``import ...`` at its top level."""
+    tree = _parsed(module)
+    aliases = [
+        alias
+        for node in (_top_level(tree) if tree else ())
+        if isinstance(node, ast.Import)
+        for alias in node.names
+        if alias.asname or "." not in alias.name
+    ]
+    return {alias.asname or alias.name: alias.name for alias in aliases}
+
+
+def _top_level(tree: ast.Module) -> Iterator[ast.stmt]:
+    """Yield the statements of a module, and those below ``if TYPE_CHECKING``."""
+    for node in tree.body:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            yield from node.body
+        yield node
 
 
 @cache

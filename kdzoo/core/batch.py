@@ -17,7 +17,8 @@ member        long ``[b]``               Number of the language model that the s
 ============  =========================  ===============================================================================
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import itemgetter
 from types import EllipsisType
 from typing import Any
 
@@ -50,12 +51,22 @@ class DeviceBatch(dict[str, Tensor]):
 
     Args:
         moved: The batch on the accelerator.
-        original: The same batch in the host's memory.
+        original: The same batch in the host's memory; None copies what is needed from the accelerator, which blocks.
+            Code that rebuilds a dictionary from its items, as torch's data parallelism does, gives nothing else.
     """
 
-    def __init__(self, moved: Batch, original: Batch) -> None:
+    def __init__(
+        self, moved: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]], original: Batch | None = None
+    ) -> None:
         super().__init__(moved)
-        self.host: Batch = {key: original[key] for key in HOST_KEYS if key in original}
+        source = self if original is None else original
+        self.host: Batch = {key: source[key].cpu() for key in HOST_KEYS if key in source}
+
+    def __setitem__(self, key: str, value: Tensor) -> None:
+        """Store a tensor, and its copy if it is one of ``HOST_KEYS``."""
+        super().__setitem__(key, value)
+        if key in HOST_KEYS:
+            self.host[key] = value.cpu()
 
 
 def on_host(batch: Batch) -> Batch:
@@ -87,11 +98,15 @@ def micro_batches(batch: Batch, size: int | None) -> Iterator[Batch]:
         yield batch
         return
     for start in range(0, n, size):
-        rows = slice(start, start + size)
-        micro_batch = {key: value[rows] for key, value in batch.items()}
-        if isinstance(batch, DeviceBatch):
-            micro_batch = DeviceBatch(micro_batch, {key: value[rows] for key, value in batch.host.items()})
-        yield micro_batch
+        yield map_batch(batch, itemgetter(slice(start, start + size)))
+
+
+def map_batch(batch: Batch, function: Callable[[Tensor], Tensor]) -> Batch:
+    """Return a batch with a function applied to every tensor, and to the host copies of a batch on an accelerator."""
+    mapped = {key: function(value) for key, value in batch.items()}
+    if isinstance(batch, DeviceBatch):
+        return DeviceBatch(mapped, {key: function(value) for key, value in batch.host.items()})
+    return mapped
 
 
 def n_samples(batch: Batch) -> int:

@@ -173,16 +173,34 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
 """All metrics, by the heading under which they are listed."""
 
 
-def find(name: str) -> Metric | None:
+KINDS: dict[str, tuple[str, ...]] = {
+    "Generative models": ("graphical_model",),
+    "Synthetic sets": ("synthetic_set", "poison"),
+}
+"""The kinds of models whose metrics the names with varying parts describe, by heading."""
+
+
+def find(name: str, kind: str | None = None) -> Metric | None:
     """Return the metric of that name, also if a part of it varies; None if it is not listed.
+
+    Args:
+        name: Name in a report.
+        kind: The report's kind, which decides whether a name with a varying part is meant: ``accuracy_top3`` of another
+            kind than synthetic sets is not the accuracy of an inner network. None: it may be of any kind.
 
     Example:
         >>> find("accuracy").arrow, find("frechet_pca").name, find("frechet_low").name
         ('↑', 'frechet_<extractor>', 'frechet_low')
+        >>> find("accuracy_top3", kind="classifier") is None
+        True
     """
-    metrics = [metric for group in GROUPS.values() for metric in group]
-    # A name that is listed counts before a pattern that happens to fit it.
-    for metric in sorted(metrics, key=lambda metric: "<" in metric.name):
-        if name == metric.name or re.fullmatch(re.sub(r"<\w+>", r"\\w+", metric.name), name):
-            return metric
+    for metrics in GROUPS.values():
+        for metric in metrics:
+            if metric.name == name:
+                return metric
+    for title, metrics in GROUPS.items():
+        if kind is None or kind in KINDS.get(title, ()):
+            for metric in metrics:
+                if "<" in metric.name and re.fullmatch(re.sub(r"<\w+>", r"\\w+", metric.name), name):
+                    return metric
     return None

@@ -17,14 +17,11 @@ Advance = Callable[[int, str], None]
 class Display(Protocol):
     """Shows the stages of a computation. A stage may be opened inside another; the innermost one is running."""
 
-    def begin(self, name: str, total: int | None, unit: str) -> None:
-        """Open a stage of ``total`` units; None if their number is not known."""
-
-    def advance(self, completed: int, note: str) -> None:
-        """Report that ``completed`` units of the running stage are done."""
+    def begin(self, name: str, total: int | None, unit: str) -> Advance:
+        """Open a stage of ``total`` units, None if their number is not known, and return how it reports."""
 
     def end(self) -> None:
-        """Close the running stage."""
+        """Close the innermost stage."""
 
 
 def _ignore(completed: int, note: str) -> None:
@@ -64,9 +61,9 @@ def stage(name: str, total: int | None = None, unit: str = "steps") -> Iterator[
     if display is None:
         yield _ignore
         return
-    display.begin(name, total, unit)
+    advance = display.begin(name, total, unit)
     try:
-        yield display.advance
+        yield advance
     finally:
         display.end()
 

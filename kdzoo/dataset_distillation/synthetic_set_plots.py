@@ -21,6 +21,7 @@ from kdzoo.dataset_distillation.protocols import ProtocolMatrix
 from kdzoo.dataset_distillation.synthetic_set import SyntheticSet, initial_labels
 from kdzoo.errors import ConfigError
 from kdzoo.plotting import ROLE_COLOURS
+from kdzoo.plotting.style import save_figure
 
 # What one figure shows at most: more rows or columns would not be legible at the size of a page.
 MAX_CLASSES, MAX_EXAMPLES, MAX_EPOCHS = 20, 10, 10
@@ -77,7 +78,9 @@ def plot_examples(synthetic_set: SyntheticSet, path: Path) -> Path:
         _bars(axes, labels, corners, float(cells.width), 0.8 * cells.strip, ROLE_COLOURS["student"])
     axes.set_yticks(cells.middles(size[0]), [f"class {int(classes[row[0]])}" for row in rows])
     _draw_schedules(panel, synthetic_set)
-    return _save(figure, path)
+    return save_figure(
+        figure, path, caption="Examples of each class, one class in a row, and the step sizes of every inner network."
+    )
 
 
 def plot_image_history(epochs: Sequence[Tensor], path: Path) -> Path:
@@ -102,7 +105,7 @@ def plot_image_history(epochs: Sequence[Tensor], path: Path) -> Path:
     _draw(axes, cells, images.flatten(0, 1), np.array([(x, y) for y in range(size[0]) for x in range(size[1])]))
     axes.set_xticks([x * cells.across + cells.width / 2 for x in range(size[1])], [str(i + 1) for i in columns])
     axes.set_xlabel("epoch")
-    return _save(figure, path)
+    return save_figure(figure, path, caption="How images changed: one row for each image, one column for each epoch.")
 
 
 def plot_protocol_matrix(matrix: ProtocolMatrix, path: Path) -> Path:
@@ -127,7 +130,7 @@ def plot_protocol_matrix(matrix: ProtocolMatrix, path: Path) -> Path:
     axes.set_xticks(range(len(inner_networks)), inner_networks)
     axes.set_yticks(range(len(protocols)), protocols)
     axes.set_title("accuracy, %", fontsize=9)
-    return _save(figure, path)
+    return save_figure(figure, path, caption="Mean accuracy of every protocol and inner network.")
 
 
 # ---------------------------------------------------------------- the grid
@@ -258,9 +261,3 @@ def _draw_schedules(axes: Any, synthetic_set: SyntheticSet) -> None:
 def _numbers(values: Tensor) -> _Array:
     """Return the values as a finite array, with 0 for NaN and infinity: a set that diverged can still be drawn."""
     return values.detach().double().cpu().nan_to_num(0, 0, 0).numpy()
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-    return path

@@ -60,7 +60,7 @@ class Block(nn.Module):
             input, skip = (F.interpolate(features, scale_factor=2, mode="nearest") for features in (input, skip))
         return F.relu(self.norm2(self.conv2(F.relu(self.norm1(self.conv1(input))))) + skip)
 
-    def fold_norms(self) -> None:
+    def fold_norms_(self) -> None:
         """Move the batch norms, in eval mode, into the convolutions, which get biases; this changes the block."""
         assert isinstance(self.norm1, nn.BatchNorm2d)
         assert isinstance(self.norm2, nn.BatchNorm2d)
@@ -194,7 +194,7 @@ class ConvHVAE(Graph):
         twin = copy.deepcopy(self).eval()
         for module in twin.modules():
             if isinstance(module, Block):
-                module.fold_norms()
+                module.fold_norms_()
         return twin
 
 

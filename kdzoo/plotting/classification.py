@@ -44,7 +44,11 @@ def reliability_diagram(
         axes.scatter(x, y, s=[8 + 150 * share for share in shares], label=name, color=colour)
     axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.05), ylim=(0, 1.05))
     figure.legend(loc="outside upper center", ncols=len(confidence), markerscale=0.5)
-    return save_figure(figure, path)
+    return save_figure(
+        figure,
+        path,
+        caption="Accuracy against confidence, in bins of equal width. A calibrated classifier lies on the diagonal.",
+    )
 
 
 def recall_by_class(recall: Mapping[str, NDArray[np.floating]], path: Path) -> Path:
@@ -66,4 +70,4 @@ def recall_by_class(recall: Mapping[str, NDArray[np.floating]], path: Path) -> P
         axes.bar(centres, values, width, label=name, color=ROLE_COLOURS.get(name))
     axes.set(xlabel="class", ylabel="recall", xticks=np.arange(classes), ylim=(0, 1.02))
     figure.legend(loc="outside upper center", ncols=len(recall))
-    return save_figure(figure, path)
+    return save_figure(figure, path, caption="Share of the samples of each class that is recognised.")

@@ -35,7 +35,11 @@ def loss_curves(terms: Curves, measured: Curves, path: Path) -> Path:
             axes.set_yscale("log")
         axes.set(xlabel="optimizer step", ylabel="loss term (mean)" if curves is terms else "measured (mean)")
         axes.legend()
-    return save_figure(figure, path)
+    return save_figure(
+        figure,
+        path,
+        caption="Loss terms over optimizer steps; below, the terms that were only measured.",
+    )
 
 
 def merge_curve(states: Sequence[int], objective: Sequence[float], path: Path) -> Path:
@@ -56,7 +60,9 @@ def merge_curve(states: Sequence[int], objective: Sequence[float], path: Path) -
     axes.scatter([states[best]], [objective[best]], color=ROLE_COLOURS["student"], zorder=3)
     axes.annotate(f"{states[best]} states", (states[best], objective[best]), xytext=(6, 10), textcoords="offset points")
     axes.set(xlabel="states", ylabel="penalised cost, nats", xscale="log")
-    return save_figure(figure, path)
+    return save_figure(
+        figure, path, caption="Penalized objective over the number of states while states are merged, and its minimum."
+    )
 
 
 def objective_curve(values: Sequence[float], path: Path) -> Path:
@@ -74,4 +80,4 @@ def objective_curve(values: Sequence[float], path: Path) -> Path:
     # Markers show how many updates there were: the iteration may stop after two.
     axes.plot(range(len(values)), values, linewidth=1, marker=".", color=ROLE_COLOURS["student"])
     axes.set(xlabel="update", ylabel="objective")
-    return save_figure(figure, path)
+    return save_figure(figure, path, caption="Objective after each update.")

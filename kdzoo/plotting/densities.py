@@ -46,7 +46,7 @@ def density_panels(
         title = f"{display_name(name)}{'' if len(levels) else ': no density here'}"
         axes.set(xlabel="first value", title=title, xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
     figure.axes[0].set_ylabel("second value")
-    return save_figure(figure, path)
+    return save_figure(figure, path, caption="Contours of the models' densities over observed points.")
 
 
 def mass_levels(density: NDArray[np.floating], masses: Sequence[float]) -> NDArray[np.floating]:

@@ -43,7 +43,7 @@ def image_rows(rows: Mapping[str, NDArray[np.floating]], path: Path) -> Path:
     figure, axes = _framed(canvas, left=16 + 10 * max(map(len, rows)), below=8, above=8)
     centres = [y * (height * zoom + ROW_GAP) + (height * zoom - 1) / 2 for y in range(len(rows))]
     axes.set_yticks(centres, [display_name(name) for name in rows])
-    return save_figure(figure, path)
+    return save_figure(figure, path, caption="Samples, one row for each model.")
 
 
 def image_panels(panels: Mapping[str, NDArray[np.floating]], path: Path, *, xlabel: str, ylabel: str) -> Path:
@@ -69,7 +69,7 @@ def image_panels(panels: Mapping[str, NDArray[np.floating]], path: Path, *, xlab
     axes.set_xlabel(xlabel, fontsize=9)
     axes.xaxis.set_label_position("bottom")  # ``tick_top`` has moved it to the top
     axes.set_ylabel(ylabel, fontsize=9)
-    return save_figure(figure, path)
+    return save_figure(figure, path, caption="Samples, one panel for each model.")
 
 
 def _canvas(grid: Sequence[Sequence[NDArray[np.floating]]], zoom: int, gap: int) -> NDArray[np.floating]:

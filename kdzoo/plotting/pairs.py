@@ -56,7 +56,9 @@ def pairs_on_images(
         axes_of_row[0].set_ylabel(display_name(name), rotation="horizontal", ha="right", va="center")
     for axes, name in zip(grid[0], columns, strict=True):
         axes.set_title(name, fontsize=9)
-    return save_figure(figure, path)
+    return save_figure(
+        figure, path, caption="Pairs of pixels that interact; the stronger the interaction, the wider the line."
+    )
 
 
 def pair_matrices(tables: Mapping[str, tuple[Sequence[str], NDArray[np.floating]]], path: Path, *, title: str) -> Path:
@@ -80,4 +82,8 @@ def pair_matrices(tables: Mapping[str, tuple[Sequence[str], NDArray[np.floating]
         axes.set_yticks(ticks, [labels[i] for i in ticks], fontsize=7)
         axes.set_title(display_name(name), fontsize=9)
         figure.colorbar(image, ax=axes, shrink=0.7)
-    return save_figure(figure, path)
+    return save_figure(
+        figure,
+        path,
+        caption="Strength of the interaction of every pair of pixels, each matrix with its own colour scale.",
+    )

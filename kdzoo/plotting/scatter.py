@@ -59,7 +59,11 @@ def _scatter(
     axes.plot([low, high], [low, high], color=GUIDE_COLOUR, linewidth=1, linestyle="--", zorder=0)
     axes.set(xlabel=x_label, ylabel=y_label)
     figure.legend(loc="outside upper center", ncols=len(y), markerscale=2)
-    return save_figure(figure, path)
+    return save_figure(
+        figure,
+        path,
+        caption="Each point is a text or a pair of texts; on the diagonal, the model has the value of the reference.",
+    )
 
 
 def cluster_scatter(points: NDArray[np.floating], labels: NDArray[np.integer], path: Path) -> Path:
@@ -79,4 +83,8 @@ def cluster_scatter(points: NDArray[np.floating], labels: NDArray[np.integer], p
     # The colour map "tab20" has 20 colours: beyond 20 clusters they repeat.
     axes.scatter(x, y, c=np.asarray(labels) % 20, cmap="tab20", s=6, linewidths=0, alpha=0.7)
     axes.set(xlabel="first principal component", ylabel="second", title=f"{len(np.unique(labels))} states")
-    return save_figure(figure, path)
+    return save_figure(
+        figure,
+        path,
+        caption="Hidden states of the teacher in two principal components, coloured by the state of the automaton.",
+    )

@@ -31,4 +31,4 @@ def score_bars(scores: Mapping[str, float], chosen: str, path: Path, *, xlabel: 
     # matplotlib's default margin grows with the number of bars; these limits leave one bar's width at each end.
     axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(-0.8, len(ranked) - 0.2))
     axes.margins(x=0.12)  # room for the number at the end of the longest bar
-    return save_figure(figure, path)
+    return save_figure(figure, path, caption="Scores of the candidates; the chosen one has another colour.")

@@ -43,7 +43,9 @@ def sequence_heatmaps(rows: Mapping[str, NDArray[np.floating]], path: Path, *, y
         axes_of_row[0].set_ylabel(f"{display_name(name)}\n{ylabel}")
     for axes in grid[-1]:
         axes.set_xlabel("step")
-    return save_figure(figure, path)
+    return save_figure(
+        figure, path, caption="Sequences of vectors: time to the right, elements upwards, one row for each model."
+    )
 
 
 def _used_elements(rows: Mapping[str, NDArray[np.floating]]) -> tuple[int, int]:

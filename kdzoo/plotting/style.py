@@ -22,10 +22,18 @@ DPI = 120
 NEAREST: dict[str, Any] = {"interpolation": "nearest"}
 
 
-def save_figure(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG, create missing folders, and return the path."""
+def save_figure(figure: Figure, path: Path, *, caption: str) -> Path:
+    """Write a figure to a file, create missing folders, and return the path.
+
+    Args:
+        figure: The figure.
+        path: Path of the file; its ending chooses the format.
+        caption: One or two sentences that say what is drawn. A PNG stores them, and the report finds them there.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI)
+    # "Description" is a keyword of the PNG format; other formats have other keywords.
+    metadata = {"Description": caption} if path.suffix.lower() == ".png" else None
+    figure.savefig(path, dpi=DPI, metadata=metadata)
     return path
 
 

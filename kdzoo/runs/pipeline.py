@@ -22,7 +22,9 @@ from kdzoo.kinds.protocols import (
     PlotsModel,
     Recommends,
 )
-from kdzoo.runs import report, teachers
+from kdzoo.reports.html import to_html
+from kdzoo.reports.markdown import to_markdown
+from kdzoo.runs import statistics, teachers
 from kdzoo.runs.evaluation import bound_kind, evaluate
 from kdzoo.runs.job import Job, calibrated, for_seed, initialised
 from kdzoo.runs.preparation import has_teacher_free_control, prepare_models, student_node, with_learned_sizes
@@ -200,13 +202,13 @@ def summarise(jobs: list[Job], outcomes: list[dict[str, Any]], command: str) -> 
         command: The command line that starts the run again.
     """
     settings = jobs[0].settings
-    merged = report.over_seeds([outcome["models"] for outcome in outcomes])
+    merged = statistics.over_seeds([outcome["models"] for outcome in outcomes])
     kind = jobs[0].kind_named(outcomes[0]["kind"])
     score = kind.score
-    fidelity = report.over_seeds([outcome["fidelity"] for outcome in outcomes])
+    fidelity = statistics.over_seeds([outcome["fidelity"] for outcome in outcomes])
     by_role = {
         role: [outcome["models"][role]["metrics"][score] for outcome in outcomes] if role in merged else None
-        for role in report.ROLES
+        for role in statistics.ROLES
     }
     result = {
         # Raised whenever a key changes its name or meaning, for programs that read reports.
@@ -221,18 +223,18 @@ def summarise(jobs: list[Job], outcomes: list[dict[str, Any]], command: str) -> 
         "control": merged.get("control"),
         "controls": {role: values for role, values in merged.items() if role not in ("teacher", "student")},
         "fidelity": fidelity,
-        "recommendation": kind.recommendation(report.means(fidelity)) if isinstance(kind, Recommends) else None,
-        "comparison": report.comparison(score, by_role, lower_is_better=kind.lower_is_better),
+        "recommendation": kind.recommendation(statistics.means(fidelity)) if isinstance(kind, Recommends) else None,
+        "comparison": statistics.comparison(score, by_role, lower_is_better=kind.lower_is_better),
         "splits": outcomes[0]["splits"],
         **{
             clock: {role: sum(outcome[clock][role] for outcome in outcomes) for role in outcomes[0][clock]}
             for clock in ("seconds", "cpu_seconds")
         },
         "threads": torch.get_num_threads(),
-        "versions": report.versions(),
+        "versions": statistics.versions(),
         "command": command,
     }
-    return {**result, "expected": report.compare_with_expected(result, settings["expected"])}
+    return {**result, "expected": statistics.compare_with_expected(result, settings["expected"])}
 
 
 def write_report(folder: Path, first_job: Job, result: Mapping[str, Any]) -> None:
@@ -241,8 +243,10 @@ def write_report(folder: Path, first_job: Job, result: Mapping[str, Any]) -> Non
     The report's figures and the student are those of the first seed.
     """
     figures = sorted(path.relative_to(folder).as_posix() for path in (first_job.folder / "figures").glob("*.png"))
-    atomic.write_text(folder / "report.md", report.to_markdown(result, figures))
-    atomic.write_text(folder / "citations.bib", registry.citations(*config.targets(first_job.settings)))
+    citations = registry.citations(*config.targets(first_job.settings))
+    atomic.write_text(folder / "citations.bib", citations)
+    atomic.write_text(folder / "report.md", to_markdown(result, figures))
+    atomic.write_text(folder / "report.html", to_html(result, first_job.settings, folder, figures, citations))
     shutil.copytree(first_job.folder / "student", folder / "student", dirs_exist_ok=True)
     kind = first_job.kind_named(result["kind"])
     if isinstance(kind, DescribesExport):

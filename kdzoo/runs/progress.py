@@ -88,16 +88,13 @@ class StageDisplay:
         self.part = ""
         self.stages: list[Stage] = []
 
-    def begin(self, name: str, total: int | None, unit: str) -> None:
+    def begin(self, name: str, total: int | None, unit: str) -> progress.Advance:
         """Open a stage."""
         self.stages.append(Stage(name, total, unit))
-
-    def advance(self, completed: int, note: str) -> None:
-        """Report how far the running stage is."""
-        self.stages[-1].advance(completed, note)
+        return self.stages[-1].advance
 
     def end(self) -> None:
-        """Close the running stage."""
+        """Close the innermost stage."""
         self.stages.pop()
 
     @contextmanager
@@ -136,7 +133,8 @@ class BarDisplay(StageDisplay):
         row.add_column(no_wrap=True)
         row.add_column(no_wrap=True)
         bar = ProgressBar(stage.total, stage.completed, pulse=stage.total is None)
-        row.add_row(f"{self.part}: {stage.name}" if self.part else stage.name, bar, stage.count(), stage.speed())
+        label = Text(f"{self.part}: {stage.name}" if self.part else stage.name)  # not markup: names may have brackets
+        row.add_row(label, bar, stage.count(), stage.speed())
         return Group(row, Text(stage.note, style="dim")) if stage.note else row
 
 
@@ -204,7 +202,9 @@ class Progress(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
         """Report one more batch."""
-        self._advance(trainer.current_epoch * int(trainer.num_training_batches) + batch_idx + 1, self._note)
+        per_epoch = trainer.num_training_batches
+        before = 0 if per_epoch == float("inf") else trainer.current_epoch * int(per_epoch)
+        self._advance(before + batch_idx + 1, self._note)
 
     def on_validation_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Remember the metrics for the next report."""
@@ -228,9 +228,12 @@ class Progress(pl.Callback):
 
 def n_batches(trainer: pl.Trainer) -> int | None:
     """Return the number of training batches until the end of a training; None if it has no end."""
+    limits = []
     if trainer.max_epochs is not None and trainer.max_epochs >= 0 and trainer.num_training_batches != float("inf"):
-        return trainer.max_epochs * int(trainer.num_training_batches)
-    return trainer.max_steps * trainer.accumulate_grad_batches if trainer.max_steps >= 0 else None
+        limits.append(trainer.max_epochs * int(trainer.num_training_batches))
+    if trainer.max_steps >= 0:
+        limits.append(trainer.max_steps * trainer.accumulate_grad_batches)
+    return min(limits, default=None)
 
 
 def _format_metrics(trainer: pl.Trainer) -> str:
@@ -241,6 +244,6 @@ def _format_metrics(trainer: pl.Trainer) -> str:
 
 def _clock(seconds: float) -> str:
     """Return a time as ``minutes:seconds``, from an hour on as ``hours:minutes:seconds``."""
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, rest = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

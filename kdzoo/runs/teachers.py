@@ -21,7 +21,7 @@ from kdzoo.core.batch import Batch
 from kdzoo.core.frozen_teacher import TeacherOutputs
 from kdzoo.models import load_weights
 from kdzoo.runs.job import Job, calibrated
-from kdzoo.runs.report import versions
+from kdzoo.runs.statistics import versions
 from kdzoo.runs.training import fit
 from kdzoo.storage import run_folder, teacher_outputs
 from kdzoo.storage.checkpoint import load_student, save_model

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pytorch_lightning.utilities import rank_zero_only
 
 from kdzoo.errors import RunFolderError
 from kdzoo.storage import atomic
@@ -21,6 +20,9 @@ def is_main_process() -> bool:
 
     Lightning knows the rank under every launcher (torchrun, SLURM, its own subprocesses), also before a trainer exists.
     """
+    # Imported here: a finished run is shown without waiting for torch and Lightning.
+    from lightning_fabric.utilities.rank_zero import rank_zero_only
+
     # Before a trainer exists, the first process of a further node has LOCAL_RANK=0 and no RANK where Lightning itself
     # starts the processes; only NODE_RANK distinguishes it.
     is_first_node = "RANK" in os.environ or os.environ.get("NODE_RANK", "0") == "0"
@@ -66,6 +68,31 @@ def reserve(folder: Path, settings: Mapping[str, Any], *, free: Collection[str] 
         RunFolderError: The folder holds a run of another configuration; the differing keys are named.
     """
     path = folder / "config.yaml"
+    changes = _changes(folder, settings, free)
+    if is_main_process() and (changes or not path.exists()):
+        atomic.write_text(path, yaml.safe_dump(dict(settings), sort_keys=False))
+
+
+def finished_report(folder: Path, settings: Mapping[str, Any], *, free: Collection[str] = ()) -> dict[str, Any] | None:
+    """Return the report of a finished run of a configuration, or None if there is none; nothing is written.
+
+    Args:
+        folder: The run folder.
+        settings: The resolved settings as plain values.
+        free: Top-level keys that may differ.
+
+    Raises:
+        RunFolderError: The folder holds a run of another configuration, or its report is not JSON.
+    """
+    if not (folder / "report.json").exists():
+        return None
+    _changes(folder, settings, free)
+    return read_json(folder / "report.json")
+
+
+def _changes(folder: Path, settings: Mapping[str, Any], free: Collection[str]) -> list[str]:
+    """Return how a configuration differs from the one in a folder; if a run of that one has begun, raise an error."""
+    path = folder / "config.yaml"
     changes: list[str] = []
     if path.exists():
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -79,8 +106,7 @@ def reserve(folder: Path, settings: Mapping[str, Any], *, free: Collection[str] 
                 f"{folder} holds a run of another configuration ({'; '.join(changes[:3])}{more}); "
                 "choose another hydra.run.dir, or delete the folder"
             )
-    if is_main_process() and (changes or not path.exists()):
-        atomic.write_text(path, yaml.safe_dump(dict(settings), sort_keys=False))
+    return changes
 
 
 def differences(before: Any, now: Any, key: str = "") -> Iterator[str]:

@@ -60,7 +60,7 @@ class FeatureMap(nn.Module, ABC):
             _check_domain(x, self.domain, type(self).__name__)
         return self.features(x)
 
-    def calibrate(self, x: Tensor) -> None:
+    def calibrate(self, inputs: Tensor) -> None:
         """Fit the map to training inputs ``[samples, sites]`` before training; most maps have nothing to fit."""
 
     @property
@@ -192,9 +192,9 @@ class Whitened(FeatureMap):
         """Return the whitened features ``[sites, d, samples]``."""
         return self.transform.to(x.dtype) @ self.base.features(x)
 
-    def calibrate(self, x: Tensor) -> None:
+    def calibrate(self, inputs: Tensor) -> None:
         """Make the features white under inputs ``[samples, sites]``."""
-        self.transform.copy_(whitening_matrices(gram_matrices(self.base.double_features(x.T))))
+        self.transform.copy_(whitening_matrices(gram_matrices(self.base.double_features(inputs.T))))
 
 
 class Trainable(FeatureMap):

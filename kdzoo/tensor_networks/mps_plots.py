@@ -16,13 +16,13 @@ from torch import Tensor
 
 from kdzoo.errors import ConfigError
 from kdzoo.plotting import ROLE_COLOURS
+from kdzoo.plotting.style import save_figure
 from kdzoo.tensor_networks import network
 from kdzoo.tensor_networks.entanglement import entropies, orthonormal_legs, squared_shares
 from kdzoo.tensor_networks.features import gram_matrices
 from kdzoo.tensor_networks.relevance import main_effect
 from kdzoo.tensor_networks.sobol import feature_moments, sobol_indices
 
-DPI = 120
 MAX_NODES = 24  # sites of the longest chain whose graph is drawn: a node takes 0.8 inches
 LEAST_SHARE = 1e-12  # end of the colour scale; smaller shares of the mean square are rounding, about (1e-6)^2
 
@@ -144,7 +144,7 @@ def bond_spectra(spectra: Mapping[str, Sequence[Tensor]], out_sites: Mapping[str
         axes.yaxis.get_major_locator().set_params(integer=True)
     panels[-1].set_xlabel("bond, from the left end of the chain (dotted line: where the output is)")
     figure.colorbar(drawn, ax=list(panels), label="share of the mean square, log10")
-    return _save(figure, path)
+    return save_figure(figure, path, caption="Shares of the singular values of every bond, the largest at the bottom.")
 
 
 def bond_entropies(spectra: Mapping[str, Sequence[Tensor]], out_sites: Mapping[str, int], path: Path) -> Path:
@@ -168,7 +168,11 @@ def bond_entropies(spectra: Mapping[str, Sequence[Tensor]], out_sites: Mapping[s
     axes.plot([], [], linewidth=0.8, linestyle=":", color="#777777", label="output")
     axes.set(xlabel="bond, from the left end of the chain", ylabel="entropy (nats)", ylim=(0, None))
     figure.legend(loc="outside upper center", ncols=len(spectra) + 2)
-    return _save(figure, path)
+    return save_figure(
+        figure,
+        path,
+        caption="Entropy of every bond along the chain, and the largest that a bond of its dimension can have.",
+    )
 
 
 # ---------------------------------------------------------------- inputs
@@ -231,7 +235,7 @@ def maps(rows: Mapping[str, Row], columns: Sequence[str], title: str, path: Path
             figure.colorbar(drawn, ax=list(line), label=row.label, pad=0.01, aspect=8)
     for axes, name in zip(grid[0], columns, strict=True):
         axes.set_title(name, fontsize=9)
-    return _save(figure, path)
+    return save_figure(figure, path, caption=f"{title}, a column for each class.")
 
 
 # ---------------------------------------------------------------- the graph
@@ -274,7 +278,9 @@ def graph(sites: Sequence[Tensor], centre: Tensor, out_site: int, path: Path) ->
     axes.text(len(nodes) / 2 - 0.5, -1.15, "features of each site's input", ha="center", fontsize=8, color="#333333")
     axes.set(xlim=(-0.6, len(nodes) - 0.4), ylim=(-1.3, 1.3))
     axes.set_axis_off()
-    return _save(figure, path)
+    return save_figure(
+        figure, path, caption="The chain as a tensor network: its tensors, and the dimension of every leg."
+    )
 
 
 # ---------------------------------------------------------------- parts
@@ -287,9 +293,3 @@ def _mark_output(axes: Any, out_site: int, colour: str) -> None:
 
 def _words(name: str) -> str:
     return name.replace("_", " ")
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI)
-    return path

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from kdzoo import config
 from kdzoo.cli import listing
@@ -35,6 +36,34 @@ def test_every_method_has_one_line_with_its_whole_name(lines):
     headings = [line for line in printed if line and not line.startswith(" ")][:-1]
     assert "Methods that compare the logits of classifiers" in headings
     assert printed.index(headings[0]) < printed.index(next(line for line in printed if line.startswith("  ")))
+
+
+@pytest.mark.parametrize("columns", [20, 28, 300])
+def test_any_width_has_every_name(columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    listing.print_methods()
+    assert "logit_kd" in capsys.readouterr().out
+
+
+def test_brackets_in_a_docstring_are_not_markup(lines, tmp_path, monkeypatch):
+    (tmp_path / "bracketed.py").write_text(
+        "import kdzoo\n\nclass Mine(kdzoo.Distiller):\n"
+        '    """Match [batch, time] and [/x].\n\n    Args:\n        k (int): Number [of] states.\n    """\n'
+        "    def __init__(self, student, teacher, *, k: int = 1):\n        super().__init__(student, teacher)\n"
+    )
+    (tmp_path / "conf" / "distiller").mkdir(parents=True)
+    (tmp_path / "conf" / "distiller" / "mine.yaml").write_text("_target_: bracketed.Mine\nk: 2\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert any("Match [batch, time] and [/x]." in line for line in lines(listing.print_methods, [tmp_path / "conf"]))
+    printed = lines(listing.print_method, "mine", [tmp_path / "conf"])
+    assert printed[printed.index("distiller.k=2") + 1].strip() == "Number [of] states."
+
+
+def test_printed_settings_can_be_typed():
+    parser = OverridesParser.create()
+    for name in config.groups()["distiller"]:
+        for key, value in registry.settings("distiller", name).items():
+            parser.parse_override(f"distiller.{key}={listing.as_override(value)}")
 
 
 def test_methods_of_a_user_have_their_own_heading(lines, monkeypatch):

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from kdzoo import config
 from kdzoo.config import registry
 
@@ -35,6 +37,26 @@ def test_settings_are_those_of_the_last_folder(tmp_path):
     (tmp_path / "distiller").mkdir()
     (tmp_path / "distiller" / "logit_kd.yaml").write_text("_target_: kdzoo.distillers.LogitKD\ntemperature: 9.0\n")
     assert registry.settings("distiller", "logit_kd", [tmp_path]) == {"temperature": 9.0}
+
+
+def test_a_file_that_extends_another_is_listed(tmp_path):
+    (tmp_path / "distiller").mkdir()
+    (tmp_path / "distiller" / "hot.yaml").write_text("defaults: [logit_kd]\ntemperature: 20.0\n")
+    (tmp_path / "distiller" / "note.yaml").write_text("# nothing\n")
+    entries = {entry.name: entry for entry in registry.entries([tmp_path])}
+    assert entries["hot"].target == "kdzoo.distillers.LogitKD"
+    assert registry.settings("distiller", "hot", [tmp_path])["temperature"] == 20.0
+    assert "note" not in entries
+
+
+@pytest.mark.parametrize("content", ["a: [", "- 1\n", "a: b: c\n"])
+def test_a_file_that_is_not_yaml_does_not_hide_the_others(content, tmp_path):
+    (tmp_path / "distiller").mkdir()
+    (tmp_path / "distiller" / "broken.yaml").write_text(content)
+    entries = {entry.name: entry for entry in registry.entries([tmp_path])}
+    assert str(tmp_path / "distiller" / "broken.yaml") in entries["broken"].error
+    assert "\n" not in entries["broken"].error
+    assert entries["logit_kd"].signature is not None
 
 
 def test_a_target_has_the_name_of_its_file():

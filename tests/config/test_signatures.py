@@ -55,3 +55,34 @@ def test_mistakes_are_found_without_torch(tmp_path):
         "assert len(found) == 3, found; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+
+
+USER_METHOD = """
+import kdzoo
+from kdzoo.core.method_info import MethodInfo
+
+
+class Plain(kdzoo.Distiller):
+    def __init__(self, student, teacher, *, strength: float = 1.0):
+        super().__init__(student, teacher)
+
+
+class Declared(kdzoo.Distiller):
+    info = MethodInfo(terms={"mine": 2.0})
+
+    def __init__(self, student, teacher, **options):
+        super().__init__(student, teacher, **options)
+"""
+
+
+def test_a_base_class_is_found_through_the_package(tmp_path, monkeypatch):
+    (tmp_path / "user_method.py").write_text(USER_METHOD)
+    monkeypatch.syspath_prepend(tmp_path)
+    plain, declared = (signatures._from_source(f"user_method.{name}") for name in ("Plain", "Declared"))
+    assert set(plain.parameters) == {"student", "teacher", "strength"}
+    assert plain.info == signatures.INFO_DEFAULTS
+    assert {"optimizer", "micro_batch_size"} <= set(declared.parameters)
+    assert declared.info == {**signatures.INFO_DEFAULTS, "terms": {"mine": 2.0}}
+    for name in ("Plain", "Declared"):
+        read, imported = signatures._from_source(f"user_method.{name}"), signatures._imported(f"user_method.{name}")
+        assert (set(read.parameters), read.info) == (set(imported.parameters) - {"options"}, imported.info)

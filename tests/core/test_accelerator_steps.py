@@ -69,6 +69,21 @@ def test_a_batch_without_targets_has_no_labels():
         assert moved["input"][labelled_selection(moved)].shape == (0, 4)
 
 
+def test_a_batch_that_data_parallelism_rebuilds_keeps_its_copies():
+    moved = DeviceBatch(batch_of(mask=True), batch_of(mask=True))
+    ((rebuilt,),), _ = torch.distributed.utils._to_kwargs((moved,), {}, torch.device("cpu"), False)
+    assert type(rebuilt) is DeviceBatch
+    assert rebuilt.host.keys() == moved.host.keys()
+    assert all(torch.equal(rebuilt.host[key], moved.host[key]) for key in moved.host)
+
+
+def test_a_mask_that_is_added_later_counts():
+    moved = DeviceBatch(batch_of(), batch_of())
+    moved["mask"] = torch.tensor([True, False, True, True, False, True])
+    assert torch.equal(moved["input"][valid_positions(moved)], moved["input"][moved["mask"]])
+    assert position_counts(moved) == position_counts(dict(moved))
+
+
 def without_waiting(compute):
     """Return a loss that fails where it would wait for the device."""
 

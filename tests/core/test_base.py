@@ -1,6 +1,8 @@
 """The base class: exact means, the teacher, micro-batches, and the plain Lightning way."""
 
 import copy
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,6 +37,31 @@ def loader(inputs, targets, batch_size=8):
 def models(seed=0):
     torch.manual_seed(seed)
     return nn.Linear(4, 3), nn.Sequential(nn.Linear(4, 6), nn.Dropout(0.5), nn.Linear(6, 3))
+
+
+# ---------------------------------------------------------------- what a method overrides
+
+MEMBERS = {"info", "losses", "prepare", "transfer_set", "trainable", "teacher_outputs"}
+GUIDE = Path(__file__).parents[2] / "docs" / "extending.md"
+
+
+def test_a_method_overrides_the_six_members_and_nothing_else():
+    """Every other public member is final or a hook of Lightning's."""
+    public = {name: member for name, member in vars(Distiller).items() if not name.startswith("_")}
+    open_members = {
+        name
+        for name, member in public.items()
+        if not getattr(member, "__final__", False) and not hasattr(pl.LightningModule, name)
+    }
+    assert open_members == MEMBERS
+    assert Distiller.__abstractmethods__ == {"losses"}
+
+
+def test_the_guide_and_the_base_class_list_the_six_members():
+    section = GUIDE.read_text(encoding="utf-8").partition("## The six members")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `(\w+)", section, flags=re.MULTILINE)) == MEMBERS
+    described = Distiller.__doc__.partition("A method declares")[2].partition("only ``losses``")[0]
+    assert set(re.findall(r"``(\w+)``", described)) == MEMBERS
 
 
 # ---------------------------------------------------------------- plain Lightning

@@ -13,25 +13,25 @@ from kdzoo.core.parallel import gather_rows, is_distributed, wrap_again
 SHARES = [torch.arange(6.0).view(3, 2), torch.arange(6.0, 8.0).view(1, 2)]  # of unequal size
 
 
-def gather_in(rank, folder, answers):
+def gather_in(rank, folder, results):
     """Gather the rows of two ranks and send back what this one got."""
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=2)
     rows = gather_rows(SHARES[rank].requires_grad_())
-    answers.put((rows.tolist(), rows.requires_grad, is_distributed()))
+    results.put((rows.tolist(), rows.requires_grad, is_distributed()))
     dist.destroy_process_group()
 
 
 def test_rows_of_all_ranks_come_in_the_order_of_the_batch(tmp_path):
     fork = multiprocessing.get_context("fork")  # a new interpreter would import torch again, which takes seconds
-    answers = fork.SimpleQueue()
-    ranks = [fork.Process(target=gather_in, args=(rank, tmp_path, answers)) for rank in range(2)]
+    results = fork.SimpleQueue()
+    ranks = [fork.Process(target=gather_in, args=(rank, tmp_path, results)) for rank in range(2)]
     for process in ranks:
         process.start()
     for process in ranks:
         process.join(timeout=60)
     assert [process.exitcode for process in ranks] == [0, 0]
-    assert [answers.get() for _ in ranks] == [(torch.cat(SHARES).tolist(), False, True)] * 2
+    assert [results.get() for _ in ranks] == [(torch.cat(SHARES).tolist(), False, True)] * 2
 
 
 def test_a_single_process_keeps_its_rows():

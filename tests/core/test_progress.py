@@ -13,9 +13,7 @@ class Recorder:
 
     def begin(self, name, total, unit):
         self.calls.append(("begin", name, total, unit))
-
-    def advance(self, completed, note):
-        self.calls.append(("advance", completed, note))
+        return lambda completed, note: self.calls.append(("advance", name, completed, note))
 
     def end(self):
         self.calls.append(("end",))
@@ -25,7 +23,7 @@ def test_a_stage_reports_to_the_display():
     display = Recorder()
     with shown_by(display), stage("merging", total=2, unit="states") as advance:
         advance(1, "loss 3")
-    assert display.calls == [("begin", "merging", 2, "states"), ("advance", 1, "loss 3"), ("end",)]
+    assert display.calls == [("begin", "merging", 2, "states"), ("advance", "merging", 1, "loss 3"), ("end",)]
 
 
 def test_a_loop_is_a_stage_of_its_own():
@@ -34,10 +32,17 @@ def test_a_loop_is_a_stage_of_its_own():
         assert [2 * item for item in track([5, 7], "doubling", unit="numbers")] == [10, 14]
     assert display.calls == [
         ("begin", "doubling", 2, "numbers"),
-        ("advance", 1, ""),
-        ("advance", 2, ""),
+        ("advance", "doubling", 1, ""),
+        ("advance", "doubling", 2, ""),
         ("end",),
     ]
+
+
+def test_a_report_belongs_to_its_own_stage():
+    display = Recorder()
+    with shown_by(display), stage("outer") as outer, stage("inner"):
+        outer(3, "")
+    assert ("advance", "outer", 3, "") in display.calls
 
 
 def test_a_loop_over_items_without_a_length_has_no_total():

@@ -63,7 +63,7 @@ def fit(workers, callback, checkpoint=None):
         callbacks=[callback],
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Lightning's advice on loaders and workers
+        warnings.simplefilter("ignore")  # Lightning's recommendations for loaders and workers
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint)
     return model.seen
 

@@ -70,7 +70,7 @@ def texts(n: int = 6, length: int = 9, seed: int = 0) -> Tensor:
     return ids
 
 
-def answers(model: Any, ids: Tensor) -> Any:
+def outputs_of(model: Any, ids: Tensor) -> Any:
     with torch.no_grad():
         return model(input_ids=ids, attention_mask=ids.ne(PAD).long())
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kdzoo.errors import ConfigError
-from tests.layer_init.cases import BERT_LIKE, CONFIGS, answers, architecture, made, randomised, texts
+from tests.layer_init.cases import BERT_LIKE, CONFIGS, architecture, made, outputs_of, randomised, texts
 
 pytest.importorskip("transformers")
 from kdzoo.layer_init import (
@@ -68,7 +68,7 @@ def test_a_shorter_architecture_can_be_saved_and_loaded(family, tmp_path):
     model.save_pretrained(tmp_path)
     loaded = getattr(transformers, type(model).__name__).from_pretrained(tmp_path, local_files_only=True)
     assert loaded.state_dict().keys() == model.state_dict().keys()
-    torch.testing.assert_close(answers(loaded, texts()).logits, answers(model, texts()).logits, rtol=0, atol=0)
+    torch.testing.assert_close(outputs_of(loaded, texts()).logits, outputs_of(model, texts()).logits, rtol=0, atol=0)
     assert architecture_of(loaded) == architecture_of(model)
 
 

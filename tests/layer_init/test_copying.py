@@ -6,7 +6,7 @@ from torch import nn
 
 from kdzoo.errors import ConfigError
 from kdzoo.layer_init import copy_layers, find_layers
-from tests.layer_init.cases import CONFIGS, Tagger, answers, architecture, made, needs_transformers, texts
+from tests.layer_init.cases import CONFIGS, Tagger, architecture, made, needs_transformers, outputs_of, texts
 
 
 def assert_same(actual, expected, atol: float = 0.0) -> None:
@@ -15,7 +15,7 @@ def assert_same(actual, expected, atol: float = 0.0) -> None:
 
 def hidden(model, ids):
     """Return the last hidden states of tokens."""
-    return answers(model.base_model, ids).last_hidden_state[ids != 0]
+    return outputs_of(model.base_model, ids).last_hidden_state[ids != 0]
 
 
 def distilled(teacher, depth: int, seed: int = 1):
@@ -33,7 +33,7 @@ def test_a_full_depth_distilbert_equals_its_bert_with_the_token_type_and_only_wi
     assert copy_layers(student, teacher, range(4)) == ()
     assert_same(hidden(student, ids), hidden(teacher, ids), atol=1e-5)
     if head == "ForMaskedLM":
-        assert_same(answers(student, ids).logits[ids != 0], answers(teacher, ids).logits[ids != 0], atol=1e-5)
+        assert_same(outputs_of(student, ids).logits[ids != 0], outputs_of(teacher, ids).logits[ids != 0], atol=1e-5)
     with torch.no_grad():
         folded = student.base_model.embeddings.position_embeddings.weight
         folded -= teacher.base_model.embeddings.token_type_embeddings.weight[0]
@@ -46,7 +46,7 @@ def test_untied_heads_are_copied_into_a_distilbert():
     student = distilled(teacher, 4)
     copy_layers(student, teacher, range(4))
     assert student.vocab_projector.weight is not student.base_model.embeddings.word_embeddings.weight
-    assert_same(answers(student, ids).logits[ids != 0], answers(teacher, ids).logits[ids != 0], atol=1e-5)
+    assert_same(outputs_of(student, ids).logits[ids != 0], outputs_of(teacher, ids).logits[ids != 0], atol=1e-5)
 
 
 @needs_transformers
@@ -64,10 +64,10 @@ def test_a_classification_head_is_not_copied_into_a_distilbert():
 @pytest.mark.parametrize("family", CONFIGS)
 def test_a_full_depth_copy_of_the_same_class_is_bit_equal(family):
     teacher, student, ids = made(family), made(family, seed=1), texts()
-    assert not torch.equal(answers(student, ids).logits, answers(teacher, ids).logits)
+    assert not torch.equal(outputs_of(student, ids).logits, outputs_of(teacher, ids).logits)
     assert copy_layers(student, teacher, range(4)) == ()
     assert_same(student.state_dict(), teacher.state_dict())
-    assert_same(answers(student, ids).logits, answers(teacher, ids).logits)
+    assert_same(outputs_of(student, ids).logits, outputs_of(teacher, ids).logits)
 
 
 @needs_transformers

@@ -7,7 +7,7 @@ from torch import nn
 
 from kdzoo.core.batch import IGNORE
 from kdzoo.errors import ConfigError, DataError
-from tests.layer_init.cases import PAD, VOCABULARY, answers, made, texts
+from tests.layer_init.cases import PAD, VOCABULARY, made, outputs_of, texts
 
 pytest.importorskip("transformers")
 from kdzoo.layer_init import fidelity_objective, loss_objective, probe_objective, search_layers, truncated_layers
@@ -27,7 +27,7 @@ def states(model, pooled: bool):
     rows = []
     for batch in batches():
         for ids in batch["input"]:
-            alone = answers(model.base_model, ids[ids != PAD][None]).last_hidden_state[0].double().numpy()
+            alone = outputs_of(model.base_model, ids[ids != PAD][None]).last_hidden_state[0].double().numpy()
             rows.extend([alone.mean(0)] if pooled else list(alone))
     return np.stack(rows)
 
@@ -103,8 +103,8 @@ def test_probe_is_the_accuracy_of_a_regression_over_three_folds():
     for number in range(3):
         weights = logistic_regression(x[fold != number], y[fold != number])
         held = fold == number
-        answer = (np.concatenate([x[held], np.ones((held.sum(), 1))], 1) @ weights).argmax(1)
-        accuracies.append((answer == y[held]).mean())
+        prediction = (np.concatenate([x[held], np.ones((held.sum(), 1))], 1) @ weights).argmax(1)
+        accuracies.append((prediction == y[held]).mean())
     assert probe_objective(held_out, teacher, pad_id=PAD)(teacher) == pytest.approx(np.mean(accuracies), abs=1e-9)
     assert 0 < np.mean(accuracies) < 1
 
@@ -114,7 +114,7 @@ def test_loss_is_minus_the_cross_entropy_of_masked_tokens():
     total, count = 0.0, 0
     for batch in held_out:
         batch["target"] = torch.where(batch["input"] % 3 == 1, batch["input"], IGNORE)
-        logits = answers(teacher, batch["input"]).logits.double().numpy()
+        logits = outputs_of(teacher, batch["input"]).logits.double().numpy()
         for row, column in np.argwhere(batch["target"].numpy() != IGNORE):
             z = logits[row, column]
             total += np.log(np.exp(z).sum()) - z[batch["target"][row, column]]
@@ -128,7 +128,7 @@ def test_loss_of_a_classifier_is_the_mean_over_labelled_texts():
     held_out = batches(target=[torch.tensor([0, 1, 2, IGNORE, 1]), torch.tensor([2, 2, 0])])
     losses = []
     for batch in held_out:
-        for z, target in zip(answers(teacher, batch["input"]).logits.double().numpy(), batch["target"], strict=True):
+        for z, target in zip(outputs_of(teacher, batch["input"]).logits.double().numpy(), batch["target"], strict=True):
             losses.extend([] if target == IGNORE else [np.log(np.exp(z).sum()) - z[target]])
     assert len(losses) == 7
     assert loss_objective(held_out, teacher, pad_id=PAD)(teacher) == pytest.approx(-np.mean(losses), abs=1e-6)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kdzoo.errors import ConfigError
 from kdzoo.layer_init import copy_layers, search_layers
-from tests.layer_init.cases import Tagger, answers, made, needs_transformers, texts
+from tests.layer_init.cases import Tagger, made, needs_transformers, outputs_of, texts
 
 some = settings(max_examples=40, deadline=None, derandomize=True)
 
@@ -86,13 +86,13 @@ def test_six_to_three_equals_brute_force_with_copies_and_restores_the_teacher(fa
     depth = "n_layer" if family == "GPT2" else "num_hidden_layers"
     teacher, student, ids = made(family, **{depth: 6}), made(family, **{depth: 3}), texts()
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
-    config, full_logits = teacher.config.to_dict(), answers(teacher, ids).logits
+    config, full_logits = teacher.config.to_dict(), outputs_of(teacher, ids).logits
     teacher.train()
 
     def score(model) -> Tensor:
         with torch.no_grad():
             model.eval()
-            return -(answers(model, ids).logits - full_logits).square()[ids != 0].mean()
+            return -(outputs_of(model, ids).logits - full_logits).square()[ids != 0].mean()
 
     expected = {}
     for chosen in combinations(range(6), 3):
@@ -104,7 +104,7 @@ def test_six_to_three_equals_brute_force_with_copies_and_restores_the_teacher(fa
     assert len(expected) == 20
     assert teacher.config.to_dict() == config
     torch.testing.assert_close(dict(teacher.state_dict()), before, rtol=0, atol=0)
-    torch.testing.assert_close(answers(teacher.eval(), ids).logits, full_logits, rtol=0, atol=0)
+    torch.testing.assert_close(outputs_of(teacher.eval(), ids).logits, full_logits, rtol=0, atol=0)
 
 
 @needs_transformers
@@ -113,7 +113,7 @@ def test_the_teacher_is_restored_when_a_score_raises():
     before, config, full_logits = (
         list(teacher.named_parameters()),
         teacher.config.to_dict(),
-        answers(teacher, ids).logits,
+        outputs_of(teacher, ids).logits,
     )
 
     def score(model) -> float:
@@ -129,7 +129,7 @@ def test_the_teacher_is_restored_when_a_score_raises():
     assert all(one is other for (_, one), (_, other) in zip(after, before, strict=True))
     assert calls[0] < len(before)
     assert teacher.config.to_dict() == config
-    torch.testing.assert_close(answers(teacher, ids).logits, full_logits, rtol=0, atol=0)
+    torch.testing.assert_close(outputs_of(teacher, ids).logits, full_logits, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(

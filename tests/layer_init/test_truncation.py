@@ -17,7 +17,7 @@ from kdzoo.layer_init import (
 )
 from kdzoo.layer_init.hugging_face import attribute
 from kdzoo.layer_init.truncation import shorten_config
-from tests.layer_init.cases import CONFIGS, Tagger, answers, made, needs_transformers, texts
+from tests.layer_init.cases import CONFIGS, Tagger, made, needs_transformers, outputs_of, texts
 
 
 def layer_indices(model):
@@ -30,18 +30,18 @@ def layer_indices(model):
 def test_a_shortened_transformer_equals_its_copy_and_is_restored(family):
     model, ids, indices = made(family), texts(), (0, 3)
     config, names, layers = model.config.to_dict(), list(model.state_dict()), list(find_layers(model)[1])
-    full_logits = answers(model, ids).logits
+    full_logits = outputs_of(model, ids).logits
     student = build_model(truncate_architecture(architecture_of(model), indices)).eval()
     copy_layers(student, model, indices)
     with truncated_layers(model, indices):
         assert model.config.num_hidden_layers == 2
         assert list(find_layers(model)[1]) == [layers[0], layers[3]]
-        logits = answers(model, ids).logits
-    torch.testing.assert_close(logits, answers(student, ids).logits, rtol=0, atol=0)
+        logits = outputs_of(model, ids).logits
+    torch.testing.assert_close(logits, outputs_of(student, ids).logits, rtol=0, atol=0)
     assert not torch.equal(logits, full_logits)
     assert model.config.to_dict() == config
     assert list(model.state_dict()) == names
-    torch.testing.assert_close(answers(model, ids).logits, full_logits, rtol=0, atol=0)
+    torch.testing.assert_close(outputs_of(model, ids).logits, full_logits, rtol=0, atol=0)
     assert layer_indices(model) in ([], [0, 1, 2, 3])
 
 

@@ -87,6 +87,8 @@ def test_another_rank_shows_nothing(printed, monkeypatch):
         ({"max_epochs": -1, "max_steps": 7, "accumulate_grad_batches": 2}, 14),
         ({"max_epochs": 2, "num_training_batches": float("inf"), "max_steps": 9}, 9),
         ({"max_epochs": -1}, None),
+        ({"max_steps": 5}, 5),
+        ({"max_steps": 50}, 12),
     ],
 )
 def test_the_number_of_batches(changes, expected):
@@ -131,6 +133,7 @@ def test_rate_and_time_left_count_from_the_first_report(monkeypatch):
     [
         (Stage("x", None, "files", completed=3, first=1, started=0.0), "3 files", "0.2/s"),
         (Stage("x", None, "files"), "", ""),
+        (Stage("x", 2, "files", completed=4, first=0, started=0.0), "4 of 2 files", "2.5 s each, 0:00 left"),
         (Stage("x", 5000, "files", completed=3, first=1, started=0.0), "3 of 5,000 files", "5 s each, 6:56:25 left"),
     ],
 )
@@ -159,6 +162,25 @@ def test_a_terminal_has_a_bar_within_80_columns(printed):
     assert "seed 2 of 5: training the teacher" in rows[0]
     assert "46,000 of 46,800 steps" in rows[0]
     assert rows[1].strip() == "val/loss 0.1235, val/accuracy 0.5"
+
+
+def test_a_name_with_brackets_is_not_markup(printed):
+    printed(force_terminal=True)
+    with displayed() as display, stage("training [/x]", 2):
+        text = Console(width=80, file=io.StringIO())
+        text.print(display.drawn())
+    assert "training [/x]" in text.file.getvalue()
+
+
+def test_an_endless_epoch_is_counted(printed):
+    printed()
+    endless = SimpleNamespace(**{**vars(TRAINER), "num_training_batches": float("inf"), "max_steps": 9})
+    with LineDisplay().open() as display:
+        callback = Progress("x", "x")
+        callback.on_train_start(endless)
+        callback.on_train_batch_end(endless, None, None, None, 4)
+        assert display.stages[0].count() == "5 of 9 steps"
+        callback.on_exception()
 
 
 def test_the_innermost_stage_is_shown(printed):

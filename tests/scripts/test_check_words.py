@@ -21,6 +21,12 @@ specification.loader.exec_module(check_words)
         ("figures that it is held\nagainst", "held against", "compared with"),
         ("from kdzoo.fitted import X", "kdzoo.fitted", "the package that holds the module (docs/architecture.md)"),
         ("def f():\n    theirs = teacher(x)", "theirs =", "a name that says what the variable holds"),
+        ("the teacher's\nanswers on a batch", "teacher's answers", "outputs, teacher outputs"),
+        ("answers = teacher(x)", "answers", "outputs, teacher outputs"),
+        ("a network taught\nby labels", "taught", "distilled to, distilled from, trained on"),
+        ('report["advice"]', "advice", "recommendation"),
+        ("files, folders and the\n# like", "the like", "name what it is; such as ..."),
+        ("tokens, each by\nitself", "each by itself", "each on its own, each independently"),
         ("``self.question``", "self.question", "frozen_teacher.cache_key"),
     ],
 )
@@ -39,6 +45,9 @@ def test_a_retired_word_is_found(text, word, use):
         "from kdzoo.distillers import LogitKD",
         "leave room for labels",
         "it is not a mask",
+        "a configuration answers with the translated name",
+        "relative to the likelier of two classes",
+        "recognised by itself",
         "an untaught student  # check_words: ignore",
     ],
 )

@@ -19,7 +19,7 @@ def chain(**options):
 
 @pytest.mark.parametrize("method", ["sketching", "cross"])
 @pytest.mark.parametrize("feature_map", ["polynomial", "cos_sin", "legendre", "whitened", "trainable"])
-def test_a_chain_is_found_from_its_answers(method, feature_map):
+def test_a_chain_is_found_from_its_outputs(method, feature_map):
     options = {"feature_map": feature_map, "degree": 1, "out_site": 5}
     teacher = chain(noise=8.0, **options).double()
     images = torch.rand(16, 1, 3, 4, dtype=torch.float64)

@@ -58,7 +58,7 @@ def test_places_are_told_apart():
     assert oracle.evaluations == 12
 
 
-def test_answers_are_float64_without_a_gradient():
+def test_outputs_are_float64_without_a_gradient():
     layer = nn.Linear(3, 2)
     found = Oracle(layer)(torch.rand(4, 3))
     assert found.dtype == torch.float64

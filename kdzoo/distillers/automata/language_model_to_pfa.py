@@ -101,14 +101,14 @@ class LanguageModelToPFA(ClosedFormDistiller):
     # ---------------------------------------------------------------- the teachers and their strings
 
     @property
-    def weighted_members(self) -> list[tuple[Any, float]]:
+    def weighted_teachers(self) -> list[tuple[Any, float]]:
         """The teachers with their weights, which are >= 0 and sum to 1."""
         return self.teacher.weighted_members() if isinstance(self.teacher, CombinesMembers) else [(self.teacher, 1.0)]
 
     @property
     def members(self) -> list[Any]:
         """The teachers."""
-        return [member for member, _ in self.weighted_members]
+        return [member for member, _ in self.weighted_teachers]
 
     def transfer_set(self, data: pl.LightningDataModule) -> pl.LightningDataModule:
         """Return strings that the teachers generate, or ``data`` if ``n_samples`` is 0."""
@@ -118,7 +118,7 @@ class LanguageModelToPFA(ClosedFormDistiller):
             data,
             self.members,
             n=self.n_samples,
-            shares=[weight for _, weight in self.weighted_members],
+            shares=[weight for _, weight in self.weighted_teachers],
             max_length=self.max_length,
             seed=mix_seed(self.seed, SAMPLING_STREAM),
         )
@@ -201,7 +201,7 @@ class LanguageModelToPFA(ClosedFormDistiller):
         Raises:
             ConfigError: A teacher with a positive weight has no string, since there are too few of them.
         """
-        n_weighted = sum(weight > 0 for _, weight in self.weighted_members)
+        n_weighted = sum(weight > 0 for _, weight in self.weighted_teachers)
         if len(teachers) < n_weighted:
             raise ConfigError(
                 f"n_samples={self.n_samples} gives only {len(teachers)} of {n_weighted} teachers a string; "

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from kdzoo.core.abilities import HasVocabularySize
-from kdzoo.core.batch import Batch, labelled_positions, labels
+from kdzoo.core.batch import Batch, labelled_selection, labels, valid_positions
 from kdzoo.core.frozen_teacher import TeacherOutputs
 from kdzoo.core.method_info import MethodInfo
 from kdzoo.core.validation import flag, integer, positive
@@ -109,10 +109,10 @@ class DistilBERT(TransformerKD):
         self, batch: Batch, student_output: TransformerOutput, teacher_outputs: TeacherOutputs
     ) -> dict[str, Tensor]:
         """Return ``soft``, one value per token (or per masked one), and ``hard``, one value per masked token."""
-        masked = labelled_positions(batch)
+        masked = labelled_selection(batch)
         terms: dict[str, Tensor] = {}
         if "soft" in self.weighted_terms:
-            positions = masked if self.only_masked else batch.get("mask")
+            positions = masked if self.only_masked else valid_positions(batch)
             student_logits = select_positions(student_output.output, positions)
             teacher_logits = select_positions(teacher_outputs["output"], positions)
             if self.top_k is None:

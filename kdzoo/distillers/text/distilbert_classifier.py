@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from kdzoo.core.batch import Batch, labelled_positions, labels
+from kdzoo.core.batch import Batch, labelled_selection, labels
 from kdzoo.core.frozen_teacher import TeacherOutputs
 from kdzoo.core.method_info import MethodInfo
 from kdzoo.core.validation import positive
@@ -58,5 +58,5 @@ class DistilBERTClassifier(TransformerKD):
         terms: dict[str, Tensor] = {}
         if "soft" in self.weighted_terms:
             terms["soft"] = soft_target_kl(logits, teacher_outputs["output"], temperature=self.temperature)
-        terms["hard"] = hard_target_ce(logits[labelled_positions(batch)], labels(batch))
+        terms["hard"] = hard_target_ce(logits[labelled_selection(batch)], labels(batch))
         return terms

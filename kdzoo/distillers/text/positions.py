@@ -1,20 +1,25 @@
-"""Selecting tokens: the positions of a mask, and batches without trailing padding."""
+"""Selecting tokens: the logits at positions of a batch, and batches without trailing padding."""
 
+from types import EllipsisType
+
+import torch
 from torch import Tensor
 
-from kdzoo.core.batch import Batch
+from kdzoo.core.batch import Batch, Positions, map_batch, on_host
 
 
-def select_positions(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Return the values ``[n, d]`` at the positions of a mask.
+def select_positions(values: Tensor, positions: Positions) -> Tensor:
+    """Return the values ``[n, d]`` at the valid or labelled positions of a batch.
 
     Args:
         values: ``[batch, ..., d]``.
-        mask: ``[batch, ...]``; None for all positions.
+        positions: What ``valid_positions`` or ``labelled_selection`` of :mod:`kdzoo.core.batch` returns.
     """
-    if mask is None or bool(mask.all()):
+    if isinstance(positions, Tensor) and positions.dtype == torch.bool and positions.all():
+        positions = ...
+    if isinstance(positions, EllipsisType):
         return values.flatten(0, -2)  # no copy: the logits of a large vocabulary are most of a step's memory
-    return values[mask]
+    return values[positions]
 
 
 def without_padding(batch: Batch, pad_id: int | None) -> Batch:
@@ -25,7 +30,7 @@ def without_padding(batch: Batch, pad_id: int | None) -> Batch:
         pad_id: Id of the padding token, for a batch without a mask; None if there is none.
     """
     if "mask" in batch:
-        is_token = batch["mask"]
+        is_token = on_host(batch)["mask"]
     elif pad_id is not None:
         is_token = batch["input"] != pad_id
     else:
@@ -33,4 +38,4 @@ def without_padding(batch: Batch, pad_id: int | None) -> Batch:
     columns = is_token.any(0).nonzero()
     length = int(columns.max()) + 1 if len(columns) else 1  # models cannot read texts of length 0
     shape = batch["input"].shape
-    return {key: value[:, :length] if value.shape == shape else value for key, value in batch.items()}
+    return map_batch(batch, lambda value: value[:, :length] if value.shape == shape else value)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from kdzoo.core.abilities import StartsFromLayers
 from kdzoo.core.base import Distiller
-from kdzoo.core.batch import Batch
+from kdzoo.core.batch import Batch, valid_positions
 from kdzoo.core.frozen_teacher import TeacherOutputs
 from kdzoo.core.method_info import MethodInfo
 from kdzoo.core.report_extras import ReportExtras
@@ -125,13 +125,14 @@ class TransformerKD(Distiller):
     ) -> dict[str, Tensor]:
         """Return the weighted terms on hidden states and attentions: per token for the task ``mlm``, else per text."""
         valid = batch.get("mask", student_output.valid)
+        positions = valid_positions(batch) if "mask" in batch else valid
         weighted, depth = self.weighted_terms, len(student_output.hidden) - 1
 
         def states(layer: int, name: str) -> tuple[Tensor, Tensor]:
             """Return the student's states after a layer and the teacher's of that name, ``[tokens, teacher width]``."""
-            student_states = self.project(select_positions(student_output.hidden[layer], valid))
+            student_states = self.project(select_positions(student_output.hidden[layer], positions))
             # Cached states have half precision; the losses compare tensors of one type.
-            return student_states, select_positions(teacher_outputs[name], valid).to(student_output.output)
+            return student_states, select_positions(teacher_outputs[name], positions).to(student_output.output)
 
         terms: dict[str, Tensor] = {}
         if "cosine" in weighted:

@@ -148,7 +148,7 @@ def test_a_trainer_trains_on_it():
     model, data = Mean(), Counting(batch_size=10)
     options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Lightning's advice on loaders and workers
+        warnings.simplefilter("ignore")  # Lightning's recommendations for loaders and workers
         trainer = pl.Trainer(
             max_epochs=50, accelerator="cpu", use_distributed_sampler=False, enable_model_summary=False, **options
         )

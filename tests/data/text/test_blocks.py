@@ -252,7 +252,7 @@ def test_a_trainer_sees_the_batches_of_the_loaders(make):
     model = Recorder()
     quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary", "use_distributed_sampler")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Lightning's advice on loaders and workers
+        warnings.simplefilter("ignore")  # Lightning's recommendations for loaders and workers
         options = {"max_epochs": 2, "accelerator": "cpu", "num_sanity_val_steps": 0}
         pl.Trainer(**options, **dict.fromkeys(quiet, False)).fit(model, datamodule=make())
     data = make()

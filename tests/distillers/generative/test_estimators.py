@@ -1,4 +1,4 @@
-"""The estimators of gradients through discrete latents, each by itself."""
+"""The estimators of gradients through discrete latents, each on its own."""
 
 import pytest
 import torch

@@ -2,7 +2,7 @@
 
 import torch
 
-from kdzoo.core.batch import IGNORE
+from kdzoo.core.batch import IGNORE, DeviceBatch, labelled_selection, valid_positions
 from kdzoo.distillers.text.positions import select_positions, without_padding
 from tests.distillers.text.cases import batch_of
 
@@ -15,7 +15,7 @@ def test_positions_are_those_of_the_mask_in_order():
 
 def test_all_positions_are_selected_without_a_copy():
     values = torch.arange(12.0).reshape(2, 3, 2)
-    for mask in (None, torch.ones(2, 3, dtype=torch.bool)):
+    for mask in (..., torch.ones(2, 3, dtype=torch.bool)):
         selected = select_positions(values, mask)
         assert torch.equal(selected, values.reshape(6, 2))
         assert selected.data_ptr() == values.data_ptr()
@@ -36,10 +36,28 @@ def test_trailing_padding_is_removed():
     assert torch.equal(result["index"], batch["index"])
 
 
+def test_a_batch_on_an_accelerator_keeps_its_host_copies():
+    batch = batch_of()
+    result = without_padding(DeviceBatch(batch, batch), 0)
+    assert isinstance(result, DeviceBatch)
+    assert result.host.keys() == {"target", "mask", "index"}
+    for key, value in result.host.items():
+        assert torch.equal(value, result[key])
+    torch.testing.assert_close(
+        select_positions(batch["input"][:, : result["input"].shape[1], None], valid_positions(result)),
+        batch["input"][batch["mask"]][:, None],
+    )
+
+
 def test_padding_is_found_by_its_id_where_there_is_no_mask():
     ids = torch.tensor([[5, 6, 0, 0], [7, 0, 8, 0]])
     assert without_padding({"input": ids}, 0)["input"].tolist() == [[5, 6, 0], [7, 0, 8]]
     assert without_padding({"input": ids}, None)["input"] is ids
+
+
+def test_no_label_selects_nothing():
+    values = torch.arange(12.0).reshape(2, 3, 2)
+    assert select_positions(values, labelled_selection({"input": torch.zeros(2, 3)})).shape[0] == 0
 
 
 def test_a_batch_of_padding_keeps_one_column():

@@ -1,16 +1,11 @@
-"""The report of a run: what was measured, over all seeds, as JSON, Markdown and a table on screen."""
+"""The numbers of a report over all seeds: means and deviations, the paired comparison, published results."""
 
-import math
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-from rich import box
-from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
 from scipy import stats
 
 from kdzoo.errors import ConfigError
@@ -82,6 +77,7 @@ def comparison(
     gap = float(np.mean(teacher) - np.mean(control)) if teacher else 0.0
     return {
         "metric": score,
+        "better": "lower" if lower_is_better else "higher",
         "difference": float(difference.mean()),
         "std": spread,
         "t": None if t is None else float(t),
@@ -125,93 +121,3 @@ def compare_with_expected(report: Mapping[str, Any], expected: Sequence[Mapping[
 def versions() -> dict[str, str]:
     """Return the versions that the numbers depend on."""
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
-
-
-def to_table(report: Mapping[str, Any]) -> Table:
-    """Return the table that is shown at the end of a run."""
-    headers, rows = _rows(report)
-    table = Table(title=_title(report), box=box.SIMPLE)
-    for i, header in enumerate(headers):
-        table.add_column(header, justify="left" if i == 0 else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
-def to_markdown(report: Mapping[str, Any], figures: Sequence[str]) -> str:
-    """Return the report as Markdown; ``figures`` are paths relative to the run folder."""
-    headers, rows = _rows(report)
-    lines = [
-        f"# {_title(report)}",
-        "",
-        "| " + " | ".join(headers) + " |",
-        "|---" + "|---:" * (len(headers) - 1) + "|",
-    ]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    lines += ["", *_summary(report), "", "Run again:", "", "```", report["command"], "```", ""]
-    lines += [f"![{figure}]({figure})" for figure in figures]
-    lines += [
-        "",
-        "Versions: " + ", ".join(f"{name} {number}" for name, number in report["versions"].items()),
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def show(report: Mapping[str, Any]) -> None:
-    """Print the table and its summary on standard output."""
-    console = Console(highlight=False)
-    table = to_table(report)
-    # A table wider than the terminal is wrapped by the terminal; rich would cut off its columns.
-    console.width = max(console.width, Measurement.get(console, console.options.update(max_width=1000), table).maximum)
-    console.print(table)
-    for sentence in _summary(report):
-        console.print(sentence)
-
-
-def _title(report: Mapping[str, Any]) -> str:
-    seeds = report["seed"] if isinstance(report["seed"], list) else [report["seed"]]
-    return f"{report['distiller']} on {report['data']}, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
-
-
-def _rows(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Return a column for each model and a row for each measurement."""
-    models = {role: report[role] for role in ROLES if report[role]}
-    models |= {name: values for name, values in report["controls"].items() if name not in models}
-    rows = [["parameters", *(f"{model['parameters']:,}" for model in models.values())]]
-    for metric in dict.fromkeys(metric for model in models.values() for metric in model["metrics"]):
-        rows.append([metric, *(_format(model["metrics"].get(metric)) for model in models.values())])
-    for key in report["fidelity"].get("student", ()):
-        rows.append([f"{key} (teacher)", *(_format(report["fidelity"].get(name, {}).get(key)) for name in models)])
-    rows.append(["CPU ms per 1000 predictions", *(_format(model["cpu_ms_per_1000"]) for model in models.values())])
-    return ["", *models], [[row[0].replace("_", " "), *row[1:]] for row in rows]
-
-
-def _format(value: Any) -> str:
-    """Return a measurement as text: one number, or the mean and the standard deviation over seeds."""
-    if value is None:  # a metric that this model does not have
-        return "-"
-    if isinstance(value, Mapping):
-        return f"{_format(value['mean'])} ± {value['std']:.2g}"
-    return str(value) if isinstance(value, int) else f"{value:.4g}"
-
-
-def _summary(report: Mapping[str, Any]) -> list[str]:
-    """Return the sentences below the table: comparison, recommendation, published results and time."""
-    compared, lines = report["comparison"], []
-    if compared:
-        line = f"Student against control: {compared['difference']:+.4f} {compared['metric']}"
-        if compared["p"] is not None and math.isfinite(compared["p"]):
-            line += f" ± {compared['std']:.4f} (paired t = {compared['t']:.1f}, p = {compared['p']:.2g})"
-        lines.append(line + ".")
-        if compared["gap_closed"] is not None:
-            lines.append(f"{compared['gap_closed']:.0%} of the gap between control and teacher is closed.")
-    lines += [report["recommendation"]] if report.get("recommendation") else []
-    for row in report["expected"]:
-        verdict = "reproduced" if row["reached"] else "not reproduced"
-        lines.append(
-            f"{row['metric']}: {row['measured']:.4g}, published {row['value']:.4g} ± {row['tolerance']:.4g} "
-            f"({row['source']}): {verdict}."
-        )
-    seconds = ", ".join(f"{name} {value:.1f} s" for name, value in report["seconds"].items())
-    return [*lines, f"Time: {seconds}."]

@@ -1,11 +1,11 @@
-"""The report: statistics over seeds against SciPy, the comparison with published results, and its texts."""
+"""The numbers of a report: statistics over seeds against SciPy, and the comparison with published results."""
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from kdzoo.errors import ConfigError
-from kdzoo.runs import report
+from kdzoo.runs import statistics
 
 STUDENT, CONTROL, TEACHER = [0.9, 0.8, 0.85, 0.95], [0.7, 0.75, 0.8, 0.72], [0.95, 0.97, 0.96, 0.99]
 
@@ -25,7 +25,7 @@ def result(**changes):
         "seed": 0,
         "fidelity": {"student": {"kl": 0.25}},
         "recommendation": None,
-        "comparison": report.comparison("accuracy", {"student": [0.9], "control": [0.7], "teacher": [0.95]}),
+        "comparison": statistics.comparison("accuracy", {"student": [0.9], "control": [0.7], "teacher": [0.95]}),
         "expected": [],
         "seconds": {"teacher": 1.0, "student": 2.0},
         "versions": {"python": "3.11"},
@@ -38,19 +38,19 @@ def result(**changes):
 
 
 def test_measurements_over_seeds():
-    merged = report.over_seeds([{"a": {"x": value}, "parameters": 7, "none": None} for value in STUDENT])
+    merged = statistics.over_seeds([{"a": {"x": value}, "parameters": 7, "none": None} for value in STUDENT])
     expected = {"mean": np.mean(STUDENT), "std": pytest.approx(stats.tstd(STUDENT)), "values": STUDENT}
     assert merged == {"a": {"x": expected}, "parameters": 7, "none": None}
-    assert report.means(merged) == {"a": {"x": np.mean(STUDENT)}, "parameters": 7, "none": None}
+    assert statistics.means(merged) == {"a": {"x": np.mean(STUDENT)}, "parameters": 7, "none": None}
 
 
 def test_a_single_seed_is_unchanged():
     measured = {"a": 1, "parameters": 7}
-    assert report.over_seeds([measured]) == report.means(measured) == measured
+    assert statistics.over_seeds([measured]) == statistics.means(measured) == measured
 
 
 def test_the_comparison_is_students_paired_test():
-    compared = report.comparison("accuracy", {"student": STUDENT, "control": CONTROL, "teacher": TEACHER})
+    compared = statistics.comparison("accuracy", {"student": STUDENT, "control": CONTROL, "teacher": TEACHER})
     t, p = stats.ttest_1samp(np.subtract(STUDENT, CONTROL), 0.0)
     assert compared["t"] == pytest.approx(t)
     assert compared["p"] == pytest.approx(p)
@@ -71,13 +71,13 @@ def test_the_comparison_is_students_paired_test():
 )
 def test_the_share_of_the_gap_that_is_closed(student, control, teacher, lower_is_better, gap_closed):
     roles = {"student": student, "control": control, "teacher": teacher}
-    compared = report.comparison("score", roles, lower_is_better=lower_is_better)
+    compared = statistics.comparison("score", roles, lower_is_better=lower_is_better)
     assert compared["gap_closed"] == (None if gap_closed is None else pytest.approx(gap_closed))
     assert (compared["t"], compared["p"], compared["std"]) == (None, None, None)
 
 
 def test_without_a_control_there_is_no_comparison():
-    assert report.comparison("accuracy", {"student": STUDENT, "control": None, "teacher": TEACHER}) is None
+    assert statistics.comparison("accuracy", {"student": STUDENT, "control": None, "teacher": TEACHER}) is None
 
 
 # ---------------------------------------------------------------- published results
@@ -105,13 +105,13 @@ def entry(**changes):
     ],
 )
 def test_a_result_is_reached_within_its_tolerance_or_if_it_is_better(changes, reached):
-    (row,) = report.compare_with_expected(result(), [entry(**changes)])
+    (row,) = statistics.compare_with_expected(result(), [entry(**changes)])
     assert (row["measured"], row["reached"]) == (0.9, reached)
 
 
 def test_of_several_seeds_the_mean_is_compared():
-    merged = {"student": {"metrics": {"accuracy": report.over_seeds([0.8, 1.0])}}}
-    (row,) = report.compare_with_expected(merged, [entry()])
+    merged = {"student": {"metrics": {"accuracy": statistics.over_seeds([0.8, 1.0])}}}
+    (row,) = statistics.compare_with_expected(merged, [entry()])
     assert row["measured"] == pytest.approx(0.9)
 
 
@@ -126,53 +126,8 @@ def test_of_several_seeds_the_mean_is_compared():
 )
 def test_a_wrong_entry_is_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
-        report.compare_with_expected(result(), [entry(**changes)])
-
-
-# ---------------------------------------------------------------- texts
-
-
-def test_the_table_has_a_column_for_each_model():
-    headers, rows = report._rows(result())
-    assert headers == ["", "teacher", "student", "control", "cold"]
-    assert rows == [
-        ["parameters", "5,000", "1,234", "1,234", "1,234"],
-        ["accuracy", "0.95", "0.9", "0.7", "0.8"],
-        ["kl (teacher)", "-", "0.25", "-", "-"],
-        ["CPU ms per 1000 predictions", "1.5", "1.5", "1.5", "1.5"],
-    ]
-
-
-def test_the_markdown_repeats_the_table_and_says_how_to_run_again():
-    text = report.to_markdown(result(), ["seed_0/figures/losses.png"])
-    assert text.startswith("# logit_kd on digits, seed 0\n")
-    assert "| accuracy | 0.95 | 0.9 | 0.7 | 0.8 |" in text
-    assert "Student against control: +0.2000 accuracy." in text
-    assert "80% of the gap between control and teacher is closed." in text
-    assert "```\nkdzoo seed=0\n```" in text
-    assert "![seed_0/figures/losses.png](seed_0/figures/losses.png)" in text
-    assert text.endswith("Versions: python 3.11\n")
-
-
-def test_the_summary_names_the_test_the_recommendation_and_published_results(capsys):
-    compared = report.comparison("accuracy", {"student": STUDENT, "control": CONTROL, "teacher": TEACHER})
-    rows = report.compare_with_expected(result(), [entry(), entry(tolerance=0.01)])
-    report.show(result(comparison=compared, expected=rows, recommendation="Use a larger student.", seed=[0, 1]))
-    printed = capsys.readouterr().out
-    assert "logit_kd on digits, seeds 0, 1" in printed
-    assert f"(paired t = {compared['t']:.1f}, p = {compared['p']:.2g})." in printed
-    assert "Use a larger student." in printed
-    assert "student.metrics.accuracy: 0.9, published 0.92 ± 0.03 (table 1): reproduced." in printed
-    assert "published 0.92 ± 0.01 (table 1): not reproduced." in printed
-    assert "Time: teacher 1.0 s, student 2.0 s." in printed
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(None, "-"), (3, "3"), (0.123456, "0.1235"), ({"mean": 0.5, "std": 0.0123}, "0.5 ± 0.012")]
-)
-def test_a_measurement_as_text(value, text):
-    assert report._format(value) == text
+        statistics.compare_with_expected(result(), [entry(**changes)])
 
 
 def test_versions_name_what_the_numbers_depend_on():
-    assert {"python", "kdzoo", "torch"} <= report.versions().keys()
+    assert {"python", "kdzoo", "torch"} <= statistics.versions().keys()

@@ -1,0 +1,110 @@
+"""A report as one HTML file that needs nothing else: no network, no other file, no script.
+
+The page of a run has the verdict, the measurements, the figures with their captions, the settings and the citations.
+"""
+
+import base64
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from PIL import Image
+
+from kdzoo.reports import content
+
+# Mail programs and issue trackers take files of this size.
+MAX_BYTES = 2_000_000
+# Of that, what the figures may take, in base64: text and style need well below the rest.
+MAX_FIGURE_BYTES = 1_800_000
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of a page.
+
+    Attributes:
+        heading: What it is, from the name of its file.
+        caption: What is drawn; empty for a figure that does not say.
+        source: The image as a ``data:`` address; empty if the page would become too large.
+        path: Path of the file relative to the run folder.
+    """
+
+    heading: str
+    caption: str
+    source: str
+    path: str
+
+
+def to_html(
+    report: Mapping[str, Any], settings: Mapping[str, Any], folder: Path, figures: Sequence[str], citations: str
+) -> str:
+    """Return the page of a run.
+
+    Args:
+        report: The report.
+        settings: The resolved configuration of the run.
+        folder: The run folder.
+        figures: Paths of PNG files relative to the folder.
+        citations: BibTeX entries.
+    """
+    rows = content.rows(report)
+    return _template("report.html.j2").render(
+        title=content.title(report),
+        verdict=content.verdict(report),
+        sentences=content.sentences(report)[1 if report["comparison"] else 0 :],
+        models=[name.replace("_", " ") for name in content.models(report)],
+        rows=rows,
+        metrics=[row.metric for row in rows if row.metric is not None],
+        figures=list(_embedded(folder, figures)),
+        settings=list(flat(settings)),
+        report=report,
+        citations=citations.strip(),
+    )
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every setting as its dotted key and its value.
+
+    Example:
+        >>> list(flat({"student": {"hidden": [8]}, "seed": 0}))
+        [('student.hidden', [8]), ('seed', 0)]
+    """
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _template(name: str) -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("kdzoo.reports"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name)
+
+
+def _embedded(folder: Path, paths: Iterable[str]) -> Iterator[Figure]:
+    """Yield the figures, with their images as long as all of them together are small enough for the page."""
+    room = MAX_FIGURE_BYTES
+    for path in paths:
+        with Image.open(folder / path) as image:
+            caption = str(image.info.get("Description", ""))
+            encoded = base64.b64encode(_compressed(image)).decode("ascii")
+        room -= len(encoded)
+        source = f"data:image/png;base64,{encoded}" if room >= 0 else ""
+        heading = Path(path).stem.replace("_", " ").capitalize()
+        yield Figure(heading, caption, source, path)
+
+
+def _compressed(image: Image.Image) -> bytes:
+    """Return a PNG with at most 256 colours, which figures hardly have more of: about a third of the bytes."""
+    buffer = io.BytesIO()
+    image.convert("RGB").quantize(256).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

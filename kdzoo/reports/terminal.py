@@ -1,0 +1,55 @@
+"""A report on the terminal: tables that fit its width, and sentences below them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kdzoo.reports import content
+
+# Of the simple box: two columns of padding for each cell, and a margin on both sides.
+PADDING, MARGIN = 2, 2
+
+
+def show(report: Mapping[str, Any]) -> None:
+    """Print the measurements and their summary on standard output."""
+    console = Console(highlight=False)
+    for table in tables(report, console.width):
+        console.print(table)
+    for sentence in content.sentences(report):
+        console.print(sentence, markup=False)
+
+
+def tables(report: Mapping[str, Any], width: int) -> Iterator[Table]:
+    """Yield tables of at most ``width`` columns, which share the models of the report among them.
+
+    A table has at least one model, however narrow the terminal is. The best value of a row, except the teacher's, is
+    bold.
+    """
+    names, rows = list(content.models(report)), content.rows(report)
+    label_width = max(len(row.label) for row in rows) + PADDING
+    widths = [max(len(name), *(len(row.cells[i]) for row in rows)) + PADDING for i, name in enumerate(names)]
+    for n, chosen in enumerate(_in_groups(widths, width - label_width - MARGIN)):
+        table = Table(title=content.title(report) if n == 0 else None, box=box.SIMPLE)
+        table.add_column("", no_wrap=True)
+        for i in chosen:
+            table.add_column(names[i].replace("_", " "), justify="right", no_wrap=True)
+        for row in rows:
+            cells = [Text(row.cells[i], style="bold" if i == row.best else "") for i in chosen]
+            if any(cell.plain for cell in cells):
+                table.add_row(row.label, *cells)
+        yield table
+
+
+def _in_groups(widths: Sequence[int], room: int) -> Iterator[list[int]]:
+    """Yield the numbers of consecutive columns that fit into the room together."""
+    group: list[int] = []
+    for i, width in enumerate(widths):
+        if group and sum(widths[j] for j in group) + width > room:
+            yield group
+            group = []
+        group.append(i)
+    yield group
