@@ -69,10 +69,10 @@ def main() -> None:
     publish(
         "cifar10",
         "A small residual network distilled on part of CIFAR-10",
-        f"{first_report['student']['parameters']:,} parameters distilled from {first_report['teacher']['parameters']:,}; "
-        f"{splits['n_train']:,} training and {splits['n_test']:,} test images; seeds {first_report['seed']}, one "
-        "teacher. Test accuracy in percent, mean and standard deviation over the seeds; the gain is over the control "
-        "of the same seed, p is that of a paired t-test.",
+        f"{first_report['student']['parameters']:,} parameters distilled from "
+        f"{first_report['teacher']['parameters']:,}; {splits['n_train']:,} training and {splits['n_test']:,} test "
+        f"images; seeds {first_report['seed']}, one teacher. Test accuracy in percent, mean and standard deviation "
+        "over the seeds; the gain is over the control of the same seed, p is that of a paired t-test.",
         markdown_table(["", "accuracy", "gain", "p"], rows),
     )
 

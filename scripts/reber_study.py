@@ -427,7 +427,8 @@ def main() -> None:
     publish(
         "reber",
         "Language models of the embedded Reber grammar into automata",
-        f"{options.seeds} GRUs of 48 units, each trained on 4,000 strings of its own. 4,000 fresh true strings measure.",
+        f"{options.seeds} GRUs of 48 units, each trained on 4,000 strings of its own. "
+        "4,000 fresh true strings measure.",
         *paragraphs,
     )
 

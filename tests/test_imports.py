@@ -27,7 +27,7 @@ LEVELS = (
 LEVEL_OF = {package: level for level, packages in enumerate(LEVELS) for package in packages}
 AT_THE_ROOT = {"__init__.py": set(LEVEL_OF), "__main__.py": {"cli"}, "errors.py": set()}
 """What the three files beside the packages may import; the package's face hands names on when they are first used."""
-LIGHT = ("cli/main.py", "cli/__init__.py", "errors.py", "__init__.py", "__main__.py")
+LIGHT = ("cli/main.py", "cli/sweeps.py", "cli/__init__.py", "errors.py", "__init__.py", "__main__.py")
 """Files that --help and Tab import, beside all of ``config``, and that must not make them slow."""
 HEAVY = ("torch", "pytorch_lightning", "lightning_fabric", "torchmetrics", "numpy", "matplotlib", "sklearn")
 

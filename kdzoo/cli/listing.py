@@ -1,5 +1,6 @@
 """The commands that print what there is: the registered distillers, one of them in detail, and the metrics."""
 
+import inspect
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from kdzoo import config
 from kdzoo.config import registry, signatures
 from kdzoo.core import metric_catalogue
 from kdzoo.errors import ConfigError
@@ -19,6 +21,8 @@ from kdzoo.errors import ConfigError
 # Roles of the docstrings, such as :class:`kdzoo.Distiller`, and literals in double backquotes.
 MARKUP = re.compile(r":[\w:]+:`~?([^`]*)`|``([^`]*)``")
 YOURS = "Yours"
+# Arguments of distillers that have config groups of their own.
+SET_BY_THE_RUN = ("student", "teacher", "optimizer", "scheduler")
 # Below this, a terminal breaks the lines rather than the summary into pieces that say nothing.
 MIN_SUMMARY = 20
 
@@ -69,11 +73,13 @@ def print_method(name: str, folders: Sequence[Path] = ()) -> None:
     rows = {"Loss terms": terms, "Teacher": teacher, "Student": _kinds(info["student_kinds"]), "Source": info["paper"]}
     console.print()
     _print_pairs(console, {f"{title}:": text for title, text in rows.items() if text})
-    defaults = registry.settings("distiller", name, folders)
-    settings = {
-        f"distiller.{key}={as_override(value)}": {**inherited, **arguments}.get(key, "")
-        for key, value in defaults.items()
-    }
+    defaults = {
+        key: parameter.default
+        for key, parameter in entry.signature.parameters.items()
+        if key not in SET_BY_THE_RUN and parameter.kind is not parameter.VAR_KEYWORD
+    } | registry.settings("distiller", name, folders)
+    meanings = {**inherited, **arguments}
+    settings = {f"distiller.{key}={as_override(value)}": meanings.get(key, "") for key, value in defaults.items()}
     if settings:
         console.print("\n[bold]Settings[/bold]")
         for setting, meaning in settings.items():
@@ -96,9 +102,13 @@ def print_metric(name: str) -> None:
                 console.print(f"  {listed.name}", markup=False)
         console.print("\n[bold]kdzoo explain METRIC[/bold] says what one of them means.")
         return
+    # As a table of a report writes it, "kl (teacher) ↓" is the metric kl.
+    name = re.sub(r" \(teacher\)| [↑↓]", "", name).strip().replace(" ", "_")
     metric = metric_catalogue.find(name)
     if metric is None:
-        raise ConfigError(f"kdzoo explain {name}: there is no such metric; kdzoo explain lists all")
+        names = [listed.name for metrics in metric_catalogue.GROUPS.values() for listed in metrics]
+        hint = config.did_you_mean(name.lower(), names)
+        raise ConfigError(f"kdzoo explain {name}: there is no such metric; kdzoo explain lists all{hint}")
     console.print(f"{name}: {metric.meaning}", markup=False)
     if metric.unit:
         console.print(f"Unit: {metric.unit}", markup=False)
@@ -147,9 +157,11 @@ def as_override(value: Any) -> str:
         >>> as_override({"soft": 0.9, "layers": [1, None, "a b"], "on": True})
         '{soft:0.9,layers:[1,null,"a b"],on:true}'
     """
+    if value is inspect.Parameter.empty:
+        return "???"  # Hydra's sign for a value that must be given
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{key}:{as_override(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return "[" + ",".join(map(as_override, value)) + "]"
     is_plain_word = isinstance(value, str) and re.fullmatch(r"[\w./${}:-]+", value)
     return value if is_plain_word else json.dumps(value, ensure_ascii=False)

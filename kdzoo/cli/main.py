@@ -14,7 +14,6 @@ import json
 import os
 import shlex
 import sys
-import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,17 +26,16 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from kdzoo import __version__, config
+from kdzoo.cli import sweeps
 from kdzoo.config import overrides
 from kdzoo.errors import ConfigError, KdzooError
 
 # Flags that ask Hydra for information; nothing is run or checked.
 HYDRA_INFO_FLAGS = ("--help", "-h", "--hydra-help", "--info", "-i")
 COMPLETION_FLAGS = ("--shell-completion", "-sc")
-# Environment variables, because only these reach processes that Lightning or a Hydra launcher starts: the path of the
-# settings for the other ranks of a data-parallel run, and the file of a sweep, whose first line describes the sweep and
-# in which each job notes how it ended.
+# Path of the settings for the other ranks of a data-parallel run. An environment variable, because only these reach the
+# processes that Lightning starts.
 RANK_SETTINGS = "KDZOO_RANK_SETTINGS"
-SWEEP = "KDZOO_SWEEP"
 # Conventional exit codes; Interrupted adds 128 + signal.
 FAILURE, USAGE_ERROR = 1, 2
 
@@ -120,7 +118,7 @@ def _run_hydra(arguments: list[str]) -> None:
     if not line.is_sweep:
         _start_hydra(arguments)
         return
-    with _summary_of_sweep(len(result.jobs), line.overrides):
+    with sweeps.summary(len(result.jobs), line.overrides):
         _start_hydra(arguments)
 
 
@@ -143,7 +141,7 @@ def _task(cfg: DictConfig) -> float | None:
     outcome: dict[str, Any] = {"job": job, "status": "failed", "score": None, "folder": str(cfg.output_dir)}
     try:
         _check_launcher(cfg, settings)
-        _announce(settings, job)
+        sweeps.announce(settings, job)
         outcome["score"] = _run(cfg, overrides.allowed_targets(job, folder), line)
         outcome["status"] = "ok"
     except KdzooError as error:
@@ -151,24 +149,8 @@ def _task(cfg: DictConfig) -> float | None:
             fail(error)
         raise JobFailedError("\n".join(f"kdzoo: {line}" for line in str(error).splitlines())) from None
     finally:
-        if SWEEP in os.environ:
-            # Jobs of a parallel launcher append to one file; a short line is written in one piece.
-            with open(os.environ[SWEEP], "a", encoding="utf-8") as notes:
-                notes.write(json.dumps(outcome) + "\n")
+        sweeps.note(outcome)
     return outcome["score"]
-
-
-def _announce(settings: DictConfig, job: Sequence[str]) -> None:
-    """Say what starts now: importing PyTorch, before anything else can be shown, takes seconds."""
-    chosen = settings.runtime.choices
-    what = f"{chosen.distiller} on {chosen.data}, from {chosen.teacher} to {chosen.student}"
-    if settings.mode == RunMode.MULTIRUN:
-        sweep = json.loads(Path(os.environ[SWEEP]).read_text(encoding="utf-8").splitlines()[0])
-        varied = [override for override in job if override not in sweep["arguments"]]
-        # A sweeper that chooses the settings of a job from earlier ones does not know their number in advance.
-        of_all = f" of {sweep['jobs']}" if sweep["jobs"] > 1 else ""
-        what = f"job {settings.job.num + 1}{of_all}: {' '.join(varied) or what}"
-    print(f"kdzoo: {what}", file=sys.stderr, flush=True)
 
 
 def _run(cfg: DictConfig, allow: Collection[str], line: str) -> float | None:
@@ -196,37 +178,6 @@ def _compute(cfg: DictConfig, allow: Collection[str], line: str) -> dict[str, An
     except Interrupted as stop:
         print(f"kdzoo: {stop}; the same command continues the run", file=sys.stderr)
         sys.exit(stop.exit_code)
-
-
-@contextmanager
-def _summary_of_sweep(n_jobs: int, arguments: Sequence[str]) -> Iterator[None]:
-    """Print how every job of a sweep ended, for every launcher that runs jobs on this machine."""
-    with tempfile.NamedTemporaryFile("w+", prefix="kdzoo-sweep-", encoding="utf-8") as notes:
-        notes.write(json.dumps({"jobs": n_jobs, "arguments": list(arguments)}) + "\n")
-        notes.flush()
-        os.environ[SWEEP] = notes.name
-        try:
-            yield
-        finally:
-            del os.environ[SWEEP]
-            notes.seek(0)
-            _print_sweep([json.loads(line) for line in notes][1:])
-
-
-def _print_sweep(outcomes: Sequence[Mapping[str, Any]]) -> None:
-    """Print a row for each job, named by those of its settings that not all jobs have."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(title="Sweep")
-    for name in ("job", "status", "student's score", "folder"):
-        table.add_column(name, overflow="fold")
-    for outcome in outcomes:
-        score = "" if outcome["score"] is None else f"{outcome['score']:.4f}"
-        varied = [setting for setting in outcome["job"] if any(setting not in other["job"] for other in outcomes)]
-        table.add_row(escape("\n".join(varied)), outcome["status"], score, os.path.relpath(outcome["folder"]))
-    Console(highlight=False).print(table)
 
 
 # ---------------------------------------------------------------- data-parallel ranks
@@ -331,9 +282,7 @@ def _explain(arguments: list[str]) -> None:
     """Say what a metric means."""
     from kdzoo.cli.listing import print_metric
 
-    if len(arguments) > 1:
-        raise ConfigError(f"kdzoo explain takes one metric at most, got {' '.join(arguments)}")
-    print_metric(arguments[0] if arguments else "")
+    print_metric(" ".join(arguments))
 
 
 def _cite(arguments: list[str]) -> None:
@@ -346,13 +295,17 @@ def _cite(arguments: list[str]) -> None:
 
 
 def _evaluate(arguments: list[str]) -> None:
-    """Measure an exported model on the test split of some data."""
-    from kdzoo.runs.evaluation import evaluate_folder
-
+    """Measure an exported model on the test split of some data, by default those of the run that made it."""
     folders = _words(arguments)
     if not folders:
         raise ConfigError("kdzoo evaluate needs the folder of an exported model: kdzoo evaluate FOLDER [data=...]")
+    if not Path(folders[0]).is_dir():
+        raise ConfigError(f"kdzoo evaluate {folders[0]}: there is no such folder")
     cfg, allow = _one_job(_without(arguments, folders[0]))
+    from kdzoo.runs.evaluation import evaluate_folder, with_data_of_run
+
+    if not any(word.startswith(("data=", "data.")) for word in arguments):
+        cfg = with_data_of_run(cfg, Path(folders[0]))
     print(json.dumps(evaluate_folder(Path(folders[0]), cfg, allow=allow), indent=2))
 
 

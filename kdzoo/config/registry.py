@@ -31,10 +31,10 @@ def settings(group: str, name: str, folders: Sequence[Path] = ()) -> dict[str, A
 
 
 def name_of(group: str, target: str, folders: Sequence[Path] = ()) -> str:
-    """Return the name of the YAML file in ``group`` that builds ``target``; ``target`` itself if there is none."""
+    """Return the name of the YAML file in ``group`` that builds ``target``; that of the class if there is none."""
     # Reversed, so that the first of several files for one class gives the name: a packaged one before a user's.
     name_by_target = {value: name for name, value in reversed(targets(group, folders).items())}
-    return name_by_target.get(target, target)
+    return name_by_target.get(target, target.rpartition(".")[2])
 
 
 @dataclass(frozen=True)

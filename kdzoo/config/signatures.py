@@ -264,19 +264,28 @@ def _value(node: ast.expr, module: str) -> Any:
 def _parameters(arguments: ast.arguments, module: str) -> Iterator[tuple[str, inspect.Parameter]]:
     """Yield the parameters of a method by name, without ``self``.
 
-    The default of an optional parameter is given as ``...``: the validation asks only whether there is one.
+    A default that is not written as a literal is given as ``...``.
     """
     positional = [*arguments.posonlyargs, *arguments.args]
-    n_required = len(positional) - len(arguments.defaults)
-    entries: list[tuple[ast.arg, bool, Any]] = [
-        (argument, i < n_required, inspect.Parameter.POSITIONAL_OR_KEYWORD) for i, argument in enumerate(positional)
+    no_defaults = [None] * (len(positional) - len(arguments.defaults))
+    entries: list[tuple[ast.arg, ast.expr | None, Any]] = [
+        (argument, default, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        for argument, default in zip(positional, [*no_defaults, *arguments.defaults], strict=True)
     ][1:]
     keywords = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
-    entries += [(argument, default is None, inspect.Parameter.KEYWORD_ONLY) for argument, default in keywords]
-    for argument, is_required, kind in entries:
-        default = inspect.Parameter.empty if is_required else ...
+    entries += [(argument, default, inspect.Parameter.KEYWORD_ONLY) for argument, default in keywords]
+    for argument, default_node, kind in entries:
+        default = inspect.Parameter.empty if default_node is None else _literal(default_node)
         hint = Any if argument.annotation is None else _type(argument.annotation, module)
         yield argument.arg, inspect.Parameter(argument.arg, kind, default=default, annotation=hint)
+
+
+def _literal(node: ast.expr) -> Any:
+    """Return the value of a literal, or ``...`` for any other expression."""
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return ...
 
 
 # ---------------------------------------------------------------- types

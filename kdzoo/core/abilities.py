@@ -113,6 +113,8 @@ class SummarisesSamples(Protocol):
 
 # ---------------------------------------------------------------- models
 
+# Results of classes that packages above this one define are Any: nothing here imports them.
+
 
 @runtime_checkable
 class CalibratesOnInputs(Protocol):
@@ -158,6 +160,8 @@ class TracesInParallel(Protocol):
 class HasVocabularySize(Protocol):
     """A model of tokens that states how many it knows; the data may use fewer of them."""
 
+    # Data modules have an attribute of this name too: only models are tested for this ability.
+
     @property
     def vocab_size(self) -> int:
         """Number of tokens."""
@@ -167,6 +171,8 @@ class HasVocabularySize(Protocol):
 class DeclaresTokenizer(Protocol):
     """A model of texts that knows which tokenizer made the ids it was trained on."""
 
+    # The name is that of :class:`HasTokenizer`, and isinstance sees names only: data are never tested for this ability,
+    # and models never for the other one.
     tokenizer: str | None
     """``kdzoo.text.tokenizers.fingerprint`` of the tokenizer; None if it is not known."""
 
@@ -195,6 +201,7 @@ class InitialisesFromTeacher(Protocol):
     def init_from_teacher(self, teacher: Any, data: Any) -> None:
         """Take the weights; ``data`` is the data module, after ``setup()``."""
 
+    # Separate, because a wrong setting is to be found before hours of training the teacher, not after them.
     def check_init_from_teacher(self, teacher: Any, data: Any) -> None:
         """Raise a ConfigError if ``init_from_teacher`` will fail; called before the teacher is trained."""
 

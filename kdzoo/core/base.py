@@ -23,6 +23,7 @@ from kdzoo.core.frozen_teacher import FrozenTeacher, TeacherOutputs, leave_out_t
 from kdzoo.core.inference import inference
 from kdzoo.core.loss_terms import (
     RunningMeans,
+    check_declared,
     check_weights,
     merge_weights,
     over_ranks,
@@ -208,6 +209,8 @@ class Distiller(pl.LightningModule, ABC):
             raise
         except ValueError as error:
             raise ConfigError(f"{type(self).__name__} does not fit these models and data: {error}") from error
+        if self.info.terms:
+            check_declared(terms, self.info.terms, type(self).__name__)
         check_weights([name for name, weight in self.loss_weights.items() if weight], terms)
         return terms
 

@@ -24,6 +24,7 @@ def position_counts(batch: Batch) -> list[int]:
     """Return the number of valid and the number of labelled positions of a batch."""
     host = on_host(batch)
     labelled = _count(labelled_positions(host)) if "target" in host else 0
+    # Without a mask every position is valid; targets of sequences have one position for each token.
     if "mask" in host:
         return [_count(host["mask"]), labelled]
     return [host["target"].numel() if "target" in host else n_samples(batch), labelled]
@@ -46,6 +47,7 @@ def rows_about(values: Tensor, batch: Batch, labelled: bool) -> Tensor:
     mask = labelled_positions(batch) if labelled else batch.get("mask")
     if mask is not None:
         rows = mask.nonzero()[:, 0]
+    # A mean, or a term with its own kind of positions, cannot be traced to single rows: all of them are named.
     if values.ndim == 0 or len(values) != len(rows):
         return torch.arange(n_samples(batch), device=values.device)
     return rows[values.reshape(len(rows), -1).any(1)].unique()
@@ -55,7 +57,7 @@ def over_ranks(values: Tensor) -> Tensor:
     """Return ``values`` summed over all ranks."""
     if not is_distributed():
         return values
-    summed = values.clone()
+    summed = values.clone()  # all_reduce works in place
     dist.all_reduce(summed)
     return summed
 
@@ -78,6 +80,7 @@ class RunningMeans:
         """Return the means over all ranks of the terms that have at least one value."""
         means = {}
         for name, summed in self.sums.items():
+            # A rank without labels has a count of 0 but takes part: every rank must call all_reduce equally often.
             count = int(over_ranks(torch.tensor(self.counts[name], device=summed.device)))
             if count:
                 means[name] = over_ranks(summed) / count
@@ -87,11 +90,22 @@ class RunningMeans:
 def merge_weights(defaults: Mapping[str, float], given: Mapping[str, float | int]) -> dict[str, float]:
     """Return the default weights with the given ones in their place, after validating these."""
     for name, weight in given.items():
+        # bool is a subclass of int, but ``true`` is a mistake; NaN fails the comparison.
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
             raise ConfigError(f"loss_weights.{name} must be a finite number >= 0, got {weight!r}")
+    # A method that declares no terms has its weights checked in the dry run, which shows their names.
     if defaults:
         check_weights(given, defaults)
     return {**defaults, **{name: float(weight) for name, weight in given.items()}}
+
+
+def check_declared(returned: Iterable[str], declared: Iterable[str], method: str) -> None:
+    """Reject terms that the losses of a method return although its ``info`` does not declare them."""
+    unknown = sorted(set(returned) - set(declared))
+    if unknown:
+        raise ConfigError(
+            f"{method}.losses returns the term {unknown[0]!r}, which is not in info.terms; declared: {sorted(declared)}"
+        )
 
 
 def check_weights(given: Iterable[str], known: Iterable[str]) -> None:

@@ -45,7 +45,7 @@ def most_likely(
     check_floating("teacher", teacher)
     check_classes(teacher, least=2)
     check_temperature(temperature)
-    if not 1 <= k < teacher.shape[-1]:
+    if not 1 <= k < teacher.shape[-1]:  # with k = classes there would be no others to sum up
         raise ValueError(f"k must be in 1..{teacher.shape[-1] - 1}, for {teacher.shape[-1]} classes, got {k}")
     teacher = teacher.detach()
     chosen = teacher.topk(k, -1).indices
@@ -92,6 +92,7 @@ def top_k_kl(
             f"classes must be int64 of shape {named}, one fewer than the teacher's logits and fewer than the student's "
             f"{student.shape[-1]}, got {classes.dtype} {tuple(classes.shape)}"
         )
+    # The sum over the others is rounded like any float32, so that its rest goes on with it, as a constant.
     rest, rest_low = _Rest.apply(student, classes, float(temperature))
     logits = torch.cat([widen(student.gather(-1, classes)), rest.unsqueeze(-1)], -1)
     low = torch.cat([torch.zeros_like(logits[..., :-1]), rest_low.unsqueeze(-1)], -1).detach()
@@ -127,15 +128,17 @@ def _rest(logits: Tensor, classes: Tensor, temperature: float) -> tuple[Tensor, 
     """Return the logit of the classes that are not named, and what rounding took from it (0 in float64)."""
     others = _others(logits, classes)
     top = others.amax(-1, keepdim=True)
+    # Where there is no float64 (see kdzoo.core.precision), pairs of float32 numbers take its place.
     if others.dtype == torch.float64:
         value = temperature * (others / temperature).logsumexp(-1)
         return value, torch.zeros_like(value)
     exponents = float_pairs.times_constant(*two_difference(others, top), 1 / temperature)
     above, above_low = float_pairs.times_constant(*float_pairs.log_sum_exp_pair(*exponents), temperature)
-    value, rest = two_difference(top.squeeze(-1), -above)
+    value, rest = two_difference(top.squeeze(-1), -above)  # the exact sum of both
     return value, rest + above_low
 
 
 def _others(logits: Tensor, named: Tensor) -> Tensor:
     """Return the logits in the widest type of their device, the named classes masked."""
+    # exp(-inf) is exactly 0, and every row keeps its length, whichever classes are named in it.
     return widen(logits).scatter(-1, named, -math.inf)

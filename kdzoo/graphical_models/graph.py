@@ -102,6 +102,7 @@ class Graph(nn.Module):
 
     def leaves(self) -> set[str]:
         """Return the names of random nodes that no generative node depends on."""
+        # The state of a sequence is made of the values of the recurrence's parents, so they are used as well.
         used = {parent for conditional in self._generative() for parent in conditional.parents}
         return self.random_nodes().keys() - (used | set(self.scan.carry.parents if self.scan else ()))
 
@@ -212,10 +213,10 @@ class Graph(nn.Module):
             store |= {f"{name}|other": other, f"{name}|is_other": is_other}
         if not store:
             raise ConfigError("a rollout needs noise, inputs or given values, which say how many samples there are")
-        rows = len(next(iter(store.values())))
+        rows = len(next(iter(store.values())))  # the first dimension of all values is that of the samples
         for entry in [*(self.recognition if infer else ()), *self.entries]:
             if isinstance(entry, Scan):
-                entry.run(store, options, rows, like)
+                entry.run(store, options, rows, like)  # a sequence adds its results to the store itself
                 continue
             for task in node_tasks(entry, options):
                 store[task.provides] = task.run(_needed(task, store), rows, like)
@@ -225,6 +226,7 @@ class Graph(nn.Module):
         """Return the contents of the store, sorted by what they are."""
         random = self.random_nodes()
         return Trace(
+            # A key with "|" is an intermediate result; see kdzoo.graphical_models.tasks.
             {key: value for key, value in store.items() if "|" not in key},
             {name: store[f"{name}|prior"] for name in random},
             {name: node.family.distribution(store[f"{name}|prior"]) for name, node in random.items()},

@@ -22,7 +22,8 @@ class Row:
             better direction.
         metric: What the metric means; None for one that the catalogue does not list.
         cells: A text for each model, in the order of :func:`models`.
-        best: Number of the best of all models but the teacher; None if no direction is better, or all models that have the metric are equal.
+        best: Number of the best of all models but the teacher; None if no direction is better, or if all models
+            that have the metric are equal.
     """
 
     name: str

@@ -1,5 +1,6 @@
 """Measurement of models: all models of a run, an exported one from its folder, and the cost of prediction."""
 
+import json
 import statistics
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -7,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
+import yaml
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from kdzoo import config, kinds
@@ -15,6 +17,7 @@ from kdzoo.core.base import DRY_RUN_SAMPLES
 from kdzoo.core.batch import as_batch
 from kdzoo.core.inference import inference
 from kdzoo.core.progress import track
+from kdzoo.errors import ConfigError
 from kdzoo.kinds.protocols import BindsToData, DescribesModel, MeasuresUnseenClasses, PlotsPredictions
 from kdzoo.runs.job import Job, for_seed
 from kdzoo.storage.checkpoint import load_student
@@ -100,6 +103,27 @@ def evaluate_folder(folder: Path, cfg: DictConfig, *, allow: Collection[str] = (
     sample = {key: value[:DRY_RUN_SAMPLES] for key, value in as_batch(batches[0]).items()}
     kind.check("model", model, sample, data.sizes)
     return {**measure(kind, model, kind.predict(model, batches), batches), "splits": data.summary()}
+
+
+def with_data_of_run(cfg: DictConfig, folder: Path) -> DictConfig:
+    """Return a configuration with the data of the run that an exported model belongs to, if the folder is in a run.
+
+    Args:
+        cfg: A composed configuration.
+        folder: An exported model in a run folder, or the run folder.
+
+    Raises:
+        ConfigError: The run's settings are not plain values.
+    """
+    for place in (folder, folder.parent, folder.parent.parent):
+        path = place / "config.yaml"
+        settings = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+        if isinstance(settings, dict) and isinstance(settings.get("data"), dict):
+            # A run writes plain values. An interpolation would be resolved here, and may come with a downloaded folder.
+            if "${" in json.dumps(settings["data"]):
+                raise ConfigError(f"{path}: data must hold plain values, got an interpolation")
+            return OmegaConf.create({**{key: cfg[key] for key in cfg if key != "data"}, "data": settings["data"]})
+    return cfg
 
 
 def cpu_ms_per_1000(model: nn.Module, batches: Iterable[Any], repeats: int = 5) -> float:

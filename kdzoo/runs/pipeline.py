@@ -108,8 +108,9 @@ def run_seed(job: Job) -> dict[str, Any]:
     transfer_set = distiller.transfer_set(data)
     if is_cacheable:
         teachers.cache_teacher_outputs(job, distiller, transfer_set)
-    history = train(job, distiller, transfer_set, "student")
     seconds["student"] = time.perf_counter() - started
+    history = train(job, distiller, transfer_set, "student")
+    seconds["student"] += history.seconds  # of all sessions, if the training was interrupted
 
     node = with_learned_sizes(student_node(job, models.get("teacher"), data), models["student"])
     control_distillers = controls(job, distiller, kind, node, data) if job.settings["control"] else {}

@@ -215,7 +215,9 @@ class Progress(pl.Callback):
         self._open_stage.close()
         if is_main_process():
             # Also without a terminal, so that a log file shows what was trained.
-            counts = f"{trainer.current_epoch} epochs, {trainer.global_step} steps"
+            counts = f"{trainer.current_epoch} epochs"
+            if trainer.global_step:  # a method that computes its student takes no optimizer steps
+                counts += f", {trainer.global_step} steps"
             lines = [f"{self.label:<{LABEL_WIDTH}} {counts}, {_format_metrics(trainer)}"]
             lines += [f"  {subject}: {note}" for subject, note in module.notes.items()]
             for line in lines:

@@ -17,9 +17,10 @@ from kdzoo import config
 from kdzoo.core.abilities import HasLearnedSizes
 from kdzoo.core.base import Distiller
 from kdzoo.errors import CheckpointError, ConfigError, NonFiniteLossError
-from kdzoo.runs.progress import Progress
+from kdzoo.runs.progress import Progress, print_line
 from kdzoo.runs.resume import ExactResume, signals_wait_for_step
 from kdzoo.storage.checkpoint import AtomicCheckpointIO, read_checkpoint
+from kdzoo.storage.run_folder import is_main_process
 
 
 class History(pl.Callback):
@@ -120,7 +121,9 @@ def fit(distiller: Distiller, data: pl.LightningDataModule, training: Training) 
     checkpoint = training.folder / "last.ckpt"
     history = History()
     if checkpoint.exists():
-        _check_fits(checkpoint, distiller)
+        step = _check_fits(checkpoint, distiller)
+        if is_main_process():
+            print_line(f"{training.label}: continues after step {step:,}")
     with _quiet_lightning(), signals_wait_for_step():
         with config.reraise_as_config_error("pytorch_lightning.Trainer", MisconfigurationException):
             trainer = pl.Trainer(
@@ -153,9 +156,10 @@ def fit(distiller: Distiller, data: pl.LightningDataModule, training: Training) 
     return history
 
 
-def _check_fits(checkpoint: Path, distiller: Distiller) -> None:
-    """Reject a checkpoint of another architecture, in one line instead of one for every parameter."""
-    saved = read_checkpoint(checkpoint)["state_dict"]
+def _check_fits(checkpoint: Path, distiller: Distiller) -> int:
+    """Return the step after which a checkpoint was saved, or reject one of another architecture in one line."""
+    content = read_checkpoint(checkpoint)
+    saved = content["state_dict"]
     # A student whose sizes are found during the run takes those of the checkpoint.
     learns_sizes = isinstance(distiller.student, HasLearnedSizes)
     for name, value in distiller.student.state_dict(prefix="student.").items():
@@ -164,6 +168,7 @@ def _check_fits(checkpoint: Path, distiller: Distiller) -> None:
             raise CheckpointError(
                 f"{checkpoint} is of another model: {name} is {saved_shape} there, {tuple(value.shape)} here"
             )
+    return int(content["global_step"])
 
 
 @contextmanager

@@ -59,6 +59,14 @@ def test_brackets_in_a_docstring_are_not_markup(lines, tmp_path, monkeypatch):
     assert printed[printed.index("distiller.k=2") + 1].strip() == "Number [of] states."
 
 
+def test_settings_of_a_users_method_come_from_its_constructor(lines, monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLE))
+    text = "\n".join(lines(listing.print_method, "my_dkd", [EXAMPLE / "conf"]))
+    assert "distiller.temperature=4.0" in text
+    assert "distiller.micro_batch_size=null" in text
+    assert "distiller.student" not in text
+
+
 def test_printed_settings_can_be_typed():
     parser = OverridesParser.create()
     for name in config.groups()["distiller"]:
@@ -109,7 +117,11 @@ def test_a_metric_is_explained(lines):
     ]
     assert lines(listing.print_metric, "states") == ["states: Number of states of an automaton."]
     assert "  accuracy" in lines(listing.print_metric, "")
-    with pytest.raises(ConfigError, match="kdzoo explain acuracy: there is no such metric"):
+    assert lines(listing.print_metric, "kl from truth ↓")[0].startswith("kl_from_truth: ")
+    assert lines(listing.print_metric, "kl (teacher)")[0].startswith("kl: ")
+    with pytest.raises(
+        ConfigError, match=r"kdzoo explain acuracy: there is no such metric; .* did you mean 'accuracy'"
+    ):
         listing.print_metric("acuracy")
 
 

@@ -62,7 +62,7 @@ def test_a_file_that_is_not_yaml_does_not_hide_the_others(content, tmp_path):
 def test_a_target_has_the_name_of_its_file():
     assert registry.name_of("distiller", "kdzoo.distillers.LogitKD") == "logit_kd"
     assert registry.name_of("distiller", "my_dkd.MyDKD", [EXAMPLE / "conf"]) == "my_dkd"
-    assert registry.name_of("distiller", "else.Where") == "else.Where"
+    assert registry.name_of("distiller", "else.Where") == "Where"
 
 
 def test_citations_are_whole_and_not_repeated():

@@ -288,6 +288,17 @@ def test_a_head_that_prepare_builds_is_trained(micro):
 # ---------------------------------------------------------------- dry run
 
 
+def test_a_returned_term_that_is_not_declared_is_named():
+    class Misspelt(LogitKD):
+        def losses(self, batch):
+            terms = super().losses(batch)
+            return {"soft": terms["soft"], "hrad": terms["hard"]}
+
+    message = r"Misspelt\.losses returns the term 'hrad', which is not in info\.terms; declared: \['hard', 'soft'\]"
+    with pytest.raises(ConfigError, match=message):
+        Misspelt(nn.Linear(4, 3), nn.Linear(4, 3)).dry_run({"input": torch.randn(2, 4), "target": torch.tensor([0, 1])})
+
+
 def test_a_dry_run_changes_no_weight_and_no_mode():
     distiller = LogitKD(*models())
     distiller.train()

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from kdzoo import config
+from kdzoo.errors import ConfigError
 from kdzoo.runs import evaluation
 
 
@@ -140,3 +142,27 @@ def test_the_cost_of_prediction_is_cpu_time_per_1000_samples_in_one_thread():
     assert model.calls == 4  # one to warm up
     assert torch.get_num_threads() == before
     assert model.training
+
+
+# ---------------------------------------------------------------- the data of a run
+
+
+@pytest.mark.parametrize("place", ["", "student", "seed_0/student"])
+def test_an_exported_model_is_measured_on_the_data_of_its_run(place, tmp_path):
+    (tmp_path / place).mkdir(parents=True, exist_ok=True)
+    (tmp_path / "config.yaml").write_text("data: {_target_: kdzoo.data.Reber, n_train: 7}\nseed: 3\n")
+    cfg = config.compose("data=digits", "seed=1")
+    changed = evaluation.with_data_of_run(cfg, tmp_path / place)
+    assert changed.data == {"_target_": "kdzoo.data.Reber", "n_train": 7}
+    assert {key: changed[key] for key in changed if key != "data"} == {key: cfg[key] for key in cfg if key != "data"}
+
+
+def test_a_model_outside_of_a_run_is_measured_on_the_configured_data(tmp_path):
+    cfg = config.compose("data=digits", "seed=1")
+    assert evaluation.with_data_of_run(cfg, tmp_path / "a" / "b" / "c") is cfg
+
+
+def test_interpolations_in_the_settings_of_a_run_are_refused(tmp_path):
+    (tmp_path / "config.yaml").write_text('data: {_target_: kdzoo.data.Reber, n_train: "${oc.env:HOME}"}\n')
+    with pytest.raises(ConfigError, match="data must hold plain values, got an interpolation"):
+        evaluation.with_data_of_run(config.compose("data=digits", "seed=1"), tmp_path)

@@ -1,0 +1,69 @@
+"""What a sweep prints: each job when it starts, and a table of all jobs at the end."""
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+# Path of the file of a sweep: its first line describes the sweep, and each job adds a line on how it ended. An
+# environment variable, because only these reach the processes that a Hydra launcher starts.
+SWEEP = "KDZOO_SWEEP"
+
+
+def announce(settings: DictConfig, job: Sequence[str]) -> None:
+    """Say what starts now: importing PyTorch, before anything else can be shown, takes seconds."""
+    chosen = settings.runtime.choices
+    what = f"{chosen.distiller} on {chosen.data}, from {chosen.teacher} to {chosen.student}"
+    if settings.mode == RunMode.MULTIRUN:
+        sweep = json.loads(Path(os.environ[SWEEP]).read_text(encoding="utf-8").splitlines()[0])
+        varied = [override for override in job if override not in sweep["arguments"]]
+        # A sweeper that chooses the settings of a job from earlier ones does not know their number in advance.
+        of_all = f" of {sweep['jobs']}" if sweep["jobs"] > 1 else ""
+        what = f"job {settings.job.num + 1}{of_all}: {' '.join(varied) or what}"
+    print(f"kdzoo: {what}", file=sys.stderr, flush=True)
+
+
+def note(outcome: Mapping[str, Any]) -> None:
+    """Note how a job ended, if it belongs to a sweep."""
+    if SWEEP in os.environ:
+        # Jobs of a parallel launcher append to one file; a short line is written in one piece.
+        with open(os.environ[SWEEP], "a", encoding="utf-8") as notes:
+            notes.write(json.dumps(outcome) + "\n")
+
+
+@contextmanager
+def summary(n_jobs: int, arguments: Sequence[str]) -> Iterator[None]:
+    """Print how every job of a sweep ended, for every launcher that runs jobs on this machine."""
+    with tempfile.NamedTemporaryFile("w+", prefix="kdzoo-sweep-", encoding="utf-8") as notes:
+        notes.write(json.dumps({"jobs": n_jobs, "arguments": list(arguments)}) + "\n")
+        notes.flush()
+        os.environ[SWEEP] = notes.name
+        try:
+            yield
+        finally:
+            del os.environ[SWEEP]
+            notes.seek(0)
+            _print_sweep([json.loads(line) for line in notes][1:])
+
+
+def _print_sweep(outcomes: Sequence[Mapping[str, Any]]) -> None:
+    """Print a row for each job, named by those of its settings that not all jobs have."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title="Sweep")
+    for name in ("job", "status", "student's score", "folder"):
+        table.add_column(name, overflow="fold")
+    for outcome in outcomes:
+        score = "" if outcome["score"] is None else f"{outcome['score']:.4f}"
+        varied = [setting for setting in outcome["job"] if any(setting not in other["job"] for other in outcomes)]
+        table.add_row(escape("\n".join(varied)), outcome["status"], score, os.path.relpath(outcome["folder"]))
+    Console(highlight=False).print(table)
