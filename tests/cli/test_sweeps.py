@@ -41,10 +41,15 @@ def test_every_job_has_a_row_also_after_an_error(capsys, tmp_path, monkeypatch):
         {"job": ["a=1", "b=2"], "status": "ok", "score": 0.12345, "folder": str(tmp_path / "x")},
         {"job": ["a=1", "b=[/3]"], "status": "failed", "score": None, "folder": str(tmp_path / "y")},
     ]
-    with pytest.raises(ZeroDivisionError), sweeps.summary(2, ["a=1", "b=2,[/3]"]):
-        for job in jobs:
-            sweeps.note(job)
-        _ = 1 / 0
+
+    def sweep():
+        with sweeps.summary(2, ["a=1", "b=2,[/3]"]):
+            for job in jobs:
+                sweeps.note(job)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep()
     printed = capsys.readouterr().out
     rows = [line for line in printed.splitlines() if "b=" in line]
     assert [word in rows[0] for word in ("b=2", "ok", "0.1235", "x")] == [True] * 4
