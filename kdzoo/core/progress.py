@@ -7,13 +7,14 @@ Without a display, as in a library call, the reports have no effect.
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 Item = TypeVar("Item")
 Advance = Callable[[int, str], None]
 """Reports the number of units that are done, and a note such as the present loss, which may be empty."""
 
 
+@runtime_checkable
 class Display(Protocol):
     """Shows the stages of a computation. A stage may be opened inside another; the innermost one is running."""
 
