@@ -20,7 +20,7 @@ EXAMPLES = ("my_dkd", "my_kind")
 """Names in commands with ``--config-dir conf``; the folder ``conf`` is the one below ``examples/<name>``."""
 NOT_CHECKED = ("--help", "my_net", "my_vae")
 """Words of commands that check nothing, or that name files which no example has."""
-WITH_MISTAKES = "kdzoo distiler=dkd student.hiden=[64] optimizer.lr=fast"
+WITH_MISTAKES = "kdzoo distiler=dkd 'student.hiden=[64]' optimizer.lr=fast"
 
 
 def printed_commands():
@@ -58,6 +58,13 @@ def test_a_printed_command_has_no_mistake(command, monkeypatch, capsys):
             rest = []
         line.overrides = rest if subcommand != "evaluate" else []  # a folder and optional data
     assert not overrides.check(line, COMMANDS).mistakes
+
+
+@pytest.mark.parametrize("command", printed_commands())
+def test_a_printed_command_means_the_same_to_every_shell(command):
+    """zsh expands brackets and braces that are not quoted; placeholders such as [overrides] are for readers."""
+    bare = re.sub(r"'[^']*'|\"[^\"]*\"|\[(?:overrides|data=…)\]", "", command)
+    assert not re.search(r"[\[\]{}()*?]", bare)
 
 
 def test_the_guide_prints_the_mistakes_of_its_example():
@@ -102,6 +109,19 @@ def test_the_functions_on_the_routes_of_batch_and_teacher_exist():
     for name in names:
         owner, _, member = f"kdzoo.{name}".rpartition(".")
         assert callable(getattr(pkgutil.resolve_name(owner), member)), name
+
+
+def test_the_readme_is_short_and_its_snippets_run_one_after_the_other(tmp_path, monkeypatch):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 150
+    monkeypatch.chdir(tmp_path)
+    snippets = re.findall(r"^```python\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+    assert len(snippets) == 3
+    names = {}
+    for snippet in snippets:
+        exec(snippet, names)
+    assert isinstance(names["student"], torch.nn.Module)
+    assert names["pfa"].states == 2
 
 
 def test_the_snippets_of_the_guide_for_authors_run():

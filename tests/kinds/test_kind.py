@@ -179,7 +179,7 @@ def test_a_user_defined_kind_measures_a_run_and_an_exported_student(user_folder,
         metrics = report[role]["metrics"]
         assert metrics["accuracy"] <= metrics["top_k_accuracy"] <= 1
     assert report["fidelity"]["student"].keys() == {"agreement", "kl"}
-    assert "top_k_accuracy" in (user_folder / "run" / "report.md").read_text()
+    assert "top k accuracy" in (user_folder / "run" / "report.md").read_text()
 
     code, out, error = kdzoo(monkeypatch, capsys, "evaluate", "run/student", *own)
     assert code == 0, error
