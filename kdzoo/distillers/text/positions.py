@@ -2,10 +2,12 @@
 
 from types import EllipsisType
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from kdzoo.core.batch import Batch, Positions, map_batch, on_host
+from kdzoo.core.precision import host_may_read
 
 
 def select_positions(values: Tensor, positions: Positions) -> Tensor:
@@ -31,11 +33,11 @@ def without_padding(batch: Batch, pad_id: int | None) -> Batch:
     """
     if "mask" in batch:
         is_token = on_host(batch)["mask"]
-    elif pad_id is not None:
+    elif pad_id is not None and host_may_read(batch["input"]):
         is_token = batch["input"] != pad_id
-    else:
+    else:  # reading token ids from an accelerator would block for longer than the padding costs
         return batch
-    columns = is_token.any(0).nonzero()
-    length = int(columns.max()) + 1 if len(columns) else 1  # models cannot read texts of length 0
+    columns = np.flatnonzero(is_token.any(0).cpu().numpy())
+    length = int(columns[-1]) + 1 if len(columns) else 1  # models cannot read texts of length 0
     shape = batch["input"].shape
     return map_batch(batch, lambda value: value[:, :length] if value.shape == shape else value)
