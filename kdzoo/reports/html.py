@@ -6,6 +6,7 @@ The page of a run has the verdict, the measurements, the figures with their capt
 import base64
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ class Figure:
     Attributes:
         heading: What it is, from the name of its file.
         caption: What is drawn; empty for a figure that does not say.
-        source: The image as a ``data:`` address; empty if the page would become too large.
+        source: The image as a ``data:`` address; empty if the page would become too large, or the file is not an image.
         path: Path of the file relative to the run folder.
     """
 
@@ -94,11 +95,13 @@ def _embedded(folder: Path, paths: Iterable[str]) -> Iterator[Figure]:
     """Yield the figures, with their images as long as all of them together are small enough for the page."""
     room = MAX_FIGURE_BYTES
     for path in paths:
-        with Image.open(folder / path) as image:
+        caption, encoded = "", ""
+        # A figure of a user's method may be in a format that cannot be shown; it is named all the same.
+        with suppress(OSError), Image.open(folder / path) as image:
             caption = str(image.info.get("Description", ""))
             encoded = base64.b64encode(_compressed(image)).decode("ascii")
         room -= len(encoded)
-        source = f"data:image/png;base64,{encoded}" if room >= 0 else ""
+        source = f"data:image/png;base64,{encoded}" if encoded and room >= 0 else ""
         heading = Path(path).stem.replace("_", " ").capitalize()
         yield Figure(heading, caption, source, path)
 

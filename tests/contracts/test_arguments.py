@@ -31,7 +31,7 @@ class NamesNothing(LogitKD):
     ("method", "reason"),
     [
         (AcceptsAnyTemperature, "temperature=nan is accepted"),
-        (NamesNothing, "temperature=nan is refused without naming it: wrong value"),
+        (NamesNothing, "temperature=nan is rejected without naming it: wrong value"),
     ],
 )
 def test_a_violation_is_found(method, reason, subject_of):

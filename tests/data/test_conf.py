@@ -7,10 +7,13 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
+from kdzoo import config
 from kdzoo import data as kdzoo_data
 
 FOLDER = Path(__file__).parents[2] / "conf" / "data"
 FILES = sorted(FOLDER.glob("*.yaml"))
+WHOLE = [file for file in FILES if "defaults" not in yaml.safe_load(file.read_text())]
+"""The files that do not extend another."""
 
 
 def parameters(kind):
@@ -37,7 +40,7 @@ def test_one_file_for_each_data_set():
     assert [file.stem for file in FILES] == sorted(images + strings + real + texts)
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", WHOLE, ids=lambda file: file.stem)
 def test_keys_and_defaults_equal_the_signature(file):
     node = yaml.safe_load(file.read_text())
     package, name = node.pop("_target_").rsplit(".", 1)
@@ -48,9 +51,6 @@ def test_keys_and_defaults_equal_the_signature(file):
     assert node.keys() == expected.keys()
     if "tokenizer" in node:
         assert (node.pop("tokenizer"), expected.pop("tokenizer")) == ("${oc.select:teacher.path,null}", None)
-    if file.stem == "digits_labelled":
-        assert node["labels_per_class"] is None
-        del expected["labels_per_class"]
     for key, default in expected.items():
         if default is inspect.Parameter.empty:
             assert node[key] == "???"
@@ -61,7 +61,16 @@ def test_keys_and_defaults_equal_the_signature(file):
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_line_has_a_comment(file):
-    assert all("#" in line for line in file.read_text().splitlines())
+    lines = file.read_text().splitlines()
+    assert all("#" in line for line in lines if not line.startswith("defaults: "))
+
+
+def test_a_file_that_extends_another_changes_what_it_names():
+    plain, labelled = (
+        config.to_container(config.compose(f"data={name}").data) for name in ("digits", "digits_labelled")
+    )
+    assert labelled == {**plain, "labels_per_class": None}
+    assert plain["labels_per_class"] == 6
 
 
 def test_options_may_be_omegaconf():

@@ -112,8 +112,15 @@ def test_figures_that_do_not_fit_are_named(tmp_path):
         Image.fromarray(noise).save(tmp_path / name)
     text = page((tmp_path, names))
     assert len(text.encode()) < MAX_BYTES
-    assert text.count("Too large for this page") >= 1
+    assert text.count("Not shown on this page") >= 1
     assert text.count("data:image") >= 1
+
+
+def test_a_file_that_is_not_an_image_is_named(tmp_path):
+    (tmp_path / "extra.png").write_bytes(b"not an image")
+    text = page((tmp_path, ["extra.png"]))
+    assert "Not shown on this page: extra.png" in text
+    assert "data:image" not in text
 
 
 def test_an_embedded_figure_shows_the_same(figures):

@@ -48,7 +48,7 @@ def test_the_student_is_that_of_the_function_with_the_same_settings(options, ima
     assert distiller.cost == {
         "queries": result.evaluations,
         "queries_asked": result.asked,
-        "query_error": result.error,
+        "query_error": pytest.approx(result.error, rel=1e-6),  # products on several threads round differently
     }
 
 
