@@ -22,6 +22,7 @@ from kdzoo.kinds.protocols import (
     PlotsModel,
     Recommends,
 )
+from kdzoo.reports.content import ROLES
 from kdzoo.reports.html import to_html
 from kdzoo.reports.markdown import to_markdown
 from kdzoo.runs import statistics, teachers
@@ -209,7 +210,7 @@ def summarise(jobs: list[Job], outcomes: list[dict[str, Any]], command: str) -> 
     fidelity = statistics.over_seeds([outcome["fidelity"] for outcome in outcomes])
     by_role = {
         role: [outcome["models"][role]["metrics"][score] for outcome in outcomes] if role in merged else None
-        for role in statistics.ROLES
+        for role in ROLES
     }
     result = {
         # Raised whenever a key changes its name or meaning, for programs that read reports.

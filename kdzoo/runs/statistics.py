@@ -13,7 +13,6 @@ from kdzoo.errors import ConfigError
 EXPECTED_KEYS = {"metric", "value", "tolerance", "better", "source"}
 # Measurements that do not depend on the seed, so that a mean and a deviation would say nothing.
 SAME_FOR_ALL_SEEDS = ("parameters",)
-ROLES = ("teacher", "student", "control")
 # The packages whose version can change a number in the report.
 PACKAGES = ("kdzoo", "torch", "pytorch-lightning", "hydra-core", "torchmetrics", "numpy")
 

@@ -6,32 +6,9 @@ from scipy import stats
 
 from kdzoo.errors import ConfigError
 from kdzoo.runs import statistics
+from tests.reports.example import report
 
 STUDENT, CONTROL, TEACHER = [0.9, 0.8, 0.85, 0.95], [0.7, 0.75, 0.8, 0.72], [0.95, 0.97, 0.96, 0.99]
-
-
-def model(accuracy, parameters=1234):
-    return {"parameters": parameters, "metrics": {"accuracy": accuracy}, "cpu_ms_per_1000": 1.5}
-
-
-def result(**changes):
-    """A report of one seed."""
-    roles = {"teacher": model(0.95, 5000), "student": model(0.9), "control": model(0.7)}
-    return {
-        **roles,
-        "controls": {"control": roles["control"], "cold": model(0.8)},
-        "distiller": "logit_kd",
-        "data": "digits",
-        "seed": 0,
-        "fidelity": {"student": {"kl": 0.25}},
-        "recommendation": None,
-        "comparison": statistics.comparison("accuracy", {"student": [0.9], "control": [0.7], "teacher": [0.95]}),
-        "expected": [],
-        "seconds": {"teacher": 1.0, "student": 2.0},
-        "versions": {"python": "3.11"},
-        "command": "kdzoo seed=0",
-        **changes,
-    }
 
 
 # ---------------------------------------------------------------- statistics
@@ -105,7 +82,7 @@ def entry(**changes):
     ],
 )
 def test_a_result_is_reached_within_its_tolerance_or_if_it_is_better(changes, reached):
-    (row,) = statistics.compare_with_expected(result(), [entry(**changes)])
+    (row,) = statistics.compare_with_expected(report(), [entry(**changes)])
     assert (row["measured"], row["reached"]) == (0.9, reached)
 
 
@@ -126,7 +103,7 @@ def test_of_several_seeds_the_mean_is_compared():
 )
 def test_a_wrong_entry_is_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
-        statistics.compare_with_expected(result(), [entry(**changes)])
+        statistics.compare_with_expected(report(), [entry(**changes)])
 
 
 def test_versions_name_what_the_numbers_depend_on():
