@@ -10,6 +10,7 @@ kdzoo check [overrides]            run the contract checks on a distiller of you
 kdzoo doctor                       check what is installed and whether it works
 """
 
+import io
 import json
 import os
 import shlex
@@ -46,6 +47,7 @@ class JobFailedError(CompactHydraException):
 
 def main() -> None:
     """Run the command line and exit with 0, 1 (failed), 2 (mistakes in the command line) or 128 + signal."""
+    _replace_unencodable_characters()
     _make_working_folder_importable()
     arguments = sys.argv[1:]
     first_word = next(iter(overrides.parse(arguments).overrides), "")
@@ -94,6 +96,13 @@ def checked(arguments: Sequence[str], *, complete: bool = True) -> tuple[overrid
     if result.mistakes:
         raise ConfigError("\n".join(result.mistakes))
     return line, result
+
+
+def _replace_unencodable_characters() -> None:
+    """Print ``?`` for characters that the terminal's encoding lacks, instead of failing after hours of training."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _make_working_folder_importable() -> None:

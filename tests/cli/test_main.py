@@ -249,3 +249,23 @@ def test_doctor_leaves_with_1_when_a_check_breaks(monkeypatch, capsys):
     code, out, _ = in_process(monkeypatch, capsys, "doctor")
     assert code == 1
     assert out == "fail  broken: RuntimeError: no luck\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_report_is_printed_in_every_encoding(encoding):
+    code = (
+        "import sys\n"
+        "from kdzoo.cli import main\n"
+        "from kdzoo.reports import terminal\n"
+        "from tests.reports.example import report\n"
+        "sys.argv = ['kdzoo', '--version']\n"
+        "main.main()\n"
+        "terminal.show(report())\n"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    command, root = [sys.executable, "-c", code], Path(__file__).parents[2]
+    answer = subprocess.run(command, cwd=root, env=environment, capture_output=True, check=False)
+    assert answer.returncode == 0, answer.stderr.decode()
+    printed = answer.stdout.decode(encoding)
+    assert ("accuracy \u2191" if encoding == "utf-8" else "accuracy ?") in printed
+    assert "closes 80%" in " ".join(printed.split())
