@@ -112,7 +112,7 @@ def _row(kind: str, by_role: Mapping[str, Any], name: str, values: Mapping[str, 
     metric = metric_catalogue.find(name, kind)
     arrow = f" {metric.arrow}" if metric is not None and metric.arrow else ""
     # A name on a page is a phrase; this one would be read as a unit.
-    phrase = "CPU ms per 1,000 predictions" if name == "cpu_ms_per_1000" else name.replace("_", " ")
+    phrase = "CPU ms per 1,000" if name == "cpu_ms_per_1000" else name.replace("_", " ")
     cells = tuple(as_text(values[role]) for role in by_role)
     return Row(name, f"{phrase}{suffix}{arrow}", metric, cells, _best(metric, list(by_role), values))
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from kdzoo.reports import content
 
-# Of the simple box: two columns of padding for each cell, and a margin on both sides.
+# What a cell takes beside its text, a column of padding and one that divides it from the next, and both margins.
 PADDING, MARGIN = 2, 2
 
 
@@ -33,7 +33,7 @@ def tables(report: Mapping[str, Any], width: int) -> Iterator[Table]:
     label_width = max(len(row.label) for row in rows) + PADDING
     widths = [max(len(name), *(len(row.cells[i]) for row in rows)) + PADDING for i, name in enumerate(names)]
     for n, chosen in enumerate(_in_groups(widths, width - label_width - MARGIN)):
-        table = Table(title=content.title(report) if n == 0 else None, box=box.SIMPLE)
+        table = Table(title=content.title(report) if n == 0 else None, box=box.SIMPLE, padding=(0, 0, 0, 1))
         table.add_column("", no_wrap=True)
         for i in chosen:
             table.add_column(names[i].replace("_", " "), justify="right", no_wrap=True)

@@ -13,7 +13,7 @@ def test_a_row_has_a_text_for_each_model():
         ("accuracy ↑", ("0.95", "0.9", "0.7", "0.8")),
         ("cross entropy ↓", ("0.05", "0.1", "0.3", "0.2")),
         ("kl (teacher) ↓", ("", "0.25", "", "")),
-        ("CPU ms per 1,000 predictions ↓", ("1.5", "1.5", "1.5", "1.5")),
+        ("CPU ms per 1,000 ↓", ("1.5", "1.5", "1.5", "1.5")),
     ]
 
 

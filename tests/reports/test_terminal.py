@@ -29,6 +29,16 @@ def test_every_model_is_in_a_table_that_fits(width):
     assert "…" not in text
 
 
+@pytest.mark.parametrize("width", range(45, 110, 3))
+def test_no_value_is_cut_off_at_any_width(width):
+    several = {"mean": 0.052731, "std": 0.00612, "values": [0.05, 0.06]}
+    models = {name: {**model(0.5), "metrics": {"accuracy": several}} for name in ("student", "control", "cold_start")}
+    controls = {name: models[name] for name in ("control", "cold_start")}
+    text = printed(terminal.tables(report(**models | {"controls": controls}, seed=[0, 1]), width), width)
+    assert "…" not in text
+    assert text.count("0.05273 ± 0.0061") == 3
+
+
 def test_a_narrow_terminal_has_a_table_for_each_model():
     assert len(list(terminal.tables(report(), 10))) == 4
 
