@@ -1,9 +1,10 @@
 """Decoupled knowledge distillation (Zhao et al. 2022, equation 7), written as a user would."""
 
 import torch
-from torch.nn.functional import kl_div, nll_loss, one_hot
+from torch.nn.functional import kl_div, nll_loss
 
 from kdzoo import Distiller, MethodInfo
+from kdzoo.core.batch import labelled_selection, labels
 from kdzoo.core.validation import positive
 
 
@@ -21,8 +22,8 @@ class MyDKD(Distiller):
 
     def losses(self, batch):
         """Return the three terms, each with one value for every labelled sample."""
-        labelled = batch["target"] >= 0
-        target, student = batch["target"][labelled], self.student(batch["input"])[labelled]
+        labelled, target = labelled_selection(batch), labels(batch)
+        student = self.student(batch["input"])[labelled]
         s_target, s_others = log_parts(student / self.temperature, target)
         t_target, t_others = log_parts(self.frozen_teacher.output(batch)[labelled] / self.temperature, target)
         return {
@@ -34,6 +35,7 @@ class MyDKD(Distiller):
 
 def log_parts(logits, target):
     """Return log-probabilities of the target against the rest [n, 2], and of the other classes [n, c - 1]."""
-    is_target = one_hot(target, logits.shape[1]).bool()
-    others = logits[~is_target].view(len(logits), logits.shape[1] - 1)
-    return torch.stack([logits[is_target], others.logsumexp(1)], 1).log_softmax(1), others.log_softmax(1)
+    rest = torch.arange(logits.shape[1] - 1, device=logits.device)
+    others = logits.gather(1, rest + (rest >= target[:, None]))
+    either = torch.cat([logits.gather(1, target[:, None]), others.logsumexp(1, keepdim=True)], 1)
+    return either.log_softmax(1), others.log_softmax(1)

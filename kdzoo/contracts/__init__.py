@@ -35,6 +35,7 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "data_parallel": checks.check_data_parallel,
     "compile": checks.check_compile,
     "bf16": checks.check_bf16,
+    "accelerator": checks.check_accelerator,
     "export": checks.check_export,
     "checkpoint": checks.check_checkpoint,
     "arguments": check_arguments,

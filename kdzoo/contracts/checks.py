@@ -5,17 +5,19 @@ Tolerances: a difference that only rounding can cause is bounded by 1e-10 after 
 """
 
 import math
+import traceback
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import nn
 
+from kdzoo.contracts import accelerator
 from kdzoo.contracts.compare import difference, final_state, largest_gap, weighted_loss
 from kdzoo.contracts.crashes import Crashes, crash_everywhere
 from kdzoo.contracts.ranks import data_parallel_gaps
 from kdzoo.contracts.subject import EXACT, Subject, Trained
-from kdzoo.core.batch import Batch, as_batch, n_samples
+from kdzoo.core.batch import Batch, DeviceBatch, as_batch, n_samples
 from kdzoo.storage.checkpoint import load_student, save_model
 
 # Enough steps at a high learning rate that any useful gradient lowers the loss on one batch.
@@ -175,6 +177,26 @@ def check_compile(subject: Subject) -> None:
         pairs = zip(values, compiled.terms[name], strict=True)
         gap = max(abs((value or 0.0) - (compiled_value or 0.0)) for value, compiled_value in pairs)
         assert gap <= 1e-5, f"compilation changes the term {name!r} by {gap:.2g}"
+
+
+def check_accelerator(subject: Subject) -> None:
+    """A step on an accelerator, which the CPU simulates, reads no value from it that the host would wait for."""
+    distiller, batch = subject.prepared()
+    # Copies, because what a batch on an accelerator keeps in the host's memory may be read.
+    batch = DeviceBatch({key: value.clone() for key, value in batch.items()}, batch)
+    distiller.train()
+    on_device = [*batch.values(), *distiller.parameters(), *distiller.buffers()]
+    try:
+        with accelerator.simulated_accelerator(on_device):
+            loss = weighted_loss(distiller, batch)
+            if loss.requires_grad:
+                loss.backward()
+    except accelerator.HostWaitsError as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        place = [
+            frame for frame in frames if "/torch/" not in frame.filename and frame.filename != accelerator.__file__
+        ][-1]
+        raise AssertionError(f"{error}: {place.filename}:{place.lineno}: {place.line}") from error
 
 
 def check_bf16(subject: Subject) -> None:

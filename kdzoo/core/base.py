@@ -22,16 +22,18 @@ from kdzoo.core.finite_check import DeferredFiniteCheck, describe_non_finite
 from kdzoo.core.frozen_teacher import FrozenTeacher, TeacherOutputs, leave_out_teacher
 from kdzoo.core.inference import inference
 from kdzoo.core.loss_terms import (
+    Count,
     RunningMeans,
+    StepMeans,
+    at_least_one,
     check_declared,
     check_weights,
+    counts_over_ranks,
     merge_weights,
-    over_ranks,
     position_counts,
     total,
 )
 from kdzoo.core.method_info import MethodInfo
-from kdzoo.core.parallel import is_distributed
 from kdzoo.core.precision import DEVICES_OF_THE_HOST, host_may_read, widest_float
 from kdzoo.core.report_extras import ReportExtras
 from kdzoo.core.schedules import SchedulerFactory, make_schedule
@@ -231,7 +233,7 @@ class Distiller(pl.LightningModule, ABC):
         counts = self._counts_over_ranks(batch)
         if counts is not None:  # optimizer_zero_grad would come after the earlier micro-batches
             self._clear_gradients()
-        means: dict[str, Tensor] = {}
+        means = StepMeans()
         for micro_batch in earlier:
             self.trainer.strategy.backward(self._loss(micro_batch, counts, means), None)
         loss = self._loss(last, counts, means)
@@ -245,7 +247,7 @@ class Distiller(pl.LightningModule, ABC):
         For methods with manual optimization (:class:`kdzoo.core.manual.ManualDistiller`).
         """
         counts = self._counts_over_ranks(batch)
-        means: dict[str, Tensor] = {}
+        means = StepMeans()
         for micro_batch in micro_batches(batch, self.micro_batch_size):
             self.manual_backward(self._loss(micro_batch, counts, means))
         self._log_terms(means)
@@ -281,14 +283,11 @@ class Distiller(pl.LightningModule, ABC):
         for parameter in self.trainable_parameters():
             parameter.grad = None
 
-    def _counts_over_ranks(self, batch: Batch) -> list[int] | None:
+    def _counts_over_ranks(self, batch: Batch) -> list[Count] | None:
         """Return the numbers of valid and labelled positions over all ranks; None for a batch that is not divided."""
-        if self.micro_batch_size is None:
-            return None
-        counts = position_counts(batch)
-        return over_ranks(torch.tensor(counts, device=self.device)).tolist() if is_distributed() else counts
+        return None if self.micro_batch_size is None else counts_over_ranks(position_counts(batch), self.device)
 
-    def _loss(self, micro_batch: Batch, whole: list[int] | None, means: dict[str, Tensor]) -> Tensor:
+    def _loss(self, micro_batch: Batch, whole: list[Count] | None, means: StepMeans) -> Tensor:
         """Return a micro-batch's share of the weighted sum of means, and add its share to ``means``.
 
         ``whole`` holds the numbers of valid and labelled positions of the whole batch over all ranks; None means that
@@ -300,10 +299,10 @@ class Distiller(pl.LightningModule, ABC):
         counts = self._counts({name: count for name, (_, count) in sums.items()}, micro_batch, whole)
         loss = torch.zeros((), dtype=widest_float(self.device), device=self.device)
         for name, (summed, _) in sums.items():
-            mean = summed * (self.trainer.world_size / max(counts[name], 1))  # data parallelism averages over ranks
+            # Data parallelism averages the gradients over the ranks.
+            mean = summed * (self.trainer.world_size / at_least_one(counts[name]))
             loss = loss + self.loss_weights.get(name, 1.0) * mean
-            if counts[name]:
-                means[name] = means.get(name, 0) + mean.detach()
+            means.add(name, mean.detach(), counts[name])
         if not host_may_read(loss):
             self._finite_check.add(self.trainer.global_step, {name: summed for name, (summed, _) in sums.items()})
         elif not torch.isfinite(loss):
@@ -311,13 +310,10 @@ class Distiller(pl.LightningModule, ABC):
             raise NonFiniteLossError(describe_non_finite(terms, micro_batch, self.label_terms, where))
         return loss
 
-    def _counts(self, counts: dict[str, int], micro_batch: Batch, whole: list[int] | None) -> dict[str, int]:
+    def _counts(self, counts: dict[str, int], micro_batch: Batch, whole: list[Count] | None) -> dict[str, Count]:
         """Return the number of values by which each term is divided, over all micro-batches and ranks."""
         if whole is None:
-            if not is_distributed():
-                return counts
-            summed = over_ranks(torch.tensor(list(counts.values()), device=self.device))
-            return dict(zip(counts, summed.tolist(), strict=True))
+            return dict(zip(counts, counts_over_ranks(list(counts.values()), self.device), strict=True))
         positions = position_counts(micro_batch)
         for name, count in counts.items():
             expected = positions[name in self.label_terms]
@@ -328,12 +324,14 @@ class Distiller(pl.LightningModule, ABC):
                 )
         return {name: whole[name in self.label_terms] for name in counts}
 
-    def _log_terms(self, means: Mapping[str, Tensor]) -> None:
-        """Log the means of the terms every ``log_every_n_steps`` steps."""
+    def _log_terms(self, means: StepMeans) -> None:
+        """Log the means of the terms that have a value, every ``log_every_n_steps`` steps."""
         trainer: Any = self.trainer  # Lightning sets log_every_n_steps from outside
         if trainer.global_step % trainer.log_every_n_steps == 0:
             self.check_finite()
-            self.last_terms = {name: self.trainer.strategy.reduce(mean) for name, mean in means.items()}
+            self.last_terms = {
+                name: self.trainer.strategy.reduce(mean) for name, mean in means.of_terms_with_values().items()
+            }
             self.log_dict({f"train/{name}": mean for name, mean in self.last_terms.items()})
 
     @final

@@ -39,13 +39,11 @@ Batch = dict[str, Tensor]
 Positions = Tensor | tuple[Tensor, ...] | EllipsisType
 """An index that selects positions of a tensor: a mask, one tensor of indices for each dimension, or ``...`` for all."""
 
-# The tensors that determine which positions are valid or labelled, and which rows of cached outputs a batch needs.
-HOST_KEYS = ("target", "mask", "index")
-
 
 class DeviceBatch(dict[str, Tensor]):
-    """A batch on an accelerator that keeps copies of the tensors named in ``HOST_KEYS`` in the host's memory.
+    """A batch on an accelerator that keeps the tensors of integers and booleans in the host's memory as well.
 
+    These are labels, masks, token ids and row numbers, which determine the positions that losses are computed at.
     Reading a value from an accelerator, or indexing with a mask there, blocks the host until the device has finished
     all queued work. The functions of this module read the copies instead, so that a training step does not block.
 
@@ -60,13 +58,18 @@ class DeviceBatch(dict[str, Tensor]):
     ) -> None:
         super().__init__(moved)
         source = self if original is None else original
-        self.host: Batch = {key: source[key].cpu() for key in HOST_KEYS if key in source}
+        self.host: Batch = {key: value.cpu() for key, value in source.items() if _belongs_on_host(value)}
 
     def __setitem__(self, key: str, value: Tensor) -> None:
-        """Store a tensor, and its copy if it is one of ``HOST_KEYS``."""
+        """Store a tensor, and its copy in the host's memory if it holds integers or booleans."""
         super().__setitem__(key, value)
-        if key in HOST_KEYS:
+        if _belongs_on_host(value):
             self.host[key] = value.cpu()
+
+
+def _belongs_on_host(values: Tensor) -> bool:
+    """Return whether values may determine positions, which those of a floating-point type do not."""
+    return not (values.is_floating_point() or values.is_complex())
 
 
 def on_host(batch: Batch) -> Batch:

@@ -25,6 +25,7 @@ CLOSED_FORM_EXEMPT: Mapping[str, str] = MappingProxyType(
         "micro_batches": "there is no gradient to accumulate",
         "data_parallel": "torch's data parallelism wraps only modules that have gradients",
         "compile": "nothing is trained by gradients, so there is no step to compile",
+        "accelerator": "the student is computed in the host's memory",
     }
 )
 """Contract checks that cannot apply to a method without gradients."""

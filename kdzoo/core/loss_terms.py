@@ -10,7 +10,11 @@ from torch import Tensor
 
 from kdzoo.core.batch import Batch, labelled_positions, n_samples, on_host
 from kdzoo.core.parallel import is_distributed
+from kdzoo.core.precision import widen
 from kdzoo.errors import ConfigError
+
+Count = int | Tensor
+"""A number of values: a scalar on the device where it is a sum over ranks, so that the host need not wait for it."""
 
 
 def total(value: Tensor, samples: int) -> tuple[Tensor, int]:
@@ -60,6 +64,36 @@ def over_ranks(values: Tensor) -> Tensor:
     summed = values.clone()  # all_reduce works in place
     dist.all_reduce(summed)
     return summed
+
+
+def counts_over_ranks(counts: list[int], device: torch.device) -> list[Count]:
+    """Return numbers of values summed over all ranks."""
+    if not is_distributed():
+        return list(counts)
+    # Without non_blocking, the host would wait until the device has received the numbers.
+    return list(over_ranks(torch.tensor(counts).to(device, non_blocking=True)))
+
+
+def at_least_one(count: Count) -> Count:
+    """Return a number to divide by: the mean of no values is 0."""
+    return widen(count.clamp_min(1)) if isinstance(count, Tensor) else max(count, 1)
+
+
+class StepMeans:
+    """The mean of each term in one step, of which every micro-batch adds its share."""
+
+    def __init__(self) -> None:
+        self._means: dict[str, Tensor] = {}
+        self._counts: dict[str, Count] = {}
+
+    def add(self, name: str, share: Tensor, count: Count) -> None:
+        """Add a micro-batch's share of the mean of a term, and the number of its values in the whole step."""
+        self._means[name] = self._means.get(name, 0) + share
+        self._counts[name] = count
+
+    def of_terms_with_values(self) -> dict[str, Tensor]:
+        """Return the means of the terms that have at least one value; waits for an accelerator if there are ranks."""
+        return {name: mean for name, mean in self._means.items() if self._counts[name]}
 
 
 class RunningMeans:

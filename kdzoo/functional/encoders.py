@@ -5,7 +5,7 @@ Every loss returns one value per vector or token, unreduced and in the widest fl
 """
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
@@ -40,9 +40,7 @@ def cosine_distance(student: Float[Tensor, "n d"], teacher: Float[Tensor, "n d"]
     return 1 - cosine_similarity(widen(student), widen(teacher.detach()), dim=-1)
 
 
-def attention_kl(
-    student: Float[Tensor, "b h1 l l"], teacher: Float[Tensor, "b h2 l l"], valid: Bool[Tensor, "b l"]
-) -> Float[Tensor, " n"]:
+def attention_kl(student: Float[Tensor, "b h1 l l"], teacher: Float[Tensor, "b h2 l l"]) -> Float[Tensor, "b l"]:
     r"""KL(teacher || student) of the attention distributions of every token, averaged over the heads.
 
     .. math:: \frac{1}{h} \sum_{a=1}^{h} \sum_j T_{aij} \log \frac{T_{aij}}{S_{aij}}
@@ -54,10 +52,9 @@ def attention_kl(
         student: Attention probabilities S of the student, ``[batch, student heads, query, key]``; sums over the keys
             are 1.
         teacher: Attention probabilities T of the teacher, ``[batch, teacher heads, query, key]``; no gradient.
-        valid: Which queries are tokens and not padding, ``[batch, query]``.
 
     Returns:
-        Values >= 0, ``[tokens]``, in the order of ``valid.nonzero()``.
+        Values >= 0, ``[batch, query]``; those of padding mean nothing.
 
     Raises:
         ValueError: If batch size or length differ, or a dtype is not a floating-point one.
@@ -76,25 +73,25 @@ def attention_kl(
     # term 0 instead of NaN, and bounds the loss where the student's softmax has underflowed.
     tiny = torch.finfo(student.dtype).tiny
     log_ratio = teacher_probs.clamp_min(tiny).log() - student_probs.clamp_min(tiny).log()
-    return (teacher_probs * log_ratio).sum(-1).mean(1)[valid]
+    return (teacher_probs * log_ratio).sum(-1).mean(1)
 
 
-def mean_by_text(values: Float[Tensor, " n"], valid: Bool[Tensor, "b l"]) -> Float[Tensor, " b"]:
+def mean_by_text(values: Float[Tensor, " n"], text: Int[Tensor, " n"], n_texts: int) -> Float[Tensor, " {n_texts}"]:
     """Return the mean value of the tokens of each text; 0 for a text without tokens.
 
     Args:
-        values: One value per token, ``[tokens]``, in the order of ``valid.nonzero()``.
-        valid: Which positions are tokens, ``[batch, length]``.
+        values: One value per token, ``[tokens]``.
+        text: The text that each token belongs to, in 0..n_texts-1, ``[tokens]``.
+        n_texts: Number of texts.
 
     Returns:
-        Values, ``[batch]``.
+        Values, ``[n_texts]``.
 
     Example:
         >>> import torch
-        >>> valid = torch.tensor([[True, True], [True, False]])
-        >>> mean_by_text(torch.tensor([1.0, 3.0, 5.0], dtype=torch.float64), valid)
-        tensor([2., 5.], dtype=torch.float64)
+        >>> mean_by_text(torch.tensor([1.0, 3.0, 5.0]), torch.tensor([0, 0, 1]), n_texts=2)
+        tensor([2., 5.])
     """
-    text_of_token = valid.nonzero()[:, 0]
-    sums = values.new_zeros(len(valid)).index_add(0, text_of_token, values)
-    return sums / valid.sum(1).clamp_min(1)
+    zeros = values.new_zeros(n_texts)
+    sums, counts = zeros.index_add(0, text, values), zeros.index_add(0, text, torch.ones_like(values))
+    return sums / counts.clamp_min(1)

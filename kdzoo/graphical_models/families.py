@@ -18,6 +18,7 @@ from torch.distributions import Distribution, OneHotCategorical
 from torch.distributions import Normal as NormalDistribution
 
 from kdzoo.core import validation
+from kdzoo.core.precision import host_may_read
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.graphical_models.distributions import Delta as DeltaDistribution
 from kdzoo.graphical_models.distributions import DiscretizedLogistic as DiscretizedLogisticDistribution
@@ -233,7 +234,7 @@ class Categorical(Family):
             cumulative = raw.softmax(-1).cumsum(-1)
             # Rounding can leave the last cumulative sum slightly below 1.
             chosen = (noise[..., :1] >= cumulative).sum(-1).clamp_max(self.shape[-1] - 1)
-        return torch.nn.functional.one_hot(chosen, self.shape[-1]).to(raw)
+        return self._one_hot(chosen, raw.dtype)
 
     def encode(self, observed: Tensor) -> Tensor:
         """Return one-hot vectors of class indices; one-hot vectors are returned as they are.
@@ -243,9 +244,15 @@ class Categorical(Family):
         """
         if observed.is_floating_point():
             return self._same_shape(observed)
-        if observed.numel() and not 0 <= int(observed.min()) <= int(observed.max()) < self.shape[-1]:
+        can_check = host_may_read(observed) and observed.numel() > 0
+        if can_check and not 0 <= int(observed.min()) <= int(observed.max()) < self.shape[-1]:
             raise DataError(f"classes must be in 0..{self.shape[-1] - 1}, got {observed.unique().tolist()[:8]}")
-        return torch.nn.functional.one_hot(observed, self.shape[-1]).to(torch.get_default_dtype())
+        return self._one_hot(observed.long(), torch.get_default_dtype())
+
+    def _one_hot(self, classes: Tensor, dtype: torch.dtype) -> Tensor:
+        # torch's one_hot looks for the largest class, which makes the host wait for some accelerators.
+        zeros = torch.zeros(*classes.shape, self.shape[-1], dtype=dtype, device=classes.device)
+        return zeros.scatter(-1, classes[..., None], 1.0)
 
 
 def gumbel_noise(uniform: Tensor) -> Tensor:

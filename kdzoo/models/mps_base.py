@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from kdzoo.core import validation
+from kdzoo.core.precision import host_may_read
 from kdzoo.errors import ConfigError, DataError, NonFiniteLossError
 from kdzoo.tensor_networks.chain_module import ChainModule
 from kdzoo.tensor_networks.contraction import ENGINES, contract
@@ -114,7 +115,7 @@ class MPSBase(ChainModule):
         towards_right = (left @ self.centre.flatten(1)).unflatten(1, self.centre.shape[1:])  # [samples, outputs, bond]
         products = (towards_right * right[:, None]).sum(2)
         outputs = products.unflatten(0, (samples, turns)).sum(1)
-        if values_readable(outputs):
+        if values_readable(outputs) and host_may_read(outputs):
             self._check_outputs(outputs, left, right)
         return outputs
 

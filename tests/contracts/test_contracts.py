@@ -17,6 +17,7 @@ TRANSFORMERS = ("distilbert", "distilbert_classifier", "distilbert_encoder")
 EXEMPTIONS = {
     **{name: set(CLOSED_FORM_EXEMPT) for name in CLOSED_FORM},
     **{name: {"compile"} for name in (*ROLLED_OUT, *TRANSFORMERS, "feature_kd")},
+    **{name: {"accelerator"} for name in ("dataset", "dataset_poison")},
     "relational_kd": {"compile", "micro_batches", "data_parallel"},
 }
 """The exemptions of every registered distiller; an addition here is a decision."""

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from kdzoo.contracts.accelerator import simulated_accelerator
 from kdzoo.core import precision
 from kdzoo.core.batch import (
     IGNORE,
@@ -22,7 +23,6 @@ from kdzoo.core.batch import (
 from kdzoo.core.loss_terms import position_counts
 from kdzoo.distillers import DKD, LogitKD, LogitMSE, Supervised
 from kdzoo.errors import NonFiniteLossError
-from tests.functional.devices import without_reads
 
 
 def batch_of(shape=(6,), n_missing=2, mask=False):
@@ -44,7 +44,7 @@ def test_selections_are_those_of_the_mask_without_a_wait(shape, n_missing, mask)
     labelled = labelled_positions(batch)
     expected = batch["input"][labelled], batch["target"][labelled]
     moved = DeviceBatch(batch, batch)
-    with without_reads():
+    with simulated_accelerator():
         selected = moved["input"][labelled_selection(moved)], labels(moved)
         valid = moved["input"][valid_positions(moved)]
     assert all(torch.equal(one, other) for one, other in zip(selected, expected, strict=True))
@@ -64,7 +64,7 @@ def test_micro_batches_keep_the_host_copies():
 def test_a_batch_without_targets_has_no_labels():
     batch = {"input": torch.randn(3, 4)}
     moved = DeviceBatch(batch, batch)
-    with without_reads():
+    with simulated_accelerator():
         assert labels(moved).shape == (0,)
         assert moved["input"][labelled_selection(moved)].shape == (0, 4)
 
@@ -88,7 +88,7 @@ def without_waiting(compute):
     """Return a loss that fails where it would wait for the device."""
 
     def loss(self, *arguments):
-        with without_reads():
+        with simulated_accelerator():
             return compute(self, *arguments)
 
     return loss

@@ -87,7 +87,10 @@ class Continual(Distiller):
         self.loss_weights = {**dict.fromkeys(weighted, weight), **self.loss_weights}
         # One copy for each task but the last, from the start on: a checkpoint of any task then has the same keys.
         self.snapshots = nn.ModuleList(copy.deepcopy(student) for _ in self.tasks[1:]).requires_grad_(False)
+        # The buffer is saved with checkpoints. Its copy in the host's memory can be read without waiting for a device.
         self.register_buffer("task", torch.tensor(0))
+        self.register_load_state_dict_post_hook(_resume_task)
+        self.begin_task(0)
         self.report_extras = ContinualReport(self)
 
     # ---------------------------------------------------------------- the stream
@@ -108,19 +111,24 @@ class Continual(Distiller):
     def on_train_epoch_start(self) -> None:
         """Where a task begins, copy the student and clear the optimizer's state."""
         task = task_at(self.current_epoch, self.trainer.max_epochs, len(self.tasks))
-        if task == int(self.task):
+        if task == self.current_task:
             return
         self.snapshots[task - 1].load_state_dict(self.student.state_dict())
-        self.task.fill_(task)
+        self.begin_task(task)
         # Adam's moments belong to the loss of the last task and would scale the first steps of the new one.
         for optimizer in self.trainer.optimizers:
             optimizer.state.clear()
+
+    def begin_task(self, task: int) -> None:
+        """Note which task is trained, in 0..tasks-1."""
+        self.current_task = task
+        self.task.fill_(task)
 
     # ---------------------------------------------------------------- the losses
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the terms of new and old classes for each sample; training on the first task has no old ones."""
-        task = int(self.task)
+        task = self.current_task
         classes_so_far = [label for classes in self.tasks[: task + 1] for label in classes]
         share = len(self.tasks[task]) / len(classes_so_far) if self.old_classes.are_used else 1.0
         noise = unpack_noise(batch) or self.student.elbo_noise(n_samples(batch))
@@ -134,6 +142,11 @@ class Continual(Distiller):
         previous: Any = self.snapshots[max(task - 1, 0)]
         of_old = self.old_classes.terms(self.student, previous, batch, classes)
         return terms | {f"old_{name}": (1 - share) * value for name, value in of_old.items()}
+
+
+def _resume_task(distiller: Continual, _: Any) -> None:
+    """Continue with the task that a checkpoint was written in."""
+    distiller.begin_task(int(distiller.task))
 
 
 class ContinualReport(ReportExtras):

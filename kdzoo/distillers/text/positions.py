@@ -1,4 +1,4 @@
-"""Selecting tokens: the logits at positions of a batch, and batches without trailing padding."""
+"""Selecting tokens: values at positions of a batch, and batches without trailing padding."""
 
 from types import EllipsisType
 
@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdzoo.core.batch import Batch, Positions, map_batch, on_host
-from kdzoo.core.precision import host_may_read
+from kdzoo.core.batch import Batch, DeviceBatch, Positions, map_batch, on_host
 
 
 def select_positions(values: Tensor, positions: Positions) -> Tensor:
@@ -24,6 +23,26 @@ def select_positions(values: Tensor, positions: Positions) -> Tensor:
     return values[positions]
 
 
+def text_of_tokens(batch: Batch, positions: Positions) -> Tensor:
+    """Return the row of the batch that each selected position is in, ``[n]``, in the order of ``select_positions``."""
+    n_texts, length = batch["input"].shape
+    rows = torch.arange(n_texts, device=batch["input"].device)[:, None, None].expand(n_texts, length, 1)
+    return select_positions(rows, positions)[:, 0]
+
+
+def with_mask(batch: Batch, pad_id: int | None) -> Batch:
+    """Return a batch with a mask: its own, or the positions of its ``input`` that are not ``pad_id``.
+
+    A batch without either is returned as it is; all of its positions are valid.
+    """
+    if "mask" in batch or pad_id is None:
+        return batch
+    mask = {"mask": batch["input"] != pad_id}
+    if isinstance(batch, DeviceBatch):
+        return DeviceBatch({**batch, **mask}, {**batch.host, "mask": batch.host["input"] != pad_id})
+    return {**batch, **mask}
+
+
 def without_padding(batch: Batch, pad_id: int | None) -> Batch:
     """Return a batch without trailing columns of padding, so that a micro-batch of short texts takes less time.
 
@@ -31,11 +50,8 @@ def without_padding(batch: Batch, pad_id: int | None) -> Batch:
         batch: With ``input`` ``[batch, length]``.
         pad_id: Id of the padding token, for a batch without a mask; None if there is none.
     """
-    if "mask" in batch:
-        is_token = on_host(batch)["mask"]
-    elif pad_id is not None and host_may_read(batch["input"]):
-        is_token = batch["input"] != pad_id
-    else:  # reading token ids from an accelerator would block for longer than the padding costs
+    is_token = on_host(with_mask(batch, pad_id)).get("mask")
+    if is_token is None:
         return batch
     columns = np.flatnonzero(is_token.any(0).cpu().numpy())
     length = int(columns[-1]) + 1 if len(columns) else 1  # models cannot read texts of length 0

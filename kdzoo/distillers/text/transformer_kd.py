@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from kdzoo.core.abilities import StartsFromLayers
 from kdzoo.core.base import Distiller
-from kdzoo.core.batch import Batch, valid_positions
+from kdzoo.core.batch import Batch, n_samples, valid_positions
 from kdzoo.core.frozen_teacher import TeacherOutputs
 from kdzoo.core.method_info import MethodInfo
 from kdzoo.core.report_extras import ReportExtras
-from kdzoo.distillers.text.positions import select_positions, without_padding
+from kdzoo.distillers.text.positions import select_positions, text_of_tokens, with_mask, without_padding
 from kdzoo.errors import ConfigError
 from kdzoo.functional import attention_kl, cosine_distance, hint_mse, mean_by_text
 from kdzoo.layer_init import plot_layer_search, select_layers
@@ -124,8 +124,8 @@ class TransformerKD(Distiller):
         self, batch: Batch, student_output: TransformerOutput, teacher_outputs: TeacherOutputs
     ) -> dict[str, Tensor]:
         """Return the weighted terms on hidden states and attentions: per token for the task ``mlm``, else per text."""
-        valid = batch.get("mask", student_output.valid)
-        positions = valid_positions(batch) if "mask" in batch else valid
+        assert isinstance(self.student, TextTransformer)
+        positions = valid_positions(with_mask(batch, self.student.pad_id))
         weighted, depth = self.weighted_terms, len(student_output.hidden) - 1
 
         def states(layer: int, name: str) -> tuple[Tensor, Tensor]:
@@ -147,12 +147,13 @@ class TransformerKD(Distiller):
                 terms["hidden"] = torch.stack(per_layer).mean(0)
             if "attention" in weighted:
                 attentions = student_output.attentions
-                per_layer = [attention_kl(attentions[i], teacher_outputs[f"attention.{j}"], valid) for i, j in pairs]
-                terms["attention"] = torch.stack(per_layer).mean(0)
+                per_layer = [attention_kl(attentions[i], teacher_outputs[f"attention.{j}"]) for i, j in pairs]
+                terms["attention"] = select_positions(torch.stack(per_layer).mean(0)[..., None], positions)[:, 0]
         if self.task == "mlm":
             return terms
         # The labels, and so the positions that a batch is divided by, are those of whole texts.
-        return {name: mean_by_text(values, valid) for name, values in terms.items()}
+        texts = text_of_tokens(batch, positions)
+        return {name: mean_by_text(values, texts, n_samples(batch)) for name, values in terms.items()}
 
     def matched_layers(self, student_depth: int, teacher_depth: int) -> tuple[int, ...]:
         """Return the teacher layer that each student layer is compared with: the one that it started from.

@@ -37,7 +37,7 @@ def at_task(task, old="distil", **options):
     distiller = Continual(model(), tasks=TASKS, old=old, **options).double()
     for snapshot in distiller.snapshots:
         snapshot.load_state_dict(model().double().state_dict())
-    distiller.task.fill_(task)
+    distiller.begin_task(task)
     return distiller
 
 

@@ -2,8 +2,9 @@
 
 import torch
 
+from kdzoo.contracts.accelerator import simulated_accelerator
 from kdzoo.core.batch import IGNORE, DeviceBatch, labelled_selection, valid_positions
-from kdzoo.distillers.text.positions import select_positions, without_padding
+from kdzoo.distillers.text.positions import select_positions, text_of_tokens, with_mask, without_padding
 from tests.distillers.text.cases import batch_of
 
 
@@ -40,7 +41,7 @@ def test_a_batch_on_an_accelerator_keeps_its_host_copies():
     batch = batch_of()
     result = without_padding(DeviceBatch(batch, batch), 0)
     assert isinstance(result, DeviceBatch)
-    assert result.host.keys() == {"target", "mask", "index"}
+    assert result.host.keys() == {"input", "target", "mask", "index"}
     for key, value in result.host.items():
         assert torch.equal(value, result[key])
     torch.testing.assert_close(
@@ -62,3 +63,19 @@ def test_no_label_selects_nothing():
 
 def test_a_batch_of_padding_keeps_one_column():
     assert without_padding({"input": torch.zeros(2, 4, dtype=torch.long)}, 0)["input"].shape == (2, 1)
+
+
+def test_each_token_is_in_its_text():
+    batch = {"input": torch.zeros(2, 3)}
+    assert text_of_tokens(batch, ...).tolist() == [0, 0, 0, 1, 1, 1]
+    assert text_of_tokens(batch, torch.tensor([[True, False, True], [False, True, False]])).tolist() == [0, 0, 1]
+
+
+def test_the_padding_of_a_batch_on_an_accelerator_is_found_on_the_host():
+    batch = {"input": torch.tensor([[5, 6, 0, 0], [7, 0, 8, 0]])}
+    moved = DeviceBatch({"input": batch["input"].clone()}, batch)
+    with simulated_accelerator([moved["input"]]):
+        result = without_padding(moved, 0)
+        positions = valid_positions(with_mask(result, 0))
+    assert result["input"].tolist() == [[5, 6, 0], [7, 0, 8]]
+    assert select_positions(result["input"][..., None], positions)[:, 0].tolist() == [5, 6, 7, 8]
