@@ -3,7 +3,12 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 export KDZOO_DATA ?= $(abspath ../shared/data)
 
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 SOURCES := kdzoo conf tests scripts examples docs
+# Tests of tensor code, which run with the shapes and types of the annotations checked at every call. Compiled code
+# cannot be checked so, and its tests run without.
+SHAPES_CHECKED := $(addprefix tests/,functional models distillers kinds dataset_distillation tensor_networks)
+COMPILED := compile or mps_runs
 # Examples and scripts need no annotations, and use attributes of modules whose types torch does not know. Misspelt names,
 # wrong imports and wrong arguments are still errors.
 LOOSE_TYPES := --allow-untyped-defs --allow-incomplete-defs --check-untyped-defs --no-warn-unused-ignores \
@@ -15,8 +20,10 @@ LOOSE_TYPES := --allow-untyped-defs --allow-incomplete-defs --check-untyped-defs
 demo: .make/env  ## train teacher, control and student on embedded digits, five seeds
 	$(BIN)/kdzoo
 
-test: .make/env  ## all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+test: .make/env  ## all tests, those of tensor code with the shapes in the annotations checked
+	$(PYTEST) $(SHAPES_CHECKED) -k "not ($(COMPILED))" --jaxtyping-packages=kdzoo,beartype.beartype
+	$(PYTEST) $(SHAPES_CHECKED) -k "$(COMPILED)"
+	$(PYTEST) tests $(addprefix --ignore=,$(SHAPES_CHECKED))
 
 check: lint types docs wheel  ## lint, types, docs and packaging
 
@@ -25,11 +32,9 @@ lint: .make/env  ## style, and words that were given up
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/python scripts/check_words.py
 
-types: .make/env  ## static types, then the shapes in the annotations while tests run
+types: .make/env  ## static types
 	$(BIN)/mypy
 	$(BIN)/mypy --follow-imports=silent $(LOOSE_TYPES) examples scripts
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/functional tests/models tests/distillers tests/kinds tests/dataset_distillation \
-		tests/tensor_networks --jaxtyping-packages=kdzoo,beartype.beartype -k "not compile and not mps_runs"
 
 docs: .make/env
 	$(BIN)/python -m sphinx -W -q -b html docs docs/_build

@@ -1,6 +1,6 @@
 """Read-only views of the config groups: the class behind each YAML file, the table of distillers, their citations."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,13 @@ def targets(group: str, folders: Sequence[Path] = ()) -> dict[str, str]:
         group: Name of the group, such as ``distiller``.
         folders: Config folders to read after the packaged one; of two files with one name, the later one counts.
     """
-    files = _files(group, folders)
-    nodes = {name: _content(files, name) for name in files}
+    nodes = {name: _content(group, name, folders) for name in _files(group, folders)}
     return {name: node["_target_"] for name, node in nodes.items() if "_target_" in node}
 
 
 def settings(group: str, name: str, folders: Sequence[Path] = ()) -> dict[str, Any]:
     """Return the settings of a YAML file of a config group, with those of the files that it extends."""
-    node = _content(_files(group, folders), name)
+    node = _content(group, name, folders)
     return {str(key): value for key, value in node.items() if key != "_target_"}
 
 
@@ -68,11 +67,11 @@ def entries(folders: Sequence[Path] = ()) -> list[Entry]:
     Args:
         folders: Config folders to read in addition to the packaged one.
     """
-    files, found = _files("distiller", folders), []
-    for name in files:
+    found = []
+    for name in _files("distiller", folders):
         target = ""
         try:
-            node = _content(files, name)
+            node = _content("distiller", name, folders)
             if "_target_" in node:
                 target = node["_target_"]
                 found.append(Entry(name, target, signatures.describe(target)))
@@ -91,12 +90,15 @@ def citations(*names: str) -> str:
     return "\n\n".join(entry for entry in bibtex if entry) + "\n"
 
 
-def _content(files: Mapping[str, Path], name: str) -> dict[str, Any]:
-    """Return the content of a YAML file on top of the files of the same group in its ``defaults``.
+def _content(group: str, name: str, folders: Sequence[Path]) -> dict[str, Any]:
+    """Return the content of a YAML file on top of the files in its ``defaults`` that it extends.
+
+    These are files of the same group by their names, and of another group by ``/group@_here_: name``.
 
     Raises:
         ConfigError: The file is not YAML, or holds something else than keys and values.
     """
+    files = _files(group, folders)
     try:
         node = yaml.safe_load(files[name].read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -105,9 +107,12 @@ def _content(files: Mapping[str, Path], name: str) -> dict[str, Any]:
         raise ConfigError(f"{files[name]} must hold keys and values, got {type(node).__name__}")
     merged: dict[str, Any] = {}
     for base in node.pop("defaults", []):
-        # Entries of other groups, such as ``/optimizer: adam``, are mappings.
         if isinstance(base, str) and base in files and base != name:
-            merged |= _content(files, base)
+            merged |= _content(group, base, folders)
+        for key, other in base.items() if isinstance(base, dict) else ():
+            # Other mappings, such as ``override /optimizer: adam``, choose files for other parts of a configuration.
+            if key.startswith("/") and key.endswith("@_here_"):
+                merged |= _content(key[1:].removesuffix("@_here_"), other, folders)
     return {**merged, **node}
 
 

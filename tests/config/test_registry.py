@@ -49,6 +49,14 @@ def test_a_file_that_extends_another_is_listed(tmp_path):
     assert "note" not in entries
 
 
+def test_a_file_that_extends_one_of_another_group_has_its_settings(tmp_path):
+    (tmp_path / "student").mkdir()
+    (tmp_path / "student" / "wide.yaml").write_text("defaults: [{/teacher@_here_: mlp}]\nhidden: [9]\n")
+    assert registry.targets("student", [tmp_path])["wide"] == "kdzoo.models.MLP"
+    packaged = registry.settings("teacher", "mlp")
+    assert registry.settings("student", "wide", [tmp_path]) == {**packaged, "hidden": [9]}
+
+
 @pytest.mark.parametrize("content", ["a: [", "- 1\n", "a: b: c\n"])
 def test_a_file_that_is_not_yaml_does_not_hide_the_others(content, tmp_path):
     (tmp_path / "distiller").mkdir()
