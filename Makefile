@@ -9,8 +9,8 @@ SOURCES := kdzoo conf tests scripts examples docs
 # cannot be checked so, and its tests run without.
 SHAPES_CHECKED := $(addprefix tests/,functional models distillers kinds dataset_distillation tensor_networks)
 COMPILED := compile or mps_runs
-# Examples and scripts need no annotations, and use attributes of modules whose types torch does not know. Misspelt names,
-# wrong imports and wrong arguments are still errors.
+# Examples and scripts need no annotations, and use attributes of modules whose types torch does not know. Misspelt names
+# and keyword arguments, and a wrong number of arguments, are still errors.
 LOOSE_TYPES := --allow-untyped-defs --allow-incomplete-defs --check-untyped-defs --no-warn-unused-ignores \
 	$(addprefix --disable-error-code=,arg-type import-not-found import-untyped \
 	method-assign misc operator union-attr)
@@ -23,7 +23,7 @@ demo: .make/env  ## train teacher, control and student on embedded digits, five 
 test: .make/env  ## all tests, those of tensor code with the shapes in the annotations checked
 	$(PYTEST) $(SHAPES_CHECKED) -k "not ($(COMPILED))" --jaxtyping-packages=kdzoo,beartype.beartype
 	$(PYTEST) $(SHAPES_CHECKED) -k "$(COMPILED)"
-	$(PYTEST) tests $(addprefix --ignore=,$(SHAPES_CHECKED))
+	$(PYTEST) tests kdzoo $(addprefix --ignore=,$(SHAPES_CHECKED))
 
 check: lint types docs wheel  ## lint, types, docs and packaging
 

@@ -6,6 +6,14 @@ def first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
+def in_one_line(error: BaseException) -> str:
+    """Return the beginning of an error's message with all its lines joined, or the name of its type if it has none.
+
+    For errors of libraries, which explain themselves at length: the cause is in the first 200 characters.
+    """
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 class KdzooError(Exception):
     """Base of every error that the command line prints as one line, without a traceback."""
 

@@ -56,7 +56,7 @@ def test_a_printed_command_has_no_mistake(command, monkeypatch, capsys):
             COMMANDS[subcommand](rest)
             assert capsys.readouterr().out
             rest = []
-        line.overrides = rest if subcommand != "evaluate" else []  # a folder and optional data
+        line.overrides = [] if subcommand in ("evaluate", "report") else rest  # their arguments are folders
     assert not overrides.check(line, COMMANDS).mistakes
 
 

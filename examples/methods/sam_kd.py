@@ -17,7 +17,7 @@ class SAMKD(ManualDistiller, LogitKD):
     Args:
         student: Returns logits [batch, classes].
         teacher: Returns logits of the same shape.
-        rho: Length of the step to the sharpest neighbour, > 0.
+        rho: Length of the step to the worst point within radius rho, > 0.
         temperature: T > 0.
     """
 
@@ -32,7 +32,7 @@ class SAMKD(ManualDistiller, LogitKD):
         self.rho = positive("rho", rho)
 
     def update(self, batch):
-        """Take the gradient, move to the sharpest neighbour, take the gradient there, and step from the old weights."""
+        """Move to the worst point within radius rho, and step from the old weights by the gradient there."""
         optimizer, parameters = self.optimizers(), self.trainable_parameters()
         optimizer.zero_grad()
         self.accumulate_gradient(batch)

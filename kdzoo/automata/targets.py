@@ -171,7 +171,7 @@ def _pfa(states: int, n_tokens: int, arcs: Iterable[_Arc]) -> PFA:
 MEAN_LENGTH = (5.0, 50.0)
 LONG = 100
 
-# Rejected draws before giving up. Most sizes succeed within a few; sizes that never do fail within seconds.
+# Rejected draws before giving up. Most sizes succeed within a few; where no draw succeeds, all of them take seconds.
 _ATTEMPTS = 1000
 
 
@@ -189,7 +189,7 @@ def random_pdfa(states: int, symbols: int, *, symbol_density: float | None = Non
         symbols: Number of tokens S >= 1; the competition had 4..23.
         symbol_density: Share of the pairs (state, token) that are possible, in (0, 1], the competition's "symbol
             sparsity"; None draws it from 0.2..0.8 as there.
-        seed: Decides on everything.
+        seed: Seed of all random draws.
 
     Raises:
         ConfigError: If an argument is out of range, or no target within these bounds was found.
@@ -225,7 +225,7 @@ def random_pnfa(
         transition_density: Share of the states to which a possible pair leads, on average, and of those that
             begin a string, in (0, 1], the competition's "transition sparsity"; at least one each. None draws it
             from 1/K..0.2 as there.
-        seed: Decides on everything.
+        seed: Seed of all random draws.
 
     Raises:
         ConfigError: If an argument is out of range, or no target within the bounds was found.
@@ -255,7 +255,7 @@ def random_hmm(
         symbols: Number of tokens S >= 1.
         symbol_density: See :func:`random_pdfa`.
         transition_density: See :func:`random_pnfa`.
-        seed: Decides on everything.
+        seed: Seed of all random draws.
 
     Raises:
         ConfigError: If an argument is out of range, or no target within the bounds was found.
@@ -284,7 +284,7 @@ def _random_target(
         symbols: Number of tokens.
         symbol_density: Share of the possible pairs, or None.
         transition_density: Share of the states that a row leads to, or None; 0 for a single one.
-        seed: Decides on everything.
+        seed: Seed of all random draws.
     """
     validation.integer("states", states)
     validation.integer("symbols", symbols)

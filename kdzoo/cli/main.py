@@ -6,6 +6,7 @@ kdzoo list [NAME]                  list the registered distillers, or describe o
 kdzoo explain [METRIC]             say what a metric means
 kdzoo cite [overrides]             print the citations of what a run uses
 kdzoo evaluate FOLDER [data=...]   measure an exported model
+kdzoo report FOLDER...             rank finished runs by their scores
 kdzoo check [overrides]            run the contract checks on a distiller of your own
 kdzoo doctor                       check what is installed and whether it works
 """
@@ -318,6 +319,17 @@ def _evaluate(arguments: list[str]) -> None:
     print(json.dumps(evaluate_folder(Path(folders[0]), cfg, allow=allow), indent=2))
 
 
+def _report(arguments: list[str]) -> None:
+    """Rank the finished runs in some folders, and write a page and a table about them."""
+    from kdzoo.cli.sweeps import show_runs
+
+    folders = _words(arguments)
+    if not folders or len(folders) < len(arguments):
+        raise ConfigError(f"kdzoo report takes folders with finished runs, got {' '.join(arguments) or 'none'}")
+    paths = [Path(folder) for folder in folders]
+    show_runs(paths, Path(os.path.commonpath([path.resolve() for path in paths])), "Leaderboard")
+
+
 def _check(arguments: list[str]) -> None:
     """Run the contract checks on a distiller."""
     from kdzoo.contracts import report_checks
@@ -355,6 +367,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "explain": _explain,
     "cite": _cite,
     "evaluate": _evaluate,
+    "report": _report,
     "check": _check,
     "doctor": _doctor,
 }

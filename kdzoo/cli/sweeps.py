@@ -1,5 +1,6 @@
 """What a sweep prints: each job when it starts, and a table of all jobs at the end."""
 
+import hashlib
 import json
 import os
 import sys
@@ -11,6 +12,8 @@ from typing import Any
 
 from hydra.types import RunMode
 from omegaconf import DictConfig
+
+from kdzoo.errors import KdzooError
 
 # Path of the file of a sweep: its first line describes the sweep, and each job adds a line on how it ended. An
 # environment variable, because only these reach the processes that a Hydra launcher starts.
@@ -50,7 +53,37 @@ def summary(n_jobs: int, arguments: Sequence[str]) -> Iterator[None]:
         finally:
             del os.environ[SWEEP]
             notes.seek(0)
-            _print_sweep([json.loads(line) for line in notes][1:])
+            outcomes = [json.loads(line) for line in notes][1:]
+            _print_sweep(outcomes)
+            _write_page(outcomes, arguments)
+
+
+def show_runs(folders: Sequence[Path], output: Path, title: str) -> None:
+    """Print the ranks of the finished runs in some folders, and write their page and table to ``output``.
+
+    Raises:
+        KdzooError: There is no finished run, or a report cannot be read.
+    """
+    from kdzoo.reports import leaderboard, leaderboard_page, terminal
+
+    boards = leaderboard.boards(leaderboard.read_runs(folders))
+    for board in boards:
+        terminal.show_board(board)
+    page = leaderboard_page.write(boards, output, title)
+    print(f"Report: {os.path.relpath(page)}, and leaderboard.csv beside it")
+
+
+def _write_page(outcomes: Sequence[Mapping[str, Any]], arguments: Sequence[str]) -> None:
+    """Rank the jobs that ended well, and write their page to a folder of the sweep beside their run folders."""
+    folders = [Path(outcome["folder"]) for outcome in outcomes if outcome["status"] == "ok"]
+    if len(folders) < 2:
+        return
+    # The same sweep, repeated in order to run what was missing, writes to the same folder.
+    name = hashlib.sha256(json.dumps(list(arguments)).encode()).hexdigest()[:10]
+    try:
+        show_runs(folders, Path(os.path.commonpath(folders)) / f"sweep-{name}", "Sweep")
+    except (KdzooError, OSError) as error:  # the runs themselves are done and must not seem lost
+        print(f"kdzoo: no report of the sweep was written: {error}", file=sys.stderr)
 
 
 def _print_sweep(outcomes: Sequence[Mapping[str, Any]]) -> None:

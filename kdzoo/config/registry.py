@@ -9,7 +9,7 @@ import yaml
 
 from kdzoo import config
 from kdzoo.config import signatures
-from kdzoo.errors import ConfigError
+from kdzoo.errors import ConfigError, in_one_line
 
 
 def targets(group: str, folders: Sequence[Path] = ()) -> dict[str, str]:
@@ -90,29 +90,39 @@ def citations(*names: str) -> str:
     return "\n\n".join(entry for entry in bibtex if entry) + "\n"
 
 
-def _content(group: str, name: str, folders: Sequence[Path]) -> dict[str, Any]:
+def _content(group: str, name: str, folders: Sequence[Path], above: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return the content of a YAML file on top of the files in its ``defaults`` that it extends.
 
     These are files of the same group by their names, and of another group by ``/group@_here_: name``.
 
+    Args:
+        group: Name of the group.
+        name: Name of the file without its ending.
+        folders: Config folders to read after the packaged one.
+        above: The files that extend this one, as ``group/name``.
+
     Raises:
-        ConfigError: The file is not YAML, or holds something else than keys and values.
+        ConfigError: A file is missing, is not YAML, holds something else than keys and values, or extends itself.
     """
-    files = _files(group, folders)
+    files, path = _files(group, folders), f"{group}/{name}"
+    if name not in files:
+        raise ConfigError(f"{' extends '.join([*above, path])}, and there is no {path}.yaml")
+    if path in above:
+        raise ConfigError(f"{' extends '.join([*above, path])}: a file cannot extend itself")
     try:
         node = yaml.safe_load(files[name].read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{files[name]} is not valid YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{files[name]} is not valid YAML: {in_one_line(error)}") from None
     if not isinstance(node, dict):
         raise ConfigError(f"{files[name]} must hold keys and values, got {type(node).__name__}")
     merged: dict[str, Any] = {}
     for base in node.pop("defaults", []):
-        if isinstance(base, str) and base in files and base != name:
-            merged |= _content(group, base, folders)
+        if isinstance(base, str) and base in files:
+            merged |= _content(group, base, folders, (*above, path))
         for key, other in base.items() if isinstance(base, dict) else ():
             # Other mappings, such as ``override /optimizer: adam``, choose files for other parts of a configuration.
-            if key.startswith("/") and key.endswith("@_here_"):
-                merged |= _content(key[1:].removesuffix("@_here_"), other, folders)
+            if str(key).startswith("/") and str(key).endswith("@_here_"):
+                merged |= _content(str(key)[1:].removesuffix("@_here_"), str(other), folders, (*above, path))
     return {**merged, **node}
 
 

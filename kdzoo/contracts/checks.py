@@ -6,6 +6,7 @@ Tolerances: a difference that only rounding can cause is bounded by 1e-10 after 
 
 import math
 import traceback
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -193,9 +194,8 @@ def check_accelerator(subject: Subject) -> None:
                 loss.backward()
     except accelerator.HostWaitsError as error:
         frames = traceback.extract_tb(error.__traceback__)
-        place = [
-            frame for frame in frames if "/torch/" not in frame.filename and frame.filename != accelerator.__file__
-        ][-1]
+        between = (str(Path(torch.__file__).parent), accelerator.__file__)
+        *_, place = (frame for frame in frames if not frame.filename.startswith(between))
         raise AssertionError(f"{error}: {place.filename}:{place.lineno}: {place.line}") from error
 
 

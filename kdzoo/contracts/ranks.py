@@ -15,7 +15,7 @@ from kdzoo.contracts.compare import largest_gap
 from kdzoo.contracts.subject import EXACT, Subject
 from kdzoo.storage.checkpoint import read_checkpoint
 
-# Every batch of 16 is shared as 8 and 8, so that micro-batches of 5 samples are not of equal size on any rank.
+# Every batch of 16 is split into 8 and 8, so that micro-batches of 5 samples are not of equal size on any rank.
 MICRO_BATCH_SIZE = 5
 # Two trainings of a few steps take seconds; more means that a rank waits for one that has failed.
 TIMEOUT_SECONDS = 300

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from kdzoo.core.precision import host_may_read
 from kdzoo.errors import DataError
@@ -40,6 +41,10 @@ Positions = Tensor | tuple[Tensor, ...] | EllipsisType
 """An index that selects positions of a tensor: a mask, one tensor of indices for each dimension, or ``...`` for all."""
 
 
+_HOST_COPIES = WeakTensorKeyDictionary()
+"""The copy in the host's memory of each tensor of a DeviceBatch, as long as the tensor is used."""
+
+
 class DeviceBatch(dict[str, Tensor]):
     """A batch on an accelerator that keeps the tensors of integers and booleans in the host's memory as well.
 
@@ -49,22 +54,31 @@ class DeviceBatch(dict[str, Tensor]):
 
     Args:
         moved: The batch on the accelerator.
-        original: The same batch in the host's memory; None copies what is needed from the accelerator, which blocks.
-            Code that rebuilds a dictionary from its items, as torch's data parallelism does, gives nothing else.
+        original: The same batch in the host's memory; what is missing there is copied from the accelerator, which
+            blocks. Code that rebuilds a dictionary from its items, as torch's data parallelism does in every step,
+            gives None; the copies of its tensors are known from before.
     """
 
     def __init__(
         self, moved: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]], original: Batch | None = None
     ) -> None:
         super().__init__(moved)
-        source = self if original is None else original
-        self.host: Batch = {key: value.cpu() for key, value in source.items() if _belongs_on_host(value)}
+        self.host: Batch = {}
+        for key, value in self.items():
+            if _belongs_on_host(value):
+                self._keep(key, value, None if original is None else original.get(key))
 
     def __setitem__(self, key: str, value: Tensor) -> None:
         """Store a tensor, and its copy in the host's memory if it holds integers or booleans."""
         super().__setitem__(key, value)
         if _belongs_on_host(value):
-            self.host[key] = value.cpu()
+            self._keep(key, value, None)
+
+    def _keep(self, key: str, value: Tensor, original: Tensor | None) -> None:
+        """Keep the copy of a tensor in the host's memory: the one given, a known one, or one that is made here."""
+        known = _HOST_COPIES.get(value) if original is None else original
+        self.host[key] = value.cpu() if known is None else known.cpu()
+        _HOST_COPIES[value] = self.host[key]
 
 
 def _belongs_on_host(values: Tensor) -> bool:

@@ -80,7 +80,7 @@ def at_least_one(count: Count) -> Count:
 
 
 class StepMeans:
-    """The mean of each term in one step, of which every micro-batch adds its share."""
+    """The mean of each term in one step, to which every micro-batch adds its share."""
 
     def __init__(self) -> None:
         self._means: dict[str, Tensor] = {}

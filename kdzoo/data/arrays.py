@@ -1,4 +1,4 @@
-"""A user's own labelled arrays, from memory or from two .npz files."""
+"""Labelled arrays that the user provides, from memory or from two .npz files."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Losses on the inside of transformers: directions of hidden states and attention distributions.
+"""Losses on the directions of hidden states and on the attention distributions of transformers.
 
 Every loss returns one value per vector or token, unreduced and in the widest floating-point type of the device
 (float64, except on Apple's GPUs). The teacher is a constant: it gets no gradient.
@@ -45,7 +45,7 @@ def attention_kl(student: Float[Tensor, "b h1 l l"], teacher: Float[Tensor, "b h
 
     .. math:: \frac{1}{h} \sum_{a=1}^{h} \sum_j T_{aij} \log \frac{T_{aij}}{S_{aij}}
 
-    with :math:`T_{aij}` the attention that head a of the teacher pays from token i to token j. If the numbers of heads
+    with :math:`T_{aij}` the attention weight of the teacher's head a from token i to token j. If the numbers of heads
     differ, heads cannot be paired: the attention is averaged over the heads on both sides before it is compared.
 
     Args:
@@ -54,7 +54,7 @@ def attention_kl(student: Float[Tensor, "b h1 l l"], teacher: Float[Tensor, "b h
         teacher: Attention probabilities T of the teacher, ``[batch, teacher heads, query, key]``; no gradient.
 
     Returns:
-        Values >= 0, ``[batch, query]``; those of padding mean nothing.
+        Values >= 0, ``[batch, query]``; those of padding are undefined.
 
     Raises:
         ValueError: If batch size or length differ, or a dtype is not a floating-point one.

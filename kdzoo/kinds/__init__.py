@@ -4,7 +4,7 @@ The kind of a model follows from the model and the data (:func:`kind_of`). A use
 :class:`Kind` and a file in the config group ``kind``; ``kdzoo kind=NAME`` then uses it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import nn
@@ -67,20 +67,24 @@ def get(name: str) -> Kind:
     return KINDS[name]
 
 
-def kind_of(model: nn.Module, chosen: Kind | None = None) -> Kind:
-    """Return the kind of a model.
+def kind_of(model: nn.Module, chosen: Kind | None = None, sizes: Mapping[str, Any] | None = None) -> Kind:
+    """Return the kind of a model, which follows from the model, and from the data where any module would do.
 
     Args:
         model: The model.
         chosen: A kind that the user chose, which takes precedence if it matches the model.
+        sizes: Sizes of the data that the model is used with.
 
     Returns:
-        The first kind that matches the model exclusively; the classifier if none does, since any module may be one.
+        The first kind that matches the model exclusively. If none does, the language model for data of strings, whose
+        check then says what the model lacks, and the classifier for all other data.
     """
     for kind in (*([chosen] if chosen else []), *KINDS.values()):
         if kind.is_exclusive_match(model):
             return kind
-    return KINDS["classifier"]
+    # Data of strings have tokens, but no padding token; a text classifier reads tokens as well.
+    has_strings = sizes is not None and "vocab_size" in sizes and "pad_id" not in sizes
+    return KINDS["language_model" if has_strings else "classifier"]
 
 
 def check_supported(role: str, kind: Kind, supported: Iterable[str], method: str) -> None:

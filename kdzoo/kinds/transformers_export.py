@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kdzoo.core.abilities import HasClassNames, HasTokenizer
 from kdzoo.core.batch import as_batch
 from kdzoo.core.inference import inference
-from kdzoo.errors import CheckpointError, ConfigError
+from kdzoo.errors import CheckpointError, ConfigError, in_one_line
 from kdzoo.models.transformer import Transformer
 from kdzoo.storage import atomic
 
@@ -26,8 +26,6 @@ TOLERANCE = 1e-5
 COMPARED_TEXTS = 4
 # Longest text of a program if the model has no limit: ``torch.export`` asks for some bound.
 MAX_LENGTH = 2**16
-# Maximum number of characters of a library's error in a warning; some are several pages long.
-MAX_REASON = 200
 POOLED = (
     "The vector of a text is the mean of the last hidden states of its tokens, scaled to norm 1; the pooler that "
     "`AutoModel` adds has no effect on it."
@@ -80,7 +78,7 @@ def export(model: nn.Module, folder: Path, data: Any = None) -> list[Path]:
                 paths.append(path)
             except Exception as error:  # a trained student is not lost because a format does not support it
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-                reason = " ".join(str(error).split())[:MAX_REASON]
+                reason = in_one_line(error)
                 warnings.warn(f"{type(model).__name__} is not exported as {path.name}: {reason}", stacklevel=2)
     return paths
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdzoo.core import validation
-from kdzoo.errors import ConfigError
+from kdzoo.errors import ConfigError, in_one_line
 from kdzoo.layer_init.hugging_face import attribute, model_class, number_of_layers
 from kdzoo.layer_init.selection import select_layers
 from kdzoo.layer_init.truncation import shorten_config
@@ -38,8 +38,6 @@ SHARED_SETTINGS = (
 # What the code of DistilBERT has fixed: an encoder whose layer norms have this epsilon. A BERT with another value would
 # not give the same outputs with the same weights.
 DISTILBERT_FIXED = {"is_decoder": False, "add_cross_attention": False, "layer_norm_eps": 1e-12}
-# Length to which the reason of another library is cut in an error message, which stays one readable line.
-_MAX_REASON = 200
 
 
 def architecture_of(model: Any) -> dict[str, Any]:
@@ -195,5 +193,5 @@ def _depth(architecture: Mapping[str, Any], config: Any) -> int:
 
 
 def _architecture_error(architecture: Mapping[str, Any], error: Exception) -> ConfigError:
-    reason = " ".join(str(error).split())[:_MAX_REASON]
+    reason = in_one_line(error)
     return ConfigError(f"config does not fit {architecture['model_class']}: {reason}")

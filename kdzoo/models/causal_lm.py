@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from kdzoo.core import validation
-from kdzoo.errors import CheckpointError, ConfigError
+from kdzoo.errors import CheckpointError, ConfigError, in_one_line
 from kdzoo.layer_init.hugging_face import attribute
-from kdzoo.models.hf import DTYPES, MAX_REASON, import_transformers, reject_url
+from kdzoo.models.hf import DTYPES, import_transformers, reject_url
 from kdzoo.text.language_model import Trace
 
 
@@ -86,7 +86,7 @@ class CausalLM(nn.Module):
         try:
             model, self.new_parameters = build(transformers, path, vocab_size, torch_dtype)
         except Exception as error:  # the readers behind transformers have no common base error
-            reason = " ".join(str(error).split())[:MAX_REASON]
+            reason = in_one_line(error)
             raise CheckpointError(f"{path} cannot be loaded as a causal language model: {reason}") from error
         self.model: Any = model.train()  # like any new module; transformers may hand it over in eval mode
         config = self.model.config.get_text_config()  # of a model that also takes images, the part about text

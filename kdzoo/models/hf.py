@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kdzoo.core import validation
-from kdzoo.errors import CheckpointError, ConfigError
+from kdzoo.errors import CheckpointError, ConfigError, in_one_line
 from kdzoo.layer_init.hugging_face import attribute
 from kdzoo.models.transformer import TASKS, Transformer
 from kdzoo.text.tokenizers import fingerprint, import_library, load_tokenizer
@@ -23,8 +23,6 @@ AUTO_CLASSES = {
     "classification": "AutoModelForSequenceClassification",
     "embedding": "AutoModel",
 }
-# Length to which the reason of another library is cut in an error message, which stays one readable line.
-MAX_REASON = 200
 
 
 class HFModel(Transformer):
@@ -81,7 +79,7 @@ class HFModel(Transformer):
             config, takes_images = _configuration(transformers, path, task, num_classes)
             model, loading = _model(transformers, path, config, task, takes_images, torch_dtype)
         except Exception as error:  # the readers behind transformers have no common base error
-            reason = " ".join(str(error).split())[:MAX_REASON]
+            reason = in_one_line(error)
             raise CheckpointError(f"{path} cannot be loaded for task {task!r}: {reason}") from error
         _check_head(path, loading["mismatched_keys"])
         super().__init__(model, task, tokenizer)

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from kdzoo.errors import CheckpointError, ConfigError
+from kdzoo.errors import CheckpointError, ConfigError, in_one_line
 
 TORCH_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin")
 # Keys under which training scripts commonly store a state dict; Lightning uses the first.
@@ -98,7 +98,7 @@ def read_weights(path: str | PathLike[str]) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{file} is not a torch file, or holds Python objects, which are not run") from error
     except Exception as error:  # the readers raise errors of many kinds for bytes that are not a checkpoint
-        raise CheckpointError(f"{file} cannot be read: {_one_line(error)}") from error
+        raise CheckpointError(f"{file} cannot be read: {in_one_line(error)}") from error
     return _without_prefixes(_named_tensors(file, content))
 
 
@@ -129,7 +129,7 @@ def _check_zip(file: Path) -> None:
         with zipfile.ZipFile(file) as archive:
             damaged = archive.testzip()
     except zipfile.BadZipFile as error:
-        raise CheckpointError(f"{file} is truncated or corrupt: {_one_line(error)}") from error
+        raise CheckpointError(f"{file} is truncated or corrupt: {in_one_line(error)}") from error
     if damaged is not None:
         raise CheckpointError(f"{file} is corrupt: the checksum of {damaged} does not match")
 
@@ -180,7 +180,3 @@ def _number_type(tensor: Tensor) -> tuple[bool, bool]:
 def _listed(verb: str, names: list[str]) -> str:
     more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
     return f"{verb} {', '.join(names[:_NAMES_SHOWN])}{more}" if names else ""
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

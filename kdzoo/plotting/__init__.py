@@ -13,6 +13,7 @@ from kdzoo.plotting.scatter import cluster_scatter, log_prob_scatter, similarity
 from kdzoo.plotting.scores import score_bars
 from kdzoo.plotting.sequences import sequence_heatmaps
 from kdzoo.plotting.style import ROLE_COLOURS
+from kdzoo.plotting.sweeps import score_over_settings
 
 __all__ = [
     "ROLE_COLOURS",
@@ -32,6 +33,7 @@ __all__ = [
     "recall_by_class",
     "reliability_diagram",
     "score_bars",
+    "score_over_settings",
     "sequence_heatmaps",
     "similarity_scatter",
 ]

@@ -1,7 +1,7 @@
 """What a report says, in an order for readers: title, verdict, rows of measurements and sentences."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -106,6 +106,20 @@ def as_text(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"{as_text(value['mean'])} ± {value['std']:.2g}"
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every setting as its dotted key and its value.
+
+    Example:
+        >>> list(flat({"student": {"hidden": [8]}, "seed": 0}))
+        [('student.hidden', [8]), ('seed', 0)]
+    """
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _row(kind: str, by_role: Mapping[str, Any], name: str, values: Mapping[str, Any], suffix: str = "") -> Row:

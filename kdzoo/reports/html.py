@@ -52,35 +52,22 @@ def to_html(
         citations: BibTeX entries.
     """
     rows = content.rows(report)
-    return _template("report.html.j2").render(
+    return template("report.html.j2").render(
         title=content.title(report),
         verdict=content.verdict(report),
         sentences=content.sentences(report)[1 if report["comparison"] else 0 :],
         models=[name.replace("_", " ") for name in content.models(report)],
         rows=rows,
         metrics=[row.metric for row in rows if row.metric is not None],
-        figures=list(_embedded(folder, figures)),
-        settings=list(flat(settings)),
+        figures=list(embedded(folder, figures)),
+        settings=list(content.flat(settings)),
         report=report,
         citations=citations.strip(),
     )
 
 
-def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every setting as its dotted key and its value.
-
-    Example:
-        >>> list(flat({"student": {"hidden": [8]}, "seed": 0}))
-        [('student.hidden', [8]), ('seed', 0)]
-    """
-    for key, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _template(name: str) -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """Return a template of this package; what is filled in is escaped, and a name without a value is an error."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("kdzoo.reports"),
         autoescape=True,
@@ -91,7 +78,7 @@ def _template(name: str) -> jinja2.Template:
     return environment.get_template(name)
 
 
-def _embedded(folder: Path, paths: Iterable[str]) -> Iterator[Figure]:
+def embedded(folder: Path, paths: Iterable[str]) -> Iterator[Figure]:
     """Yield the figures, with their images as long as all of them together are small enough for the page."""
     room = MAX_FIGURE_BYTES
     for path in paths:

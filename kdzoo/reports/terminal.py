@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kdzoo.reports import content
+from kdzoo.reports.leaderboard import Board
 
 # What a cell takes beside its text, a column of padding and one that divides it from the next, and both margins.
 PADDING, MARGIN = 2, 2
@@ -21,6 +22,21 @@ def show(report: Mapping[str, Any]) -> None:
         console.print(table)
     for sentence in content.sentences(report):
         console.print(sentence, markup=False)
+
+
+def show_board(board: Board) -> None:
+    """Print the ranks of runs, named by the settings in which they differ."""
+    table = Table(title=board.title, box=box.SIMPLE, padding=(0, 0, 0, 1))
+    table.add_column("", justify="right")
+    table.add_column("settings", overflow="fold")
+    for name in ("student", "control", "gap closed", "seeds"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for rank, row in enumerate(board.rows, 1):
+        settings = "\n".join(f"{key}={value}" for key, value in row.settings.items()) or row.setting_text
+        gap = "" if row.gap_closed is None else f"{row.gap_closed:.0%}"
+        cells = (str(rank), settings, row.text("student"), row.text("control"), gap, str(len(row.scores["student"])))
+        table.add_row(*map(Text, cells))
+    Console(highlight=False).print(table)
 
 
 def tables(report: Mapping[str, Any], width: int) -> Iterator[Table]:

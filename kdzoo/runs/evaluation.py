@@ -98,7 +98,7 @@ def evaluate_folder(folder: Path, cfg: DictConfig, *, allow: Collection[str] = (
     seed = cfg.seed if cfg.seed is not None else cfg.seeds[0]
     job = Job(for_seed(cfg, seed), seed, folder, allow)
     data = job.data()
-    kind = bound_kind(job.kind_of("student", model), data, job.settings)
+    kind = bound_kind(job.kind_of("student", model, data.sizes), data, job.settings)
     batches = list(data.test_dataloader())
     sample = {key: value[:DRY_RUN_SAMPLES] for key, value in as_batch(batches[0]).items()}
     kind.check("model", model, sample, data.sizes)

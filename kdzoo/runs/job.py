@@ -134,11 +134,11 @@ class Job:
             raise ConfigError(f"kind must be a kdzoo.kinds.Kind, got {type(kind).__name__} from {node['_target_']}")
         return kind
 
-    def kind_of(self, role: str, model: nn.Module) -> kinds.Kind:
-        """Return the kind of the teacher or student: the chosen one, or the one that follows from the model."""
+    def kind_of(self, role: str, model: nn.Module, sizes: Mapping[str, Any] | None = None) -> kinds.Kind:
+        """Return the kind of the teacher or student: the chosen one, or the one that follows from model and data."""
         if role == "student" and self.chosen_kind is not None:
             return self.chosen_kind
-        return kinds.kind_of(model, self.chosen_kind)
+        return kinds.kind_of(model, self.chosen_kind, sizes)
 
     def kind_named(self, name: str) -> kinds.Kind:
         """Return the kind of that name, the chosen one or a packaged one."""

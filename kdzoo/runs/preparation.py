@@ -102,7 +102,7 @@ def check_kind(
     job: Job, role: str, model: nn.Module, supported: tuple[str, ...], method: str, sample: Batch, data: Any
 ) -> None:
     """Reject a model of a kind that the method does not work with, or that does not fit the data."""
-    kind = job.kind_of(role, model)
+    kind = job.kind_of(role, model, data.sizes)
     # A kind that the configuration chooses may be unknown to the method; whoever chooses it knows that the two fit.
     if kind is not job.chosen_kind:
         kinds.check_supported(role, kind, supported, method)

@@ -110,6 +110,8 @@ def cache_teacher_outputs(job: Job, distiller: Distiller, data: Any) -> None:
         "teacher": teacher_outputs.weights_fingerprint(teacher),
         "inputs and their order": data.fingerprint(),
         "dtype": str(like.dtype),
+        # Another version of a model or of a function that the method calls can have other outputs.
+        "versions": json.dumps(versions(), sort_keys=True),
         "computation": json.dumps([_code_of(distiller.teacher_outputs), frozen.cache_key], sort_keys=True),
     }
     folder = Path(job.settings["cache_dir"]) / "teacher_outputs" / _digest(fingerprint)

@@ -23,7 +23,7 @@ from kdzoo import config
 from kdzoo.errors import CheckpointError
 from kdzoo.storage import atomic
 
-# Raised when an older version of this module could no longer read what is written.
+# Increase this number when older versions of this module cannot read the files.
 FORMAT = 1
 
 

@@ -118,7 +118,8 @@ def backward(
             products = (matrices @ afters).view(-1, n, plan.d, n_in, samples)
             torch.sum(befores * products, 3, keepdim=True, out=run.features(phi_gradients))
     if phi_gradients is not None:
-        phi_gradients = torch.empty_like(phi).index_copy_(0, torch.tensor(plan.order, device=phi.device), phi_gradients)
+        order = torch.tensor(plan.order).to(phi.device, non_blocking=True)
+        phi_gradients = torch.empty_like(phi).index_copy_(0, order, phi_gradients)
     starts = (state(gradients, plan, 0, 0), state(gradients, plan, 1, 0))
     return phi_gradients, core_gradients, starts
 

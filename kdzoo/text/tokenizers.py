@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from kdzoo.core.validation import flag, integer
-from kdzoo.errors import CheckpointError, ConfigError
+from kdzoo.errors import CheckpointError, ConfigError, in_one_line
 
 # Tokens 0..4 of a vocabulary that is trained here: BERT's own special tokens, so that its models work unchanged.
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -19,8 +19,6 @@ SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # ``limit_alphabet`` in the BERT tokenizer of the library tokenizers. Every character takes two entries (at the start of
 # a word and inside of one), so without a limit a text with rare scripts would fill a small vocabulary.
 MAX_CHARACTERS = 1000
-# Length to which the reason of another library is cut in an error message, which stays one readable line.
-_MAX_REASON = 160
 
 
 def load_tokenizer(path: Any) -> Any:
@@ -43,10 +41,11 @@ def load_tokenizer(path: Any) -> Any:
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the readers behind transformers have no common base error
-        reason = " ".join(str(error).split())[:_MAX_REASON]
+        reason = in_one_line(error)
         problem = f"no tokenizer can be loaded from {path} ({reason})"
         raise CheckpointError(f"{problem}; allowed: a local folder with its files, or a cached name") from error
-    # Only the fast tokenizers can reject to read special tokens in a text (split_special_tokens) and be trained here.
+    # Only the fast tokenizers can be told not to interpret special tokens in a text (split_special_tokens), and can be
+    # trained here.
     if not isinstance(tokenizer, transformers.PreTrainedTokenizerFast):
         raise CheckpointError(
             f"{path} has the slow tokenizer {type(tokenizer).__name__}; allowed: one with tokenizer.json"
@@ -60,7 +59,7 @@ def load_tokenizer(path: Any) -> Any:
 def fingerprint(tokenizer: Any) -> str:
     """Return a name of a tokenizer's vocabulary: 16 hex digits of the SHA-256 of its sorted (token, id) pairs.
 
-    Models and data carry it, so that a model is never fed with the ids of another vocabulary.
+    Models and data store it, so that a model is never fed the ids of another vocabulary.
     """
     pairs = sorted(tokenizer.get_vocab().items())
     return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()[:16]

@@ -193,6 +193,9 @@ def test_evaluate_measures_an_exported_model_and_refuses_one_that_does_not_fit(t
     ("arguments", "expected"),
     [
         (["evaluate"], "kdzoo evaluate needs the folder"),
+        (["report"], "kdzoo report takes folders with finished runs, got none"),
+        (["report", "conf", "seed=1"], "kdzoo report takes folders with finished runs, got conf seed=1"),
+        (["report", "nowhere"], "kdzoo report nowhere: there is no such folder"),
         (["evaluate", "nowhere"], "kdzoo evaluate nowhere: there is no such folder"),
         (["cite", "distiller=dkdd"], "did you mean 'dkd'?"),
         (["docter"], "did you mean 'doctor'?"),

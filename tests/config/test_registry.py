@@ -1,11 +1,13 @@
 """The registered distillers: list, names, citations."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from kdzoo import config
 from kdzoo.config import registry
+from kdzoo.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "my_dkd"
 
@@ -55,6 +57,21 @@ def test_a_file_that_extends_one_of_another_group_has_its_settings(tmp_path):
     assert registry.targets("student", [tmp_path])["wide"] == "kdzoo.models.MLP"
     packaged = registry.settings("teacher", "mlp")
     assert registry.settings("student", "wide", [tmp_path]) == {**packaged, "hidden": [9]}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("defaults: [{/student@_here_: nope}]\n", "student/a extends student/nope, and there is no student/nope.yaml"),
+        ("defaults: [b]\n", "student/a extends student/b extends student/a: a file cannot extend itself"),
+    ],
+)
+def test_what_a_file_cannot_extend_is_named(content, message, tmp_path):
+    (tmp_path / "student").mkdir()
+    (tmp_path / "student" / "a.yaml").write_text(content)
+    (tmp_path / "student" / "b.yaml").write_text("defaults: [{/student@_here_: a}]\n")
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        registry.settings("student", "a", [tmp_path])
 
 
 @pytest.mark.parametrize("content", ["a: [", "- 1\n", "a: b: c\n"])

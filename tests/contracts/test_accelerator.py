@@ -1,5 +1,6 @@
 """The simulated accelerator: what is read from it is an error, and what the host holds may be read."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,13 @@ READS = {
     "nonzero": lambda values: values.nonzero(),
     "equal": lambda values: torch.equal(values, values),
     "masked_select": lambda values: values.masked_select(values > 0),
+    "tolist": lambda values: values.tolist(),
+    "numpy": lambda values: values.numpy(),
+    "cpu": lambda values: values.cpu(),
+    "array": np.asarray,
+    "unique": lambda values: values.unique(),
+    "bincount": lambda values: values.long().bincount(),
+    "repeat": lambda values: values.repeat_interleave(values.long()),
     "put": lambda values: values.index_put_((values > 0,), torch.tensor(0.0)),
 }
 
@@ -32,6 +40,14 @@ def test_what_the_host_holds_may_be_read(read):
     with simulated_accelerator([on_device]):
         read(on_host * 2)
         on_device * 2
+
+
+def test_masks_as_values_may_be_stored():
+    mask, rows = torch.zeros(3, dtype=torch.bool), torch.tensor([0, 2])
+    with simulated_accelerator():
+        mask[rows] = torch.tensor([True, True])
+        mask.index_copy_(0, rows, torch.tensor([True, False]))
+    assert mask.tolist() == [True, False, False]
 
 
 def test_reads_of_gradients_are_found():

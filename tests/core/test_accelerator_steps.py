@@ -35,6 +35,11 @@ def batch_of(shape=(6,), n_missing=2, mask=False):
     return batch
 
 
+def moved_to_device(batch):
+    """Return a batch on the simulated accelerator, whose tensors are not those of the host."""
+    return DeviceBatch({key: value.clone() for key, value in batch.items()}, batch)
+
+
 SHAPES = [((6,), 2, False), ((6,), 0, False), ((4, 5), 3, True), ((4, 5), 0, False), ((1,), 1, False)]
 
 
@@ -43,8 +48,8 @@ def test_selections_are_those_of_the_mask_without_a_wait(shape, n_missing, mask)
     batch = batch_of(shape, n_missing, mask)
     labelled = labelled_positions(batch)
     expected = batch["input"][labelled], batch["target"][labelled]
-    moved = DeviceBatch(batch, batch)
-    with simulated_accelerator():
+    moved = moved_to_device(batch)
+    with simulated_accelerator(moved.values()):
         selected = moved["input"][labelled_selection(moved)], labels(moved)
         valid = moved["input"][valid_positions(moved)]
     assert all(torch.equal(one, other) for one, other in zip(selected, expected, strict=True))
@@ -53,7 +58,7 @@ def test_selections_are_those_of_the_mask_without_a_wait(shape, n_missing, mask)
 
 
 def test_micro_batches_keep_the_host_copies():
-    moved = DeviceBatch(batch_of(), batch_of())
+    moved = moved_to_device(batch_of())
     parts = list(micro_batches(moved, 4))
     assert [type(part) for part in parts] == [DeviceBatch, DeviceBatch]
     for key in ("target", "index"):
@@ -63,22 +68,22 @@ def test_micro_batches_keep_the_host_copies():
 
 def test_a_batch_without_targets_has_no_labels():
     batch = {"input": torch.randn(3, 4)}
-    moved = DeviceBatch(batch, batch)
-    with simulated_accelerator():
+    moved = moved_to_device(batch)
+    with simulated_accelerator(moved.values()):
         assert labels(moved).shape == (0,)
         assert moved["input"][labelled_selection(moved)].shape == (0, 4)
 
 
 def test_a_batch_that_data_parallelism_rebuilds_keeps_its_copies():
-    moved = DeviceBatch(batch_of(mask=True), batch_of(mask=True))
+    moved = moved_to_device(batch_of(mask=True))
     ((rebuilt,),), _ = torch.distributed.utils._to_kwargs((moved,), {}, torch.device("cpu"), False)
     assert type(rebuilt) is DeviceBatch
     assert rebuilt.host.keys() == moved.host.keys()
-    assert all(torch.equal(rebuilt.host[key], moved.host[key]) for key in moved.host)
+    assert all(rebuilt.host[key] is moved.host[key] for key in moved.host)  # nothing is copied from the device again
 
 
 def test_a_mask_that_is_added_later_counts():
-    moved = DeviceBatch(batch_of(), batch_of())
+    moved = moved_to_device(batch_of())
     moved["mask"] = torch.tensor([True, False, True, True, False, True])
     assert torch.equal(moved["input"][valid_positions(moved)], moved["input"][moved["mask"]])
     assert position_counts(moved) == position_counts(dict(moved))
@@ -87,9 +92,9 @@ def test_a_mask_that_is_added_later_counts():
 def without_waiting(compute):
     """Return a loss that fails where it would wait for the device."""
 
-    def loss(self, *arguments):
-        with simulated_accelerator():
-            return compute(self, *arguments)
+    def loss(self, batch, *arguments):
+        with simulated_accelerator([*batch.values(), *self.parameters()]):
+            return compute(self, batch, *arguments)
 
     return loss
 
@@ -100,7 +105,7 @@ def trained(method, batches, monkeypatch, *, on_accelerator, **options):
     models = (student,) if method is Supervised else (student, teacher)
     distiller = method(*models, **options)
     if on_accelerator:
-        monkeypatch.setattr(method, "transfer_batch_to_device", lambda self, batch, *_: DeviceBatch(batch, batch))
+        monkeypatch.setattr(method, "transfer_batch_to_device", lambda self, batch, *_: moved_to_device(batch))
         monkeypatch.setattr(method, "_loss", without_waiting(method._loss))
     trainer = pl.Trainer(
         max_epochs=1,
@@ -138,7 +143,7 @@ class Diverges(LogitKD):
 def test_a_training_that_diverges_is_found_before_it_is_saved(monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
         patch.setattr(precision, "DEVICES_OF_THE_HOST", set())
-        patch.setattr(Diverges, "transfer_batch_to_device", lambda self, batch, *_: DeviceBatch(batch, batch))
+        patch.setattr(Diverges, "transfer_batch_to_device", lambda self, batch, *_: moved_to_device(batch))
         distiller = Diverges(nn.Linear(4, 3), nn.Linear(4, 3))
         options = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
         trainer = pl.Trainer(max_epochs=1, log_every_n_steps=1000, default_root_dir=tmp_path, **options)

@@ -48,6 +48,13 @@ def test_the_kind_follows_from_the_model(build, name):
     assert kinds.kind_of(build()).name == name
 
 
+def test_the_kind_of_any_module_follows_from_the_data():
+    module = nn.Linear(4, 3)
+    assert kinds.kind_of(module, sizes={"num_classes": 3, "vocab_size": 3}).name == "language_model"
+    assert kinds.kind_of(module, sizes={"num_classes": 2, "vocab_size": 9, "pad_id": 0}).name == "classifier"
+    assert kinds.kind_of(module, sizes={"num_classes": 3, "in_shape": (4,)}).name == "classifier"
+
+
 def test_a_chosen_kind_takes_precedence_where_it_matches():
     class OwnSets(ErrorRateKind):
         def is_exclusive_match(self, model):

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from kdzoo.plotting.style import save_figure
-from kdzoo.reports.html import MAX_BYTES, flat, to_html
+from kdzoo.reports.content import flat
+from kdzoo.reports.html import MAX_BYTES, to_html
 from tests.reports.example import model, report
 
 VOID = {"meta", "img", "br", "link"}

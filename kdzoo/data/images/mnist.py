@@ -26,8 +26,8 @@ _FILES = (
 class IdxImages(InMemoryData):
     """60,000 training and 10,000 test images of 28 x 28 grey pixels as float32 ``[1, 28, 28]``.
 
-    The four IDX files, gzipped or not, are searched in ``<root>/<name>`` and ``<root>``. Without ``root``, the roots
-    are ``$KDZOO_DATA`` and ``~/.cache/kdzoo``, and ``prepare_data()`` downloads them to the latter if neither has them.
+    The four IDX files, gzipped or not, are searched for in ``<root>/<name>`` and ``<root>``. Without ``root``, the
+    roots are ``$KDZOO_DATA`` and ``~/.cache/kdzoo``, and ``prepare_data()`` downloads them to the latter if neither has them.
 
     Args:
         root: Folder of the data; None searches the default roots.

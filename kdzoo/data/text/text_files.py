@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from kdzoo.errors import ConfigError, DataError
+from kdzoo.errors import ConfigError, DataError, in_one_line
 
 JSON_LINES = (".jsonl", ".json")
 # Characters after which a line is split at a space. Some corpora are a single line, and the tokenizer would hold all of
@@ -122,7 +122,7 @@ def _rows_of_dataset(path: Path, field: str) -> Any:
     try:
         rows = datasets.load_from_disk(str(path))
     except Exception as error:  # the readers behind it have no common base error
-        raise DataError(f"{path} cannot be read by datasets ({' '.join(str(error).split())[:160]})") from error
+        raise DataError(f"{path} cannot be read by datasets ({in_one_line(error)})") from error
     if isinstance(rows, dict):
         if "train" not in rows:
             raise DataError(f"{path} has the splits {', '.join(rows)}; allowed: a train split, or no splits")

@@ -138,7 +138,7 @@ class Continual(Distiller):
         # A dry run in the first task has no old classes: it computes the terms of the new ones, with the factor 0, so
         # that mistakes in the settings and unknown loss weights are found before the first task is trained.
         labels = classes_so_far[: -len(self.tasks[task])] or classes_so_far
-        classes = torch.tensor(labels, device=batch["input"].device)
+        classes = torch.tensor(labels).to(batch["input"].device, non_blocking=True)
         previous: Any = self.snapshots[max(task - 1, 0)]
         of_old = self.old_classes.terms(self.student, previous, batch, classes)
         return terms | {f"old_{name}": (1 - share) * value for name, value in of_old.items()}

@@ -15,7 +15,7 @@ from kdzoo.core import validation
 from kdzoo.core.batch import Batch, n_samples
 
 LATENT_CHOICE = "latent_choice"
-"""Key in a batch of one uniform number for each sample, which decides whose latents the sample takes in a mixture."""
+"""Key of a batch: a uniform number per sample, which decides whose latents the sample takes in a mixture."""
 
 
 class LatentSource:
@@ -41,7 +41,7 @@ class LatentSource:
         Args:
             names: Latents that both models have.
             batch: The batch.
-            elapsed: How much of the time ``mixing`` is over, in [0, 1].
+            elapsed: Fraction of the mixing period that has passed, in [0, 1].
         """
         return {}
 
@@ -55,7 +55,7 @@ class TeacherLatents(LatentSource):
         batch: Batch,  # noqa: ARG002
         elapsed: float,  # noqa: ARG002
     ) -> dict[str, Tensor | bool]:
-        """Return all latents with True."""
+        """Return True for every latent."""
         return dict.fromkeys(names, True)
 
 
@@ -75,7 +75,7 @@ class MixedLatents(LatentSource):
         self.mixing = validation.number("mixing", validation.positive("mixing", mixing), 0.0, 1.0)
 
     def teacher_latents(self, names: Collection[str], batch: Batch, elapsed: float) -> dict[str, Tensor | bool]:
-        """Return all latents with the samples whose uniform number is below the share."""
+        """Return, for every latent, the mask of the samples that take the teacher's value."""
         choice = batch[LATENT_CHOICE] if LATENT_CHOICE in batch else _draw_choice(batch)
         return dict.fromkeys(names, choice < 1 - elapsed)
 
@@ -90,11 +90,11 @@ def make_latent_source(name: str, *, mixing: float) -> LatentSource:
     Raises:
         ConfigError: If the name is unknown, or ``mixing`` is out of range, whether or not the source uses it.
     """
-    # All are made, so that a setting out of range is found even where it has no effect.
+    # All sources are built, so that a setting out of range is rejected even where it has no effect.
     sources = {"student": LatentSource(), "teacher": TeacherLatents(), "mixed": MixedLatents(mixing)}
     return sources[validation.choice("latents_from", name, tuple(sources))]
 
 
 def _draw_choice(batch: Batch) -> Tensor:
     """Draw the uniform numbers of a batch that has none, ``[b]``."""
-    return torch.rand(n_samples(batch)).to(batch["input"].device)
+    return torch.rand(n_samples(batch)).to(batch["input"].device, non_blocking=True)

@@ -28,7 +28,8 @@ class DistilBERTClassifier(TransformerKD):
 
     Args:
         student: A classifier of texts, such as :class:`kdzoo.models.TruncatedTransformer`.
-        teacher: Another one with the same classes; see :class:`kdzoo.distillers.text.transformer_kd.TransformerKD`.
+        teacher: A classifier of texts with the same classes; see
+            :class:`kdzoo.distillers.text.transformer_kd.TransformerKD`.
         temperature: T of the soft targets, finite and > 0.
         **options: See :class:`kdzoo.Distiller`.
 
@@ -39,7 +40,7 @@ class DistilBERTClassifier(TransformerKD):
     task: ClassVar[str] = "classification"
     info: ClassVar[MethodInfo] = replace(
         TransformerKD.info,
-        # As for masked language models. They were not tuned for classifiers: see the ablation on SST-2 in
+        # The weights for masked language models. They were not tuned for classifiers: see the ablation on SST-2 in
         # docs/experiments/distilbert.md, where only ``soft`` makes a difference.
         terms={"soft": 5.0, "hard": 2.0, "cosine": 1.0, "hidden": 0.0, "attention": 0.0, "embedding": 0.0},
         teacher_kinds=("classifier",),

@@ -1,0 +1,52 @@
+"""The files of a leaderboard: a page that needs nothing else, its figures, and a table of plain numbers."""
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from kdzoo import plotting
+from kdzoo.reports.html import embedded, template
+from kdzoo.reports.leaderboard import Board, Run, write_csv
+
+
+def write(boards: Sequence[Board], folder: Path, title: str) -> Path:
+    """Write ``leaderboard.html``, ``leaderboard.csv`` and a figure for each board; return the path of the page.
+
+    Args:
+        boards: The boards.
+        folder: Folder for the files; it is made if it is missing.
+        title: Heading of the page.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_csv(boards, folder / "leaderboard.csv")
+    figures = [list(embedded(folder, _draw(board, folder))) for board in boards]
+
+    def link(run: Run) -> str:
+        return Path(os.path.relpath(run.folder / "report.html", folder)).as_posix()
+
+    page = template("leaderboard.html.j2").render(
+        title=title,
+        verdict=boards[0].best if len(boards) == 1 else "",
+        boards=list(zip(boards, figures, strict=True)),
+        link=link,
+    )
+    path = folder / "leaderboard.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _draw(board: Board, folder: Path) -> list[str]:
+    """Draw the scores over the settings; return the name of the file, if there is more than one row to draw."""
+    rows = [row for row in board.rows if math.isfinite(row.score)]
+    if len(rows) < 2 or not board.varied:
+        return []
+    path = folder / f"{board.data}_{board.metric}.png"
+    plotting.score_over_settings(
+        [row.settings for row in rows],
+        [row.score for row in rows],
+        [row.deviation for row in rows],
+        board.metric.replace("_", " "),
+        path,
+    )
+    return [path.name]
