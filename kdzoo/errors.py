@@ -1,5 +1,8 @@
 """The errors that kdzoo raises on purpose: each is one line that names what is wrong and what is allowed."""
 
+import difflib
+from collections.abc import Iterable
+
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or the name of its type if it has none, as for a bare ``assert``."""
@@ -12,6 +15,17 @@ def in_one_line(error: BaseException) -> str:
     For errors of libraries, which explain themselves at length: the cause is in the first 200 characters.
     """
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean 'x'?`` with the most similar of the known names, or an empty string if none is similar.
+
+    Example:
+        >>> did_you_mean("temprature", ["temperature", "micro_batch_size"])
+        "; did you mean 'temperature'?"
+    """
+    matches = difflib.get_close_matches(name, list(map(str, known)), n=1)
+    return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
 class KdzooError(Exception):

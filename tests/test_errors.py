@@ -3,7 +3,7 @@
 import pytest
 
 from kdzoo import errors
-from kdzoo.errors import first_line
+from kdzoo.errors import did_you_mean, first_line, in_one_line
 
 FAMILY = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
 
@@ -32,3 +32,14 @@ def test_wrong_values_are_value_errors():
 )
 def test_the_first_line_of_a_message(error, line):
     assert first_line(error) == line
+
+
+def test_a_similar_name_is_suggested():
+    assert did_you_mean("temprature", ["temperature", "seed"]) == "; did you mean 'temperature'?"
+    assert did_you_mean("x", ["temperature", "seed"]) == ""
+
+
+def test_a_library_explains_itself_in_one_short_line():
+    assert in_one_line(ValueError("a\n  b\tc")) == "a b c"
+    assert len(in_one_line(ValueError("x" * 500))) == 200
+    assert in_one_line(ValueError()) == "ValueError"

@@ -13,10 +13,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from kdzoo import config
 from kdzoo.config import registry, signatures
 from kdzoo.core import metric_catalogue
-from kdzoo.errors import ConfigError
+from kdzoo.errors import ConfigError, did_you_mean
 
 # Roles of the docstrings, such as :class:`kdzoo.Distiller`, and literals in double backquotes.
 MARKUP = re.compile(r":[\w:]+:`~?([^`]*)`|``([^`]*)``")
@@ -107,7 +106,7 @@ def print_metric(name: str) -> None:
     metric = metric_catalogue.find(name)
     if metric is None:
         names = [listed.name for metrics in metric_catalogue.GROUPS.values() for listed in metrics]
-        hint = config.did_you_mean(name.lower(), names)
+        hint = did_you_mean(name.lower(), names)
         raise ConfigError(f"kdzoo explain {name}: there is no such metric; kdzoo explain lists all{hint}")
     console.print(f"{name}: {metric.meaning}", markup=False)
     if metric.unit:

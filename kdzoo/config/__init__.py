@@ -5,6 +5,7 @@ from kdzoo.config.compose import (
     compose,
     compose_all,
     groups,
+    no_such_choice,
     packaged_folder,
     packaged_targets,
     result_settings,
@@ -14,7 +15,6 @@ from kdzoo.config.compose import (
 )
 from kdzoo.config.instantiate import (
     SIZES,
-    did_you_mean,
     instantiate,
     locate,
     not_allowed_message,
@@ -31,10 +31,10 @@ __all__ = [
     "SIZES",
     "compose",
     "compose_all",
-    "did_you_mean",
     "groups",
     "instantiate",
     "locate",
+    "no_such_choice",
     "not_allowed_message",
     "one_line",
     "packaged_folder",

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kdzoo.config.instantiate import one_line, to_container
-from kdzoo.errors import ConfigError
+from kdzoo.errors import ConfigError, did_you_mean
 
 # The files of a folder are read as text, since a broken file of the user must not keep the others from being used.
 _TARGET_LINE = re.compile(r"""^\s*-?\s*_target_:\s*["']?([\w.]+)""", re.MULTILINE)
@@ -51,7 +51,7 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> DictConfig
         config_dir: A folder with config groups of your own.
 
     Raises:
-        ConfigError: An override cannot be parsed, or names a file that its group does not have.
+        ConfigError: An override is not a string, cannot be parsed, or names a file that its group does not have.
 
     Example:
         >>> compose("distiller.temperature=2", "seed=0").distiller.temperature
@@ -59,6 +59,13 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> DictConfig
     """
     folder = Path(config_dir) if config_dir is not None else None
     known = groups(folder)
+    for text in overrides:
+        if not isinstance(text, str):
+            raise ConfigError(f"compose takes overrides as strings, such as 'data=digits', got {text!r}")
+        group, _, name = text.partition("=")
+        # Plain names only; Hydra reports what is wrong with lists and other forms.
+        if group in known and name.isidentifier() and name != "null" and name not in known[group]:
+            raise ConfigError(no_such_choice(group, name, known[group]))
     cfg = compose_all([with_new_key(text, known) for text in overrides], folder)
     choices = cfg.hydra.runtime.choices
     OmegaConf.set_struct(cfg, False)
@@ -67,6 +74,11 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> DictConfig
     del cfg["hydra"]
     OmegaConf.set_struct(cfg, True)
     return cfg
+
+
+def no_such_choice(group: str, name: str, known: Sequence[str]) -> str:
+    """Return the message for a name that a config group does not have."""
+    return f"{group}={name} does not exist{did_you_mean(name, known)}; {group} can be {list(known)}"
 
 
 def compose_all(overrides: Sequence[str], folder: Path | None) -> DictConfig:

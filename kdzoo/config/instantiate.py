@@ -5,23 +5,20 @@ folders that the user put on the search path), and those that the user typed. Th
 anything is imported.
 """
 
-import difflib
 import inspect
 import pydoc
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from kdzoo.errors import ConfigError, KdzooError
+from kdzoo.errors import ConfigError, KdzooError, did_you_mean
 
 # Arguments of teacher and student that the data or the teacher's architecture determine, so that a configuration can
 # omit them.
 SIZES = {"in_shape", "num_classes", "vocab_size", "pad_id", "tokenizer", "teacher_architecture"}
-# Minimum similarity, in [0, 1], of an unknown name to a valid one that is suggested instead; the default of difflib.
-SIMILARITY_CUTOFF = 0.6
 
 
 def to_container(node: Any) -> Any:
@@ -95,17 +92,6 @@ def targets(tree: Any) -> Iterator[str]:
     if isinstance(tree, list | tuple):
         for child in tree:
             yield from targets(child)
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ``; did you mean 'x'?`` with the most similar of the known names, or an empty string if none is similar.
-
-    Example:
-        >>> did_you_mean("temprature", ["temperature", "micro_batch_size"])
-        "; did you mean 'temperature'?"
-    """
-    matches = difflib.get_close_matches(name, list(map(str, known)), n=1, cutoff=SIMILARITY_CUTOFF)
-    return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
 def one_line(error: BaseException) -> str:

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kdzoo import config
 from kdzoo.config import validate
-from kdzoo.errors import ConfigError
+from kdzoo.errors import ConfigError, did_you_mean
 
 # Groups of which several files may be chosen, as in ``callbacks=[early_stopping,lr_monitor]``.
 MULTI_CHOICE_GROUPS = ("callbacks", "logger", "experiment", "debug", "inner_network")
@@ -84,7 +84,7 @@ def parse(arguments: Sequence[str]) -> CommandLine:
         elif argument in FLAGS:
             line.flags.append(argument)
         else:
-            hint = config.did_you_mean(name, [*FLAGS, *FLAGS_WITH_VALUE, "--help"])
+            hint = did_you_mean(name, [*FLAGS, *FLAGS_WITH_VALUE, "--help"])
             line.mistakes.append(f"unknown flag {argument!r}{hint}; settings have no dashes: key=value")
     return line
 
@@ -120,7 +120,8 @@ def check(line: CommandLine, commands: Sequence[str] = (), *, complete: bool = T
     allow = allowed_targets([override.input_line or "" for override in accepted], folder)
     for job in result.jobs:
         lines = [*_hydra_callback_mistakes(job), *validate.mistakes(job, allow)]
-        result.mistakes += [text for text in lines if not _is_excused(text, rejected, complete)]
+        lines = [text for text in lines if not _is_excused(text, rejected, complete)]
+        result.mistakes += [text for text in lines if not _is_consequence(text, result.mistakes)]
     result.mistakes = list(dict.fromkeys(result.mistakes))
     return result
 
@@ -140,7 +141,7 @@ def allowed_targets(overrides: Sequence[str], folder: Path | None) -> set[str]:
 
 def _parse_override(text: str, commands: Sequence[str]) -> Override:
     if "=" not in text and not text.startswith("~"):
-        hint = config.did_you_mean(text, commands)
+        hint = did_you_mean(text, commands)
         raise ConfigError(f"{text!r} is neither key=value nor a command{hint}; commands: {', '.join(commands)}")
     try:
         return OverridesParser.create().parse_override(text)
@@ -176,8 +177,7 @@ def _choice_mistakes(override: Override, groups: Groups) -> Iterator[str]:
             yield f"{override.input_line!r}: null cannot be part of a sweep over {group}"
         for name in value if isinstance(value, list) else [value]:
             if name is not None and _unquoted(name) not in groups[group]:
-                hint = config.did_you_mean(str(_unquoted(name)), groups[group])
-                yield f"{group}={_unquoted(name)} does not exist{hint}; {group} can be {groups[group]}"
+                yield config.no_such_choice(group, str(_unquoted(name)), groups[group])
 
 
 def _is_group_choice(override: Override, groups: Groups) -> bool:
@@ -284,6 +284,12 @@ def _has_key(cfg: DictConfig, key: str) -> bool:
     parent, _, last = key.rpartition(".")
     node = OmegaConf.select(cfg, parent) if parent else cfg
     return isinstance(node, DictConfig) and (last in node or OmegaConf.is_missing(node, last))
+
+
+def _is_consequence(text: str, mistakes: Sequence[str]) -> bool:
+    """Return whether a part lacks its class because a key below it was set, which is reported already."""
+    part, found, _ = text.partition(validate.NO_TARGET)
+    return bool(found) and any(line.startswith(f"{part}.") for line in mistakes)
 
 
 def _interpolation_mistakes(override: Override, defaults: Sequence[DictConfig]) -> Iterator[str]:

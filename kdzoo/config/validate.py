@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kdzoo import config
 from kdzoo.config.signatures import Opaque, TargetSignature, describe
-from kdzoo.errors import ConfigError
+from kdzoo.errors import ConfigError, did_you_mean
 
 # Keys that Hydra reads and does not pass on to the class.
 HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
@@ -64,6 +64,8 @@ TEACHER_TRAINING_TYPES: dict[str, Any] = {
 # How OmegaConf writes a mandatory value that is not set.
 MISSING = "???"
 
+NO_TARGET = " has no _target_"
+
 
 def mistakes(cfg: DictConfig, allow: Collection[str]) -> list[str]:
     """Return one line for every mistake in a composed configuration; an empty list means that it can be built.
@@ -77,10 +79,22 @@ def mistakes(cfg: DictConfig, allow: Collection[str]) -> list[str]:
     lines += _run_mistakes(tree)
     # Settings that depend on ${seed} are checked with a valid one, so that a wrong seed is reported only once.
     nodes = _resolved(OmegaConf.merge(cfg, {"seed": _valid_seed(tree)}), "", [])
+    lines += _missing_targets(nodes)
     lines += _teacher_mistakes(nodes, allow)
     for group, node in nodes.items():
         lines += _node_mistakes(group, _without_copies(node, nodes), allow)
     return list(dict.fromkeys(lines))
+
+
+def _missing_targets(tree: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a line for each part that is built from a class, and does not say which."""
+    training = tree.get("teacher_training")
+    parts = {key: tree.get(key) for key in ("distiller", "teacher", "student", "data", "optimizer", "scheduler")}
+    if isinstance(training, Mapping):
+        parts |= {f"teacher_training.{key}": training.get(key) for key in ("optimizer", "scheduler")}
+    for path, node in parts.items():
+        if isinstance(node, Mapping) and node and "_target_" not in node:
+            yield f"{path}{NO_TARGET}, the class that it is built from, got {dict(node)}"
 
 
 def _without_copies(node: Any, groups: Mapping[str, Any]) -> Any:
@@ -129,7 +143,7 @@ def _run_mistakes(tree: Mapping[str, Any]) -> Iterator[str]:
     known = {*RUN_TYPES, "teacher_training", *(group for group in config.groups() if "/" not in group)}
     for key in tree:
         if key not in known:
-            yield f"unknown key {key!r}{config.did_you_mean(str(key), known)}"
+            yield f"unknown key {key!r}{did_you_mean(str(key), known)}"
     for key in [key for key in (*REQUIRED, *RUN_TYPES) if key not in tree]:
         yield f"{key} is missing"
     for key in [key for key in REQUIRED if key in tree]:
@@ -161,7 +175,7 @@ def _teacher_mistakes(tree: Mapping[str, Any], allow: Collection[str]) -> Iterat
         return
     for key in training:
         if key not in TEACHER_TRAINING_TYPES:
-            yield f"teacher_training.{key} is unknown{config.did_you_mean(str(key), TEACHER_TRAINING_TYPES)}"
+            yield f"teacher_training.{key} is unknown{did_you_mean(str(key), TEACHER_TRAINING_TYPES)}"
     yield from _type_mistakes("teacher_training.", training, TEACHER_TRAINING_TYPES)
     for key in ("optimizer", "scheduler"):
         if training.get(key) != tree.get(key):  # equal nodes would be reported twice
@@ -250,7 +264,7 @@ def _argument_mistakes(path: str, node: Mapping[str, Any], signature: TargetSign
         elif key not in named:
             if not takes_any_name:
                 valid = [name for name in named if name not in set_by_run]
-                hint = config.did_you_mean(str(key), valid) or f"; it takes {valid}"
+                hint = did_you_mean(str(key), valid) or f"; it takes {valid}"
                 yield f"{path}.{key} is not an argument of {node['_target_']}{hint}"
         elif not _fits(value, named[key].annotation):
             yield f"{path}.{key} must be {_type_name(named[key].annotation)}, got {value!r}"
@@ -273,7 +287,7 @@ def _loss_weight_mistakes(path: str, node: Mapping[str, Any], signature: TargetS
         return
     for name, weight in weights.items():
         if name not in terms:
-            hint = config.did_you_mean(str(name), terms)
+            hint = did_you_mean(str(name), terms)
             yield f"{path}.loss_weights.{name} is not a term of {signature.name}{hint}; its terms: {sorted(terms)}"
         elif weight != MISSING and (isinstance(weight, bool) or not isinstance(weight, int | float) or weight < 0):
             yield f"{path}.loss_weights.{name} must be a number >= 0, got {weight!r}"

@@ -8,7 +8,7 @@ positions, whether they are in this micro-batch, in another one or on another ra
 numbers of positions (60 labels among 1200 samples); each is divided by its own number.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, ClassVar, TypedDict, final
@@ -17,6 +17,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from kdzoo.core.arguments import NamesUnknownArguments, check_models
 from kdzoo.core.batch import Batch, DeviceBatch, as_batch, micro_batches, n_samples
 from kdzoo.core.finite_check import DeferredFiniteCheck, describe_non_finite
 from kdzoo.core.frozen_teacher import FrozenTeacher, TeacherOutputs, leave_out_teacher
@@ -59,7 +60,7 @@ class ParameterGroup(TypedDict):
     lr_scale: float
 
 
-class Distiller(pl.LightningModule, ABC):
+class Distiller(pl.LightningModule, metaclass=NamesUnknownArguments):
     """Base class of every distillation method.
 
     A method declares ``info`` and overrides at most ``losses``, ``prepare``, ``transfer_set``, ``trainable`` and
@@ -110,8 +111,7 @@ class Distiller(pl.LightningModule, ABC):
         micro_batch_size: int | None = None,
     ) -> None:
         super().__init__()
-        if self.info.teacher == "required" and teacher is None:
-            raise ConfigError(f"{type(self).__name__} needs a teacher, got teacher=None")
+        check_models(student, teacher, type(self).__name__, teacher_needed=self.info.teacher == "required")
         if micro_batch_size is not None and (type(micro_batch_size) is not int or micro_batch_size < 1):
             raise ConfigError(f"micro_batch_size must be at least 1 or None, got {micro_batch_size!r}")
         self.student = student

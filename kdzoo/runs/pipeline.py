@@ -272,4 +272,6 @@ def _load_config(cfg: DictConfig | Mapping[str, Any] | str | Path) -> DictConfig
         return cfg
     if isinstance(cfg, Mapping):
         return OmegaConf.create(dict(cfg))
+    if not Path(cfg).is_file():
+        raise ConfigError(f"there is no configuration file {str(cfg)!r}; compose one from overrides by kdzoo.compose")
     return OmegaConf.create({**config.to_container(OmegaConf.load(cfg)), "output_dir": str(Path(cfg).parent)})

@@ -136,6 +136,18 @@ def test_compose_says_in_one_line_what_is_wrong(override):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data=digit", r"data=digit does not exist; did you mean 'digits'\?; data can be \["),
+        ({"data": "digits"}, r"compose takes overrides as strings, such as 'data=digits', got \{'data': 'digits'\}"),
+    ],
+)
+def test_compose_names_what_is_allowed(override, message):
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        config.compose(override)
+
+
 def test_targets_in_reads_names_without_importing(tmp_path):
     (tmp_path / "a.yaml").write_text("x:\n  - _target_: one.Two\n  - {y: 1}\nz:\n  _target_: 'three.Four'  # comment\n")
     assert config.targets_in(tmp_path) == {"one.Two", "three.Four"}

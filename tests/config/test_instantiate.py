@@ -103,11 +103,6 @@ class RejectsItsArgument:
         raise ConfigError("width must be even")
 
 
-def test_a_similar_name_is_suggested():
-    assert config.did_you_mean("temprature", ["temperature", "seed"]) == "; did you mean 'temperature'?"
-    assert config.did_you_mean("x", ["temperature", "seed"]) == ""
-
-
 def test_targets_are_found_at_every_depth():
     tree = {"_target_": "a.B", "inner": [{"_target_": "c.D"}, {"deep": {"_target_": "e.F"}}], "plain": 1}
     assert list(config.targets(tree)) == ["a.B", "c.D", "e.F"]

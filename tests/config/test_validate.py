@@ -224,3 +224,16 @@ def test_run_in_a_notebook_names_all_mistakes_and_writes_nothing(tmp_path):
         kdzoo.run(cfg)
     assert len(str(error.value).splitlines()) == 3
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("key", ["optimizer", "scheduler"])
+def test_run_names_a_part_without_a_class(key, tmp_path):
+    cfg = config.compose(f"teacher_training.{key}.lr=0.002", f"output_dir={tmp_path}/run")
+    with pytest.raises(ConfigError, match=rf"^teacher_training\.{key} has no _target_, .* got {{'lr': 0\.002}}$"):
+        kdzoo.run(cfg)
+    assert not (tmp_path / "run").exists()
+
+
+def test_run_names_a_file_that_is_missing(tmp_path):
+    with pytest.raises(ConfigError, match=r"there is no configuration file '.*nowhere\.yaml'"):
+        kdzoo.run(tmp_path / "nowhere.yaml")

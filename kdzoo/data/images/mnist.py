@@ -27,7 +27,8 @@ class IdxImages(InMemoryData):
     """60,000 training and 10,000 test images of 28 x 28 grey pixels as float32 ``[1, 28, 28]``.
 
     The four IDX files, gzipped or not, are searched for in ``<root>/<name>`` and ``<root>``. Without ``root``, the
-    roots are ``$KDZOO_DATA`` and ``~/.cache/kdzoo``, and ``prepare_data()`` downloads them to the latter if neither has them.
+    roots are ``$KDZOO_DATA`` and ``~/.cache/kdzoo``, and ``prepare_data()`` downloads them to the latter if neither
+    has them.
 
     Args:
         root: Folder of the data; None searches the default roots.
