@@ -93,8 +93,12 @@ def devices() -> Iterator[Finding]:
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     yield "ok", f"devices: CPU{''.join(f', {name}' for name in gpus)}"
-    # The cores that this process may use; in a container or under SLURM these are fewer than the machine has.
-    threads, cores = torch.get_num_threads(), len(os.sched_getaffinity(0))
+    threads = torch.get_num_threads()
+    try:
+        # The cores that this process may use; in a container or under SLURM these are fewer than the machine has.
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS has no such limit
+        cores = os.cpu_count() or 1
     status = "warn" if threads > cores else "ok"
     remedy = "; set OMP_NUM_THREADS" if threads > cores else ""
     yield status, f"{threads} threads on {cores} cores{remedy}"

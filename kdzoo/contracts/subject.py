@@ -107,6 +107,8 @@ class Subject:
         }
         if cfg.data.get("labels_per_class") is None:  # the method's own configuration may need every label
             small.pop("data.labels_per_class", None)
+        else:  # a small part of a user's data has few samples of each class
+            small["data.labels_per_class"] = 1
         if SMALL_DATA.keys() <= config.parameters(config.locate(cfg.data._target_)).keys():
             small |= {f"data.{key}": value for key, value in SMALL_DATA.items()}
         for key, value in {**small, **SHORT, **self.method.info.contract_settings, **self.changes}.items():

@@ -37,7 +37,7 @@ class NamesUnknownArguments(ABCMeta):
 
 
 def check_models(student: Any, teacher: Any, method: str, *, teacher_needed: bool) -> None:
-    """Reject models that are no modules, and a missing teacher.
+    """Reject a student or teacher that is not a module, and a missing teacher.
 
     Args:
         student: What was given as the student.

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from kdzoo.core.arguments import NamesUnknownArguments, check_models
 from kdzoo.core.batch import Batch, DeviceBatch, as_batch, micro_batches, n_samples
+from kdzoo.core.evaluation_steps import EvaluationSteps
 from kdzoo.core.finite_check import DeferredFiniteCheck, describe_non_finite
 from kdzoo.core.frozen_teacher import FrozenTeacher, TeacherOutputs, leave_out_teacher
 from kdzoo.core.inference import inference
 from kdzoo.core.loss_terms import (
     Count,
-    RunningMeans,
     StepMeans,
     at_least_one,
     check_declared,
@@ -60,7 +60,7 @@ class ParameterGroup(TypedDict):
     lr_scale: float
 
 
-class Distiller(pl.LightningModule, metaclass=NamesUnknownArguments):
+class Distiller(EvaluationSteps, metaclass=NamesUnknownArguments):
     """Base class of every distillation method.
 
     A method declares ``info`` and overrides at most ``losses``, ``prepare``, ``transfer_set``, ``trainable`` and
@@ -126,7 +126,6 @@ class Distiller(pl.LightningModule, metaclass=NamesUnknownArguments):
         self._optimizer, self._scheduler = optimizer, scheduler
         self._step_states: list[UpdatesAfterStep] = []
         self._finite_check = DeferredFiniteCheck()
-        self._validation = RunningMeans()
         if teacher is not None:
             leave_out_teacher(self)
 
@@ -332,7 +331,7 @@ class Distiller(pl.LightningModule, metaclass=NamesUnknownArguments):
             self.last_terms = {
                 name: self.trainer.strategy.reduce(mean) for name, mean in means.of_terms_with_values().items()
             }
-            self.log_dict({f"train/{name}": mean for name, mean in self.last_terms.items()})
+            self.log_dict({f"train/{name}": mean for name, mean in self.last_terms.items()}, prog_bar=True)
 
     @final
     def check_finite(self) -> None:
@@ -354,27 +353,6 @@ class Distiller(pl.LightningModule, metaclass=NamesUnknownArguments):
         if device.type in DEVICES_OF_THE_HOST:
             return original  # it is there already; Lightning's walk through it would cost 0.1 ms in every step
         return DeviceBatch(super().transfer_batch_to_device(original, device, dataloader_idx), original)
-
-    # ---------------------------------------------------------------- validation
-
-    @final
-    def on_validation_epoch_start(self) -> None:
-        """Start the means of the validation terms."""
-        self._validation = RunningMeans()
-
-    @final
-    def validation_step(self, batch: Any, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
-        """Add the loss terms of one validation batch."""
-        batch = as_batch(batch)
-        with self.frozen_teacher.using_cache("val"):
-            self._validation.add(self.losses(batch), n_samples(batch))
-
-    @final
-    def on_validation_epoch_end(self) -> None:
-        """Log the mean of each term and their weighted sum over the validation split."""
-        means = self._validation.means()
-        self.log_dict({f"val/{name}": mean for name, mean in means.items()})
-        self.log("val/loss", sum(self.loss_weights.get(name, 1.0) * mean for name, mean in means.items()))
 
     # ---------------------------------------------------------------- optimizer
 

@@ -1,6 +1,7 @@
 """Measurement of models: all models of a run, an exported one from its folder, and the cost of prediction."""
 
 import json
+import re
 import statistics
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -105,6 +106,10 @@ def evaluate_folder(folder: Path, cfg: DictConfig, *, allow: Collection[str] = (
     return {**measure(kind, model, kind.predict(model, batches), batches), "splits": data.summary()}
 
 
+_SEED_FOLDER = re.compile(r"seed_\d+")
+"""Folder of one seed in a run folder."""
+
+
 def with_data_of_run(cfg: DictConfig, folder: Path) -> DictConfig:
     """Return a configuration with the data of the run that an exported model belongs to, if the folder is in a run.
 
@@ -122,8 +127,20 @@ def with_data_of_run(cfg: DictConfig, folder: Path) -> DictConfig:
             # A run writes plain values. An interpolation would be resolved here, and may come with a downloaded folder.
             if "${" in json.dumps(settings["data"]):
                 raise ConfigError(f"{path}: data must hold plain values, got an interpolation")
-            return OmegaConf.create({**{key: cfg[key] for key in cfg if key != "data"}, "data": settings["data"]})
+            seed = next((int(part[5:]) for part in folder.parts[::-1] if _SEED_FOLDER.fullmatch(part)), None)
+            seeds = settings.get("seeds") or [0]
+            data = _with_seed(settings["data"], seeds[0] if seed is None else seed)
+            return OmegaConf.create({**{key: cfg[key] for key in cfg if key != "data"}, "data": data})
     return cfg
+
+
+def _with_seed(node: Any, seed: int) -> Any:
+    """Return settings with a seed where there is none, as in the configuration of a run over several seeds."""
+    if isinstance(node, list):
+        return [_with_seed(value, seed) for value in node]
+    if not isinstance(node, Mapping):
+        return node
+    return {key: seed if key == "seed" and value is None else _with_seed(value, seed) for key, value in node.items()}
 
 
 def cpu_ms_per_1000(model: nn.Module, batches: Iterable[Any], repeats: int = 5) -> float:

@@ -53,6 +53,12 @@ def test_without_a_second_lightning_all_is_well():
     assert list(doctor.second_lightning(installed)) == [("ok", "lightning is not installed beside pytorch-lightning")]
 
 
+def test_a_system_without_a_limit_of_cores_has_those_of_the_machine(monkeypatch):
+    monkeypatch.delattr(doctor.os, "sched_getaffinity")
+    monkeypatch.setattr(doctor.os, "cpu_count", lambda: 64)
+    assert "on 64 cores" in list(doctor.devices())[-1][1]
+
+
 def test_more_threads_than_cores_are_a_warning(monkeypatch):
     monkeypatch.setattr(doctor.os, "sched_getaffinity", lambda _: {0, 1})
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)

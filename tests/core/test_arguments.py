@@ -60,7 +60,7 @@ def test_an_error_in_something_that_a_constructor_builds_is_not_hidden():
         ((None, None), "student must be a torch.nn.Module, got None"),
     ],
 )
-def test_what_is_no_model_is_refused(arguments, message):
+def test_what_is_not_a_model_is_refused(arguments, message):
     with pytest.raises(ConfigError, match=f"^{message}$"):
         LogitKD(*arguments)
 

@@ -157,6 +157,17 @@ def test_an_exported_model_is_measured_on_the_data_of_its_run(place, tmp_path):
     assert {key: changed[key] for key in changed if key != "data"} == {key: cfg[key] for key in cfg if key != "data"}
 
 
+@pytest.mark.parametrize(("place", "seed"), [("student", 5), ("seed_7/student", 7), ("seed_7/checkpoints", 7)])
+def test_a_run_over_several_seeds_has_the_data_of_the_models_seed(place, seed, tmp_path):
+    (tmp_path / "config.yaml").write_text(
+        "data: {_target_: kdzoo.data.Digits, seed: null, root: null, parts: [{seed: null}, {seed: 2}]}\n"
+        "seed: null\nseeds: [5, 7]\n"
+    )
+    changed = evaluation.with_data_of_run(config.compose("data=digits", "seed=1"), tmp_path / place)
+    assert (changed.data.seed, changed.data.root) == (seed, None)
+    assert changed.data.parts == [{"seed": seed}, {"seed": 2}]
+
+
 def test_a_model_outside_of_a_run_is_measured_on_the_configured_data(tmp_path):
     cfg = config.compose("data=digits", "seed=1")
     assert evaluation.with_data_of_run(cfg, tmp_path / "a" / "b" / "c") is cfg
