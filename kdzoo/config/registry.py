@@ -67,17 +67,17 @@ def entries(folders: Sequence[Path] = ()) -> list[Entry]:
     Args:
         folders: Config folders to read in addition to the packaged one.
     """
-    found = []
+    result = []
     for name in _files("distiller", folders):
         target = ""
         try:
             node = _content("distiller", name, folders)
             if "_target_" in node:
                 target = node["_target_"]
-                found.append(Entry(name, target, signatures.describe(target)))
+                result.append(Entry(name, target, signatures.describe(target)))
         except ConfigError as error:
-            found.append(Entry(name, target, None, str(error)))
-    return found
+            result.append(Entry(name, target, None, str(error)))
+    return result
 
 
 def citations(*names: str) -> str:
@@ -128,7 +128,7 @@ def _content(group: str, name: str, folders: Sequence[Path], above: tuple[str, .
 
 def _files(group: str, folders: Sequence[Path]) -> dict[str, Path]:
     """Return the YAML files of a config group by name; of two files with one name, the later one counts."""
-    found = (
+    paths = (
         path for folder in (config.packaged_folder(), *folders) for path in sorted((folder / group).glob("*.yaml"))
     )
-    return {path.stem: path for path in found}
+    return {path.stem: path for path in paths}

@@ -27,8 +27,8 @@ def by_rows(function: Callable[..., tuple[Tensor, ...]], *arguments: Tensor) -> 
     flat = [value.reshape(leading.numel(), *value.shape[len(leading) :]) for value in arguments]
     blocks = zip(*(value.split(rows) for value in flat), strict=True)
     results = zip(*(function(*block) for block in blocks), strict=True)
-    joined = (torch.cat(parts) for parts in results)
-    return tuple(value.reshape(leading + value.shape[1:]) for value in joined)
+    concatenated = (torch.cat(blocks) for blocks in results)
+    return tuple(value.reshape(leading + value.shape[1:]) for value in concatenated)
 
 
 def batch_first(info: Any, in_dims: tuple[int | None, ...], *arguments: Tensor) -> list[Tensor]:

@@ -123,16 +123,16 @@ def read_runs(folders: Iterable[Path]) -> list[Run]:
         ConfigError: There is no such folder, or none of them holds a finished run.
         RunFolderError: A report or a configuration cannot be read.
     """
-    folders, found = list(folders), {}
+    folders, runs = list(folders), {}
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f"kdzoo report {folder}: there is no such folder")
         for path in sorted(folder.rglob("report.json")):
             if (path.parent / "config.yaml").exists():
-                found[path.parent.resolve()] = _read(path.parent)
-    if not found:
+                runs[path.parent.resolve()] = _read(path.parent)
+    if not runs:
         raise ConfigError(f"kdzoo report {' '.join(map(str, folders))}: there is no finished run in it")
-    return list(found.values())
+    return list(runs.values())
 
 
 def boards(runs: Iterable[Run]) -> list[Board]:

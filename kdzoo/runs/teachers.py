@@ -67,8 +67,8 @@ def train(job: Job, kind: kinds.Kind, model: nn.Module, sizes: dict[str, Any]) -
     data = job.data(changes)
     node = job.node("teacher", sizes)
     folder = Path(job.settings["cache_dir"]) / "teachers" / _digest(_determinants(job, node, changes, data))
-    # Locked, since the runs of a parallel sweep may need the same teacher.
-    with run_folder.lock(folder):
+    # The runs of a parallel sweep may need the same teacher: the first one trains it, and the others wait.
+    with run_folder.lock(folder, wait_for="the training of the teacher"):
         if (folder / "config.json").exists():
             model.load_state_dict(load_student(folder, allow=job.allow).state_dict())
             return

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from kdzoo.core.progress import stage
 from kdzoo.errors import RunFolderError
 from kdzoo.storage import atomic
 
@@ -31,11 +32,16 @@ def is_main_process() -> bool:
 
 
 @contextmanager
-def lock(folder: Path) -> Iterator[None]:
+def lock(folder: Path, *, wait_for: str = "") -> Iterator[None]:
     """Lock ``folder`` for this process while the context is open; the folder is made if it does not exist.
 
+    Args:
+        folder: The folder.
+        wait_for: What another process may be doing there, such as ``the training of the teacher``: the lock then waits
+            until that process has finished or ended, and says so. Empty: it does not wait.
+
     Raises:
-        RunFolderError: Another process is writing there, or the folder cannot be made.
+        RunFolderError: Another process is writing there and the lock does not wait, or the folder cannot be made.
     """
     if not is_main_process():
         yield
@@ -50,9 +56,12 @@ def lock(folder: Path) -> Iterator[None]:
             # The operating system releases this lock when the process ends, however it ends.
             fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise RunFolderError(
-                f"{folder} is in use by another process; wait for it or choose another folder"
-            ) from None
+            if not wait_for:
+                raise RunFolderError(
+                    f"{folder} is in use by another process; wait for it or choose another folder"
+                ) from None
+            with stage(f"waiting for {wait_for} in another process"):
+                fcntl.flock(lock_file, fcntl.LOCK_EX)
         yield
 
 

@@ -52,8 +52,8 @@ def reference_outputs(sites: Sequence[Tensor], centre: Tensor, out_site: int, ph
     """
     # Two or three tensors at a time: path finders of the library explode on chains with an index for the samples.
     ncon, ends = _library().ncon, torch.ones_like(phi[0, 0])
-    joined = torch.eye(tensor_row(sites, centre, out_site)[0].shape[0], dtype=phi.dtype, device=phi.device)
-    left = right = ends[:, None, None] * joined  # [samples, bond that joins the ends, current bond]
+    boundary = torch.eye(tensor_row(sites, centre, out_site)[0].shape[0], dtype=phi.dtype, device=phi.device)
+    left = right = ends[:, None, None] * boundary  # [samples, bond that joins the ends, current bond]
     for core, numbers in zip(sites[:out_site], phi[:out_site], strict=True):
         left = ncon([left, numbers, core], [[-1, -2, 1], [2, -1], [1, 2, -3]], backend="pytorch")
     for core, numbers in zip(reversed(sites[out_site:]), phi[out_site:].flip(0), strict=True):

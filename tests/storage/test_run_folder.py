@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from kdzoo.core.progress import shown_by
 from kdzoo.errors import RunFolderError
 from kdzoo.storage import run_folder
 
@@ -70,6 +71,25 @@ def test_two_processes_cannot_use_one_folder(tmp_path):
     other.wait()
     with run_folder.lock(folder):  # the lock of a process that was killed is gone with it
         assert folder.is_dir()
+
+
+def test_a_lock_that_waits_says_so_and_takes_over_from_a_process_that_was_killed(tmp_path):
+    other, stages = locked_by_another_process(tmp_path / "run"), []
+
+    class Killer:
+        """Ends the other process as soon as the wait for it is shown."""
+
+        def begin(self, name, total, unit):
+            stages.append(name)
+            other.kill()
+            return lambda completed, note: None
+
+        def end(self):
+            stages.append("end")
+
+    with shown_by(Killer()), run_folder.lock(tmp_path / "run", wait_for="the training"):
+        assert stages == ["waiting for the training in another process", "end"]
+    other.wait()
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from kdzoo.core import validation
 from kdzoo.core.batch import as_batch, n_samples
-from kdzoo.core.loss_terms import over_ranks
+from kdzoo.core.loss_terms import counts_over_ranks, over_ranks
 from kdzoo.core.method_info import MethodInfo
 from kdzoo.core.parallel import wrap_again
 from kdzoo.distillers.logits.logit_kd import LogitKD
@@ -120,7 +120,7 @@ class GrowingMPS(LogitKD):
             # ``grams`` returns means; ranks and batches may have different numbers of samples.
             products = self.student.grams(batch["input"]) * n_samples(batch)
         total = over_ranks(products)
-        samples = int(over_ranks(torch.tensor(n_samples(batch), device=products.device)))
+        samples = int(*counts_over_ranks([n_samples(batch)], products.device))
         before = self.feature_products or FeatureProducts(torch.zeros_like(total), 0)
         self.feature_products = FeatureProducts(before.total + total, before.samples + samples)
 
