@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -14,6 +13,7 @@ from kdzoo.graphical_models.paired import node_divergence, paired_rollout
 from kdzoo.models import ConvHVAE
 from kdzoo.models.conv_hvae import Block, Stage
 from kdzoo.storage.checkpoint import load_student, save_model
+from tests.models.packaged import packaged
 
 CONF = Path(__file__).parents[2] / "conf"
 SMALL = {"in_shape": (3, 32, 32), "width": 4}
@@ -236,7 +236,7 @@ def test_an_exported_model_gives_the_same_values(options, tmp_path):
 
 @pytest.mark.parametrize(("group", "width"), [("student", 16), ("teacher", 128)], ids=["student", "teacher"])
 def test_the_packaged_configurations_build_models_of_the_right_size(group, width):
-    node = yaml.safe_load((CONF / group / "conv_hvae.yaml").read_text())
+    node = packaged(group, "conv_hvae")
     assert node.pop("_target_") == "kdzoo.models.ConvHVAE"
     assert node == {"width": width, "scale": math.sqrt(0.05), "conditional": False}
     expected = {16: 101_664, 128: 5_386_496}[width] - 3 * width

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from torch.distributions import Normal, kl_divergence
 
 from kdzoo.errors import ConfigError, DataError
@@ -14,6 +13,7 @@ from kdzoo.graphical_models.families import positive_scale
 from kdzoo.graphical_models.paired import node_divergence, paired_rollout
 from kdzoo.models import HVAE
 from kdzoo.storage.checkpoint import load_student, save_model
+from tests.models.packaged import packaged
 
 CONF = Path(__file__).parents[2] / "conf"
 SMALL = {"in_shape": (1, 4, 5), "latents": [6, 4, 3], "width": 7}
@@ -242,7 +242,7 @@ def test_an_exported_model_gives_the_same_values(options, tmp_path):
 
 @pytest.mark.parametrize(("group", "width"), [("student", 32), ("teacher", 256)], ids=["student", "teacher"])
 def test_the_packaged_configurations_build_models_of_the_right_size(group, width):
-    node = yaml.safe_load((CONF / group / "hvae.yaml").read_text())
+    node = packaged(group, "hvae")
     assert node.pop("_target_") == "kdzoo.models.HVAE"
     assert node == {"latents": [24, 16, 8], "width": width, "scale": math.sqrt(0.05), "conditional": False}
     assert count(HVAE(in_shape=[1, 28, 28], num_classes=10, **node)) == sum(by_hand(width))

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from kdzoo.config import signatures
 from kdzoo.config.instantiate import parameters
@@ -13,6 +12,7 @@ from kdzoo.errors import ConfigError
 from kdzoo.models import MPSClassifier, PatchMPS
 from kdzoo.tensor_networks.orders import mutual_information_order, site_order
 from tests.models.chains import dense
+from tests.models.packaged import packaged
 
 CONF = Path(__file__).parents[2] / "conf"
 FILES = {"teacher/mps": MPSClassifier, "student/mps": MPSClassifier, "student/patch_mps": PatchMPS}
@@ -60,7 +60,7 @@ def test_bad_arguments_are_refused(options, line):
 
 @pytest.mark.parametrize("name", FILES)
 def test_packaged_files_list_every_argument_with_its_default(name):
-    node = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
+    node = packaged(*name.split("/"))
     target = node.pop("_target_")
     expected = {key: p.default for key, p in parameters(FILES[name]).items() if key not in ("in_shape", "num_classes")}
     assert node == {key: list(value) if isinstance(value, tuple) else value for key, value in expected.items()}

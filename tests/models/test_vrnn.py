@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -16,6 +15,7 @@ from kdzoo.errors import ConfigError, DataError
 from kdzoo.graphical_models.paired import node_divergence, paired_rollout, rollout_student
 from kdzoo.models import StrokeVRNN, VectorVRNN
 from kdzoo.storage.checkpoint import load_student, save_model
+from tests.models.packaged import packaged
 
 CONF = Path(__file__).parents[2] / "conf"
 SMALL = {"latents": 3, "width": 5, "hidden": 4}
@@ -68,7 +68,7 @@ def test_parameters_are_those_of_the_paper_but_for_the_second_bias_of_torchs_lst
 @pytest.mark.parametrize("group", ["student", "teacher"])
 @pytest.mark.parametrize(("name", "size"), [("stroke_vrnn", 3), ("vector_vrnn", 88)], ids=["strokes", "vectors"])
 def test_the_packaged_files_name_every_argument_and_build(group, name, size):
-    node = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
+    node = packaged(group, name)
     kind = getattr(kdzoo.models, node.pop("_target_").removeprefix("kdzoo.models."))
     assert list(node) == [key for key in inspect.signature(kind).parameters if key != "in_shape"]
     width, hidden = {"student": (128, 600), "teacher": (512, 1200)}[group]
