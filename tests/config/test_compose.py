@@ -7,7 +7,7 @@ import yaml
 
 import kdzoo.distillers
 from kdzoo import config
-from kdzoo.config import validate
+from kdzoo.config import registry, validate
 from kdzoo.core.base import Distiller
 from kdzoo.errors import ConfigError
 
@@ -79,8 +79,8 @@ DISTILLERS = sorted((CONF / "distiller").glob("*.yaml"))
 
 @pytest.mark.parametrize("path", DISTILLERS, ids=lambda path: path.stem)
 def test_loss_weights_are_the_terms_of_the_class(path):
-    node = yaml.safe_load(path.read_text())
-    assert node.get("loss_weights", {}) == dict(config.locate(node["_target_"]).info.terms)
+    method = config.locate(registry.targets("distiller")[path.stem])
+    assert registry.settings("distiller", path.stem).get("loss_weights", {}) == dict(method.info.terms)
 
 
 def test_every_distiller_has_a_file():
