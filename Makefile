@@ -5,8 +5,8 @@ export KDZOO_DATA ?= $(abspath ../shared/data)
 
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 SOURCES := kdzoo conf tests scripts examples docs
-# Tests of tensor code, which run with the shapes and types of the annotations checked at every call. Compiled code
-# cannot be checked so, and its tests run without.
+# Tests of tensor code, which run with the shapes and types of the annotations checked at every call. Tests of
+# compiled code run without these checks, which torch cannot compile.
 SHAPES_CHECKED := $(addprefix tests/,functional models distillers kinds dataset_distillation tensor_networks)
 COMPILED := compile or mps_runs
 # Examples and scripts need no annotations, and use attributes of modules whose types torch does not know. Misspelt names

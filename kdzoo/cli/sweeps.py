@@ -75,7 +75,7 @@ def show_runs(folders: Sequence[Path], output: Path, title: str) -> None:
 
 def _write_page(outcomes: Sequence[Mapping[str, Any]], arguments: Sequence[str]) -> None:
     """Rank the jobs that ended well, and write their page to a folder of the sweep beside their run folders."""
-    folders = [Path(outcome["folder"]) for outcome in outcomes if outcome["status"] == "ok"]
+    folders = [Path(outcome["folder"]).resolve() for outcome in outcomes if outcome["status"] == "ok"]
     if len(folders) < 2:
         return
     # The same sweep, repeated in order to run what was missing, writes to the same folder.

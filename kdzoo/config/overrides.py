@@ -288,8 +288,8 @@ def _has_key(cfg: DictConfig, key: str) -> bool:
 
 def _is_consequence(text: str, mistakes: Sequence[str]) -> bool:
     """Return whether a part lacks its class because a key below it was set, which is reported already."""
-    part, found, _ = text.partition(validate.NO_TARGET)
-    return bool(found) and any(line.startswith(f"{part}.") for line in mistakes)
+    part, lacks_class, _ = text.partition(validate.NO_TARGET)
+    return bool(lacks_class) and any(line.startswith(f"{part}.") for line in mistakes)
 
 
 def _interpolation_mistakes(override: Override, defaults: Sequence[DictConfig]) -> Iterator[str]:

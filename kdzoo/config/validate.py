@@ -64,6 +64,7 @@ TEACHER_TRAINING_TYPES: dict[str, Any] = {
 # How OmegaConf writes a mandatory value that is not set.
 MISSING = "???"
 
+# In the message about a part without a class, by which ``overrides`` recognises it.
 NO_TARGET = " has no _target_"
 
 

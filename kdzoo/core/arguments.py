@@ -9,6 +9,7 @@ from torch import nn
 
 from kdzoo.errors import ConfigError, did_you_mean
 
+# What Python says of a misspelt name; its exception holds the name in no other form.
 _UNEXPECTED = re.compile(r"__init__\(\) got an unexpected keyword argument '(\w+)'")
 
 
@@ -23,7 +24,7 @@ class NamesUnknownArguments(ABCMeta):
         """Return an instance.
 
         Raises:
-            ConfigError: There is no argument of a name.
+            ConfigError: None of the constructors takes a keyword argument.
         """
         try:
             return super().__call__(*args, **options)

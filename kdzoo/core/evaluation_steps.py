@@ -29,7 +29,7 @@ class EvaluationSteps(pl.LightningModule):
     @final
     def on_validation_epoch_start(self) -> None:
         """Start the means of the validation terms."""
-        self._means = RunningMeans()
+        self._evaluation_means = RunningMeans()
 
     @final
     def validation_step(self, batch: Any, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
@@ -45,7 +45,7 @@ class EvaluationSteps(pl.LightningModule):
     @final
     def on_test_epoch_start(self) -> None:
         """Start the means of the test terms."""
-        self._means = RunningMeans()
+        self._evaluation_means = RunningMeans()
 
     @final
     def test_step(self, batch: Any, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
@@ -64,10 +64,10 @@ class EvaluationSteps(pl.LightningModule):
 
     def _add_terms(self, batch: Any) -> None:
         batch = as_batch(batch)
-        self._means.add(self.losses(batch), n_samples(batch))
+        self._evaluation_means.add(self.losses(batch), n_samples(batch))
 
     def _log_means(self, split: str) -> None:
-        means = self._means.means()
+        means = self._evaluation_means.means()
         loss = sum(self.loss_weights.get(name, 1.0) * mean for name, mean in means.items())
         # The means are those over all ranks already; without sync_dist, Lightning warns that they may not be.
         self.log_dict(

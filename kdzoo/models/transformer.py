@@ -103,7 +103,6 @@ class Transformer(nn.Module):
             self._output(outputs, mask),
             tuple(outputs.hidden_states),
             tuple(outputs.attentions) if attentions else (),
-            torch.ones_like(input, dtype=torch.bool) if mask is None else mask.bool(),
         )
 
     def enable_attention_outputs(self) -> None:

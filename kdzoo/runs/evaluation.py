@@ -24,6 +24,9 @@ from kdzoo.runs.job import Job, for_seed
 from kdzoo.storage.checkpoint import load_student
 from kdzoo.storage.run_folder import is_main_process
 
+# Folder of one seed in a run folder.
+_SEED_FOLDER = re.compile(r"seed_\d+")
+
 
 def bound_kind(kind: kinds.Kind, data: Any, settings: Mapping[str, Any]) -> kinds.Kind:
     """Return a kind that is ready to measure models of some data."""
@@ -104,10 +107,6 @@ def evaluate_folder(folder: Path, cfg: DictConfig, *, allow: Collection[str] = (
     sample = {key: value[:DRY_RUN_SAMPLES] for key, value in as_batch(batches[0]).items()}
     kind.check("model", model, sample, data.sizes)
     return {**measure(kind, model, kind.predict(model, batches), batches), "splits": data.summary()}
-
-
-_SEED_FOLDER = re.compile(r"seed_\d+")
-"""Folder of one seed in a run folder."""
 
 
 def with_data_of_run(cfg: DictConfig, folder: Path) -> DictConfig:

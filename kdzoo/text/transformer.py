@@ -16,13 +16,11 @@ class TransformerOutput:
         hidden: Hidden states ``[batch, length, hidden]``: the embeddings, then the output of every layer.
         attentions: Attention weights ``[batch, heads, length, length]`` of every layer; empty unless
             :meth:`TextTransformer.read` was called with ``attentions=True``.
-        valid: True at tokens, False at padding, bool ``[batch, length]``.
     """
 
     output: Tensor
     hidden: tuple[Tensor, ...]
     attentions: tuple[Tensor, ...]
-    valid: Tensor
 
 
 @runtime_checkable
