@@ -4,8 +4,6 @@ import warnings
 from typing import Any
 
 import torch
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from kdzoo.core.validation import choice, integer
@@ -62,12 +60,16 @@ def kmeans_labels(
     if len(points) > max(sample, n_clusters):
         order = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))
         fitted = points[order[: max(sample, n_clusters)]]
+    from sklearn.cluster import KMeans  # imported here, because the import takes two seconds
+
     model = KMeans(n_clusters, init=init, n_init=n_init, max_iter=max_iter, random_state=seed)
     # model.labels_ would cover the fitted sample only.
     return consecutive_labels(nearest(points, _fitted_centres(model, fitted)))
 
 
 def _fitted_centres(model: Any, points: Tensor) -> Tensor:
+    from sklearn.exceptions import ConvergenceWarning
+
     with warnings.catch_warnings():
         # "Number of distinct clusters found smaller than n_clusters": that is allowed here, see kmeans_labels.
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -32,8 +32,9 @@ from kdzoo.cli import sweeps
 from kdzoo.config import overrides
 from kdzoo.errors import ConfigError, KdzooError
 
+HELP_FLAGS = ("--help", "-h")
 # Flags that ask Hydra for information; nothing is run or checked.
-HYDRA_INFO_FLAGS = ("--help", "-h", "--hydra-help", "--info", "-i")
+HYDRA_INFO_FLAGS = ("--hydra-help", "--info", "-i")
 COMPLETION_FLAGS = ("--shell-completion", "-sc")
 # Path of the settings for the other ranks of a data-parallel run. An environment variable, because only these reach the
 # processes that Lightning starts.
@@ -59,6 +60,8 @@ def main() -> None:
             print(f"kdzoo {__version__}")
         elif set(COMPLETION_FLAGS) & set(arguments):
             _complete(arguments)
+        elif set(HELP_FLAGS) & set(arguments):
+            _help(arguments)
         elif set(HYDRA_INFO_FLAGS) & set(arguments):
             _start_hydra([argument for argument in arguments if argument not in COMMANDS])
         elif first_word in COMMANDS:
@@ -126,7 +129,9 @@ def _run_hydra(arguments: list[str]) -> None:
     line, result = checked(arguments)
     arguments = [*line.flags, *result.overrides]
     if not line.is_sweep:
-        _start_hydra(arguments)
+        # Hydra composes the configuration once more to look for its mode, which is known here.
+        is_run = not line.shows_settings and all(job.hydra.mode != RunMode.MULTIRUN for job in result.jobs)
+        _start_hydra(["--run", *arguments] if is_run else arguments)
         return
     with sweeps.summary(len(result.jobs), line.overrides):
         _start_hydra(arguments)
@@ -271,6 +276,14 @@ def _complete(arguments: list[str]) -> None:
 
 
 # ---------------------------------------------------------------- subcommands
+
+
+def _help(arguments: list[str]) -> None:
+    """Print the commands, the config groups and examples."""
+    from kdzoo.cli.usage import print_usage
+
+    folder = overrides.parse(arguments).folder
+    print_usage(folder if folder and folder.is_dir() else None)
 
 
 def _list(arguments: list[str]) -> None:

@@ -23,6 +23,11 @@ from kdzoo.errors import ConfigError, did_you_mean
 MULTI_CHOICE_GROUPS = ("callbacks", "logger", "experiment", "debug", "inner_network")
 # Hydra's flags that make sense here. Others, such as --config-name, would replace the packaged configuration.
 FLAGS = ("-m", "--multirun", "-r", "--run", "--resolve")
+ACTION_FLAGS = {
+    **dict.fromkeys(("-m", "--multirun"), "sweep"),
+    **dict.fromkeys(("-r", "--run"), "run"),
+    **dict.fromkeys(("--cfg", "-c"), "show"),
+}
 FLAGS_WITH_VALUE = ("--config-dir", "-cd", "--cfg", "-c", "--package", "-p")
 Groups = Mapping[str, list[str]]
 
@@ -47,6 +52,11 @@ class CommandLine:
     def is_sweep(self) -> bool:
         """Whether several values of a key are several runs."""
         return bool({"-m", "--multirun"} & set(self.flags)) or "hydra.mode=MULTIRUN" in self.overrides
+
+    @property
+    def shows_settings(self) -> bool:
+        """Whether the settings are printed and nothing is run."""
+        return bool({"--cfg", "-c"} & set(self.flags))
 
 
 @dataclass
@@ -86,6 +96,9 @@ def parse(arguments: Sequence[str]) -> CommandLine:
         else:
             hint = did_you_mean(name, [*FLAGS, *FLAGS_WITH_VALUE, "--help"])
             line.mistakes.append(f"unknown flag {argument!r}{hint}; settings have no dashes: key=value")
+    actions = [flag for flag in line.flags if flag in ACTION_FLAGS]
+    if len({ACTION_FLAGS[flag] for flag in actions}) > 1:
+        line.mistakes.append(f"{' and '.join(actions)} exclude each other; choose one")
     return line
 
 
@@ -233,11 +246,14 @@ def _compose_jobs(overrides: Sequence[Override], groups: Groups, folder: Path | 
     for chosen in itertools.product(*(_single_overrides(choice, groups) for choice in choices)):
         columns = [_single_overrides(setting, groups) for setting in settings]
         try:
-            defaults.append(config.compose_all([*chosen, *_hydra_settings(settings, groups)], folder))
+            hydra_settings = _hydra_settings(settings, groups)
+            defaults.append(config.compose_all([*chosen, *hydra_settings], folder))
             # Not every combination of values: their number grows exponentially, and values are validated one by one.
             for i in range(max(map(len, columns), default=1)):
                 row = [column[i % len(column)] for column in columns]
-                result.jobs.append(config.compose_all([*chosen, *row], folder))
+                # Composing takes a third of a second, so that without any setting the defaults serve as the job.
+                job = defaults[-1] if row == hydra_settings else config.compose_all([*chosen, *row], folder)
+                result.jobs.append(job)
         except ConfigError as error:
             result.mistakes.append(f"{' '.join(chosen)}: {error}".removeprefix(": "))
     for override in overrides:

@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float, Int64
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from kdzoo.core import validation
@@ -102,6 +100,9 @@ def kmeans_clusters(
     """
     # tol=0 iterates until no sample changes its cluster: only then is each centre the mean of its cluster, which the
     # caller relies on. scikit-learn takes a seed and not a generator of torch.
+    from sklearn.cluster import KMeans  # imported here, because the import takes two seconds
+    from sklearn.exceptions import ConvergenceWarning
+
     kmeans = KMeans(count, n_init=1, tol=0, random_state=int(torch.randint(2**31, (), generator=generator)))
     points = features.cpu().numpy()
     # scikit-learn warns where distinct samples are fewer than clusters; those that are empty are filled below.

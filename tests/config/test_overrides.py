@@ -9,8 +9,8 @@ from kdzoo.config import overrides
 
 
 def test_arguments_are_sorted_into_flags_and_overrides(tmp_path):
-    line = overrides.parse(["-m", "list", "--config-dir", str(tmp_path), "seed=0", "--cfg", "job", "-p=hydra"])
-    assert line.flags == ["-m", "--config-dir", str(tmp_path.resolve()), "--cfg", "job", "-p", "hydra"]
+    line = overrides.parse(["list", "--config-dir", str(tmp_path), "seed=0", "--cfg", "job", "-p=hydra"])
+    assert line.flags == ["--config-dir", str(tmp_path.resolve()), "--cfg", "job", "-p", "hydra"]
     assert line.overrides == ["list", "seed=0"]
     assert line.folder == tmp_path.resolve()
     assert line.mistakes == []
@@ -27,6 +27,17 @@ def test_a_relative_config_folder_becomes_absolute(tmp_path, monkeypatch):
 )
 def test_what_makes_a_sweep(arguments, is_sweep):
     assert overrides.parse(arguments).is_sweep == is_sweep
+
+
+@pytest.mark.parametrize("arguments", [["--run", "-m"], ["-c", "job", "--multirun"], ["--run", "--cfg", "job"]])
+def test_actions_that_exclude_each_other(arguments):
+    assert "exclude each other" in overrides.parse(arguments).mistakes[0]
+    assert overrides.parse(["-m", "--multirun"]).mistakes == []
+
+
+def test_settings_are_shown_and_nothing_is_run():
+    assert overrides.parse(["--cfg", "job"]).shows_settings
+    assert not overrides.parse(["-m"]).shows_settings
 
 
 def check(*arguments):
