@@ -1,5 +1,5 @@
-# Everything runs in .venv, made from the pinned constraints on first use.
-PYTHON ?= python3.11
+# Everything runs in .venv, made from the pinned constraints on first use, with the newest supported Python that is there.
+PYTHON ?= $(firstword $(foreach version,3.13 3.12 3.11,$(if $(shell command -v python$(version)),python$(version))))
 BIN := .venv/bin
 export KDZOO_DATA ?= $(abspath ../shared/data)
 
@@ -17,37 +17,44 @@ LOOSE_TYPES := --allow-untyped-defs --allow-incomplete-defs --check-untyped-defs
 
 .PHONY: demo test check lint types docs wheel clean
 
-demo: .make/env  ## train teacher, control and student on embedded digits, five seeds
+demo: .make/run  ## train teacher, control and student on embedded digits, five seeds
 	$(BIN)/kdzoo
 
-test: .make/env  ## all tests, those of tensor code with the shapes in the annotations checked
+test: .make/dev  ## all tests, those of tensor code with the shapes in the annotations checked
 	$(PYTEST) $(SHAPES_CHECKED) -k "not ($(COMPILED))" --jaxtyping-packages=kdzoo,beartype.beartype
 	$(PYTEST) $(SHAPES_CHECKED) -k "$(COMPILED)"
 	$(PYTEST) tests kdzoo $(addprefix --ignore=,$(SHAPES_CHECKED))
 
 check: lint types docs wheel  ## lint, types, docs and packaging
 
-lint: .make/env  ## style, and words that were given up
+lint: .make/dev  ## style, and words that were given up
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/python scripts/check_words.py
 
-types: .make/env  ## static types
+types: .make/dev  ## static types
 	$(BIN)/mypy
 	$(BIN)/mypy --follow-imports=silent $(LOOSE_TYPES) examples scripts
 
-docs: .make/env
+docs: .make/dev
 	$(BIN)/python -m sphinx -W -q -b html docs docs/_build
 
-wheel: .make/env
+wheel: .make/dev
 	bash scripts/check_wheel.sh
 
 clean:
 	rm -rf .venv .make build dist docs/_build *.egg-info
 
-# torch is installed first and by its exact version: a looser request can bring several GB of CUDA packages.
-.make/env: pyproject.toml constraints.txt
+# What running needs. torch is installed first and by its exact version: a looser request can bring several GB of CUDA
+# packages.
+.make/run: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "kdzoo needs Python 3.11, 3.12 or 3.13 on the PATH, or make PYTHON=..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install -q -c constraints.txt torch==2.13.0
-	$(BIN)/pip install -q -c constraints.txt -e ".[dev,sweep,tensorboard,text]"
+	$(BIN)/pip install -q -c constraints.txt -e .
 	mkdir -p .make && touch $@
+
+# What the tests, the checks and the documentation need in addition.
+.make/dev: .make/run
+	$(BIN)/pip install -q -c constraints.txt -e ".[dev,sweep,tensorboard,text]"
+	touch $@

@@ -57,7 +57,7 @@ check_run() { # expected number of reports, arguments of kdzoo
 }
 
 "$kdzoo" --help >"$work/help"
-grep -q "distiller: .*logit_kd" "$work/help" || fail "--help does not list the distillers"
+grep -q "logit_kd" "$work/help" || fail "--help does not list the distillers"
 small=(debug=fast control=false student.hidden=[8] teacher.hidden=[8])
 check_run 1 debug=fast
 check_run 2 "${small[@]}" distiller.temperature=3
