@@ -3,17 +3,22 @@
 from typing import Any
 
 project = "kdzoo"
+html_title = "kdzoo"
+html_show_copyright = False
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "sphinx-mathjax-offline",  # MathJax beside the pages, so that equations need no network
 ]
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
 html_theme = "furo"
 exclude_patterns = ["_build"]
-autodoc_typehints = "none"  # the docstrings state shapes and ranges, which the types do not
+autodoc_typehints = "description"  # beside the descriptions, which state the shapes and ranges that types do not
+autodoc_typehints_description_target = "documented"
+autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 # Axes of shapes look like names to link to, and re-exported classes are documented under one name only.

@@ -43,6 +43,7 @@ REQUIRED = ("distiller", "student", "data", "optimizer", "trainer")
 RUN_TYPES: dict[str, Any] = {
     "seed": int | None,
     "seeds": list[int],
+    "max_samples": int | None,
     "control": bool,
     "teacher_free": dict[str, Any],
     "feature_extractor": str | None,
@@ -152,9 +153,10 @@ def _run_mistakes(tree: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key} must be one of {config.groups()[key]} or a mapping with _target_, got {tree[key]!r}"
     yield from _type_mistakes("", tree, RUN_TYPES)
     yield from _seed_mistakes(tree)
-    steps = tree.get("checkpoint_every_n_steps")
-    if isinstance(steps, int) and steps < 1:
-        yield f"checkpoint_every_n_steps must be at least 1 or null, got {steps}"
+    for key in ("checkpoint_every_n_steps", "max_samples"):
+        count = tree.get(key)
+        if isinstance(count, int) and count < 1:
+            yield f"{key} must be at least 1 or null, got {count}"
 
 
 def _seed_mistakes(tree: Mapping[str, Any]) -> Iterator[str]:

@@ -23,9 +23,12 @@ class BatchData(pl.LightningDataModule, ABC):
 
     Attributes:
         train_sampler: The sampler of ``train_dataloader()``.
+        max_samples: Largest number of samples of each split, but at least one training batch; None for all. Set before
+            ``setup``, for trial runs.
     """
 
     train_sampler: EpochBatches
+    max_samples: int | None = None
 
     @property
     @abstractmethod

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler, Subset
 
 from kdzoo.core.abilities import DeclaresAugmentation, DeclaresClassCount
 from kdzoo.core.batch import IGNORE, Batch
@@ -92,9 +92,8 @@ class AdaptedData(BatchData):
             loader = replayable(self.source.train_dataloader())
             shuffle = isinstance(loader.sampler, RandomSampler)
             # RandomSampler is what DataLoader makes of shuffle=True; replayable() has excluded all other samplers.
-            n, batch_size = len(loader.dataset), int(loader.batch_size or 0)  # type: ignore[arg-type]
-            self.train_sampler = EpochBatches(n, batch_size, self.seed, shuffle, loader.drop_last)
-            self._loader = loader
+            self._loader, batch_size = loader, int(loader.batch_size or 0)
+            self.train_sampler = EpochBatches(len(self._dataset), batch_size, self.seed, shuffle, loader.drop_last)
         if self._loader is not None:
             self.train_sampler.set_share(*self._rank_and_world_size())
 
@@ -159,8 +158,11 @@ class AdaptedData(BatchData):
     def _dataset(self) -> ReplayedBatches:
         if self._loader is None:
             raise RuntimeError("call AdaptedData.setup() or setup('fit') first")
-        loader = self._loader
-        return ReplayedBatches(loader.dataset, loader.collate_fn, self.keys, self.seed, self.is_augmented)
+        loader, samples = self._loader, self._loader.dataset
+        if self.max_samples is not None:
+            n = min(len(samples), max(self.max_samples, int(loader.batch_size or 0)))  # type: ignore[arg-type]
+            samples = Subset(samples, range(n))
+        return ReplayedBatches(samples, loader.collate_fn, self.keys, self.seed, self.is_augmented)
 
     @cached_property
     def _targets(self) -> Tensor:
@@ -196,10 +198,10 @@ class AdaptedData(BatchData):
         except MisconfigurationException:  # raised by Lightning's default method: the source does not define it
             return []
         if isinstance(loaders, Mapping):
-            return {key: ConvertedBatches(loader, self.keys) for key, loader in loaders.items()}
+            return {key: ConvertedBatches(loader, self.keys, self.max_samples) for key, loader in loaders.items()}
         if isinstance(loaders, list | tuple):
-            return [ConvertedBatches(loader, self.keys) for loader in loaders]
-        return ConvertedBatches(loaders, self.keys)
+            return [ConvertedBatches(loader, self.keys, self.max_samples) for loader in loaders]
+        return ConvertedBatches(loaders, self.keys, self.max_samples)
 
 
 class _LoaderPair(pl.LightningDataModule):

@@ -58,6 +58,7 @@ class Job:
             raise ConfigError(f"data must be a LightningDataModule, got {type(data).__name__} from {node['_target_']}")
         if not isinstance(data, BatchData):
             data = AdaptedData(data, seed=self.seed)
+        data.max_samples = self.settings["max_samples"]
         data.prepare_data()
         data.setup("fit")
         return data

@@ -248,3 +248,14 @@ def test_bad_sources_and_options():
         adapted(Module(dataset=TensorDataset(torch.rand(8, 2)))).sizes  # noqa: B018
     with pytest.raises(RuntimeError, match=r"call AdaptedData.setup"):
         AdaptedData(Module()).sizes  # noqa: B018
+
+
+@pytest.mark.parametrize(("max_samples", "lengths"), [(2, (4, 3, 3)), (6, (6, 6, 5)), (99, (23, 7, 5))])
+def test_max_samples_shortens_every_split_to_whole_evaluation_batches(max_samples, lengths):
+    data = AdaptedData(Module(), seed=0)
+    data.max_samples = max_samples
+    data.setup()
+    summary = data.summary()
+    assert (summary["n_train"], summary["n_val"], summary["n_test"]) == lengths
+    assert sum(len(batch["input"]) for batch in data.train_eval_dataloader()) == lengths[0]
+    assert len(list(data.val_dataloader())) == len(data.val_dataloader())

@@ -1,5 +1,6 @@
 """Conversion of the batches of a user's loader to dictionaries with ``input``, ``target`` and ``index``."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, NamedTuple
 
@@ -55,19 +56,24 @@ class ConvertedBatches:
     Args:
         loader: The user's loader.
         keys: Names of inputs and targets in batches that are mappings.
+        max_samples: Stop after the batch with which this number of samples is reached; None for all.
 
     Raises:
         TypeError: By ``len``, if the loader has no length.
     """
 
-    def __init__(self, loader: Iterable[Any], keys: Keys) -> None:
+    def __init__(self, loader: Iterable[Any], keys: Keys, max_samples: int | None = None) -> None:
         self.loader = loader
         self.keys = keys
+        self.max_samples = max_samples
 
     def __len__(self) -> int:
         if not isinstance(self.loader, Sized):
             raise TypeError(f"{type(self.loader).__name__} has no length")
-        return len(self.loader)
+        n_batches = len(self.loader)
+        if self.max_samples is not None and isinstance(self.loader, DataLoader) and self.loader.batch_size:
+            return min(n_batches, math.ceil(self.max_samples / self.loader.batch_size))
+        return n_batches
 
     def __iter__(self) -> Iterator[Batch]:
         n_done = 0
@@ -76,11 +82,14 @@ class ConvertedBatches:
             index = torch.arange(n_done, n_done + len(inputs))
             n_done += len(inputs)
             yield to_batch(batch, index, self.keys)
+            if self.max_samples is not None and n_done >= self.max_samples:
+                return
 
     def count(self) -> int:
         """Return the number of samples, without a pass over the data if the loader knows it."""
         # The length of an iterable data set is only an estimate, and most have none: those are counted.
-        if isinstance(self.loader, DataLoader) and isinstance(self.loader.dataset, Sized):
+        is_whole = self.max_samples is None
+        if is_whole and isinstance(self.loader, DataLoader) and isinstance(self.loader.dataset, Sized):
             return len(self.loader.dataset)
         return sum(len(batch["index"]) for batch in self)
 

@@ -49,6 +49,14 @@ class DataSplits(Generic[S]):
     test: S
 
 
+def first_samples(split: S, count: int) -> S:
+    """Return the first samples of a split in a fixed random order, all of them if it has no more than ``count``."""
+    if len(split) <= count:
+        return split
+    order, _ = split_rows(len(split), 0)
+    return split.select(take_rows(order, count))
+
+
 class SplitBatches(BatchDataset):
     """Batches of a split, the same in every epoch; adds ``index`` to what the split returns."""
 
@@ -132,12 +140,21 @@ class SplitDataModule(BatchData, Generic[S]):
                 # learning curves over train_size compare nested sets.
                 order, _ = split_rows(len(splits.train), 0)
                 splits = replace(splits, train=splits.train.select(take_rows(order, self._train_size)))
+            splits = self._shortened(splits)
             splits = replace(splits, train=self.repeated(splits.train))
             check_batch_size(self.batch_size, len(splits.train))
             self.train_sampler = self.make_sampler(splits.train)
             self._splits = splits
         # The trainer, which knows the rank, may have been attached after the first setup.
         self.train_sampler.set_share(*self._rank_and_world_size())
+
+    def _shortened(self, splits: DataSplits[S]) -> DataSplits[S]:
+        """Return at most ``max_samples`` random samples of each split, the same ones for every seed."""
+        if self.max_samples is None:
+            return splits
+        n_train, n_eval = max(self.max_samples, self.batch_size), self.max_samples
+        shortened = {"train": first_samples(splits.train, n_train), "test": first_samples(splits.test, n_eval)}
+        return replace(splits, val=first_samples(splits.val, n_eval), **shortened)
 
     @property
     def splits(self) -> DataSplits[S]:

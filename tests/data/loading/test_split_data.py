@@ -143,3 +143,20 @@ def test_access_before_setup_and_a_replaced_sampler_are_reported():
     assert len(dataset) == 50
     with pytest.raises(ConfigError, match=r"Trainer\(use_distributed_sampler=False\)"):
         dataset[0]
+
+
+@pytest.mark.parametrize(
+    ("max_samples", "lengths"), [(3, (8, 3, 3)), (7, (8, 6, 7)), (20, (20, 6, 8)), (99, (50, 6, 8))]
+)
+def test_max_samples_shortens_every_split_but_keeps_a_training_batch(max_samples, lengths):
+    data = Counted(batch_size=8)
+    data.max_samples = max_samples
+    data.setup()
+    summary = data.summary()
+    assert (summary["n_train"], summary["n_val"], summary["n_test"]) == lengths
+    kept = rows(data.test_dataloader())
+    assert kept == sorted(kept)
+    assert set(kept) <= set(range(2000, 2008))
+    other = Counted(batch_size=8, seed=9)
+    other.max_samples = max_samples
+    assert rows(ready(other).test_dataloader()) == kept
