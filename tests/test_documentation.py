@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from kdzoo.cli.main import COMMANDS
+from kdzoo import config
 from kdzoo.config import overrides
 
 ROOT = Path(__file__).parents[1]
@@ -31,7 +32,7 @@ def printed_commands():
         fenced = re.findall(r"^```(.*?)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
         blocks = "\n".join(block for language, block in fenced if not language)
         lines = re.findall(r"^(?:\$ )?(kdzoo .+)$", blocks, flags=re.MULTILINE) + re.findall(r"`(kdzoo [^`\n]+)`", text)
-        commands += [re.sub(r"\s{2,}.*", "", line) for line in lines]
+        commands += [re.sub(r"\s{2,}.*|\s> .*", "", line) for line in lines]
     checked = [line for line in dict.fromkeys(commands) if not any(word in line for word in NOT_CHECKED)]
     return [line for line in checked if line != WITH_MISTAKES]
 
@@ -55,6 +56,9 @@ def test_a_printed_command_has_no_mistake(command, monkeypatch, capsys):
         if subcommand in ("list", "explain"):  # quick enough to be run
             COMMANDS[subcommand](rest)
             assert capsys.readouterr().out
+            rest = []
+        if subcommand == "schema":  # takes the name of a group
+            assert set(rest) <= set(config.groups())
             rest = []
         line.overrides = [] if subcommand in ("evaluate", "report") else rest  # their arguments are folders
     assert not overrides.check(line, COMMANDS).mistakes
