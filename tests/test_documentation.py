@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdzoo.cli.main import COMMANDS
 from kdzoo import config
+from kdzoo.cli.main import COMMANDS
 from kdzoo.config import overrides
 
 ROOT = Path(__file__).parents[1]
