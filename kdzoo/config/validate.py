@@ -240,7 +240,7 @@ def _target_mistakes(path: str, node: Mapping[str, Any], allow: Collection[str])
         yield f"{path}: {config.not_allowed_message(target, allow)}"
         return
     extra = EXTRAS.get(target)
-    if extra is not None and find_spec(extra) is None:
+    if extra is not None and not _is_installed(extra):
         yield f"{path} needs the package {extra}, which is not installed: pip install 'kdzoo[{extra}]'"
         return
     try:
@@ -255,6 +255,12 @@ def _target_mistakes(path: str, node: Mapping[str, Any], allow: Collection[str])
     elif not node.get("_partial_"):
         yield from _missing_arguments(path, node, signature)
     yield from _loss_weight_mistakes(path, node, signature)
+
+
+def _is_installed(package: str) -> bool:
+    spec = find_spec(package)
+    # A folder of that name in the working folder, which wandb itself makes, is found as well, but without a file.
+    return spec is not None and spec.origin is not None
 
 
 def _named_parameters(signature: TargetSignature) -> dict[str, inspect.Parameter]:

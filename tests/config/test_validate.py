@@ -249,3 +249,11 @@ def test_a_logger_without_its_package_is_refused_before_anything_is_built(name, 
     monkeypatch.setattr(validate, "find_spec", lambda package: None)
     lines = check(f"logger={name}").mistakes
     assert lines == [f"logger.{name} needs the package {name}, which is not installed: pip install 'kdzoo[{name}]'"]
+
+
+def test_a_folder_with_the_name_of_a_package_is_not_the_package(tmp_path, monkeypatch):
+    (tmp_path / "a_logger_s_files").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert not validate._is_installed("a_logger_s_files")
+    (tmp_path / "a_package.py").write_text("")
+    assert validate._is_installed("a_package")
