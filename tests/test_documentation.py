@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from kdzoo import config
 from kdzoo.cli.main import COMMANDS
-from kdzoo.config import overrides
+from kdzoo.config import overrides, validate
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -31,7 +32,7 @@ def printed_commands():
         fenced = re.findall(r"^```(.*?)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
         blocks = "\n".join(block for language, block in fenced if not language)
         lines = re.findall(r"^(?:\$ )?(kdzoo .+)$", blocks, flags=re.MULTILINE) + re.findall(r"`(kdzoo [^`\n]+)`", text)
-        commands += [re.sub(r"\s{2,}.*", "", line) for line in lines]
+        commands += [re.sub(r"\s{2,}.*|\s> .*", "", line) for line in lines]
     checked = [line for line in dict.fromkeys(commands) if not any(word in line for word in NOT_CHECKED)]
     return [line for line in checked if line != WITH_MISTAKES]
 
@@ -47,6 +48,7 @@ def parsed(command):
 
 @pytest.mark.parametrize("command", printed_commands())
 def test_a_printed_command_has_no_mistake(command, monkeypatch, capsys):
+    monkeypatch.setattr(validate, "_is_installed", lambda package: True)  # for options of extras
     for name in EXAMPLES:
         monkeypatch.syspath_prepend(str(ROOT / "examples" / name))
     line = parsed(command)
@@ -55,6 +57,9 @@ def test_a_printed_command_has_no_mistake(command, monkeypatch, capsys):
         if subcommand in ("list", "explain"):  # quick enough to be run
             COMMANDS[subcommand](rest)
             assert capsys.readouterr().out
+            rest = []
+        if subcommand == "schema":  # takes the name of a group
+            assert set(rest) <= set(config.groups())
             rest = []
         line.overrides = [] if subcommand in ("evaluate", "report") else rest  # their arguments are folders
     assert not overrides.check(line, COMMANDS).mistakes

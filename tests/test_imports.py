@@ -160,7 +160,7 @@ def no_torch(tmp_path_factory):
         (["--help"], "", "kdzoo evaluate FOLDER"),
         (["--help"], "", "distiller: baum_welch, continual, coreset"),
         (["-sc", "install=bash"], "", "complete -o nospace"),
-        (["-sc", "query=bash"], "kdzoo ", "list explain cite evaluate report check doctor"),
+        (["-sc", "query=bash"], "kdzoo ", "list explain cite evaluate report check schema doctor"),
         (["-sc", "query=bash"], "kdzoo distiller=logit", "distiller=logit_kd distiller=logit_mse"),
         (["-sc", "query=bash"], "kdzoo distiller.temp", "distiller.temperature="),
         (["-sc", "query=bash"], "kdzoo evaluate outputs/x data=mn", "data=mnist"),

@@ -14,11 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from kdzoo.config import registry, signatures
+from kdzoo.config.docstrings import argument_meanings, parse_docstring, without_markup
 from kdzoo.core import metric_catalogue
 from kdzoo.errors import ConfigError, did_you_mean
 
-# Roles of the docstrings, such as :class:`kdzoo.Distiller`, and literals in double backquotes.
-MARKUP = re.compile(r":[\w:]+:`~?([^`]*)`|``([^`]*)``")
 YOURS = "Yours"
 # Arguments of distillers that have config groups of their own.
 SET_BY_THE_RUN = ("student", "teacher", "optimizer", "scheduler")
@@ -63,8 +62,7 @@ def print_method(name: str, folders: Sequence[Path] = ()) -> None:
     if entry.signature is None:
         raise ConfigError(entry.error)
     info, console = {**signatures.INFO_DEFAULTS, **entry.signature.info}, Console(highlight=False)
-    description, arguments = parse_docstring(entry.signature.doc)
-    _, inherited = parse_docstring(signatures.describe("kdzoo.core.base.Distiller").doc)
+    description, _ = parse_docstring(entry.signature.doc)
     console.print(f"[bold]distiller={name}[/bold]  ({entry.target})\n")
     console.print(description, markup=False)
     terms = ", ".join(f"{term} (weight {weight:g})" for term, weight in info["terms"].items())
@@ -77,7 +75,7 @@ def print_method(name: str, folders: Sequence[Path] = ()) -> None:
         for key, parameter in entry.signature.parameters.items()
         if key not in SET_BY_THE_RUN and parameter.kind is not parameter.VAR_KEYWORD
     } | registry.settings("distiller", name, folders)
-    meanings = {**inherited, **arguments}
+    meanings = argument_meanings(entry.target)
     settings = {f"distiller.{key}={as_override(value)}": meanings.get(key, "") for key, value in defaults.items()}
     if settings:
         console.print("\n[bold]Settings[/bold]")
@@ -113,32 +111,6 @@ def print_metric(name: str) -> None:
         console.print(f"Unit: {metric.unit}", markup=False)
     if metric.better:
         console.print(f"{metric.better.capitalize()} is better.")
-
-
-def parse_docstring(doc: str) -> tuple[str, dict[str, str]]:
-    r"""Return the description of a docstring and the meaning of each argument, without markup and line breaks.
-
-    Example:
-        >>> parse_docstring("Do it.\n\nTwice.\n\nArgs:\n    x: How ``often``\n        it is done.")
-        ('Do it.\n\nTwice.', {'x': 'How often it is done.'})
-    """
-    sections = re.split(r"^(\w+):$", doc, flags=re.MULTILINE)
-    paragraphs = [" ".join(paragraph.split()) for paragraph in sections[0].split("\n\n")]
-    description = "\n\n".join(without_markup(paragraph) for paragraph in paragraphs if paragraph)
-    arguments = dict(zip(sections[1::2], sections[2::2], strict=True)).get("Args", "")
-    items = re.split(r"^ {4}\*{0,2}(\w+)(?: \([^)]*\))?: ", arguments, flags=re.MULTILINE)[1:]
-    meanings = (without_markup(" ".join(meaning.split())) for meaning in items[1::2])
-    return description, dict(zip(items[::2], meanings, strict=True))
-
-
-def without_markup(text: str) -> str:
-    """Return a sentence of a docstring without the markup of the documentation generator.
-
-    Example:
-        >>> without_markup("See :class:`kdzoo.Distiller` and ``losses``.")
-        'See kdzoo.Distiller and losses.'
-    """
-    return MARKUP.sub(lambda match: match[1] or match[2], text)
 
 
 def _print_pairs(console: Console, pairs: Mapping[str, str]) -> None:

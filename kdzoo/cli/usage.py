@@ -18,6 +18,7 @@ kdzoo cite [...]                   print BibTeX entries of what a run uses
 kdzoo evaluate FOLDER [data=...]   measure an exported model
 kdzoo report FOLDER...             rank finished runs, and write a page and a table about them
 kdzoo check [...]                  run the contract checks on your distiller
+kdzoo schema [GROUP]               print the JSON Schema of YAML files, for editors
 kdzoo doctor                       show what is installed, and whether it works
 
 == Groups and their options (group=option) ==
@@ -31,6 +32,7 @@ kdzoo -m distiller.temperature=1,4,20 seed=0,1,2           nine runs; finished o
 kdzoo experiment=hinton2015_mnist                          reproduce a published result
 kdzoo --config-dir conf distiller=my_kd                    your own my_kd.py + conf/distiller/my_kd.yaml
 kdzoo --cfg job distiller=dkd                              all settings of a run
+kdzoo schema > schema.json                                 completion in editors
 
 A run leaves report.json, report.md, report.html, figures and the exported student in outputs/.
 Tab completion: eval "$(kdzoo -sc install=bash)". Flags of Hydra: kdzoo --hydra-help"""

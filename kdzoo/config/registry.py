@@ -11,6 +11,9 @@ from kdzoo import config
 from kdzoo.config import signatures
 from kdzoo.errors import ConfigError, in_one_line
 
+# The parser that is written in C is several times as fast; PyYAML may have been built without it.
+YamlLoader: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+
 
 def targets(group: str, folders: Sequence[Path] = ()) -> dict[str, str]:
     """Return the ``_target_`` of every YAML file of a config group by the file's name without its ending.
@@ -19,13 +22,13 @@ def targets(group: str, folders: Sequence[Path] = ()) -> dict[str, str]:
         group: Name of the group, such as ``distiller``.
         folders: Config folders to read after the packaged one; of two files with one name, the later one counts.
     """
-    nodes = {name: _content(group, name, folders) for name in _files(group, folders)}
+    nodes = {name: content(group, name, folders) for name in files_of(group, folders)}
     return {name: node["_target_"] for name, node in nodes.items() if "_target_" in node}
 
 
 def settings(group: str, name: str, folders: Sequence[Path] = ()) -> dict[str, Any]:
     """Return the settings of a YAML file of a config group, with those of the files that it extends."""
-    node = _content(group, name, folders)
+    node = content(group, name, folders)
     return {str(key): value for key, value in node.items() if key != "_target_"}
 
 
@@ -34,6 +37,50 @@ def name_of(group: str, target: str, folders: Sequence[Path] = ()) -> str:
     # Reversed, so that the first of several files for one class gives the name: a packaged one before a user's.
     name_by_target = {value: name for name, value in reversed(targets(group, folders).items())}
     return name_by_target.get(target, target.rpartition(".")[2])
+
+
+def content(group: str, name: str, folders: Sequence[Path], above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the content of a YAML file on top of the files in its ``defaults`` that it extends.
+
+    These are files of the same group by their names, and of another group by ``/group@_here_: name``.
+
+    Args:
+        group: Name of the group.
+        name: Name of the file without its ending.
+        folders: Config folders to read after the packaged one.
+        above: The files that extend this one, as ``group/name``.
+
+    Raises:
+        ConfigError: A file is missing, is not YAML, holds something else than keys and values, or extends itself.
+    """
+    files, path = files_of(group, folders), f"{group}/{name}"
+    if name not in files:
+        raise ConfigError(f"{' extends '.join([*above, path])}, and there is no {path}.yaml")
+    if path in above:
+        raise ConfigError(f"{' extends '.join([*above, path])}: a file cannot extend itself")
+    try:
+        node = YamlLoader(files[name].read_text(encoding="utf-8")).get_single_data() or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{files[name]} is not valid YAML: {in_one_line(error)}") from None
+    if not isinstance(node, dict):
+        raise ConfigError(f"{files[name]} must hold keys and values, got {type(node).__name__}")
+    merged: dict[str, Any] = {}
+    for base in node.pop("defaults", []):
+        if isinstance(base, str) and base in files:
+            merged |= content(group, base, folders, (*above, path))
+        for key, other in base.items() if isinstance(base, dict) else ():
+            # Other mappings, such as ``override /optimizer: adam``, choose files for other parts of a configuration.
+            if str(key).startswith("/") and str(key).endswith("@_here_"):
+                merged |= content(str(key)[1:].removesuffix("@_here_"), str(other), folders, (*above, path))
+    return {**merged, **node}
+
+
+def files_of(group: str, folders: Sequence[Path]) -> dict[str, Path]:
+    """Return the YAML files of a config group by name; of two files with one name, the later one counts."""
+    paths = (
+        path for folder in (config.packaged_folder(), *folders) for path in sorted((folder / group).glob("*.yaml"))
+    )
+    return {path.stem: path for path in paths}
 
 
 @dataclass(frozen=True)
@@ -68,10 +115,10 @@ def entries(folders: Sequence[Path] = ()) -> list[Entry]:
         folders: Config folders to read in addition to the packaged one.
     """
     result = []
-    for name in _files("distiller", folders):
+    for name in files_of("distiller", folders):
         target = ""
         try:
-            node = _content("distiller", name, folders)
+            node = content("distiller", name, folders)
             if "_target_" in node:
                 target = node["_target_"]
                 result.append(Entry(name, target, signatures.describe(target)))
@@ -88,47 +135,3 @@ def citations(*names: str) -> str:
     """
     bibtex = dict.fromkeys(signatures.describe(name).info.get("bibtex", "") for name in names)
     return "\n\n".join(entry for entry in bibtex if entry) + "\n"
-
-
-def _content(group: str, name: str, folders: Sequence[Path], above: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return the content of a YAML file on top of the files in its ``defaults`` that it extends.
-
-    These are files of the same group by their names, and of another group by ``/group@_here_: name``.
-
-    Args:
-        group: Name of the group.
-        name: Name of the file without its ending.
-        folders: Config folders to read after the packaged one.
-        above: The files that extend this one, as ``group/name``.
-
-    Raises:
-        ConfigError: A file is missing, is not YAML, holds something else than keys and values, or extends itself.
-    """
-    files, path = _files(group, folders), f"{group}/{name}"
-    if name not in files:
-        raise ConfigError(f"{' extends '.join([*above, path])}, and there is no {path}.yaml")
-    if path in above:
-        raise ConfigError(f"{' extends '.join([*above, path])}: a file cannot extend itself")
-    try:
-        node = yaml.safe_load(files[name].read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{files[name]} is not valid YAML: {in_one_line(error)}") from None
-    if not isinstance(node, dict):
-        raise ConfigError(f"{files[name]} must hold keys and values, got {type(node).__name__}")
-    merged: dict[str, Any] = {}
-    for base in node.pop("defaults", []):
-        if isinstance(base, str) and base in files:
-            merged |= _content(group, base, folders, (*above, path))
-        for key, other in base.items() if isinstance(base, dict) else ():
-            # Other mappings, such as ``override /optimizer: adam``, choose files for other parts of a configuration.
-            if str(key).startswith("/") and str(key).endswith("@_here_"):
-                merged |= _content(str(key)[1:].removesuffix("@_here_"), str(other), folders, (*above, path))
-    return {**merged, **node}
-
-
-def _files(group: str, folders: Sequence[Path]) -> dict[str, Path]:
-    """Return the YAML files of a config group by name; of two files with one name, the later one counts."""
-    paths = (
-        path for folder in (config.packaged_folder(), *folders) for path in sorted((folder / group).glob("*.yaml"))
-    )
-    return {path.stem: path for path in paths}

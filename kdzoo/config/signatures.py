@@ -63,7 +63,7 @@ def describe(target: str) -> TargetSignature:
     Raises:
         ConfigError: The name cannot be imported.
     """
-    return _from_source(target) or _imported(target)
+    return from_source(target) or _imported(target)
 
 
 def _imported(target: str) -> TargetSignature:
@@ -88,8 +88,9 @@ def _imported(target: str) -> TargetSignature:
 # ---------------------------------------------------------------- source text
 
 
-def _from_source(target: str) -> TargetSignature | None:
-    """Return the signature of a class, or None where the source text alone is not enough."""
+@cache
+def from_source(target: str) -> TargetSignature | None:
+    """Return the signature of a class without importing it, or None where the source text alone is not enough."""
     module, _, name = target.rpartition(".")
     definition = _class(module, name)
     doc = "" if definition is None else ast.get_docstring(definition[1]) or ""
@@ -140,6 +141,7 @@ def _ends_at_object(module: str, name: str) -> bool:
     return bool(classes) and [ast.unparse(base) for base in classes[-1][1].bases] in ([], ["ABC"], ["object"])
 
 
+@cache
 def _class(module: str, name: str) -> tuple[str, ast.ClassDef] | None:
     """Return a class and the module that defines it, following imports from one module to the next."""
     for _ in range(8):  # re-exports are two or three modules deep; the limit ends circular imports
@@ -156,6 +158,12 @@ def _class(module: str, name: str) -> tuple[str, ast.ClassDef] | None:
     return None
 
 
+def docs(target: str) -> list[str]:
+    """Return the docstrings of a class, of its first base, of the first base of that one and so on."""
+    module, _, name = target.rpartition(".")
+    return [ast.get_docstring(node) or "" for _, node in _first_bases(module, name)]
+
+
 def package_summary(target: str) -> str:
     """Return the first sentence of the docstring of the package that defines a class; empty if there is none.
 
@@ -170,6 +178,7 @@ def package_summary(target: str) -> str:
     return doc_lines[0] if doc_lines else ""
 
 
+@cache
 def _imports(tree: ast.Module) -> dict[str, tuple[str, str]]:
     """Return name in this module -> (module, name in that module) of every ``from ... import ...`` at the top level.
 
@@ -321,6 +330,7 @@ def _evaluated(node: ast.expr, module: str) -> Any:
     raise TypeError(ast.dump(node))
 
 
+@cache
 def _named(name: str, module: str) -> Any:
     """Return the type that a name in a module refers to: a class defined there, an alias, or an imported type."""
     tree = _parsed(module)

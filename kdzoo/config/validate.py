@@ -5,9 +5,9 @@ Mistakes in the command line itself are found by :mod:`kdzoo.config.overrides`.
 """
 
 import inspect
-import types
 import typing
 from collections.abc import Collection, Iterator, Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from beartype import BeartypeConf
@@ -17,7 +17,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kdzoo import config
-from kdzoo.config.signatures import Opaque, TargetSignature, describe
+from kdzoo.config.signatures import TargetSignature, describe
+from kdzoo.config.type_words import in_words
 from kdzoo.errors import ConfigError, did_you_mean
 
 # Keys that Hydra reads and does not pass on to the class.
@@ -26,7 +27,7 @@ HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 # callbacks, switch off what makes a run resumable.
 SET_BY_RUN = {
     "distiller": {"student", "teacher", "optimizer", "scheduler"},
-    "logger": {"save_dir"},
+    "logger": {"save_dir", "root_dir"},  # root_dir is the name of save_dir in the base class of TensorBoardLogger
     "trainer": {
         "callbacks",
         "logger",
@@ -37,6 +38,12 @@ SET_BY_RUN = {
         "enable_progress_bar",
         "use_distributed_sampler",
     },
+}
+# Packages that loggers import when they are built, by the class; each has the name of an extra of kdzoo.
+EXTRAS = {
+    "kdzoo.runs.loggers.WandbLogger": "wandb",
+    "kdzoo.runs.loggers.MLFlowLogger": "mlflow",
+    "pytorch_lightning.loggers.TensorBoardLogger": "tensorboard",
 }
 # Groups without which there is nothing to train. The teacher is not one of them: some methods have none.
 REQUIRED = ("distiller", "student", "data", "optimizer", "trainer")
@@ -207,7 +214,7 @@ def _missing_teacher(distiller: Any, allow: Collection[str]) -> Iterator[str]:
 def _type_mistakes(prefix: str, node: Mapping[str, Any], hints: Mapping[str, Any]) -> Iterator[str]:
     for key, hint in hints.items():
         if key in node and not _fits(node[key], hint):
-            yield f"{prefix}{key} must be {_type_name(hint)}, got {node[key]!r}"
+            yield f"{prefix}{key} must be {in_words(hint)}, got {node[key]!r}"
 
 
 # ---------------------------------------------------------------- nodes with _target_
@@ -234,6 +241,10 @@ def _target_mistakes(path: str, node: Mapping[str, Any], allow: Collection[str])
     if target not in allow:
         yield f"{path}: {config.not_allowed_message(target, allow)}"
         return
+    extra = EXTRAS.get(target)
+    if extra is not None and not _is_installed(extra):
+        yield f"{path} needs the package {extra}, which is not installed: pip install 'kdzoo[{extra}]'"
+        return
     try:
         signature = describe(target)
     except (ConfigError, ValueError) as error:  # inspect raises ValueError for functions written in C
@@ -246,6 +257,12 @@ def _target_mistakes(path: str, node: Mapping[str, Any], allow: Collection[str])
     elif not node.get("_partial_"):
         yield from _missing_arguments(path, node, signature)
     yield from _loss_weight_mistakes(path, node, signature)
+
+
+def _is_installed(package: str) -> bool:
+    spec = find_spec(package)
+    # A folder of that name in the working folder, which wandb itself makes, is found as well, but without a file.
+    return spec is not None and spec.origin is not None
 
 
 def _named_parameters(signature: TargetSignature) -> dict[str, inspect.Parameter]:
@@ -270,7 +287,7 @@ def _argument_mistakes(path: str, node: Mapping[str, Any], signature: TargetSign
                 hint = did_you_mean(str(key), valid) or f"; it takes {valid}"
                 yield f"{path}.{key} is not an argument of {node['_target_']}{hint}"
         elif not _fits(value, named[key].annotation):
-            yield f"{path}.{key} must be {_type_name(named[key].annotation)}, got {value!r}"
+            yield f"{path}.{key} must be {in_words(named[key].annotation)}, got {value!r}"
 
 
 def _missing_arguments(path: str, node: Mapping[str, Any], signature: TargetSignature) -> Iterator[str]:
@@ -347,13 +364,3 @@ def _is_number_type(hint: Any) -> bool:
 def _bearable(value: Any, hint: Any) -> bool:
     # The numeric tower of PEP 484 accepts an int for a float, as in ``lr: 1``.
     return is_bearable(value, hint, conf=BeartypeConf(is_pep484_tower=True))
-
-
-def _type_name(hint: Any) -> str:
-    """Return the name of a type for a message, without classes that no plain value can be an instance of."""
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return " or ".join(_type_name(member) for member in typing.get_args(hint) if member is not Opaque)
-    text = hint.__name__ if inspect.isclass(hint) and not typing.get_args(hint) else str(hint)
-    for long, short in (("typing.", ""), ("collections.abc.", ""), ("NoneType", "null"), ("None", "null")):
-        text = text.replace(long, short)
-    return text

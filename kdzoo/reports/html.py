@@ -66,6 +66,24 @@ def to_html(
     )
 
 
+def to_table(report: Mapping[str, Any], folder: Path) -> str:
+    """Return the title, the measurements and the sentences about them as HTML to be shown within another page.
+
+    Colours are those of the page around it, which may be light or dark.
+
+    Args:
+        report: The report.
+        folder: The run folder, which is named below the table.
+    """
+    return template("run_result.html.j2").render(
+        title=content.title(report),
+        sentences=content.sentences(report),
+        models=[name.replace("_", " ") for name in content.models(report)],
+        rows=content.rows(report),
+        folder=folder,
+    )
+
+
 def template(name: str) -> jinja2.Template:
     """Return a template of this package; what is filled in is escaped, and a name without a value is an error."""
     environment = jinja2.Environment(

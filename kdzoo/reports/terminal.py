@@ -1,5 +1,6 @@
 """A report on the terminal: tables that fit its width, and sentences below them."""
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,11 +18,21 @@ PADDING, MARGIN = 2, 2
 
 def show(report: Mapping[str, Any]) -> None:
     """Print the measurements and their summary on standard output."""
-    console = Console(highlight=False)
-    for table in tables(report, console.width):
-        console.print(table)
-    for sentence in content.sentences(report):
-        console.print(sentence, markup=False)
+    _print(report, Console(highlight=False))
+
+
+def to_text(report: Mapping[str, Any], width: int | None = None) -> str:
+    """Return what :func:`show` prints, without styles.
+
+    Args:
+        report: The report.
+        width: Number of columns; None for the width of the terminal, or 80 without one.
+    """
+    # In a notebook, rich would display the lines instead of writing them to the file.
+    console = Console(file=io.StringIO(), width=width, highlight=False, color_system=None, force_jupyter=False)
+    with console.capture() as capture:
+        _print(report, console)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
 def show_board(board: Board) -> None:
@@ -58,6 +69,13 @@ def tables(report: Mapping[str, Any], width: int) -> Iterator[Table]:
             if any(cell.plain for cell in cells):
                 table.add_row(row.label, *cells)
         yield table
+
+
+def _print(report: Mapping[str, Any], console: Console) -> None:
+    for table in tables(report, console.width):
+        console.print(table)
+    for sentence in content.sentences(report):
+        console.print(sentence, markup=False)
 
 
 def _in_groups(widths: Sequence[int], room: int) -> Iterator[list[int]]:

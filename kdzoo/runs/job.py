@@ -157,6 +157,9 @@ class Job:
             **changes: Arguments of the trainer.
         """
         trainer = {key: value for key, value in self.settings["trainer"].items() if key != "_target_"}
+        # Objects among the arguments, such as a profiler, are made anew for each training.
+        nodes = {key: node for key, node in trainer.items() if isinstance(node, Mapping) and "_target_" in node}
+        trainer |= {key: self._build(node) for key, node in nodes.items()}
         loggers = self.settings.get("logger") or {}
         return Training(
             settings={**trainer, **changes},
@@ -167,6 +170,7 @@ class Job:
             every_n_steps=self.settings["checkpoint_every_n_steps"],
             callbacks=[self._build(node) for node in (self.settings.get("callbacks") or {}).values()],
             loggers=[self._build({**node, "save_dir": str(folder)}) for node in loggers.values()],
+            hyperparameters={key: value for key, value in self.settings.items() if key not in config.FREE_KEYS},
         )
 
     def _build(self, node: Mapping[str, Any]) -> Any:

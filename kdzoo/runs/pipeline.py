@@ -25,6 +25,7 @@ from kdzoo.kinds.protocols import (
 from kdzoo.reports.content import ROLES
 from kdzoo.reports.html import to_html
 from kdzoo.reports.markdown import to_markdown
+from kdzoo.reports.run_result import RunResult
 from kdzoo.runs import statistics, teachers
 from kdzoo.runs.evaluation import bound_kind, evaluate
 from kdzoo.runs.job import Job, calibrated, for_seed, initialised
@@ -38,7 +39,7 @@ from kdzoo.storage.checkpoint import save_model
 
 def run(
     cfg: DictConfig | Mapping[str, Any] | str | Path, *, allow: Collection[str] = (), command: str = ""
-) -> dict[str, Any]:
+) -> RunResult:
     """Distil once for every seed, write the report to the run folder, and return it.
 
     Called again with the same configuration and folder, it continues an interrupted run, with bit-for-bit the same
@@ -50,7 +51,7 @@ def run(
         command: The command line that starts this run again, for the report.
 
     Returns:
-        The report; its keys are documented in ``docs/report.md``.
+        The report, as a dictionary that is printed as a table; its keys are documented in ``docs/report.md``.
 
     Raises:
         ConfigError: The configuration has mistakes; the message has a line for each. Nothing has been built then.
@@ -67,13 +68,13 @@ def run(
         run_folder.reserve(folder, config.to_container(cfg), free=config.FREE_KEYS)
         finished = run_folder.read_json(folder / "report.json")
         if finished is not None:
-            return finished
+            return RunResult(finished, folder, allow)
         jobs = [Job(for_seed(cfg, seed), seed, folder / f"seed_{seed}", allow) for seed in seeds]
         outcomes = run_seeds(jobs)
         result = summarise(jobs, outcomes, command or f"kdzoo.run({str(folder / 'config.yaml')!r})")
         if run_folder.is_main_process():
             write_report(folder, jobs[0], result)
-    return result
+    return RunResult(result, folder, allow)
 
 
 def run_seeds(jobs: Sequence[Job]) -> list[dict[str, Any]]:

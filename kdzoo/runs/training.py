@@ -99,6 +99,7 @@ class Training:
         every_n_steps: Save a checkpoint also every so many optimizer steps; None saves at the end of epochs only.
         callbacks: Further Lightning callbacks.
         loggers: Lightning loggers.
+        hyperparameters: What the loggers show as the settings of the training.
     """
 
     settings: Mapping[str, Any]
@@ -109,6 +110,7 @@ class Training:
     every_n_steps: int | None = None
     callbacks: list[pl.Callback] = field(default_factory=list)
     loggers: list[Any] = field(default_factory=list)
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 def fit(distiller: Distiller, data: pl.LightningDataModule, training: Training) -> History:
@@ -144,6 +146,8 @@ def fit(distiller: Distiller, data: pl.LightningDataModule, training: Training) 
                 enable_progress_bar=False,
                 use_distributed_sampler=False,  # the data's own sampler shares batches among ranks
             )
+        for logger in trainer.loggers:
+            logger.log_hyperparams(dict(training.hyperparameters))
         distiller.train()  # Lightning keeps the mode that it finds, and pretrained students come in eval mode
         try:
             trainer.fit(distiller, datamodule=data, ckpt_path=checkpoint if checkpoint.exists() else None)

@@ -125,13 +125,7 @@ def test_a_metric_is_explained(lines):
         listing.print_metric("acuracy")
 
 
-def test_a_docstring_is_split_into_description_and_arguments():
-    doc = "First.\n\nSecond\nline.\n\nArgs:\n    a: One\n        two.\n    **options: Three.\n\nRaises:\n    E: No."
-    assert listing.parse_docstring(doc) == ("First.\n\nSecond line.", {"a": "One two.", "options": "Three."})
-    assert listing.parse_docstring("") == ("", {})
-
-
-@pytest.mark.parametrize("words", [["list"], ["list", "dkd"], ["explain", "kl"], ["cite"]])
+@pytest.mark.parametrize("words", [["list"], ["list", "dkd"], ["explain", "kl"], ["cite"], ["schema"]])
 def test_information_does_not_import_torch(words, tmp_path):
     code = (
         "import sys; from kdzoo.cli import main\n"

@@ -15,7 +15,7 @@ VALUES = (True, 1, 0.5, "x", None, [1], [0.5, 0.5], ["x"], {"a": 1})
 
 @pytest.mark.parametrize("target", sorted(config.packaged_targets()))
 def test_the_source_text_describes_what_the_class_does(target):
-    read, imported = signatures._from_source(target), signatures._imported(target)
+    read, imported = signatures.from_source(target), signatures._imported(target)
     if read is None:
         assert signatures.describe(target) == imported
         return
@@ -34,7 +34,7 @@ def test_the_source_text_describes_what_the_class_does(target):
 
 def test_the_source_text_of_every_packaged_class_is_enough():
     packaged = [name for name in config.packaged_targets() if name.startswith("kdzoo.")]
-    assert [name for name in packaged if signatures._from_source(name) is None] == []
+    assert [name for name in packaged if signatures.from_source(name) is None] == []
 
 
 def test_a_class_made_by_a_decorator_is_imported(tmp_path, monkeypatch):
@@ -42,7 +42,7 @@ def test_a_class_made_by_a_decorator_is_imported(tmp_path, monkeypatch):
         "from dataclasses import dataclass\n@dataclass\nclass Made:\n    width: int\n    depth: int = 2\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    assert signatures._from_source("made_here.Made") is None
+    assert signatures.from_source("made_here.Made") is None
     signature = signatures.describe("made_here.Made")
     assert signature.parameters["width"].annotation is int
     assert signature.parameters["depth"].default == 2
@@ -78,11 +78,11 @@ class Declared(kdzoo.Distiller):
 def test_a_base_class_is_found_through_the_package(tmp_path, monkeypatch):
     (tmp_path / "user_method.py").write_text(USER_METHOD)
     monkeypatch.syspath_prepend(tmp_path)
-    plain, declared = (signatures._from_source(f"user_method.{name}") for name in ("Plain", "Declared"))
+    plain, declared = (signatures.from_source(f"user_method.{name}") for name in ("Plain", "Declared"))
     assert set(plain.parameters) == {"student", "teacher", "strength"}
     assert plain.info == signatures.INFO_DEFAULTS
     assert {"optimizer", "micro_batch_size"} <= set(declared.parameters)
     assert declared.info == {**signatures.INFO_DEFAULTS, "terms": {"mine": 2.0}}
     for name in ("Plain", "Declared"):
-        read, imported = signatures._from_source(f"user_method.{name}"), signatures._imported(f"user_method.{name}")
+        read, imported = signatures.from_source(f"user_method.{name}"), signatures._imported(f"user_method.{name}")
         assert (set(read.parameters), read.info) == (set(imported.parameters) - {"options"}, imported.info)

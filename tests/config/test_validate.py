@@ -50,17 +50,17 @@ MISTAKES = {
     "trainer.logger=true": "trainer.logger is set by the run",
     "-m distiller=logit_kd,logit_mse distiller.temperature=1": "is not an argument of kdzoo.distillers.LogitMSE",
     # values
-    "distiller.temperature=hot": "distiller.temperature must be float, got 'hot'",
-    "distiller.temperature=true": "distiller.temperature must be float, got True",
-    "data.batch_size=3.5": "data.batch_size must be int, got 3.5",
-    "student.hidden=[3,3,3,3,3,3,3,3,3,3,a,3,3,3,3,3]": "student.hidden must be Sequence[int]",
-    "student.hidden=[3,true]": "student.hidden must be Sequence[int], got [3, True]",
-    "optimizer.betas=[0.9]": "optimizer.betas must be tuple[",
+    "distiller.temperature=hot": "distiller.temperature must be a number, got 'hot'",
+    "distiller.temperature=true": "distiller.temperature must be a number, got True",
+    "data.batch_size=3.5": "data.batch_size must be an integer, got 3.5",
+    "student.hidden=[3,3,3,3,3,3,3,3,3,3,a,3,3,3,3,3]": "student.hidden must be a list of integers",
+    "student.hidden=[3,true]": "student.hidden must be a list of integers, got [3, True]",
+    "optimizer.betas=[0.9]": "optimizer.betas must be a list of 2 numbers, got [0.9]",
     "trainer.precision=31": "trainer.precision must be",
-    "control=yes": "control must be bool, got 'yes'",
-    "seed=abc": "seed must be int or null, got 'abc'",
+    "control=yes": "control must be true or false, got 'yes'",
+    "seed=abc": "seed must be an integer or null, got 'abc'",
     "seed=-1": "seeds must be >= 0, got -1",
-    "seeds=3": "seeds must be list[int], got 3",
+    "seeds=3": "seeds must be a list of integers, got 3",
     "seeds=[1,2,1]": "seeds must differ, got [1, 2, 1]",
     "seeds=[]": "seeds must name at least one seed",
     "max_samples=0": "max_samples must be at least 1 or null, got 0",
@@ -68,7 +68,7 @@ MISTAKES = {
     "distiller.loss_weights.sofft=1": "distiller.loss_weights.sofft is not a term of LogitKD; did you mean 'soft'?",
     "distiller.loss_weights={hart:1}": "distiller.loss_weights.hart is not a term of LogitKD; did you mean 'hard'?",
     "distiller.loss_weights.soft=-1": "distiller.loss_weights.soft must be a number >= 0, got -1",
-    "-m seed=0,1 distiller.temperature=1,2,x": "distiller.temperature must be float, got 'x'",
+    "-m seed=0,1 distiller.temperature=1,2,x": "distiller.temperature must be a number, got 'x'",
     "seed=0,1": "'seed=0,1' is a sweep over several values; add -m",
     "data.seed=${sed}": "data.seed cannot be resolved: Interpolation key 'sed' not found",
     "optimizer=null": "optimizer is missing",
@@ -150,6 +150,11 @@ CORRECT = [
     "optimizer=sgd optimizer.lr=1e-2 optimizer.nesterov=true",
     "optimizer.betas=[0.9,0.99]",
     "callbacks=[early_stopping,lr_monitor] logger=csv",
+    "callbacks=[model_summary,model_checkpoint] logger=[csv,tensorboard]",
+    "debug=default",
+    "debug=limit",
+    "debug=profiler",
+    "debug=[overfit,profiler]",
     "+callbacks.bar._target_=pytorch_lightning.callbacks.RichModelSummary",
     "distiller=feature_kd distiller.layers={net.0:net.0}",
     "data=arrays data.train_file=a.npz data.test_file=b.npz",
@@ -238,3 +243,18 @@ def test_run_names_a_part_without_a_class(key, tmp_path):
 def test_run_names_a_file_that_is_missing(tmp_path):
     with pytest.raises(ConfigError, match=r"there is no configuration file '.*nowhere\.yaml'"):
         kdzoo.run(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow", "tensorboard"])
+def test_a_logger_without_its_package_is_refused_before_anything_is_built(name, monkeypatch):
+    monkeypatch.setattr(validate, "find_spec", lambda package: None)
+    lines = check(f"logger={name}").mistakes
+    assert lines == [f"logger.{name} needs the package {name}, which is not installed: pip install 'kdzoo[{name}]'"]
+
+
+def test_a_folder_with_the_name_of_a_package_is_not_the_package(tmp_path, monkeypatch):
+    (tmp_path / "a_logger_s_files").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert not validate._is_installed("a_logger_s_files")
+    (tmp_path / "a_package.py").write_text("")
+    assert validate._is_installed("a_package")

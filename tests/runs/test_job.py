@@ -178,3 +178,12 @@ def test_a_training_has_the_settings_of_the_run_and_its_changes(job_of, tmp_path
     assert (training.every_n_steps, training.label, training.folder) == (3, "student", tmp_path / "x")
     assert [type(callback).__name__ for callback in training.callbacks] == ["EarlyStopping"]
     assert [logger.save_dir for logger in training.loggers] == [str(tmp_path / "x")]
+    assert training.hyperparameters["seed"] == job.seed
+    assert not {"logger", "output_dir"} & training.hyperparameters.keys()
+
+
+def test_objects_among_the_arguments_of_the_trainer_are_built_for_each_training(job_of, tmp_path):
+    job = job_of("debug=profiler")
+    first, second = (job.training("student", tmp_path).settings["profiler"] for _ in range(2))
+    assert type(first).__name__ == "SimpleProfiler"
+    assert first is not second

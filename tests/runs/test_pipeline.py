@@ -100,6 +100,9 @@ def test_a_finished_seed_is_not_trained_again(settings, tmp_path, monkeypatch):
     (tmp_path / "run" / "report.json").unlink()  # as if the process had been killed just before the report
     monkeypatch.setattr(pipeline, "prepare_models", None)
     assert kdzoo.run(settings("trainer.max_epochs=1")) == report
+    assert report.folder == tmp_path / "run"
+    assert report.page.is_file()
+    assert isinstance(report.load_student(), nn.Module)
 
 
 def test_a_run_continues_from_the_file_that_it_has_written(settings, tmp_path):
