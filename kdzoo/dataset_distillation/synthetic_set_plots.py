@@ -21,17 +21,17 @@ from kdzoo.dataset_distillation.protocols import ProtocolMatrix
 from kdzoo.dataset_distillation.synthetic_set import SyntheticSet, initial_labels
 from kdzoo.errors import ConfigError
 from kdzoo.plotting import ROLE_COLOURS
-from kdzoo.plotting.style import save_figure
+from kdzoo.plotting.style import NEAREST, TITLE_INCHES, display_name, save_figure, styles
 
 # What one figure shows at most: more rows or columns would not be legible at the size of a page.
-MAX_CLASSES, MAX_EXAMPLES, MAX_EPOCHS = 20, 10, 10
+MAX_CLASSES, MAX_EXAMPLES, MAX_EPOCHS, MAX_COLUMNS = 20, 10, 10, 21
 # Percentiles of all pixels that are drawn black and white. Learned pixels have no range: with the extremes in their
 # place, a few outliers would leave all other pixels in similar greys.
 _PERCENTILES = (0.5, 99.5)
-# Width of one example in inches: ten of them next to the panel of step sizes fit the width of a page.
-_EXAMPLE_INCHES = 0.55
-# Width of the panel of step sizes in inches.
-_PANEL_INCHES = 2.6
+# Inches: width of the grid of examples, least width and largest side of an example, height of the panel of step sizes.
+_GRID_INCHES, _LEAST_INCHES, _LARGEST_INCHES, _PANEL_INCHES = 6.0, 0.4, 1.0, 1.2
+# Space above a line of examples for the names of their classes, in inches.
+_NAME_INCHES = 0.18
 # Size in pixels of the cell of an example that is not an image, whose values are drawn as bars.
 _BARS_HEIGHT, _BARS_WIDTH = 40, 100
 
@@ -53,8 +53,10 @@ def first_of_each_class(synthetic_set: SyntheticSet) -> Tensor:
     return synthetic_set.images.detach()[[rows[0] for rows in _by_class(classes)]]
 
 
-def plot_examples(synthetic_set: SyntheticSet, path: Path) -> Path:
-    """Draw examples of each class, one class in a row, and next to them the step sizes of every inner network.
+def plot_examples(synthetic_set: SyntheticSet, path: Path, *, title: str) -> Path:
+    """Draw examples of each class side by side, and below them the step sizes of every inner network.
+
+    Classes of few examples share a line.
 
     The class of an example is that of its largest label. Learned labels are drawn as bars below their example, around a
     line at 0 and with one scale for all examples. Inputs that are not images are drawn as bars, too.
@@ -62,29 +64,43 @@ def plot_examples(synthetic_set: SyntheticSet, path: Path) -> Path:
     Args:
         synthetic_set: The set; at most ``MAX_EXAMPLES`` examples of each of ``MAX_CLASSES`` classes are drawn.
         path: Path of the file to write.
+        title: Title of the figure.
     """
     classes = synthetic_set.classes().cpu()
-    rows = [row[:MAX_EXAMPLES] for row in _by_class(classes)]
-    indices = [i for row in rows for i in row]
-    places = np.array([(column, y) for y, row in enumerate(rows) for column in range(len(row))])
-    cells = _Cells.of(synthetic_set.images, has_strip=synthetic_set.label_kind != "fixed")
-    size = len(rows), max(len(row) for row in rows)
-    figure, axes, panel = _page(cells, *size, panel=_PANEL_INCHES)
+    groups = [group[:MAX_EXAMPLES] for group in _by_class(classes)]
+    indices = [i for group in groups for i in group]
+    most = max(map(len, groups))
+    # As many classes on a line as fit, in lines of nearly equal numbers, with an empty column between two classes.
+    block = most + (most > 1)
+    n_lines = -(-len(groups) // max(1, (MAX_COLUMNS + block - most) // block))
+    per_line = -(-len(groups) // n_lines)
+    n_columns = per_line * block - (block - most)
+    starts = [(k % per_line * block, k // per_line) for k in range(len(groups))]
+    places = np.array([(x + i, y) for (x, y), group in zip(starts, groups, strict=True) for i in range(len(group))])
+    cells = _Cells.of(
+        synthetic_set.images, columns=n_columns, has_strip=synthetic_set.label_kind != "fixed", has_names=True
+    )
+    figure, axes, panel = _page(cells, n_lines, n_columns, panel=_PANEL_INCHES)
     _draw(axes, cells, synthetic_set.images[indices], places)
     if cells.strip:
         corners = cells.corners(places) + np.array([0, cells.height + cells.strip])
         labels = _numbers(synthetic_set.labels[indices])
         # 0.8 of the strip, so that bars do not touch the example above.
         _bars(axes, labels, corners, float(cells.width), 0.8 * cells.strip, ROLE_COLOURS["student"])
-    axes.set_yticks(cells.middles(size[0]), [f"class {int(classes[row[0]])}" for row in rows])
+    for corner, group in zip(cells.corners(np.array(starts)), groups, strict=True):
+        axes.text(*corner - [0, 0.2 * cells.names], f"class {int(classes[group[0]])}", fontsize=7, va="bottom")
     _draw_schedules(panel, synthetic_set)
+    labels_are_drawn = " Bars below an example: its label, a bar for each class." if cells.strip else ""
     return save_figure(
-        figure, path, caption="Examples of each class, one class in a row, and the step sizes of every inner network."
+        figure,
+        path,
+        title=title,
+        caption=f"Examples of each class, and the step sizes of every inner network.{labels_are_drawn}",
     )
 
 
 def plot_image_history(epochs: Sequence[Tensor], path: Path) -> Path:
-    """Draw how images changed: one row for each image, one column for each epoch.
+    """Draw how images changed: one column for each image, one row for each epoch.
 
     Of more than ``MAX_EPOCHS`` epochs, evenly spaced ones are drawn, with the first and the last.
 
@@ -97,15 +113,19 @@ def plot_image_history(epochs: Sequence[Tensor], path: Path) -> Path:
     """
     if not epochs:
         raise ConfigError("epochs must hold the images of at least one epoch, got none")
-    columns = np.unique(np.linspace(0, len(epochs) - 1, min(len(epochs), MAX_EPOCHS)).round().astype(int)).tolist()
-    images = torch.stack([epochs[i] for i in columns], 1)  # [m, columns, *in_shape]
-    size = len(images), len(columns)
-    cells = _Cells.of(images[0], has_strip=False)
+    shown = np.unique(np.linspace(0, len(epochs) - 1, min(len(epochs), MAX_EPOCHS)).round().astype(int)).tolist()
+    images = torch.stack([epochs[i] for i in shown])  # [rows, m, *in_shape]
+    size = images.shape[:2]
+    cells = _Cells.of(images[0], columns=size[1])
     figure, axes, _ = _page(cells, *size)
     _draw(axes, cells, images.flatten(0, 1), np.array([(x, y) for y in range(size[0]) for x in range(size[1])]))
-    axes.set_xticks([x * cells.across + cells.width / 2 for x in range(size[1])], [str(i + 1) for i in columns])
-    axes.set_xlabel("epoch")
-    return save_figure(figure, path, caption="How images changed: one row for each image, one column for each epoch.")
+    axes.set_yticks(cells.middles(size[0]), [f"epoch {i + 1}" for i in shown])
+    return save_figure(
+        figure,
+        path,
+        title="Images after each epoch",
+        caption="How images changed: one column for each image, one row for each epoch.",
+    )
 
 
 def plot_protocol_matrix(matrix: ProtocolMatrix, path: Path) -> Path:
@@ -119,9 +139,9 @@ def plot_protocol_matrix(matrix: ProtocolMatrix, path: Path) -> Path:
     """
     protocols, inner_networks = matrix.names
     mean, std, diverged = _numbers(matrix.mean()), _numbers(matrix.std()), matrix.diverged.sum(-1)
-    figure = Figure(figsize=(1.8 + 1.4 * len(inner_networks), 1.2 + 0.55 * len(protocols)), layout="constrained")
+    figure = Figure(figsize=(1.8 + 1.4 * len(inner_networks), 1.4 + 0.55 * len(protocols)), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(mean, vmin=0, vmax=1, cmap="viridis", aspect="auto")
+    axes.imshow(mean, vmin=0, vmax=1, cmap="viridis", aspect="auto", **NEAREST)
     for (y, x), value in np.ndenumerate(mean):
         text = f"{100 * value:.1f} ± {100 * std[y, x]:.1f}"
         text += f"\n{int(diverged[y, x])} diverged" if diverged[y, x] else ""
@@ -129,8 +149,16 @@ def plot_protocol_matrix(matrix: ProtocolMatrix, path: Path) -> Path:
         axes.text(x, y, text, ha="center", va="center", fontsize=8, color="white" if value < 0.6 else "black")
     axes.set_xticks(range(len(inner_networks)), inner_networks)
     axes.set_yticks(range(len(protocols)), protocols)
-    axes.set_title("accuracy, %", fontsize=9)
-    return save_figure(figure, path, caption="Mean accuracy of every protocol and inner network.")
+    axes.set(xlabel="inner network", ylabel="protocol")
+    return save_figure(
+        figure,
+        path,
+        title="Accuracy of new networks, %",
+        caption=(
+            "Mean accuracy of networks that are trained on the set, with its standard deviation over initial weights, "
+            "for every protocol and inner network."
+        ),
+    )
 
 
 # ---------------------------------------------------------------- the grid
@@ -144,22 +172,30 @@ class _Cells:
         width: Width of an example.
         height: Height of an example.
         strip: Height of the bars below an example, 0 for none.
+        names: Height of the names of classes above an example, 0 for none.
+        inches: Width of an example on the page in inches.
         is_image: Whether examples are drawn as pixels; otherwise as bars.
     """
 
     width: int
     height: int
     strip: float
+    names: int
+    inches: float
     is_image: bool
 
     @classmethod
-    def of(cls, images: Tensor, *, has_strip: bool) -> "_Cells":
-        """Return the cells for images ``[m, *in_shape]``, with a strip below each if it is wanted."""
+    def of(cls, images: Tensor, *, columns: int, has_strip: bool = False, has_names: bool = False) -> "_Cells":
+        """Return the cells for images ``[m, *in_shape]`` in columns, with a strip below and a name above if wanted."""
         shape = images.shape[1:]
         is_image = len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))  # grey or RGB
         height, width = shape[-2:] if is_image else (_BARS_HEIGHT, _BARS_WIDTH)
         # About a third of the width: bars of ten labels are legible, and the example still dominates its cell.
-        return cls(width, height, 0.35 * width if has_strip else 0.0, is_image)
+        strip = 0.35 * width if has_strip else 0.0
+        largest_width = _LARGEST_INCHES * min(1.0, width / height)
+        inches = min(largest_width, max(_LEAST_INCHES, _GRID_INCHES / (1.08 * columns)))
+        names = math.ceil(_NAME_INCHES * width / inches) if has_names else 0
+        return cls(width, height, strip, names, inches, is_image)
 
     @property
     def across(self) -> int:
@@ -169,15 +205,15 @@ class _Cells:
     @property
     def down(self) -> int:
         """Pixels from a row to the next; strips get 30 % of their height as an additional gap."""
-        return self.height + math.ceil(1.3 * self.strip + 0.08 * self.width)
+        return self.height + self.names + math.ceil(1.3 * self.strip + 0.08 * self.width)
 
     def corners(self, places: NDArray[np.integer[Any]]) -> _Array:
         """Return the upper left corners ``[n, 2]`` of places (column, row) ``[n, 2]``."""
-        return places * np.array([self.across, self.down], dtype=float)
+        return places * np.array([self.across, self.down], dtype=float) + [0, self.names]
 
     def middles(self, rows: int) -> list[float]:
         """Return the vertical positions of the centres of the examples of every row."""
-        return [y * self.down + self.height / 2 for y in range(rows)]
+        return [y * self.down + self.names + self.height / 2 for y in range(rows)]
 
 
 def _by_class(classes: Tensor) -> list[list[int]]:
@@ -187,26 +223,24 @@ def _by_class(classes: Tensor) -> list[list[int]]:
 
 
 def _page(cells: _Cells, rows: int, columns: int, panel: float = 0.0) -> tuple[Figure, Any, Any]:
-    """Return a figure with axes for a grid and, ``panel`` inches wide, for something next to it (or None).
+    """Return a figure with axes for a grid and, ``panel`` inches high, for something below it (or None).
 
     The sizes are computed by hand, in inches: automatic layouts would stretch or shrink the examples.
     """
-    pixel = _EXAMPLE_INCHES / cells.width
+    pixel = cells.inches / cells.width
     width, height = columns * cells.across * pixel, rows * cells.down * pixel
-    left, bottom, top = 0.75, 0.5, 0.25  # margins for the names of classes, the axis of steps and the title
-    content = max(height, 1.4 if panel else 0.0)  # a panel needs this height to be legible next to a single row
-    page = left + width + panel + 0.1, bottom + content + top
+    left, right = 0.6, 0.15  # margins for the names of rows and the numbers of the panel, and for the last of these
+    below = panel + 0.5 if panel else 0.1  # with the axis of steps
+    page = left + max(width, 3.0) + right, TITLE_INCHES + height + below
     figure = Figure(figsize=page)
-    axes = figure.add_axes((left / page[0], (bottom + content - height) / page[1], width / page[0], height / page[1]))
+    axes = figure.add_axes((left / page[0], below / page[1], width / page[0], height / page[1]))
     axes.set(xlim=(0, columns * cells.across), ylim=(rows * cells.down, 0))
     axes.spines[:].set_visible(False)
     axes.set(xticks=[], yticks=[])
     axes.tick_params(length=0, labelsize=7)
     if not panel:
         return figure, axes, None
-    # The panel starts at the top, and is not taller than 2.2 inches next to grids of many rows.
-    start, high = left + width + 0.75, min(content, 2.2)
-    box = (start / page[0], (bottom + content - high) / page[1], (panel - 0.75) / page[0], high / page[1])
+    box = (left / page[0], 0.4 / page[1], 1 - (left + right) / page[0], panel / page[1])
     return figure, axes, figure.add_axes(box)
 
 
@@ -225,7 +259,7 @@ def _draw(axes: Any, cells: _Cells, images: Tensor, places: NDArray[np.integer[A
     for image, (x, y) in zip(np.moveaxis(pixels, 1, -1), cells.corners(places).astype(int), strict=True):
         canvas[y : y + cells.height, x : x + cells.width] = image
     limits = axes.axis()  # imshow would change them
-    axes.imshow(canvas, extent=(0, canvas.shape[1], canvas.shape[0], 0), interpolation="nearest", aspect="auto")
+    axes.imshow(canvas, extent=(0, canvas.shape[1], canvas.shape[0], 0), aspect="auto", **NEAREST)
     axes.axis(limits)
 
 
@@ -245,14 +279,16 @@ def _bars(axes: Any, values: _Array, corners: _Array, width: float, height: floa
 def _draw_schedules(axes: Any, synthetic_set: SyntheticSet) -> None:
     """Draw the step sizes of every inner network over the steps."""
     steps = synthetic_set.steps
+    of_network = styles(synthetic_set.inner_networks)
     for name in synthetic_set.inner_networks:
         sizes = synthetic_set.schedule(name).detach().cpu().tolist()
         # Markers show a schedule of one step, which a line does not; beyond 50 steps they would cover each other.
-        axes.plot(range(1, steps + 1), sizes, marker="." if steps <= 50 else "", linewidth=1, label=name)
+        look = of_network[name].of_line(has_markers=steps <= 50)
+        axes.plot(range(1, steps + 1), sizes, linewidth=1, markersize=3, label=display_name(name), **look)
     axes.set_xlim(0.5, steps + 0.5)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.15 * max(axes.dataLim.ymax, 1e-12))
     axes.set_xlabel("step", fontsize=7)
-    axes.set_title("step size", fontsize=8)
+    axes.set_ylabel("step size", fontsize=7)
     axes.tick_params(labelsize=7)
     axes.locator_params(axis="x", integer=True, nbins=5, min_n_ticks=1)
     axes.legend(fontsize=7)

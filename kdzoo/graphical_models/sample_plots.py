@@ -94,7 +94,9 @@ def reconstructions(models: Models, batch: Values, path: Path, view: View) -> Pa
             trace = model.rollout(own_noise, inputs, forced=targets, infer=True)
             means = model.as_data({node: trace.distributions[node].mean for node in targets})
         rows[name] = _shown(means, view)
-    return _rows({"data": _shown(first_rows["input"], view), **rows} if rows else {}, path)
+    caption = "Test images, and each model's mean image given latents from its posteriors."
+    with_data = {"data": _shown(first_rows["input"], view), **rows} if rows else {}
+    return _rows(with_data, path, title="Reconstructions", caption=caption)
 
 
 def interpolations(models: Models, path: Path, view: View) -> Path | None:
@@ -111,7 +113,8 @@ def interpolations(models: Models, path: Path, view: View) -> Path | None:
             first, second = ends[top]
             noise = {**_repeated(ends, COLUMNS), top: interpolate_noise(first, second, torch.linspace(0, 1, COLUMNS))}
             rows[name] = _images(model, noise, _repeated(_inputs(model, 1, generator), COLUMNS), view)
-    return _rows(rows, path)
+    caption = "Images while the noise of the first latent moves between two draws, a row for each model."
+    return _rows(rows, path, title="Interpolations", caption=caption)
 
 
 def latent_maps(models: Models, path: Path, view: View) -> Path | None:
@@ -132,7 +135,14 @@ def latent_maps(models: Models, path: Path, view: View) -> Path | None:
     if not panels:
         return None
     arrays = {name: panel.numpy() for name, panel in panels.items()}
-    return plotting.image_panels(arrays, path, xlabel="first value, by quantiles", ylabel="second value")
+    return plotting.image_panels(
+        arrays,
+        path,
+        xlabel="first value of the latent, by quantiles",
+        ylabel="second value, by quantiles",
+        title="Maps of the first latent",
+        caption="Images over the two values of the first latent, by their quantiles; a panel per model.",
+    )
 
 
 def interpolate_noise(first: Tensor, second: Tensor, shares: Tensor) -> Tensor:
@@ -189,7 +199,9 @@ def strokes(models: Models, batch: Values, ink: Callable[..., Tensor], path: Pat
     images = {name: ink(steps, lengths, STROKE_HEIGHT) for name, steps in sequences.items()}
     # Lines of text are several times as wide as high: fewer of them fill a row.
     aspect = next((image.shape[3] // image.shape[2] for image in images.values()), 1)
-    return _rows({name: 1 - image[: max(1, COLUMNS // aspect)] for name, image in images.items()}, path)
+    rows = {name: 1 - image[: max(1, COLUMNS // aspect)] for name, image in images.items()}
+    caption = "Observed pen strokes, and strokes of the same length that each model generates."
+    return _rows(rows, path, title="Pen strokes", caption=caption)
 
 
 def piano_rolls(models: Models, batch: Values, path: Path) -> Path | None:
@@ -213,7 +225,7 @@ def piano_rolls(models: Models, batch: Values, path: Path) -> Path | None:
     time = torch.arange(next(iter(sequences.values())).shape[1])
     arrays = {name: (steps * (time < lengths[:, None])[..., None]).numpy() for name, steps in sequences.items()}
     ylabel = "key" if batch["input"].shape[2] == PIANO_KEYS else "element"
-    return plotting.sequence_heatmaps(arrays, path, ylabel=ylabel)
+    return plotting.sequence_heatmaps(arrays, path, ylabel=ylabel, title="Observed and generated sequences")
 
 
 def densities(models: Models, points: Tensor, path: Path) -> Path | None:
@@ -321,9 +333,10 @@ def _shown(images: Tensor, view: View) -> Tensor:
     return view(images.float().cpu())
 
 
-def _rows(rows: Values, path: Path) -> Path | None:
+def _rows(rows: Values, path: Path, *, title: str, caption: str) -> Path | None:
     """Draw rows of images; nothing without rows."""
-    return plotting.image_rows({name: row.numpy() for name, row in rows.items()}, path) if rows else None
+    arrays = {name: row.numpy() for name, row in rows.items()}
+    return plotting.image_rows(arrays, path, title=title, caption=caption) if rows else None
 
 
 def pixel_view(data: Any, observed: Tensor | None = None) -> View:

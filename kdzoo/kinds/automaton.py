@@ -15,9 +15,6 @@ from kdzoo.core.batch import Batch
 from kdzoo.errors import ConfigError
 from kdzoo.kinds.language_model import LanguageModelKind
 
-# Automata with more states are not drawn: the labels of their transitions would cover each other.
-MAX_DRAWN_STATES = 40
-
 
 class AutomatonKind(LanguageModelKind):
     """Automata are measured like every language model, and described by their number of states and their total mass.
@@ -62,9 +59,9 @@ class AutomatonKind(LanguageModelKind):
         }
 
     def plot_model(self, models: Mapping[str, nn.Module], folder: Path, data: Any = None) -> list[Path]:
-        """Draw the student if it is small enough to be readable."""
+        """Draw the student: as a graph, or as a table of its transitions if it has too many for a graph."""
         student = models["student"]
-        if not isinstance(student, PFA) or student.states > MAX_DRAWN_STATES:
+        if not isinstance(student, PFA):
             return []
         return [automaton_plots.draw(student, folder / "automaton.png", _token_names(data))]
 

@@ -213,7 +213,9 @@ class GraphicalModelKind(Kind):
         """Draw samples of all models, a row for each model and a column for each noise."""
         pictures = {role: prediction.pictures for role, prediction in predictions.items()}
         rows = {role: images.numpy() for role, images in pictures.items() if images is not None}
-        return [plotting.image_rows(rows, folder / "samples.png")] if rows else []
+        caption = "Images that each model generates; a column has the same noise where models can share it."
+        path = folder / "samples.png"
+        return [plotting.image_rows(rows, path, title="Samples", caption=caption)] if rows else []
 
     def plot_model(self, models: Mapping[str, nn.Module], folder: Path, data: Any = None) -> list[Path]:
         """Draw reconstructions, maps of latents, sequences or densities, those that apply to models and data."""

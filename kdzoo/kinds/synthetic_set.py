@@ -22,6 +22,7 @@ from kdzoo.dataset_distillation import (
 from kdzoo.errors import ConfigError, first_line
 from kdzoo.functional import hard_target_ce
 from kdzoo.kinds.kind import Kind
+from kdzoo.plotting.style import display_name
 
 # Inputs that a network trained on all data classifies in one call: bounds the memory of its activations.
 INPUTS_AT_ONCE = 1024
@@ -158,7 +159,9 @@ class SyntheticSetKind(Kind):
     def plot_model(self, models: Mapping[str, nn.Module], folder: Path, data: Any = None) -> list[Path]:  # noqa: ARG002
         """Draw the examples of student and control with their labels and step sizes."""
         return [
-            synthetic_set_plots.plot_examples(model, folder / f"examples_{role}.png")
+            synthetic_set_plots.plot_examples(
+                model, folder / f"examples_{role}.png", title=f"Synthetic set: {display_name(role)}"
+            )
             for role, model in models.items()
             if isinstance(model, SyntheticSet)
         ]

@@ -5,7 +5,7 @@ of them.
 """
 
 from kdzoo.plotting.classification import recall_by_class, reliability_diagram
-from kdzoo.plotting.curves import Curves, loss_curves, merge_curve, objective_curve
+from kdzoo.plotting.curves import Curves, TrainingCurves, loss_curves, merge_curve, objective_curve
 from kdzoo.plotting.densities import density_panels, mass_levels
 from kdzoo.plotting.images import image_panels, image_rows
 from kdzoo.plotting.pairs import Pairs, pair_matrices, pairs_on_images
@@ -19,6 +19,7 @@ __all__ = [
     "ROLE_COLOURS",
     "Curves",
     "Pairs",
+    "TrainingCurves",
     "cluster_scatter",
     "density_panels",
     "image_panels",

@@ -43,10 +43,19 @@ def density_panels(
         if len(levels):
             colour = ROLE_COLOURS.get(name, OTHER_COLOUR)
             axes.contour(x, y, np.nan_to_num(density), levels, colors=colour, linewidths=1.2)
-        title = f"{display_name(name)}{'' if len(levels) else ': no density here'}"
-        axes.set(xlabel="first value", title=title, xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
+        name_and_note = f"{display_name(name)}{'' if len(levels) else ': no density here'}"
+        axes.set_title(name_and_note, fontsize=9)
+        axes.set(xlabel="first value", xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
     figure.axes[0].set_ylabel("second value")
-    return save_figure(figure, path, caption="Contours of the models' densities over observed points.")
+    return save_figure(
+        figure,
+        path,
+        title="Densities",
+        caption=(
+            "Contours of the models' densities over observed points (grey); they surround the smallest regions that "
+            "hold 25, 50, 75 and 95 % of the mass."
+        ),
+    )
 
 
 def mass_levels(density: NDArray[np.floating], masses: Sequence[float]) -> NDArray[np.floating]:

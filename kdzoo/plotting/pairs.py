@@ -1,8 +1,8 @@
 """Strengths of pairs of inputs, such as mutual information or interaction: as lines on images, and as matrices."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -24,6 +24,7 @@ def pairs_on_images(
     path: Path,
     *,
     title: str,
+    caption: str,
 ) -> Path:
     """Draw images with a line between the two pixels of each pair; the stronger the pair, the wider its line.
 
@@ -36,13 +37,12 @@ def pairs_on_images(
         columns: Label of each column.
         path: Path of the PNG file.
         title: Title of the figure.
+        caption: One or two sentences that say what a strength is.
 
     Returns:
         The path.
     """
     figure = Figure(figsize=(1.6 + 1.1 * len(columns), 0.7 + 1.4 * len(rows)), layout="constrained")
-    # The numbers of characters per line are those that fit the width of the figure at 10 points.
-    figure.suptitle(textwrap.fill(title, 24 + 14 * len(columns)), fontsize=10)
     grid = figure.subplots(len(rows), len(columns), squeeze=False)
     for axes_of_row, (name, cells) in zip(grid, rows.items(), strict=True):
         for axes, image, (positions, strengths) in zip(axes_of_row, images, cells, strict=True):
@@ -50,30 +50,34 @@ def pairs_on_images(
             strongest = float(strengths.max(initial=0))
             for (y, x), share in zip(positions.transpose(0, 2, 1), strengths / (strongest or 1), strict=True):
                 # Offsets keep the weakest pair visible.
-                look = {"linewidth": 0.3 + 2.2 * share, "markersize": 1.5 + 2.5 * share, "alpha": 0.3 + 0.6 * share}
+                look: dict[str, Any] = {
+                    "linewidth": 0.3 + 2.2 * share,
+                    "markersize": 1.5 + 2.5 * share,
+                    "alpha": 0.3 + 0.6 * share,
+                }
                 axes.plot(x, y, marker="o", color=ROLE_COLOURS.get(name, OTHER_COLOUR), **look)
             axes.set(xticks=[], yticks=[], xlabel=f"{strongest:.2g}")
         axes_of_row[0].set_ylabel(display_name(name), rotation="horizontal", ha="right", va="center")
     for axes, name in zip(grid[0], columns, strict=True):
         axes.set_title(name, fontsize=9)
-    return save_figure(
-        figure, path, caption="Pairs of pixels that interact; the stronger the interaction, the wider the line."
-    )
+    return save_figure(figure, path, title=title, caption=caption)
 
 
-def pair_matrices(tables: Mapping[str, tuple[Sequence[str], NDArray[np.floating]]], path: Path, *, title: str) -> Path:
+def pair_matrices(
+    tables: Mapping[str, tuple[Sequence[str], NDArray[np.floating]]], path: Path, *, title: str, caption: str
+) -> Path:
     """Draw the strengths of all pairs as a matrix per name, side by side, each with its colour scale.
 
     Args:
         tables: The name of a matrix -> (label of each input, symmetric strengths >= 0 ``[inputs, inputs]``).
         path: Path of the PNG file.
         title: Title of the figure.
+        caption: One or two sentences that say what a strength is.
 
     Returns:
         The path.
     """
     figure = Figure(figsize=(1.0 + 3.8 * len(tables), 4.4), layout="constrained")
-    figure.suptitle(textwrap.fill(title, 10 + 50 * len(tables)), fontsize=10)
     for axes, (name, (labels, strengths)) in zip(axes_row(figure, len(tables)), tables.items(), strict=True):
         image = axes.imshow(strengths, cmap="viridis", vmin=0, **NEAREST)
         stride = max(1, -(-len(labels) // MAX_TICKS))
@@ -81,9 +85,6 @@ def pair_matrices(tables: Mapping[str, tuple[Sequence[str], NDArray[np.floating]
         axes.set_xticks(ticks, [labels[i] for i in ticks], fontsize=7, rotation="vertical")
         axes.set_yticks(ticks, [labels[i] for i in ticks], fontsize=7)
         axes.set_title(display_name(name), fontsize=9)
-        figure.colorbar(image, ax=axes, shrink=0.7)
-    return save_figure(
-        figure,
-        path,
-        caption="Strength of the interaction of every pair of pixels, each matrix with its own colour scale.",
-    )
+        axes.set(xlabel="input", ylabel="input")
+        figure.colorbar(image, ax=axes, shrink=0.7, label="strength")
+    return save_figure(figure, path, title=title, caption=caption)

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from kdzoo.plotting.style import GUIDE_COLOUR, ROLE_COLOURS, save_figure
+from kdzoo.plotting.style import GUIDE_COLOUR, display_name, points_legend, save_figure, styles
 
 
 def log_prob_scatter(
@@ -27,7 +27,9 @@ def log_prob_scatter(
     Returns:
         The path.
     """
-    return _scatter(x, y, path, f"log-probability of a string, {reference} (nats)", "log-probability, model (nats)")
+    labels = f"log-probability, {reference} (nats)", "log-probability, model (nats)"
+    caption = f"Each point is a text; on the diagonal, the model gives it the probability of the {reference}."
+    return _scatter(x, y, path, labels, title="Log-probabilities", caption=caption)
 
 
 def similarity_scatter(x: NDArray[np.floating], y: Mapping[str, NDArray[np.floating]], path: Path) -> Path:
@@ -41,37 +43,41 @@ def similarity_scatter(x: NDArray[np.floating], y: Mapping[str, NDArray[np.float
     Returns:
         The path.
     """
-    return _scatter(x, y, path, "similarity of a pair, teacher", "similarity, model")
+    labels = "cosine similarity, teacher", "cosine similarity, model"
+    caption = "Each point is a pair of texts; on the diagonal, the model finds them as similar as the teacher does."
+    return _scatter(x, y, path, labels, title="Similarities of texts", caption=caption)
 
 
 def _scatter(
-    x: NDArray[np.floating], y: Mapping[str, NDArray[np.floating]], path: Path, x_label: str, y_label: str
+    x: NDArray[np.floating],
+    y: Mapping[str, NDArray[np.floating]],
+    path: Path,
+    labels: tuple[str, str],
+    *,
+    title: str,
+    caption: str,
 ) -> Path:
     """Draw values of models against those of a reference, and the line where they are equal."""
-    figure = Figure(figsize=(4.5, 4.5), layout="constrained")
+    figure = Figure(figsize=(4.5, 4.8), layout="constrained")
     axes = figure.subplots()
+    of_model = styles(y)
     for name, values in y.items():
         finite = np.isfinite(x) & np.isfinite(values)
-        label = name if finite.all() else f"{name} ({np.sum(~finite)} impossible)"
-        # Transparent markers show where the thousands of points of a report pile up.
-        axes.scatter(x[finite], values[finite], s=6, alpha=0.4, linewidths=0, label=label, color=ROLE_COLOURS.get(name))
+        label = display_name(name) + ("" if finite.all() else f" ({np.sum(~finite)} impossible)")
+        axes.scatter(x[finite], values[finite], s=9, label=label, **of_model[name].of_points())
     low, high = axes.get_xlim()
     axes.plot([low, high], [low, high], color=GUIDE_COLOUR, linewidth=1, linestyle="--", zorder=0)
-    axes.set(xlabel=x_label, ylabel=y_label)
-    figure.legend(loc="outside upper center", ncols=len(y), markerscale=2)
-    return save_figure(
-        figure,
-        path,
-        caption="Each point is a text or a pair of texts; on the diagonal, the model has the value of the reference.",
-    )
+    axes.set(xlabel=labels[0], ylabel=labels[1])
+    points_legend(figure, columns=min(2, len(y)))
+    return save_figure(figure, path, title=title, caption=caption)
 
 
 def cluster_scatter(points: NDArray[np.floating], labels: NDArray[np.integer], path: Path) -> Path:
-    """Draw points of the plane coloured by their cluster; the title says how many clusters there are.
+    """Draw hidden states in the plane, coloured by the state of an automaton; the title says how many there are.
 
     Args:
-        points: Coordinates, such as the first two principal components of hidden states, ``[n, 2]``.
-        labels: Cluster of each point, ``[n]``.
+        points: The first two principal components of hidden states, ``[n, 2]``.
+        labels: State of the automaton of each point, ``[n]``.
         path: Path of the PNG file.
 
     Returns:
@@ -82,9 +88,10 @@ def cluster_scatter(points: NDArray[np.floating], labels: NDArray[np.integer], p
     x, y = np.asarray(points).T
     # The colour map "tab20" has 20 colours: beyond 20 clusters they repeat.
     axes.scatter(x, y, c=np.asarray(labels) % 20, cmap="tab20", s=6, linewidths=0, alpha=0.7)
-    axes.set(xlabel="first principal component", ylabel="second", title=f"{len(np.unique(labels))} states")
+    axes.set(xlabel="first principal component", ylabel="second principal component")
     return save_figure(
         figure,
         path,
+        title=f"Hidden states in {len(np.unique(labels))} clusters",
         caption="Hidden states of the teacher in two principal components, coloured by the state of the automaton.",
     )

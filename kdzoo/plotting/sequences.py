@@ -7,10 +7,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from kdzoo.plotting.style import NEAREST, display_name, save_figure
+from kdzoo.plotting.style import NEAREST, TITLE_INCHES, display_name, save_figure
 
 
-def sequence_heatmaps(rows: Mapping[str, NDArray[np.floating]], path: Path, *, ylabel: str) -> Path:
+def sequence_heatmaps(rows: Mapping[str, NDArray[np.floating]], path: Path, *, ylabel: str, title: str) -> Path:
     """Draw sequences of vectors as heat maps, time to the right and elements upwards, one row per name.
 
     Elements below the lowest and above the highest element that is ever different from 0 are left out: most pieces of
@@ -21,6 +21,7 @@ def sequence_heatmaps(rows: Mapping[str, NDArray[np.floating]], path: Path, *, y
             white and 1 is black. NaN is drawn as 0.
         path: Path of the PNG file.
         ylabel: What an element is.
+        title: Title of the figure.
 
     Returns:
         The path.
@@ -28,10 +29,11 @@ def sequence_heatmaps(rows: Mapping[str, NDArray[np.floating]], path: Path, *, y
     values = {name: np.nan_to_num(sequences) for name, sequences in rows.items()}
     count, steps, _ = next(iter(values.values())).shape
     low, high = _used_elements(values)
-    width, height = 0.9 + 3 * count, 0.6 + 1.6 * len(rows)
+    width, height = 0.9 + 3 * count, 0.6 + TITLE_INCHES + 1.6 * len(rows)
     figure = Figure(figsize=(width, height))
     # Margins in inches, as shares of the figure: they stay the same for any number of rows and sequences.
-    margins = {"left": 0.8 / width, "right": 1 - 0.1 / width, "bottom": 0.5 / height, "top": 1 - 0.1 / height}
+    top = 1 - (0.1 + TITLE_INCHES) / height
+    margins = {"left": 0.8 / width, "right": 1 - 0.1 / width, "bottom": 0.5 / height, "top": top}
     spaces = {**margins, "wspace": 0.05, "hspace": 0.1}
     grid = figure.subplots(len(rows), count, squeeze=False, sharex=True, sharey=True, gridspec_kw=spaces)
     # The centres of the cells are the numbers of the steps and of the elements, also after elements were left out.
@@ -44,7 +46,10 @@ def sequence_heatmaps(rows: Mapping[str, NDArray[np.floating]], path: Path, *, y
     for axes in grid[-1]:
         axes.set_xlabel("step")
     return save_figure(
-        figure, path, caption="Sequences of vectors: time to the right, elements upwards, one row for each model."
+        figure,
+        path,
+        title=title,
+        caption="Sequences of vectors: time to the right, elements upwards, one row for each model.",
     )
 
 

@@ -72,9 +72,9 @@ def _points(
         axes.set_xticks(range(len(ordered)), [str(value) for value in ordered])
     elif x.min() > 0 and x.max() / x.min() >= 30:  # values that were chosen by factors, such as learning rates
         axes.set_xscale("log")
-    axes.set(xlabel=setting, ylabel=name, title=f"{name} over {setting}")
+    axes.set(xlabel=setting, ylabel=name)
     caption = f"The student's {name} over {setting}" + (", with standard deviations over seeds." if bars.any() else ".")
-    return save_figure(figure, path, caption=caption)
+    return save_figure(figure, path, title=f"{name} over {setting}", caption=caption)
 
 
 def _heat_map(settings: Sequence[Mapping[str, Any]], scores: Sequence[float], name: str, path: Path) -> Path:
@@ -92,8 +92,9 @@ def _heat_map(settings: Sequence[Mapping[str, Any]], scores: Sequence[float], na
         axes.text(j, i, f"{score:.4g}", ha="center", va="center", color="white" if score <= middle else "black")
     axes.set_xticks(range(len(columns)), [str(value) for value in columns])
     axes.set_yticks(range(len(rows)), [str(value) for value in rows])
-    axes.set(xlabel=column_name, ylabel=row_name, title=name)
-    return save_figure(figure, path, caption=f"The student's {name} for every pair of {row_name} and {column_name}.")
+    axes.set(xlabel=column_name, ylabel=row_name)
+    caption = f"The student's {name} for every pair of {row_name} and {column_name}."
+    return save_figure(figure, path, title=f"{name} over {row_name} and {column_name}", caption=caption)
 
 
 def _parallel_coordinates(
@@ -118,10 +119,10 @@ def _parallel_coordinates(
     for i in range(len(names) + 1):
         axes.axvline(i, color="#808080", linewidth=0.8)
     axes.set_xticks(range(len(names) + 1), [*names, name])
-    axes.set(yticks=[], xlim=(-0.4, len(names) + 0.4), title=f"{name} of all runs")
+    axes.set(yticks=[], xlim=(-0.4, len(names) + 0.4))
     axes.spines[:].set_visible(False)
     caption = f"Each line is one run: its settings, and the student's {name} on the right, which is also its colour."
-    return save_figure(figure, path, caption=caption)
+    return save_figure(figure, path, title=f"{name} of all runs", caption=caption)
 
 
 def _height(value: float, values: Sequence[float]) -> float:

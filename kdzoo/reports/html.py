@@ -20,6 +20,8 @@ from kdzoo.reports import content
 MAX_BYTES = 2_000_000
 # Of that, what the figures may take, in base64: text and style need well below the rest.
 MAX_FIGURE_BYTES = 1_800_000
+# Pixels from which a figure is wide: scaled to half of a page, about 540, its text would have 60 % of its size.
+WIDE = 850
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,14 @@ class Figure:
         caption: What is drawn; empty for a figure that does not say.
         source: The image as a ``data:`` address; empty if the page would become too large, or the file is not an image.
         path: Path of the file relative to the run folder.
+        is_wide: Whether it takes the whole width of the page, because its text would be too small in half of it.
     """
 
     heading: str
     caption: str
     source: str
     path: str
+    is_wide: bool = False
 
 
 def to_html(
@@ -100,15 +104,16 @@ def embedded(folder: Path, paths: Iterable[str]) -> Iterator[Figure]:
     """Yield the figures, with their images as long as all of them together are small enough for the page."""
     room = MAX_FIGURE_BYTES
     for path in paths:
-        caption, encoded = "", ""
+        caption, encoded, is_wide = "", "", False
         # A figure of a user's method may be in a format that cannot be shown; it is named all the same.
         with suppress(OSError), Image.open(folder / path) as image:
             caption = str(image.info.get("Description", ""))
+            is_wide = image.width >= WIDE
             encoded = base64.b64encode(_compressed(image)).decode("ascii")
         room -= len(encoded)
         source = f"data:image/png;base64,{encoded}" if encoded and room >= 0 else ""
         heading = Path(path).stem.replace("_", " ").capitalize()
-        yield Figure(heading, caption, source, path)
+        yield Figure(heading, caption, source, path, is_wide)
 
 
 def _compressed(image: Image.Image) -> bytes:

@@ -32,7 +32,7 @@ from kdzoo.runs.job import Job, calibrated, for_seed, initialised
 from kdzoo.runs.preparation import has_teacher_free_control, prepare_models, student_node, with_learned_sizes
 from kdzoo.runs.progress import displayed
 from kdzoo.runs.resume import stop_between_steps
-from kdzoo.runs.training import History, fit
+from kdzoo.runs.training import HISTORY_FILE, History, fit
 from kdzoo.storage import atomic, run_folder
 from kdzoo.storage.checkpoint import save_model
 
@@ -129,7 +129,7 @@ def run_seed(job: Job) -> dict[str, Any]:
     result |= {"seconds": seconds, "cpu_seconds": {"student": history.cpu_seconds}}
     add_measurements(result, distiller, control_distillers, kind, data)
     if run_folder.is_main_process():
-        write_seed(job, distiller, kind, models, node, data, history)
+        write_seed(job, distiller, kind, models, node, data)
         # Last: this file marks the seed as finished.
         atomic.write_json(job.folder / "result.json", result)
     return result
@@ -180,12 +180,10 @@ def write_seed(
     models: Mapping[str, nn.Module],
     node: Mapping[str, Any],
     data: Any,
-    history: History,
 ) -> None:
-    """Write the figures, the exported models and the history of one seed."""
+    """Write the figures and the exported models of one seed."""
     figures = job.folder / "figures"
-    optimized = [name for name, weight in distiller.loss_weights.items() if weight]
-    draw_history(history, optimized, job.folder)
+    draw_histories(job.folder, [name for name, weight in distiller.loss_weights.items() if not weight])
     distiller.report_extras.figures(figures)
     if isinstance(kind, PlotsModel):
         kind.plot_model(models, figures, data)
@@ -193,7 +191,6 @@ def write_seed(
         save_model(models[role], node, job.folder / role)
         if isinstance(kind, Exports):
             kind.export(models[role], job.folder / role, data)
-    atomic.write_json(job.folder / "history.json", history.state_dict())
 
 
 def summarise(jobs: list[Job], outcomes: list[dict[str, Any]], command: str) -> dict[str, Any]:
@@ -257,14 +254,34 @@ def write_report(folder: Path, first_job: Job, result: Mapping[str, Any]) -> Non
     atomic.write_json(folder / "report.json", result)
 
 
-def draw_history(history: History, optimized: Sequence[str], folder: Path) -> None:
-    """Plot the loss terms over the steps: those that were optimized, and below them those that were only measured."""
-    # Terms by whether they were optimized, then by name: the steps at which a term was logged, and its values.
-    curves: dict[bool, dict[str, tuple[list[int], list[float]]]] = {True: {}, False: {}}
-    for name, values in history.terms.items():
-        logged = [(step, value) for step, value in zip(history.steps, values, strict=True) if value is not None]
-        curves[name in optimized][name] = ([step for step, _ in logged], [value for _, value in logged])
-    plotting.loss_curves(curves[True], curves[False], folder / "figures" / "losses.png")
+def draw_histories(folder: Path, measured: Collection[str]) -> None:
+    """Plot the loss terms of teacher, student and control, those that were trained, on training and validation data.
+
+    Args:
+        folder: Folder of a seed.
+        measured: Names of the terms that were not optimized.
+    """
+    histories = {role: run_folder.read_json(folder / "checkpoints" / role / HISTORY_FILE) for role in ROLES}
+    trainings = {role: training_curves(history) for role, history in histories.items() if history is not None}
+    plotting.loss_curves(trainings, folder / "figures" / "losses.png", measured=measured)
+
+
+def training_curves(history: Mapping[str, Any]) -> plotting.TrainingCurves:
+    """Return the curves of a history: those of its terms over steps and, without their sum, over epochs from 1.
+
+    Args:
+        history: What ``History.state_dict`` returns.
+    """
+    training, validation = {}, {}
+    for name, values in history["terms"].items():
+        points = [(step, value) for step, value in zip(history["steps"], values, strict=True) if value is not None]
+        training[name] = [step for step, _ in points], [value for _, value in points]
+    for name in {name: None for metrics in history["validation"] for name in metrics if name.startswith("val/")}:
+        points = [(metrics["epoch"] + 1, metrics[name]) for metrics in history["validation"] if name in metrics]
+        # Methods weight different terms, so that their sums cannot be compared; the terms of one name can.
+        if name != "val/loss":
+            validation[name.removeprefix("val/")] = [epoch for epoch, _ in points], [value for _, value in points]
+    return plotting.TrainingCurves(training, validation)
 
 
 def _load_config(cfg: DictConfig | Mapping[str, Any] | str | Path) -> DictConfig:

@@ -22,8 +22,8 @@ from kdzoo.core.frozen_teacher import TeacherOutputs
 from kdzoo.models import load_weights
 from kdzoo.runs.job import Job, calibrated
 from kdzoo.runs.statistics import versions
-from kdzoo.runs.training import fit
-from kdzoo.storage import run_folder, teacher_outputs
+from kdzoo.runs.training import HISTORY_FILE, fit
+from kdzoo.storage import atomic, run_folder, teacher_outputs
 from kdzoo.storage.checkpoint import load_student, save_model
 
 
@@ -56,7 +56,8 @@ def train(job: Job, kind: kinds.Kind, model: nn.Module, sizes: dict[str, Any]) -
     """Train the teacher in place, unless it has weights or was trained before in the same way.
 
     A teacher is trained with all labels, however few the student gets. Its weights are cached under a key of everything
-    that determines them: its configuration, its data, its training and the versions.
+    that determines them: its configuration, its data, its training and the versions. The history of its training,
+    whenever that was, is copied to the folder of the seed.
     """
     settings = job.settings["teacher_training"]
     if brings_weights(job, model):
@@ -71,13 +72,16 @@ def train(job: Job, kind: kinds.Kind, model: nn.Module, sizes: dict[str, Any]) -
     with run_folder.lock(folder, wait_for="the training of the teacher"):
         if (folder / "config.json").exists():
             model.load_state_dict(load_student(folder, allow=job.allow).state_dict())
-            return
-        distiller = job.teacher_free(calibrated(model, data), str(kind.teacher_free), settings)
-        label = f"teacher, seed {settings['seed']}"
-        training = job.training(label, folder, stage="training the teacher", max_epochs=settings["max_epochs"])
-        fit(distiller, distiller.transfer_set(data), replace(training, seed=settings["seed"]))
-        if run_folder.is_main_process():
-            save_model(model, node, folder)
+        else:
+            distiller = job.teacher_free(calibrated(model, data), str(kind.teacher_free), settings)
+            label = f"teacher, seed {settings['seed']}"
+            training = job.training(label, folder, stage="training the teacher", max_epochs=settings["max_epochs"])
+            fit(distiller, distiller.transfer_set(data), replace(training, seed=settings["seed"]))
+            if run_folder.is_main_process():
+                save_model(model, node, folder)
+        history = run_folder.read_json(folder / HISTORY_FILE)  # None in a cache of an earlier version
+        if history is not None and run_folder.is_main_process():
+            atomic.write_json(job.folder / "checkpoints" / "teacher" / HISTORY_FILE, history)
 
 
 def _determinants(job: Job, node: dict[str, Any], changes: dict[str, Any], data: Any) -> dict[str, Any]:

@@ -19,15 +19,19 @@ from kdzoo.core.base import Distiller
 from kdzoo.errors import CheckpointError, ConfigError, NonFiniteLossError
 from kdzoo.runs.progress import Progress, print_line
 from kdzoo.runs.resume import ExactResume, signals_wait_for_step
+from kdzoo.storage import atomic
 from kdzoo.storage.checkpoint import AtomicCheckpointIO, read_checkpoint
 from kdzoo.storage.run_folder import is_main_process
+
+HISTORY_FILE = "history.json"
+"""The history of a finished training, in the folder of its checkpoint."""
 
 
 class History(pl.Callback):
     """Record the loss terms of every logged step and the validation metrics of every epoch; saved with checkpoints.
 
     Attributes:
-        steps: Numbers of the logged steps, from 1.
+        steps: Numbers of the logged steps, from 1; of batches, if there is no optimizer.
         terms: The mean of each loss term at these steps; None where a term has no value.
         validation: The epoch and the validation metrics after it.
         seconds: Wall time of the training so far, over all restarts.
@@ -49,7 +53,8 @@ class History(pl.Callback):
         """Record the terms that the distiller logged at this step."""
         if not module.last_terms:
             return
-        self.steps.append(trainer.global_step)
+        # A method without an optimizer makes no optimizer steps, but processes batches.
+        self.steps.append(trainer.global_step or trainer.fit_loop.total_batch_idx + 1)
         for name in {**self.terms, **module.last_terms}:
             # A term that appears for the first time has had no value at the steps before.
             values = self.terms.setdefault(name, [None] * (len(self.steps) - 1))
@@ -116,6 +121,8 @@ class Training:
 def fit(distiller: Distiller, data: pl.LightningDataModule, training: Training) -> History:
     """Train ``distiller`` to the end, from the start or from where it was interrupted.
 
+    The history of the whole training is written to ``HISTORY_FILE`` beside the checkpoint.
+
     Raises:
         Interrupted: A signal has arrived; the checkpoint holds the last complete step.
         KdzooError: A loss term is not finite, a checkpoint is corrupt, the disk is full.
@@ -157,6 +164,8 @@ def fit(distiller: Distiller, data: pl.LightningDataModule, training: Training) 
             raise NonFiniteLossError(f"{training.label}: {error}") from error
     final = history.state_dict()
     history.seconds, history.cpu_seconds = final["seconds"], final["cpu_seconds"]
+    if is_main_process():
+        atomic.write_json(training.folder / HISTORY_FILE, final)
     return history
 
 

@@ -3,7 +3,6 @@
 Every function writes one PNG file and returns its path. Models are named, and stand side by side in one figure.
 """
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from kdzoo.errors import ConfigError
 from kdzoo.plotting import ROLE_COLOURS
-from kdzoo.plotting.style import save_figure
+from kdzoo.plotting.style import display_name, save_figure, styles
 from kdzoo.tensor_networks import network
 from kdzoo.tensor_networks.entanglement import entropies, orthonormal_legs, squared_shares
 from kdzoo.tensor_networks.features import gram_matrices
@@ -110,7 +109,8 @@ def plot_views(views: Mapping[str, ChainView], folder: Path, examples: Examples 
     ]
     for name, view in views.items():
         if len(view.sites) <= MAX_NODES:
-            files.append(graph(*view.tensors, folder / f"chain_{name}.png"))
+            path, title = folder / f"chain_{name}.png", f"Tensors of the {display_name(name)}"
+            files.append(graph(*view.tensors, path, title=title))
     if examples is not None:
         files += [
             sobol_maps(views, examples, folder / "sobol_maps.png"),
@@ -140,11 +140,20 @@ def bond_spectra(spectra: Mapping[str, Sequence[Tensor]], out_sites: Mapping[str
         scale: dict[str, Any] = {"vmin": np.log10(LEAST_SHARE), "vmax": 0, "cmap": "viridis"}
         drawn = axes.imshow(table, origin="lower", aspect="auto", interpolation="nearest", extent=box, **scale)
         _mark_output(axes, out_sites[name], "white")
-        axes.set(title=_words(name), ylabel="singular value, by size")
+        axes.set_title(display_name(name), fontsize=9)
+        axes.set_ylabel("singular value, by size")
         axes.yaxis.get_major_locator().set_params(integer=True)
-    panels[-1].set_xlabel("bond, from the left end of the chain (dotted line: where the output is)")
+    panels[-1].set_xlabel("bond, from the left end of the chain")
     figure.colorbar(drawn, ax=list(panels), label="share of the mean square, log10")
-    return save_figure(figure, path, caption="Shares of the singular values of every bond, the largest at the bottom.")
+    return save_figure(
+        figure,
+        path,
+        title="Singular values of the bonds",
+        caption=(
+            "Shares of the singular values of every bond in the function's mean square, the largest at the bottom; "
+            "the dotted line shows where the output is."
+        ),
+    )
 
 
 def bond_entropies(spectra: Mapping[str, Sequence[Tensor]], out_sites: Mapping[str, int], path: Path) -> Path:
@@ -157,20 +166,24 @@ def bond_entropies(spectra: Mapping[str, Sequence[Tensor]], out_sites: Mapping[s
     """
     figure = Figure(figsize=(7.5, 3.5), layout="constrained")
     axes = figure.subplots()
+    of_model = styles(spectra)
     for name, bonds in spectra.items():
-        colour = ROLE_COLOURS.get(name)
-        (line,) = axes.plot(entropies(bonds).numpy(), linewidth=1.2, label=_words(name), color=colour)
+        style = of_model[name]
+        look = style.of_line(has_markers=len(bonds) <= MAX_NODES)
+        axes.plot(entropies(bonds).numpy(), linewidth=1.2, markersize=4, label=display_name(name), **look)
+        # Steps: the dashes of the line itself distinguish it from the curves, whose dashes tell the models apart.
         most = np.log([len(values) for values in bonds])
-        axes.plot(most, linewidth=0.8, linestyle="--", color=line.get_color(), alpha=0.5)
+        axes.step(range(len(bonds)), most, where="mid", linewidth=0.8, color=style.colour, alpha=0.5)
     for out_site in set(out_sites.values()):
         _mark_output(axes, out_site, "#777777")
-    axes.plot([], [], linewidth=0.8, linestyle="--", color="#777777", label="log of the bond dimension")
+    axes.plot([], [], linewidth=0.8, color="#777777", label="log of the bond dimension")
     axes.plot([], [], linewidth=0.8, linestyle=":", color="#777777", label="output")
     axes.set(xlabel="bond, from the left end of the chain", ylabel="entropy (nats)", ylim=(0, None))
-    figure.legend(loc="outside upper center", ncols=len(spectra) + 2)
+    figure.legend(loc="outside lower center", ncols=len(spectra) + 2)
     return save_figure(
         figure,
         path,
+        title="Entropies of the bonds",
         caption="Entropy of every bond along the chain, and the largest that a bond of its dimension can have.",
     )
 
@@ -188,9 +201,13 @@ def sobol_maps(views: Mapping[str, ChainView], examples: Examples, path: Path) -
         sobol = sobol_indices(*view.tensors, feature_moments(view.phi))
         for label, indices in (("alone", sobol.first), ("total", sobol.total)):
             shares = to_image(indices[list(examples.classes)], view)
-            rows[f"{_words(name)}\n{label}"] = Row(shares, label="share")
-    title = "Share of the variance of a class's logit that a pixel explains alone, and in which it has a part (total)"
-    return maps(rows, [f"class {i}" for i in examples.classes], title, path)
+            rows[f"{display_name(name)}\n{label}"] = Row(shares, label="share")
+    caption = (
+        "Share of the variance of a class's logit that a pixel explains alone, and in which it has a part (total), a "
+        "column for each class."
+    )
+    columns = [f"class {i}" for i in examples.classes]
+    return maps(rows, columns, path, title="Sobol indices of the pixels", caption=caption)
 
 
 def relevance_maps(views: Mapping[str, ChainView], examples: Examples, path: Path) -> Path:
@@ -203,11 +220,15 @@ def relevance_maps(views: Mapping[str, ChainView], examples: Examples, path: Pat
     for name, view in views.items():
         effects = main_effect(*view.tensors, feature_moments(view.phi), view.example_phi)
         own_class = to_image(effects[index, list(examples.classes)], view)
-        rows[f"{_words(name)}\nrelevance"] = Row(own_class, "RdBu_r", signed=True, label="logit")
+        rows[f"{display_name(name)}\nrelevance"] = Row(own_class, "RdBu_r", signed=True, label="logit")
     for name, gradient in examples.saliency.items():
-        rows[f"{_words(name)}\nsaliency"] = Row(gradient.sum(1), label="|slope|")
-    title = "Relevance: mean logit of the image's class given the pixel, less the mean; saliency: slope of that logit"
-    return maps(rows, [f"class {i}" for i in examples.classes], title, path)
+        rows[f"{display_name(name)}\nsaliency"] = Row(gradient.sum(1), label="|slope|")
+    caption = (
+        "Relevance: mean logit of the image's class given the pixel, less the mean; saliency: slope of that logit. A "
+        "column for each class."
+    )
+    columns = [f"class {i}" for i in examples.classes]
+    return maps(rows, columns, path, title="Relevance of the pixels of an image", caption=caption)
 
 
 def to_image(values: Tensor, view: ChainView) -> Tensor:
@@ -217,11 +238,10 @@ def to_image(values: Tensor, view: ChainView) -> Tensor:
     return by_position.unflatten(1, tuple(view.grid)).sum(1)
 
 
-def maps(rows: Mapping[str, Row], columns: Sequence[str], title: str, path: Path) -> Path:
+def maps(rows: Mapping[str, Row], columns: Sequence[str], path: Path, *, title: str, caption: str) -> Path:
     """Draw rows of maps, each row on one scale, below a title and the names of the columns."""
-    count = len(columns)  # the title is wrapped at 12 characters for each column, which is its width in inches
+    count = len(columns)
     figure = Figure(figsize=(2.0 + 0.85 * count, 0.7 + 0.95 * len(rows)), layout="constrained")
-    figure.suptitle(textwrap.fill(title, 12 + 12 * count), fontsize=10)
     grid = figure.subplots(len(rows), count, squeeze=False)
     for line, (name, row) in zip(grid, rows.items(), strict=True):
         values = row.maps.double().numpy()
@@ -235,13 +255,13 @@ def maps(rows: Mapping[str, Row], columns: Sequence[str], title: str, path: Path
             figure.colorbar(drawn, ax=list(line), label=row.label, pad=0.01, aspect=8)
     for axes, name in zip(grid[0], columns, strict=True):
         axes.set_title(name, fontsize=9)
-    return save_figure(figure, path, caption=f"{title}, a column for each class.")
+    return save_figure(figure, path, title=title, caption=caption)
 
 
 # ---------------------------------------------------------------- the graph
 
 
-def graph(sites: Sequence[Tensor], centre: Tensor, out_site: int, path: Path) -> Path:
+def graph(sites: Sequence[Tensor], centre: Tensor, out_site: int, path: Path, *, title: str) -> Path:
     """Draw a short chain as a tensor network: its tensors, and the dimension of every leg.
 
     Args:
@@ -249,6 +269,7 @@ def graph(sites: Sequence[Tensor], centre: Tensor, out_site: int, path: Path) ->
         centre: Output core ``[left, outputs, right]``.
         out_site: The output core stands before this site.
         path: File to write.
+        title: Title of the figure.
 
     Raises:
         ConfigError: The chain has more than 24 sites.
@@ -271,7 +292,7 @@ def graph(sites: Sequence[Tensor], centre: Tensor, out_site: int, path: Path) ->
                 axes.plot([x, other], [0, 0], color="#333333", linewidth=1.2, zorder=1)
                 axes.text((x + other) / 2, 0.1, str(edge.dimension), fontsize=8, color="#555555", ha="center")
         colour = ROLE_COLOURS["control" if is_output else "student"]
-        axes.scatter([x], [0], s=260, color=colour, zorder=2)
+        axes.scatter([x], [0], s=260, color=colour, marker="s" if is_output else "o", zorder=2)
         label = "outputs" if is_output else node.name.removeprefix("site ")
         height, ink = (1.1, "#333333") if is_output else (0, "white")
         axes.text(x, height, label, ha="center", va="center", fontsize=8, color=ink)
@@ -279,7 +300,13 @@ def graph(sites: Sequence[Tensor], centre: Tensor, out_site: int, path: Path) ->
     axes.set(xlim=(-0.6, len(nodes) - 0.4), ylim=(-1.3, 1.3))
     axes.set_axis_off()
     return save_figure(
-        figure, path, caption="The chain as a tensor network: its tensors, and the dimension of every leg."
+        figure,
+        path,
+        title=title,
+        caption=(
+            "The chain as a tensor network: its tensors, numbered by their sites, and the dimension of every leg. The "
+            "square is the output core."
+        ),
     )
 
 
@@ -289,7 +316,3 @@ def graph(sites: Sequence[Tensor], centre: Tensor, out_site: int, path: Path) ->
 def _mark_output(axes: Any, out_site: int, colour: str) -> None:
     """Draw a line between the two bonds of the output core."""
     axes.axvline(out_site - 0.5, color=colour, linewidth=0.8, linestyle=":")
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")

@@ -23,7 +23,8 @@ PAIRED_INPUTS = 200
 """Inputs among which pairs are searched, those with the largest total Sobol indices. The indices of all pairs of 784
 pixels would take 15 times as long, and an input without a total index is part of no pair."""
 SHOWN_PAIRS = 12  # lines on an image; more of them hide it
-PAIRS_TITLE = "Share of the variance of a class's logit that two inputs explain together beyond what each does alone"
+PAIRS_TITLE = "Interaction of pairs of inputs"
+PAIRS_CAPTION = "Share of the variance of a class's logit that two inputs explain together beyond what each does alone."
 
 
 def open_chains(models: Mapping[str, nn.Module]) -> dict[str, ChainModule]:
@@ -117,7 +118,8 @@ def pairs_on_images(views: Mapping[str, ChainView], examples: Examples, path: Pa
             rows[name].append((spots[upper[:, best].T].numpy(), strengths.numpy()))
     names = [f"class {label}" for label in examples.classes]
     images = examples.images.mean(1).double().numpy()
-    return plotting.pairs_on_images(images, rows, names, path, title=PAIRS_TITLE + "; below: the largest")
+    caption = f"{PAIRS_CAPTION} The larger it is, the wider is the line; the number below an image is the largest."
+    return plotting.pairs_on_images(images, rows, names, path, title=PAIRS_TITLE, caption=caption)
 
 
 def pair_matrices(views: Mapping[str, ChainView], path: Path) -> Path:
@@ -126,7 +128,8 @@ def pair_matrices(views: Mapping[str, ChainView], path: Path) -> Path:
     for name, view in views.items():
         positions, indices = strongest_pairs(view)
         tables[name] = ([str(position) for position in positions.tolist()], indices.amax(0).numpy())
-    return plotting.pair_matrices(tables, path, title=PAIRS_TITLE + "; the largest of all classes")
+    caption = f"{PAIRS_CAPTION} The largest of all classes is drawn, for the inputs that matter most."
+    return plotting.pair_matrices(tables, path, title=PAIRS_TITLE, caption=caption)
 
 
 def _centres(positions: Tensor, grid: Sequence[int], size: Sequence[int]) -> Tensor:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from kdzoo import plotting
+from kdzoo.plotting.style import DPI
 
 
 def test_a_reliability_diagram_has_the_mean_confidence_and_the_accuracy_of_each_bin(figures, tmp_path):
@@ -35,3 +36,12 @@ def test_recalls_of_a_class_stand_side_by_side(figures, tmp_path):
     np.testing.assert_allclose(np.mean(centres, axis=0), [0, 1, 2], atol=1e-12)
     assert centres[1][0] - centres[0][0] == pytest.approx(0.4)
     assert {bar.get_facecolor() for bar in teacher}.isdisjoint({bar.get_facecolor() for bar in student})
+
+
+def test_a_legend_of_many_models_is_on_the_page(figures, tmp_path):
+    names = ["teacher", "student", "control", "mean", "kmeans", "herding", "a_long_name_of_a_model"]
+    plotting.recall_by_class({name: np.full(10, 0.5) for name in names}, tmp_path / "a.png")
+    (figure,) = figures
+    figure.set_dpi(DPI)  # matplotlib goes back to its own after saving, but keeps the sizes of texts
+    box = figure.legends[0].get_window_extent()
+    assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1

@@ -9,7 +9,9 @@ def test_pairs_are_lines_on_their_images(figures, tmp_path):
     positions = np.array([[[0, 1], [2, 3]], [[1, 1], [1, 1]]], dtype=float)
     cells = [(positions, np.array([0.5, 0.25])), (positions[:0], np.zeros(0))]
     images = np.random.default_rng(0).random((2, 3, 4))
-    path = plotting.pairs_on_images(images, {"a_b": cells}, ["first", "second"], tmp_path / "a.png", title="t")
+    path = plotting.pairs_on_images(
+        images, {"a_b": cells}, ["first", "second"], tmp_path / "a.png", title="t", caption="c"
+    )
     assert path.exists()
     full, empty = figures[0].axes
     assert [line.get_xydata().tolist() for line in full.get_lines()] == [[[1, 0], [3, 2]], [[1, 1], [1, 1]]]
@@ -22,7 +24,7 @@ def test_pairs_are_lines_on_their_images(figures, tmp_path):
 
 def test_matrices_of_pairs_name_their_inputs(figures, tmp_path):
     strengths = np.arange(40 * 40.0).reshape(40, 40)
-    plotting.pair_matrices({"a": ([f"x{i}" for i in range(40)], strengths)}, tmp_path / "a.png", title="t")
+    plotting.pair_matrices({"a": ([f"x{i}" for i in range(40)], strengths)}, tmp_path / "a.png", title="t", caption="c")
     axes = figures[0].axes[0]
     np.testing.assert_array_equal(axes.get_images()[0].get_array(), strengths)
     assert [label.get_text() for label in axes.get_xticklabels()][:3] == ["x0", "x3", "x6"]

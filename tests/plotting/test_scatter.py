@@ -15,7 +15,7 @@ def test_impossible_sequences_are_counted_and_not_drawn(figures, tmp_path):
     assert student.get_offsets().tolist() == [[-1, -1.5], [-4, -4.5]]
     assert control.get_offsets().tolist() == [[-1, -1], [-2, -2], [-4, -5]]
     assert [student.get_label(), control.get_label()] == ["student (2 impossible)", "control (1 impossible)"]
-    assert axes.get_xlabel() == "log-probability of a string, truth (nats)"
+    assert axes.get_xlabel() == "log-probability, truth (nats)"
 
 
 def test_similarities_are_drawn_with_the_line_of_equality(figures, tmp_path):
@@ -32,6 +32,6 @@ def test_clusters_are_coloured_and_counted(figures, tmp_path):
     points = np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
     plotting.cluster_scatter(points, np.array([3, 7, 23]), tmp_path / "a.png")
     (axes,) = figures[0].axes
-    assert axes.get_title() == "3 states"
+    assert figures[0].get_suptitle() == "Hidden states in 3 clusters"
     assert axes.collections[0].get_offsets().tolist() == points.tolist()
     assert axes.collections[0].get_array().tolist() == [3, 7, 3]  # there are twenty colours

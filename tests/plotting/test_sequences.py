@@ -8,7 +8,7 @@ from kdzoo import plotting
 def test_time_goes_to_the_right_and_elements_upwards(figures, tmp_path):
     sequences = np.zeros((2, 5, 9))
     sequences[0, 1, 3], sequences[1, 4, 6] = 1, 1
-    path = plotting.sequence_heatmaps({"a": sequences, "b": 0 * sequences}, tmp_path / "a.png", ylabel="key")
+    path = plotting.sequence_heatmaps({"a": sequences, "b": 0 * sequences}, tmp_path / "a.png", ylabel="key", title="t")
     assert path.exists()
     first, second, third, _ = figures[0].axes
     assert first.get_ylabel() == "a\nkey"
@@ -22,12 +22,12 @@ def test_time_goes_to_the_right_and_elements_upwards(figures, tmp_path):
 
 
 def test_sequences_of_zeros_keep_all_elements(figures, tmp_path):
-    plotting.sequence_heatmaps({"a": np.zeros((1, 2, 3))}, tmp_path / "a.png", ylabel="key")
+    plotting.sequence_heatmaps({"a": np.zeros((1, 2, 3))}, tmp_path / "a.png", ylabel="key", title="t")
     assert figures[0].axes[0].get_images()[0].get_extent() == [-0.5, 1.5, -0.5, 2.5]
 
 
 def test_nan_is_drawn_as_zero(figures, tmp_path):
     sequences = np.full((1, 2, 3), np.nan)
     sequences[0, 1, 1] = 0.5
-    plotting.sequence_heatmaps({"a": sequences}, tmp_path / "a.png", ylabel="key")
+    plotting.sequence_heatmaps({"a": sequences}, tmp_path / "a.png", ylabel="key", title="t")
     np.testing.assert_array_equal(figures[0].axes[0].get_images()[0].get_array(), [[0, 0.5]])

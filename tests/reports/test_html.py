@@ -12,7 +12,7 @@ from PIL import Image
 
 from kdzoo.plotting.style import save_figure
 from kdzoo.reports.content import flat
-from kdzoo.reports.html import MAX_BYTES, to_html
+from kdzoo.reports.html import MAX_BYTES, WIDE, to_html
 from tests.reports.example import model, report
 
 VOID = {"meta", "img", "br", "link"}
@@ -46,7 +46,9 @@ def figures(tmp_path):
     """A run folder with one figure."""
     figure = Figure(figsize=(3, 2))
     figure.subplots().plot([1, 2, 4])
-    save_figure(figure, tmp_path / "seed_0" / "figures" / "loss_terms.png", caption="Loss < 1 over steps.")
+    save_figure(
+        figure, tmp_path / "seed_0" / "figures" / "loss_terms.png", title="Loss", caption="Loss < 1 over steps."
+    )
     return tmp_path, ["seed_0/figures/loss_terms.png"]
 
 
@@ -115,6 +117,13 @@ def test_figures_that_do_not_fit_are_named(tmp_path):
     assert len(text.encode()) < MAX_BYTES
     assert text.count("Not shown on this page") >= 1
     assert text.count("data:image") >= 1
+
+
+def test_wide_figures_take_the_whole_width_of_the_page(tmp_path):
+    for name, width in (("narrow.png", WIDE - 1), ("wide.png", WIDE)):
+        Image.new("RGB", (width, 50)).save(tmp_path / name)
+    parsed = Page(page((tmp_path, ["narrow.png", "wide.png"])))
+    assert [attributes.get("class") for tag, attributes in parsed.tags if tag == "figure"] == [None, "wide"]
 
 
 def test_a_file_that_is_not_an_image_is_named(tmp_path):

@@ -146,11 +146,39 @@ def test_data_without_a_test_split_are_refused(settings, monkeypatch):
         kdzoo.run(settings())
 
 
-def test_optimized_and_measured_terms_are_drawn_apart(tmp_path, monkeypatch):
+def test_a_history_becomes_curves_without_the_sum_of_the_terms():
+    history = {
+        "steps": [1, 2, 3],
+        "terms": {"soft": [1.0, None, 3.0], "hard": [4.0, 5.0, 6.0]},
+        "validation": [
+            {"epoch": 0, "val/soft": 0.5, "val/loss": 9.0},
+            {"epoch": 1, "val/soft": 0.25, "val/hard": 0.125, "val/loss": 8.0},
+        ],
+    }
+    curves = pipeline.training_curves(history)
+    assert curves.training == {"soft": ([1, 3], [1.0, 3.0]), "hard": ([1, 2, 3], [4.0, 5.0, 6.0])}
+    assert curves.validation == {"soft": ([1, 2], [0.5, 0.25]), "hard": ([2], [0.125])}
+
+
+def test_teacher_student_and_control_are_drawn_in_one_figure_also_from_the_cache(settings, tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(pipeline.plotting, "loss_curves", lambda *arguments: drawn.append(arguments))
-    history = type("History", (), {"steps": [1, 2, 3], "terms": {"soft": [1.0, None, 3.0], "hard": [4.0, 5.0, 6.0]}})()
-    pipeline.draw_history(history, ["soft"], tmp_path)
-    assert drawn == [
-        ({"soft": ([1, 3], [1.0, 3.0])}, {"hard": ([1, 2, 3], [4.0, 5.0, 6.0])}, tmp_path / "figures" / "losses.png")
+    monkeypatch.setattr(
+        pipeline.plotting, "loss_curves", lambda trainings, path, measured: drawn.append((trainings, path, measured))
+    )
+    overrides = ("control=true", "trainer.max_epochs=2", "distiller.loss_weights.hard=0")
+    kdzoo.run(settings(*overrides))
+    cfg = settings(*overrides)
+    cfg.output_dir = str(tmp_path / "again")  # with the teacher of the first run
+    kdzoo.run(cfg)
+    assert [path for _, path, _ in drawn] == [
+        tmp_path / name / "seed_0/figures/losses.png" for name in ("run", "again")
     ]
+    assert [measured for *_, measured in drawn] == [["hard"], ["hard"]]
+    first, second = (trainings for trainings, *_ in drawn)
+    assert list(first) == ["teacher", "student", "control"]
+    assert first == second
+    for role, terms in {"teacher": {"hard"}, "student": {"soft", "hard"}, "control": {"hard"}}.items():
+        assert first[role].training.keys() == first[role].validation.keys() == terms
+    epochs = {role: curves.validation["hard"][0] for role, curves in first.items()}
+    assert epochs["student"] == epochs["control"] == [1, 2]
+    assert (tmp_path / "run/seed_0/checkpoints/control/history.json").exists()

@@ -1,6 +1,7 @@
 """One training: its history, what stops it, and a disk that fills up while it saves."""
 
 import errno
+import json
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,24 @@ def test_a_term_without_a_value_at_a_step_is_none():
     step(history, 4, hard=4.0)
     assert history.steps == [1, 3, 4]
     assert history.terms == {"soft": [1.0, 2.0, None], "hard": [None, 3.0, 4.0]}
+
+
+def test_the_whole_history_is_written_beside_the_checkpoint(tmp_path):
+    history = subject_at(tmp_path).train("one").history
+    written = json.loads((tmp_path / "one" / "history.json").read_text())
+    assert written["steps"] == history.steps
+    assert written["terms"] == history.terms
+    assert written["validation"] == history.validation
+    assert written["seconds"] == history.seconds
+
+
+def test_steps_without_an_optimizer_are_numbers_of_batches():
+    history = History()
+    for index in (0, 3):
+        module = type("Module", (), {"last_terms": {"kl": torch.tensor(1.0)}})()
+        loop = type("Loop", (), {"total_batch_idx": index})()
+        history.on_train_batch_end(type("Trainer", (), {"global_step": 0, "fit_loop": loop})(), module)
+    assert history.steps == [1, 4]
 
 
 def test_a_history_continues_and_adds_up_the_time():

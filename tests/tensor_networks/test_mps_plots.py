@@ -39,7 +39,7 @@ def test_spectra_are_logarithms_of_shares_with_gaps_above_small_bonds(drawn, tmp
 def test_signed_maps_have_zero_in_the_middle_and_others_begin_at_zero(drawn, tmp_path):
     values = torch.tensor([[[1.0, 3.0]], [[-2.0, 0.0]]])
     rows = {"signed": Row(values, signed=True), "positive": Row(values.abs() + 1), "zero": Row(values * 0)}
-    mps_plots.maps(rows, ["a", "b"], "title", tmp_path / "m.png")
+    mps_plots.maps(rows, ["a", "b"], tmp_path / "m.png", title="t", caption="c")
     limits = [axes.get_images()[0].get_clim() for axes in drawn["m.png"].axes]
     assert limits == [(-3.0, 3.0)] * 2 + [(0.0, 4.0)] * 2 + [(0.0, 1.0)] * 2
 
@@ -47,7 +47,7 @@ def test_signed_maps_have_zero_in_the_middle_and_others_begin_at_zero(drawn, tmp
 def test_a_graph_names_every_dimension(drawn, tmp_path):
     torch.manual_seed(0)
     model = MPS(4, 7, 3, degree=4)
-    mps_plots.graph(model.sites(), model.centre.detach(), model.out_site, tmp_path / "g.png")
+    mps_plots.graph(model.sites(), model.centre.detach(), model.out_site, tmp_path / "g.png", title="t")
     texts = [text.get_text() for text in drawn["g.png"].axes[0].texts]
     assert sorted(texts) == sorted(["0", "1", "2", "3", *["3"] * 4, *["5"] * 4, "7", "outputs", texts[-1]])
 
@@ -55,4 +55,4 @@ def test_a_graph_names_every_dimension(drawn, tmp_path):
 def test_a_long_chain_has_no_graph(tmp_path):
     model = MPS(25, 2, 1)
     with pytest.raises(ConfigError, match=r"^a graph is drawn of at most 24 sites, got 25$"):
-        mps_plots.graph(model.sites(), model.centre.detach(), model.out_site, tmp_path / "g.png")
+        mps_plots.graph(model.sites(), model.centre.detach(), model.out_site, tmp_path / "g.png", title="t")

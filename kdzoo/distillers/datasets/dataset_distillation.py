@@ -303,8 +303,8 @@ class DatasetDistillation(Distiller):
         """Record the images of this epoch, and draw them next to the checkpoint."""
         self.epoch_images.append(synthetic_set_plots.first_of_each_class(self.student).cpu())
         if self.trainer.is_global_zero:
-            folder = Path(self.trainer.default_root_dir) / "epochs"
-            synthetic_set_plots.plot_examples(self.student, folder / f"epoch_{self.current_epoch + 1:03d}.png")
+            path = Path(self.trainer.default_root_dir) / "epochs" / f"epoch_{self.current_epoch + 1:03d}.png"
+            synthetic_set_plots.plot_examples(self.student, path, title=f"After epoch {self.current_epoch + 1}")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the images of all epochs, so that a resumed run draws the same history."""
