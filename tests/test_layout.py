@@ -12,6 +12,7 @@ MODULES = [path.relative_to(PACKAGE) for path in FILES if path.name not in ("__i
 MOST_LINES, MOST_LINES_OF_A_FUNCTION = 400, 50
 WITHOUT_A_MODULE = {
     "test_documentation.py": "commands, links and names in README.md and docs/",
+    "test_walkthroughs.py": "the files, commands and snippets of docs/tutorial.md and docs/howto.md",
     "test_imports.py": "imports and calls in all files of the package",
     "test_layout.py": "the names and lengths of all files of the package",
     "config/test_experiments.py": "the files of conf/experiment",

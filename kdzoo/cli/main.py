@@ -18,8 +18,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,7 +29,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from kdzoo import __version__, config
-from kdzoo.cli import sweeps
+from kdzoo.cli import ranks, sweeps
 from kdzoo.config import overrides
 from kdzoo.errors import ConfigError, KdzooError
 
@@ -38,9 +37,6 @@ HELP_FLAGS = ("--help", "-h")
 # Flags that ask Hydra for information; nothing is run or checked.
 HYDRA_INFO_FLAGS = ("--hydra-help", "--info", "-i")
 COMPLETION_FLAGS = ("--shell-completion", "-sc")
-# Path of the settings for the other ranks of a data-parallel run. An environment variable, because only these reach the
-# processes that Lightning starts.
-RANK_SETTINGS = "KDZOO_RANK_SETTINGS"
 # Conventional exit codes; Interrupted adds 128 + signal.
 FAILURE, USAGE_ERROR = 1, 2
 
@@ -56,8 +52,8 @@ def main() -> None:
     arguments = sys.argv[1:]
     first_word = next(iter(overrides.parse(arguments).overrides), "")
     try:
-        if RANK_SETTINGS in os.environ:
-            _run_rank(Path(os.environ[RANK_SETTINGS]))
+        if ranks.is_other_rank():
+            ranks.run_rank()
         elif "--version" in arguments:
             print(f"kdzoo {__version__}")
         elif set(COMPLETION_FLAGS) & set(arguments):
@@ -157,7 +153,7 @@ def _task(cfg: DictConfig) -> float | None:
     line = shlex.join(["kdzoo", *flags, *job])
     outcome: dict[str, Any] = {"job": job, "status": "failed", "score": None, "folder": str(cfg.output_dir)}
     try:
-        _check_launcher(cfg, settings)
+        ranks.check_launcher(cfg, settings)
         sweeps.announce(settings, job)
         outcome["score"] = _run(cfg, overrides.allowed_targets(job, folder), line)
         outcome["status"] = "ok"
@@ -190,69 +186,10 @@ def _compute(cfg: DictConfig, allow: Collection[str], line: str) -> dict[str, An
     from kdzoo.runs.resume import Interrupted
 
     try:
-        with _pinned_ranks(cfg, allow, line):
+        with ranks.pinned_ranks(cfg, allow, line):
             return run(cfg, allow=allow, command=line)
     except Interrupted as stop:
         print(f"kdzoo: {stop}; the same command continues the run", file=sys.stderr)
-        sys.exit(stop.exit_code)
-
-
-# ---------------------------------------------------------------- data-parallel ranks
-
-
-@contextmanager
-def _pinned_ranks(cfg: DictConfig, allow: Collection[str], line: str) -> Iterator[None]:
-    """Give the other ranks of this job its settings.
-
-    Lightning starts them as copies of the whole command line. In a sweep they would not know which job they belong to,
-    and a sweeper such as Optuna would choose other hyperparameters for them.
-    """
-    if not _has_ranks(cfg):
-        yield
-        return
-    path = Path(cfg.output_dir) / "rank_settings.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"cfg": OmegaConf.to_container(cfg), "allow": sorted(allow), "command": line}
-    path.write_text(json.dumps(content), encoding="utf-8")
-    before = dict(os.environ)
-    os.environ[RANK_SETTINGS] = str(path)
-    try:
-        yield
-    finally:
-        # Variables that Lightning set for this job would make the next job of a sweep wait for ranks that have ended.
-        for name in os.environ.keys() - before.keys():
-            del os.environ[name]
-        path.unlink(missing_ok=True)
-        _leave_process_group()
-
-
-def _has_ranks(cfg: DictConfig) -> bool:
-    return cfg.trainer.get("devices", 1) not in (1, "1", "auto")
-
-
-def _check_launcher(cfg: DictConfig, settings: DictConfig) -> None:
-    """Reject data-parallel runs in the worker processes of a launcher, which must not start processes themselves."""
-    launcher = settings.runtime.choices.get("hydra/launcher", "basic")
-    if _has_ranks(cfg) and settings.mode == RunMode.MULTIRUN and launcher != "basic":
-        raise ConfigError(f"trainer.devices={cfg.trainer.devices} needs hydra/launcher=basic, got {launcher}")
-
-
-def _leave_process_group() -> None:
-    import torch.distributed as dist
-
-    if dist.is_available() and dist.is_initialized():
-        dist.destroy_process_group()
-
-
-def _run_rank(path: Path) -> None:
-    """Run as another rank than the first, with the settings that the first rank has resolved."""
-    from kdzoo.runs.pipeline import run
-    from kdzoo.runs.resume import Interrupted
-
-    content = json.loads(path.read_text(encoding="utf-8"))
-    try:
-        run(OmegaConf.create(content["cfg"]), allow=content["allow"], command=content["command"])
-    except Interrupted as stop:
         sys.exit(stop.exit_code)
 
 

@@ -51,6 +51,7 @@ RUN_TYPES: dict[str, Any] = {
     "seed": int | None,
     "seeds": list[int],
     "max_samples": int | None,
+    "max_batch_size": int | None,
     "control": bool,
     "teacher_free": dict[str, Any],
     "feature_extractor": str | None,
@@ -160,7 +161,7 @@ def _run_mistakes(tree: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key} must be one of {config.groups()[key]} or a mapping with _target_, got {tree[key]!r}"
     yield from _type_mistakes("", tree, RUN_TYPES)
     yield from _seed_mistakes(tree)
-    for key in ("checkpoint_every_n_steps", "max_samples"):
+    for key in ("checkpoint_every_n_steps", "max_samples", "max_batch_size"):
         count = tree.get(key)
         if isinstance(count, int) and count < 1:
             yield f"{key} must be at least 1 or null, got {count}"

@@ -25,10 +25,13 @@ class BatchData(pl.LightningDataModule, ABC):
         train_sampler: The sampler of ``train_dataloader()``.
         max_samples: Largest number of samples of each split, but at least one training batch; None for all. Set before
             ``setup``, for trial runs.
+        max_batch_size: Largest number of samples of a training batch, over all processes; None for the data module's
+            own. Set before ``setup``, for trial runs.
     """
 
     train_sampler: EpochBatches
     max_samples: int | None = None
+    max_batch_size: int | None = None
 
     @property
     @abstractmethod
@@ -61,6 +64,10 @@ class BatchData(pl.LightningDataModule, ABC):
     @abstractmethod
     def train_eval_dataloader(self) -> Iterable[Batch]:
         """Return batches of the training samples in index order, ``eval_batch_size`` samples in each but the last."""
+
+    def _limited(self, batch_size: int) -> int:
+        """Return a batch size, or ``max_batch_size`` if that is smaller."""
+        return batch_size if self.max_batch_size is None else min(batch_size, self.max_batch_size)
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         """Return the rank of this process and the number of processes: those of the trainer; (0, 1) without one."""

@@ -92,7 +92,7 @@ class AdaptedData(BatchData):
             loader = replayable(self.source.train_dataloader())
             shuffle = isinstance(loader.sampler, RandomSampler)
             # RandomSampler is what DataLoader makes of shuffle=True; replayable() has excluded all other samplers.
-            self._loader, batch_size = loader, int(loader.batch_size or 0)
+            self._loader, batch_size = loader, self._limited(int(loader.batch_size or 0))
             self.train_sampler = EpochBatches(len(self._dataset), batch_size, self.seed, shuffle, loader.drop_last)
         if self._loader is not None:
             self.train_sampler.set_share(*self._rank_and_world_size())
@@ -160,7 +160,7 @@ class AdaptedData(BatchData):
             raise RuntimeError("call AdaptedData.setup() or setup('fit') first")
         loader, samples = self._loader, self._loader.dataset
         if self.max_samples is not None:
-            n = min(len(samples), max(self.max_samples, int(loader.batch_size or 0)))  # type: ignore[arg-type]
+            n = min(len(samples), max(self.max_samples, self._limited(int(loader.batch_size or 0))))  # type: ignore[arg-type]
             samples = Subset(samples, range(n))
         return ReplayedBatches(samples, loader.collate_fn, self.keys, self.seed, self.is_augmented)
 

@@ -20,7 +20,7 @@ from kdzoo.core.inference import inference
 from kdzoo.core.progress import track
 from kdzoo.errors import ConfigError
 from kdzoo.kinds.protocols import BindsToData, DescribesModel, MeasuresUnseenClasses, PlotsPredictions
-from kdzoo.runs.job import Job, for_seed
+from kdzoo.runs.job import Job, for_seed, with_seed
 from kdzoo.storage.checkpoint import load_student
 from kdzoo.storage.run_folder import is_main_process
 
@@ -128,18 +128,10 @@ def with_data_of_run(cfg: DictConfig, folder: Path) -> DictConfig:
                 raise ConfigError(f"{path}: data must hold plain values, got an interpolation")
             seed = next((int(part[5:]) for part in folder.parts[::-1] if _SEED_FOLDER.fullmatch(part)), None)
             seeds = settings.get("seeds") or [0]
-            data = _with_seed(settings["data"], seeds[0] if seed is None else seed)
-            return OmegaConf.create({**{key: cfg[key] for key in cfg if key != "data"}, "data": data})
+            data = with_seed(settings["data"], seeds[0] if seed is None else seed)
+            changes = {"data": data, "max_samples": settings.get("max_samples")}
+            return OmegaConf.create({**{key: cfg[key] for key in cfg if key not in changes}, **changes})
     return cfg
-
-
-def _with_seed(node: Any, seed: int) -> Any:
-    """Return settings with a seed where there is none, as in the configuration of a run over several seeds."""
-    if isinstance(node, list):
-        return [_with_seed(value, seed) for value in node]
-    if not isinstance(node, Mapping):
-        return node
-    return {key: seed if key == "seed" and value is None else _with_seed(value, seed) for key, value in node.items()}
 
 
 def cpu_ms_per_1000(model: nn.Module, batches: Iterable[Any], repeats: int = 5) -> float:

@@ -59,6 +59,7 @@ class Job:
         if not isinstance(data, BatchData):
             data = AdaptedData(data, seed=self.seed)
         data.max_samples = self.settings["max_samples"]
+        data.max_batch_size = self.settings["max_batch_size"]
         data.prepare_data()
         data.setup("fit")
         return data
@@ -194,6 +195,20 @@ def initialised(student: nn.Module, teacher: nn.Module | None, data: Any) -> nn.
     if teacher is not None and isinstance(student, InitialisesFromTeacher):
         student.init_from_teacher(teacher, data)
     return student
+
+
+def with_seed(node: Any, seed: int | str) -> Any:
+    """Return settings with a seed wherever it is None, as in the configuration that a run over several seeds writes.
+
+    Args:
+        node: Settings as plain values.
+        seed: The seed, or an interpolation such as ``${seed}``.
+    """
+    if isinstance(node, list):
+        return [with_seed(value, seed) for value in node]
+    if not isinstance(node, Mapping):
+        return node
+    return {key: seed if key == "seed" and value is None else with_seed(value, seed) for key, value in node.items()}
 
 
 def for_seed(cfg: DictConfig, seed: int) -> dict[str, Any]:

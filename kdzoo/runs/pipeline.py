@@ -28,7 +28,7 @@ from kdzoo.reports.markdown import to_markdown
 from kdzoo.reports.run_result import RunResult
 from kdzoo.runs import statistics, teachers
 from kdzoo.runs.evaluation import bound_kind, evaluate
-from kdzoo.runs.job import Job, calibrated, for_seed, initialised
+from kdzoo.runs.job import Job, calibrated, for_seed, initialised, with_seed
 from kdzoo.runs.preparation import has_teacher_free_control, prepare_models, student_node, with_learned_sizes
 from kdzoo.runs.progress import displayed
 from kdzoo.runs.resume import stop_between_steps
@@ -292,4 +292,7 @@ def _load_config(cfg: DictConfig | Mapping[str, Any] | str | Path) -> DictConfig
         return OmegaConf.create(dict(cfg))
     if not Path(cfg).is_file():
         raise ConfigError(f"there is no configuration file {str(cfg)!r}; compose one from overrides by kdzoo.compose")
-    return OmegaConf.create({**config.to_container(OmegaConf.load(cfg)), "output_dir": str(Path(cfg).parent)})
+    written = config.to_container(OmegaConf.load(cfg))
+    # The run has written plain values: a seed that follows ``${seed}`` is null there if the run has several seeds.
+    seeded = {key: with_seed(value, "${seed}") for key, value in written.items()}
+    return OmegaConf.create({**seeded, "output_dir": str(Path(cfg).parent)})

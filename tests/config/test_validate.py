@@ -63,6 +63,7 @@ MISTAKES = {
     "seeds=3": "seeds must be a list of integers, got 3",
     "seeds=[1,2,1]": "seeds must differ, got [1, 2, 1]",
     "seeds=[]": "seeds must name at least one seed",
+    "max_batch_size=-1": "max_batch_size must be at least 1 or null, got -1",
     "max_samples=0": "max_samples must be at least 1 or null, got 0",
     "checkpoint_every_n_steps=0": "checkpoint_every_n_steps must be at least 1 or null, got 0",
     "distiller.loss_weights.sofft=1": "distiller.loss_weights.sofft is not a term of LogitKD; did you mean 'soft'?",

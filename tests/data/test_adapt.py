@@ -259,3 +259,7 @@ def test_max_samples_shortens_every_split_to_whole_evaluation_batches(max_sample
     assert (summary["n_train"], summary["n_val"], summary["n_test"]) == lengths
     assert sum(len(batch["input"]) for batch in data.train_eval_dataloader()) == lengths[0]
     assert len(list(data.val_dataloader())) == len(data.val_dataloader())
+    data = AdaptedData(Module(), seed=0)
+    data.max_batch_size = 3
+    data.setup()
+    assert [len(batch["input"]) for batch in data.train_dataloader()] == [3] * 7 + [2]

@@ -131,6 +131,7 @@ class SplitDataModule(BatchData, Generic[S]):
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - the three splits are made together
         """Load and check the splits once, and take this process's share of the batches."""
         if self._splits is None:
+            self.batch_size = self._limited(self.batch_size)
             splits = self.load_splits()
             for name, split in (("train", splits.train), ("test", splits.test)):
                 if not len(split):
