@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from kdzoo.plotting.style import ROLE_COLOURS, Style, display_name, save_figure, styles
+from kdzoo.plotting.style import ROLE_COLOURS, Style, display_name, log_ticks, save_figure, styles
 
 Curves = Mapping[str, tuple[Sequence[int], Sequence[float]]]
 """The name of each curve -> (positions, values), two sequences of one length."""
@@ -69,6 +69,7 @@ def loss_curves(trainings: Mapping[str, TrainingCurves], path: Path, *, measured
         # Divergences fall by orders of magnitude.
         if term not in measured and values.min() > 0 and values.max() >= 10 * values.min():
             first.set_yscale("log")
+            log_ticks(first.yaxis)
         first.set_ylabel("mean, only measured" if term in measured else "mean loss")
     drawn = [role for role in trainings if any(role in curves for row in rows.values() for curves in row.values())]
     figure.legend(handles=[_legend_entry(role, of_role[role]) for role in drawn], loc="outside lower center", ncols=4)
@@ -93,6 +94,7 @@ def merge_curve(states: Sequence[int], objective: Sequence[float], path: Path) -
     axes.scatter([states[best]], [objective[best]], color=ROLE_COLOURS["student"], zorder=3)
     axes.annotate(f"{states[best]} states", (states[best], objective[best]), xytext=(6, 10), textcoords="offset points")
     axes.set(xlabel="number of states", ylabel="penalized cost (nats)", xscale="log")
+    log_ticks(axes.xaxis)
     return save_figure(
         figure,
         path,

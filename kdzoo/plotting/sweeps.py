@@ -9,7 +9,7 @@ from matplotlib import colormaps
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from kdzoo.plotting.style import NEAREST, ROLE_COLOURS, save_figure
+from kdzoo.plotting.style import NEAREST, ROLE_COLOURS, log_ticks, save_figure
 
 COLOURS = colormaps["viridis"]  # it stays ordered in grey print and for colour-blind readers
 # Behind the values of an axis, which lines of runs cross.
@@ -72,6 +72,7 @@ def _points(
         axes.set_xticks(range(len(ordered)), [str(value) for value in ordered])
     elif x.min() > 0 and x.max() / x.min() >= 30:  # values that were chosen by factors, such as learning rates
         axes.set_xscale("log")
+        log_ticks(axes.xaxis)
     axes.set(xlabel=setting, ylabel=name)
     caption = f"The student's {name} over {setting}" + (", with standard deviations over seeds." if bars.any() else ".")
     return save_figure(figure, path, title=f"{name} over {setting}", caption=caption)

@@ -129,8 +129,9 @@ def with_data_of_run(cfg: DictConfig, folder: Path) -> DictConfig:
             seed = next((int(part[5:]) for part in folder.parts[::-1] if _SEED_FOLDER.fullmatch(part)), None)
             seeds = settings.get("seeds") or [0]
             data = with_seed(settings["data"], seeds[0] if seed is None else seed)
-            changes = {"data": data, "max_samples": settings.get("max_samples")}
-            return OmegaConf.create({**{key: cfg[key] for key in cfg if key not in changes}, **changes})
+            changes: dict[str, Any] = {"data": data, "max_samples": settings.get("max_samples")}
+            unchanged = {str(key): cfg[key] for key in cfg if key not in changes}
+            return OmegaConf.create({**unchanged, **changes})
     return cfg
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdzoo.data import IGNORE, ArrayData
+from kdzoo.data import IGNORE, ArrayData, Digits
 from kdzoo.errors import ConfigError, DataError
 
 
@@ -258,3 +258,10 @@ def test_a_replaced_sampler_is_reported():
     assert len(dataset) == 90
     with pytest.raises(ConfigError, match=r"Trainer\(use_distributed_sampler=False\)"):
         dataset[0]
+
+
+def test_a_shortened_split_keeps_the_few_labels():
+    data = Digits(labels_per_class=6)
+    data.max_samples = 200
+    data.setup()
+    assert data.summary() == {"n_train": 200, "n_labelled": 60, "n_val": 0, "n_test": 200, "num_classes": 10}

@@ -16,6 +16,7 @@ from kdzoo.plotting.style import (
     TITLE_INCHES,
     axes_row,
     display_name,
+    log_ticks,
     save_figure,
     styles,
     without_math,
@@ -134,3 +135,18 @@ def test_display_names_have_spaces():
 
 def test_dollar_signs_start_no_formula():
     assert without_math("a $x$ b") == r"a \$x\$ b"
+
+
+@pytest.mark.parametrize(
+    ("limits", "major", "minor"),
+    [((0.5, 5), {"1"}, {"0.5", "2", "5"}), ((1e-4, 20), {"0.0001", "0.001", "0.01", "0.1", "1", "10"}, set())],
+)
+def test_numbers_of_a_logarithmic_axis_are_plain(limits, major, minor):
+    axes = Figure().subplots()
+    axes.set(yscale="log", ylim=limits)
+    log_ticks(axes.yaxis)
+    texts = {label.get_text() for label in axes.yaxis.get_majorticklabels()}
+    assert major <= texts
+    assert not any("$" in text for text in texts)
+    assert {label.get_text() for label in axes.yaxis.get_minorticklabels()} - {""} >= minor
+    assert not minor or {label.get_text() for label in axes.yaxis.get_minorticklabels()} <= {"", "0.2", *minor, "20"}

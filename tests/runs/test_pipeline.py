@@ -1,6 +1,7 @@
 """A run from its settings to its folder: seeds, controls, files, and faults that leave nothing half done."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +104,14 @@ def test_a_finished_seed_is_not_trained_again(settings, tmp_path, monkeypatch):
     assert report.folder == tmp_path / "run"
     assert report.page.is_file()
     assert isinstance(report.load_student(), nn.Module)
+
+
+def test_a_run_over_several_seeds_continues_from_the_file_that_it_has_written(settings, tmp_path):
+    first = kdzoo.run(settings("trainer.max_epochs=1", "seed=null", "seeds=[0,1]", "control=false"))
+    (tmp_path / "run" / "report.json").unlink()
+    shutil.rmtree(tmp_path / "run" / "seed_1")
+    again = kdzoo.run(tmp_path / "run" / "config.yaml")
+    assert again["student"]["metrics"] == first["student"]["metrics"]
 
 
 def test_a_run_continues_from_the_file_that_it_has_written(settings, tmp_path):

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -35,6 +36,10 @@ class DataSplit(ABC):
     def batch(self, index: Tensor) -> Batch:
         """Return the tensors of the samples at ``index`` (int64 ``[b]``), each ``[b, ...]``, without ``index``."""
 
+    def unlabelled(self) -> Tensor:
+        """Return whether the label of each sample is missing, bool ``[n]``; False for samples that need none."""
+        return torch.zeros(len(self), dtype=torch.bool)
+
     @abstractmethod
     def content(self) -> Iterable[Tensor]:
         """Yield the tensors that determine the inputs, in order; splits with equal content have equal inputs."""
@@ -50,11 +55,15 @@ class DataSplits(Generic[S]):
 
 
 def first_samples(split: S, count: int) -> S:
-    """Return the first samples of a split in a fixed random order, all of them if it has no more than ``count``."""
+    """Return the first samples of a split in a fixed random order, all of them if it has no more than ``count``.
+
+    Samples whose label is missing come last, since a few labels among many samples would be lost otherwise.
+    """
     if len(split) <= count:
         return split
     order, _ = split_rows(len(split), 0)
-    return split.select(take_rows(order, count))
+    unlabelled = split.unlabelled()[order]
+    return split.select(take_rows(torch.cat([order[~unlabelled], order[unlabelled]]), count))
 
 
 class SplitBatches(BatchDataset):

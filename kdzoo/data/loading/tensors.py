@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kdzoo.core.abilities import Scaling
-from kdzoo.core.batch import Batch
+from kdzoo.core.batch import IGNORE, Batch
 from kdzoo.data.loading.split_data import DataSplit
 from kdzoo.errors import DataError
 
@@ -45,6 +45,10 @@ class TensorSplit(DataSplit):
         """Return ``input`` ``[b, ...]`` and ``target`` ``[b]``."""
         # Measured on a batch of images: index_select is four times as fast as inputs[index].
         return {"input": self.inputs.index_select(0, index), "target": self.targets.index_select(0, index)}
+
+    def unlabelled(self) -> Tensor:
+        """Return whether the label of each sample is missing, bool ``[n]``."""
+        return self.targets == IGNORE
 
     def content(self) -> Iterable[Tensor]:
         """Return the inputs; labels are not part of them."""
