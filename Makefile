@@ -43,7 +43,7 @@ wheel: .make/dev
 	bash scripts/check_wheel.sh
 
 clean:
-	rm -rf .venv .make build dist docs/_build *.egg-info
+	rm -rf .venv .make build dist docs/_build docs/gallery *.egg-info
 
 # What running needs. torch is installed first and by its exact version: a looser request can bring several GB of CUDA
 # packages.

@@ -1,5 +1,6 @@
 """The documentation names commands, packages and keys that exist."""
 
+import importlib.util
 import pkgutil
 import re
 import shlex
@@ -15,7 +16,7 @@ from kdzoo.config import overrides, validate
 ROOT = Path(__file__).parents[1]
 PAGES = [
     ROOT / "README.md",
-    *(path for path in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in path.relative_to(ROOT).parts),
+    *(path for path in sorted((ROOT / "docs").rglob("*.md")) if not {"_build", "gallery"} & set(path.parts)),
 ]
 EXAMPLES = ("my_dkd", "my_kind")
 """Names in commands with ``--config-dir conf``; the folder ``conf`` is the one below ``examples/<name>``."""
@@ -95,7 +96,23 @@ def test_the_architecture_page_has_the_packages_at_their_levels():
 def test_links_to_files_lead_somewhere(path):
     text = path.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
-        assert (path.parent / target).exists(), target
+        # The build of the documentation makes the figures of the gallery, and fails if one is missing.
+        assert target.startswith("gallery/") or (path.parent / target).exists(), target
+
+
+def test_the_gallery_prints_the_commands_of_its_runs():
+    path = ROOT / "docs" / "gallery_runs.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    gallery_runs = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(gallery_runs)
+    text = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
+    printed = {frozenset(shlex.split(line)[1:]) for line in re.findall(r"^kdzoo .*", text, flags=re.MULTILINE)}
+    lines = {frozenset([*line.split(), "seed=0"]) for line in gallery_runs.RUNS.values()}
+    sweep = next(words for words in printed if "-m" in words)
+    assert printed - {sweep} == lines
+    of_sweep = overrides.check(overrides.parse(["-m", *sorted(sweep - {"-m"})])).jobs
+    of_runs = [overrides.check(overrides.parse(line.split())).jobs[0] for line in gallery_runs.SWEEP]
+    assert [job.distiller.temperature for job in of_sweep] == [job.distiller.temperature for job in of_runs]
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)

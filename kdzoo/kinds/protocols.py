@@ -131,7 +131,7 @@ class Exports(Protocol):
         """Write the model into ``folder`` and return the paths of the files.
 
         Args:
-            model: The trained student or control.
+            model: The trained student.
             folder: Folder of the exported weights.
             data: The data module; its optional abilities (names of tokens, scaling of pixels) are used if present.
         """

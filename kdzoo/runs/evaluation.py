@@ -24,6 +24,9 @@ from kdzoo.runs.job import Job, for_seed, with_seed
 from kdzoo.storage.checkpoint import load_student
 from kdzoo.storage.run_folder import is_main_process
 
+# Measurements of the cost of prediction, and the CPU seconds after which there are no more.
+MEASUREMENTS, MEASURED_SECONDS = 5, 2.0
+
 # Folder of one seed in a run folder.
 _SEED_FOLDER = re.compile(r"seed_\d+")
 
@@ -135,13 +138,12 @@ def with_data_of_run(cfg: DictConfig, folder: Path) -> DictConfig:
     return cfg
 
 
-def cpu_ms_per_1000(model: nn.Module, batches: Iterable[Any], repeats: int = 5) -> float:
-    """Return the CPU milliseconds of 1000 predictions, in one thread, as the median of several measurements.
+def cpu_ms_per_1000(model: nn.Module, batches: Iterable[Any]) -> float:
+    """Return the CPU milliseconds of 1000 predictions, in one thread, as the median of up to five measurements.
 
     Args:
         model: The model.
         batches: The first batch is predicted.
-        repeats: Number of measurements.
     """
     inputs = as_batch(next(iter(batches)))["input"].to(next(iter(model.parameters()), torch.empty(0)).device)
     # One thread, so that the time does not depend on the number of cores. CPU time rather than wall time, so that other
@@ -151,7 +153,8 @@ def cpu_ms_per_1000(model: nn.Module, batches: Iterable[Any], repeats: int = 5) 
     times = []
     with inference(model):
         model(inputs)  # the first call allocates memory and may compile
-        for _ in range(repeats):
+        # Long measurements vary little, so that of a slow model fewer are enough.
+        while len(times) < MEASUREMENTS and sum(times) < MEASURED_SECONDS:
             start = time.process_time()
             model(inputs)
             times.append(time.process_time() - start)

@@ -189,8 +189,8 @@ def write_seed(
         kind.plot_model(models, figures, data)
     for role in models.keys() & {"student", "control", *distiller.report_extras.controls}:
         save_model(models[role], node, job.folder / role)
-        if isinstance(kind, Exports):
-            kind.export(models[role], job.folder / role, data)
+    if isinstance(kind, Exports):
+        kind.export(models["student"], job.folder / "student", data)
 
 
 def summarise(jobs: list[Job], outcomes: list[dict[str, Any]], command: str) -> dict[str, Any]:

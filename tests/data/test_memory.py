@@ -264,4 +264,4 @@ def test_a_shortened_split_keeps_the_few_labels():
     data = Digits(labels_per_class=6)
     data.max_samples = 200
     data.setup()
-    assert data.summary() == {"n_train": 200, "n_labelled": 60, "n_val": 0, "n_test": 200, "num_classes": 10}
+    assert data.summary() == {"n_train": 200, "n_labelled": 60, "n_val": 120, "n_test": 200, "num_classes": 10}

@@ -136,12 +136,19 @@ class Busy(nn.Module):
 def test_the_cost_of_prediction_is_cpu_time_per_1000_samples_in_one_thread():
     before = torch.get_num_threads()
     model = Busy(milliseconds=4)
-    cost = evaluation.cpu_ms_per_1000(model, [{"input": torch.zeros(10, 2)}], repeats=3)
+    cost = evaluation.cpu_ms_per_1000(model, [{"input": torch.zeros(10, 2)}])
     assert cost == pytest.approx(400, rel=0.1)
     assert model.threads == {1}
-    assert model.calls == 4  # one to warm up
+    assert model.calls == 6  # one to warm up
     assert torch.get_num_threads() == before
     assert model.training
+
+
+def test_the_cost_of_a_slow_model_is_measured_fewer_times(monkeypatch):
+    monkeypatch.setattr(evaluation, "MEASURED_SECONDS", 0.005)
+    model = Busy(milliseconds=4)
+    assert evaluation.cpu_ms_per_1000(model, [{"input": torch.zeros(1, 2)}]) == pytest.approx(4000, rel=0.1)
+    assert model.calls == 3
 
 
 # ---------------------------------------------------------------- the data of a run
