@@ -25,7 +25,8 @@ test: .make/dev  ## all tests, those of tensor code with the shapes in the annot
 	$(PYTEST) $(SHAPES_CHECKED) -k "$(COMPILED)"
 	$(PYTEST) tests kdzoo $(addprefix --ignore=,$(SHAPES_CHECKED))
 
-check: lint types docs wheel  ## lint, types, docs and packaging
+check: .make/dev  ## lint, types, docs and packaging, two of them at a time
+	$(MAKE) -j 2 -O lint types docs wheel
 
 lint: .make/dev  ## style, and words that were given up
 	$(BIN)/ruff check $(SOURCES)

@@ -14,11 +14,26 @@ _UNEXPECTED = re.compile(r"__init__\(\) got an unexpected keyword argument '(\w+
 
 
 class NamesUnknownArguments(ABCMeta):
-    """Class of the distillers' classes: a keyword argument that none of the constructors takes is named, with a hint.
+    """Class of the distillers' classes, which knows the arguments of all their constructors.
 
-    The constructors of methods pass ``**options`` on to their base class, and Python blames that one for a name that
-    was meant for the method.
+    The constructors of methods pass ``**options`` on to their base class. The signature of a class lists what these may
+    be, for editors and notebooks, and a keyword argument that none of the constructors takes is named, with a hint.
     """
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """The arguments of the class's own constructor, then those of its bases, which are given by keyword."""
+        parameters: dict[str, inspect.Parameter] = {}
+        for constructor in _constructors(cls):
+            own = [parameter for name, parameter in _parameters(constructor).items() if name not in parameters]
+            if parameters:
+                own = [
+                    parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in own if not _is_variadic(parameter)
+                ]
+            parameters |= {parameter.name: parameter for parameter in own if parameter.kind != parameter.VAR_KEYWORD}
+            if all(parameter.kind != parameter.VAR_KEYWORD for parameter in _parameters(constructor).values()):
+                break
+        return inspect.Signature(sorted(parameters.values(), key=lambda parameter: parameter.kind))
 
     def __call__(cls, *args: Any, **options: Any) -> Any:
         """Return an instance.
@@ -59,6 +74,18 @@ def check_models(student: Any, teacher: Any, method: str, *, teacher_needed: boo
 
 def _argument_names(cls: type) -> list[str]:
     """Return the names of the arguments of the constructors of a class and its bases."""
-    constructors = [vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base)]
-    names = [name for constructor in constructors for name in inspect.signature(constructor).parameters]
-    return list(dict.fromkeys(name for name in names if name != "self"))
+    return list(dict.fromkeys(name for constructor in _constructors(cls) for name in _parameters(constructor)))
+
+
+def _constructors(cls: type) -> list[Any]:
+    """Return the constructors of a class and its bases, from the class's own upwards."""
+    return [vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base)]
+
+
+def _parameters(constructor: Any) -> dict[str, inspect.Parameter]:
+    """Return the parameters of a constructor by name, without ``self``."""
+    return dict(list(inspect.signature(constructor).parameters.items())[1:])
+
+
+def _is_variadic(parameter: inspect.Parameter) -> bool:
+    return parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)

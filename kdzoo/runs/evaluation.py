@@ -150,7 +150,7 @@ def cpu_ms_per_1000(model: nn.Module, batches: Iterable[Any]) -> float:
     # processes on the machine hardly change it.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    times = []
+    times: list[float] = []
     with inference(model):
         model(inputs)  # the first call allocates memory and may compile
         # Long measurements vary little, so that of a slow model fewer are enough.

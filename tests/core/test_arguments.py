@@ -1,6 +1,7 @@
 """Wrong arguments of a distiller in Python get the messages of the command line."""
 
 import copy
+import inspect
 import pickle
 
 import pytest
@@ -69,3 +70,17 @@ def test_a_distiller_can_be_copied_and_pickled():
     distiller = LogitKD(*models(), temperature=3.0)
     for again in (copy.deepcopy(distiller), pickle.loads(pickle.dumps(distiller))):
         assert again.temperature == 3.0
+
+
+def test_the_signature_lists_the_arguments_of_all_constructors():
+    signature = inspect.signature(LogitKD)
+    names = list(signature.parameters)
+    assert names[:2] == ["student", "teacher"]
+    assert {"temperature", "loss_weights", "optimizer", "micro_batch_size"} <= set(names)
+    assert "options" not in names
+    assert signature.parameters["micro_batch_size"].kind == inspect.Parameter.KEYWORD_ONLY
+    assert signature.parameters["temperature"].default == 4.0
+    assert signature.bind(*models(), temperature=2.0).arguments["temperature"] == 2.0
+    of_own = list(inspect.signature(OwnKD).parameters.values())
+    assert of_own[0].kind == inspect.Parameter.VAR_POSITIONAL
+    assert "temperature" in [parameter.name for parameter in of_own]
