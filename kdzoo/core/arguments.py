@@ -1,4 +1,4 @@
-"""Clear errors for wrong arguments of a distiller, as the command line has them for wrong settings."""
+"""The arguments of a class over all its constructors, and clear errors for wrong arguments of a distiller."""
 
 import inspect
 import re
@@ -22,18 +22,7 @@ class NamesUnknownArguments(ABCMeta):
 
     @property
     def __signature__(cls) -> inspect.Signature:
-        """The arguments of the class's own constructor, then those of its bases, which are given by keyword."""
-        parameters: dict[str, inspect.Parameter] = {}
-        for constructor in _constructors(cls):
-            own = [parameter for name, parameter in _parameters(constructor).items() if name not in parameters]
-            if parameters:
-                own = [
-                    parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in own if not _is_variadic(parameter)
-                ]
-            parameters |= {parameter.name: parameter for parameter in own if parameter.kind != parameter.VAR_KEYWORD}
-            if all(parameter.kind != parameter.VAR_KEYWORD for parameter in _parameters(constructor).values()):
-                break
-        return inspect.Signature(sorted(parameters.values(), key=lambda parameter: parameter.kind))
+        return full_signature(cls)
 
     def __call__(cls, *args: Any, **options: Any) -> Any:
         """Return an instance.
@@ -50,6 +39,22 @@ class NamesUnknownArguments(ABCMeta):
                 raise
             hint = did_you_mean(unknown[1], _argument_names(cls))
             raise ConfigError(f"{cls.__name__} has no argument {unknown[1]!r}{hint}") from error
+
+
+def full_signature(cls: type) -> inspect.Signature:
+    """Return the arguments of a class's own constructor, then those of its bases that it takes as ``**options``.
+
+    The latter are given by keyword. Editors and notebooks show the signature that a class has as ``__signature__``.
+    """
+    parameters: dict[str, inspect.Parameter] = {}
+    for constructor in _constructors(cls):
+        own = [parameter for name, parameter in _parameters(constructor).items() if name not in parameters]
+        if parameters:
+            own = [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in own if not _is_variadic(parameter)]
+        parameters |= {parameter.name: parameter for parameter in own if parameter.kind != parameter.VAR_KEYWORD}
+        if all(parameter.kind != parameter.VAR_KEYWORD for parameter in _parameters(constructor).values()):
+            break
+    return inspect.Signature(sorted(parameters.values(), key=lambda parameter: parameter.kind))
 
 
 def check_models(student: Any, teacher: Any, method: str, *, teacher_needed: bool) -> None:

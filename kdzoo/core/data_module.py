@@ -9,6 +9,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from kdzoo.core.arguments import full_signature
 from kdzoo.core.batch import Batch
 from kdzoo.core.samplers import EpochBatches
 
@@ -32,6 +33,11 @@ class BatchData(pl.LightningDataModule, ABC):
     train_sampler: EpochBatches
     max_samples: int | None = None
     max_batch_size: int | None = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # Subclasses pass ``**options`` on to their base; editors and notebooks show what these may be.
+        cls.__signature__ = full_signature(cls)  # type: ignore[attr-defined]
 
     @property
     @abstractmethod

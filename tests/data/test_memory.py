@@ -1,3 +1,4 @@
+import inspect
 import math
 
 import numpy as np
@@ -265,3 +266,10 @@ def test_a_shortened_split_keeps_the_few_labels():
     data.max_samples = 200
     data.setup()
     assert data.summary() == {"n_train": 200, "n_labelled": 60, "n_val": 120, "n_test": 200, "num_classes": 10}
+
+
+def test_the_signature_lists_the_options_of_the_base_classes():
+    names = list(inspect.signature(Digits).parameters)
+    assert names[:2] == ["batch_size", "labels_per_class"]
+    assert {"val_size", "augment", "num_workers"} <= set(names)
+    assert "options" not in names
