@@ -1,5 +1,7 @@
 """The runs whose figures the gallery shows; the build of the documentation makes those that are missing."""
 
+import shlex
+import shutil
 from pathlib import Path
 
 import kdzoo
@@ -19,7 +21,12 @@ SWEEP = [f"distiller.temperature={temperature} trainer.max_epochs=5" for tempera
 
 
 def make(folder: Path) -> None:
-    """Run what has not finished yet, each into a subfolder, and rank the runs of the sweep."""
+    """Run what has not finished yet, each into a subfolder, and rank the runs of the sweep.
+
+    Runs of older sources are deleted first, since a finished run would keep its figures.
+    """
+    if _is_stale(folder):
+        shutil.rmtree(folder)
     for name, line in RUNS.items():
         _run(line, folder / name, folder)
     jobs = [_run(line, folder / f"job_{i}", folder) for i, line in enumerate(SWEEP)]
@@ -27,5 +34,15 @@ def make(folder: Path) -> None:
 
 
 def _run(line: str, output: Path, folder: Path) -> Path:
-    kdzoo.run(kdzoo.compose(*line.split(), "seed=0", f"output_dir={output}", f"cache_dir={folder / 'cache'}"))
+    words = [*line.split(), "seed=0"]
+    cfg = kdzoo.compose(*words, f"output_dir={output}", f"cache_dir={folder / 'cache'}")
+    kdzoo.run(cfg, command=shlex.join(["kdzoo", *words]))
     return output
+
+
+def _is_stale(folder: Path) -> bool:
+    """Return whether a source file is newer than the figures."""
+    sources = [path for root in ("kdzoo", "conf") for path in (Path(__file__).parents[1] / root).rglob("*")]
+    return folder.exists() and folder.stat().st_mtime < max(
+        path.stat().st_mtime for path in sources if path.suffix in (".py", ".yaml")
+    )

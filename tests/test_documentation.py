@@ -4,6 +4,8 @@ import importlib.util
 import pkgutil
 import re
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -66,11 +68,27 @@ def test_a_printed_command_has_no_mistake(command, monkeypatch, capsys):
     assert not overrides.check(line, COMMANDS).mistakes
 
 
-@pytest.mark.parametrize("command", printed_commands())
-def test_a_printed_command_means_the_same_to_every_shell(command):
-    """zsh expands brackets and braces that are not quoted; placeholders such as [overrides] are for readers."""
-    bare = re.sub(r"'[^']*'|\"[^\"]*\"|\[(?:overrides|data=…)\]", "", command)
-    assert not re.search(r"[\[\]{}()*?]", bare)
+@pytest.mark.parametrize(
+    "shell", [["bash", "-c"], ["zsh", "-f", "-o", "nointeractivecomments", "-c"]], ids=["bash", "zsh"]
+)
+def test_a_printed_command_means_the_same_to_every_shell(shell, tmp_path):
+    """zsh expands brackets and braces that are not quoted, and has no comments where commands are typed."""
+    if shutil.which(shell[0]) is None:
+        pytest.skip(f"{shell[0]} is not installed")
+    # Placeholders such as [overrides] are for readers.
+    commands = [line for line in printed_commands() if not re.search(r"\[(overrides|data=…)\]|>", line)]
+    script = "kdzoo() { printf '%s\\0' \"$@\"; echo; }\n" + "\n".join(commands)
+    answer = subprocess.run([*shell, script], capture_output=True, text=True, cwd=tmp_path, check=True)
+    seen = [line.split("\0")[:-1] for line in answer.stdout.splitlines()]
+    assert seen == [shlex.split(line)[1:] for line in commands]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_a_printed_command_has_no_comment(path):
+    text = path.read_text(encoding="utf-8")
+    fenced = re.findall(r"^```(.*?)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+    blocks = "\n".join(block for language, block in fenced if not language)
+    assert not re.findall(r"^(?:\$ )?(?:kdzoo|pip|make) .* #.*$", blocks, flags=re.MULTILINE)
 
 
 def test_the_guide_prints_the_mistakes_of_its_example():

@@ -72,7 +72,7 @@ def edge_labels(pfa: PFA, names: Sequence[str], threshold: float = 0.0) -> Itera
         visible = [(token, value) for token, value in probabilities if value > 0 and value >= threshold]
         visible.sort(key=lambda transition: -transition[1])
         if visible:
-            lines = [f"{_printable(names[token])} {format_probability(value)}" for token, value in visible[:MAX_LINES]]
+            lines = [f"{_printable(names[token])}: {format_probability(value)}" for token, value in visible[:MAX_LINES]]
             if len(visible) > len(lines):
                 lines.append(f"+{len(visible) - len(lines)} more")
             yield Edge(source, target, tuple(visible), sum(value for _, value in visible), "\n".join(lines))

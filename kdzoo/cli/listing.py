@@ -57,7 +57,8 @@ def print_method(name: str, folders: Sequence[Path] = ()) -> None:
     """
     entries = {entry.name: entry for entry in registry.entries(folders)}
     if name not in entries:
-        raise ConfigError(f"kdzoo list {name}: there is no such distiller; allowed: {', '.join(entries)}")
+        hint = did_you_mean(name, entries)
+        raise ConfigError(f"kdzoo list {name}: there is no such distiller{hint}; allowed: {', '.join(entries)}")
     entry = entries[name]
     if entry.signature is None:
         raise ConfigError(entry.error)

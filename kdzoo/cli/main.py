@@ -17,6 +17,7 @@ import io
 import json
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -68,6 +69,12 @@ def main() -> None:
             _run_hydra(arguments)
     except KdzooError as error:
         fail(error)
+    except KeyboardInterrupt:  # before the training, which stops between two steps and says so
+        print("kdzoo: interrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:  # the reader, such as head, has closed the pipe; a flush at exit would fail again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILURE)
 
 
 def _without(arguments: Sequence[str], word: str) -> list[str]:

@@ -88,13 +88,15 @@ def _write_page(outcomes: Sequence[Mapping[str, Any]], arguments: Sequence[str])
 
 def _print_sweep(outcomes: Sequence[Mapping[str, Any]]) -> None:
     """Print a row for each job, named by those of its settings that not all jobs have."""
+    from rich import box
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title="Sweep")
-    for name in ("job", "status", "student's score", "folder"):
-        table.add_column(name, overflow="fold")
+    table = Table(title="Sweep", box=box.SIMPLE, padding=(0, 0, 0, 1))
+    table.add_column("job", overflow="fold")
+    for name in ("status", "score", "folder"):
+        table.add_column(name, no_wrap=name != "folder", overflow="fold")
     for outcome in outcomes:
         score = "" if outcome["score"] is None else f"{outcome['score']:.4f}"
         varied = [setting for setting in outcome["job"] if any(setting not in other["job"] for other in outcomes)]

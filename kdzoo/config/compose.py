@@ -13,7 +13,7 @@ import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -78,7 +78,7 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> DictConfig
 
 def no_such_choice(group: str, name: str, known: Sequence[str]) -> str:
     """Return the message for a name that a config group does not have."""
-    return f"{group}={name} does not exist{did_you_mean(name, known)}; {group} can be {list(known)}"
+    return f"{group}={name} does not exist{did_you_mean(name, known)}; {group} can be {', '.join(known)}"
 
 
 def compose_all(overrides: Sequence[str], folder: Path | None) -> DictConfig:
@@ -94,6 +94,10 @@ def compose_all(overrides: Sequence[str], folder: Path | None) -> DictConfig:
     try:
         with initialize_config_module("kdzoo.conf", version_base="1.3"):
             return hydra_compose("train", [*overrides, *search_path], return_hydra_config=True)
+    except MissingConfigException as error:
+        group, _, name = (error.missing_cfg_file or "").rpartition("/")
+        known = groups(folder)
+        raise ConfigError(no_such_choice(group, name, known[group]) if group in known else one_line(error)) from error
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         raise ConfigError(one_line(error)) from error
     finally:

@@ -53,9 +53,15 @@ def rows(report: Mapping[str, Any]) -> list[Row]:
     return [*result, row("cpu_ms_per_1000", values)]
 
 
+def seeds_of(report: Mapping[str, Any]) -> list[int]:
+    """Return the seeds of a run, in the order of the values of each measurement."""
+    seed = report["seed"]
+    return seed if isinstance(seed, list) else [seed]
+
+
 def title(report: Mapping[str, Any]) -> str:
     """Return the method, the data and the seeds, such as ``logit_kd on digits, seeds 0, 1``."""
-    seeds = report["seed"] if isinstance(report["seed"], list) else [report["seed"]]
+    seeds = seeds_of(report)
     return f"{report['distiller']} on {report['data']}, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
 
@@ -147,5 +153,5 @@ def _best(metric: Metric | None, roles: Sequence[str], values: Mapping[str, Any]
 
 
 def _n_seeds(report: Mapping[str, Any]) -> str:
-    n = len(report["seed"]) if isinstance(report["seed"], list) else 1
+    n = len(seeds_of(report))
     return f"{n} seeds" if n > 1 else "one seed"

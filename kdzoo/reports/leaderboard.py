@@ -4,6 +4,7 @@ Runs that differ in their seeds alone are one row, with the mean and the standar
 """
 
 import csv
+import json
 import math
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ import yaml
 from kdzoo.config import FREE_KEYS
 from kdzoo.core import metric_catalogue
 from kdzoo.errors import ConfigError, RunFolderError, in_one_line
-from kdzoo.reports.content import as_text, flat
+from kdzoo.reports.content import as_text, flat, seeds_of
 from kdzoo.storage import run_folder
 
 SEED_KEYS = ("seed", "seeds")
@@ -67,7 +68,12 @@ class Row:
     @property
     def setting_text(self) -> str:
         """The settings of this row as they are typed; the distiller where no setting differs."""
-        return " ".join(f"{key}={value}" for key, value in self.settings.items()) or self.runs[0].report["distiller"]
+        return " ".join(self.setting_lines) or self.runs[0].report["distiller"]
+
+    @property
+    def setting_lines(self) -> list[str]:
+        """Each setting of this row as it is typed, such as ``seed=null``."""
+        return [f"{key}={typed(value)}" for key, value in self.settings.items()]
 
     @property
     def score(self) -> float:
@@ -83,7 +89,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Board:
-    """Runs that can be compared: they have the same score on the same data.
+    """Runs that can be compared: they have the same score on the same data, and as many test samples.
 
     Attributes:
         data: Name of the data.
@@ -136,11 +142,13 @@ def read_runs(folders: Iterable[Path]) -> list[Run]:
 
 
 def boards(runs: Iterable[Run]) -> list[Board]:
-    """Return a board for each combination of data and score among the runs, in the order of the runs."""
-    comparable: dict[tuple[str, str], list[Run]] = {}
+    """Return a board for each combination of data, test samples and score among the runs, in the order of the runs."""
+    comparable: dict[tuple[str, str, int], list[Run]] = {}
     for run in runs:
-        comparable.setdefault((run.report["data"], run.report["score"]), []).append(run)
-    return [_board(data, metric, group) for (data, metric), group in comparable.items()]
+        # Trial runs measure fewer samples than others on the same data.
+        n_test = run.report["splits"]["n_test"]
+        comparable.setdefault((run.report["data"], run.report["score"], n_test), []).append(run)
+    return [_board(data, metric, group) for (data, metric, _), group in comparable.items()]
 
 
 def varied_settings(runs: Sequence[Run]) -> list[str]:
@@ -148,6 +156,16 @@ def varied_settings(runs: Sequence[Run]) -> list[str]:
     first = runs[0].settings
     common = [key for key in first if all(key in run.settings for run in runs)]
     return [key for key in common if not is_seed(key) and any(run.settings[key] != first[key] for run in runs)]
+
+
+def typed(value: Any) -> str:
+    """Return a value as it is typed on the command line.
+
+    Example:
+        >>> [typed(value) for value in (None, True, 4.0, "adam", [64, 32])]
+        ['null', 'true', '4.0', 'adam', '[64,32]']
+    """
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), default=str)
 
 
 def is_seed(key: str) -> bool:
@@ -182,7 +200,7 @@ def _board(data: str, metric: str, runs: Sequence[Run]) -> Board:
     by_settings: dict[str, list[Run]] = {}
     for run in runs:
         # Runs that differ in a key that only some of them have are different rows as well.
-        others = {key: value for key, value in run.settings.items() if not is_seed(key)}
+        others = {key: _number_or_same(value) for key, value in run.settings.items() if not is_seed(key)}
         by_settings.setdefault(repr(sorted(others.items())), []).append(run)
     rows = [_row(varied, metric, group) for group in by_settings.values()]
     known = metric_catalogue.find(metric, runs[0].report["kind"])
@@ -193,12 +211,7 @@ def _board(data: str, metric: str, runs: Sequence[Run]) -> Board:
 
 
 def _row(varied: Sequence[str], metric: str, runs: Sequence[Run]) -> Row:
-    scores: dict[str, list[float]] = {}
-    for role in ("student", "control", "teacher"):
-        for run in runs:
-            value = (run.report.get(role) or {}).get("metrics", {}).get(metric)
-            if value is not None:
-                scores.setdefault(role, []).extend(value["values"] if isinstance(value, Mapping) else [value])
+    scores = {role: values for role in ("student", "control", "teacher") if (values := _scores(role, metric, runs))}
     scores.setdefault("student", [math.nan])
     compared = runs[0].report["comparison"] if len(runs) == 1 else None
     return Row(
@@ -208,6 +221,23 @@ def _row(varied: Sequence[str], metric: str, runs: Sequence[Run]) -> Row:
         runs[0].report["student"]["parameters"],
         runs,
     )
+
+
+def _scores(role: str, metric: str, runs: Sequence[Run]) -> list[float]:
+    """Return the score of a role for each seed of the runs; a seed that several runs have counts once."""
+    by_seed: dict[int, float] = {}
+    for run in runs:
+        value = (run.report.get(role) or {}).get("metrics", {}).get(metric)
+        if value is not None:
+            values = value["values"] if isinstance(value, Mapping) else [value]
+            for seed, score in zip(seeds_of(run.report), values, strict=True):
+                by_seed.setdefault(seed, score)
+    return list(by_seed.values())
+
+
+def _number_or_same(value: Any) -> Any:
+    """Return an integer as a float, since ``temperature=4`` and ``temperature=4.0`` are the same setting."""
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _short(key: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kdzoo import plotting
 from kdzoo.reports.html import embedded, template
-from kdzoo.reports.leaderboard import Board, Run, write_csv
+from kdzoo.reports.leaderboard import Board, Run, typed, write_csv
 
 
 def write(boards: Sequence[Board], folder: Path, title: str) -> Path:
@@ -20,7 +20,12 @@ def write(boards: Sequence[Board], folder: Path, title: str) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(boards, folder / "leaderboard.csv")
-    figures = [list(embedded(folder, _draw(board, folder))) for board in boards]
+    stems = [f"{board.data}_{board.metric}" for board in boards]
+    # Trial runs have a board of their own, for the same data and score.
+    names = [stem if stems.count(stem) == 1 else f"{stem}_{i}" for i, stem in enumerate(stems, 1)]
+    figures = [
+        list(embedded(folder, _draw(board, folder / f"{n}.png"))) for board, n in zip(boards, names, strict=True)
+    ]
 
     def link(run: Run) -> str:
         return Path(os.path.relpath(run.folder / "report.html", folder)).as_posix()
@@ -30,18 +35,18 @@ def write(boards: Sequence[Board], folder: Path, title: str) -> Path:
         verdict=boards[0].best if len(boards) == 1 else "",
         boards=list(zip(boards, figures, strict=True)),
         link=link,
+        typed=typed,
     )
     path = folder / "leaderboard.html"
     path.write_text(page, encoding="utf-8")
     return path
 
 
-def _draw(board: Board, folder: Path) -> list[str]:
+def _draw(board: Board, path: Path) -> list[str]:
     """Draw the scores over the settings; return the name of the file, if there is more than one row to draw."""
     rows = [row for row in board.rows if math.isfinite(row.score)]
     if len(rows) < 2 or not board.varied:
         return []
-    path = folder / f"{board.data}_{board.metric}.png"
     plotting.score_over_settings(
         [row.settings for row in rows],
         [row.score for row in rows],

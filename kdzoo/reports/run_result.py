@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdzoo.errors import ConfigError
-from kdzoo.reports import terminal
+from kdzoo.reports import content, terminal
 from kdzoo.reports.html import to_table
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class RunResult(dict[str, Any]):
         # Imported here, because the import is slow, and the command shows a finished run without it.
         from kdzoo.storage.checkpoint import load_student
 
-        seeds = self["seed"] if isinstance(self["seed"], list) else [self["seed"]]
+        seeds = content.seeds_of(self)
         if seed is not None and seed not in seeds:
             raise ConfigError(f"seed must be one of the seeds of this run, {seeds}, got {seed!r}")
         folder = self.folder if seed is None else self.folder / f"seed_{seed}"

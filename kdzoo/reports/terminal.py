@@ -40,10 +40,10 @@ def show_board(board: Board) -> None:
     table = Table(title=board.title, box=box.SIMPLE, padding=(0, 0, 0, 1))
     table.add_column("", justify="right")
     table.add_column("settings", overflow="fold")
-    for name in ("student", "control", "gap closed", "seeds"):
+    for name in ("student", "control", "gap", "seeds"):
         table.add_column(name, justify="right", no_wrap=True)
     for rank, row in enumerate(board.rows, 1):
-        settings = "\n".join(f"{key}={value}" for key, value in row.settings.items()) or row.setting_text
+        settings = "\n".join(row.setting_lines) or row.setting_text
         gap = "" if row.gap_closed is None else f"{row.gap_closed:.0%}"
         cells = (str(rank), settings, row.text("student"), row.text("control"), gap, str(len(row.scores["student"])))
         table.add_row(*map(Text, cells))

@@ -56,7 +56,7 @@ def test_tokens_are_stacked_and_unlikely_ones_left_out(figures, tmp_path):
         torch.tensor([0.0, 1.0]),
     )  # fmt: skip
     draw(pfa, tmp_path / "a.svg", ["a", "$", "c"])
-    assert sorted(words(figures[0])) == ["0", "1\n1", "a .50\n\\$ .30\nc .19"]
+    assert sorted(words(figures[0])) == ["0", "1\n1", "a: .50\n\\$: .30\nc: .19"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from tests.reference.automata import random_parameters
 
 def test_labels():
     edges = list(edge_labels(PFA(vocab_size=8, states=1), token_names(["\n", " ", *"abcde"], 7)))
-    assert [edge.label for edge in edges] == ["\\n .12\n␣ .12\na .12\nb .12\n+3 more"]
+    assert [edge.label for edge in edges] == ["\\n: .12\n␣: .12\na: .12\nb: .12\n+3 more"]
     assert [format_probability(p) for p in (1.0, 0.994, 0.1, 0.005, 0.0049)] == ["1", ".99", ".10", ".01", "<.01"]
     assert state_label(2, 0.0) == "2"
 

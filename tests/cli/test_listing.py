@@ -98,7 +98,10 @@ def test_settings_of_the_base_class_are_explained(lines):
 
 
 def test_an_unknown_method_is_named_with_those_that_there_are():
-    with pytest.raises(ConfigError, match="kdzoo list lgit_kd: there is no such distiller; allowed: baum_welch, "):
+    with pytest.raises(
+        ConfigError,
+        match=r"kdzoo list lgit_kd: there is no such distiller; did you mean 'logit_kd'\?; allowed: baum_welch, ",
+    ):
         listing.print_method("lgit_kd")
 
 

@@ -139,7 +139,7 @@ def test_compose_says_in_one_line_what_is_wrong(override):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("data=digit", r"data=digit does not exist; did you mean 'digits'\?; data can be \["),
+        ("data=digit", r"data=digit does not exist; did you mean 'digits'\?; data can be arrays, "),
         ({"data": "digits"}, r"compose takes overrides as strings, such as 'data=digits', got \{'data': 'digits'\}"),
     ],
 )

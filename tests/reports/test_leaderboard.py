@@ -57,6 +57,27 @@ def test_rows_are_ranked_and_named_by_what_differs(runs):
     assert board.best == "Best of 2: accuracy 0.85 ± 0.071 with distiller.temperature=4.0, its control 0.7 ± 0."
 
 
+def test_a_repeated_seed_counts_once_and_equal_numbers_are_one_setting(tmp_path):
+    write_run(tmp_path / "a", temperature(4.0), student=model(0.6), seed=0)
+    write_run(tmp_path / "b", temperature(4), student=model(0.6), seed=0)
+    write_run(tmp_path / "c", temperature(4, seed=1), student=model(0.8), seed=1)
+    (board,) = leaderboard.boards(leaderboard.read_runs([tmp_path]))
+    assert [row.scores["student"] for row in board.rows] == [[0.6, 0.8]]
+
+
+def test_runs_that_measure_other_samples_have_a_board_of_their_own(tmp_path):
+    write_run(tmp_path / "a", temperature(4.0), student=model(0.6))
+    write_run(tmp_path / "trial", temperature(4.0), student=model(0.9), splits={"n_test": 7})
+    assert [len(board.rows) for board in leaderboard.boards(leaderboard.read_runs([tmp_path]))] == [1, 1]
+
+
+def test_settings_are_named_as_they_are_typed(tmp_path):
+    write_run(tmp_path / "a", temperature(4.0), student=model(0.6))
+    write_run(tmp_path / "b", temperature(None), student=model(0.5))
+    (board,) = leaderboard.boards(leaderboard.read_runs([tmp_path]))
+    assert [row.setting_text for row in board.rows] == ["distiller.temperature=4.0", "distiller.temperature=null"]
+
+
 def test_where_lower_is_better_the_smallest_comes_first(tmp_path):
     for name, value in (("a", 0.7), ("b", 0.2), ("c", math.nan)):
         student = {**model(0.5), "metrics": {"perplexity": value}}
@@ -92,7 +113,7 @@ def test_keys_that_only_some_runs_have_name_no_row_but_keep_rows_apart(tmp_path)
 def test_several_seeds_of_one_run_have_their_deviation(tmp_path):
     student = model(0.8)
     student["metrics"]["accuracy"] = {"mean": 0.8, "std": 0.1, "values": [0.7, 0.9]}
-    write_run(tmp_path / "a", {"x": 1}, student=student, seed=[0, 1])
+    write_run(tmp_path / "a", {"x": 1}, student=student, control=student, teacher=student, seed=[0, 1])
     (board,) = leaderboard.boards(leaderboard.read_runs([tmp_path]))
     assert board.rows[0].scores["student"] == [0.7, 0.9]
 
