@@ -32,9 +32,10 @@ def files_of(text):
 
 
 def commands_of(text):
-    """Return the lines ``kdzoo ...`` of the blocks without a language, as lists of arguments."""
+    """Return the commands in blocks without a language and in tables, as lists of arguments."""
     blocks = "\n".join(block for language, block in BLOCK.findall(text) if not language)
-    return [shlex.split(line, comments=True)[1:] for line in re.findall(r"^kdzoo .*$", blocks, re.MULTILINE)]
+    lines = re.findall(r"^kdzoo .*$", blocks, re.MULTILINE) + re.findall(r"^\| `(kdzoo .*?)` \|", text, re.MULTILINE)
+    return [shlex.split(line)[1:] for line in lines]
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ def test_the_tutorial_from_the_data_to_the_exported_student(folder, capsys):
 def test_the_method_of_the_tutorial_runs(folder):
     commands = commands_of(page("tutorial.md"))
     own = next(words for words in commands if "distiller=my_kd" in words and not {"-m", "check"} & set(words))
-    assert small_run(own, "own")["distiller"] == "my_kd"
+    assert small_run(own, "own")["distiller"] == "ProbabilityKD"
     history = json.loads((folder / "own/seed_0/checkpoints/student/history.json").read_text())
     assert {"soft", "hard"} <= set(history["terms"])
 

@@ -272,3 +272,19 @@ def test_a_report_is_printed_in_every_encoding(encoding):
     printed = answer.stdout.decode(encoding)
     assert ("accuracy \u2191" if encoding == "utf-8" else "accuracy ?") in printed
     assert "closes 80%" in " ".join(printed.split())
+
+
+def test_an_interrupt_before_the_training_is_one_line(monkeypatch, capsys):
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, "_run_hydra", interrupted)
+    assert in_process(monkeypatch, capsys, "seed=0") == (130, "", "kdzoo: interrupted\n")
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    code = "from kdzoo.cli.main import main; import sys; sys.argv = ['kdzoo', '--help']; main()"
+    pipe = f'"{sys.executable}" -c "{code}" | head -n 1'
+    answer = subprocess.run(["bash", "-c", pipe], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert answer.stdout.startswith("kdzoo: distil a frozen teacher")
+    assert answer.stderr == ""

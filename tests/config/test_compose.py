@@ -151,3 +151,11 @@ def test_compose_names_what_is_allowed(override, message):
 def test_targets_in_reads_names_without_importing(tmp_path):
     (tmp_path / "a.yaml").write_text("x:\n  - _target_: one.Two\n  - {y: 1}\nz:\n  _target_: 'three.Four'  # comment\n")
     assert config.targets_in(tmp_path) == {"one.Two", "three.Four"}
+
+
+def test_an_option_that_a_file_names_and_its_group_lacks(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\ndefaults:\n  - override /distiller: dkdd\n"
+    (tmp_path / "experiment" / "bad.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"^distiller=dkdd does not exist; did you mean 'dkd'\?; distiller can be "):
+        config.compose("experiment=bad", config_dir=tmp_path)

@@ -191,3 +191,12 @@ def test_teacher_student_and_control_are_drawn_in_one_figure_also_from_the_cache
     epochs = {role: curves.validation["hard"][0] for role, curves in first.items()}
     assert epochs["student"] == epochs["control"] == [1, 2]
     assert (tmp_path / "run/seed_0/checkpoints/control/history.json").exists()
+
+
+def test_overfitting_one_batch_brings_its_loss_to_almost_zero(tmp_path):
+    method = ("distiller=supervised", "control=false")
+    cfg = kdzoo.compose("debug=overfit", *method, f"output_dir={tmp_path}/run", f"cache_dir={tmp_path}/cache")
+    summary = kdzoo.run(cfg)["splits"]
+    assert (summary["n_train"], summary["n_labelled"]) == (32, 32)
+    terms = json.loads((tmp_path / "run/seed_0/checkpoints/student/history.json").read_text())["terms"]
+    assert terms["hard"][-1] < 0.05 * terms["hard"][0]
