@@ -161,7 +161,8 @@ def _loop(position: Points, angle: float) -> Points:
 
 
 def _free_sides(state: int, states: Points, edges: Sequence[Edge]) -> list[float]:
-    """Return directions as angles, that in the middle of the widest gap between a state's neighbours first."""
+    """Return directions as angles; the first is the middle of the widest gap between the neighbours of a state."""
+    # The sum of the two ends of an edge, minus the state, is the other end.
     neighbours = {edge.source + edge.target - state for edge in edges if state in (edge.source, edge.target)} - {state}
     best = math.pi / 2
     if neighbours:

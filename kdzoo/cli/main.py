@@ -1,15 +1,6 @@
 """The command ``kdzoo``. Importing this module does not import torch, so that --help and completion are instant.
 
-kdzoo [overrides]                  run; --help lists the config groups
-kdzoo -m key=a,b [overrides]       run a sweep
-kdzoo list [NAME]                  list the registered distillers, or describe one of them
-kdzoo explain [METRIC]             say what a metric means
-kdzoo cite [overrides]             print the citations of what a run uses
-kdzoo evaluate FOLDER [data=...]   measure an exported model
-kdzoo report FOLDER...             rank finished runs by their scores
-kdzoo check [overrides]            run the contract checks on a distiller of your own
-kdzoo schema [GROUP]               print the JSON Schema of YAML files, for editors
-kdzoo doctor                       check what is installed and whether it works
+``kdzoo --help`` lists the subcommands: :mod:`kdzoo.cli.usage`.
 """
 
 import gc
@@ -182,6 +173,8 @@ def _run(cfg: DictConfig, allow: Collection[str], line: str) -> float | None:
     result = run_folder.finished_report(Path(cfg.output_dir), settings, free=config.FREE_KEYS)
     if result is None:
         result = _compute(cfg, allow, line)
+    elif cfg.logger:
+        print("kdzoo: this run has finished before; nothing is trained, and nothing logged", file=sys.stderr)
     terminal.show(result)
     print(f"Run folder: {cfg.output_dir}")
     value = result["student"]["metrics"].get(result["score"])

@@ -10,7 +10,7 @@ from typing import Any
 
 from kdzoo.config.signatures import Opaque
 
-# Of each type, its words with an article, and those of several.
+# The words of each type: singular with an article, and plural.
 _WORDS: dict[Any, tuple[str, str]] = {
     bool: ("true or false", "booleans"),
     int: ("an integer", "integers"),
@@ -34,33 +34,39 @@ def in_words(hint: Any) -> str:
         >>> in_words(typing.Sequence[int] | None), in_words(dict[str, float]), in_words(typing.Literal["min", "max"])
         ('a list of integers or null', 'a mapping of strings to numbers', "'min' or 'max'")
     """
-    return _phrase(hint, 0)
+    return _phrase(hint, plural=False)
 
 
-def _phrase(hint: Any, number: int) -> str:
-    """Return the words of a type: of one value for ``number`` 0, of several for 1."""
+def _phrase(hint: Any, *, plural: bool) -> str:
+    """Return the words of a type, singular or plural."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        return _alternatives(_without_implied(arguments), number)
+        return _alternatives(_without_implied(arguments), plural=plural)
     if origin is typing.Literal:
         return " or ".join(map(repr, arguments))
     if hint in _WORDS:
-        return _WORDS[hint][number]
+        return _WORDS[hint][plural]
     container = origin or hint
     if container is collections.abc.Callable:
-        return ("a function", "functions")[number]
+        return ("a function", "functions")[plural]
     if not inspect.isclass(container):
         return str(hint)
     if issubclass(container, Mapping):
-        content = f" of {_phrase(arguments[0], 1)} to {_phrase(arguments[1], 1)}" if arguments else ""
-        return _WORDS[dict][number] + content
+        content = (
+            f" of {_phrase(arguments[0], plural=True)} to {_phrase(arguments[1], plural=True)}" if arguments else ""
+        )
+        return _WORDS[dict][plural] + content
     if container is tuple and arguments and Ellipsis not in arguments:
-        several = list(dict.fromkeys(_phrase(member, 1) for member in arguments))
-        items = several[0] if len(several) == 1 else "values: " + ", ".join(_phrase(item, 0) for item in arguments)
-        return f"{_WORDS[list][number]} of {len(arguments)} {items}"
+        several = list(dict.fromkeys(_phrase(member, plural=True) for member in arguments))
+        items = (
+            several[0]
+            if len(several) == 1
+            else "values: " + ", ".join(_phrase(item, plural=False) for item in arguments)
+        )
+        return f"{_WORDS[list][plural]} of {len(arguments)} {items}"
     if issubclass(container, Collection) or container is Iterable:
-        return _WORDS[list][number] + (f" of {_phrase(arguments[0], 1)}" if arguments else "")
-    return (f"a {container.__name__}", f"objects of the class {container.__name__}")[number]
+        return _WORDS[list][plural] + (f" of {_phrase(arguments[0], plural=True)}" if arguments else "")
+    return (f"a {container.__name__}", f"objects of the class {container.__name__}")[plural]
 
 
 def _without_implied(members: Iterable[Any]) -> list[Any]:
@@ -73,7 +79,7 @@ def _without_implied(members: Iterable[Any]) -> list[Any]:
     return [member for member in members if implied.get(member) not in members]
 
 
-def _alternatives(members: Iterable[Any], number: int) -> str:
+def _alternatives(members: Iterable[Any], *, plural: bool) -> str:
     # "A list of integers or null" would be ambiguous, so that null comes last, behind what stands outside the list.
-    words = [_phrase(member, number) for member in sorted(members, key=lambda member: member is type(None))]
+    words = [_phrase(member, plural=plural) for member in sorted(members, key=lambda member: member is type(None))]
     return " or ".join(dict.fromkeys(words))

@@ -46,7 +46,7 @@ ROLE_STYLES = {
 ROLE_COLOURS = {role: style.colour for role, style in ROLE_STYLES.items()}
 
 # Other models, such as baselines, take these in order. The colours, of which two are from Okabe & Ito, "Color universal
-# design", 2008, and two from Tol, "Colour schemes", 2021, are those that the colour-blind can tell apart next to roles.
+# design", 2008, and two from Tol, "Colour schemes", 2021, can be told apart from the roles by the colour-blind.
 OTHER_STYLES = (
     Style("#882255", "D", ":", "xx"),
     Style("#56b4e9", "v", (0, (5, 1, 1, 1, 1, 1)), ".."),
@@ -63,7 +63,7 @@ GUIDE_COLOUR = "#bbbbbb"
 # Pixels per inch of every file. More makes sharper text and larger files; ``images.py`` counts pixels by it.
 DPI = 120
 
-# Points of titles, and how many of their characters fit into one inch.
+# Font size of titles in points, and how many of their characters fit into one inch.
 TITLE_SIZE, TITLE_CHARACTERS = 11, 11
 # Space of a title of one line at the top of a figure without a layout engine, in inches.
 TITLE_INCHES = 0.32

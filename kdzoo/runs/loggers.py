@@ -41,7 +41,7 @@ class WandbLogger(pytorch_lightning.loggers.WandbLogger):
             mode="offline" if offline else "online",
             settings=wandb.Settings(silent=True, console="off"),  # the terminal belongs to the progress display
         )
-        # Lightning passes on an argument that wandb has given up, and warns of.
+        # Lightning passes an argument that is deprecated in wandb, which warns of it.
         self._wandb_init.pop("anonymous", None)
         # Where the folder does not exist, wandb writes to the one for temporary files.
         Path(save_dir).mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,7 @@ def class_schema(target: str, files: ConfigFiles) -> dict[str, Any]:
 
 
 def closed(*targets: str) -> dict[str, Any]:
-    """Return what refuses unknown keys, if all arguments of all these classes are known; otherwise nothing."""
+    """Return the keyword that refuses unknown keys, or nothing if one of the classes may take unknown arguments."""
     found = [signatures.from_source(target) for target in targets]
     takes_any = [
         signature is None or any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()) for signature in found

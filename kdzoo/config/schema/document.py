@@ -189,12 +189,12 @@ def _choice(group: str, files: ConfigFiles) -> dict[str, Any]:
 
 
 def _either(text: Mapping[str, Any], mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the schema of a text or a mapping, by which a mistake in one of them is not explained by the other."""
+    """Return the schema of a string or a mapping, whose errors are only about the one that is there."""
     return {"if": {"type": "string"}, "then": text, "else": mapping}
 
 
 def _node_or(partial: Mapping[str, Any], further: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return what a mapping with ``_target_`` must be, and one without, which changes some arguments of an object."""
+    """Return the schema of an object, given whole with its ``_target_``, or as changes of some of its arguments."""
     node = {**NODE, "properties": further} if further else NODE
     return {"if": {"type": "object", "required": ["_target_"]}, "then": node, "else": partial}
 

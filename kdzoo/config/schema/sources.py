@@ -26,7 +26,7 @@ class Target:
 
     Attributes:
         groups: The groups whose key it can be the value of.
-        values: Its arguments in the files, the first of several for the same argument.
+        values: Its arguments in the files; of an argument that several files set, the first value.
         comments: The comments on them.
     """
 
