@@ -1,5 +1,5 @@
-# Everything runs in .venv, made from the pinned constraints on first use, with the newest supported Python that is there.
-PYTHON ?= $(firstword $(foreach version,3.13 3.12 3.11,$(if $(shell command -v python$(version)),python$(version))))
+# Everything runs in .venv, made from the pinned constraints on first use, with the newest supported Python that starts.
+PYTHON ?= $(firstword $(foreach version,3.13 3.12 3.11,$(if $(shell python$(version) --version 2>/dev/null),python$(version))))
 BIN := .venv/bin
 export KDZOO_DATA ?= $(abspath ../shared/data)
 
