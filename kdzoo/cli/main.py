@@ -173,7 +173,7 @@ def _run(cfg: DictConfig, allow: Collection[str], line: str) -> float | None:
     result = run_folder.finished_report(Path(cfg.output_dir), settings, free=config.FREE_KEYS)
     if result is None:
         result = _compute(cfg, allow, line)
-    elif cfg.logger:
+    elif cfg.get("logger"):
         print("kdzoo: this run has finished before; nothing is trained, and nothing logged", file=sys.stderr)
     terminal.show(result)
     print(f"Run folder: {cfg.output_dir}")

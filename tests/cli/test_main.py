@@ -288,3 +288,16 @@ def test_a_reader_that_leaves_early_is_no_error():
     answer = subprocess.run(["bash", "-c", pipe], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert answer.stdout.startswith("kdzoo: distil a frozen teacher")
     assert answer.stderr == ""
+
+
+def test_a_finished_run_is_shown_again_and_says_that_nothing_is_logged(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert in_process(monkeypatch, capsys, *TINY)[0] == 0
+    code, out, error = in_process(monkeypatch, capsys, *TINY)
+    assert (code, error) == (0, "kdzoo: logit_kd on digits, from mlp to mlp\n")
+    assert "accuracy" in out
+    code, _, error = in_process(monkeypatch, capsys, *TINY, "logger=csv")
+    assert (code, error.splitlines()[1:]) == (
+        0,
+        ["kdzoo: this run has finished before; nothing is trained, and nothing logged"],
+    )
