@@ -41,7 +41,8 @@ def _run(line: str, output: Path, folder: Path) -> Path:
 
 def _is_stale(folder: Path) -> bool:
     """Return whether a source file is newer than the figures."""
-    sources = [path for root in ("kdzoo", "conf") for path in (Path(__file__).parents[1] / root).rglob("*")]
+    here = Path(__file__)
+    sources = [here, *(path for root in ("kdzoo", "conf") for path in (here.parents[1] / root).rglob("*"))]
     return folder.exists() and folder.stat().st_mtime < max(
         path.stat().st_mtime for path in sources if path.suffix in (".py", ".yaml")
     )
