@@ -170,8 +170,8 @@ def _free_sides(state: int, states: Points, edges: Sequence[Edge]) -> list[float
         angles = np.sort(np.arctan2(steps[:, 1], steps[:, 0]))
         gaps = np.diff(angles, append=angles[0] + 2 * math.pi)
         best = float(angles[gaps.argmax()] + gaps.max() / 2)
-    turns = math.pi / 8 * np.arange(9)
-    return [best + sign * turn for turn in turns for sign in (1, -1)]
+    turns = math.pi / 8 * np.arange(1, 9)
+    return [best, *(best + sign * turn for turn in turns for sign in (1, -1))]
 
 
 def _clearance(curve: Points, states: Points) -> float:

@@ -1,26 +1,22 @@
 """The commands that print what there is: the registered distillers, one of them in detail, and the metrics."""
 
-import inspect
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
 
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from kdzoo.config import registry, signatures
+from kdzoo.config import registry, signatures, validate
 from kdzoo.config.docstrings import argument_meanings, parse_docstring, without_markup
+from kdzoo.config.override_values import as_override
 from kdzoo.core import metric_catalogue
 from kdzoo.errors import ConfigError, did_you_mean
 
 YOURS = "Yours"
-# Arguments of distillers that have config groups of their own.
-SET_BY_THE_RUN = ("student", "teacher", "optimizer", "scheduler")
 # Below this, a terminal breaks the lines rather than the summary into pieces that say nothing.
 MIN_SUMMARY = 20
 
@@ -53,12 +49,12 @@ def print_method(name: str, folders: Sequence[Path] = ()) -> None:
     """Print what a distiller does, its settings with their defaults, its loss terms and its source.
 
     Raises:
-        ConfigError: There is no distiller of that name, or it cannot be imported.
+        ConfigError: The name is unknown, or its class cannot be imported.
     """
     entries = {entry.name: entry for entry in registry.entries(folders)}
     if name not in entries:
         hint = did_you_mean(name, entries)
-        raise ConfigError(f"kdzoo list {name}: there is no such distiller{hint}; allowed: {', '.join(entries)}")
+        raise ConfigError(f"kdzoo list {name}: unknown distiller{hint}; allowed: {', '.join(entries)}")
     entry = entries[name]
     if entry.signature is None:
         raise ConfigError(entry.error)
@@ -74,7 +70,7 @@ def print_method(name: str, folders: Sequence[Path] = ()) -> None:
     defaults = {
         key: parameter.default
         for key, parameter in entry.signature.parameters.items()
-        if key not in SET_BY_THE_RUN and parameter.kind is not parameter.VAR_KEYWORD
+        if key not in validate.SET_BY_RUN["distiller"] and parameter.kind is not parameter.VAR_KEYWORD
     } | registry.settings("distiller", name, folders)
     meanings = argument_meanings(entry.target)
     settings = {f"distiller.{key}={as_override(value)}": meanings.get(key, "") for key, value in defaults.items()}
@@ -90,7 +86,7 @@ def print_metric(name: str) -> None:
     """Print what a metric means, its unit and its better direction; without a name, those of all metrics.
 
     Raises:
-        ConfigError: There is no metric of that name.
+        ConfigError: The name is unknown.
     """
     console = Console(highlight=False)
     if not name:
@@ -106,7 +102,7 @@ def print_metric(name: str) -> None:
     if metric is None:
         names = [listed.name for metrics in metric_catalogue.GROUPS.values() for listed in metrics]
         hint = did_you_mean(name.lower(), names)
-        raise ConfigError(f"kdzoo explain {name}: there is no such metric; kdzoo explain lists all{hint}")
+        raise ConfigError(f"kdzoo explain {name}: unknown metric{hint}; kdzoo explain lists all")
     console.print(f"{name}: {metric.meaning}", markup=False)
     if metric.unit:
         console.print(f"Unit: {metric.unit}", markup=False)
@@ -120,23 +116,6 @@ def _print_pairs(console: Console, pairs: Mapping[str, str]) -> None:
     for title, text in pairs.items():
         table.add_row(title, Text(text))
     console.print(table)
-
-
-def as_override(value: Any) -> str:
-    """Return a setting as it is written on the command line.
-
-    Example:
-        >>> as_override({"soft": 0.9, "layers": [1, None, "a b"], "on": True})
-        '{soft:0.9,layers:[1,null,"a b"],on:true}'
-    """
-    if value is inspect.Parameter.empty:
-        return "???"  # Hydra's sign for a value that must be given
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{as_override(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ",".join(map(as_override, value)) + "]"
-    is_plain_word = isinstance(value, str) and re.fullmatch(r"[\w./${}:-]+", value)
-    return value if is_plain_word else json.dumps(value, ensure_ascii=False)
 
 
 def _task(entry: registry.Entry) -> str:

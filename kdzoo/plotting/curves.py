@@ -147,7 +147,8 @@ def _rows(trainings: Mapping[str, TrainingCurves], measured: Collection[str]) ->
     rows: dict[str, dict[str, _Panel]] = {}
     for split in ("training", "validation"):
         for role, of_role in trainings.items():
-            for term, (positions, values) in getattr(of_role, split).items():
+            curves = of_role.training if split == "training" else of_role.validation
+            for term, (positions, values) in curves.items():
                 finite = np.isfinite(np.asarray(values, dtype=float))
                 if finite.any():
                     points = np.asarray(positions)[finite], np.asarray(values, dtype=float)[finite]

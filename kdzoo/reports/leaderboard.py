@@ -4,7 +4,6 @@ Runs that differ in their seeds alone are one row, with the mean and the standar
 """
 
 import csv
-import json
 import math
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 import yaml
 
 from kdzoo.config import FREE_KEYS
+from kdzoo.config.override_values import as_override
 from kdzoo.core import metric_catalogue
 from kdzoo.errors import ConfigError, RunFolderError, in_one_line
 from kdzoo.reports.content import as_text, flat, seeds_of
@@ -73,7 +73,7 @@ class Row:
     @property
     def setting_lines(self) -> list[str]:
         """Each setting of this row as it is typed, such as ``seed=null``."""
-        return [f"{key}={typed(value)}" for key, value in self.settings.items()]
+        return [f"{key}={as_override(value)}" for key, value in self.settings.items()]
 
     @property
     def score(self) -> float:
@@ -156,16 +156,6 @@ def varied_settings(runs: Sequence[Run]) -> list[str]:
     first = runs[0].settings
     common = [key for key in first if all(key in run.settings for run in runs)]
     return [key for key in common if not is_seed(key) and any(run.settings[key] != first[key] for run in runs)]
-
-
-def typed(value: Any) -> str:
-    """Return a value as it is typed on the command line.
-
-    Example:
-        >>> [typed(value) for value in (None, True, 4.0, "adam", [64, 32])]
-        ['null', 'true', '4.0', 'adam', '[64,32]']
-    """
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), default=str)
 
 
 def is_seed(key: str) -> bool:

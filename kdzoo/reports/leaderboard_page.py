@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdzoo import plotting
+from kdzoo.config.override_values import as_override
 from kdzoo.reports.html import embedded, template
-from kdzoo.reports.leaderboard import Board, Run, typed, write_csv
+from kdzoo.reports.leaderboard import Board, Run, write_csv
 
 
 def write(boards: Sequence[Board], folder: Path, title: str) -> Path:
@@ -35,7 +36,7 @@ def write(boards: Sequence[Board], folder: Path, title: str) -> Path:
         verdict=boards[0].best if len(boards) == 1 else "",
         boards=list(zip(boards, figures, strict=True)),
         link=link,
-        typed=typed,
+        as_override=as_override,
     )
     path = folder / "leaderboard.html"
     path.write_text(page, encoding="utf-8")

@@ -31,7 +31,7 @@ class History(pl.Callback):
     """Record the loss terms of every logged step and the validation metrics of every epoch; saved with checkpoints.
 
     Attributes:
-        steps: Numbers of the logged steps, from 1; of batches, if there is no optimizer.
+        steps: Numbers of the logged steps, from 1; numbers of batches for methods without an optimizer.
         terms: The mean of each loss term at these steps; None where a term has no value.
         validation: The epoch and the validation metrics after it.
         seconds: Wall time of the training so far, over all restarts.

@@ -29,7 +29,7 @@ def document(group: str = "", folder: Path | None = None) -> dict[str, Any]:
         folder: A config folder of the user, whose files are options too.
 
     Raises:
-        ConfigError: There is no such group, or a file of the folder is broken.
+        ConfigError: The group does not exist, or a file of the folder is broken.
     """
     files = ConfigFiles(folder)
     if group and group not in files.groups:
