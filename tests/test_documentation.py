@@ -14,6 +14,7 @@ import torch
 from kdzoo import config
 from kdzoo.cli.main import COMMANDS
 from kdzoo.config import overrides, validate
+from tests import pages
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -29,13 +30,7 @@ WITH_MISTAKES = "kdzoo distiler=dkd 'student.hiden=[64]' optimizer.lr=fast"
 
 def printed_commands():
     """Return the commands in code blocks and inline code of all pages, without comments."""
-    commands = []
-    for path in PAGES:
-        text = path.read_text(encoding="utf-8")
-        fenced = re.findall(r"^```(.*?)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
-        blocks = "\n".join(block for language, block in fenced if not language)
-        lines = re.findall(r"^(?:\$ )?(kdzoo .+)$", blocks, flags=re.MULTILINE) + re.findall(r"`(kdzoo [^`\n]+)`", text)
-        commands += [re.sub(r"\s{2,}.*|\s> .*", "", line) for line in lines]
+    commands = [line for path in PAGES for line in pages.commands(path.read_text(encoding="utf-8"))]
     checked = [line for line in dict.fromkeys(commands) if not any(word in line for word in NOT_CHECKED)]
     return [line for line in checked if line != WITH_MISTAKES]
 
@@ -85,10 +80,8 @@ def test_a_printed_command_means_the_same_to_every_shell(shell, tmp_path):
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_a_printed_command_has_no_comment(path):
-    text = path.read_text(encoding="utf-8")
-    fenced = re.findall(r"^```(.*?)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
-    blocks = "\n".join(block for language, block in fenced if not language)
-    assert not re.findall(r"^(?:\$ )?(?:kdzoo|pip|make) .* #.*$", blocks, flags=re.MULTILINE)
+    printed = "\n".join(pages.blocks(path.read_text(encoding="utf-8"), ""))
+    assert not re.findall(r"^(?:\$ )?(?:kdzoo|pip|make) .* #.*$", printed, flags=re.MULTILINE)
 
 
 def test_the_guide_prints_the_mistakes_of_its_example():
@@ -155,7 +148,7 @@ def test_the_readme_is_short_and_its_snippets_run_one_after_the_other(tmp_path, 
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 150
     monkeypatch.chdir(tmp_path)
-    snippets = re.findall(r"^```python\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+    snippets = pages.blocks(text, "python")
     assert len(snippets) == 3
     names = {}
     for snippet in snippets:
@@ -167,7 +160,7 @@ def test_the_readme_is_short_and_its_snippets_run_one_after_the_other(tmp_path, 
 def test_the_snippets_of_the_guide_for_authors_run():
     text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
     names = {}
-    for snippet in re.findall(r"^```python\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE):
+    for snippet in pages.blocks(text, "python"):
         exec(snippet, names)  # defines classes
     student, teacher = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
     assert names["SoftOnly"](student, teacher).loss_weights == {"soft": 1.0, "hard": 0.0}

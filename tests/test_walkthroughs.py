@@ -12,9 +12,9 @@ import pytest
 import kdzoo
 from kdzoo.cli.main import COMMANDS
 from kdzoo.config import overrides, validate
+from tests import pages
 
 DOCS = Path(__file__).parents[1] / "docs"
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 YAML_FILE = re.compile(r"`(conf/[\w/]+\.yaml)`:\n\n```yaml\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 FILE_COMMENT = re.compile(r"# ([\w/]+\.(?:py|yaml))\n")
 MODULES = ("my_model", "my_kd", "my_data")
@@ -26,16 +26,14 @@ def page(name):
 
 def files_of(text):
     """Return the content of every file of a page: named in its first line, or in the sentence before it."""
-    blocks = [block for _, block in BLOCK.findall(text)]
+    blocks = [block for _, block in pages.BLOCK.findall(text)]
     named = {match[1]: block for block in blocks if (match := FILE_COMMENT.match(block))}
     return {**named, **dict(YAML_FILE.findall(text))}
 
 
 def commands_of(text):
-    """Return the commands in blocks without a language and in tables, as lists of arguments."""
-    blocks = "\n".join(block for language, block in BLOCK.findall(text) if not language)
-    lines = re.findall(r"^kdzoo .*$", blocks, re.MULTILINE) + re.findall(r"^\| `(kdzoo .*?)` \|", text, re.MULTILINE)
-    return [shlex.split(line)[1:] for line in lines]
+    """Return the commands of a page as lists of arguments."""
+    return [shlex.split(line)[1:] for line in pages.commands(text)]
 
 
 @pytest.fixture
@@ -83,7 +81,7 @@ def test_the_tutorial_from_the_data_to_the_exported_student(folder, capsys):
     assert result["student"]["parameters"] == 1044
     assert "14,916" in page("tutorial.md")
     assert result["teacher"]["parameters"] == 14916
-    snippets = [block for language, block in BLOCK.findall(page("tutorial.md")) if language == "python"]
+    snippets = pages.blocks(page("tutorial.md"), "python")
     exec(next(block for block in snippets if "load_student" in block), {})
     assert len(capsys.readouterr().out.split("tensor")) == 2
 
@@ -100,7 +98,7 @@ def test_the_data_module_of_the_how_to_page_and_the_ways_to_deploy_its_student(f
     page_text = page("howto.md")
     own = next(words for words in commands_of(page_text) if "data=my_walks" in words)
     small_run([*own, "student.width=8"], "RUN")
-    snippets = [block for language, block in BLOCK.findall(page_text) if language == "python"]
+    snippets = pages.blocks(page_text, "python")
     deployment = [block for block in snippets if "RUN/student" in block or "torch.export" in block]
     assert len(deployment) == 3
     names = {}
