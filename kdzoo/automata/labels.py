@@ -62,7 +62,7 @@ def edge_labels(pfa: PFA, names: Sequence[str], threshold: float = 0.0) -> Itera
     Example:
         >>> (edge,) = edge_labels(PFA.from_parameters([1.0], [[[0.5]], [[0.3]]], [0.2]), "ab")
         >>> edge.label, round(edge.probability, 3)
-        ('a .50\nb .30', 0.8)
+        ('a: .50\nb: .30', 0.8)
     """
     threshold = validation.probability("threshold", threshold)
     table = pfa.transitions.cpu()

@@ -41,7 +41,7 @@ def to_dot(pfa: PFA, symbols: Sequence[str] | None = None, threshold: float = 0.
           rankdir=LR;
           node [shape=circle];
           0 [label="0\n.50", peripheries=2, penwidth=2, initial="1.0", stop="0.5"];
-          0 -> 0 [label="0 .50", penwidth=2.25, tokens="0:0.5"];
+          0 -> 0 [label="0: .50", penwidth=2.25, tokens="0:0.5"];
         }
     """
     names = token_names(symbols, pfa.n_tokens)

@@ -14,7 +14,7 @@ def test_dot_stacks_tokens_and_leaves_out_what_is_unlikely():
     pfa = PFA.from_parameters([1.0], [[[0.5]], [[0.3]], [[0.004]]], [0.196])
     text = to_dot(pfa, ["a", 'say "b"', "c"], threshold=0.01)
     assert text.count("->") == 1
-    assert r'label="a .50\nsay \"b\" .30"' in text
+    assert r'label="a: .50\nsay \"b\": .30"' in text
     assert "penwidth=3.3," in text
     assert "2:0.004" not in text
     assert "2:0.004" in to_dot(pfa)
