@@ -4,7 +4,7 @@ BIN := .venv/bin
 export KDZOO_DATA ?= $(abspath ../shared/data)
 
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
-SOURCES := kdzoo conf tests scripts examples docs
+SOURCES := kdzoo conf hydra_plugins tests scripts examples docs
 # Tests of tensor code, which run with the shapes and types of the annotations checked at every call. Tests of
 # compiled code run without these checks, which torch cannot compile.
 SHAPES_CHECKED := $(addprefix tests/,functional models distillers kinds dataset_distillation tensor_networks)
@@ -15,7 +15,7 @@ LOOSE_TYPES := --allow-untyped-defs --allow-incomplete-defs --check-untyped-defs
 	$(addprefix --disable-error-code=,arg-type import-not-found import-untyped \
 	method-assign misc operator union-attr)
 
-.PHONY: demo test check lint types docs wheel clean
+.PHONY: demo test check lint types docs wheel lock audit clean
 
 demo: .make/run  ## train teacher, control and student on embedded digits, five seeds
 	$(BIN)/kdzoo
@@ -42,6 +42,15 @@ docs: .make/dev
 
 wheel: .make/dev
 	bash scripts/check_wheel.sh
+
+lock: .make/dev  ## requirements.lock: every package with the checksums of its files
+	$(BIN)/pip install -q uv
+	$(BIN)/uv pip compile pyproject.toml -c constraints.txt $(addprefix --extra ,text sweep tensorboard) --universal \
+		--python-version 3.11 --generate-hashes --no-header --no-annotate -q -o requirements.lock
+
+audit: .make/dev  ## known vulnerabilities of the locked packages; needs the network
+	$(BIN)/pip install -q pip-audit
+	$(BIN)/pip-audit -r requirements.lock --disable-pip --require-hashes
 
 clean:
 	rm -rf .venv .make build dist docs/_build docs/gallery *.egg-info

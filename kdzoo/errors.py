@@ -17,6 +17,17 @@ def in_one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
+def shortened(text: object, limit: int = 80) -> str:
+    """Return text with at most ``limit`` characters, for messages that repeat a part of a file.
+
+    Example:
+        >>> shortened("a" * 100, 5)
+        'aaaaa...'
+    """
+    content = str(text)
+    return content if len(content) <= limit else f"{content[:limit]}..."
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``; did you mean 'x'?`` with the most similar of the known names, or an empty string if none is similar.
 
@@ -26,6 +37,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """
     matches = difflib.get_close_matches(name, list(map(str, known)), n=1)
     return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+class KdzooWarning(UserWarning):
+    """What is allowed, but may not be meant; the command line prints it as one line."""
 
 
 class KdzooError(Exception):
@@ -54,3 +69,7 @@ class RunFolderError(KdzooError):
 
 class NonFiniteLossError(KdzooError, ArithmeticError):
     """A loss term became NaN or infinite; training stopped before the weights were touched."""
+
+
+class PrunedError(KdzooError):
+    """A search has stopped a run that promises less than earlier ones."""

@@ -13,7 +13,7 @@ fail() { echo "check_wheel: $*" >&2; exit 1; }
 
 # The sources are copied, so that no build folder of an earlier version gets into the wheel.
 mkdir "$work/source"
-(cd "$root" && tar -c --exclude=__pycache__ pyproject.toml README* LICENSE* kdzoo conf 2>/dev/null || true) | tar -x -C "$work/source"
+(cd "$root" && tar -c --exclude=__pycache__ pyproject.toml README* LICENSE* kdzoo conf hydra_plugins 2>/dev/null || true) | tar -x -C "$work/source"
 isolation=()
 "$python" -c "import setuptools" 2>/dev/null && isolation=(--no-isolation)
 "$python" -m build "${isolation[@]}" --outdir "$work/dist" "$work/source" >"$work/build.log" 2>&1 || {
@@ -50,6 +50,7 @@ imported="$("$work/venv/bin/python" -c "import kdzoo; print(kdzoo.__file__)")"
 check_run() { # expected number of reports, arguments of kdzoo
   local expected="$1"; shift
   "$kdzoo" "$@" >"$work/run.log" 2>&1 || { tail -20 "$work/run.log" >&2; fail "kdzoo $* failed"; }
+  ! grep -q "Hydra plugins scanner" "$work/run.log" || fail "Hydra cannot import the sweepers"
   local n_reports
   n_reports="$(find outputs -name report.json | wc -l)"
   [[ "$n_reports" == "$expected" ]] || fail "after kdzoo $* there are $n_reports reports, not $expected"

@@ -19,3 +19,19 @@ def _own_errors(request):
     """Switch the run-time type checks off for tests of our errors, which the type checker's would come before."""
     if any(word in request.node.name for word in ("refuse", "raises")):
         request.getfixturevalue("unchecked_types")
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The matplotlib figures that were saved, in order."""
+    from matplotlib.figure import Figure  # most tests draw nothing and need not wait for this import
+
+    saved = []
+    savefig = Figure.savefig
+
+    def record(figure, *args, **kwargs):
+        saved.append(figure)
+        return savefig(figure, *args, **kwargs)
+
+    monkeypatch.setattr(Figure, "savefig", record)
+    return saved

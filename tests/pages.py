@@ -1,6 +1,7 @@
 """Parts of Markdown pages: their code blocks, and the commands that they print."""
 
 import re
+from importlib.util import find_spec
 
 # The language may be a directive such as {toctree}; without it, an end would be taken for a beginning.
 BLOCK = re.compile(r"^```([^`\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -19,3 +20,9 @@ def commands(text):
     lines = re.findall(r"^(?:\$ )?(kdzoo .+)$", "\n".join(blocks(text, "")), re.MULTILINE)
     lines += re.findall(r"`(kdzoo [^`\n]+)`", text)
     return list(dict.fromkeys(re.sub(r"\s> .*", "", line) for line in lines))
+
+
+def is_checkable(command):
+    """Return whether what a command names is installed: Hydra knows the launchers of installed packages only."""
+    packages = {"submitit": "submitit", "launcher=ray": "ray"}
+    return all(text not in command or find_spec(package) is not None for text, package in packages.items())

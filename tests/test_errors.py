@@ -5,7 +5,8 @@ import pytest
 from kdzoo import errors
 from kdzoo.errors import did_you_mean, first_line, in_one_line
 
-FAMILY = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+CLASSES = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+FAMILY = [kind for kind in CLASSES if not issubclass(kind, Warning)]
 
 
 def test_every_error_is_of_one_family():
@@ -13,6 +14,11 @@ def test_every_error_is_of_one_family():
         kind.__name__ for kind in FAMILY
     }
     assert all(issubclass(kind, errors.KdzooError) for kind in FAMILY)
+
+
+def test_the_only_warning_is_one_of_a_users_code():
+    assert [kind for kind in CLASSES if issubclass(kind, Warning)] == [errors.KdzooWarning]
+    assert issubclass(errors.KdzooWarning, UserWarning)
 
 
 def test_wrong_values_are_value_errors():

@@ -27,7 +27,15 @@ LEVELS = (
 LEVEL_OF = {package: level for level, packages in enumerate(LEVELS) for package in packages}
 AT_THE_ROOT = {"__init__.py": set(LEVEL_OF), "__main__.py": {"cli"}, "errors.py": set()}
 """What the three files beside the packages may import; the package's face hands names on when they are first used."""
-LIGHT = ("cli/main.py", "cli/sweeps.py", "cli/__init__.py", "errors.py", "__init__.py", "__main__.py")
+LIGHT = (
+    "cli/main.py",
+    "cli/sweeps.py",
+    "cli/sweep_jobs.py",
+    "cli/__init__.py",
+    "errors.py",
+    "__init__.py",
+    "__main__.py",
+)
 """Files that --help and Tab import, beside all of ``config``, and that must not make them slow."""
 HEAVY = ("torch", "pytorch_lightning", "lightning_fabric", "torchmetrics", "numpy", "matplotlib", "sklearn")
 
@@ -158,9 +166,9 @@ def no_torch(tmp_path_factory):
     ("arguments", "line", "expected"),
     [
         (["--help"], "", "kdzoo evaluate FOLDER"),
-        (["--help"], "", "distiller: baum_welch, continual, coreset"),
+        (["--help"], "", "distiller: adversarial, adversarial_autoencoder, autoencoder_kd"),
         (["-sc", "install=bash"], "", "complete -o nospace"),
-        (["-sc", "query=bash"], "kdzoo ", "list explain cite evaluate report check schema doctor"),
+        (["-sc", "query=bash"], "kdzoo ", "list explain cite evaluate report sweep cache check matrix schema doctor"),
         (["-sc", "query=bash"], "kdzoo distiller=logit", "distiller=logit_kd distiller=logit_mse"),
         (["-sc", "query=bash"], "kdzoo distiller.temp", "distiller.temperature="),
         (["-sc", "query=bash"], "kdzoo evaluate outputs/x data=mn", "data=mnist"),

@@ -31,7 +31,11 @@ WITHOUT_A_MODULE = {
     "models/test_batched_weights.py": "all image models under torch.func.vmap",
     "models/test_common.py": "what all models of fixed-size inputs promise",
     "models/test_conf.py": "the files of conf/teacher and conf/student",
+    "test_attacks.py": "files that try to run code or to write elsewhere",
+    "test_lock.py": "requirements.lock",
+    "test_damaged_files.py": "damaged files of every format that is read",
     "scripts/test_check_words.py": "scripts/check_words.py",
+    "scripts/test_mutants.py": "scripts/mutants.py and its list of faults",
 }
 """Tests that mirror no module, with what they are about."""
 

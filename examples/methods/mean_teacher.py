@@ -8,8 +8,8 @@ import torch
 
 from kdzoo import Distiller, MethodInfo
 from kdzoo.core.batch import labelled_selection, labels
-from kdzoo.core.step_state import MovingAverage
 from kdzoo.core.validation import integer, number
+from kdzoo.core.weight_average import WeightAverage
 from kdzoo.data.derived.noise import NoisyData
 from kdzoo.functional import hard_target_ce
 
@@ -32,7 +32,7 @@ class MeanTeacher(Distiller):
 
     def __init__(self, student, teacher=None, *, decay: float = 0.99, noise: float = 0.1, seed: int = 0, **options):
         super().__init__(student, teacher, **options)
-        self.average = MovingAverage(student, decay)
+        self.average = WeightAverage(student, decay)
         self.noise = number("noise", noise, least=0.0)
         self.seed = integer("seed", seed, 0)
 

@@ -11,8 +11,8 @@ References:
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import networkx as nx
 import numpy as np
 import numpy.typing as npt
 
@@ -83,6 +83,8 @@ def unit_positions(n_states: int, edges: Sequence[Edge]) -> Points:
 
     Parts of the automaton that are not connected stand side by side.
     """
+    import networkx as nx  # here, because only drawings need it
+
     graph = nx.Graph()
     graph.add_nodes_from(range(n_states))
     graph.add_edges_from((edge.source, edge.target) for edge in edges if edge.source != edge.target)
@@ -110,8 +112,10 @@ def bezier(curve: Points, t: Points) -> Points:
     return np.stack(weights, 1) @ curve
 
 
-def _start(graph: nx.Graph, nodes: Sequence[int]) -> dict[int, tuple[float, float]]:
+def _start(graph: Any, nodes: Sequence[int]) -> dict[int, tuple[float, float]]:
     """Return positions to start from: states further from the first one stand further to the right."""
+    import networkx as nx
+
     distance = nx.single_source_shortest_path_length(graph, nodes[0])
     layers: dict[int, list[int]] = {}
     for node in nodes:

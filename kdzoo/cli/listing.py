@@ -1,18 +1,19 @@
-"""The commands that print what there is: the registered distillers, one of them in detail, and the metrics."""
+"""The commands that print what there is: the registered distillers, anything with a name in detail, and the metrics."""
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import shorten
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from kdzoo import config
+from kdzoo.cli.options import print_option, print_settings
 from kdzoo.config import registry, signatures, validate
 from kdzoo.config.docstrings import argument_meanings, parse_docstring, without_markup
-from kdzoo.config.override_values import as_override
 from kdzoo.core import metric_catalogue
 from kdzoo.errors import ConfigError, did_you_mean
 
@@ -42,7 +43,27 @@ def print_methods(folders: Sequence[Path] = ()) -> None:
             summary = shorten(without_markup(entry.summary), room, placeholder=" ...")
             table.add_row(Text(f"  {entry.name}"), Text(summary))
         console.print(table)
-    console.print("\n[bold]kdzoo list NAME[/bold] describes one of them.")
+    console.print("\n[bold]kdzoo list NAME[/bold] describes one of them, or a teacher, student, data set, ...")
+
+
+def print_named(name: str, folders: Sequence[Path] = ()) -> None:
+    """Print what every option of that name does, in whichever config groups there is one, and its settings.
+
+    Raises:
+        ConfigError: No group has an option of that name, or its class cannot be imported.
+    """
+    known = [config.groups(folder) for folder in (None, *folders)]
+    groups = dict.fromkeys(group for options in known for group in options if name in options[group])
+    if not groups:
+        names = {other for options in known for group in options for other in options[group]}
+        raise ConfigError(f"kdzoo list {name}: unknown name{did_you_mean(name, names)}; kdzoo --help lists all names")
+    for i, group in enumerate(groups):
+        if i:
+            print()
+        if group == "distiller":
+            print_method(name, folders)
+        else:
+            print_option(group, name, folders)
 
 
 def print_method(name: str, folders: Sequence[Path] = ()) -> None:
@@ -73,13 +94,7 @@ def print_method(name: str, folders: Sequence[Path] = ()) -> None:
         if key not in validate.SET_BY_RUN["distiller"] and parameter.kind is not parameter.VAR_KEYWORD
     } | registry.settings("distiller", name, folders)
     meanings = argument_meanings(entry.target)
-    settings = {f"distiller.{key}={as_override(value)}": meanings.get(key, "") for key, value in defaults.items()}
-    if settings:
-        console.print("\n[bold]Settings[/bold]")
-        for setting, meaning in settings.items():
-            console.print(setting, markup=False)
-            if meaning:
-                console.print(Padding(Text(meaning), (0, 0, 0, 4)))
+    print_settings(console, {f"distiller.{key}": (value, meanings.get(key, "")) for key, value in defaults.items()})
 
 
 def print_metric(name: str) -> None:
@@ -108,6 +123,19 @@ def print_metric(name: str) -> None:
         console.print(f"Unit: {metric.unit}", markup=False)
     if metric.better:
         console.print(f"{metric.better.capitalize()} is better.")
+
+
+def group_of_cited(name: str, groups: Mapping[str, Sequence[str]]) -> str:
+    """Return the config group of a name that ``kdzoo cite`` is given."""
+    citable = {group: groups[group] for group in ("distiller", "experiment")}
+    for group, names in citable.items():
+        if name in names:
+            return group
+    raise ConfigError(
+        f"kdzoo cite {name}: unknown name{did_you_mean(name, itertools.chain(*citable.values()))}; it takes a "
+        f"distiller, an experiment or settings of a run (data=...), with --config-dir FOLDER for your own; distillers: "
+        f"{', '.join(groups['distiller'])}; kdzoo --help lists the experiments"
+    )
 
 
 def _print_pairs(console: Console, pairs: Mapping[str, str]) -> None:

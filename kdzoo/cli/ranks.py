@@ -10,6 +10,8 @@ from pathlib import Path
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from kdzoo.cli import working_folder
+from kdzoo.config.processes import is_data_parallel
 from kdzoo.errors import ConfigError
 
 # Path of the settings for the other ranks. An environment variable, because only these reach the processes that
@@ -24,6 +26,7 @@ def is_other_rank() -> bool:
 
 def run_rank() -> None:
     """Run as another rank than the first, with the settings that the first rank has resolved."""
+    working_folder.make_importable()
     from kdzoo.runs.pipeline import run
     from kdzoo.runs.resume import Interrupted
 
@@ -46,7 +49,7 @@ def pinned_ranks(cfg: DictConfig, allow: Collection[str], line: str) -> Iterator
         allow: Names of the classes and functions that it may build.
         line: The command line that starts it again.
     """
-    if not _has_ranks(cfg):
+    if not is_data_parallel(cfg.trainer):
         yield
         return
     path = Path(cfg.output_dir) / "rank_settings.json"
@@ -76,12 +79,8 @@ def check_launcher(cfg: DictConfig, settings: DictConfig) -> None:
         ConfigError: Names the number of devices and the launcher.
     """
     launcher = settings.runtime.choices.get("hydra/launcher", "basic")
-    if _has_ranks(cfg) and settings.mode == RunMode.MULTIRUN and launcher != "basic":
+    if is_data_parallel(cfg.trainer) and settings.mode == RunMode.MULTIRUN and launcher != "basic":
         raise ConfigError(f"trainer.devices={cfg.trainer.devices} needs hydra/launcher=basic, got {launcher}")
-
-
-def _has_ranks(cfg: DictConfig) -> bool:
-    return cfg.trainer.get("devices", 1) not in (1, "1", "auto")
 
 
 def _leave_process_group() -> None:

@@ -12,12 +12,15 @@ kdzoo: distil a frozen teacher into a student, and compare both with a control t
 == Commands ==
 kdzoo [group=option] [key=value]   run; the same command continues an interrupted run
 kdzoo -m key=a,b [...]             run a sweep: each combination has its own folder
-kdzoo list [NAME]                  list the distillers by task, or describe one of them
+kdzoo list [NAME]                  list the distillers by task, or describe any option below
 kdzoo explain [METRIC]             say what a metric means
-kdzoo cite [...]                   print BibTeX entries of what a run uses
+kdzoo cite [NAME] [...]            print BibTeX entries of a distiller, or of what a run uses
 kdzoo evaluate FOLDER [data=...]   measure an exported model
 kdzoo report FOLDER...             rank finished runs, and write a page and a table about them
+kdzoo sweep FOLDER                 show all jobs of a sweep and their states, and rank them
+kdzoo cache [...]                  store the teacher's outputs for runs, in many processes
 kdzoo check [...]                  run the contract checks on your distiller
+kdzoo matrix [GROUP=NAME...]       say which teachers, students and distillers work together
 kdzoo schema [GROUP]               print the JSON Schema of YAML files, for editors
 kdzoo doctor                       show what is installed, and whether it works
 

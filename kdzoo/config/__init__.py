@@ -2,12 +2,14 @@
 
 from kdzoo.config.compose import (
     FREE_KEYS,
+    FREE_WHEN_CONTINUED,
     compose,
     compose_all,
+    composing_command,
     groups,
     no_such_choice,
-    packaged_folder,
     packaged_targets,
+    plain_settings,
     result_settings,
     run_id,
     targets_in,
@@ -25,12 +27,15 @@ from kdzoo.config.instantiate import (
     to_container,
     with_sizes,
 )
+from kdzoo.config.yaml_files import packaged_folder
 
 __all__ = [
     "FREE_KEYS",
+    "FREE_WHEN_CONTINUED",
     "SIZES",
     "compose",
     "compose_all",
+    "composing_command",
     "groups",
     "instantiate",
     "locate",
@@ -40,6 +45,7 @@ __all__ = [
     "packaged_folder",
     "packaged_targets",
     "parameters",
+    "plain_settings",
     "reraise_as_config_error",
     "result_settings",
     "run_id",

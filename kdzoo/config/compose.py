@@ -1,11 +1,13 @@
 """Composing the configuration of a run with Hydra, and what the packaged config groups contain."""
 
+import copy
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +16,26 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kdzoo.config.instantiate import one_line, to_container
+from kdzoo.config import sweepers, yaml_files
+from kdzoo.config.equal_settings import with_floats
+from kdzoo.config.instantiate import one_line, targets, to_container
+from kdzoo.config.yaml_files import packaged_folder
 from kdzoo.errors import ConfigError, did_you_mean
 
-# The files of a folder are read as text, since a broken file of the user must not keep the others from being used.
-_TARGET_LINE = re.compile(r"""^\s*-?\s*_target_:\s*["']?([\w.]+)""", re.MULTILINE)
 _PLAIN_OVERRIDE = re.compile(r"[\w./-]+=")  # key=value, without a prefix that says whether the key must exist
 # Settings that change no result, and so may differ when a run is continued.
 FREE_KEYS = ("output_dir", "cache_dir", "logger", "expected", "hydra")
+# Keys of the trainings beside the student's, with settings of their own.
+OTHER_TRAININGS = ("teacher_training", "control_training")
+# The batch is that of all processes, so that a run may be continued on another number of them. They are not left out of
+# the name of a run: methods that draw random numbers in a step draw others on each process.
+FREE_WHEN_CONTINUED = (*FREE_KEYS, "trainer.devices", "trainer.num_nodes", "trainer.strategy")
+# Run id -> command line of what this process has composed. A configuration is found here by its settings rather than as
+# an object, so that one that was changed after it was composed is not taken for what its overrides say.
+_commands: dict[str, str] = {}
 
 
 def result_settings(cfg: DictConfig) -> dict[str, Any]:
@@ -32,14 +43,26 @@ def result_settings(cfg: DictConfig) -> dict[str, Any]:
     return to_container(OmegaConf.masked_copy(cfg, [key for key in map(str, cfg) if key not in FREE_KEYS]))
 
 
+def plain_settings(cfg: DictConfig | ListConfig) -> dict[str, Any]:
+    """Return all settings of a run as plain values."""
+    settings = copy.deepcopy(to_container(cfg))
+    # For the teacher, a schedule over ${trainer.max_epochs} is one over the teacher's epochs; so for the control.
+    for training in OTHER_TRAININGS:
+        epochs = {"trainer": {"max_epochs": settings[training]["max_epochs"]}}
+        settings[training] = to_container(OmegaConf.merge(cfg, epochs))[training]
+    return settings
+
+
 def run_id(cfg: DictConfig) -> str:
     """Return a short name that is the same for the same settings."""
     # Ten hexadecimal digits: the chance that any two of 1000 runs have one name is below 1 in a million.
-    return hashlib.sha256(json.dumps(result_settings(cfg), sort_keys=True, default=str).encode()).hexdigest()[:10]
+    settings = json.dumps(with_floats(result_settings(cfg)), sort_keys=True, default=str)
+    return hashlib.sha256(settings.encode()).hexdigest()[:10]
 
 
-# Registered when this module is imported, so that the worker processes of a launcher know it too.
+# Registered when this module is imported, so that the worker processes of a launcher know them too.
 OmegaConf.register_new_resolver("run_id", lambda *, _root_: run_id(_root_), replace=True)
+sweepers.register()
 
 
 def compose(*overrides: str, config_dir: str | Path | None = None) -> DictConfig:
@@ -73,7 +96,15 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> DictConfig
         cfg.output_dir = f"outputs/{choices.distiller}-{choices.data}-{run_id(cfg)}"
     del cfg["hydra"]
     OmegaConf.set_struct(cfg, True)
+    flags = ["--config-dir", str(folder.resolve())] if folder else []
+    with suppress(OmegaConfBaseException):  # a value that cannot be resolved is reported when the run is checked
+        _commands[run_id(cfg)] = shlex.join(["kdzoo", *flags, *overrides])
     return cfg
+
+
+def composing_command(cfg: DictConfig) -> str:
+    """Return the command line of the overrides that :func:`compose` made these settings of; empty if it did not."""
+    return _commands.get(run_id(cfg), "")
 
 
 def no_such_choice(group: str, name: str, known: Sequence[str]) -> str:
@@ -98,10 +129,26 @@ def compose_all(overrides: Sequence[str], folder: Path | None) -> DictConfig:
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
         known = groups(folder)
         raise ConfigError(no_such_choice(group, name, known[group]) if group in known else one_line(error)) from error
+    except RecursionError:
+        raise ConfigError("a YAML file includes itself in its defaults, or has brackets in brackets") from None
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
-        raise ConfigError(one_line(error)) from error
+        raise ConfigError(_reason(error, folder)) from error
     finally:
         GlobalHydra.instance().hydra = running
+
+
+def _reason(error: BaseException, folder: Path | None) -> str:
+    """Return one line on why a configuration cannot be composed, with the file where the error does not name it."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"{error.problem_mark.name}, line {error.problem_mark.line + 1}: {error.problem}"
+    if isinstance(error, UnicodeDecodeError | yaml.YAMLError):
+        for path in folder.rglob("*.yaml") if folder else ():
+            yaml_files.read(path)
+    # Some of Hydra's errors say nothing themselves, or only which override it is, which is reported with it.
+    while (not str(error) or str(error).startswith("Error merging override")) and error.__cause__ is not None:
+        error = error.__cause__
+    key = error.full_key if isinstance(error, OmegaConfBaseException) else None
+    return f"{key}: {one_line(error)}" if key else one_line(error)
 
 
 def with_new_key(text: str, known_groups: Collection[str]) -> str:
@@ -126,17 +173,18 @@ def groups(folder: Path | None = None) -> dict[str, list[str]]:
 
 
 def targets_in(folder: Path) -> set[str]:
-    """Return every ``_target_`` that the YAML files below ``folder`` name, read as text."""
-    files = sorted(folder.rglob("*.yaml"))
-    return {name for file in files for name in _TARGET_LINE.findall(file.read_text(encoding="utf-8"))}
+    """Return every ``_target_`` that the YAML files below ``folder`` name.
+
+    A file that cannot be read names none: it must not keep the others from being used, and whoever chooses it is told.
+    """
+    names: set[str] = set()
+    for path in folder.rglob("*.yaml"):
+        with suppress(ConfigError):
+            names.update(targets(yaml_files.read(path)))
+    return names
 
 
 @cache
 def packaged_targets() -> frozenset[str]:
     """Return the names that the packaged configuration may build."""
     return frozenset(targets_in(packaged_folder()))
-
-
-def packaged_folder() -> Path:
-    """Return the folder of the packaged configuration groups."""
-    return Path(str(resources.files("kdzoo.conf")))

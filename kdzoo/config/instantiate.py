@@ -14,11 +14,12 @@ from typing import Any
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from kdzoo.config import plain_values
 from kdzoo.errors import ConfigError, KdzooError, did_you_mean
 
 # Arguments of teacher and student that the data or the teacher's architecture determine, so that a configuration can
 # omit them.
-SIZES = {"in_shape", "num_classes", "vocab_size", "pad_id", "tokenizer", "teacher_architecture"}
+SIZES = {"in_shape", "num_classes", "classes", "vocab_size", "pad_id", "tokenizer", "teacher_architecture"}
 
 
 def to_container(node: Any) -> Any:
@@ -35,7 +36,8 @@ def instantiate(node: Mapping[str, Any], *, allow: Collection[str], **arguments:
         arguments: Further arguments, plain values; they replace those of ``node`` with the same name.
 
     Raises:
-        ConfigError: A name is not allowed or cannot be imported, or its arguments do not fit.
+        ConfigError: A name is not allowed or cannot be imported, its arguments do not fit, or a value has an
+            interpolation after all have been resolved.
     """
     # Imported here because the import is slow, and most commands build nothing.
     from hydra.utils import instantiate as hydra_instantiate
@@ -44,6 +46,9 @@ def instantiate(node: Mapping[str, Any], *, allow: Collection[str], **arguments:
     for target in targets(tree):
         if target not in allow:
             raise ConfigError(not_allowed_message(target, allow))
+    # Hydra would resolve what is left of an escaped one after the names have been checked.
+    for key in plain_values.interpolations(tree):
+        raise ConfigError(f"{tree['_target_']}: {key} has an interpolation (${{...}}) that is not resolved")
     with reraise_as_config_error(tree["_target_"]):
         return hydra_instantiate(tree, _convert_="all")
 

@@ -5,18 +5,20 @@ composed, and :mod:`kdzoo.config.validate` checks the results, before Hydra is s
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import shlex
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override, QuotedString
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from kdzoo import config
-from kdzoo.config import validate
+from kdzoo.config import planned_jobs, search_space, validate, yaml_files
 from kdzoo.errors import ConfigError, did_you_mean
 
 # Groups of which several files may be chosen, as in ``callbacks=[early_stopping,lr_monitor]``.
@@ -67,11 +69,16 @@ class CheckResult:
         mistakes: One line each.
         overrides: The overrides as Hydra must be given them.
         jobs: Composed configurations in which every value of every sweep occurs at least once.
+        planned: The overrides of each job of a sweep, in the order in which Hydra numbers the jobs; empty if a sweeper
+            chooses them during the sweep.
+        params: The overrides of a sweep that are not on the command line, from ``hydra.sweeper.params``.
     """
 
     mistakes: list[str] = field(default_factory=list)
     overrides: list[str] = field(default_factory=list)
     jobs: list[DictConfig] = field(default_factory=list)
+    planned: list[list[str]] = field(default_factory=list)
+    params: list[str] = field(default_factory=list)
 
 
 def parse(arguments: Sequence[str]) -> CommandLine:
@@ -102,6 +109,22 @@ def parse(arguments: Sequence[str]) -> CommandLine:
     return line
 
 
+def folders_of(command: str) -> list[Path]:
+    """Return the user's config folder that a command line in a report names; nothing if it names none.
+
+    Example:
+        >>> [str(path) for path in folders_of("kdzoo --config-dir '/my conf' seed=0")]
+        ['/my conf']
+    """
+    if not command.startswith("kdzoo "):
+        return []
+    try:
+        folder = parse(shlex.split(command)[1:]).folder
+    except ValueError:  # a line with an open quote, written by hand
+        return []
+    return [folder] if folder else []
+
+
 def check(line: CommandLine, commands: Sequence[str] = (), *, complete: bool = True) -> CheckResult:
     """Check a command line against the packaged config groups and those in the user's folder.
 
@@ -112,9 +135,8 @@ def check(line: CommandLine, commands: Sequence[str] = (), *, complete: bool = T
     """
     folder = line.folder if line.folder is not None and line.folder.is_dir() else None
     groups = config.groups(folder)
-    result = CheckResult([*line.mistakes, *_folder_mistakes(line.folder)])
-    accepted: list[Override] = []
-    rejected: set[str] = set()
+    result = CheckResult([*line.mistakes, *yaml_files.folder_mistakes(line.folder)])
+    accepted, rejected = list[Override](), set[str]()
     for text in line.overrides:
         try:
             override = _parse_override(text, commands)
@@ -127,9 +149,25 @@ def check(line: CommandLine, commands: Sequence[str] = (), *, complete: bool = T
             rejected.add(override.key_or_group)
         else:
             accepted.append(override)
-    # Keys below a rejected choice are left out too: they would be compared with the default file of the group.
-    accepted = [item for item in accepted if not any(item.key_or_group.startswith(f"{group}.") for group in rejected)]
+    accepted = _without(accepted, rejected)
     _compose_jobs(accepted, groups, folder, result)
+    if not result.jobs:
+        # A chosen file that cannot be composed must not hide the mistakes of the others.
+        broken = {item.key_or_group for item in accepted if _is_broken_choice(item, groups, folder)}
+        if broken:
+            rejected |= broken
+            accepted = _without(accepted, rejected)
+            _compose_jobs(accepted, groups, folder, result)
+    params = search_space.params(result.jobs[0], [item.key_or_group for item in accepted]) if result.jobs else []
+    if params and (line.is_sweep or result.jobs[0].hydra.mode == RunMode.MULTIRUN):
+        sweep = replace(line, flags=[*line.flags, "-m"], overrides=[*line.overrides, *params])
+        return replace(check(sweep, commands, complete=complete), params=params)
+    if params and not line.shows_settings:
+        result.mistakes.append(f"the settings are to be searched (hydra.sweeper.params: {', '.join(params)}); add -m")
+    if line.is_sweep and result.jobs:
+        result.mistakes += search_space.mistakes(result.jobs[0], accepted)
+        own = [item for item in accepted if not item.key_or_group.startswith("hydra")]
+        result.planned = planned_jobs.combinations(result.jobs[0], [_single_overrides(item, groups) for item in own])
     allow = allowed_targets([override.input_line or "" for override in accepted], folder)
     for job in result.jobs:
         lines = [*_hydra_callback_mistakes(job), *validate.mistakes(job, allow)]
@@ -137,6 +175,31 @@ def check(line: CommandLine, commands: Sequence[str] = (), *, complete: bool = T
         result.mistakes += [text for text in lines if not _is_consequence(text, result.mistakes)]
     result.mistakes = list(dict.fromkeys(result.mistakes))
     return result
+
+
+def _without(overrides: Sequence[Override], rejected: Collection[str]) -> list[Override]:
+    """Return the overrides but the rejected ones and those of keys below them.
+
+    The latter would be compared with the default file of the group.
+    """
+    prefixes = tuple(f"{group}." for group in rejected)
+    return [
+        item for item in overrides if item.key_or_group not in rejected and not item.key_or_group.startswith(prefixes)
+    ]
+
+
+def _is_broken_choice(override: Override, groups: Groups, folder: Path | None) -> bool:
+    """Return whether an override chooses a file of one part of the configuration that cannot be composed by itself.
+
+    Not one that configures a whole run: without it, every setting would be compared with those of another run.
+    """
+    if not _is_group_choice(override, groups) or override.key_or_group in ("experiment", "debug"):
+        return False
+    try:
+        config.compose_all(_single_overrides(override, groups)[:1], folder)
+    except ConfigError:
+        return True
+    return False
 
 
 def allowed_targets(overrides: Sequence[str], folder: Path | None) -> set[str]:
@@ -323,20 +386,6 @@ def _hydra_callback_mistakes(job: DictConfig) -> Iterator[str]:
     # Hydra builds its callbacks before the run can check their names.
     if job.hydra.callbacks:
         yield "hydra.callbacks are rejected; use the callbacks group"
-
-
-def _folder_mistakes(folder: Path | None) -> Iterator[str]:
-    """Yield a line for every YAML file with the name of a packaged one, since Hydra would silently ignore it."""
-    if folder is None:
-        return
-    if not folder.is_dir():
-        yield f"--config-dir {folder} is not a folder"
-        return
-    packaged = config.packaged_folder()
-    for path in sorted(folder.rglob("*.yaml")):
-        name = path.relative_to(folder)
-        if (packaged / name).exists() and packaged.resolve() != folder:
-            yield f"{path} is hidden by the packaged {name.as_posix()}; give it another name"
 
 
 def _is_excused(line: str, rejected: set[str], complete: bool) -> bool:

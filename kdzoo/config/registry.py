@@ -1,29 +1,31 @@
 """Read-only views of the config groups: the class behind each YAML file, the table of distillers, their citations."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from kdzoo import config
-from kdzoo.config import signatures
-from kdzoo.errors import ConfigError, in_one_line
-
-# The parser that is written in C is several times as fast; PyYAML may have been built without it.
-YamlLoader: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+from kdzoo.config import signatures, yaml_files
+from kdzoo.errors import ConfigError
 
 
 def targets(group: str, folders: Sequence[Path] = ()) -> dict[str, str]:
     """Return the ``_target_`` of every YAML file of a config group by the file's name without its ending.
 
+    Files that cannot be read are left out: a broken file of the user, which a run does not use, must not end it.
+
     Args:
         group: Name of the group, such as ``distiller``.
         folders: Config folders to read after the packaged one; of two files with one name, the later one counts.
     """
-    nodes = {name: content(group, name, folders) for name in files_of(group, folders)}
-    return {name: node["_target_"] for name, node in nodes.items() if "_target_" in node}
+    found: dict[str, str] = {}
+    for name in files_of(group, folders):
+        with suppress(ConfigError):
+            node = content(group, name, folders)
+            found |= {name: node["_target_"]} if "_target_" in node else {}
+    return found
 
 
 def settings(group: str, name: str, folders: Sequence[Path] = ()) -> dict[str, Any]:
@@ -58,21 +60,28 @@ def content(group: str, name: str, folders: Sequence[Path], above: tuple[str, ..
         raise ConfigError(f"{' extends '.join([*above, path])}, and there is no {path}.yaml")
     if path in above:
         raise ConfigError(f"{' extends '.join([*above, path])}: a file cannot extend itself")
-    try:
-        node = YamlLoader(files[name].read_text(encoding="utf-8")).get_single_data() or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{files[name]} is not valid YAML: {in_one_line(error)}") from None
+    node = yaml_files.read(files[name]) or {}
     if not isinstance(node, dict):
         raise ConfigError(f"{files[name]} must hold keys and values, got {type(node).__name__}")
     merged: dict[str, Any] = {}
     for base in node.pop("defaults", []):
         if isinstance(base, str) and base in files:
-            merged |= content(group, base, folders, (*above, path))
+            merged = _merge(merged, content(group, base, folders, (*above, path)))
         for key, other in base.items() if isinstance(base, dict) else ():
             # Other mappings, such as ``override /optimizer: adam``, choose files for other parts of a configuration.
             if str(key).startswith("/") and str(key).endswith("@_here_"):
-                merged |= content(str(key)[1:].removesuffix("@_here_"), str(other), folders, (*above, path))
-    return {**merged, **node}
+                other_group = str(key)[1:].removesuffix("@_here_")
+                merged = _merge(merged, content(other_group, str(other), folders, (*above, path)))
+    return _merge(merged, node)
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a file on top of that of another, with mappings merged key by key, as Hydra does."""
+    result = {**below, **above}
+    for key in below.keys() & above.keys():
+        if isinstance(below[key], Mapping) and isinstance(above[key], Mapping):
+            result[key] = _merge(below[key], above[key])
+    return result
 
 
 def files_of(group: str, folders: Sequence[Path]) -> dict[str, Path]:
@@ -135,3 +144,17 @@ def citations(*names: str) -> str:
     """
     bibtex = dict.fromkeys(signatures.describe(name).info.get("bibtex", "") for name in names)
     return "\n\n".join(entry for entry in bibtex if entry) + "\n"
+
+
+def default_data() -> list[str]:
+    """Return the data sets that packaged distillers choose by default, all of them embedded, that of a run first."""
+    files = [config.packaged_folder() / "train.yaml", *files_of("distiller", ()).values()]
+    choices = [choice for path in files for choice in (yaml_files.read(path) or {}).get("defaults", [])]
+    names = [
+        choice[key]
+        for choice in choices
+        if isinstance(choice, dict)
+        for key in ("data", "override /data@_global_.data")
+        if key in choice
+    ]
+    return list(dict.fromkeys(names))

@@ -15,7 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from kdzoo import config
+from kdzoo.config.instantiate import locate
+from kdzoo.config.instantiate import parameters as parameters_of
 
 # Fields of a distiller's ``info`` (kdzoo.core.method_info.MethodInfo) that the command line reads, with the defaults
 # that they have in that class.
@@ -68,7 +69,7 @@ def describe(target: str) -> TargetSignature:
 
 def _imported(target: str) -> TargetSignature:
     """Return the signature of a class or function after importing it."""
-    target_object = config.locate(target)
+    target_object = locate(target)
     function = target_object.__init__ if inspect.isclass(target_object) else target_object
     try:
         hints = typing.get_type_hints(function)
@@ -76,7 +77,7 @@ def _imported(target: str) -> TargetSignature:
         hints = {}
     parameters = {
         name: parameter.replace(annotation=hints.get(name, Any))
-        for name, parameter in config.parameters(target_object).items()
+        for name, parameter in parameters_of(target_object).items()
     }
     declared = vars(target_object.info) if isinstance(target_object, DeclaresInfo) else {}
     info = {name: declared[name] for name in INFO_DEFAULTS if name in declared}

@@ -17,6 +17,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kdzoo import config
+from kdzoo.config.plain_values import has_interpolation
+from kdzoo.config.processes import sharding_mistake
 from kdzoo.config.signatures import TargetSignature, describe
 from kdzoo.config.type_words import in_words
 from kdzoo.errors import ConfigError, did_you_mean
@@ -52,6 +54,8 @@ RUN_TYPES: dict[str, Any] = {
     "seeds": list[int],
     "max_samples": int | None,
     "max_batch_size": int | None,
+    "max_sequence_length": int | None,
+    "largest": dict[str, float],
     "control": bool,
     "teacher_free": dict[str, Any],
     "feature_extractor": str | None,
@@ -62,13 +66,19 @@ RUN_TYPES: dict[str, Any] = {
     "cache_dir": str,
     "expected": list[dict[str, Any]],
 }
-TEACHER_TRAINING_TYPES: dict[str, Any] = {
-    "checkpoint": str | None,
-    "seed": int | None,
+CONTROL_TRAINING_TYPES: dict[str, Any] = {
     "max_epochs": int,
     "optimizer": dict[str, Any],
     "scheduler": dict[str, Any] | None,
-    "data": dict[str, Any],
+}
+TRAINING_TYPES: dict[str, dict[str, Any]] = {
+    "teacher_training": {
+        "checkpoint": str | None,
+        "seed": int | None,
+        **CONTROL_TRAINING_TYPES,
+        "data": dict[str, Any],
+    },
+    "control_training": CONTROL_TRAINING_TYPES,
 }
 # How OmegaConf writes a mandatory value that is not set.
 MISSING = "???"
@@ -86,11 +96,17 @@ def mistakes(cfg: DictConfig, allow: Collection[str]) -> list[str]:
     """
     lines: list[str] = []
     tree = _resolved(cfg, "", lines)
+    # What refers to a group that is missing is not a mistake of its own.
+    absent = tuple(f"Interpolation key {group!r} not found" for group in REQUIRED if not tree.get(group))
+    lines = [line for line in lines if not line.endswith(absent)]
     lines += _run_mistakes(tree)
     # Settings that depend on ${seed} are checked with a valid one, so that a wrong seed is reported only once.
     nodes = _resolved(OmegaConf.merge(cfg, {"seed": _valid_seed(tree)}), "", [])
     lines += _missing_targets(nodes)
-    lines += _teacher_mistakes(nodes, allow)
+    for training in TRAINING_TYPES:
+        lines += _training_mistakes(training, nodes, allow)
+    if not nodes.get("teacher"):
+        lines += _missing_teacher(nodes.get("distiller"), allow)
     for group, node in nodes.items():
         lines += _node_mistakes(group, _without_copies(node, nodes), allow)
     return list(dict.fromkeys(lines))
@@ -98,10 +114,11 @@ def mistakes(cfg: DictConfig, allow: Collection[str]) -> list[str]:
 
 def _missing_targets(tree: Mapping[str, Any]) -> Iterator[str]:
     """Yield a line for each part that is built from a class, and does not say which."""
-    training = tree.get("teacher_training")
     parts = {key: tree.get(key) for key in ("distiller", "teacher", "student", "data", "optimizer", "scheduler")}
-    if isinstance(training, Mapping):
-        parts |= {f"teacher_training.{key}": training.get(key) for key in ("optimizer", "scheduler")}
+    for name in TRAINING_TYPES:
+        training = tree.get(name)
+        if isinstance(training, Mapping):
+            parts |= {f"{name}.{key}": training.get(key) for key in ("optimizer", "scheduler")}
     for path, node in parts.items():
         if isinstance(node, Mapping) and node and "_target_" not in node:
             yield f"{path}{NO_TARGET}, the class that it is built from, got {dict(node)}"
@@ -139,10 +156,13 @@ def _resolved_child(node: Any, key: Any, path: str, lines: list[str]) -> Any:
         lines.append(f"{path} is missing; set {path}=...")
         return MISSING
     try:
-        return _resolved(node[key], path, lines)
+        value = _resolved(node[key], path, lines)
     except OmegaConfBaseException as error:
         lines.append(f"{path} cannot be resolved: {config.one_line(error)}")
         return MISSING
+    if has_interpolation(value):
+        lines.append(f"{path} still has an interpolation when all are resolved; values cannot contain '${{'")
+    return value
 
 
 # ---------------------------------------------------------------- the settings of the run itself
@@ -150,7 +170,7 @@ def _resolved_child(node: Any, key: Any, path: str, lines: list[str]) -> Any:
 
 def _run_mistakes(tree: Mapping[str, Any]) -> Iterator[str]:
     """Yield the mistakes in the top-level keys."""
-    known = {*RUN_TYPES, "teacher_training", *(group for group in config.groups() if "/" not in group)}
+    known = {*RUN_TYPES, *TRAINING_TYPES, *(group for group in config.groups() if "/" not in group)}
     for key in tree:
         if key not in known:
             yield f"unknown key {key!r}{did_you_mean(str(key), known)}"
@@ -159,9 +179,13 @@ def _run_mistakes(tree: Mapping[str, Any]) -> Iterator[str]:
     for key in [key for key in REQUIRED if key in tree]:
         if not isinstance(tree[key], Mapping) or "_target_" not in tree[key]:
             yield f"{key} must be one of {config.groups()[key]} or a mapping with _target_, got {tree[key]!r}"
+    for key in ("callbacks", "logger"):
+        if not isinstance(tree.get(key), Mapping | None):
+            yield f"{key} must be a mapping of names to mappings with _target_, got {tree[key]!r}"
     yield from _type_mistakes("", tree, RUN_TYPES)
     yield from _seed_mistakes(tree)
-    for key in ("checkpoint_every_n_steps", "max_samples", "max_batch_size"):
+    yield from _trainer_mistakes(tree.get("trainer"))
+    for key in ("checkpoint_every_n_steps", "max_samples", "max_batch_size", "max_sequence_length"):
         count = tree.get(key)
         if isinstance(count, int) and count < 1:
             yield f"{key} must be at least 1 or null, got {count}"
@@ -178,25 +202,34 @@ def _seed_mistakes(tree: Mapping[str, Any]) -> Iterator[str]:
             yield f"seeds must be >= 0, got {seed}"
 
 
-def _teacher_mistakes(tree: Mapping[str, Any], allow: Collection[str]) -> Iterator[str]:
-    """Yield the mistakes in how the teacher is trained, and whether it is absent although the method needs it."""
-    training = tree.get("teacher_training")
+def _trainer_mistakes(trainer: Any) -> Iterator[str]:
+    """Yield a line for a value that Lightning accepts, and with which the training fails later or never ends."""
+    if not isinstance(trainer, Mapping):
+        return
+    if trainer.get("max_epochs") == trainer.get("max_steps", -1) == -1:
+        yield "trainer.max_epochs=-1 would train without end; set it, or trainer.max_steps"
+    if isinstance(every := trainer.get("log_every_n_steps"), int) and every < 1:
+        yield f"trainer.log_every_n_steps must be at least 1 or null, got {every}"
+    yield from sharding_mistake(trainer.get("strategy"))
+
+
+def _training_mistakes(name: str, tree: Mapping[str, Any], allow: Collection[str]) -> Iterator[str]:
+    """Yield the mistakes in how the teacher or the control is trained."""
+    training, types = tree.get(name), TRAINING_TYPES[name]
     if not isinstance(training, Mapping):
-        yield f"teacher_training must be a mapping, got {training!r}"
+        yield f"{name} must be a mapping, got {training!r}"
         return
     for key in training:
-        if key not in TEACHER_TRAINING_TYPES:
-            yield f"teacher_training.{key} is unknown{did_you_mean(str(key), TEACHER_TRAINING_TYPES)}"
-    yield from _type_mistakes("teacher_training.", training, TEACHER_TRAINING_TYPES)
+        if key not in types:
+            yield f"{name}.{key} is unknown{did_you_mean(str(key), types)}"
+    yield from _type_mistakes(f"{name}.", training, types)
     for key in ("optimizer", "scheduler"):
         if training.get(key) != tree.get(key):  # equal nodes would be reported twice
-            yield from _node_mistakes(f"teacher_training.{key}", training.get(key), allow)
+            yield from _node_mistakes(f"{name}.{key}", training.get(key), allow)
     data, changes = tree.get("data"), training.get("data")
     if isinstance(data, Mapping) and isinstance(changes, Mapping) and changes:
-        lines = _node_mistakes("teacher_training.data", {**data, **changes}, allow)
-        yield from (line for line in lines if any(f"teacher_training.data.{key}" in line for key in changes))
-    if not tree.get("teacher"):
-        yield from _missing_teacher(tree.get("distiller"), allow)
+        lines = _node_mistakes(f"{name}.data", {**data, **changes}, allow)
+        yield from (line for line in lines if any(f"{name}.data.{key}" in line for key in changes))
 
 
 def _missing_teacher(distiller: Any, allow: Collection[str]) -> Iterator[str]:
@@ -232,7 +265,7 @@ def _node_mistakes(path: str, node: Any, allow: Collection[str]) -> Iterator[str
     for key, child in node.items():
         if path in ("callbacks", "logger") and not (isinstance(child, Mapping) and "_target_" in child):
             yield f"{path}.{key} must be a mapping with _target_, got {child!r}"
-        if path != "teacher_training":  # checked by _teacher_mistakes
+        if path not in TRAINING_TYPES:  # checked by _training_mistakes
             yield from _node_mistakes(f"{path}.{key}", child, allow)
 
 

@@ -111,6 +111,26 @@ class SummarisesSamples(Protocol):
         """Return statistics ``[n, k]`` of samples ``[n, T, d]`` with ``lengths`` ``[n]`` steps."""
 
 
+@runtime_checkable
+class HasModes(Protocol):
+    """Points of a known distribution with modes of equal probability, so that mode collapse can be measured."""
+
+    def mode_counts(self, points: Tensor) -> Tensor:
+        """Return the number of points ``[n, d]`` that lie at each mode, int64 ``[modes]``."""
+
+
+@runtime_checkable
+class HasOracle(Protocol):
+    """Strings of a language model whose weights are known, under which the strings of other models can be scored."""
+
+    @property
+    def oracle(self) -> Any:
+        """The language model that the strings were drawn from."""
+
+    def oracle_nll(self, model: Any) -> float:
+        """Return the mean negative log-probability under the oracle of a token that ``model`` generates, in nats."""
+
+
 # ---------------------------------------------------------------- models
 
 # Results of classes that packages above this one define are Any: nothing here imports them.
@@ -122,6 +142,17 @@ class CalibratesOnInputs(Protocol):
 
     def calibrate(self, inputs: Tensor) -> None:
         """Adjust the model to the first training inputs ``[n, ...]``."""
+
+
+@runtime_checkable
+class EncodesAndDecodes(Protocol):
+    """A model that turns its inputs into codes and codes into inputs, as autoencoders do."""
+
+    def encode(self, input: Tensor) -> Tensor:
+        """Return the codes ``[n, ...]`` of inputs ``[n, ...]``."""
+
+    def decode(self, code: Tensor) -> Tensor:
+        """Return inputs for codes."""
 
 
 @runtime_checkable

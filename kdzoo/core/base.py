@@ -84,6 +84,7 @@ class Distiller(EvaluationSteps, metaclass=NamesUnknownArguments):
         label_terms: Names of the terms with one value per labelled position, ``info.label_terms`` unless ``__init__``
             changes it.
         notes: What the method chose automatically and why, by subject; printed when the training ends.
+        warnings: What went wrong in a training that ended, by subject; printed then, and a part of the report.
         report_extras: What the method adds to the report of a run.
 
     Raises:
@@ -122,6 +123,7 @@ class Distiller(EvaluationSteps, metaclass=NamesUnknownArguments):
         self.frozen_teacher = FrozenTeacher(teacher, student, self.teacher_outputs)
         self.report_extras = ReportExtras()
         self.notes: dict[str, str] = {}
+        self.warnings: dict[str, str] = {}
         self.last_terms: dict[str, Tensor] = {}
         self._optimizer, self._scheduler = optimizer, scheduler
         self._step_states: list[UpdatesAfterStep] = []
@@ -187,6 +189,8 @@ class Distiller(EvaluationSteps, metaclass=NamesUnknownArguments):
         if first is None:
             raise DataError("the training loader has no batch; give it at least one sample")
         self.dry_run({key: value[:DRY_RUN_SAMPLES].to(self.device) for key, value in as_batch(first).items()})
+        # Lightning keeps the mode that it finds, and exported and pretrained students come in eval mode.
+        self.train()
         self._step_states = [
             module
             for name, module in self.named_modules()

@@ -26,13 +26,17 @@ class BatchData(pl.LightningDataModule, ABC):
         train_sampler: The sampler of ``train_dataloader()``.
         max_samples: Largest number of samples of each split, but at least one training batch; None for all. Set before
             ``setup``, for trial runs.
-        max_batch_size: Largest number of samples of a training batch, over all processes; None for the data module's
-            own. Set before ``setup``, for trial runs.
+        max_batch_size: Largest number of samples of a batch, in training over all processes; None for the data module's
+            own. Set before ``setup``, for trial runs. Evaluation batches of a foreign data module keep their size.
+        max_sequence_length: Largest number of tokens of a text, or of steps of a sequence of vectors, of which longer
+            ones are cut; None for all. Set before ``setup``, for trial runs. Data of another form, and sequences of
+            tokens whose end is predicted, are not cut.
     """
 
     train_sampler: EpochBatches
     max_samples: int | None = None
     max_batch_size: int | None = None
+    max_sequence_length: int | None = None
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,18 @@ from kdzoo.errors import ConfigError
 
 TeacherOutputs = dict[str, Tensor]
 """Named tensors ``[n, ...]``, one row for each of n samples."""
+
+
+@runtime_checkable
+class Rows(Protocol):
+    """Rows ``[n, ...]`` of which some can be read: a tensor, or one that is stored in files."""
+
+    def __getitem__(self, index: Tensor, /) -> Tensor:
+        """Return the rows at ``index`` (int64 ``[b]`` on the CPU)."""
+
+
+StoredOutputs = Mapping[str, Rows]
+"""The outputs for all samples of a split by name; row i belongs to the sample with index i."""
 ComputeOutputs = Callable[[Batch], TeacherOutputs]
 """Runs the teacher on a batch, as :meth:`kdzoo.Distiller.teacher_outputs` does."""
 
@@ -39,7 +51,7 @@ class FrozenTeacher:
     """
 
     def __init__(self, teacher: nn.Module | None, student: nn.Module, compute: ComputeOutputs) -> None:
-        self.cache: dict[str, TeacherOutputs] = {}
+        self.cache: dict[str, StoredOutputs] = {}
         self.cache_key: Mapping[str, Any] | None = {}
         self.output_reads = self.direct_calls = 0
         self._compute = compute

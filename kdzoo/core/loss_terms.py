@@ -28,10 +28,11 @@ def position_counts(batch: Batch) -> list[int]:
     """Return the number of valid and the number of labelled positions of a batch."""
     host = on_host(batch)
     labelled = _count(labelled_positions(host)) if "target" in host else 0
-    # Without a mask every position is valid; targets of sequences have one position for each token.
     if "mask" in host:
         return [_count(host["mask"]), labelled]
-    return [host["target"].numel() if "target" in host else n_samples(batch), labelled]
+    # Without a mask every position is valid; targets of sequences have one position for each token. Batches with noise
+    # have lengths, and terms with a value for each sample.
+    return [host["target"].numel() if "target" in host and "length" not in host else n_samples(batch), labelled]
 
 
 def _count(mask: Tensor) -> int:

@@ -42,6 +42,11 @@ def shown_by(display: Display) -> Iterator[None]:
         _display.reset(token)
 
 
+def is_shown() -> bool:
+    """Return whether a display shows the stages."""
+    return _display.get() is not None
+
+
 @contextmanager
 def stage(name: str, total: int | None = None, unit: str = "steps") -> Iterator[Advance]:
     """Open a stage for the ``with`` block.

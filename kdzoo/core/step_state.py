@@ -6,14 +6,13 @@ optimizer step, after the weights have moved and before a checkpoint can be writ
 restored with the checkpoint.
 """
 
-import copy
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from kdzoo.core.parallel import gather_rows
-from kdzoo.core.validation import integer, probability
+from kdzoo.core.validation import integer
 
 
 @runtime_checkable
@@ -76,42 +75,3 @@ class FeatureQueue(nn.Module):
         rows = gather_rows(torch.cat(self._pending)).to(self.queue)
         self._pending = []
         self.queue.copy_(torch.cat([self.queue, rows])[-len(self.queue) :])
-
-
-class MovingAverage(nn.Module):
-    """An exponential moving average of a model's weights, as the teacher of mean-teacher methods.
-
-    Args:
-        model: The model that is averaged; a copy is made.
-        decay: Weight of the old average, in [0, 1).
-
-    Attributes:
-        average: The averaged model, without gradients. Its buffers, such as those of batch normalisation, are those
-            of the model.
-
-    Raises:
-        ConfigError: ``decay`` is out of its range.
-
-    References:
-        Tarvainen, Valpola: Mean teachers are better role models. NeurIPS 2017, equation 1.
-    """
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        super().__init__()
-        self.decay = probability("decay", decay)
-        self.average = copy.deepcopy(model).requires_grad_(False)
-        # In a tuple, so that the model is not registered a second time as a submodule of this one.
-        self._source = (model,)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return the output of the averaged model."""
-        return self.average(inputs)
-
-    def after_step(self) -> None:
-        """Move the average towards the model's present weights."""
-        (model,) = self._source
-        with torch.no_grad():
-            for average, current in zip(self.average.parameters(), model.parameters(), strict=True):
-                average.lerp_(current, 1 - self.decay)
-            for average_buffer, buffer in zip(self.average.buffers(), model.buffers(), strict=True):
-                average_buffer.copy_(buffer)

@@ -14,11 +14,14 @@ from kdzoo.data.images.mnist import MNIST, FashionMNIST
 from kdzoo.data.images.svhn import SVHN
 from kdzoo.data.loading.split_data import DataSplit, DataSplits, SplitDataModule
 from kdzoo.data.memory import InMemoryData
+from kdzoo.data.points.gaussian_mixture import GaussianMixture
 from kdzoo.data.points.old_faithful import OldFaithful
 from kdzoo.data.points.point_data import PointData, Points
 from kdzoo.data.sequences.generated import UHL, GeneratedTokenSequences, RandomAutomaton, Reber, Tomita
 from kdzoo.data.sequences.iam_ondb import IAMOnDB
 from kdzoo.data.sequences.kanji_strokes import KanjiStrokes
+from kdzoo.data.sequences.one_hot_strings import OneHotStrings
+from kdzoo.data.sequences.oracle_strings import OracleStrings
 from kdzoo.data.sequences.pautomac import PAutomaC
 from kdzoo.data.sequences.polymusic import PolyphonicMusic
 from kdzoo.data.sequences.real_sequences import RealSequences, SequenceData
@@ -54,12 +57,15 @@ __all__ = [
     "Docstrings",
     "EpochBatches",
     "FashionMNIST",
+    "GaussianMixture",
     "GeneratedTokenSequences",
     "IAMOnDB",
     "InMemoryData",
     "KanjiStrokes",
     "NpzData",
     "OldFaithful",
+    "OneHotStrings",
+    "OracleStrings",
     "PAutomaC",
     "PointData",
     "Points",

@@ -15,7 +15,7 @@ from torch.func import functional_call
 
 from kdzoo.core import validation
 from kdzoo.dataset_distillation.initial_weights import INITS, initial_distribution
-from kdzoo.errors import ConfigError, first_line
+from kdzoo.errors import ConfigError, KdzooWarning, first_line
 from kdzoo.functional.unroll import vmap_networks
 
 # Number of initial weights that are used for evaluation only. The standard error of a mean over 20 of them is about a
@@ -175,7 +175,7 @@ class InnerNetwork(nn.Module):
                 self._is_batchable = False
                 reason = first_line(error)
                 name = type(self.model).__name__
-                warnings.warn(f"{name} is trained one by one, more slowly: {reason}", stacklevel=2)
+                warnings.warn(f"{name} is trained one by one, more slowly: {reason}", KdzooWarning, stacklevel=2)
                 return logits
         return self._logits_one_by_one(weights, inputs)
 

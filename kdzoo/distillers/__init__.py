@@ -9,9 +9,18 @@ from kdzoo.distillers.datasets.dataset_distillation import DatasetDistillation
 from kdzoo.distillers.datasets.dataset_poisoning import DatasetPoisoning
 from kdzoo.distillers.features.feature_kd import FeatureKD
 from kdzoo.distillers.features.relational_kd import RelationalKD
+from kdzoo.distillers.generative.adversarial import Adversarial
+from kdzoo.distillers.generative.adversarial_autoencoder import AdversarialAutoencoder
+from kdzoo.distillers.generative.autoencoder_kd import AutoencoderKD
+from kdzoo.distillers.generative.consistency import ConsistencyDistillation
 from kdzoo.distillers.generative.continual import Continual
 from kdzoo.distillers.generative.elbo import ELBO
+from kdzoo.distillers.generative.generator_kd import GeneratorKD
+from kdzoo.distillers.generative.progressive import ProgressiveDistillation
+from kdzoo.distillers.generative.reconstruction import Reconstruction
 from kdzoo.distillers.generative.semi_auxiliary import SemiAuxiliary
+from kdzoo.distillers.generative.sequence_gan import SequenceGAN
+from kdzoo.distillers.generative.vae_gan import VAEGAN
 from kdzoo.distillers.logits.dkd import DKD
 from kdzoo.distillers.logits.logit_kd import LogitKD
 from kdzoo.distillers.logits.logit_mse import LogitMSE
@@ -30,7 +39,12 @@ __all__ = [
     "ELBO",
     "FGWPFA",
     "OTPFA",
+    "VAEGAN",
+    "Adversarial",
+    "AdversarialAutoencoder",
+    "AutoencoderKD",
     "BaumWelch",
+    "ConsistencyDistillation",
     "Continual",
     "Coreset",
     "DatasetDistillation",
@@ -39,13 +53,17 @@ __all__ = [
     "DistilBERTClassifier",
     "DistilBERTEncoder",
     "FeatureKD",
+    "GeneratorKD",
     "GrowingMPS",
     "LogitKD",
     "LogitMSE",
     "MPSDistance",
     "OnlinePFA",
+    "ProgressiveDistillation",
+    "Reconstruction",
     "RelationalKD",
     "SemiAuxiliary",
+    "SequenceGAN",
     "Sketch",
     "SketchedKD",
     "Supervised",

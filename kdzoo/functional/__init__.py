@@ -8,6 +8,7 @@ from kdzoo.functional.hard_targets import hard_target_ce
 from kdzoo.functional.hidden_features import attention_map, attention_transfer, hint_mse
 from kdzoo.functional.relations import angle_relation, distance_relation
 from kdzoo.functional.soft_targets import centred_mse, soft_target_kl
+from kdzoo.functional.subspaces import principal_angles
 from kdzoo.functional.top_k import most_likely, top_k_kl
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "hint_mse",
     "mean_by_text",
     "most_likely",
+    "principal_angles",
     "soft_target_kl",
     "top_k_kl",
 ]

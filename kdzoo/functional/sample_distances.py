@@ -12,10 +12,9 @@ from kdzoo.errors import DataError
 
 Features = Float[Tensor, "n d"]
 
-# A squared distance that is computed as |a|^2 - 2 ab + |b|^2 has an error of a few float64 roundings (2e-16) of the
-# squared lengths, more in many dimensions. Below this share of them it is treated as 0, and balls are larger by it than
-# their radius, so that a point on the border is inside.
-ROUNDING = 1e-13
+# Distances that differ by less than this share are equal: features are often rounded to float32, such as pixels that
+# were normalised, and points at one distance must not be told apart by that.
+TIES = 1e-6
 
 
 def frechet_distance(x: Features, y: Float[Tensor, "m d"], *, squared: bool = True) -> Float[Tensor, ""]:
@@ -47,7 +46,7 @@ def frechet_distance(x: Features, y: Float[Tensor, "m d"], *, squared: bool = Tr
         >>> frechet_distance(torch.tensor([[0.0], [2.0]]), torch.tensor([[3.0], [5.0]]))
         tensor(9., dtype=torch.float64)
     """
-    x, y = validated(x, y)
+    x, y = _centred(*validated(x, y))
     x_root, y_root = _covariance_root(x), _covariance_root(y)
     overlap = torch.linalg.svdvals(x_root @ y_root.T).sum()
     traces = x_root.square().sum() + y_root.square().sum()
@@ -121,7 +120,7 @@ def mean_discrepancy(x: Features, y: Float[Tensor, "m d"], *, bandwidth: float =
         Gretton et al.: A kernel two-sample test. JMLR 13, 2012, equation 5.
         Xu et al.: An empirical study on evaluation metrics of generative adversarial networks. arXiv:1806.07755, 2018.
     """
-    x, y = validated(x, y)
+    x, y = _centred(*validated(x, y))
     squares = [_distances(a, b).square() for a, b in ((x, x), (y, y), (x, y))]
     width = 2 * bandwidth**2 * squares[0].mean()
     if not width > 0:
@@ -148,11 +147,15 @@ def earth_movers_distance(x: Features, y: Float[Tensor, "m d"]) -> Float[Tensor,
     """
     import ot  # slow to import, and needed by this function alone
 
-    x, y = validated(x, y, least=1)
+    x, y = _centred(*validated(x, y, least=1))
     cost = _distances(x, y)
+    # POT compares costs with fixed tolerances, which are meant for costs of about 1.
+    scale = cost.detach().max()
+    if scale == 0:
+        return cost.sum()
     x_mass, y_mass = (torch.full((len(sample),), 1 / len(sample), dtype=torch.float64) for sample in (x, y))
     # POT's default limit of 1e5 iterations of the network simplex is too low for thousands of samples.
-    return ot.emd2(x_mass, y_mass, cost, numItermax=10**7)
+    return scale * ot.emd2(x_mass, y_mass, cost / scale, numItermax=10**7)
 
 
 def nearest_neighbour_accuracy(x: Features, y: Float[Tensor, "m d"]) -> Float[Tensor, ""]:
@@ -174,11 +177,11 @@ def nearest_neighbour_accuracy(x: Features, y: Float[Tensor, "m d"]) -> Float[Te
     References:
         Lopez-Paz, Oquab: Revisiting classifier two-sample tests. ICLR 2017, arXiv:1610.06545.
     """
-    x, y = validated(x, y)
+    x, y = _centred(*validated(x, y))
     pooled = torch.cat([x, y])
     distances = _distances(pooled, pooled).fill_diagonal_(torch.inf)  # a sample is not its own neighbour
     is_first = torch.arange(len(pooled)) < len(x)
-    is_nearest = distances == distances.amin(1, keepdim=True)
+    is_nearest = distances <= distances.amin(1, keepdim=True) * (1 + TIES)
     agrees = is_nearest & (is_first[:, None] == is_first)
     return (agrees.sum(1).double() / is_nearest.sum(1)).mean()
 
@@ -208,7 +211,7 @@ def precision_recall_density_coverage(
         Kynkaanniemi et al.: Improved precision and recall metric for assessing generative models. arXiv:1904.06991.
         Naeem et al.: Reliable fidelity and diversity metrics for generative models. ICML 2020, arXiv:2002.09797.
     """
-    real, generated = validated(real, generated, least=neighbours + 1)
+    real, generated = _centred(*validated(real, generated, least=neighbours + 1))
     across = _distances(real, generated)
     in_real = across <= _ball_radii(real, neighbours)[:, None]
     in_generated = across <= _ball_radii(generated, neighbours)
@@ -221,16 +224,22 @@ def precision_recall_density_coverage(
 
 
 def _ball_radii(x: Tensor, neighbours: int) -> Tensor:
-    """Return the distance of every sample to its k-th nearest neighbour, enlarged by what rounding may take away."""
+    """Return the distance of every sample to its k-th nearest neighbour, enlarged so that the border is inside."""
     # The smallest distance of a sample is 0, to itself: the k-th neighbour has the (k + 1)-th smallest distance.
-    return _distances(x, x).kthvalue(neighbours + 1, dim=1).values * (1 + ROUNDING)
+    return _distances(x, x).kthvalue(neighbours + 1, dim=1).values * (1 + TIES)
+
+
+def _centred(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both sets moved by the mean of the first one, which changes no distance."""
+    # A large common part of all features would take away the digits by which they differ.
+    shift = x.detach().mean(0)
+    return x - shift, y - shift
 
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:
-    """Return Euclidean distances, ``[n, m]``; equal rows have distance 0 in spite of rounding."""
-    lengths = a.square().sum(1)[:, None] + b.square().sum(1)
-    squares = lengths - 2 * a @ b.T
-    return squares.where(squares > ROUNDING * lengths, 0.0).sqrt()
+    """Return Euclidean distances, ``[n, m]``."""
+    # By differences: |a|^2 - 2 ab + |b|^2 is faster, but cancels where points are closer to each other than to 0.
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def validated(x: Tensor, y: Tensor, least: int = 2) -> tuple[Tensor, Tensor]:

@@ -36,7 +36,7 @@ def straight_through(family: Family, raw: Tensor, noise: Tensor) -> Tensor:
         probability = raw.softmax(-1)
     else:
         return value
-    return value + (probability - probability.detach())  # the parentheses keep the value exactly hard
+    return with_gradient(value, probability)
 
 
 def gumbel_softmax(temperature: float) -> Sampler:
@@ -120,17 +120,26 @@ def reinforce(
             if latent not in scores:
                 scores[latent] = _log_probability(latent, pair, teacher, student)
             score = score + scores[latent]
-        means[name] = _leave_one_out(value.reshape(-1, samples), score.reshape(-1, samples))
+        rows, score = value.reshape(-1, samples), score.reshape(-1, samples)
+        means[name] = with_gradient(rows, (rows - leave_one_out(rows)).detach() * score).mean(1)
     return means
 
 
-def _leave_one_out(values: Tensor, scores: Tensor) -> Tensor:
-    """Return the means of values ``[b, samples]`` over the samples, with the score-function gradient added."""
-    # Leaving the sample itself out of its baseline keeps the estimate unbiased.
-    baseline = (values.sum(1, keepdim=True) - values) / (values.shape[1] - 1)
-    surrogate = (values - baseline).detach() * scores
-    # The surrogate contributes its gradient only; the value stays the mean divergence.
-    return (values + (surrogate - surrogate.detach())).mean(1)
+def leave_one_out(values: Tensor) -> Tensor:
+    """Return the baseline of each of several samples: the mean of the others, which keeps the gradient unbiased.
+
+    Args:
+        values: Values of samples of the same expectation, ``[b, samples, ...]``, at least 2 samples.
+
+    References:
+        Kool, van Hoof & Welling 2019, Buy 4 REINFORCE samples, get a baseline for free.
+    """
+    return (values.sum(1, keepdim=True) - values) / (values.shape[1] - 1)
+
+
+def with_gradient(values: Tensor, surrogate: Tensor) -> Tensor:
+    """Return values to which a surrogate ``[...]`` of the same shape adds its gradient, but not its value."""
+    return values + (surrogate - surrogate.detach())
 
 
 def _log_probability(name: str, pair: Pair, teacher: Graph, student: Graph) -> Tensor:

@@ -18,6 +18,7 @@ from torch.distributions import Distribution, OneHotCategorical
 from torch.distributions import Normal as NormalDistribution
 
 from kdzoo.core import validation
+from kdzoo.core.batch import IGNORE
 from kdzoo.core.precision import host_may_read
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.graphical_models.distributions import Delta as DeltaDistribution
@@ -82,7 +83,8 @@ class Family(ABC):
         Raises:
             DataError: If observations have another shape, or lie outside the family's support.
         """
-        if self.support is not None and observed.numel():
+        # An accelerator would have to be waited for in every step; the dry run looks before the training.
+        if self.support is not None and host_may_read(observed) and observed.numel():
             least, most = float(observed.min()), float(observed.max())
             if not self.support[0] <= least <= most <= self.support[1]:
                 raise DataError(
@@ -246,7 +248,8 @@ class Categorical(Family):
             return self._same_shape(observed)
         can_check = host_may_read(observed) and observed.numel() > 0
         if can_check and not 0 <= int(observed.min()) <= int(observed.max()) < self.shape[-1]:
-            raise DataError(f"classes must be in 0..{self.shape[-1] - 1}, got {observed.unique().tolist()[:8]}")
+            hint = "; set data.labels_per_class=null to keep all labels" if int(observed.min()) == IGNORE else ""
+            raise DataError(f"classes must be in 0..{self.shape[-1] - 1}, got {observed.unique().tolist()[:8]}{hint}")
         return self._one_hot(observed.long(), torch.get_default_dtype())
 
     def _one_hot(self, classes: Tensor, dtype: torch.dtype) -> Tensor:

@@ -237,13 +237,18 @@ class Graph(nn.Module):
             },
         )
 
-    def samples(self, noise: Values, inputs: Values | None = None) -> Tensor:
+    def samples(self, noise: Values, inputs: Values | None = None, *, sampler: Sampler = hard_sample) -> Tensor:
         """Return the samples that the model generates from noise, in the layout of the data.
 
         A target that no other node depends on is represented by its mean, unless it has noise: the noise of pixels
         around their mean is not part of what an image model has learned.
+
+        Args:
+            noise: Noise by node.
+            inputs: Values of the inputs, by node.
+            sampler: Turns a network's output and noise into a value.
         """
-        trace = self.rollout(noise, inputs)
+        trace = self.rollout(noise, inputs, sampler=sampler)
         drawn = {name: trace.values.get(name) for name in self.targets()}
         return self.as_data(
             {name: trace.distributions[name].mean if value is None else value for name, value in drawn.items()}
@@ -265,6 +270,28 @@ class Graph(nn.Module):
         """Draw the noise that :meth:`negative_elbo` needs for n samples."""
         return self.noise(n, generator=generator)
 
+    def observed_targets(self, batch: Values, noise: Values) -> dict[str, Tensor]:  # noqa: ARG002
+        """Return the values of the targets that the bound is computed of; a model may draw them with the noise."""
+        return self.observed(batch, self.targets())
+
+    def infer(self, batch: Values, noise: Values) -> Trace:
+        """Return the rollout that draws latents from their posteriors, given a batch's inputs and targets.
+
+        Args:
+            batch: Batch that the nodes read their observations from.
+            noise: Noise as :meth:`elbo_noise` draws it.
+
+        Raises:
+            ConfigError: If a latent has no posterior.
+        """
+        inputs, targets = self.observed(batch, self.inputs()), self.observed_targets(batch, noise)
+        uninferred = [name for name, node in self.latents().items() if node.posterior is None]
+        if uninferred:
+            raise ConfigError(f"latent {uninferred[0]!r} has no posterior: the model cannot be trained on data")
+        # The values of targets are given here, so noise of targets in the middle of the graph has no effect.
+        own_noise = {name: value for name, value in noise.items() if name not in targets}
+        return self.rollout(own_noise, inputs, forced=targets, infer=True)
+
     def negative_elbo(self, batch: Values, noise: Values, lengths: Tensor | None = None) -> dict[str, Tensor]:
         """Return the terms of the negative evidence lower bound by node, ``[b]`` each, in nats.
 
@@ -279,17 +306,11 @@ class Graph(nn.Module):
         Raises:
             ConfigError: If a latent has no posterior.
         """
-        inputs, targets = self.observed(batch, self.inputs()), self.observed(batch, self.targets())
-        uninferred = [name for name, node in self.latents().items() if node.posterior is None]
-        if uninferred:
-            raise ConfigError(f"latent {uninferred[0]!r} has no posterior: the model cannot be trained on data")
-        # The values of targets are given here, so noise of targets in the middle of the graph has no effect.
-        own_noise = {name: value for name, value in noise.items() if name not in targets}
-        trace = self.rollout(own_noise, inputs, forced=targets, infer=True)
+        trace, targets = self.infer(batch, noise), self.targets()
         terms = {}
         for name in self.random_nodes():
             if name in targets:
-                values = -trace.distributions[name].log_prob(targets[name])
+                values = -trace.distributions[name].log_prob(trace.values[name])
             else:
                 values = _kl(name, trace.posteriors[name], trace.distributions[name])
             terms[name] = per_sample(values, "sum", lengths=lengths if self.in_sequence(name) else None)

@@ -52,7 +52,15 @@ def check_compatible(teacher: Graph, student: Graph, *, allow_unpaired: bool = F
     paired = []
     for name, node in student.latents().items():
         partner = teacher.latents().get(name)
-        if partner is not None and (not allow_unpaired or partner.family.shape == node.family.shape):
+        if partner is None:
+            continue
+        same_shape = partner.family.shape == node.family.shape
+        if not same_shape and not allow_unpaired:
+            raise ConfigError(
+                f"latent {name!r} has shape {partner.family.shape} in the teacher and {node.family.shape} in the "
+                "student; give it the same shape, or set distiller.noise_map=learned for a smaller one"
+            )
+        if same_shape:
             check_same_family(name, partner.family, node.family)
             paired.append(name)
     unpaired = sorted({*student.latents(), *teacher.latents()} - set(paired))

@@ -84,7 +84,7 @@ def reconstructions(models: Models, batch: Values, path: Path, view: View) -> Pa
     """
     first_rows = {key: value[:COLUMNS] for key, value in batch.items()}
     rows = {}
-    for name, model in _of_images(models):
+    for name, model in of_images(models):
         if not model.posteriors_trained:
             continue
         with inference(model):
@@ -93,10 +93,10 @@ def reconstructions(models: Models, batch: Values, path: Path, view: View) -> Pa
             own_noise = {node: value for node, value in noise.items() if node not in targets}
             trace = model.rollout(own_noise, inputs, forced=targets, infer=True)
             means = model.as_data({node: trace.distributions[node].mean for node in targets})
-        rows[name] = _shown(means, view)
+        rows[name] = shown_images(means, view)
     caption = "Test images, and each model's mean image given latents from its posteriors."
-    with_data = {"data": _shown(first_rows["input"], view), **rows} if rows else {}
-    return _rows(with_data, path, title="Reconstructions", caption=caption)
+    with_data = {"data": shown_images(first_rows["input"], view), **rows} if rows else {}
+    return draw_rows(with_data, path, title="Reconstructions", caption=caption)
 
 
 def interpolations(models: Models, path: Path, view: View) -> Path | None:
@@ -105,7 +105,7 @@ def interpolations(models: Models, path: Path, view: View) -> Path | None:
     It applies to models of images whose first latent is normal. :func:`interpolate_noise` interpolates the noise.
     """
     rows = {}
-    for name, model in _of_images(models):
+    for name, model in of_images(models):
         top = _top(model)
         if top is not None:
             generator = _generator()
@@ -114,7 +114,7 @@ def interpolations(models: Models, path: Path, view: View) -> Path | None:
             noise = {**_repeated(ends, COLUMNS), top: interpolate_noise(first, second, torch.linspace(0, 1, COLUMNS))}
             rows[name] = _images(model, noise, _repeated(_inputs(model, 1, generator), COLUMNS), view)
     caption = "Images while the noise of the first latent moves between two draws, a row for each model."
-    return _rows(rows, path, title="Interpolations", caption=caption)
+    return draw_rows(rows, path, title="Interpolations", caption=caption)
 
 
 def latent_maps(models: Models, path: Path, view: View) -> Path | None:
@@ -124,7 +124,7 @@ def latent_maps(models: Models, path: Path, view: View) -> Path | None:
     to models of images whose first latent is normal and has two values.
     """
     panels = {}
-    for name, model in _of_images(models):
+    for name, model in of_images(models):
         top = _top(model)
         if top is not None and model.latents()[top].family.shape == (2,):
             generator = _generator()
@@ -201,7 +201,7 @@ def strokes(models: Models, batch: Values, ink: Callable[..., Tensor], path: Pat
     aspect = next((image.shape[3] // image.shape[2] for image in images.values()), 1)
     rows = {name: 1 - image[: max(1, COLUMNS // aspect)] for name, image in images.items()}
     caption = "Observed pen strokes, and strokes of the same length that each model generates."
-    return _rows(rows, path, title="Pen strokes", caption=caption)
+    return draw_rows(rows, path, title="Pen strokes", caption=caption)
 
 
 def piano_rolls(models: Models, batch: Values, path: Path) -> Path | None:
@@ -308,7 +308,7 @@ def _repeated(values: Values, n: int) -> dict[str, Tensor]:
     return {name: value[:1].expand(n, *value.shape[1:]) for name, value in values.items()}
 
 
-def _of_images(models: Models) -> Iterator[tuple[str, Graph]]:
+def of_images(models: Models) -> Iterator[tuple[str, Graph]]:
     """Yield the models whose samples are images ``[n, c, h, w]``."""
     for name, model in models.items():
         families = [node.family for node in model.targets().values()]
@@ -325,15 +325,15 @@ def _top(model: Graph) -> str | None:
 def _images(model: Graph, noise: Values, inputs: Values, view: View) -> Tensor:
     """Return the images that a model generates from noise."""
     with inference(model):
-        return _shown(model.samples(noise, inputs), view)
+        return shown_images(model.samples(noise, inputs), view)
 
 
-def _shown(images: Tensor, view: View) -> Tensor:
+def shown_images(images: Tensor, view: View) -> Tensor:
     """Return samples as images on the CPU."""
     return view(images.float().cpu())
 
 
-def _rows(rows: Values, path: Path, *, title: str, caption: str) -> Path | None:
+def draw_rows(rows: Values, path: Path, *, title: str, caption: str) -> Path | None:
     """Draw rows of images; nothing without rows."""
     arrays = {name: row.numpy() for name, row in rows.items()}
     return plotting.image_rows(arrays, path, title=title, caption=caption) if rows else None

@@ -10,6 +10,8 @@ from typing import Any
 from torch import nn
 
 from kdzoo.errors import ConfigError
+from kdzoo.kinds.adversarial import AdversarialAutoencoderKind, AdversarialKind, VAEGANKind
+from kdzoo.kinds.autoencoder import AutoencoderKind
 from kdzoo.kinds.automaton import AutomatonKind
 from kdzoo.kinds.classifier import ClassifierKind
 from kdzoo.kinds.encoder import EncoderKind
@@ -29,7 +31,11 @@ KINDS: dict[str, Kind] = {
         AutomatonKind(),
         PoisonedSetKind(),
         SyntheticSetKind(),
+        AdversarialKind(),
+        VAEGANKind(),
+        AdversarialAutoencoderKind(),
         GraphicalModelKind(),
+        AutoencoderKind(),
         MaskedLMKind(),
         EncoderKind(),
         LanguageModelKind(),
@@ -39,6 +45,9 @@ KINDS: dict[str, Kind] = {
 
 __all__ = [
     "KINDS",
+    "AdversarialAutoencoderKind",
+    "AdversarialKind",
+    "AutoencoderKind",
     "AutomatonKind",
     "ClassifierKind",
     "EncoderKind",
@@ -48,6 +57,7 @@ __all__ = [
     "MaskedLMKind",
     "PoisonedSetKind",
     "SyntheticSetKind",
+    "VAEGANKind",
     "check_supported",
     "count_parameters",
     "get",

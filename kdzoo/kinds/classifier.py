@@ -67,10 +67,12 @@ class ClassifierKind(TextKind):
         """Call the model on a few samples and compare the shape of its output with the data.
 
         Raises:
-            ConfigError: The data have no classes, or the model does not fit them.
+            ConfigError: The data have fewer than two classes, or the model does not fit them.
         """
         if "num_classes" not in sizes:
             raise ConfigError(f"{role} {type(model).__name__} needs data of classes, which have num_classes")
+        if sizes["num_classes"] < 2:
+            raise ConfigError(f"the data have {sizes['num_classes']} class; a classifier needs at least 2")
         self.check_text(role, model, sizes)
         check_logits(role, model, batch, noun=self.name, size=("num_classes", sizes["num_classes"]))
 

@@ -5,7 +5,6 @@ other images it is a fixed random network. Principal components of the pixels ar
 without an extractor, and sequences through the pictures or summary statistics that their data module makes of them.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,21 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from kdzoo.core.abilities import DrawsPictures, HasLengths, HasPixelScaling, SummarisesSamples
-from kdzoo.core.batch import IGNORE, Batch
+from kdzoo.core.batch import Batch
 from kdzoo.core.inference import inference
 from kdzoo.core.randomness import mix_seed
 from kdzoo.errors import ConfigError
 from kdzoo.graphical_models.sample_plots import pixel_view
+from kdzoo.kinds.evaluation_classifier import EvaluationClassifier
 from kdzoo.metrics.extractors import PenultimateFeatures, PrincipalComponents, RandomConvNet, ScriptedExtractor
-from kdzoo.models import ConvNet
-from kdzoo.storage import checkpoint
 
-# Training of the classifier: optimizer steps, images in each, learning rate of Adam. It takes seconds for small images.
-# The features need not be those of the best classifier, but must be the same for all models that are compared.
-STEPS, BATCH, RATE = 400, 128, 1e-3
-# Size of the classifier. Its 64 hidden units are the features: the 64 x 64 covariance of a Frechet distance can be
-# estimated from a few hundred samples.
-OPTIONS: dict[str, Any] = {"channels": [16, 32], "hidden": 64}
 # Principal components of the pixels: as many as the classifier has features.
 COMPONENTS = 64
 # Training samples that the principal components are fitted to: many times their number.
@@ -54,12 +46,14 @@ class FeatureExtractors:
         step_counts: Lengths from which those of generated sequences are drawn, int64 ``[n]``; None for data without
             steps.
         are_pictures: Whether a view is an image ``[channels, height, width]`` in [0, 1].
+        classifier: The classifier of the first extractor; None for data without labels, or that are not images.
     """
 
     view: Callable[[Tensor, Tensor | None], Tensor] = _unchanged
     extractors: dict[str, nn.Module] = field(default_factory=dict)
     step_counts: Tensor | None = None
     are_pictures: bool = False
+    classifier: EvaluationClassifier | None = None
 
     @staticmethod
     def of(data: Any, cache: Path, file: str | None = None) -> "FeatureExtractors":
@@ -92,11 +86,13 @@ class FeatureExtractors:
         }
         # The order decides which extractor gives the score: the user's own, then one that knows the data.
         classes = data.sizes.get("num_classes", 0)
+        classifier = None
         if classes > 1 and "target" in batches[0]:
-            extractors = {"classifier": PenultimateFeatures(_classifier(data, view, cache)), **extractors}
+            classifier = EvaluationClassifier.of(data, lambda samples: view(samples, None), cache)
+            extractors = {"classifier": PenultimateFeatures(classifier.network), **extractors}
         if file is not None:
             extractors = {"file": ScriptedExtractor(file), **extractors}
-        return FeatureExtractors(view, extractors, counts, True)
+        return FeatureExtractors(view, extractors, counts, True, classifier)
 
     def features(self, samples: Tensor, lengths: Tensor | None) -> dict[str, Tensor]:
         """Return the features ``[n, d]`` of samples by each extractor, in float64.
@@ -164,37 +160,3 @@ def some_batches(data: Any, least: int) -> Iterator[Batch]:
 def steps_of(batches: Sequence[Batch]) -> Tensor | None:
     """Return the numbers of valid steps of the sequences in batches, int64 ``[n]``; None for samples without steps."""
     return torch.cat([batch["mask"].sum(1) for batch in batches]) if "mask" in batches[0] else None
-
-
-def _classifier(data: Any, view: Callable[[Tensor, Tensor | None], Tensor], cache: Path) -> nn.Module:
-    """Return a small convolutional classifier of the training split, from the cache if it was trained before."""
-    batches = list(data.train_eval_dataloader())
-    targets = torch.cat([batch["target"] for batch in batches])
-    # All that the weights depend on. The fingerprint of the data covers the inputs, not the labels.
-    recipe = f"{data.fingerprint()} {STEPS} {BATCH} {RATE} {OPTIONS} {torch.__version__} {targets.tolist()}"
-    folder = cache / "feature_extractors" / hashlib.sha256(recipe.encode()).hexdigest()[:16]
-    # Neither building nor training advances the global random state: a run has the same draws with and without a cache.
-    with torch.random.fork_rng(devices=[]):
-        if (folder / "config.json").exists():
-            return checkpoint.load_student(folder)
-        inputs = view(torch.cat([batch["input"] for batch in batches]), None)
-        inputs, targets = inputs[targets != IGNORE], targets[targets != IGNORE]
-        size = {"in_shape": tuple(inputs.shape[1:]), "num_classes": data.sizes["num_classes"]}
-        # One seed for all runs, so that their scores can be compared.
-        torch.manual_seed(0)
-        model = ConvNet(**size, **OPTIONS)
-        _train(model, inputs, targets)
-    config = {"_target_": "kdzoo.models.ConvNet", **size, "in_shape": list(size["in_shape"]), **OPTIONS}
-    checkpoint.save_model(model, config, folder)
-    return model
-
-
-def _train(model: nn.Module, inputs: Tensor, targets: Tensor) -> None:
-    """Train a classifier by a plain loop; a trainer would take longer to set up than the training takes."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(STEPS):
-        rows = torch.randint(len(inputs), (BATCH,), generator=generator)
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(inputs[rows]), targets[rows]).backward()
-        optimizer.step()

@@ -1,8 +1,8 @@
 """Directed graphical models: their samples are compared with observed ones and with those of the teacher."""
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from kdzoo import plotting
-from kdzoo.core.abilities import HasExactDivergence, HasLogDensity
+from kdzoo.core.abilities import HasExactDivergence, HasLogDensity, HasModes
 from kdzoo.core.batch import Batch, as_batch
 from kdzoo.core.inference import inference, try_call
 from kdzoo.errors import ConfigError
-from kdzoo.graphical_models import Graph, sample_plots
+from kdzoo.graphical_models import Graph, inference_scores, posterior_plots, sample_plots
 from kdzoo.graphical_models.diagnostics import diagnose, recommendation
 from kdzoo.graphical_models.paired import check_compatible
-from kdzoo.kinds import sample_scores
+from kdzoo.kinds import class_scores, sample_scores
 from kdzoo.kinds.feature_extractors import FeatureExtractors, some_batches, steps_of
 from kdzoo.kinds.kind import Kind
 from kdzoo.kinds.sample_sets import (
@@ -31,6 +31,12 @@ from kdzoo.kinds.sample_sets import (
 
 COLUMNS = 16
 """Samples of each model in a figure, as many small images as fit across a page."""
+IMPORTANCE_SAMPLES, WEIGHED_OBSERVATIONS = 50, 1000
+"""Samples of the latents for each observation, and observations, of the importance-weighted bound.
+
+A convolutional model of 28 x 28 images takes about ten CPU seconds for them; 50 samples are those of the largest model
+of Burda et al. 2016.
+"""
 # Numbers of sets of samples, which are the seeds of their noise. The sets of the reference ``teacher_again`` must be
 # independent of the teacher's own.
 SHARED, INDEPENDENT, REFERENCE_SHARED, REFERENCE_INDEPENDENT, DIAGNOSIS = range(5)
@@ -46,8 +52,13 @@ class Predictions:
         shared: Features of samples under the noise that all models share, ``[n, d]`` by extractor.
         independent: Features of samples under other noise, ``[n, d]`` by extractor.
         pictures: The first samples under the shared noise as images, ``[m, c, h, w]``; None if they are not images.
-        likelihood: Mean over the observations in nats: ``negative_bound`` of a model that was trained to infer,
-            ``negative_log_density`` of one whose density is known exactly.
+        likelihood: Mean over the observations in nats: ``negative_log_density`` of a model whose density is known
+            exactly; of one that was trained to infer ``negative_bound`` and, without a sequence,
+            ``negative_weighted_bound`` (:func:`kdzoo.graphical_models.inference_scores.importance_weighted_bound`) of
+            the first observations and the share of ``active_units``.
+        modes: Which modes of the data the samples under the shared noise have found, where these are known.
+        classes: Their scores by a classifier of the data (:func:`kdzoo.kinds.class_scores.class_scores`), for images
+            with labels.
     """
 
     model: Graph | None
@@ -56,6 +67,8 @@ class Predictions:
     independent: dict[str, Tensor]
     pictures: Tensor | None
     likelihood: dict[str, float]
+    modes: dict[str, float] = field(default_factory=dict)
+    classes: dict[str, float] = field(default_factory=dict)
 
 
 class GraphicalModelKind(Kind):
@@ -63,20 +76,23 @@ class GraphicalModelKind(Kind):
 
     Args:
         feature_extractors: Networks by whose features samples are compared; None: the samples themselves.
+        modes: Data whose modes are known; None: modes are not counted.
     """
 
     name: ClassVar[str] = "graphical_model"
     needs: ClassVar[str] = "a directed graphical model (kdzoo.graphical_models.Graph)"
     score: ClassVar[str] = "frechet"
     lower_is_better: ClassVar[bool] = True
-    teacher_free: ClassVar[str] = "kdzoo.distillers.ELBO"
+    teacher_free: ClassVar[str | None] = "kdzoo.distillers.ELBO"
 
-    def __init__(self, feature_extractors: FeatureExtractors | None = None) -> None:
+    def __init__(self, feature_extractors: FeatureExtractors | None = None, modes: HasModes | None = None) -> None:
         self.feature_extractors = feature_extractors or FeatureExtractors()
+        self.modes = modes
 
     def bind(self, data: Any, cache: Path, feature_extractor: str | None = None) -> "GraphicalModelKind":
         """Return this kind with the feature extractors of some data, the user's own first."""
-        return GraphicalModelKind(FeatureExtractors.of(data, cache, feature_extractor))
+        modes = data if isinstance(data, HasModes) else None
+        return type(self)(FeatureExtractors.of(data, cache, feature_extractor), modes)
 
     def is_exclusive_match(self, model: nn.Module) -> bool:
         """Return whether the model is a graph."""
@@ -112,6 +128,7 @@ class GraphicalModelKind(Kind):
         shared, independent = (sample_set(model, len(data), number, inputs) for number in (SHARED, INDEPENDENT))
         shared_steps, independent_steps = (self._lengths(model, len(data), n) for n in (SHARED, INDEPENDENT))
         extractors = self.feature_extractors
+        classifier = extractors.classifier
         return Predictions(
             model=model if isinstance(model, Graph) else None,
             data=extractors.features(data, lengths),
@@ -119,6 +136,8 @@ class GraphicalModelKind(Kind):
             independent=extractors.features(independent, independent_steps),
             pictures=extractors.pictures(shared[:COLUMNS], None if shared_steps is None else shared_steps[:COLUMNS]),
             likelihood=_likelihood(model, batches) if isinstance(model, Graph) else {},
+            modes={} if self.modes is None else sample_scores.modes(self.modes.mode_counts(shared), len(shared)),
+            classes={} if classifier is None else class_scores.class_scores(classifier, model, shared, inputs, batches),
         )
 
     def _lengths(self, model: nn.Module, n: int, number: int) -> Tensor | None:
@@ -163,7 +182,10 @@ class GraphicalModelKind(Kind):
         """Return the distances between data and samples, by the features of the first extractor.
 
         ``frechet`` is the root of the squared Frechet distance, ``frechet_low`` and ``frechet_high`` are its bootstrap
-        interval, and ``frechet_<extractor>`` is the distance by another extractor's features.
+        interval, and ``frechet_<extractor>`` is the distance by another extractor's features. Where the modes of the
+        data are known, ``modes`` is the number of those that have a sample, ``mode_kl`` the divergence of their shares
+        from equal ones in nats, and ``mode_share`` the share of samples that lie at a mode. For images with labels the
+        classes of the samples are counted, and those of a model with a class as condition are compared with it.
         """
         first, *others = predictions.data
         real, generated = predictions.data[first], predictions.shared[first]
@@ -176,6 +198,8 @@ class GraphicalModelKind(Kind):
                 for name in others
             },
             **predictions.likelihood,
+            **predictions.modes,
+            **predictions.classes,
         }
 
     def fidelity(self, student: Predictions, teacher: Predictions) -> dict[str, float]:
@@ -196,6 +220,11 @@ class GraphicalModelKind(Kind):
         if student.model is None or teacher.model is None:
             return result
         return result | _diagnosis(teacher.model, student.model)
+
+    def warnings(self, metrics: Mapping[str, float]) -> list[str]:
+        """Return a warning of a model that has collapsed to a few modes of the data."""
+        collapse = class_scores.collapse(metrics)
+        return [] if collapse is None else [collapse]
 
     def recommendation(self, fidelity: Mapping[str, Mapping[str, float]]) -> str | None:
         """Return which of the surrogate loss and local distillation is recommended for these models."""
@@ -218,33 +247,42 @@ class GraphicalModelKind(Kind):
         return [plotting.image_rows(rows, path, title="Samples", caption=caption)] if rows else []
 
     def plot_model(self, models: Mapping[str, nn.Module], folder: Path, data: Any = None) -> list[Path]:
-        """Draw reconstructions, maps of latents, sequences or densities, those that apply to models and data."""
-        return sample_plots.plot_model(models, folder, data)
+        """Draw samples, and what models with trained posteriors infer, as far as it applies to models and data."""
+        return sample_plots.plot_model(models, folder, data) + posterior_plots.plot_model(models, folder, data)
 
 
 def _likelihood(model: Graph, batches: Iterable[Batch]) -> dict[str, float]:
-    """Return the mean negative log density of observations, or its upper bound, in nats; empty if neither is known."""
+    """Return the mean negative log density of observations, or bounds of it, in nats; empty if neither is known.
+
+    Of models that infer, the share of active units comes with them.
+    """
     if isinstance(model, HasLogDensity):
         with inference(model):
             density = model.log_density(torch.cat([batch["input"] for batch in batches]).to(model.like))
         return {"negative_log_density": -float(density.mean())}
     # Without trained posteriors the bound says nothing about the model.
-    return {"negative_bound": _negative_bound(model, batches)} if bool(model.posteriors_trained) else {}
+    if not bool(model.posteriors_trained):
+        return {}
+    # Of a target that is a function of the latents, observations have no density.
+    has_density = all(node.family.is_random for node in model.targets().values())
+    result = {"negative_bound": inference_scores.negative_bound(model, batches)} if has_density else {}
+    if inference_scores.can_be_weighted(model):
+        if has_density:
+            weighed = _first(batches, WEIGHED_OBSERVATIONS)
+            bound = inference_scores.importance_weighted_bound(model, weighed, IMPORTANCE_SAMPLES)
+            result["negative_weighted_bound"] = -bound
+        active = inference_scores.active_units(model, batches)
+        if active:
+            result["active_units"] = float(torch.cat([units.flatten() for units in active.values()]).double().mean())
+    return result
 
 
-def _negative_bound(model: Graph, batches: Iterable[Batch]) -> float:
-    """Return the mean negative evidence lower bound of all observations in nats, with fixed noise."""
-    total, count = 0.0, 0
-    generator = torch.Generator().manual_seed(0)
-    device = model.like.device
-    with inference(model):
-        for batch in batches:
-            batch = {key: value.to(device) for key, value in batch.items()}
-            lengths = batch.pop("mask").sum(1) if "mask" in batch else None
-            noise = model.elbo_noise(len(batch["input"]), generator=generator)
-            total += float(torch.stack(list(model.negative_elbo(batch, noise, lengths).values())).sum())
-            count += len(batch["input"])
-    return total / count
+def _first(batches: Iterable[Batch], n: int) -> Iterator[Batch]:
+    """Yield the first n observations of batches."""
+    for batch in batches:
+        if n > 0:
+            yield {key: value[:n] for key, value in batch.items()}
+        n -= len(batch["input"])
 
 
 def _share_noise(teacher: Graph, student: Graph) -> bool:

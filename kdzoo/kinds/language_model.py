@@ -1,5 +1,6 @@
 """Language models: modules that predict the next symbol after each prefix of a string."""
 
+import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from kdzoo import plotting
 from kdzoo.automata.compare import pautomac_score
+from kdzoo.core.abilities import HasOracle
 from kdzoo.core.batch import Batch, as_batch, labelled_positions, labels
 from kdzoo.errors import ConfigError
 from kdzoo.functional import soft_target_kl
@@ -31,12 +33,15 @@ class Predictions:
         target: The symbol that follows, int64 ``[n]``.
         string: Index of the string of each position, from 0 in the order of the data, int64 ``[n]``.
         truth: Log-probabilities under the true source in nats ``[n, V]``; None if it is not known.
+        oracle_nll: Mean negative log-probability of a token that the model generates, under the language model that the
+            data were drawn from; None if it is not known.
     """
 
     log_probs: Tensor
     target: Tensor
     string: Tensor
     truth: Tensor | None = None
+    oracle_nll: float | None = None
 
     @property
     def predicted(self) -> Tensor:
@@ -49,6 +54,10 @@ class LanguageModelKind(Kind):
 
     Batches have inputs and targets ``[b, T]``. Those of the test split may have one more key, ``truth`` ``[b, T, V]``:
     the log-probabilities of the next symbol under the source that the strings were drawn from.
+
+    Attributes:
+        source: Data that were drawn from a known language model, under which generated strings are scored; None: they
+            are not scored.
     """
 
     name: ClassVar[str] = "language_model"
@@ -57,6 +66,14 @@ class LanguageModelKind(Kind):
     )
     score: ClassVar[str] = "log_prob"
     teacher_free: ClassVar[str] = "kdzoo.distillers.Supervised"
+
+    source: HasOracle | None = None
+
+    def bind(self, data: Any, cache: Path, feature_extractor: str | None = None) -> "LanguageModelKind":  # noqa: ARG002
+        """Return this kind with the oracle of some data, if they have one."""
+        bound = copy.copy(self)  # a user's subclass may have arguments
+        bound.source = data if isinstance(data, HasOracle) else None
+        return bound
 
     def is_exclusive_match(self, model: nn.Module) -> bool:
         """Return whether a model has the methods of a language model."""
@@ -90,8 +107,9 @@ class LanguageModelKind(Kind):
             if "truth" in batch:
                 parts["truth"].append(batch["truth"][labelled])
             n_strings += len(labelled)
+        oracle_nll = None if self.source is None else self.source.oracle_nll(model)
         # Without a truth in the data its list is empty, and the field stays None.
-        return Predictions(**{name: torch.cat(part) for name, part in parts.items() if part})
+        return Predictions(**{name: torch.cat(part) for name, part in parts.items() if part}, oracle_nll=oracle_nll)
 
     def metrics(self, predictions: Predictions) -> dict[str, float]:
         """Return the quality of predictions.
@@ -100,7 +118,8 @@ class LanguageModelKind(Kind):
             ``log_prob``, the mean log-probability of a symbol in nats; ``perplexity``, exp(-log_prob); ``accuracy``,
             the share of positions where the most likely symbol follows. If the truth is known also ``kl_from_truth``,
             the mean over positions of KL(truth || model) of the next symbol in nats, and ``pautomac_score``, the
-            perplexity of distinct whole strings, see :func:`kdzoo.automata.compare.pautomac_score`.
+            perplexity of distinct whole strings, see :func:`kdzoo.automata.compare.pautomac_score`. If an oracle is
+            known also ``oracle_nll`` of generated and ``test_nll`` of test strings, in nats per symbol.
         """
         log_prob = _target_log_probs(predictions.log_probs, predictions.target).mean()
         scores = {
@@ -108,6 +127,9 @@ class LanguageModelKind(Kind):
             "perplexity": float((-log_prob).exp()),
             "accuracy": float((predictions.predicted == predictions.target).double().mean()),
         }
+        if predictions.oracle_nll is not None:
+            # Only together do they show a model that generates likely strings, but few different ones.
+            scores |= {"oracle_nll": predictions.oracle_nll, "test_nll": -float(log_prob)}
         if predictions.truth is None:
             return scores
         # The competition's score is defined on a set of strings; repeated ones would count twice.
@@ -127,6 +149,10 @@ class LanguageModelKind(Kind):
             "agreement": float((student.predicted == teacher.predicted).double().mean()),
             "kl": mean_kl(student.log_probs, teacher.log_probs),
         }
+
+    def reference_models(self, models: Mapping[str, nn.Module], data: Any) -> dict[str, nn.Module]:  # noqa: ARG002
+        """Return the oracle of the data, if there is one."""
+        return {"oracle": data.oracle} if isinstance(data, HasOracle) else {}
 
     def plot_predictions(self, predictions: Mapping[str, Predictions], folder: Path) -> list[Path]:
         """Plot the log-probability of each string, for student and control against the teacher, or else the truth."""

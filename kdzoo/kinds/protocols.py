@@ -81,6 +81,18 @@ class Recommends(Protocol):
 
 
 @runtime_checkable
+class Warns(Protocol):
+    """A kind that recognises models which have failed, although their training ended without an error."""
+
+    def warnings(self, metrics: Mapping[str, float]) -> list[str]:
+        """Return what is wrong with a model, a clause for each fault that begins with a lower-case letter.
+
+        Args:
+            metrics: What ``Kind.metrics`` returned.
+        """
+
+
+@runtime_checkable
 class CountsParameters(Protocol):
     """A kind whose models have fewer free parameters than their tensors have elements, such as automata."""
 

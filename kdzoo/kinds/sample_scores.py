@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kdzoo.functional import sample_distances
+from kdzoo.functional.gaussian_mixture import histogram_divergence
 
 # Resamples of the bootstrap. The ends of a 95 % interval then depend on the two or three most extreme ones: good enough
 # to see whether two models can be told apart, and cheap, since each resample needs a Frechet distance.
@@ -45,6 +46,20 @@ def further_distances(real: Tensor, generated: Tensor) -> dict[str, float]:
         "frechet_squared": float(sample_distances.frechet_distance(real, generated)),
         "kid": float(sample_distances.kernel_distance(real, generated)),
         **{name: float(value) for name, value in neighbourhoods.items()},
+    }
+
+
+def modes(counts: Tensor, n: int) -> dict[str, float]:
+    """Return the number of modes that have a sample, the divergence of their shares from equal ones, and their share.
+
+    Args:
+        counts: Number of samples at each mode, int64 ``[modes]``.
+        n: Number of all samples.
+    """
+    return {
+        "modes": float((counts > 0).sum()),
+        "mode_kl": histogram_divergence(counts),
+        "mode_share": int(counts.sum()) / n,
     }
 
 

@@ -10,6 +10,7 @@ from kdzoo.core.abilities import DeclaresTokenizer
 from kdzoo.errors import ConfigError
 from kdzoo.kinds import transformers_export
 from kdzoo.kinds.kind import Kind
+from kdzoo.models.transformer import Transformer
 from kdzoo.text.transformer import TextTransformer
 
 
@@ -24,15 +25,15 @@ class TextKind(Kind):
         return isinstance(model, TextTransformer) and model.task == self.task
 
     def check_text(self, role: str, model: nn.Module, sizes: Mapping[str, Any]) -> None:
-        """Reject a text transformer of another task, or one that was trained on the ids of another tokenizer.
+        """Reject a text transformer of another task, of another tokenizer, or with too few positions for the texts.
 
         Args:
             role: What the run calls the model, for the message.
             model: Any model; one that is not a text transformer passes.
-            sizes: Model arguments that the data determine, of which ``tokenizer`` is used.
+            sizes: Model arguments that the data determine, of which ``tokenizer`` and ``text_length`` are used.
 
         Raises:
-            ConfigError: The message names both tasks, or both tokenizers.
+            ConfigError: The message names both tasks, both tokenizers or both lengths.
         """
         if isinstance(model, TextTransformer) and model.task != self.task:
             raise ConfigError(
@@ -47,6 +48,9 @@ class TextKind(Kind):
                 f"{role} {type(model).__name__} was trained with the tokenizer {tokenizer}, but the data have "
                 f"{tokenizer_of_data}; set data.tokenizer to the folder of the model's own one, such as student/hf"
             )
+        if isinstance(model, Transformer):
+            # The longest of all texts, since the batch on which a run is tried out may have short ones only.
+            model.check_length(sizes.get("text_length", 0))
 
     def properties(self, model: nn.Module) -> dict[str, int | float]:
         """Return ``layer_parameters``, the number of parameters without embeddings and head, of a text transformer."""

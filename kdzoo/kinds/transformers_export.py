@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kdzoo.core.abilities import HasClassNames, HasTokenizer
 from kdzoo.core.batch import as_batch
 from kdzoo.core.inference import inference
-from kdzoo.errors import CheckpointError, ConfigError, in_one_line
+from kdzoo.errors import CheckpointError, ConfigError, KdzooWarning, in_one_line
 from kdzoo.models.transformer import Transformer
 from kdzoo.storage import atomic
 
@@ -79,7 +79,9 @@ def export(model: nn.Module, folder: Path, data: Any = None) -> list[Path]:
             except Exception as error:  # a trained student is not lost because a format does not support it
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
                 reason = in_one_line(error)
-                warnings.warn(f"{type(model).__name__} is not exported as {path.name}: {reason}", stacklevel=2)
+                warnings.warn(
+                    f"{type(model).__name__} is not exported as {path.name}: {reason}", KdzooWarning, stacklevel=2
+                )
     return paths
 
 

@@ -6,6 +6,7 @@ Nothing is downloaded. Distances between samples are comparable only if they are
 
 import hashlib
 import math
+import re
 import warnings
 import zipfile
 from abc import ABC, abstractmethod
@@ -34,6 +35,9 @@ NEGATIVE_SLOPE = 0.2
 # Standard deviation of the biases of a random network. Without biases the features of a scaled image would be the
 # scaled features; with large ones no unit would be near its threshold.
 BIAS_STD = 0.5
+# The operators of TorchScript that write or map files, and names that are spelt so that they are not seen.
+_FILE_ACCESS = re.compile(r"\b(?:save|from_file)\b")
+_HIDDEN_NAME = re.compile(r"""getattr\s*\([^"']*["'][^"']*\\""")
 
 
 class Extractor(nn.Module, ABC):
@@ -290,7 +294,8 @@ def _known_layer(model: nn.Module, layer: str | None) -> str | None:
 class ScriptedExtractor(Extractor):
     """Features of a TorchScript file, such as NVIDIA's Inception v3 for FID, ``inception-2015-12-05.pt``.
 
-    Such a file is a program: use it only from sources that you trust. PyTorch has deprecated TorchScript in favour of
+    Such a file is a program: use it only from sources that you trust. One that reads or writes files is refused, which
+    does not make every other one harmless. PyTorch has deprecated TorchScript in favour of
     ``torch.export``, but still loads it.
 
     Args:
@@ -298,7 +303,8 @@ class ScriptedExtractor(Extractor):
             ``return_features``, and returns features ``[n, d]`` if it is true. The file resizes and scales the images.
 
     Raises:
-        DataError: If the file is missing or damaged, is not TorchScript, or does not take ``return_features``.
+        DataError: If the file is missing or damaged, is not TorchScript, reads or writes files, or does not take
+            ``return_features``.
 
     References:
         Karras et al.: Training generative adversarial networks with limited data. NeurIPS 2020, arXiv:2006.06676. Its
@@ -344,6 +350,18 @@ class ScriptedExtractor(Extractor):
         return features
 
 
+def _check_code(archive: zipfile.ZipFile, path: Path) -> None:
+    """Reject a script that writes or maps files. Before it is loaded, since loading already runs a part of it."""
+    for member in archive.infolist():
+        name = member.filename.lower()  # torch finds its files whatever the case of their names
+        if name.endswith("model.json"):
+            raise DataError(f"{path} has the format of an old version of torch; only that of torch.jit.save is read")
+        code = archive.read(member).decode(errors="replace") if name.endswith(".py") else ""
+        word = _FILE_ACCESS.search(code) or _HIDDEN_NAME.search(code)
+        if word:
+            raise DataError(f"{path} is not loaded: a feature extractor must not read or write files ({word[0]!r})")
+
+
 def _scripted(path: Path) -> nn.Module:
     """Return the module of a TorchScript file, on the CPU."""
     if not path.is_file():
@@ -351,6 +369,8 @@ def _scripted(path: Path) -> nn.Module:
     try:
         with zipfile.ZipFile(path) as archive:  # torch.jit.load does not verify checksums
             damaged = archive.testzip()
+            if damaged is None:
+                _check_code(archive, path)
         with warnings.catch_warnings():
             # Loading is the one use of TorchScript here; the filter goes when ``torch.jit.load`` goes.
             warnings.simplefilter("ignore", DeprecationWarning)

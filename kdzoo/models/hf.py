@@ -4,7 +4,7 @@ Needs the optional extra ``kdzoo[text]``, which is not imported until a model is
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from kdzoo.core import validation
 from kdzoo.errors import CheckpointError, ConfigError, in_one_line
 from kdzoo.layer_init.hugging_face import attribute
+from kdzoo.models.class_order import align_classes
 from kdzoo.models.transformer import TASKS, Transformer
 from kdzoo.text.tokenizers import fingerprint, import_library, load_tokenizer
 
@@ -40,6 +41,8 @@ class HFModel(Transformer):
         tokenizer: Fingerprint of the tokenizer that makes the data's ids (``kdzoo.text.tokenizers.fingerprint``); an
             error if the folder has another tokenizer. None for any.
         dtype: ``float32``, ``float16`` or ``bfloat16``.
+        classes: Names of the data's classes in their order. If the folder has the same names in another order, its
+            logits are reordered, with a warning. None, and names that only number the classes, compare nothing.
 
     Attributes:
         model: The transformers model.
@@ -48,7 +51,7 @@ class HFModel(Transformer):
 
     Raises:
         ConfigError: The extra is not installed, an argument is outside its range, ``path`` is a URL, the folder's head
-            has another number of classes, or data and folder have different tokens.
+            has another number of classes or other names of them, or data and folder have different tokens.
         CheckpointError: The folder is missing or damaged, or its model cannot do the task.
 
     Example:
@@ -68,6 +71,7 @@ class HFModel(Transformer):
         vocab_size: int | None = None,
         tokenizer: str | None = None,
         dtype: str = "float32",
+        classes: Sequence[str] | None = None,
     ) -> None:
         reject_url(path, "a local folder or a cached name")
         validation.choice("task", task, TASKS)
@@ -87,6 +91,18 @@ class HFModel(Transformer):
         self.new_parameters = tuple(sorted(loading["missing_keys"]))
         if not takes_images:
             _check_tokens(path, int(config.vocab_size), vocab_size, tokenizer)
+        # A new head has no order of its own.
+        if task == "classification" and classes is not None and not self.new_parameters:
+            align_classes(model, self.model_arguments(self._example()), classes, path)
+
+    def _example(self) -> Tensor:
+        """Return one input of the model: a few tokens, or an image of noise."""
+        config = self.model.config
+        if not self.takes_images:
+            return torch.arange(min(4, self.vocab_size))[None]
+        size = config.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        return torch.randn(1, config.num_channels, height, width, generator=torch.Generator().manual_seed(0))
 
     def model_arguments(self, input: Tensor) -> dict[str, Tensor]:
         """Return the wrapped model's arguments for token ids ``[batch, length]`` or images ``[batch, channels, h, w]``.

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from kdzoo.core import validation
 from kdzoo.core.precision import host_may_read
-from kdzoo.errors import ConfigError, DataError, NonFiniteLossError
+from kdzoo.errors import ConfigError, DataError, KdzooWarning, NonFiniteLossError
 from kdzoo.tensor_networks.chain_module import ChainModule
 from kdzoo.tensor_networks.contraction import ENGINES, contract
 from kdzoo.tensor_networks.features import FeatureMap, values_readable
@@ -251,6 +251,7 @@ class MPSBase(ChainModule):
             warnings.warn(
                 f"bond_dim={max(requested)} is more than a chain of {self.n_sites} sites with {self.feature_map.d} "
                 f"features and {self.n_outputs} outputs can carry; reduced to {max(dims)}",
+                KdzooWarning,
                 stacklevel=4,  # the caller of the constructor, past _build and __init__
             )
         return dims

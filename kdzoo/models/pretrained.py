@@ -1,6 +1,8 @@
 """Loading of weights from a local file: safetensors, or torch files, of which no code is run."""
 
+import json
 import pickle
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from os import PathLike
@@ -11,7 +13,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from kdzoo.errors import CheckpointError, ConfigError, in_one_line
+from kdzoo.errors import CheckpointError, ConfigError, KdzooWarning, in_one_line
+from kdzoo.storage.checksums import sha256_of
 
 TORCH_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin")
 # Keys under which training scripts commonly store a state dict; Lightning uses the first.
@@ -69,8 +72,9 @@ def read_weights(path: str | PathLike[str]) -> dict[str, Tensor]:
 
     The file may hold a state dict, directly or under ``state_dict``, ``model_state_dict`` or ``model``, or the
     checkpoint of a distiller, of which the student's part is read. Prefixes such as ``module.`` and ``model.`` that all
-    names share are removed. Zip files, the format of ``torch.save``, are verified against their checksums; safetensors
-    and older torch files have no checksums of the values.
+    names share are removed. Zip files, the format of ``torch.save``, are verified against their checksums. A
+    safetensors file has none: it is verified against ``<name>.sha256`` beside it, as ``sha256sum`` writes it, or
+    against the ``config.json`` of an exported model; without them, its values must be finite, and a warning is given.
 
     Args:
         path: A file named .safetensors, .pt, .pth, .ckpt or .bin.
@@ -91,6 +95,7 @@ def read_weights(path: str | PathLike[str]) -> dict[str, Tensor]:
         {'bias': tensor([0., 0.])}
     """
     file = _local_file(path)
+    is_verified = _matches_side_car(file) or file.suffix != ".safetensors"
     try:
         content: Any = safetensors.torch.load_file(file) if file.suffix == ".safetensors" else _torch_content(file)
     except CheckpointError:
@@ -99,7 +104,53 @@ def read_weights(path: str | PathLike[str]) -> dict[str, Tensor]:
         raise CheckpointError(f"{file} is not a torch file, or holds Python objects, which are not run") from error
     except Exception as error:  # the readers raise errors of many kinds for bytes that are not a checkpoint
         raise CheckpointError(f"{file} cannot be read: {in_one_line(error)}") from error
-    return _without_prefixes(_named_tensors(file, content))
+    weights = _without_prefixes(_named_tensors(file, content))
+    if not is_verified:
+        _check_finite(file, weights)
+    return weights
+
+
+def _matches_side_car(file: Path) -> bool:
+    """Return whether a checksum is beside a file, as ``sha256sum`` or an exported model writes it, and matches.
+
+    Raises:
+        CheckpointError: It does not match.
+    """
+    side_car = file.with_name(f"{file.name}.sha256")
+    if side_car.is_file():
+        stated = side_car.read_text(errors="replace").split()[:1]  # what follows is the name of the file
+    elif (card := file.with_name("config.json")).is_file() and file.name == "model.safetensors":
+        # Other programs write files of this name too, without a checksum.
+        stated = [str(value) for key, value in _json_object(card).items() if key == "sha256"]
+    else:
+        stated = []
+    if not stated:
+        return False
+    found = sha256_of(file)
+    if found != stated[0]:
+        raise CheckpointError(f"{file} is corrupt: its sha256 is {found}, and {stated[0]} is stated beside it")
+    return True
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _check_finite(file: Path, weights: Mapping[str, Tensor]) -> None:
+    """Reject weights that are not numbers, the one kind of damage that shows without a checksum; say that it is so."""
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise CheckpointError(f"{file} is damaged: {name!r} has values that are NaN or infinite")
+    warnings.warn(
+        f"{file} has no checksum, so that damage to it may not be noticed; "
+        f"write one beside it: sha256sum {file.name} > {file.name}.sha256",
+        KdzooWarning,
+        stacklevel=3,
+    )
 
 
 def _local_file(path: str | PathLike[str]) -> Path:

@@ -116,6 +116,18 @@ class Transformer(nn.Module):
             if type(module).__name__.endswith("SelfAttention") and isinstance(module.dropout, nn.Dropout):
                 module.dropout.p = 0.0  # a row in which weights were dropped does not sum to 1, and has no divergence
 
+    def check_length(self, length: int | torch.SymInt) -> None:
+        """Reject texts of more tokens than the model has positions.
+
+        Raises:
+            ConfigError: The message has both numbers.
+        """
+        if self.max_length is not None and length > self.max_length:
+            raise ConfigError(
+                f"texts of {length} tokens are longer than the {self.max_length} positions of "
+                f"{type(self.model).__name__}; cut them (data.max_length, data.block_size)"
+            )
+
     def model_arguments(self, input: Tensor) -> dict[str, Tensor]:
         """Return the wrapped model's arguments for token ids ``[batch, length]``.
 
@@ -125,11 +137,7 @@ class Transformer(nn.Module):
         if input.dim() != 2 or input.dtype not in (torch.int64, torch.int32):
             raise ConfigError(f"input must be 2-D int token ids, got {input.dtype} {list(input.shape)}")
         # Checked here because an index outside of the position table is an opaque error on a GPU.
-        if self.max_length is not None and input.shape[1] > self.max_length:
-            raise ConfigError(
-                f"texts of {input.shape[1]} tokens are longer than the {self.max_length} positions of "
-                f"{type(self.model).__name__}; cut them (data.max_length, data.block_size)"
-            )
+        self.check_length(input.shape[1])
         if self.pad_id is None or not self._takes_mask:
             return {"input_ids": input}
         return {"input_ids": input, "attention_mask": input.ne(self.pad_id).long()}

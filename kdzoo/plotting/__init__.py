@@ -9,7 +9,7 @@ from kdzoo.plotting.curves import Curves, TrainingCurves, loss_curves, merge_cur
 from kdzoo.plotting.densities import density_panels, mass_levels
 from kdzoo.plotting.images import image_panels, image_rows
 from kdzoo.plotting.pairs import Pairs, pair_matrices, pairs_on_images
-from kdzoo.plotting.scatter import cluster_scatter, log_prob_scatter, similarity_scatter
+from kdzoo.plotting.scatter import class_scatter, cluster_scatter, log_prob_scatter, similarity_scatter
 from kdzoo.plotting.scores import score_bars
 from kdzoo.plotting.sequences import sequence_heatmaps
 from kdzoo.plotting.style import ROLE_COLOURS
@@ -20,6 +20,7 @@ __all__ = [
     "Curves",
     "Pairs",
     "TrainingCurves",
+    "class_scatter",
     "cluster_scatter",
     "density_panels",
     "image_panels",

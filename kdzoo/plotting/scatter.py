@@ -7,7 +7,15 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from kdzoo.plotting.style import GUIDE_COLOUR, display_name, points_legend, save_figure, styles
+from kdzoo.plotting.style import (
+    GUIDE_COLOUR,
+    axes_row,
+    cluster_style,
+    display_name,
+    points_legend,
+    save_figure,
+    styles,
+)
 
 
 def log_prob_scatter(
@@ -73,7 +81,7 @@ def _scatter(
 
 
 def cluster_scatter(points: NDArray[np.floating], labels: NDArray[np.integer], path: Path) -> Path:
-    """Draw hidden states in the plane, coloured by the state of an automaton; the title says how many there are.
+    """Draw hidden states in the plane, in the marker and colour of the state of an automaton; the title counts these.
 
     Args:
         points: The first two principal components of hidden states, ``[n, 2]``.
@@ -85,13 +93,47 @@ def cluster_scatter(points: NDArray[np.floating], labels: NDArray[np.integer], p
     """
     figure = Figure(figsize=(5, 4.5), layout="constrained")
     axes = figure.subplots()
-    x, y = np.asarray(points).T
-    # The colour map "tab20" has 20 colours: beyond 20 clusters they repeat.
-    axes.scatter(x, y, c=np.asarray(labels) % 20, cmap="tab20", s=6, linewidths=0, alpha=0.7)
+    given = np.asarray(points)
+    for i, label in enumerate(np.unique(labels)):
+        x, y = given[labels == label].T
+        axes.scatter(x, y, s=14, **cluster_style(i).of_points())
     axes.set(xlabel="first principal component", ylabel="second principal component")
     return save_figure(
         figure,
         path,
         title=f"Hidden states in {len(np.unique(labels))} clusters",
-        caption="Hidden states of the teacher in two principal components, coloured by the state of the automaton.",
+        caption="Hidden states of the teacher in two principal components; "
+        "marker and colour show the state of the automaton.",
     )
+
+
+def class_scatter(
+    panels: Mapping[str, NDArray[np.floating]],
+    labels: NDArray[np.integer],
+    path: Path,
+    *,
+    title: str,
+    caption: str,
+) -> Path:
+    """Draw points in the plane in the marker and colour of their class, one panel per model.
+
+    Args:
+        panels: The name of a model -> points ``[n, 2]``.
+        labels: Class of each point, ``[n]``; negative where it is not known, and the point is not drawn.
+        path: Path of the PNG file.
+        title: Title of the figure.
+        caption: One or two sentences that say what is drawn.
+
+    Returns:
+        The path.
+    """
+    figure = Figure(figsize=(4.3 * len(panels) + 0.4, 4.8), layout="constrained")
+    classes = [label for label in np.unique(labels) if label >= 0]
+    for panel, (axes, (name, points)) in enumerate(zip(axes_row(figure, len(panels)), panels.items(), strict=True)):
+        for i, label in enumerate(classes):
+            x, y = points[labels == label].T
+            # A label starting with "_" is left out of the legend, which needs each class once.
+            axes.scatter(x, y, s=9, label=f"_{label}" if panel else str(label), **cluster_style(i).of_points())
+        axes.set(xlabel="first value", ylabel="second value", title=display_name(name))
+    points_legend(figure, columns=min(10, len(classes)))
+    return save_figure(figure, path, title=title, caption=caption)

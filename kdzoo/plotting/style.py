@@ -84,6 +84,20 @@ def styles(names: Iterable[str]) -> dict[str, Style]:
     return {name: ROLE_STYLES[name] if name in ROLE_STYLES else next(others) for name in names}
 
 
+def cluster_style(index: int) -> Style:
+    """Return the style of a cluster by its number; clusters of different markers stay apart in grey print.
+
+    There are seven markers and four colours, so that 28 clusters have different styles.
+
+    Example:
+        >>> [(style.marker, style.colour) for style in map(cluster_style, (0, 4))]
+        [('s', '#882255'), ('v', '#882255')]
+    """
+    markers = [style.marker for style in (*ROLE_STYLES.values(), *OTHER_STYLES)]
+    colour = OTHER_STYLES[index % len(OTHER_STYLES)].colour
+    return Style(colour, markers[index % len(markers)], "")
+
+
 def save_figure(figure: Figure, path: Path, *, title: str, caption: str) -> Path:
     """Write a figure with its title to a file, create missing folders, and return the path.
 

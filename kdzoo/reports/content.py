@@ -87,9 +87,10 @@ def verdict(report: Mapping[str, Any]) -> str:
 
 
 def sentences(report: Mapping[str, Any]) -> list[str]:
-    """Return what stands below the table: verdict, recommendation, published results and time."""
+    """Return what stands below the table: verdict, recommendation, warnings, published results and time."""
     lines = [verdict(report)] if report["comparison"] else []
     lines += [report["recommendation"]] if report.get("recommendation") else []
+    lines += [f"Warning: {warning}." for warning in report.get("warnings", ())]
     for row in report["expected"]:
         outcome = "reproduced" if row["reached"] else "not reproduced"
         lines.append(

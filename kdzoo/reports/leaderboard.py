@@ -8,15 +8,15 @@ import math
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from kdzoo.config import FREE_KEYS
+from kdzoo.config import FREE_KEYS, registry
 from kdzoo.config.override_values import as_override
+from kdzoo.config.overrides import folders_of
 from kdzoo.core import metric_catalogue
-from kdzoo.errors import ConfigError, RunFolderError, in_one_line
+from kdzoo.errors import ConfigError, RunFolderError
 from kdzoo.reports.content import as_text, flat, seeds_of
 from kdzoo.storage import run_folder
 
@@ -46,15 +46,14 @@ class Row:
     Attributes:
         settings: The settings in which the rows of a board differ, by dotted key.
         scores: Score over all seeds of each role: ``student``, and ``control`` and ``teacher`` if there are any.
-        gap_closed: Share of the gap between control and teacher that the student closes; None if it is not known, or
-            if the row has several runs.
+        gaps_closed: Share of the gap between control and teacher that the student closes, of each run that knows it.
         parameters: Number of the student's parameters.
         runs: The runs.
     """
 
     settings: Mapping[str, Any]
     scores: Mapping[str, Sequence[float]]
-    gap_closed: float | None
+    gaps_closed: Sequence[float]
     parameters: int
     runs: Sequence[Run]
 
@@ -64,6 +63,18 @@ class Row:
         if len(values) < 2:
             return as_text(values[0]) if values else ""
         return as_text({"mean": statistics.mean(values), "std": statistics.stdev(values)})
+
+    @property
+    def gap_closed(self) -> float | None:
+        """The mean of the shares of the gap that the runs close; None if none of them is known."""
+        return statistics.mean(self.gaps_closed) if self.gaps_closed else None
+
+    @property
+    def gap_text(self) -> str:
+        """The share of the gap as text: one percentage, or mean and deviation over runs; empty if it is not known."""
+        if len(self.gaps_closed) > 1:
+            return f"{100 * statistics.mean(self.gaps_closed):.0f} ± {statistics.stdev(self.gaps_closed):.0%}"
+        return "" if self.gap_closed is None else f"{self.gap_closed:.0%}"
 
     @property
     def setting_text(self) -> str:
@@ -175,12 +186,9 @@ def write_csv(boards: Iterable[Board], path: Path) -> None:
 
 
 def _read(folder: Path) -> Run:
-    report = run_folder.read_json(folder / "report.json")
-    try:
-        settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RunFolderError(f"{folder / 'config.yaml'} is not valid YAML: {in_one_line(error)}") from None
-    if not isinstance(settings, dict) or not isinstance(report, dict) or "student" not in report:
+    report = run_folder.read_report(folder / "report.json")
+    settings = run_folder.read_settings(folder / "config.yaml")
+    if report is None:
         raise RunFolderError(f"{folder} does not hold the report and the configuration of a run")
     return Run(folder, {key: value for key, value in flat(settings) if key.split(".")[0] not in FREE_KEYS}, report)
 
@@ -203,11 +211,10 @@ def _board(data: str, metric: str, runs: Sequence[Run]) -> Board:
 def _row(varied: Sequence[str], metric: str, runs: Sequence[Run]) -> Row:
     scores = {role: values for role in ("student", "control", "teacher") if (values := _scores(role, metric, runs))}
     scores.setdefault("student", [math.nan])
-    compared = runs[0].report["comparison"] if len(runs) == 1 else None
     return Row(
-        {_short(key): _short_value(runs[0].settings[key]) for key in varied},
+        dict(_named(key, runs[0]) for key in varied),
         scores,
-        compared["gap_closed"] if compared else None,
+        _gaps_closed(runs),
         runs[0].report["student"]["parameters"],
         runs,
     )
@@ -225,19 +232,33 @@ def _scores(role: str, metric: str, runs: Sequence[Run]) -> list[float]:
     return list(by_seed.values())
 
 
+def _gaps_closed(runs: Sequence[Run]) -> list[float]:
+    """Return the share of the gap that each run closes, where it is known; runs of the same seeds count once."""
+    by_seeds: dict[tuple[int, ...], float] = {}
+    for run in runs:
+        compared = run.report["comparison"]
+        if compared and compared["gap_closed"] is not None:
+            by_seeds.setdefault(tuple(seeds_of(run.report)), compared["gap_closed"])
+    return list(by_seeds.values())
+
+
 def _number_or_same(value: Any) -> Any:
     """Return an integer as a float, since ``temperature=4`` and ``temperature=4.0`` are the same setting."""
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def _short(key: str) -> str:
-    """Return the key of a class as the key of what it is the class of."""
-    return key.removesuffix("._target_")
+def _named(key: str, run: Run) -> tuple[str, Any]:
+    """Return the key and the value of a setting as they are typed: a class by the name of its YAML file."""
+    value, (owner, _, last) = run.settings[key], key.rpartition(".")
+    if last != "_target_":
+        return key, value
+    return owner, _option_name(owner, str(value), tuple(folders_of(run.report["command"])))
 
 
-def _short_value(value: Any) -> Any:
-    """Return the name of a class without its module, and other values unchanged."""
-    return value.rpartition(".")[2] if isinstance(value, str) and value.startswith("kdzoo.") else value
+@cache
+def _option_name(group: str, target: str, folders: tuple[Path, ...]) -> str:
+    """Return the name of the file that builds a class; that of the class alone if there is none."""
+    return registry.name_of(group, target, folders)
 
 
 def _lines(board: Board) -> Iterator[dict[str, Any]]:
@@ -249,6 +270,7 @@ def _lines(board: Board) -> Iterator[dict[str, Any]]:
         line |= {
             "n_seeds": len(row.scores["student"]),
             "gap_closed": row.gap_closed,
+            "gap_closed_std": statistics.stdev(row.gaps_closed) if len(row.gaps_closed) > 1 else None,
             "parameters": row.parameters,
             "command": " ; ".join(run.report["command"] for run in row.runs),
             "folder": " ".join(str(run.folder) for run in row.runs),

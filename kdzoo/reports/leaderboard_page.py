@@ -9,6 +9,7 @@ from kdzoo import plotting
 from kdzoo.config.override_values import as_override
 from kdzoo.reports.html import embedded, template
 from kdzoo.reports.leaderboard import Board, Run, write_csv
+from kdzoo.storage import atomic
 
 
 def write(boards: Sequence[Board], folder: Path, title: str) -> Path:
@@ -18,9 +19,13 @@ def write(boards: Sequence[Board], folder: Path, title: str) -> Path:
         boards: The boards.
         folder: Folder for the files; it is made if it is missing.
         title: Heading of the page.
+
+    Raises:
+        RunFolderError: The folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    write_csv(boards, folder / "leaderboard.csv")
+    with atomic.explained_errors(folder / "leaderboard.csv"):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_csv(boards, folder / "leaderboard.csv")
     stems = [f"{board.data}_{board.metric}" for board in boards]
     # Trial runs have a board of their own, for the same data and score.
     names = [stem if stems.count(stem) == 1 else f"{stem}_{i}" for i, stem in enumerate(stems, 1)]

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -37,17 +37,48 @@ def to_text(report: Mapping[str, Any], width: int | None = None) -> str:
 
 def show_board(board: Board) -> None:
     """Print the ranks of runs, named by the settings in which they differ."""
-    table = Table(title=board.title, box=box.SIMPLE, padding=(0, 0, 0, 1))
-    table.add_column("", justify="right")
-    table.add_column("settings", overflow="fold")
-    for name in ("student", "control", "gap", "seeds"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for rank, row in enumerate(board.rows, 1):
-        settings = "\n".join(row.setting_lines) or row.setting_text
-        gap = "" if row.gap_closed is None else f"{row.gap_closed:.0%}"
-        cells = (str(rank), settings, row.text("student"), row.text("control"), gap, str(len(row.scores["student"])))
-        table.add_row(*map(Text, cells))
-    Console(highlight=False).print(table)
+    rows = []
+    for row in board.rows:
+        cells = row.text("student"), row.text("control"), row.gap_text, str(len(row.scores["student"]))
+        rows.append((row.setting_lines or [row.setting_text], cells))
+    heads: dict[str, JustifyMethod] = dict.fromkeys(("student", "control", "gap", "seeds"), "right")
+    show_named(board.title, "settings", heads, rows)
+
+
+def show_named(
+    title: str, named: str, heads: Mapping[str, JustifyMethod], rows: Sequence[tuple[Sequence[str], Sequence[str]]]
+) -> None:
+    """Print numbered rows of cells, with the lines that name each beside its cells, or below all rows if they are long.
+
+    Args:
+        title: Title of the table.
+        named: Heading of the names.
+        heads: How the cells below each heading are justified.
+        rows: The lines and the cells of each row. A line is broken only if it is longer than the terminal is wide.
+    """
+    console, number_width = Console(highlight=False), len(str(len(rows)))
+    name_width = max([len(named), *(len(line) for lines, _ in rows for line in lines)])
+    cell_widths = [max([len(head), *(len(cells[i]) for _, cells in rows)]) for i, head in enumerate(heads)]
+    widths = [number_width, name_width, *cell_widths]
+    is_beside = sum(widths) + PADDING * len(widths) + MARGIN <= console.width
+    table, names = _numbered(title), _numbered(None)
+    for of_names in (table, names) if is_beside else (names,):
+        of_names.add_column(named, overflow="fold")
+    for head, justify in heads.items():
+        table.add_column(head, justify=justify, overflow="fold")
+    for i, (lines, cells) in enumerate(rows, 1):
+        number, name = Text(str(i)), _text("\n".join(lines))
+        table.add_row(number, *([name] if is_beside else []), *map(_text, cells))
+        names.add_row(number, name)
+    console.print(table)
+    if not is_beside:
+        console.print(names)
+
+
+def _numbered(title: str | None) -> Table:
+    table = Table(title=None if title is None else _text(title), box=box.SIMPLE, padding=(0, 0, 0, 1))
+    table.add_column("", justify="right", no_wrap=True)
+    return table
 
 
 def tables(report: Mapping[str, Any], width: int) -> Iterator[Table]:
@@ -60,14 +91,14 @@ def tables(report: Mapping[str, Any], width: int) -> Iterator[Table]:
     label_width = max(len(row.label) for row in rows) + PADDING
     widths = [max(len(name), *(len(row.cells[i]) for row in rows)) + PADDING for i, name in enumerate(names)]
     for n, chosen in enumerate(_in_groups(widths, width - label_width - MARGIN)):
-        table = Table(title=content.title(report) if n == 0 else None, box=box.SIMPLE, padding=(0, 0, 0, 1))
+        table = Table(title=_text(content.title(report)) if n == 0 else None, box=box.SIMPLE, padding=(0, 0, 0, 1))
         table.add_column("", no_wrap=True)
         for i in chosen:
-            table.add_column(names[i].replace("_", " "), justify="right", no_wrap=True)
+            table.add_column(_text(names[i].replace("_", " ")), justify="right", no_wrap=True)
         for row in rows:
-            cells = [Text(row.cells[i], style="bold" if i == row.best else "") for i in chosen]
+            cells = [_text(row.cells[i], style="bold" if i == row.best else "") for i in chosen]
             if any(cell.plain for cell in cells):
-                table.add_row(row.label, *cells)
+                table.add_row(_text(row.label), *cells)
         yield table
 
 
@@ -75,7 +106,12 @@ def _print(report: Mapping[str, Any], console: Console) -> None:
     for table in tables(report, console.width):
         console.print(table)
     for sentence in content.sentences(report):
-        console.print(sentence, markup=False)
+        console.print(_text(sentence))
+
+
+def _text(value: str, style: str = "") -> Text:
+    """Return text of a report as it is, without markup; a report from elsewhere sends the terminal no commands."""
+    return Text("".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in value), style=style)
 
 
 def _in_groups(widths: Sequence[int], room: int) -> Iterator[list[int]]:

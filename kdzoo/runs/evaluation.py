@@ -1,7 +1,5 @@
 """Measurement of models: all models of a run, an exported one from its folder, and the cost of prediction."""
 
-import json
-import re
 import statistics
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -9,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 
 from kdzoo import config, kinds
@@ -18,17 +15,13 @@ from kdzoo.core.base import DRY_RUN_SAMPLES
 from kdzoo.core.batch import as_batch
 from kdzoo.core.inference import inference
 from kdzoo.core.progress import track
-from kdzoo.errors import ConfigError
-from kdzoo.kinds.protocols import BindsToData, DescribesModel, MeasuresUnseenClasses, PlotsPredictions
-from kdzoo.runs.job import Job, for_seed, with_seed
+from kdzoo.kinds.protocols import BindsToData, DescribesModel, MeasuresUnseenClasses, PlotsPredictions, Warns
+from kdzoo.runs.job import Job, for_seed
 from kdzoo.storage.checkpoint import load_student
 from kdzoo.storage.run_folder import is_main_process
 
 # Measurements of the cost of prediction, and the CPU seconds after which there are no more.
 MEASUREMENTS, MEASURED_SECONDS = 5, 2.0
-
-# Folder of one seed in a run folder.
-_SEED_FOLDER = re.compile(r"seed_\d+")
 
 
 def bound_kind(kind: kinds.Kind, data: Any, settings: Mapping[str, Any]) -> kinds.Kind:
@@ -71,7 +64,24 @@ def evaluate(
         "models": measured,
         "fidelity": {role: kind.fidelity(predictions[role], predictions["teacher"]) for role in compared},
         "splits": data.summary(),
+        "warnings": warnings_of(kind, measured),
+        "validation": validation_score(kind, models["student"], data),
     }
+
+
+def warnings_of(kind: kinds.Kind, measured: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return a clause for each fault that the kind recognises in the measurements of models, with the model's role."""
+    if not isinstance(kind, Warns):
+        return []
+    # Without parameters are the stored samples of reference scores, which nothing has trained.
+    trained = {role: model["metrics"] for role, model in measured.items() if model["parameters"]}
+    return [f"{role}: {fault}" for role, metrics in trained.items() for fault in kind.warnings(metrics)]
+
+
+def validation_score(kind: kinds.Kind, model: nn.Module, data: Any) -> float | None:
+    """Return the score of a model on the validation split, on which settings are chosen; None without such a split."""
+    batches = list(data.val_dataloader() or ())
+    return kinds.quick_scores(kind, model, batches)[kind.score] if batches else None
 
 
 def measure(kind: kinds.Kind, model: nn.Module, predictions: Any, batches: Iterable[Any]) -> dict[str, Any]:
@@ -110,32 +120,6 @@ def evaluate_folder(folder: Path, cfg: DictConfig, *, allow: Collection[str] = (
     sample = {key: value[:DRY_RUN_SAMPLES] for key, value in as_batch(batches[0]).items()}
     kind.check("model", model, sample, data.sizes)
     return {**measure(kind, model, kind.predict(model, batches), batches), "splits": data.summary()}
-
-
-def with_data_of_run(cfg: DictConfig, folder: Path) -> DictConfig:
-    """Return a configuration with the data of the run that an exported model belongs to, if the folder is in a run.
-
-    Args:
-        cfg: A composed configuration.
-        folder: An exported model in a run folder, or the run folder.
-
-    Raises:
-        ConfigError: The run's settings are not plain values.
-    """
-    for place in (folder, folder.parent, folder.parent.parent):
-        path = place / "config.yaml"
-        settings = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
-        if isinstance(settings, dict) and isinstance(settings.get("data"), dict):
-            # A run writes plain values. An interpolation would be resolved here, and may come with a downloaded folder.
-            if "${" in json.dumps(settings["data"]):
-                raise ConfigError(f"{path}: data must hold plain values, got an interpolation")
-            seed = next((int(part[5:]) for part in folder.parts[::-1] if _SEED_FOLDER.fullmatch(part)), None)
-            seeds = settings.get("seeds") or [0]
-            data = with_seed(settings["data"], seeds[0] if seed is None else seed)
-            changes: dict[str, Any] = {"data": data, "max_samples": settings.get("max_samples")}
-            unchanged = {str(key): cfg[key] for key in cfg if key not in changes}
-            return OmegaConf.create({**unchanged, **changes})
-    return cfg
 
 
 def cpu_ms_per_1000(model: nn.Module, batches: Iterable[Any]) -> float:

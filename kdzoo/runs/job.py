@@ -1,6 +1,5 @@
 """The settings of one seed of a run, and how they become data, models, distillers and trainings."""
 
-import copy
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -60,6 +59,7 @@ class Job:
             data = AdaptedData(data, seed=self.seed)
         data.max_samples = self.settings["max_samples"]
         data.max_batch_size = self.settings["max_batch_size"]
+        data.max_sequence_length = self.settings["max_sequence_length"]
         data.prepare_data()
         data.setup("fit")
         return data
@@ -86,11 +86,11 @@ class Job:
         """Build the distiller of the configuration, with ``changes`` to its settings."""
         return self._distiller({**self.settings["distiller"], **(changes or {})}, student, teacher, self.settings)
 
-    def teacher_free(self, student: nn.Module, target: str, source: Mapping[str, Any] | None = None) -> Distiller:
+    def teacher_free(self, student: nn.Module, target: str, source: Mapping[str, Any]) -> Distiller:
         """Build the distiller ``target``, which trains on data alone, with optimizer and scheduler of ``source``."""
         micro_batch_size = self.settings["distiller"].get("micro_batch_size")
         node = {"_target_": target, "micro_batch_size": micro_batch_size, **self.settings["teacher_free"]}
-        return self._distiller(node, student, None, source or self.settings)
+        return self._distiller(node, student, None, source)
 
     def _distiller(
         self,
@@ -211,13 +211,31 @@ def with_seed(node: Any, seed: int | str) -> Any:
     return {key: seed if key == "seed" and value is None else with_seed(value, seed) for key, value in node.items()}
 
 
+def with_largest(node: Any, largest: Mapping[str, int | float]) -> Any:
+    """Return settings in which no number is larger than ``largest`` allows for its key.
+
+    Args:
+        node: Settings as plain values.
+        largest: The largest value of some keys, at any depth.
+
+    Example:
+        >>> with_largest({"steps": 300, "inner": [{"steps": 2}, {"steps": None}]}, {"steps": 10})
+        {'steps': 10, 'inner': [{'steps': 2}, {'steps': None}]}
+    """
+    if isinstance(node, list):
+        return [with_largest(value, largest) for value in node]
+    if not isinstance(node, Mapping):
+        return node
+    limited = {key: min(node[key], limit) for key, limit in largest.items() if isinstance(node.get(key), int | float)}
+    return {key: limited[key] if key in limited else with_largest(value, largest) for key, value in node.items()}
+
+
 def for_seed(cfg: DictConfig, seed: int) -> dict[str, Any]:
     """Return the settings of one seed: ``${seed}`` resolved, accumulation turned into micro-batches."""
     seeded = OmegaConf.merge(cfg, {"seed": seed, "seeds": None})
-    settings = copy.deepcopy(config.to_container(seeded))
-    # For the teacher, a schedule over ${trainer.max_epochs} is one over the teacher's epochs.
-    epochs = {"trainer": {"max_epochs": settings["teacher_training"]["max_epochs"]}}
-    settings["teacher_training"] = config.to_container(OmegaConf.merge(seeded, epochs))["teacher_training"]
+    settings = config.plain_settings(seeded)
+    largest = settings["largest"]
+    settings = {**with_largest(settings, largest), "largest": largest}
     # Lightning would average the means of the batches, which is wrong where terms have different numbers of values.
     n_accumulated = settings["trainer"].get("accumulate_grad_batches", 1)
     if n_accumulated > 1:

@@ -13,6 +13,8 @@ from torch import nn
 
 from kdzoo import config, kinds, plotting
 from kdzoo.config import registry, validate
+from kdzoo.config.overrides import folders_of
+from kdzoo.config.processes import check_processes, is_data_parallel
 from kdzoo.core.base import Distiller
 from kdzoo.errors import ConfigError
 from kdzoo.kinds.protocols import (
@@ -26,19 +28,23 @@ from kdzoo.reports.content import ROLES
 from kdzoo.reports.html import to_html
 from kdzoo.reports.markdown import to_markdown
 from kdzoo.reports.run_result import RunResult
-from kdzoo.runs import statistics, teachers
+from kdzoo.runs import statistics, teachers, written_settings
 from kdzoo.runs.evaluation import bound_kind, evaluate
-from kdzoo.runs.job import Job, calibrated, for_seed, initialised, with_seed
+from kdzoo.runs.job import Job, calibrated, for_seed, initialised
 from kdzoo.runs.preparation import has_teacher_free_control, prepare_models, student_node, with_learned_sizes
 from kdzoo.runs.progress import displayed
 from kdzoo.runs.resume import stop_between_steps
-from kdzoo.runs.training import HISTORY_FILE, History, fit
-from kdzoo.storage import atomic, run_folder
+from kdzoo.runs.training import HISTORY_FILE, History, fit_in_run
+from kdzoo.storage import atomic, checked_json, run_folder
 from kdzoo.storage.checkpoint import save_model
 
 
 def run(
-    cfg: DictConfig | Mapping[str, Any] | str | Path, *, allow: Collection[str] = (), command: str = ""
+    cfg: DictConfig | Mapping[str, Any] | str | Path,
+    *,
+    allow: Collection[str] = (),
+    command: str = "",
+    wait: bool = False,
 ) -> RunResult:
     """Distil once for every seed, write the report to the run folder, and return it.
 
@@ -46,9 +52,12 @@ def run(
     results as an uninterrupted one, and returns the report of a finished run.
 
     Args:
-        cfg: What ``kdzoo.compose`` returns, or the path of a ``config.yaml`` that a run has written.
+        cfg: What ``kdzoo.compose`` returns, or the path of a ``config.yaml`` that a run has written. Such a file is
+            data: its values are plain, and it decides neither on ``cache_dir`` nor on a logger.
         allow: Names of your own classes that the configuration may build; packaged ones are always allowed.
-        command: The command line that starts this run again, for the report.
+        command: The command line that starts this run again, for the report; by default that of the overrides which
+            ``kdzoo.compose`` was given, or else a call with the run's ``config.yaml``.
+        wait: Whether to wait for another process that uses the run folder, which is an error otherwise.
 
     Returns:
         The report, as a dictionary that is printed as a table; its keys are documented in ``docs/report.md``.
@@ -57,23 +66,28 @@ def run(
         ConfigError: The configuration has mistakes; the message has a line for each. Nothing has been built then.
         KdzooError: The data, a file or the training has failed.
     """
-    cfg = _load_config(cfg)
+    cfg = _as_config(cfg)
     allow = {*config.packaged_targets(), *allow}
     mistakes = validate.mistakes(cfg, allow)
     if mistakes:
         raise ConfigError("\n".join(mistakes))
-    folder = Path(cfg.output_dir)
+    check_processes(cfg.trainer)
+    folder, settings = Path(cfg.output_dir), config.plain_settings(cfg)
+    # Before the lock, which cannot be taken where nothing can be written, such as on a medium that only can be read.
+    if (finished := run_folder.finished_report(folder, settings, free=config.FREE_WHEN_CONTINUED)) is not None:
+        return RunResult(finished, folder, allow)
     seeds = list(cfg.seeds) if cfg.seed is None else [cfg.seed]
-    with run_folder.lock(folder), stop_between_steps():
-        run_folder.reserve(folder, config.to_container(cfg), free=config.FREE_KEYS)
-        finished = run_folder.read_json(folder / "report.json")
+    with run_folder.lock(folder, wait_for="the same run" if wait else ""), stop_between_steps():
+        run_folder.reserve(folder, settings, free=config.FREE_WHEN_CONTINUED)
+        finished = run_folder.read_report(folder / "report.json")  # of a process that this one has waited for
         if finished is not None:
             return RunResult(finished, folder, allow)
         jobs = [Job(for_seed(cfg, seed), seed, folder / f"seed_{seed}", allow) for seed in seeds]
-        outcomes = run_seeds(jobs)
-        result = summarise(jobs, outcomes, command or f"kdzoo.run({str(folder / 'config.yaml')!r})")
+        command = command or config.composing_command(cfg) or f"kdzoo.run({str(folder / 'config.yaml')!r})"
+        result = summarise(jobs, run_seeds(jobs), command)
         if run_folder.is_main_process():
-            write_report(folder, jobs[0], result)
+            with atomic.explained_errors(folder):
+                write_report(folder, jobs[0], result)
     return RunResult(result, folder, allow)
 
 
@@ -93,13 +107,12 @@ def run_seed(job: Job) -> dict[str, Any]:
     The measurements of a seed that is already finished are read from its folder, so that an interrupted run continues
     with the first unfinished seed.
     """
-    finished = run_folder.read_json(job.folder / "result.json")
+    finished = run_folder.read_if_present(job.folder / "result.json")
     if finished is not None:
         return finished
     data = job.data()
     method: type[Distiller] = config.locate(job.settings["distiller"]["_target_"])
-    if job.settings["compile"] and "compile" in method.info.exempt:
-        raise ConfigError(f"compile=true does not work with {method.__name__}: {method.info.exempt['compile']}")
+    check_method(method, job.settings)
     seconds, started = {}, time.perf_counter()
     models, is_cacheable = prepare_models(job, method, data)
     kind = bound_kind(job.kind_of("student", models["student"]), data, job.settings)
@@ -127,12 +140,40 @@ def run_seed(job: Job) -> dict[str, Any]:
     unseen = job.settings["data"].get("exclude_classes") or ()
     result = evaluate(kind, models, data, job.folder, unseen)
     result |= {"seconds": seconds, "cpu_seconds": {"student": history.cpu_seconds}}
+    add_warnings(result, {"student": distiller, **control_distillers})
     add_measurements(result, distiller, control_distillers, kind, data)
     if run_folder.is_main_process():
-        write_seed(job, distiller, kind, models, node, data)
+        with atomic.explained_errors(job.folder):  # figures and programs are written by libraries
+            write_seed(job, distiller, kind, models, node, data)
         # Last: this file marks the seed as finished.
-        atomic.write_json(job.folder / "result.json", result)
+        checked_json.write(job.folder / "result.json", result)
     return result
+
+
+def add_warnings(result: dict[str, Any], trained: Mapping[str, Distiller]) -> None:
+    """Add what methods say of trainings that ended and yet failed, with the role of the model, in place."""
+    for role, distiller in trained.items():
+        result["warnings"] += [f"{role}: {subject}: {warning}" for subject, warning in distiller.warnings.items()]
+
+
+def check_method(method: type[Distiller], settings: Mapping[str, Any]) -> None:
+    """Reject settings of a run that its method is exempt from.
+
+    Args:
+        method: The distiller.
+        settings: The settings of the run.
+
+    Raises:
+        ConfigError: Names the setting, the method and the reason.
+    """
+    trainer = settings["trainer"]
+    used = {
+        "compile": ("compile=true", settings["compile"]),
+        "data_parallel": (f"trainer.devices={trainer.get('devices', 1)}", is_data_parallel(trainer)),
+    }
+    for name, (setting, is_used) in used.items():
+        if is_used and name in method.info.exempt:
+            raise ConfigError(f"{setting} does not work with {method.__name__}: {method.info.exempt[name]}")
 
 
 def add_measurements(
@@ -155,7 +196,8 @@ def controls(
     """Return the distillers that train the student's controls, by role: one without a teacher, others by settings."""
     by_role = {}
     if has_teacher_free_control(job, kind):
-        by_role["control"] = job.teacher_free(job.build("student", node), str(kind.teacher_free))
+        student = job.build("student", node)
+        by_role["control"] = job.teacher_free(student, str(kind.teacher_free), job.settings["control_training"])
     for role, changes in distiller.report_extras.controls.items():
         student = initialised(job.build("student", node), distiller.teacher, data)
         by_role[role] = job.distiller(student, distiller.teacher, changes)
@@ -169,8 +211,10 @@ def train(job: Job, distiller: Distiller, data: Any, role: str) -> History:
         distiller.student.compile()
     stages = {"student": "distilling the student", "control": "training the control"}
     stage = stages.get(role, f"training the control {role!r}")
-    training = job.training(f"{role}, seed {job.seed}", job.folder / "checkpoints" / role, stage=stage)
-    return fit(distiller, data, training)
+    # Other controls are students of the same method with other settings.
+    changes = {"max_epochs": job.settings["control_training"]["max_epochs"]} if role == "control" else {}
+    training = job.training(f"{role}, seed {job.seed}", job.folder / "checkpoints" / role, stage=stage, **changes)
+    return fit_in_run(distiller, data, training)
 
 
 def write_seed(
@@ -183,11 +227,14 @@ def write_seed(
 ) -> None:
     """Write the figures and the exported models of one seed."""
     figures = job.folder / "figures"
-    draw_histories(job.folder, [name for name, weight in distiller.loss_weights.items() if not weight])
+    other_controls = distiller.report_extras.controls
+    draw_histories(
+        job.folder, [*ROLES, *other_controls], [name for name, weight in distiller.loss_weights.items() if not weight]
+    )
     distiller.report_extras.figures(figures)
     if isinstance(kind, PlotsModel):
         kind.plot_model(models, figures, data)
-    for role in models.keys() & {"student", "control", *distiller.report_extras.controls}:
+    for role in models.keys() & {"student", "control", *other_controls}:
         save_model(models[role], node, job.folder / role)
     if isinstance(kind, Exports):
         kind.export(models["student"], job.folder / "student", data)
@@ -206,6 +253,8 @@ def summarise(jobs: list[Job], outcomes: list[dict[str, Any]], command: str) -> 
     kind = jobs[0].kind_named(outcomes[0]["kind"])
     score = kind.score
     fidelity = statistics.over_seeds([outcome["fidelity"] for outcome in outcomes])
+    # Seeds that an earlier version has finished have no such score.
+    validation: list[Any] = [outcome.get("validation") for outcome in outcomes]
     by_role = {
         role: [outcome["models"][role]["metrics"][score] for outcome in outcomes] if role in merged else None
         for role in ROLES
@@ -215,15 +264,19 @@ def summarise(jobs: list[Job], outcomes: list[dict[str, Any]], command: str) -> 
         "schema": 1,
         "kind": kind.name,
         "score": score,
-        "distiller": registry.name_of("distiller", settings["distiller"]["_target_"]),
-        "data": registry.name_of("data", settings["data"]["_target_"]),
+        **{
+            group: registry.name_of(group, settings[group]["_target_"], folders_of(command))
+            for group in ("distiller", "data")
+        },
         "seed": jobs[0].seed if len(jobs) == 1 else [job.seed for job in jobs],
         "teacher": merged.get("teacher"),
         "student": merged["student"],
         "control": merged.get("control"),
+        "validation": None if None in validation else sum(validation) / len(validation),
         "controls": {role: values for role, values in merged.items() if role not in ("teacher", "student")},
         "fidelity": fidelity,
         "recommendation": kind.recommendation(statistics.means(fidelity)) if isinstance(kind, Recommends) else None,
+        "warnings": _warnings(jobs, outcomes),
         "comparison": statistics.comparison(score, by_role, lower_is_better=kind.lower_is_better),
         "splits": outcomes[0]["splits"],
         **{
@@ -235,6 +288,12 @@ def summarise(jobs: list[Job], outcomes: list[dict[str, Any]], command: str) -> 
         "command": command,
     }
     return {**result, "expected": statistics.compare_with_expected(result, settings["expected"])}
+
+
+def _warnings(jobs: Sequence[Job], outcomes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the warnings of all seeds, with their seeds; those that an earlier version has finished have none."""
+    pairs = zip(jobs, outcomes, strict=True)
+    return [f"seed {job.seed}, {warning}" for job, outcome in pairs for warning in outcome.get("warnings", ())]
 
 
 def write_report(folder: Path, first_job: Job, result: Mapping[str, Any]) -> None:
@@ -251,17 +310,18 @@ def write_report(folder: Path, first_job: Job, result: Mapping[str, Any]) -> Non
     kind = first_job.kind_named(result["kind"])
     if isinstance(kind, DescribesExport):
         kind.describe(folder / "student", result)
-    atomic.write_json(folder / "report.json", result)
+    checked_json.write(folder / "report.json", result)
 
 
-def draw_histories(folder: Path, measured: Collection[str]) -> None:
-    """Plot the loss terms of teacher, student and control, those that were trained, on training and validation data.
+def draw_histories(folder: Path, roles: Sequence[str], measured: Collection[str]) -> None:
+    """Plot the loss terms of teacher, student and controls, those that were trained, on training and validation data.
 
     Args:
         folder: Folder of a seed.
+        roles: The models that may have been trained, in the order of the legend.
         measured: Names of the terms that were not optimized.
     """
-    histories = {role: run_folder.read_json(folder / "checkpoints" / role / HISTORY_FILE) for role in ROLES}
+    histories = {role: run_folder.read_if_present(folder / "checkpoints" / role / HISTORY_FILE) for role in roles}
     trainings = {role: training_curves(history) for role, history in histories.items() if history is not None}
     plotting.loss_curves(trainings, folder / "figures" / "losses.png", measured=measured)
 
@@ -284,15 +344,7 @@ def training_curves(history: Mapping[str, Any]) -> plotting.TrainingCurves:
     return plotting.TrainingCurves(training, validation)
 
 
-def _load_config(cfg: DictConfig | Mapping[str, Any] | str | Path) -> DictConfig:
-    """Return a configuration as a DictConfig; one that is read from a file has the file's folder as ``output_dir``."""
+def _as_config(cfg: DictConfig | Mapping[str, Any] | str | Path) -> DictConfig:
     if isinstance(cfg, DictConfig):
         return cfg
-    if isinstance(cfg, Mapping):
-        return OmegaConf.create(dict(cfg))
-    if not Path(cfg).is_file():
-        raise ConfigError(f"there is no configuration file {str(cfg)!r}; compose one from overrides by kdzoo.compose")
-    written = config.to_container(OmegaConf.load(cfg))
-    # The run has written plain values: a seed that follows ``${seed}`` is null there if the run has several seeds.
-    seeded = {key: with_seed(value, "${seed}") for key, value in written.items()}
-    return OmegaConf.create({**seeded, "output_dir": str(Path(cfg).parent)})
+    return OmegaConf.create(dict(cfg)) if isinstance(cfg, Mapping) else written_settings.load(Path(cfg))

@@ -26,19 +26,32 @@ def prepare_models(job: Job, method: type[Distiller], data: Any) -> tuple[dict[s
 
     Raises:
         ConfigError: The models, the method and the data do not fit each other.
-        DataError: There is no test split.
+        DataError: The data have no test split.
     """
-    teacher = None if method.info.teacher == "none" else teachers.build(job, data.sizes)
-    student = new_student(job, teacher, data)
-    with unfrozen_afterwards(teacher):
-        is_cacheable = dry_run(job, method, student, teacher, data)
-    del student  # before the next one is built, so that two do not have to fit into memory
+    teacher, is_cacheable = try_models(job, method, data)
     if teacher is not None:
         if not teachers.brings_weights(job, teacher):
             teacher = teachers.build(job, data.sizes)
         teachers.train(job, job.kind_of("teacher", teacher), teacher, data.sizes)
     student = initialised(new_student(job, teacher, data), teacher, data)
     return {**({} if teacher is None else {"teacher": teacher}), "student": student}, is_cacheable
+
+
+def try_models(job: Job, method: type[Distiller], data: Any) -> tuple[nn.Module | None, bool]:
+    """Build teacher and student and try them out in a dry run.
+
+    Returns:
+        The teacher, which is not trained, and whether its outputs can be cached. The student is dropped, so that this
+        one and the next do not have to fit into memory together.
+
+    Raises:
+        ConfigError: The models, the method and the data do not fit each other.
+        DataError: The data have no test split.
+    """
+    teacher = None if method.info.teacher == "none" else teachers.build(job, data.sizes)
+    student = new_student(job, teacher, data)
+    with unfrozen_afterwards(teacher):
+        return teacher, dry_run(job, method, student, teacher, data)
 
 
 def new_student(job: Job, teacher: nn.Module | None, data: Any) -> nn.Module:

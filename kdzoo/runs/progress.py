@@ -219,7 +219,7 @@ class Progress(pl.Callback):
             if trainer.global_step:  # a method that computes its student takes no optimizer steps
                 counts += f", {trainer.global_step} steps"
             lines = [f"{self.label:<{LABEL_WIDTH}} {counts}, {_format_metrics(trainer)}"]
-            lines += [f"  {subject}: {note}" for subject, note in module.notes.items()]
+            lines += [f"  {subject}: {note}" for subject, note in {**module.notes, **module.warnings}.items()]
             for line in lines:
                 print_line(line)
 

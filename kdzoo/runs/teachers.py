@@ -5,8 +5,8 @@ import hashlib
 import inspect
 import json
 import textwrap
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,12 @@ from kdzoo import kinds
 from kdzoo.core.abilities import DescribesArchitecture, LoadsPretrained
 from kdzoo.core.base import Distiller
 from kdzoo.core.batch import Batch
-from kdzoo.core.frozen_teacher import TeacherOutputs
+from kdzoo.core.frozen_teacher import ComputeOutputs, StoredOutputs, TeacherOutputs
 from kdzoo.models import load_weights
 from kdzoo.runs.job import Job, calibrated
 from kdzoo.runs.statistics import versions
-from kdzoo.runs.training import HISTORY_FILE, fit
-from kdzoo.storage import atomic, run_folder, teacher_outputs
+from kdzoo.runs.training import HISTORY_FILE, fit_in_run
+from kdzoo.storage import checked_json, run_folder, teacher_outputs
 from kdzoo.storage.checkpoint import load_student, save_model
 
 
@@ -76,12 +76,12 @@ def train(job: Job, kind: kinds.Kind, model: nn.Module, sizes: dict[str, Any]) -
             distiller = job.teacher_free(calibrated(model, data), str(kind.teacher_free), settings)
             label = f"teacher, seed {settings['seed']}"
             training = job.training(label, folder, stage="training the teacher", max_epochs=settings["max_epochs"])
-            fit(distiller, distiller.transfer_set(data), replace(training, seed=settings["seed"]))
+            fit_in_run(distiller, distiller.transfer_set(data), replace(training, seed=settings["seed"]))
             if run_folder.is_main_process():
                 save_model(model, node, folder)
-        history = run_folder.read_json(folder / HISTORY_FILE)  # None in a cache of an earlier version
+        history = run_folder.read_if_present(folder / HISTORY_FILE)  # None in a cache of an earlier version
         if history is not None and run_folder.is_main_process():
-            atomic.write_json(job.folder / "checkpoints" / "teacher" / HISTORY_FILE, history)
+            checked_json.write(job.folder / "checkpoints" / "teacher" / HISTORY_FILE, history)
 
 
 def _determinants(job: Job, node: dict[str, Any], changes: dict[str, Any], data: Any) -> dict[str, Any]:
@@ -100,17 +100,43 @@ def _determinants(job: Job, node: dict[str, Any], changes: dict[str, Any], data:
     }
 
 
-def cache_teacher_outputs(job: Job, distiller: Distiller, data: Any) -> None:
-    """Compute the teacher's outputs for all training and validation samples, unless they cannot or must not be cached.
+@dataclass(frozen=True)
+class OutputStore:
+    """Where the outputs of a teacher for all training samples are stored, and how they are computed.
+
+    Attributes:
+        folder: The folder of the store, which is named by the fingerprint.
+        fingerprint: What the outputs depend on, as checksums.
+        compute: Runs the teacher on a batch.
+        batches: All training inputs in index order.
+    """
+
+    folder: Path
+    fingerprint: Mapping[str, str]
+    compute: ComputeOutputs
+    batches: Iterable[Any]
+
+    def fill(self) -> None:
+        """Compute what is missing, with all other processes that do so now; return when the store is complete."""
+        teacher_outputs.fill(self.folder, self.fingerprint, self.compute, self.batches)
+
+    def load(self) -> StoredOutputs:
+        """Return the outputs, computed first as far as they are missing."""
+        return teacher_outputs.load_or_compute(self.folder, self.fingerprint, self.compute, self.batches)
+
+
+def output_store(job: Job, distiller: Distiller, data: Any) -> OutputStore | None:
+    """Return the store of the outputs of a distiller's teacher; None if they cannot or must not be stored.
 
     They cannot for samples that change from epoch to epoch or differ in shape, and must not with
     ``teacher_cache=false``.
     """
     teacher, frozen = distiller.teacher, distiller.frozen_teacher
     if teacher is None or not job.settings["teacher_cache"] or data.is_augmented or not data.has_equal_rows:
-        return
+        return None
     like = next(teacher.parameters(), torch.empty(0))  # a teacher without parameters runs on the CPU in float32
     fingerprint = {
+        "format": teacher_outputs.FORMAT,
         "teacher": teacher_outputs.weights_fingerprint(teacher),
         "inputs and their order": data.fingerprint(),
         "dtype": str(like.dtype),
@@ -118,15 +144,23 @@ def cache_teacher_outputs(job: Job, distiller: Distiller, data: Any) -> None:
         "versions": json.dumps(versions(), sort_keys=True),
         "computation": json.dumps([_code_of(distiller.teacher_outputs), frozen.cache_key], sort_keys=True),
     }
-    folder = Path(job.settings["cache_dir"]) / "teacher_outputs" / _digest(fingerprint)
 
     def compute(batch: Batch) -> TeacherOutputs:
         return distiller.teacher_outputs({name: value.to(like.device) for name, value in batch.items()})
 
-    frozen.cache["train"] = teacher_outputs.load_or_compute(folder, fingerprint, compute, data.train_eval_dataloader())
+    folder = Path(job.settings["cache_dir"]) / "teacher_outputs" / _digest(fingerprint)
+    return OutputStore(folder, fingerprint, compute, data.train_eval_dataloader())
+
+
+def cache_teacher_outputs(job: Job, distiller: Distiller, data: Any) -> None:
+    """Compute the teacher's outputs for all training and validation samples, unless they are not stored."""
+    store = output_store(job, distiller, data)
+    if store is None:
+        return
+    distiller.frozen_teacher.cache["train"] = store.load()
     # A user's own data module may have several validation loaders or none, and promises nothing about their order.
     if isinstance(validation := data.val_dataloader(), DataLoader):
-        frozen.cache["val"] = teacher_outputs.compute_all(compute, validation)
+        distiller.frozen_teacher.cache["val"] = teacher_outputs.compute_all(store.compute, validation)
 
 
 def _code_of(function: Callable[..., Any]) -> str:

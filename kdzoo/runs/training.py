@@ -19,7 +19,7 @@ from kdzoo.core.base import Distiller
 from kdzoo.errors import CheckpointError, ConfigError, NonFiniteLossError
 from kdzoo.runs.progress import Progress, print_line
 from kdzoo.runs.resume import ExactResume, signals_wait_for_step
-from kdzoo.storage import atomic
+from kdzoo.storage import checked_json
 from kdzoo.storage.checkpoint import AtomicCheckpointIO, read_checkpoint
 from kdzoo.storage.run_folder import is_main_process
 
@@ -155,7 +155,6 @@ def fit(distiller: Distiller, data: pl.LightningDataModule, training: Training) 
             )
         for logger in trainer.loggers:
             logger.log_hyperparams(dict(training.hyperparameters))
-        distiller.train()  # Lightning keeps the mode that it finds, and pretrained students come in eval mode
         try:
             trainer.fit(distiller, datamodule=data, ckpt_path=checkpoint if checkpoint.exists() else None)
         except MisconfigurationException as error:
@@ -165,7 +164,16 @@ def fit(distiller: Distiller, data: pl.LightningDataModule, training: Training) 
     final = history.state_dict()
     history.seconds, history.cpu_seconds = final["seconds"], final["cpu_seconds"]
     if is_main_process():
-        atomic.write_json(training.folder / HISTORY_FILE, final)
+        checked_json.write(training.folder / HISTORY_FILE, final)
+    return history
+
+
+def fit_in_run(distiller: Distiller, data: pl.LightningDataModule, training: Training) -> History:
+    """Train as :func:`fit` does, and leave the models in float32, in which they are measured and exported."""
+    history = fit(distiller, data, training)
+    # Lightning leaves models in the type that they were trained in, such as float64, and data come in float32.
+    if str(training.settings.get("precision", "")).endswith("-true"):
+        distiller.float()
     return history
 
 
@@ -195,6 +203,8 @@ def _quiet_lightning() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=".*overridden `transfer_batch_to_device`.*")
         # Data in memory are fastest without workers.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        # Data without a val split return an empty list.
+        warnings.filterwarnings("ignore", message=".*Total length of `list` across ranks is zero.*")
         # A loader may be shorter than the logging interval.
         warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
         # The teacher is in eval mode, always.

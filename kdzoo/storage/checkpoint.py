@@ -6,25 +6,30 @@ A checkpoint (``.ckpt``) is for resuming only. What users exchange is an exporte
 
 import hashlib
 import io
-import json
 import pickle
 import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import nn
 
 from kdzoo import config
+from kdzoo.config.plain_values import check_plain
+from kdzoo.config.roles import models_in
 from kdzoo.errors import CheckpointError
-from kdzoo.storage import atomic
+from kdzoo.storage import atomic, checked_json
 
 # Increase this number when older versions of this module cannot read the files.
-FORMAT = 1
+FORMAT = 2
+# Characters of torch's list of weights that are missing or left over; a network may have hundreds.
+LONGEST_REASON = 200
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -76,7 +81,7 @@ def save_model(model: nn.Module, node: Mapping[str, Any], folder: Path) -> None:
     weights = save_safetensors({key: value.contiguous().clone() for key, value in model.state_dict().items()})
     atomic.write_bytes(folder / "model.safetensors", weights)
     description = {"format": FORMAT, "model": dict(node), "sha256": hashlib.sha256(weights).hexdigest()}
-    atomic.write_json(folder / "config.json", description)
+    checked_json.write(folder / "config.json", description)
 
 
 def load_student(folder: str | Path, *, allow: Collection[str] = ()) -> nn.Module:
@@ -84,42 +89,43 @@ def load_student(folder: str | Path, *, allow: Collection[str] = ()) -> nn.Modul
 
     Args:
         folder: The ``student`` folder of a run (also ``teacher`` and ``control``), or a run folder.
-        allow: Names of your own classes (``"my_models.Net"``) that the folder may build; packaged ones are always
+        allow: Names of your own classes (``"my_models.Net"``) that the folder may build; packaged models are always
             allowed. A configuration that comes with weights is data, not code.
 
     Raises:
         CheckpointError: A file is missing or corrupt, or the weights do not fit the class.
-        ConfigError: The folder names a class that is not allowed.
+        ConfigError: The folder names a class that is not allowed, or something else than plain values.
     """
     folder = Path(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} must be the folder of an exported model")
     if not (folder / "config.json").exists() and (folder / "student" / "config.json").exists():
         folder = folder / "student"
     description, weights = _read_description(folder), _read_bytes(folder / "model.safetensors")
     if hashlib.sha256(weights).hexdigest() != description["sha256"]:
         raise CheckpointError(f"{folder / 'model.safetensors'} is corrupt: its sha256 is not the one in config.json")
-    model = config.instantiate(description["model"], allow={*config.packaged_targets(), *allow})
+    model = config.instantiate(description["model"], allow=models_in(allow))
+    if not isinstance(model, nn.Module):
+        raise CheckpointError(f"{folder} describes {type(model).__name__}, which is not a torch.nn.Module")
     try:
         model.load_state_dict(load_safetensors(weights))
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
+    except (RuntimeError, SafetensorError) as error:
+        reason = shorten(str(error).splitlines()[-1].strip(), LONGEST_REASON, placeholder=" ...")
         raise CheckpointError(
-            f"the weights in {folder} do not fit {description['model']['_target_']}: {reason}"
+            f"the weights in {folder} do not fit {description['model']['_target_']}, as after a change of its code; "
+            f"delete the folder if it is in a cache: {reason}"
         ) from error
     return model.eval()
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
-    try:
-        description = json.loads(_read_bytes(path))
-        if (
-            description["format"] != FORMAT
-            or not isinstance(description["model"], dict)
-            or not isinstance(description["sha256"], str)
-        ):
-            raise ValueError
-    except (ValueError, KeyError, TypeError):
-        raise CheckpointError(f"{path} is not the description of an exported model (format {FORMAT})") from None
+    description = checked_json.read(path, CheckpointError)
+    model, sha256 = description.get("model"), description.get("sha256")
+    has_target = isinstance(model, dict) and isinstance(model.get("_target_"), str)
+    if description.get("format") != FORMAT or not has_target or not isinstance(sha256, str):
+        raise CheckpointError(f"{path} is not the description of an exported model (format {FORMAT})")
+    check_plain(model, str(path))
     return description
 
 

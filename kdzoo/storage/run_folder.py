@@ -1,9 +1,6 @@
 """The folder of a run: held by one process at a time, and never overwritten by another configuration."""
 
-import fcntl
-import json
 import os
-import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,9 +8,20 @@ from typing import Any
 
 import yaml
 
-from kdzoo.core.progress import stage
-from kdzoo.errors import RunFolderError
-from kdzoo.storage import atomic
+from kdzoo.config.plain_values import check_plain
+from kdzoo.errors import RunFolderError, in_one_line
+from kdzoo.storage import atomic, checked_json, locks
+
+LOCK = ".lock"
+"""The file in a folder whose lock belongs to the process that uses the folder."""
+# What the tables and sentences about a run are made of, with the types of the values.
+REPORT_TYPES: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("kind", "score", "distiller", "data"), str),
+    **dict.fromkeys(("student", "controls", "fidelity", "splits", "seconds"), Mapping),
+    **dict.fromkeys(("teacher", "control", "comparison"), (Mapping, type(None))),
+    "seed": (int, list),
+    "expected": list,
+}
 
 
 def is_main_process() -> bool:
@@ -46,23 +54,13 @@ def lock(folder: Path, *, wait_for: str = "") -> Iterator[None]:
     if not is_main_process():
         yield
         return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock_file = (folder / ".lock").open("a")
-    except OSError as error:
-        raise RunFolderError(f"cannot write to {folder}: {error.strerror}; choose another hydra.run.dir") from error
-    with lock_file:
-        try:
-            # The operating system releases this lock when the process ends, however it ends.
-            fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            if not wait_for:
-                raise RunFolderError(
-                    f"{folder} is in use by another process; wait for it or choose another folder"
-                ) from None
-            with stage(f"waiting for {wait_for} in another process"):
-                fcntl.flock(lock_file, fcntl.LOCK_EX)
+    with locks.hold(folder / LOCK, wait_for=wait_for):
         yield
+
+
+def is_locked(folder: Path) -> bool:
+    """Return whether another process holds the lock of a folder; nothing is written."""
+    return locks.is_held(folder / LOCK)
 
 
 def reserve(folder: Path, settings: Mapping[str, Any], *, free: Collection[str] = ()) -> None:
@@ -71,7 +69,7 @@ def reserve(folder: Path, settings: Mapping[str, Any], *, free: Collection[str] 
     Args:
         folder: The run folder.
         settings: The resolved settings as plain values.
-        free: Top-level keys that may differ.
+        free: Keys that may differ, such as ``cache_dir`` or ``trainer.devices``.
 
     Raises:
         RunFolderError: The folder holds a run of another configuration; the differing keys are named.
@@ -88,15 +86,37 @@ def finished_report(folder: Path, settings: Mapping[str, Any], *, free: Collecti
     Args:
         folder: The run folder.
         settings: The resolved settings as plain values.
-        free: Top-level keys that may differ.
+        free: Keys that may differ, such as ``cache_dir`` or ``trainer.devices``.
 
     Raises:
-        RunFolderError: The folder holds a run of another configuration, or its report is not JSON.
+        RunFolderError: The folder holds a run of another configuration, or its report is damaged.
     """
     if not (folder / "report.json").exists():
         return None
     _changes(folder, settings, free)
-    return read_json(folder / "report.json")
+    return read_report(folder / "report.json")
+
+
+def read_report(path: Path) -> dict[str, Any] | None:
+    """Return a report that can be shown, or None if there is none.
+
+    Raises:
+        RunFolderError: The file cannot be read, is damaged, or is something else than a report.
+    """
+    report = read_if_present(path)
+    if report is None:
+        return None
+    wrong = [key for key, types in REPORT_TYPES.items() if key not in report or not isinstance(report[key], types)]
+    # A run without a teacher or a control has None in the place of its measurements.
+    models = [key for key in ("teacher", "student", "control") if key not in wrong and report[key] is not None]
+    wrong += [key for key in models if not _is_measured(report[key])]
+    if wrong:
+        raise RunFolderError(f"{path} is not the report of a run: {wrong[0]} is missing or of another type")
+    return report
+
+
+def _is_measured(model: Mapping[str, Any]) -> bool:
+    return isinstance(model.get("metrics"), Mapping) and "parameters" in model
 
 
 def _changes(folder: Path, settings: Mapping[str, Any], free: Collection[str]) -> list[str]:
@@ -104,10 +124,9 @@ def _changes(folder: Path, settings: Mapping[str, Any], free: Collection[str]) -
     path = folder / "config.yaml"
     changes: list[str] = []
     if path.exists():
-        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+        before = read_settings(path)
         begun = any(folder.glob("seed_*")) or (folder / "report.json").exists()
-        # The top-level key is what comes before the first dot or colon.
-        changes = [line for line in differences(before, settings) if re.split(r"[.:]", line)[0] not in free]
+        changes = [line for line in differences(before, settings) if not _is_free(line.partition(":")[0], free)]
         if changes and begun:
             # Three are enough to see what is different, and the message stays one line.
             more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
@@ -116,6 +135,21 @@ def _changes(folder: Path, settings: Mapping[str, Any], free: Collection[str]) -
                 "choose another hydra.run.dir, or delete the folder"
             )
     return changes
+
+
+def _is_free(key: str, free: Collection[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in free)
+
+
+def check_links(folder: Path) -> None:
+    """Reject a run folder that came from elsewhere if a link in it leads out of it, where a run would write.
+
+    Raises:
+        RunFolderError: Names the link.
+    """
+    for path in folder.rglob("*"):
+        if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+            raise RunFolderError(f"{path} is a link that leads out of the run folder; replace it by what it links to")
 
 
 def differences(before: Any, now: Any, key: str = "") -> Iterator[str]:
@@ -127,15 +161,29 @@ def differences(before: Any, now: Any, key: str = "") -> Iterator[str]:
         yield f"{key}: {before!r} -> {now!r}"
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Return the JSON in ``path``, or None if there is none.
+def read_if_present(path: Path) -> dict[str, Any] | None:
+    """Return the content of a JSON file of a run, or None if there is none.
 
     Raises:
-        RunFolderError: The file exists but is not JSON.
+        RunFolderError: The file exists, but cannot be read or is damaged.
     """
-    if not path.exists():
-        return None
+    return checked_json.read(path, remedy="delete it to compute it again") if path.exists() else None
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Return the settings in the ``config.yaml`` of a run, which are plain values.
+
+    Raises:
+        RunFolderError: The file cannot be read, or is not YAML with keys and values.
+        ConfigError: It has an interpolation or something else than plain values.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunFolderError(f"{path} is not valid JSON ({error}); delete it to compute it again") from None
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunFolderError(f"cannot read {path}: {error.strerror}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # not UTF-8 is a ValueError
+        raise RunFolderError(f"{path} is not valid YAML: {in_one_line(error)}") from None
+    if not isinstance(settings, dict):
+        raise RunFolderError(f"{path} must hold keys and values, got {type(settings).__name__}")
+    check_plain(settings, str(path))
+    return settings

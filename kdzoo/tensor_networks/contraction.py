@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from kdzoo.core.validation import choice
-from kdzoo.errors import ConfigError, DataError, NonFiniteLossError
+from kdzoo.errors import ConfigError, DataError, KdzooWarning, NonFiniteLossError
 from kdzoo.tensor_networks import kernel, torch_sweep
 from kdzoo.tensor_networks.layout import Layout, from_text, make_layout
 
@@ -116,7 +116,7 @@ def select_engine(like: Tensor, engine: str) -> str:
 
 @cache  # once for each reason
 def _announce(reason: str) -> None:
-    warnings.warn(f"matrix product states use the slower engine 'sweep': {reason}", stacklevel=2)
+    warnings.warn(f"matrix product states use the slower engine 'sweep': {reason}", KdzooWarning, stacklevel=2)
 
 
 def _check_fit(phi: Tensor, cores: Tensor, starts: tuple[Tensor, Tensor], plan: Layout) -> None:

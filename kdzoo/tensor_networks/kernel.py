@@ -22,8 +22,7 @@ import torch
 from torch import Tensor
 
 from kdzoo.errors import KdzooError
-from kdzoo.storage.atomic import write_file
-from kdzoo.tensor_networks import buffers
+from kdzoo.tensor_networks import buffers, compiled_library
 from kdzoo.tensor_networks.layout import Layout
 from kdzoo.tensor_networks.torch_sweep import EVERY, Swept
 
@@ -220,12 +219,10 @@ def _compiler() -> Compiler:
 
 @cache
 def _library(number: str) -> ctypes.CDLL:
-    """Return the library for ``float`` or ``double``, built unless it is in the cache."""
+    """Return the library for ``float`` or ``double``, built unless a sound one is in the cache."""
     compiler = _compiler()
     path = Path.home() / ".cache" / "kdzoo" / "kernels" / f"sweep-{number}-{compiler.fingerprint}.so"
-    if not path.is_file():
-        write_file(path, lambda temporary: _build(compiler.program, number, temporary))
-    library = ctypes.CDLL(str(path))
+    library = compiled_library.load(path, lambda temporary: _build(compiler.program, number, temporary))
     integer, pointer = ctypes.c_longlong, ctypes.c_void_p
     shared: list[Any] = [integer, ctypes.POINTER(_Side), *[integer] * 3, *[pointer] * 3, *[pointer, integer] * 3]
     library.sweep_forward.argtypes = [*shared, pointer]

@@ -187,6 +187,13 @@ def select(state: Any, index: Int64[Tensor, " m"]) -> Any:
     return state.select(index)
 
 
+def quantile(cumulative: Float64[Tensor, "n V"], uniform: Float[Tensor, "n 1"]) -> Int64[Tensor, " n"]:
+    """Return the symbols at which cumulative probabilities exceed uniform numbers in [0, 1), scaled by their total."""
+    # A uniform number is at most 1 - 2^-53, so its product with the total is less than the total even when rounded:
+    # a symbol is always found. With right=True it is never one of probability zero.
+    return torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True).squeeze(1)
+
+
 def device_of(model: Any) -> torch.device:
     """Return the device of a model's weights or buffers; the CPU for a model without any."""
     tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
@@ -249,7 +256,4 @@ def _draw(model: LanguageModel, state: Any, generator: torch.Generator) -> Tenso
             f"{type(model).__name__} does not give a distribution of the next symbol after a prefix that it generated"
         )
     _check_distributions(model, total)
-    # A uniform number is at most 1 - 2^-53, so its product with the total is less than the total even when rounded:
-    # a symbol is always found. With right=True it is never one of probability zero.
-    uniform = torch.rand(total.shape, dtype=total.dtype, device=total.device, generator=generator)
-    return torch.searchsorted(cumulative, uniform * total, right=True).squeeze(1)
+    return quantile(cumulative, torch.rand(total.shape, dtype=total.dtype, device=total.device, generator=generator))

@@ -105,6 +105,16 @@ class TokenSequences:
         positions = shift.repeat_interleave(lengths) + torch.arange(int(lengths.sum()), device=lengths.device)
         return TokenSequences(self.tokens[positions], lengths)
 
+    def truncate(self, length: int) -> "TokenSequences":
+        """Return the first ``length`` tokens of every sequence; shorter sequences are unchanged.
+
+        Example:
+            >>> TokenSequences.of([[0, 1, 2], [], [3]]).truncate(2).to_lists()
+            [[0, 1], [], [3]]
+        """
+        positions = torch.arange(len(self.tokens), device=self.tokens.device) - self.offsets[self.sequence_ids]
+        return TokenSequences(self.tokens[positions < length], self.lengths.clamp(max=length))
+
     def to_lists(self) -> list[list[int]]:
         """Return the sequences as lists of ints."""
         return [row.tolist() for row in self.tokens.split(self.lengths.tolist())]

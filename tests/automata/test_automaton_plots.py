@@ -2,7 +2,6 @@
 
 from itertools import combinations
 
-import matplotlib.figure
 import pytest
 import torch
 from matplotlib.patches import Circle, FancyArrowPatch
@@ -12,20 +11,6 @@ from kdzoo.automata.pfa import PFA
 from kdzoo.automata.targets import REBER_SYMBOLS, embedded_reber, random_pnfa, tomita
 from kdzoo.errors import ConfigError
 from kdzoo.plotting.style import DPI
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """The figures that are saved, in order."""
-    saved = []
-    save = matplotlib.figure.Figure.savefig
-
-    def remember(figure, *args, **kwargs):
-        saved.append(figure)
-        return save(figure, *args, **kwargs)
-
-    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", remember)
-    return saved
 
 
 def arrows(figure):
@@ -60,17 +45,27 @@ def test_tokens_are_stacked_and_unlikely_ones_left_out(figures, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "pfa",
+    ("pfa", "is_graph"),
     [
-        tomita(1),
-        random_pnfa(12, 6, seed=1),
-        PFA(vocab_size=30, states=3),
-        PFA.from_parameters(torch.tensor([0.5, 0.5]), torch.zeros(1, 2, 2), torch.ones(2)),
+        (tomita(1), True),
+        (random_pnfa(12, 6, seed=1), True),
+        (random_pnfa(30, 6, seed=1), False),
+        (PFA(vocab_size=30, states=3), True),
+        (PFA.from_parameters(torch.tensor([0.5, 0.5]), torch.zeros(1, 2, 2), torch.ones(2)), True),
     ],
-    ids=["one state", "many arcs", "uniform", "no arcs"],
+    ids=["one state", "many arcs", "many states", "uniform", "no arcs"],
 )
-def test_any_automaton_is_drawn(pfa, tmp_path):
-    assert draw(pfa, tmp_path / "a.png").stat().st_size > 1000
+def test_any_automaton_is_drawn_with_all_its_states(pfa, is_graph, figures, tmp_path):
+    draw(pfa, tmp_path / "a.png")
+    axes = figures[0].axes[0]
+    if is_graph:
+        outer = {patch.center for patch in axes.patches if isinstance(patch, Circle)}  # two rings have one centre
+        assert len(outer) == pfa.states
+        assert len(arrows(figures[0])) == int((pfa.transitions.sum(0) > 0).sum())
+    else:
+        (image,) = axes.images
+        expected = torch.cat([pfa.transitions.sum(0), pfa.stop[:, None]], 1)
+        torch.testing.assert_close(torch.tensor(image.get_array()), expected)
 
 
 # Numbers of states and seeds; with other seeds, 20 states may have too many transitions for a graph.

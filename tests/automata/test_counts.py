@@ -98,3 +98,11 @@ def test_blurring_mixes_the_average_into_each_row(share):
     torch.testing.assert_close(blurred.emissions, (1 - share) * sharp.emissions + share * average)
     assert (blurred.initial > 0).all()
     assert (blurred.transitions > 0).all() or not (edges.sum(1) > 0).all()
+
+
+def test_soft_emissions_are_weighted_like_the_strings():
+    probs = torch.tensor([[0.5, 0.5], [0.25, 0.75], [0.1, 0.9]], dtype=torch.float64)
+    traced = TracedSequences.of([[0], []], None, probs)  # two prefixes of the first string, one of the second
+    quotient = count(traced, torch.tensor([0, 1, 0]), weights=torch.tensor([2.0, 3.0]))
+    expected = torch.stack([2 * probs[0] + 3 * probs[2], 2 * probs[1]])
+    torch.testing.assert_close(quotient.emissions, expected)

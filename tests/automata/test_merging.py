@@ -1,6 +1,7 @@
 """Greedy merging against brute force."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -104,3 +105,11 @@ def test_arguments_are_checked():
         merge_path(random_quotient(0), n_states=7)
     with pytest.raises(ConfigError, match="determinism must be finite and > 0, got 0"):
         merge_path(random_quotient(0), determinism=0)
+
+
+def test_the_penalty_is_the_bayesian_information_criterion():
+    """Half the logarithm of the number of symbols for each of the K (S + 1) parameters of a deterministic automaton."""
+    quotient = random_quotient(0, clusters=4, tokens=3)
+    path = merge_path(quotient, penalty=1.5)
+    expected = [1.5 * states * 4 * math.log(quotient.weight) / 2 for states in (4, 3, 2, 1)]
+    assert path.penalties == pytest.approx(expected)

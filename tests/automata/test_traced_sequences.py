@@ -40,6 +40,15 @@ def test_each_part_of_the_features_has_total_variance_one():
     assert TracedSequences.of(SEQUENCES, torch.randn(6, 5)).features("both").shape == (6, 5)
 
 
+def test_distances_of_distributions_are_hellingers():
+    """The Hellinger distance is that of the square roots; one factor scales all distances to unit variance."""
+    probs = probs_of(6)
+    distances = torch.pdist(TracedSequences.of(SEQUENCES, None, probs).features("sqrt_probs").double())
+    hellinger = torch.pdist(probs.sqrt()) / 2**0.5
+    ratio = distances / hellinger
+    assert torch.allclose(ratio, ratio[0].expand_as(ratio), rtol=1e-5)
+
+
 def test_select_takes_strings_with_their_prefixes():
     hidden = torch.arange(6.0)[:, None]
     part = TracedSequences.of(SEQUENCES, hidden, probs_of(6)).select(torch.tensor([2, 0]))

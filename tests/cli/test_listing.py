@@ -101,9 +101,22 @@ def test_settings_of_the_base_class_are_explained(lines):
 def test_an_unknown_method_is_named_with_those_that_there_are():
     with pytest.raises(
         ConfigError,
-        match=r"kdzoo list lgit_kd: unknown distiller; did you mean 'logit_kd'\?; allowed: baum_welch, ",
+        match=r"kdzoo list lgit_kd: unknown distiller; did you mean 'logit_kd'\?; allowed: adversarial, ",
     ):
         listing.print_method("lgit_kd")
+
+
+def test_a_name_is_described_in_every_group_that_has_it(lines):
+    printed = lines(listing.print_named, "mlp")
+    headings = [line.partition("=")[0] for line in printed if "=mlp  (kdzoo." in line]
+    assert sorted(headings) == ["inner_network", "student", "teacher"]
+    assert lines(listing.print_named, "dkd") == lines(listing.print_method, "dkd")
+
+
+def test_a_name_that_no_group_has_is_refused():
+    message = r"kdzoo list mnis: unknown name; did you mean 'mnist'\?; kdzoo --help lists all names"
+    with pytest.raises(ConfigError, match=message):
+        listing.print_named("mnis")
 
 
 def test_a_method_that_cannot_be_imported_gives_the_reason(tmp_path):
@@ -129,7 +142,9 @@ def test_a_metric_is_explained(lines):
         listing.print_metric("acuracy")
 
 
-@pytest.mark.parametrize("words", [["list"], ["list", "dkd"], ["explain", "kl"], ["cite"], ["schema"]])
+@pytest.mark.parametrize(
+    "words", [["list"], ["list", "dkd"], ["list", "mlp"], ["list", "adam"], ["explain", "kl"], ["cite"], ["schema"]]
+)
 def test_information_does_not_import_torch(words, tmp_path):
     code = (
         "import sys; from kdzoo.cli import main\n"

@@ -78,3 +78,38 @@ def test_names_in_the_folder_may_be_built(tmp_path):
     (tmp_path / "distiller").mkdir()
     (tmp_path / "distiller" / "mine.yaml").write_text("_target_: mine.Mine\n")
     assert overrides.allowed_targets([], tmp_path) == {*config.packaged_targets(), "mine.Mine"}
+
+
+def test_the_config_folder_of_a_command_in_a_report():
+    assert overrides.folders_of("kdzoo --config-dir /my/conf seed=0") == [Path("/my/conf")]
+    assert overrides.folders_of("kdzoo seed=0") == []
+    assert overrides.folders_of("kdzoo.run('/a/config.yaml')") == []
+    assert overrides.folders_of("kdzoo 'open") == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "distiller=logit_kd,dkd distiller.temperature=1,4 seed=range(0,3)",
+        "distiller=glob(logit*) student.hidden=[8],[16] control=true",
+        "distiller.temperature=choice(4,1) hydra/launcher=joblib hydra.launcher.n_jobs=2",
+        "data=digits distiller.loss_weights={soft:1,hard:0},{soft:0.5,hard:0.5}",
+    ],
+)
+def test_the_planned_jobs_of_a_sweep_are_those_of_hydra(line):
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    result = overrides.check(overrides.parse(["-m", *line.split()]))
+    assert not result.mistakes
+
+    class Groups:
+        """What Hydra's parser asks for the files that a pattern matches."""
+
+        def get_group_options(self, group, results_filter=None):
+            return config.groups()[group]
+
+    parsed = OverridesParser.create(config_loader=Groups()).parse_overrides(result.overrides)
+    (batch,) = BasicSweeper.split_arguments([item for item in parsed if "hydra" not in item.key_or_group], None)
+    expected = [[text.removeprefix("++").lower().replace(" ", "") for text in job] for job in batch]
+    assert [[text.lower().replace(" ", "") for text in job] for job in result.planned] == expected

@@ -59,6 +59,11 @@ def test_a_file_that_extends_one_of_another_group_has_its_settings(tmp_path):
     assert registry.settings("student", "wide", [tmp_path]) == {**packaged, "hidden": [9]}
 
 
+def test_mappings_of_a_file_and_the_one_that_it_extends_are_merged():
+    settings = registry.settings("inner_network", "convnet_8_pretrained")["convnet_8"]
+    assert settings == {**registry.settings("inner_network", "convnet_8")["convnet_8"], "pool": 40}
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -81,13 +86,20 @@ def test_a_file_that_is_not_yaml_does_not_hide_the_others(content, tmp_path):
     entries = {entry.name: entry for entry in registry.entries([tmp_path])}
     assert str(tmp_path / "distiller" / "broken.yaml") in entries["broken"].error
     assert "\n" not in entries["broken"].error
-    assert entries["logit_kd"].signature is not None
+    assert "temperature" in entries["logit_kd"].signature.parameters
 
 
 def test_a_target_has_the_name_of_its_file():
     assert registry.name_of("distiller", "kdzoo.distillers.LogitKD") == "logit_kd"
     assert registry.name_of("distiller", "my_dkd.MyDKD", [EXAMPLE / "conf"]) == "my_dkd"
     assert registry.name_of("distiller", "else.Where") == "Where"
+
+
+def test_a_broken_file_does_not_hide_the_names_of_others(tmp_path):
+    (tmp_path / "distiller").mkdir()
+    (tmp_path / "distiller" / "broken.yaml").write_text("a: [")
+    (tmp_path / "distiller" / "mine.yaml").write_text("_target_: my.Method\n")
+    assert registry.name_of("distiller", "my.Method", [tmp_path]) == "mine"
 
 
 def test_citations_are_whole_and_not_repeated():

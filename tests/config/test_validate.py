@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 import kdzoo
 from kdzoo import config
@@ -39,7 +40,12 @@ MISTAKES = {
     "trainer.max_epoch=1": "trainer.max_epoch is not an argument of pytorch_lightning.Trainer; "
     "did you mean 'max_epochs'?",
     "teacher_training.max_epoch=1": "teacher_training.max_epoch is unknown; did you mean 'max_epochs'?",
+    "control_training.max_epoch=1": "control_training.max_epoch is unknown; did you mean 'max_epochs'?",
+    "control_training.optimizer={_target_:torch.optim.SGD,lr:1}": "control_training.optimizer._partial_ must be true",
+    "control_training.scheduler=3": "control_training.scheduler must be",
     "teacher_training.data.batch_sice=1": "teacher_training.data.batch_sice is not an argument of kdzoo.data.Digits",
+    "trainer.strategy=fsdp": "trainer.strategy=fsdp divides a model among processes",
+    "trainer.max_epochs=-1": "trainer.max_epochs=-1 would train without end; set it, or trainer.max_steps",
     "teacher_training.optimizer.lr=1": "teacher_training.optimizer.lr would change ${optimizer} too",
     "callbacks=early_stopping callbacks.early_stopping.patence=1": "EarlyStopping; did you mean 'patience'?",
     "+foo=3": "unknown key 'foo'",
@@ -64,6 +70,8 @@ MISTAKES = {
     "seeds=[1,2,1]": "seeds must differ, got [1, 2, 1]",
     "seeds=[]": "seeds must name at least one seed",
     "max_batch_size=-1": "max_batch_size must be at least 1 or null, got -1",
+    "max_sequence_length=0": "max_sequence_length must be at least 1 or null, got 0",
+    "largest={em_steps:many}": "largest must be",
     "max_samples=0": "max_samples must be at least 1 or null, got 0",
     "checkpoint_every_n_steps=0": "checkpoint_every_n_steps must be at least 1 or null, got 0",
     "distiller.loss_weights.sofft=1": "distiller.loss_weights.sofft is not a term of LogitKD; did you mean 'soft'?",
@@ -97,7 +105,6 @@ MISTAKES = {
 SEVERAL = {
     "--multirn seed=0,1": 2,  # a flag, and a sweep without -m
     "--experimental-rerun x.pickle": 2,
-    "optimizer=null": 2,  # and the interpolation that refers to it
     "data=arrays": 2,  # two files
     "student._target_=torch.nn.Linear": 6,  # two are missing, four of the MLP's do not fit
 }
@@ -242,8 +249,27 @@ def test_run_names_a_part_without_a_class(key, tmp_path):
 
 
 def test_run_names_a_file_that_is_missing(tmp_path):
-    with pytest.raises(ConfigError, match=r"there is no configuration file '.*nowhere\.yaml'"):
+    with pytest.raises(ConfigError, match=r"the configuration file '.*nowhere\.yaml' does not exist"):
         kdzoo.run(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"callbacks": "early_stopping"}, "callbacks must be a mapping of names"),
+        (
+            {"callbacks": [{"_target_": "pytorch_lightning.callbacks.LearningRateMonitor"}]},
+            "callbacks must be a mapping",
+        ),
+        ({"logger": ["csv"]}, "logger must be a mapping of names"),
+        ({"trainer": {"log_every_n_steps": 0}}, "trainer.log_every_n_steps must be at least 1 or null, got 0"),
+    ],
+)
+def test_run_names_values_that_would_fail_later(changes, message, tmp_path):
+    settings = OmegaConf.to_container(config.compose(f"output_dir={tmp_path}/run"), resolve=True)
+    trainer = settings["trainer"] | changes.get("trainer", {})
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        kdzoo.run({**settings, **changes, "trainer": trainer})
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow", "tensorboard"])
@@ -259,3 +285,19 @@ def test_a_folder_with_the_name_of_a_package_is_not_the_package(tmp_path, monkey
     assert not validate._is_installed("a_logger_s_files")
     (tmp_path / "a_package.py").write_text("")
     assert validate._is_installed("a_package")
+
+
+def test_a_mistake_in_the_defaults_of_a_file_does_not_hide_the_others(tmp_path):
+    (tmp_path / "distiller").mkdir()
+    (tmp_path / "distiller" / "bad.yaml").write_text("defaults: [dkdd]\ntemperature: 2.0\n")
+    line = overrides.parse(
+        ["--config-dir", str(tmp_path), "distiller=bad", "distiller.temperature=3", "student.hiden=[8]", "seed=-1"]
+    )
+    first, *others = overrides.check(line).mistakes
+    assert first == (
+        f"distiller=bad: {config.no_such_choice('distiller', 'dkdd', config.groups(tmp_path)['distiller'])}"
+    )
+    assert others == [
+        "seeds must be >= 0, got -1",
+        "student.hiden is not an argument of kdzoo.models.MLP; did you mean 'hidden'?",
+    ]

@@ -12,11 +12,14 @@ from kdzoo.errors import ConfigError
 
 METHODS = {name: locate(target) for name, target in registry.targets("distiller").items()}
 CLOSED_FORM = ("baum_welch", "coreset", "fgw_pfa", "mps_queries", "online_pfa", "ot_pfa", "sweep_mps")
-ROLLED_OUT = ("continual", "elbo", "semi_auxiliary")
+ROLLED_OUT = ("consistency", "continual", "elbo", "generator_kd", "progressive", "semi_auxiliary")
+GAMES = ("adversarial", "adversarial_autoencoder", "sequence_gan", "vae_gan")
 TRANSFORMERS = ("distilbert", "distilbert_classifier", "distilbert_encoder")
 EXEMPTIONS = {
     **{name: set(CLOSED_FORM_EXEMPT) for name in CLOSED_FORM},
-    **{name: {"compile"} for name in (*ROLLED_OUT, *TRANSFORMERS, "feature_kd")},
+    **{name: {"training", "compile"} for name in GAMES},
+    "coreset": set(CLOSED_FORM_EXEMPT) - {"data_parallel"},
+    **{name: {"compile"} for name in (*ROLLED_OUT, *TRANSFORMERS, "autoencoder_kd", "feature_kd")},
     **{name: {"accelerator"} for name in ("dataset", "dataset_poison")},
     "relational_kd": {"compile", "micro_batches", "data_parallel"},
 }
@@ -30,8 +33,14 @@ def test_no_distiller_has_an_unknown_exemption():
 
 def test_methods_with_one_cause_give_one_reason():
     for name in CLOSED_FORM:
-        assert dict(METHODS[name].info.exempt) == dict(CLOSED_FORM_EXEMPT)
-    for names in (ROLLED_OUT, TRANSFORMERS, ("feature_kd", "relational_kd")):
+        reasons = {check: CLOSED_FORM_EXEMPT[check] for check in EXEMPTIONS[name]}
+        assert dict(METHODS[name].info.exempt) == reasons
+    for names in (
+        (*(set(ROLLED_OUT) - {"consistency", "progressive"}), *GAMES),
+        ("consistency", "progressive"),
+        TRANSFORMERS,
+        ("feature_kd", "relational_kd"),
+    ):
         assert len({METHODS[name].info.exempt["compile"] for name in names}) == 1
 
 

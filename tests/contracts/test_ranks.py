@@ -48,7 +48,9 @@ def test_two_processes_end_with_the_weights_of_one(name, gaps):
     exempt = config.locate(REGISTERED[name]).info.exempt
     if "data_parallel" in exempt:
         pytest.skip(exempt["data_parallel"])
-    assert gaps[name] <= 1e-10
+    # The networks of a pool are trained in float32 before the training, and their last bit depends on the processor and
+    # on where the memory lies.
+    assert gaps[name] <= (1e-7 if name == "dataset_poison" else 1e-10)
 
 
 def test_a_mean_over_one_rank_is_found(gaps):

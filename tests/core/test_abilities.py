@@ -25,15 +25,19 @@ from kdzoo.core import abilities
 from kdzoo.data import UHL, ArrayData, DataSplits, Digits, PointData, Points, RealSequences, SequenceData
 from kdzoo.graphical_models import Normal
 from kdzoo.models import (
+    GAN,
     HVAE,
     MLP,
     MPS,
     RNNLM,
+    VAE,
     VRNN,
+    Autoencoder,
     Bert,
     CausalLM,
     ConvHVAE,
     ConvNet,
+    Diffusion,
     Ensemble,
     HelmholtzMachine,
     HFModel,
@@ -70,6 +74,7 @@ OWNERS = {
     },
     abilities.HasTokenNames: {
         "GeneratedTokenSequences",
+        "OracleStrings",
         "PAutomaC",
         "RandomAutomaton",
         "Reber",
@@ -81,26 +86,29 @@ OWNERS = {
     },
     abilities.HasLengths: {"IAMOnDB", "KanjiStrokes", "PolyphonicMusic", "SequenceData"},
     abilities.DrawsPictures: {"IAMOnDB", "KanjiStrokes"},
-    abilities.SummarisesSamples: {"PolyphonicMusic"},
+    abilities.SummarisesSamples: {"OneHotStrings", "PolyphonicMusic"},
+    abilities.HasModes: {"GaussianMixture"},
+    abilities.HasOracle: {"OracleStrings"},
     abilities.DeclaresClassCount: set(),
 }
 MODEL_OWNERS = {
     abilities.CalibratesOnInputs: {
-        *("MPS", "MPSBase", "MPSClassifier", "PatchMPS"),
+        *("Diffusion", "MPS", "MPSBase", "MPSClassifier", "PatchMPS"),
         # The feature maps of chains, which the chains calibrate in turn.
         *("CosSin", "FeatureMap", "Legendre", "Pixels", "Polynomial", "Trainable", "Whitened"),
     },
+    abilities.EncodesAndDecodes: {"Autoencoder"},
     abilities.FoldsNorms: {"ConvHVAE"},
     abilities.HasLogDensity: {"HelmholtzMachine"},
     abilities.HasExactDivergence: {"HelmholtzMachine"},
-    abilities.TracesInParallel: {"CausalLM", "LMEnsemble", "PFA", "RNNLM", "TransformerLM"},
+    abilities.TracesInParallel: {"CausalLM", "LMEnsemble", "OracleLSTM", "PFA", "RNNLM", "TransformerLM"},
     abilities.HasVocabularySize: {
-        *("CausalLM", "LMEnsemble", "LanguageModelModule", "PFA", "RNNLM", "TransformerLM"),
+        *("CausalLM", "LMEnsemble", "LanguageModelModule", "OracleLSTM", "PFA", "RNNLM", "TransformerLM"),
         *("Bert", "HFModel", "Transformer", "TruncatedTransformer"),
     },
     abilities.DeclaresTokenizer: {"Bert", "HFModel", "Transformer", "TruncatedTransformer"},
     abilities.DescribesArchitecture: {"Bert", "HFModel", "Transformer", "TruncatedTransformer"},
-    abilities.LoadsPretrained: {"CausalLM", "HFModel"},
+    abilities.LoadsPretrained: {"CausalLM", "HFModel", "OracleLSTM"},
     abilities.InitialisesFromTeacher: {"TruncatedTransformer"},
     abilities.StartsFromLayers: {"TruncatedTransformer"},
     abilities.HasLearnedSizes: {
@@ -313,11 +321,14 @@ def new_gpt(folder):
 
 
 BUILD = {
+    "Autoencoder": lambda _: Autoencoder(in_shape=(1, 4, 4), code=3),
     "Bert": lambda _: bert(),
     "CausalLM": new_gpt,
     "ConvHVAE": lambda _: ConvHVAE(in_shape=(1, 32, 32), width=2),
     "ConvNet": lambda _: ConvNet(**SIDE),
+    "Diffusion": lambda _: Diffusion(in_shape=(16,), width=4),
     "Ensemble": lambda _: Ensemble([nn.Linear(2, 3), nn.Linear(2, 3)], [3, 1]),
+    "GAN": lambda _: GAN(in_shape=(1, 8, 8), width=4),
     "HFModel": saved_bert,
     "HVAE": lambda _: HVAE(in_shape=(1, 4, 4)),
     "HelmholtzMachine": lambda _: HelmholtzMachine(in_shape=(2,)),
@@ -336,6 +347,7 @@ BUILD = {
     "Transformer": lambda _: Transformer(bert().model, "mlm"),
     "TransformerLM": lambda _: TransformerLM(vocab_size=V),
     "TruncatedTransformer": lambda _: TruncatedTransformer(teacher_architecture=bert().architecture),
+    "VAE": lambda _: VAE(in_shape=(1, 4, 4), latent=2, width=4),
     "VRNN": lambda _: VRNN({"y": (Normal((2,)), "input")}, steps=3, latents=2, width=8, hidden=8),
     "VectorVRNN": lambda _: VectorVRNN(in_shape=(4, 3), width=8, hidden=8),
     "Whitened": lambda _: Whitened(make_feature_map("polynomial", 16), 16),
@@ -382,6 +394,12 @@ def folds_norms(model):
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def encodes_and_decodes(model):
+    codes = model.encode(torch.zeros(5, 1, 4, 4))
+    assert codes.shape == (5, 3)
+    assert model.decode(codes).shape == (5, 1, 4, 4)
 
 
 def has_log_density(model):
@@ -454,6 +472,7 @@ def combines_members(model):
 
 RESULTS = {
     abilities.CalibratesOnInputs: calibrates,
+    abilities.EncodesAndDecodes: encodes_and_decodes,
     abilities.FoldsNorms: folds_norms,
     abilities.HasLogDensity: has_log_density,
     abilities.HasExactDivergence: has_exact_divergence,

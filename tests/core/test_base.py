@@ -3,6 +3,7 @@
 import copy
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -83,6 +84,24 @@ def test_plain_lightning_with_pairs():
     assert run.callback_metrics["val/soft"].item() == pytest.approx(terms["soft"].mean().item(), rel=1e-5)
     total_loss = 0.9 * terms["soft"].mean() + 0.1 * terms["hard"].mean()
     assert run.callback_metrics["val/loss"].item() == pytest.approx(total_loss.item(), rel=1e-5)
+
+
+def test_an_exported_student_is_trained_in_training_mode_by_a_plain_trainer_too():
+    student = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)).eval()
+    teacher = nn.Linear(4, 3)
+    trainer().fit(LogitKD(student, teacher), loader(torch.randn(20, 4), torch.randint(0, 3, (20,))))
+    assert student[1].num_batches_tracked == 3
+    assert not teacher.training
+
+
+def test_a_rank_scales_its_loss_for_the_average_of_gradients_over_ranks():
+    """Each mean is divided by the counts of all ranks, and data parallelism divides by their number once more."""
+    distiller = LogitKD(*models())
+    losses = []
+    for ranks in (1, 3):
+        distiller.trainer = SimpleNamespace(world_size=ranks, global_step=1, log_every_n_steps=100)
+        losses.append(distiller.training_step((torch.eye(4), torch.tensor([0, 1, 2, 0])), 0))
+    torch.testing.assert_close(losses[1], 3 * losses[0])
 
 
 def test_training_step_takes_the_gradient_of_the_weighted_means():

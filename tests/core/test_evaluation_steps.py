@@ -7,6 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from kdzoo.distillers import LogitKD
+from kdzoo.functional import soft_target_kl
 
 
 @pytest.fixture
@@ -37,6 +38,36 @@ def test_a_trainer_measures_the_terms_on_a_split(method, split, distiller, loade
     expected = {f"{split}/{name}": float(values.mean()) for name, values in terms.items()}
     expected[f"{split}/loss"] = 2.0 * expected[f"{split}/soft"] + 0.5 * expected[f"{split}/hard"]
     assert measured == pytest.approx(expected, rel=1e-6)
+
+
+class Indexed(torch.utils.data.Dataset):
+    """Samples with their rows in the cache of teacher outputs."""
+
+    def __init__(self, samples):
+        self.samples = samples
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, index):
+        inputs, target = self.samples[index]
+        return {"input": inputs, "target": target, "index": index}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("method", "cached"), [("validate", "val"), ("test", None)])
+def test_a_split_reads_its_own_cached_outputs(method, cached, distiller, loader):
+    """Training and validation samples have the same indices, so only the split tells their outputs apart."""
+    torch.manual_seed(2)
+    outputs = {split: torch.randn(10, 3) for split in ("train", "val")}
+    distiller.frozen_teacher.cache = {split: {"output": values} for split, values in outputs.items()}
+    indexed = DataLoader(Indexed(loader.dataset), batch_size=4)
+    (measured,) = getattr(trainer_of(), method)(distiller, indexed, verbose=False)
+    inputs, _ = loader.dataset.tensors
+    with torch.no_grad():
+        teacher_logits = outputs[cached] if cached else distiller.teacher(inputs)
+        expected = soft_target_kl(distiller.student(inputs), teacher_logits, temperature=distiller.temperature)
+    assert measured[f"{'val' if cached else 'test'}/soft"] == pytest.approx(float(expected.mean()), rel=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore")

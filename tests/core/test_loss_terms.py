@@ -7,8 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdzoo.core.batch import IGNORE
-from kdzoo.core.loss_terms import RunningMeans, check_weights, merge_weights, position_counts, rows_about, total
+from kdzoo.core.loss_terms import (
+    RunningMeans,
+    check_weights,
+    counts_over_ranks,
+    merge_weights,
+    position_counts,
+    rows_about,
+    total,
+)
 from kdzoo.errors import ConfigError
+from tests.core.two_ranks import results_of_two_ranks
 
 
 @settings(max_examples=60, deadline=None)
@@ -32,6 +41,20 @@ def test_running_means_do_not_depend_on_the_split(parts, seed):
         assert means["few"].item() == pytest.approx(every.double().mean().item(), rel=1e-5)
 
 
+def means_and_counts(rank):
+    """Return the means of both ranks, which have 3 and 1 samples, and the sums of some counts."""
+    soft, hard = ([1.0, 2.0, 3.0], [4.0]) if rank == 0 else ([5.0], [])
+    running = RunningMeans()
+    running.add({"soft": torch.tensor(soft), "hard": torch.tensor(hard)}, len(soft))
+    means = {name: float(mean) for name, mean in running.means().items()}
+    return means, [int(count) for count in counts_over_ranks([len(soft), len(hard)], torch.device("cpu"))]
+
+
+def test_means_and_counts_are_those_of_all_ranks(tmp_path):
+    """One rank has no label; both have the mean of the other's."""
+    assert results_of_two_ranks(means_and_counts, tmp_path) == [({"soft": 11 / 4, "hard": 4.0}, [4, 1])] * 2
+
+
 def test_total():
     assert total(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), 2) == (torch.tensor(10.0), 4)
     assert total(torch.tensor(2.0), 3) == (torch.tensor(6.0), 3)
@@ -46,6 +69,8 @@ def test_position_counts():
     assert position_counts({"input": inputs, "target": target}) == [6, 5]
     mask = torch.tensor([[True, True, False], [True, False, False]])
     assert position_counts({"input": inputs, "target": target, "mask": mask}) == [3, 2]
+    # Batches with noise have one value for each sample.
+    assert position_counts({"input": inputs, "target": target, "length": torch.tensor([2, 1])}) == [2, 5]
 
 
 def test_rows_about():

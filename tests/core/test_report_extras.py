@@ -1,13 +1,12 @@
 """Additions of a method to the report: nothing by default, and each addition where the report shows it."""
 
-import json
-
 import torch
 from torch import nn
 
 import kdzoo
 from kdzoo.core.report_extras import ReportExtras
 from kdzoo.distillers import LogitKD
+from kdzoo.storage import checked_json
 
 
 def test_by_default_nothing_is_added(tmp_path):
@@ -66,5 +65,5 @@ def test_a_run_reports_every_addition(tmp_path):
     assert report["controls"]["constant"]["parameters"] == 0
     folder = tmp_path / "run"
     assert "![seed_0/figures/extra.png]" in (folder / "report.md").read_text()
-    assert json.loads((folder / "report.json").read_text()) == report
+    assert checked_json.read(folder / "report.json") == report
     assert (folder / "seed_0" / "cold" / "model.safetensors").exists()

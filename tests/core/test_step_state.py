@@ -1,15 +1,13 @@
 """Queues and moving averages: updated once per step, whatever the micro-batches, and restored from checkpoints."""
 
-import math
-
 import pytest
 import torch
-from torch import nn
 
 import kdzoo
 from kdzoo.contracts import checks
 from kdzoo.contracts.subject import Subject
-from kdzoo.core.step_state import FeatureQueue, MovingAverage
+from kdzoo.core.step_state import FeatureQueue
+from kdzoo.core.weight_average import WeightAverage
 from kdzoo.distillers import LogitKD
 from kdzoo.errors import ConfigError
 
@@ -66,40 +64,6 @@ def test_sizes_of_a_queue_are_checked(size, dim):
         FeatureQueue(size, dim)
 
 
-def test_an_average_follows_its_formula():
-    model = nn.Linear(1, 1, bias=False)
-    values = [1.0, 3.0, -2.0]
-    model.weight.data.fill_(values[0])
-    average = MovingAverage(model, decay=0.9)
-    expected = values[0]
-    for value in values[1:]:
-        model.weight.data.fill_(value)
-        average.after_step()
-        expected = 0.9 * expected + 0.1 * value
-    assert average.average.weight.item() == pytest.approx(expected)
-    assert average(torch.ones(1, 1)).item() == pytest.approx(expected)
-    assert not average.average.weight.requires_grad
-
-
-def test_the_buffers_of_an_average_are_those_of_the_model():
-    model = nn.BatchNorm1d(2)
-    average = MovingAverage(model, decay=0.5)
-    model(torch.randn(8, 2) + 3)
-    average.after_step()
-    assert torch.equal(average.average.running_mean, model.running_mean)
-    assert average.average.num_batches_tracked == 1
-
-
-def test_the_model_is_not_saved_twice():
-    assert set(MovingAverage(nn.Linear(1, 1), 0.5).state_dict()) == {"average.weight", "average.bias"}
-
-
-@pytest.mark.parametrize("decay", [-0.1, 1.0, math.nan, "much"])
-def test_the_decay_is_checked(decay):
-    with pytest.raises(ConfigError, match=r"decay must be in \[0, 1\)"):
-        MovingAverage(nn.Linear(1, 1), decay)
-
-
 # ---------------------------------------------------------------- inside of a training
 
 
@@ -108,7 +72,7 @@ class QueueAndAverage(LogitKD):
 
     def __init__(self, *models, **options):
         super().__init__(*models, **options)
-        self.average = MovingAverage(self.student, decay=0.5)
+        self.average = WeightAverage(self.student, decay=0.5)
         self.queue = None
 
     def prepare(self, batch):

@@ -34,8 +34,18 @@ def _owner(kind):
 
 def test_one_file_for_each_data_set():
     images = ["arrays", "celeba", "cifar10", "digits", "digits_labelled", "fashion_mnist", "mnist", "svhn"]
-    strings = ["pautomac", "random_automaton", "reber", "strings", "tinyshakespeare", "tomita", "uhl"]
-    real = ["iam_ondb", "kanji_strokes", "old_faithful", "polymusic"]
+    strings = [
+        "one_hot_strings",
+        "oracle_lstm",
+        "pautomac",
+        "random_automaton",
+        "reber",
+        "strings",
+        "tinyshakespeare",
+        "tomita",
+        "uhl",
+    ]
+    real = ["gaussian_mixture", "iam_ondb", "kanji_strokes", "old_faithful", "polymusic"]
     texts = ["docstring_modules", "docstrings", "shakespeare_text", "sst2", "text", "text_classes"]
     assert [file.stem for file in FILES] == sorted(images + strings + real + texts)
 

@@ -276,7 +276,7 @@ def test_pixels_are_projected_onto_their_range():
     inner_network = {"linear": InnerNetwork(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))}
     synthetic_set = SyntheticSet(in_shape=(2, 2), num_classes=2, inner_network=inner_network, pixel_range=[0.0, 1.0])
     synthetic_set.images.data = torch.tensor([[[-1.0, 0.5], [2.0, 1.0]]] * 2)
-    synthetic_set.project_()
+    synthetic_set.after_step()
     assert synthetic_set.images.tolist() == [[[0, 0.5], [1, 1]]] * 2
     with pytest.raises(ConfigError, match=r"pixel_range must be \[least, most\] with least <= most"):
         SyntheticSet(in_shape=(2, 2), num_classes=2, inner_network=inner_network, pixel_range=[1.0, 0.0])

@@ -1,6 +1,5 @@
 """Figures of synthetic sets: the tests inspect the figure objects, not the pixels of the files."""
 
-import matplotlib.figure
 import numpy as np
 import pytest
 import torch
@@ -10,20 +9,6 @@ from torch import nn
 from kdzoo.dataset_distillation import InnerNetwork, SyntheticSet, synthetic_set_plots
 from kdzoo.dataset_distillation.protocols import ProtocolMatrix
 from kdzoo.errors import ConfigError
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """The figures that are saved, in order."""
-    saved = []
-    save = matplotlib.figure.Figure.savefig
-
-    def remember(figure, *args, **kwargs):
-        saved.append(figure)
-        return save(figure, *args, **kwargs)
-
-    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", remember)
-    return saved
 
 
 def make_set(*in_shape, num_classes=3, inner_networks=("net",), **options):

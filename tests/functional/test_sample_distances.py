@@ -147,6 +147,46 @@ def test_distances_are_symmetric_zero_for_equal_samples_and_do_not_depend_on_rot
         assert float(distance(y, x)) == pytest.approx(float(distance(x, y)), rel=1e-6)
 
 
+@pytest.mark.parametrize("name", sorted({*DISTANCES} - {"kernel"}))
+@given(
+    seed=st.integers(0, 99),
+    exponent=st.integers(-30, 30),
+    offset=st.floats(-1e6, 1e6),  # in units of the samples' spread
+)
+@some
+def test_distances_follow_the_scale_of_the_features_and_not_their_common_part(name, seed, exponent, offset):
+    distance = DISTANCES[name]
+    x, y = random_samples(12, 11, 3, seed)
+    scale = 10.0**exponent
+    power = {"frechet": 2, "earth mover": 1}.get(name, 0)
+    moved = distance((x + offset) * scale, (y + offset) * scale)
+    assert float(moved) == pytest.approx(float(distance(x, y)) * scale**power, rel=1e-6)
+
+
+@given(seed=st.integers(0, 99), exponent=st.integers(-30, 30), offset=st.floats(-1e6, 1e6))
+@some
+def test_neighbourhoods_follow_neither_scale_nor_common_part(seed, exponent, offset):
+    x, y = random_samples(12, 11, 3, seed)
+    expected = sample_distances.precision_recall_density_coverage(x, y)
+    scaled = [(sample + offset) * 10.0**exponent for sample in (x, y)]
+    assert sample_distances.precision_recall_density_coverage(*scaled) == expected
+
+
+@given(seed=st.integers(0, 99), dtype=st.sampled_from([torch.float32, torch.float64]))
+@some
+def test_ties_of_binary_images_are_those_of_the_integers(seed, dtype):
+    g = torch.Generator().manual_seed(seed)
+    images = [(torch.rand(n, 16, generator=g) < share).to(dtype) for n, share in ((20, 0.5), (17, 0.4))]
+    pooled = torch.cat(images).int()
+    differing = (pooled[:, None] != pooled).sum(2).fill_diagonal_(99)
+    nearest = differing == differing.amin(1, keepdim=True)
+    is_first = torch.arange(37) < 20
+    expected = ((nearest & (is_first[:, None] == is_first)).sum(1) / nearest.sum(1)).double().mean()
+    normalised = [(image - 0.1307) / 0.3081 for image in images]
+    for x, y in (images, normalised):
+        assert float(sample_distances.nearest_neighbour_accuracy(x, y)) == pytest.approx(float(expected))
+
+
 @pytest.mark.parametrize("name", DISTANCES)
 def test_float32_and_the_order_of_samples_change_nothing(name):
     distance = DISTANCES[name]

@@ -213,6 +213,14 @@ class TestEveryLoss:
         assert gradcheck(lambda s: loss(s, teacher, target), student)
         assert gradgradcheck(lambda s: loss(s, teacher, target), student)
 
+    def test_a_gradient_with_a_graph_is_the_one_without(self, loss) -> None:
+        """Second derivatives come from another formula, whose own derivative may be right when its sign is not."""
+        student, teacher, target = normal(3, 4).requires_grad_(), normal(3, 4, seed=1), torch.tensor([0, 3, 1])
+        value = loss(student, teacher, target).sum()
+        (plain,) = torch.autograd.grad(value, student, retain_graph=True)
+        (with_graph,) = torch.autograd.grad(value, student, create_graph=True)
+        torch.testing.assert_close(with_graph, plain)
+
     def test_the_teacher_is_a_constant(self, loss) -> None:
         student, teacher = normal(3, 4).requires_grad_(), normal(3, 4, seed=1).requires_grad_()
         loss(student, teacher, torch.tensor([0, 3, 1])).sum().backward()

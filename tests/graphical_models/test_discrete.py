@@ -339,5 +339,5 @@ def test_reinforce_refuses_invalid_arguments(graph, name, options, message):
 def test_reinforce_refuses_models_with_different_latents():
     graph, other = single(Bernoulli((2,))), single(Bernoulli((3,)))
     pair = paired_rollout(graph, graph, graph.noise(6))
-    with pytest.raises(ConfigError, match=r"node 'z': the teacher has Bernoulli \(2,\)"):
+    with pytest.raises(ConfigError, match=r"latent 'z' has shape \(2,\) in the teacher and \(3,\)"):
         reinforce({"y": torch.zeros(6)}, pair, graph, other, samples=2)

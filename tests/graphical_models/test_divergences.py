@@ -156,6 +156,17 @@ def test_mmd_is_the_squared_distance_of_means(seed, name):
     torch.testing.assert_close(divergence("mmd", p, q), expected, atol=1e-12, rtol=1e-9)
 
 
+@given(st.integers(0, 2000), st.sampled_from(["bits", "classes"]))
+@some
+def test_logits_are_compared_up_to_a_constant_that_changes_no_probability(seed, name):
+    p, q = (np.log(table) for table in tables(name, seed))
+    difference = p - q
+    # Of a bit, its logit is the difference of the two; of classes, what remains without their mean.
+    bits, classes = np.diff(difference)[..., 0] ** 2, difference.var(-1) * difference.shape[-1]
+    expected = bits if name == "bits" else classes
+    np.testing.assert_allclose(divergence("logits", *pair(name, seed)), expected, atol=1e-9, rtol=1e-8)
+
+
 @given(st.integers(0, 2000), st.sampled_from(["kl", "w2", "mmd"]))
 @some
 def test_divergences_of_classes_are_jointly_convex(seed, kind):

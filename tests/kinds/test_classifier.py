@@ -245,6 +245,8 @@ class TestCheck:
     def test_data_without_classes(self) -> None:
         with pytest.raises(ConfigError, match=r"^teacher Linear needs data of classes, which have num_classes$"):
             KIND.check("teacher", nn.Linear(4, 3), {"input": torch.zeros(2, 4)}, {"in_shape": (4,)})
+        with pytest.raises(ConfigError, match=r"^the data have 1 class; a classifier needs at least 2$"):
+            KIND.check("teacher", nn.Linear(4, 1), {"input": torch.zeros(2, 4)}, {"in_shape": (4,), "num_classes": 1})
 
     def test_a_run_on_data_without_classes_is_refused_in_one_line(self, tmp_path) -> None:
         (tmp_path / "OF.txt").write_text("".join(f"{row} {2 + row % 3} {50 + row % 40}\n" for row in range(272)))
@@ -358,10 +360,14 @@ class TestFigures:
         assert [file.name for file in files] == ["reliability.png", "class_recall.png"]
         assert all(file.read_bytes().startswith(PNG) for file in files)
 
-    def test_a_class_without_samples_and_certainty(self, tmp_path) -> None:
-        predictions = Predictions(1000 * torch.eye(3)[[0, 1]], torch.tensor([0, 1]))
-        files = KIND.plot_predictions({"student": predictions}, tmp_path)
-        assert all(file.stat().st_size > 1000 for file in files)
+    def test_a_class_without_samples_and_certainty(self, figures, tmp_path) -> None:
+        predictions = Predictions(1000 * torch.eye(3)[[0, 1]], torch.tensor([0, 0]))
+        KIND.plot_predictions({"student": predictions}, tmp_path)
+        (reliability,), (recall,) = (figure.axes for figure in figures)
+        # Both samples are in the last bin, one of the two predictions is right; classes 1 and 2 have no bar.
+        assert reliability.collections[0].get_offsets().tolist() == [[1.0, 0.5]]
+        heights = [bar.get_height() for bar in recall.patches]
+        np.testing.assert_array_equal(heights, [0.5, np.nan, np.nan])
 
     def test_curve_and_bars_show_the_measured_numbers(self, tmp_path, monkeypatch) -> None:
         drawn = {}
@@ -383,7 +389,7 @@ class TestFigures:
 
 def test_is_found_by_name() -> None:
     assert isinstance(get("classifier"), ClassifierKind)
-    with pytest.raises(ConfigError, match=r"kind must be one of automaton, classifier, .*, got 'automat'"):
+    with pytest.raises(ConfigError, match=r"kind must be one of adversarial, .*, got 'automat'"):
         get("automat")
 
 

@@ -1,5 +1,6 @@
 """Encoders: the linear probe, the comparison with a teacher, the figure, and the check."""
 
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -56,14 +57,18 @@ def test_vectors_of_another_width_have_no_cosine_but_similarities():
     assert KIND.fidelity(narrow, wide) == {"similarity_correlation": pytest.approx(1.0)}
 
 
-def test_similarities_are_drawn_against_the_teacher(tmp_path):
+def test_similarities_are_drawn_against_the_teacher(figures, tmp_path):
     kind = KIND.bind(OneBatch(labelled_texts()), cache=Path())
-    predictions = {
-        role: kind.predict(bert("embedding", seed), [labelled_texts()])
-        for seed, role in enumerate(("teacher", "student"))
-    }
-    (path,) = kind.plot_predictions(predictions, tmp_path)
-    assert path.stat().st_size > 1000
+    models = {role: bert("embedding", seed).eval() for seed, role in enumerate(("teacher", "student"))}
+    predictions = {role: kind.predict(model, [labelled_texts()]) for role, model in models.items()}
+    assert kind.plot_predictions(predictions, tmp_path) == [tmp_path / "similarities.png"]
+    expected = []
+    for role in ("teacher", "student"):
+        vectors = models[role](labelled_texts()["input"]).detach()
+        pairs = list(combinations(vectors, 2))
+        expected.append(torch.stack([torch.cosine_similarity(first, second, dim=0) for first, second in pairs]))
+    (points,) = figures[0].axes[0].collections
+    torch.testing.assert_close(torch.tensor(points.get_offsets()).float(), torch.stack(expected, 1), atol=1e-5, rtol=0)
     assert kind.plot_predictions({"student": predictions["student"]}, tmp_path) == []
 
 

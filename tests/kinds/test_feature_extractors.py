@@ -1,23 +1,14 @@
 """Feature extractors of a data set: the cached classifier, a network from a file, and views of samples."""
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from kdzoo.data import Digits
 from kdzoo.errors import ConfigError, DataError
 from kdzoo.kinds.feature_extractors import FITTED, FeatureExtractors, some_batches, steps_of
 from kdzoo.metrics.extractors import PenultimateFeatures, PrincipalComponents, RandomConvNet
-
-
-@pytest.fixture(scope="module")
-def digits() -> Digits:
-    data = Digits(labels_per_class=None)
-    data.setup()
-    return data
 
 
 @pytest.fixture(scope="module")
@@ -91,33 +82,6 @@ def test_a_missing_file_is_refused(digits, tmp_path):
 def test_a_file_for_data_that_are_not_images_is_refused(halved_file, tmp_path):
     with pytest.raises(ConfigError, match="feature_extractor is for images, and samples of SimpleNamespace are not"):
         FeatureExtractors.of(make_data({"input": torch.zeros(4, 2)}), tmp_path, halved_file)
-
-
-# ---------------------------------------------------------------- the classifier
-
-
-def classifier_and_draw(data: Digits, cache: Path, seed: int) -> tuple[str, float]:
-    """Return the digest of the classifier, and the next number from the global random state."""
-    torch.manual_seed(seed)
-    digest = FeatureExtractors.of(data, cache).extractors["classifier"].digest
-    return digest, float(torch.rand(()))
-
-
-def test_the_classifier_is_trained_once_and_is_a_function_of_the_data(digits, tmp_path):
-    first = classifier_and_draw(digits, tmp_path, seed=0)
-    written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
-    assert written
-    # Now from the cache: the same weights, and the same draws afterwards.
-    assert classifier_and_draw(digits, tmp_path, seed=0) == first
-    assert classifier_and_draw(digits, tmp_path, seed=1)[0] == first[0]
-    assert {path: path.stat().st_mtime_ns for path in written} == written
-
-
-def test_another_training_split_has_another_classifier(digits, extractors, tmp_path):
-    other = Digits(labels_per_class=None, train_size=100)
-    other.setup()
-    found = FeatureExtractors.of(other, tmp_path)
-    assert found.extractors["classifier"].digest != extractors.extractors["classifier"].digest
 
 
 # ---------------------------------------------------------------- views of samples

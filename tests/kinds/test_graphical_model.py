@@ -1,25 +1,21 @@
 """The kind of graphical models: samples under shared noise, scores, reference scores, and rejected models."""
 
 import copy
+import math
 
 import pytest
 import torch
 from torch import nn
 
 from kdzoo import kinds
-from kdzoo.data import Digits
+from kdzoo.data import GaussianMixture
 from kdzoo.errors import ConfigError
 from kdzoo.graphical_models import Graph, Latent, Normal, Target
+from kdzoo.graphical_models.inference_scores import active_units, importance_weighted_bound
+from kdzoo.graphical_models.sample_plots import pixel_view
 from kdzoo.kinds.graphical_model import GraphicalModelKind
-from kdzoo.kinds.sample_sets import StoredSamples
+from kdzoo.kinds.sample_sets import StoredSamples, sample_set
 from kdzoo.models import HVAE, MLP, HelmholtzMachine
-
-
-@pytest.fixture(scope="module")
-def digits():
-    data = Digits(labels_per_class=None)
-    data.setup()
-    return data
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +92,22 @@ def test_the_bound_is_reported_of_models_that_were_trained_to_infer(kind, digits
     assert bound == pytest.approx(float(sum(value.mean() for value in terms.values())), rel=0.01)
 
 
+def test_the_weighted_bound_and_the_active_units_come_with_the_bound(kind, digits, monkeypatch):
+    monkeypatch.setattr("kdzoo.kinds.graphical_model.WEIGHED_OBSERVATIONS", 150)
+    graph = model()
+    names = {"negative_weighted_bound", "active_units"}
+    assert not names & kind.metrics(kind.predict(graph, digits.test_dataloader())).keys()
+    graph.posteriors_trained.fill_(True)
+    first = next(iter(digits.test_dataloader()))
+    batches = [{key: value[start : start + 100] for key, value in first.items()} for start in (0, 100, 200)]
+    metrics = kind.metrics(kind.predict(graph, batches))
+    expected = importance_weighted_bound(graph, [batches[0], {k: v[:50] for k, v in batches[1].items()}], 50)
+    assert metrics["negative_weighted_bound"] == -expected
+    assert metrics["negative_weighted_bound"] <= metrics["negative_bound"] + 0.5
+    active = torch.cat(list(active_units(graph, batches).values()))
+    assert metrics["active_units"] == pytest.approx(float(active.double().mean()))
+
+
 def test_models_with_an_exact_density_report_it_and_their_exact_divergence():
     torch.manual_seed(0)
     teacher, student = (HelmholtzMachine(in_shape=(2,), width=width) for width in (4, 2))
@@ -109,6 +121,21 @@ def test_models_with_an_exact_density_report_it_and_their_exact_divergence():
     assert fidelity["kl"] == teacher.divergence_from(student)
 
 
+def test_modes_are_counted_where_the_data_know_them(tmp_path):
+    data = GaussianMixture(n_test=200)
+    data.setup()
+    kind = GraphicalModelKind().bind(data, tmp_path)
+    half = data.means[:4].repeat(50, 1)
+    metrics = kind.metrics(kind.predict(StoredSamples(half, half), data.test_dataloader()))
+    assert (metrics["modes"], metrics["mode_share"]) == (4, 1.0)
+    assert metrics["mode_kl"] == pytest.approx(math.log(2))
+    observed = torch.cat([batch["input"] for batch in data.test_dataloader()])
+    assert kind.metrics(kind.predict(StoredSamples(observed, observed), data.test_dataloader()))["modes"] == 8
+    assert "modes" not in GraphicalModelKind().metrics(
+        GraphicalModelKind().predict(StoredSamples(half, half), data.test_dataloader())
+    )
+
+
 def test_the_recommendation_compares_the_student_with_local_distillation():
     kind = GraphicalModelKind()
     errors = {"paired_error": 0.1, "dispersion": 0.9}
@@ -117,10 +144,21 @@ def test_the_recommendation_compares_the_student_with_local_distillation():
     assert kind.recommendation({"student": fidelity["student"]}) is None
 
 
-def test_samples_are_drawn_side_by_side(kind, digits, tmp_path):
-    predictions = {role: kind.predict(model(seed), digits.test_dataloader()) for seed, role in enumerate("ab")}
-    (path,) = kind.plot_predictions(predictions, tmp_path)
-    assert path.stat().st_size > 1000
+def test_samples_are_drawn_side_by_side(kind, digits, tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(
+        "kdzoo.kinds.graphical_model.plotting.image_rows", lambda rows, path, **_: drawn.update(rows) or path
+    )
+    models = {role: model(seed) for seed, role in enumerate("ab")}
+    predictions = {role: kind.predict(models[role], digits.test_dataloader()) for role in models}
+    assert kind.plot_predictions(predictions, tmp_path) == [tmp_path / "samples.png"]
+    observed = torch.cat([batch["input"] for batch in digits.train_eval_dataloader()])
+    view = pixel_view(digits, observed)
+    for role, images in drawn.items():
+        samples = sample_set(models[role], len(digits.splits.test), 0, {})[: len(images)]
+        torch.testing.assert_close(torch.from_numpy(images), view(samples))
+    assert list(drawn) == ["a", "b"]
+    assert not (drawn["a"] == drawn["b"]).all()
 
 
 # ---------------------------------------------------------------- rejected models

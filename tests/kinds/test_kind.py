@@ -69,7 +69,7 @@ def test_kinds_have_the_names_by_which_they_are_found():
     for name, kind in kinds.KINDS.items():
         assert kinds.get(name) is kind
         assert kind.name == name
-    with pytest.raises(ConfigError, match=r"kind must be one of automaton, classifier, .*, got 'regression'"):
+    with pytest.raises(ConfigError, match=r"kind must be one of adversarial, .*, got 'regression'"):
         kinds.get("regression")
 
 

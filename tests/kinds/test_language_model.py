@@ -10,6 +10,7 @@ from scipy.special import log_softmax, softmax
 from torch import nn
 
 from kdzoo.core.batch import IGNORE
+from kdzoo.data import OracleStrings, Reber
 from kdzoo.data.sequences.token_sequence_data import Corpus, TokenSequenceData
 from kdzoo.distillers import LogitKD, Supervised
 from kdzoo.errors import ConfigError
@@ -147,7 +148,7 @@ class TestMetrics:
         scores = KIND.metrics(KIND.predict(LastSymbolModel(logits), with_truth()))
         assert scores["log_prob"] == -math.inf
         assert scores["perplexity"] == scores["kl_from_truth"] == scores["pautomac_score"] == math.inf
-        assert 0 <= scores["accuracy"] <= 1
+        assert scores["accuracy"] == pytest.approx((logits.argmax(1)[LASTS].numpy() == NEXTS).mean())
 
     def test_the_score_is_one_of_the_metrics(self):
         assert KIND.score in KIND.metrics(KIND.predict(MODEL, batches()))
@@ -157,6 +158,33 @@ class TestMetrics:
         assert distinct_strings(predictions).tolist() == [0, 1, 2, 4]
         summed = sequence_log_probs(predictions, predictions.log_probs)
         np.testing.assert_allclose(summed, of_strings(MODEL, STRINGS), rtol=1e-12)
+
+
+class TestOracle:
+    def test_generated_strings_are_scored_by_the_oracle_of_the_data(self, tmp_path):
+        data = OracleStrings(tokens=4, length=5, n_train=8, batch_size=8, n_test=40, n_scored=200)
+        data.setup()
+        kind = LanguageModelKind().bind(data, tmp_path)
+        model = LastSymbolModel(random_logits(0)[:, [0, 1, 2, 2, 3]][[0, 1, 2, 2, 3]])
+        scores = kind.metrics(kind.predict(model, data.test_dataloader()))
+        assert scores["oracle_nll"] == data.oracle_nll(model)
+        assert scores["test_nll"] == -scores["log_prob"]
+
+    def test_the_oracle_is_a_reference(self, tmp_path):
+        data = OracleStrings(tokens=4, length=5, n_train=8, batch_size=8, n_test=400, n_scored=400)
+        data.setup()
+        kind = LanguageModelKind().bind(data, tmp_path)
+        references = kind.reference_models({}, data)
+        assert references == {"oracle": data.oracle}
+        scores = kind.metrics(kind.predict(data.oracle, data.test_dataloader()))
+        assert scores["oracle_nll"] == pytest.approx(scores["test_nll"], abs=0.1)
+
+    def test_other_data_have_none(self, tmp_path):
+        data = Reber(n_train=8, n_val=2, n_test=4, batch_size=8)
+        data.setup()
+        kind = LanguageModelKind().bind(data, tmp_path)
+        assert kind.reference_models({}, data) == {}
+        assert "oracle_nll" not in kind.metrics(kind.predict(RNNLM(vocab_size=8), data.test_dataloader()))
 
 
 class TestFidelity:

@@ -47,12 +47,19 @@ def test_a_model_agrees_with_itself():
     assert KIND.fidelity(predictions, predictions) == {"agreement": 1.0, "kl": pytest.approx(0.0, abs=1e-9)}
 
 
-def test_log_probabilities_are_drawn_against_the_teacher(tmp_path):
-    predictions = {
-        role: KIND.predict(bert("mlm", seed), [masked_texts()]) for seed, role in enumerate(("teacher", "student"))
+def test_log_probabilities_are_drawn_against_the_teacher(figures, tmp_path):
+    batch, models = masked_texts(), {role: bert("mlm", seed).eval() for seed, role in enumerate(("teacher", "student"))}
+    predictions = {role: KIND.predict(model, [batch]) for role, model in models.items()}
+    assert KIND.plot_predictions(predictions, tmp_path) == [tmp_path / "log_probabilities.png"]
+    masked = batch["target"] != IGNORE
+    of_role = {
+        role: -cross_entropy(model(batch["input"])[masked], batch["target"][masked], reduction="none").detach()
+        for role, model in models.items()
     }
-    (path,) = KIND.plot_predictions(predictions, tmp_path)
-    assert path.stat().st_size > 1000
+    (points,) = figures[0].axes[0].collections
+    expected = torch.stack([of_role["teacher"], of_role["student"]], 1)
+    torch.testing.assert_close(torch.tensor(points.get_offsets()).float(), expected, rtol=1e-5, atol=1e-5)
+    assert figures[0].axes[0].get_xlabel() == "log-probability, teacher (nats)"
     assert KIND.plot_predictions({"student": predictions["student"]}, tmp_path) == []
 
 

@@ -12,15 +12,18 @@ PROTOCOLS = {
     if getattr(member, "_is_protocol", False) and member.__module__ == protocols.__name__
 }
 TEXT = {"DescribesExport", "DescribesModel", "Exports"}
+STRINGS = {"BindsToData", "HasReferenceScores", "PlotsPredictions"}
+GENERATIVE = {
+    *("BindsToData", "DescribesModel", "HasReferenceScores", "MeasuresQuickly", "PlotsModel", "PlotsPredictions"),
+    *("Recommends", "RestrictsControl", "Warns"),
+}
 PARTS = {
-    "automaton": {"CountsParameters", "DescribesModel", "Exports", "PlotsModel", "PlotsPredictions"},
+    "autoencoder": {"BindsToData", "HasReferenceScores", "PlotsModel", "PlotsPredictions"},
+    "automaton": STRINGS | {"CountsParameters", "DescribesModel", "Exports", "PlotsModel"},
     "classifier": TEXT | {"MeasuresUnseenClasses", "PlotsModel", "PlotsPredictions"},
     "encoder": TEXT | {"BindsToData", "PlotsPredictions"},
-    "graphical_model": {
-        *("BindsToData", "DescribesModel", "HasReferenceScores", "MeasuresQuickly", "PlotsModel", "PlotsPredictions"),
-        *("Recommends", "RestrictsControl"),
-    },
-    "language_model": {"PlotsPredictions"},
+    **dict.fromkeys(("graphical_model", "adversarial", "vae_gan", "adversarial_autoencoder"), GENERATIVE),
+    "language_model": STRINGS,
     "masked_lm": TEXT | {"PlotsPredictions"},
     "poison": {"DescribesModel", "Exports", "PlotsModel", "PlotsPredictions"},
     "synthetic_set": {"DescribesModel", "Exports", "PlotsModel", "PlotsPredictions"},

@@ -60,3 +60,11 @@ def test_a_transformer_is_exported_with_its_size_and_a_model_card(tmp_path):
     report = {"distiller": "distilbert", "data": "text", "command": "kdzoo", "seed": 0, "student": {}, "teacher": {}}
     kind.describe(tmp_path, {**report, "fidelity": {}, "versions": {}})
     assert "pipeline_tag: fill-mask" in (tmp_path / "hf" / "README.md").read_text()
+
+
+def test_a_model_with_too_few_positions_for_the_longest_text_is_refused():
+    """Even if the texts of the batch are short, as they are when a trial run cuts them."""
+    model = bert("mlm")
+    kinds.get("masked_lm").check("teacher", model, texts_of("mlm"), {**SIZES, "text_length": model.max_length})
+    with pytest.raises(ConfigError, match=f"texts of {model.max_length + 1} tokens are longer than the"):
+        kinds.get("masked_lm").check("teacher", model, texts_of("mlm"), {**SIZES, "text_length": model.max_length + 1})

@@ -31,6 +31,11 @@ def test_a_probe_does_not_depend_on_the_scale_of_the_features(seed, scale, shift
     assert probe_accuracy(scale * x[:40] + shift, y[:40], scale * x[40:] + shift, y[40:]) == accuracy
 
 
+def test_test_rows_are_standardized_as_the_training_rows_are():
+    train, target = torch.tensor([[-2.0], [-1.0], [1.0], [2.0]]), torch.tensor([0, 0, 1, 1])
+    assert probe_accuracy(train, target, torch.tensor([[1.0], [2.0]]), torch.tensor([1, 1])) == 1.0
+
+
 def test_a_probe_needs_two_classes_and_test_rows():
     x, y = torch.randn(4, 2), torch.zeros(4, dtype=torch.long)
     with pytest.raises(DataError, match=r"^a probe needs test rows and two classes, got 4 rows, 1 classes$"):

@@ -28,10 +28,24 @@ def test_similarities_are_drawn_with_the_line_of_equality(figures, tmp_path):
     assert line.get_xdata() == pytest.approx(line.get_ydata())
 
 
-def test_clusters_are_coloured_and_counted(figures, tmp_path):
-    points = np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
-    plotting.cluster_scatter(points, np.array([3, 7, 23]), tmp_path / "a.png")
+def test_clusters_have_their_own_markers_and_colours_and_are_counted(figures, tmp_path):
+    points = np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0], [6.0, 7.0]])
+    plotting.cluster_scatter(points, np.array([3, 7, 23, 3]), tmp_path / "a.png")
     (axes,) = figures[0].axes
     assert figures[0].get_suptitle() == "Hidden states in 3 clusters"
-    assert axes.collections[0].get_offsets().tolist() == points.tolist()
-    assert axes.collections[0].get_array().tolist() == [3, 7, 3]  # there are twenty colours
+    assert [group.get_offsets().tolist() for group in axes.collections] == [[[0, 1], [6, 7]], [[2, 3]], [[4, 5]]]
+    assert len({group.get_paths()[0].vertices.tobytes() for group in axes.collections}) == 3
+    assert len({tuple(group.get_facecolor()[0]) for group in axes.collections}) == 3
+
+
+def test_classes_are_drawn_in_every_panel_and_once_in_the_legend(figures, tmp_path):
+    points = np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0], [6.0, 7.0]])
+    labels = np.array([1, 0, -100, 1])
+    panels = {"teacher": points, "control": 10 * points}
+    plotting.class_scatter(panels, labels, tmp_path / "a.png", title="Codes", caption="Codes.")
+    first, second = figures[0].axes
+    assert [group.get_offsets().tolist() for group in first.collections] == [[[2, 3]], [[0, 1], [6, 7]]]
+    assert [group.get_offsets().tolist() for group in second.collections] == [[[20, 30]], [[0, 10], [60, 70]]]
+    assert [axes.get_title() for axes in (first, second)] == ["teacher", "control"]
+    (legend,) = figures[0].legends
+    assert [text.get_text() for text in legend.get_texts()] == ["0", "1"]

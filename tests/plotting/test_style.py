@@ -15,6 +15,7 @@ from kdzoo.plotting.style import (
     ROLE_STYLES,
     TITLE_INCHES,
     axes_row,
+    cluster_style,
     display_name,
     log_ticks,
     save_figure,
@@ -150,3 +151,9 @@ def test_numbers_of_a_logarithmic_axis_are_plain(limits, major, minor):
     assert not any("$" in text for text in texts)
     assert {label.get_text() for label in axes.yaxis.get_minorticklabels()} - {""} >= minor
     assert not minor or {label.get_text() for label in axes.yaxis.get_minorticklabels()} <= {"", "0.2", *minor, "20"}
+
+
+def test_clusters_differ_without_any_colour():
+    assert len({cluster_style(i).marker for i in range(7)}) == 7
+    assert len({(cluster_style(i).marker, cluster_style(i).colour) for i in range(28)}) == 28
+    assert cluster_style(28) == cluster_style(0)

@@ -72,6 +72,11 @@ def test_the_verdict(compared, seed, sentence):
     assert content.verdict(report(comparison=compared, seed=seed)) == sentence
 
 
+def test_warnings_follow_the_verdict():
+    lines = content.sentences(report(warnings=["seed 0, student: its samples lack 2 of the classes of the data"]))
+    assert "Warning: seed 0, student: its samples lack 2 of the classes of the data." in lines
+
+
 def test_sentences_name_the_recommendation_published_results_and_the_time():
     entry = {"metric": "student.metrics.accuracy", "value": 0.92, "source": "table 1", "measured": 0.9}
     rows = [{**entry, "tolerance": 0.03, "reached": True}, {**entry, "tolerance": 0.01, "reached": False}]

@@ -1,7 +1,6 @@
 """Runs are ranked by the student's score, named by what differs, and merged where only the seeds differ."""
 
 import csv
-import json
 import math
 
 import pytest
@@ -9,13 +8,14 @@ import yaml
 
 from kdzoo.errors import ConfigError, RunFolderError
 from kdzoo.reports import leaderboard
+from kdzoo.storage import checked_json
 from tests.reports.example import model, report
 
 
 def write_run(folder, settings, **changes):
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump({"output_dir": str(folder), **settings}))
-    (folder / "report.json").write_text(json.dumps(report(**changes)))
+    checked_json.write(folder / "report.json", report(**changes))
 
 
 def temperature(value, seed=0):
@@ -51,7 +51,6 @@ def test_rows_are_ranked_and_named_by_what_differs(runs):
     assert first.score == pytest.approx(0.85)
     assert first.deviation == pytest.approx(0.1 / math.sqrt(2))
     assert first.text("student") == "0.85 ± 0.071"
-    assert first.gap_closed is None  # of two runs, whose shares are not those of the mean
     assert (second.text("student"), second.gap_closed) == ("0.6", 0.8)
     assert math.isnan(second.deviation)
     assert board.best == "Best of 2: accuracy 0.85 ± 0.071 with distiller.temperature=4.0, its control 0.7 ± 0."
@@ -65,6 +64,23 @@ def test_a_repeated_seed_counts_once_and_equal_numbers_are_one_setting(tmp_path)
     assert [row.scores["student"] for row in board.rows] == [[0.6, 0.8]]
 
 
+def test_the_share_of_the_gap_is_the_mean_over_runs(tmp_path):
+    # The second run repeats a seed, and the last one has no teacher that is better than its control.
+    for name, seed, gap in (("a", 0, 0.8), ("b", 0, 0.8), ("c", 1, 0.6), ("d", 2, None)):
+        comparison = {**report()["comparison"], "gap_closed": gap}
+        write_run(tmp_path / name, temperature(4.0, seed), seed=seed, comparison=comparison)
+    write_run(tmp_path / "e", temperature(1.0), comparison=None)
+    (board,) = leaderboard.boards(leaderboard.read_runs([tmp_path]))
+    several, unknown = board.rows
+    assert (several.gap_closed, several.gap_text) == (pytest.approx(0.7), "70 ± 14%")
+    assert (unknown.gap_closed, unknown.gap_text) == (None, "")
+    leaderboard.write_csv([board], tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open(encoding="utf-8") as file:
+        first, second = csv.DictReader(file)
+    assert float(first["gap_closed_std"]) == pytest.approx(0.2 / math.sqrt(2))
+    assert (second["gap_closed"], second["gap_closed_std"]) == ("", "")
+
+
 def test_runs_that_measure_other_samples_have_a_board_of_their_own(tmp_path):
     write_run(tmp_path / "a", temperature(4.0), student=model(0.6))
     write_run(tmp_path / "trial", temperature(4.0), student=model(0.9), splits={"n_test": 7})
@@ -76,6 +92,18 @@ def test_settings_are_named_as_they_are_typed(tmp_path):
     write_run(tmp_path / "b", temperature(None), student=model(0.5))
     (board,) = leaderboard.boards(leaderboard.read_runs([tmp_path]))
     assert [row.setting_text for row in board.rows] == ["distiller.temperature=4.0", "distiller.temperature=null"]
+
+
+def test_classes_have_the_names_of_their_files(tmp_path):
+    (tmp_path / "conf" / "student").mkdir(parents=True)
+    (tmp_path / "conf" / "student" / "my_net.yaml").write_text("_target_: nets.MyNet\n")
+    (tmp_path / "conf" / "student" / "broken.yaml").write_text("a: [")
+    command = f"kdzoo --config-dir {tmp_path / 'conf'} student=my_net"
+    write_run(tmp_path / "a", {"student": {"_target_": "kdzoo.models.MLP"}}, student=model(0.6))
+    write_run(tmp_path / "b", {"student": {"_target_": "nets.MyNet"}}, student=model(0.5), command=command)
+    write_run(tmp_path / "c", {"student": {"_target_": "nets.Other"}}, student=model(0.4), command=command)
+    (board,) = leaderboard.boards(leaderboard.read_runs([tmp_path]))
+    assert [row.setting_text for row in board.rows] == ["student=mlp", "student=my_net", "student=Other"]
 
 
 def test_where_lower_is_better_the_smallest_comes_first(tmp_path):
@@ -107,7 +135,7 @@ def test_keys_that_only_some_runs_have_name_no_row_but_keep_rows_apart(tmp_path)
     write_run(tmp_path / "c", {"distiller": {"_target_": "kdzoo.distillers.LogitKD"}})
     (board,) = leaderboard.boards(leaderboard.read_runs([tmp_path]))
     assert board.varied == ["distiller"]
-    assert sorted(row.settings["distiller"] for row in board.rows) == ["DKD", "DKD", "LogitKD"]
+    assert sorted(row.settings["distiller"] for row in board.rows) == ["dkd", "dkd", "logit_kd"]
 
 
 def test_several_seeds_of_one_run_have_their_deviation(tmp_path):
@@ -140,10 +168,10 @@ def test_folders_without_runs_are_refused(tmp_path):
     ("name", "content", "message"),
     [
         ("report.json", "{", "is not valid JSON"),
-        ("report.json", "[]", "does not hold the report"),
-        ("report.json", "{}", "does not hold the report"),
+        ("report.json", "[]", "must hold keys and values"),
+        ("report.json", "{}", "has no checksum"),
         ("config.yaml", "a: [", "is not valid YAML"),
-        ("config.yaml", "- 1", "does not hold the report"),
+        ("config.yaml", "- 1", "must hold keys and values"),
     ],
 )
 def test_a_damaged_file_is_refused_by_its_name(name, content, message, tmp_path):

@@ -2,6 +2,9 @@
 
 import re
 
+import pytest
+
+from kdzoo.errors import RunFolderError
 from kdzoo.reports import leaderboard, leaderboard_page
 from tests.reports.example import model
 from tests.reports.test_html import Page
@@ -46,3 +49,11 @@ def test_runs_on_two_data_sets_have_two_tables_and_no_common_verdict(tmp_path):
     page = Page(page_of(tmp_path / "runs", tmp_path / "out")[1])
     assert [tag for tag, _ in page.tags].count("table") == 2
     assert not any(attributes.get("class") == "verdict" for _, attributes in page.tags)
+
+
+def test_a_folder_that_cannot_be_written_is_one_error(tmp_path):
+    write_run(tmp_path / "runs" / "a", temperature(1))
+    (tmp_path / "file").write_text("")
+    boards = leaderboard.boards(leaderboard.read_runs([tmp_path / "runs"]))
+    with pytest.raises(RunFolderError, match=r"cannot write .*leaderboard\.csv"):
+        leaderboard_page.write(boards, tmp_path / "file" / "below", "Title")

@@ -54,3 +54,32 @@ def test_sentences_follow_the_table(capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "logit_kd on digits, seed 0" in out
     assert out.index("cross entropy") < out.index("better than its control")
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_settings_are_in_one_piece_at_any_width(columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    rows = [([f"data.file=/a/long/path/{i}", "student.a_long_name=[1,2]"], ("0.5 ± 0.1", str(i))) for i in range(12)]
+    heads = {"a student": "right", "the control": "right"}
+    terminal.show_named("A title", "settings", heads, rows)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= columns
+    for i, (settings, _) in enumerate(rows, 1):
+        at = next(n for n, line in enumerate(lines) if line.split()[:2] == [str(i), settings[0]])
+        assert settings[1] in lines[at + 1]
+        assert ("0.5 ± 0.1" in lines[at]) == (columns > 40)
+    assert sum("0.5 ± 0.1" in line for line in lines) == len(rows)
+
+
+def test_a_setting_that_is_longer_than_a_line_is_folded(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    terminal.show_named("Runs", "settings", {"folder": "left"}, [(["x" * 100], ("y" * 100,)), ([], ("z",))])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "".join(lines).count("x") == "".join(lines).count("y") == 100
+
+
+def test_a_report_from_elsewhere_is_text_and_no_command_of_the_terminal():
+    text = terminal.to_text(report(data="[/red][bold]x\x1b[31m"), 80)
+    assert "[/red][bold]x\N{REPLACEMENT CHARACTER}[31m" in text
+    assert "\x1b" not in text

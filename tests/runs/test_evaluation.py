@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdzoo import config
-from kdzoo.errors import ConfigError
+from kdzoo import kinds
 from kdzoo.runs import evaluation
 
 
@@ -27,7 +26,7 @@ class Batches:
 class Kind:
     """Predictions are sums of inputs; the metric is their value, the fidelity their distance."""
 
-    name = "sum"
+    name, score = "sum", "value"
 
     def predict(self, model, batches):
         return float(sum(model(batch["input"]).sum() for batch in batches))
@@ -55,6 +54,22 @@ def no_cost(monkeypatch):
     monkeypatch.setattr(evaluation, "cpu_ms_per_1000", lambda model, batches: 1.0)
 
 
+class Collapsing(kinds.ClassifierKind):
+    def warnings(self, metrics):
+        return ["it has collapsed"] if metrics["accuracy"] < 0.5 else []
+
+
+def test_warnings_are_of_models_that_were_trained():
+    bad, good = {"accuracy": 0.1}, {"accuracy": 0.9}
+    measured = {
+        "teacher": {"parameters": 5, "metrics": good},
+        "student": {"parameters": 5, "metrics": bad},
+        "data": {"parameters": 0, "metrics": bad},
+    }
+    assert evaluation.warnings_of(Collapsing(), measured) == ["student: it has collapsed"]
+    assert evaluation.warnings_of(kinds.ClassifierKind(), measured) == []
+
+
 def test_students_and_controls_are_compared_with_the_teacher(no_cost, tmp_path):
     models = {"teacher": Times(3.0), "student": Times(2.0), "control": Times(1.0)}
     result = evaluation.evaluate(Kind(), models, Batches(), tmp_path)
@@ -66,6 +81,16 @@ def test_students_and_controls_are_compared_with_the_teacher(no_cost, tmp_path):
     assert result["fidelity"] == {"student": {"distance": 3.0}, "control": {"distance": 6.0}}
     assert (result["kind"], result["splits"]) == ("sum", {"n_test": 2})
     assert all(values["parameters"] == 1 for values in result["models"].values())
+
+
+@pytest.mark.parametrize("split", [[], None])
+def test_the_score_on_validation_data_is_that_of_the_student(split, no_cost, tmp_path):
+    models = {"teacher": Times(3.0), "student": Times(2.0)}
+    data = Batches()
+    data.val_dataloader = lambda: [{"input": torch.tensor([5.0])}]
+    assert evaluation.evaluate(Kind(), models, data, tmp_path)["validation"] == 10.0
+    data.val_dataloader = lambda: split
+    assert evaluation.evaluate(Kind(), models, data, tmp_path)["validation"] is None
 
 
 def test_without_a_teacher_nothing_is_compared(no_cost, tmp_path):
@@ -149,38 +174,3 @@ def test_the_cost_of_a_slow_model_is_measured_fewer_times(monkeypatch):
     model = Busy(milliseconds=4)
     assert evaluation.cpu_ms_per_1000(model, [{"input": torch.zeros(1, 2)}]) == pytest.approx(4000, rel=0.1)
     assert model.calls == 3
-
-
-# ---------------------------------------------------------------- the data of a run
-
-
-@pytest.mark.parametrize("place", ["", "student", "seed_0/student"])
-def test_an_exported_model_is_measured_on_the_data_of_its_run(place, tmp_path):
-    (tmp_path / place).mkdir(parents=True, exist_ok=True)
-    (tmp_path / "config.yaml").write_text("data: {_target_: kdzoo.data.Reber, n_train: 7}\nseed: 3\n")
-    cfg = config.compose("data=digits", "seed=1")
-    changed = evaluation.with_data_of_run(cfg, tmp_path / place)
-    assert changed.data == {"_target_": "kdzoo.data.Reber", "n_train": 7}
-    assert {key: changed[key] for key in changed if key != "data"} == {key: cfg[key] for key in cfg if key != "data"}
-
-
-@pytest.mark.parametrize(("place", "seed"), [("student", 5), ("seed_7/student", 7), ("seed_7/checkpoints", 7)])
-def test_a_run_over_several_seeds_has_the_data_of_the_models_seed(place, seed, tmp_path):
-    (tmp_path / "config.yaml").write_text(
-        "data: {_target_: kdzoo.data.Digits, seed: null, root: null, parts: [{seed: null}, {seed: 2}]}\n"
-        "seed: null\nseeds: [5, 7]\n"
-    )
-    changed = evaluation.with_data_of_run(config.compose("data=digits", "seed=1"), tmp_path / place)
-    assert (changed.data.seed, changed.data.root) == (seed, None)
-    assert changed.data.parts == [{"seed": seed}, {"seed": 2}]
-
-
-def test_a_model_outside_of_a_run_is_measured_on_the_configured_data(tmp_path):
-    cfg = config.compose("data=digits", "seed=1")
-    assert evaluation.with_data_of_run(cfg, tmp_path / "a" / "b" / "c") is cfg
-
-
-def test_interpolations_in_the_settings_of_a_run_are_refused(tmp_path):
-    (tmp_path / "config.yaml").write_text('data: {_target_: kdzoo.data.Reber, n_train: "${oc.env:HOME}"}\n')
-    with pytest.raises(ConfigError, match="data must hold plain values, got an interpolation"):
-        evaluation.with_data_of_run(config.compose("data=digits", "seed=1"), tmp_path)

@@ -48,6 +48,13 @@ def test_accumulation_needs_the_size_of_a_batch(settings):
         for_seed(cfg, 0)
 
 
+def test_numbers_are_limited_wherever_their_key_occurs(settings):
+    resolved = for_seed(settings("largest={batch_size:3,temperature:9,unknown:1}", "distiller.temperature=4"), 0)
+    assert (resolved["data"]["batch_size"], resolved["distiller"]["temperature"]) == (3, 4)
+    # The limits of the run itself belong to no group.
+    assert resolved["largest"] == {"batch_size": 3, "temperature": 9, "unknown": 1}
+
+
 def test_the_schedule_of_the_teacher_is_over_its_own_epochs(settings):
     cfg = settings("scheduler=cosine", "trainer.max_epochs=5", "teacher_training.max_epochs=9")
     resolved = for_seed(cfg, 0)

@@ -1,9 +1,12 @@
 """A run from its settings to its folder: seeds, controls, files, and faults that leave nothing half done."""
 
+import errno
 import json
 import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,9 +15,11 @@ from omegaconf import OmegaConf
 from torch import nn
 
 import kdzoo
+from kdzoo.config import instantiate
+from kdzoo.core.report_extras import ReportExtras
 from kdzoo.errors import ConfigError, DataError, RunFolderError
 from kdzoo.runs import pipeline
-from kdzoo.storage import run_folder
+from kdzoo.storage import checked_json, run_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,8 +46,20 @@ def test_a_folder_in_use_is_refused(settings, tmp_path):
     assert not (tmp_path / "run" / "config.yaml").exists()
 
 
+def test_a_folder_in_use_is_waited_for_if_that_is_asked(settings, tmp_path, capfd):
+    with ThreadPoolExecutor() as pool:
+        with run_folder.lock(tmp_path / "run"):
+            waiting = pool.submit(kdzoo.run, settings(), wait=True)
+            while "waiting" not in (printed := capfd.readouterr().err):
+                assert not waiting.done()
+                time.sleep(0.01)
+        assert waiting.result()["student"]
+    assert printed == f"kdzoo: waiting for the same run in another process, which uses {tmp_path / 'run'}\n"
+
+
 def test_a_finished_folder_is_never_overwritten(settings, tmp_path):
     first = kdzoo.run(settings())
+    assert first["command"].startswith("kdzoo seed=0 control=false data.train_size=40 ")
     files = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(RunFolderError) as error:
         kdzoo.run(settings("distiller.temperature=5"))
@@ -73,10 +90,10 @@ def test_settings_that_do_not_fit(override, expected, settings, tmp_path):
 def test_two_seeds_are_averaged_and_each_has_its_files(settings, tmp_path):
     report = kdzoo.run(settings("seed=null", "seeds=[3,1]", "control=true", "trainer.max_epochs=1"), command="the line")
     folder = tmp_path / "run"
-    assert json.loads((folder / "report.json").read_text()) == report
+    assert checked_json.read(folder / "report.json") == report
     assert report["seed"] == [3, 1]
     assert report["command"] == "the line"
-    results = [json.loads((folder / f"seed_{seed}" / "result.json").read_text()) for seed in (3, 1)]
+    results = [checked_json.read(folder / f"seed_{seed}" / "result.json") for seed in (3, 1)]
     for role in ("teacher", "student", "control"):
         values = [result["models"][role]["metrics"]["accuracy"] for result in results]
         assert report[role]["metrics"]["accuracy"]["values"] == values
@@ -137,9 +154,14 @@ def test_a_teacher_without_parameters_runs_end_to_end(settings, tmp_path):
     cfg.teacher = {"_target_": f"{__name__}.Rule"}
     report = kdzoo.run(cfg, allow={f"{__name__}.Rule"})
     assert report["teacher"]["parameters"] == 0
-    assert report["student"]["parameters"] > 0
+    assert report["student"]["parameters"] == 64 * 8 + 8 + 8 * 10 + 10
     assert report["seconds"].keys() == {"teacher", "student"}
-    assert 0 <= report["fidelity"]["student"]["agreement"] <= 1
+    data = instantiate(cfg.data, allow={cfg.data._target_})
+    data.setup()
+    inputs = torch.cat([batch["input"] for batch in data.test_dataloader()])
+    with torch.no_grad():
+        agrees = kdzoo.load_student(tmp_path / "run")(inputs).argmax(1) == Rule()(inputs).argmax(1)
+    assert report["fidelity"]["student"]["agreement"] == pytest.approx(float(agrees.double().mean()))
     assert not (tmp_path / "cache" / "teachers").exists()
 
 
@@ -193,6 +215,29 @@ def test_teacher_student_and_control_are_drawn_in_one_figure_also_from_the_cache
     assert (tmp_path / "run/seed_0/checkpoints/control/history.json").exists()
 
 
+def test_the_control_may_be_trained_in_its_own_way(settings, tmp_path):
+    own = "control_training.optimizer={_target_:torch.optim.SGD,_partial_:true,lr:0.5}"
+    kdzoo.run(settings("control=true", "trainer.max_epochs=1", "control_training.max_epochs=3", own))
+    folder = tmp_path / "run/seed_0/checkpoints"
+    epochs = {
+        role: len(checked_json.read(folder / role / "history.json")["validation"]) for role in ("student", "control")
+    }
+    assert epochs == {"student": 1, "control": 3}
+    (state,) = torch.load(folder / "control/last.ckpt", weights_only=False)["optimizer_states"]
+    assert state["param_groups"][0]["lr"] == 0.5
+
+
+def test_every_control_is_in_the_figure_of_the_trainings(settings, monkeypatch):
+    class WithColdControl(ReportExtras):
+        controls = {"cold": {"temperature": 0.5}}
+
+    drawn = []
+    monkeypatch.setattr("kdzoo.core.base.ReportExtras", WithColdControl)
+    monkeypatch.setattr(pipeline.plotting, "loss_curves", lambda trainings, path, measured: drawn.append(trainings))
+    kdzoo.run(settings("control=true", "trainer.max_epochs=1"))
+    assert [list(trainings) for trainings in drawn] == [["teacher", "student", "control", "cold"]]
+
+
 def test_overfitting_one_batch_brings_its_loss_to_almost_zero(tmp_path):
     method = ("distiller=supervised", "control=false")
     cfg = kdzoo.compose("debug=overfit", *method, f"output_dir={tmp_path}/run", f"cache_dir={tmp_path}/cache")
@@ -200,3 +245,51 @@ def test_overfitting_one_batch_brings_its_loss_to_almost_zero(tmp_path):
     assert (summary["n_train"], summary["n_labelled"]) == (32, 32)
     terms = json.loads((tmp_path / "run/seed_0/checkpoints/student/history.json").read_text())["terms"]
     assert terms["hard"][-1] < 0.05 * terms["hard"][0]
+
+
+def test_a_full_disk_after_the_training_is_one_line_and_the_run_continues(settings, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    cfg = settings("trainer.max_epochs=1")
+    for name in ("write_seed", "write_report"):
+        with monkeypatch.context() as patch:
+            patch.setattr(pipeline, name, full)
+            with pytest.raises(RunFolderError, match="the disk is full"):
+                kdzoo.run(cfg)
+        assert not (tmp_path / "run" / "report.json").exists()
+    assert kdzoo.run(cfg)["student"]["metrics"]["accuracy"] > 0
+
+
+def test_a_finished_run_is_shown_where_nothing_can_be_written(settings, tmp_path, monkeypatch):
+    first = kdzoo.run(settings("trainer.max_epochs=1"))
+
+    def refuse(*arguments, **options):
+        raise RunFolderError("cannot write")
+
+    monkeypatch.setattr(run_folder, "lock", refuse)
+    assert kdzoo.run(settings("trainer.max_epochs=1")) == first
+    (tmp_path / "run" / "report.json").unlink()
+    with pytest.raises(RunFolderError, match="cannot write"):
+        kdzoo.run(settings("trainer.max_epochs=1"))
+
+
+@pytest.mark.parametrize("distiller", ["relational_kd", "ot_pfa"])
+def test_several_processes_are_refused_before_the_teacher_is_trained_where_they_compute_something_else(
+    distiller, settings, tmp_path
+):
+    layers = ["distiller.layers={layers.0: layers.0}"] if distiller == "relational_kd" else ["data=reber"]
+    own = [] if distiller == "relational_kd" else ["teacher=rnn_lm", "student=pfa"]
+    cfg = kdzoo.compose(f"distiller={distiller}", *layers, *own, "trainer.devices=2", "seed=0",
+                        f"output_dir={tmp_path / 'run'}", f"cache_dir={tmp_path / 'cache'}")  # fmt: skip
+    with pytest.raises(ConfigError, match=r"^trainer\.devices=2 does not work with "):
+        kdzoo.run(cfg)
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
+def test_models_that_were_trained_in_another_type_are_measured_and_exported_in_float32(precision, tmp_path):
+    folders = [f"output_dir={tmp_path / 'run'}", f"cache_dir={tmp_path / 'cache'}"]
+    kdzoo.run(kdzoo.compose("debug=fast", f"trainer.precision={precision}", *folders))
+    student = kdzoo.load_student(tmp_path / "run" / "student")
+    assert {parameter.dtype for parameter in student.parameters()} == {torch.float32}

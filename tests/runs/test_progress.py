@@ -37,12 +37,12 @@ def printed(monkeypatch):
     return replace
 
 
-def run(callback, trainer=TRAINER, notes=()):
+def run(callback, trainer=TRAINER, notes=(), warnings=()):
     """Call the hooks of a training whose second epoch ends."""
     callback.on_train_start(trainer)
     callback.on_validation_end(trainer)
     callback.on_train_batch_end(trainer, None, None, None, 2)
-    callback.on_train_end(trainer, SimpleNamespace(notes=dict(notes)))
+    callback.on_train_end(trainer, SimpleNamespace(notes=dict(notes), warnings=dict(warnings)))
 
 
 def wait_for(text, stream):
@@ -56,12 +56,14 @@ def wait_for(text, stream):
 # ---------------------------------------------------------------- a training
 
 
-def test_a_training_leaves_one_line_and_its_notes(printed):
+def test_a_training_leaves_one_line_its_notes_and_its_warnings(printed):
     stream = printed()
-    run(Progress("student, seed 0", "distilling"), notes={"states": "7, by cross-validation"})
+    notes, warnings = {"states": "7, by cross-validation"}, {"discriminator": "it has won"}
+    run(Progress("student, seed 0", "distilling"), notes=notes, warnings=warnings)
     assert stream.getvalue() == (
         "student, seed 0              1 epochs, 6 steps, val/loss 0.1235, val/accuracy 0.5\n"
         "  states: 7, by cross-validation\n"
+        "  discriminator: it has won\n"
     )
 
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
@@ -18,7 +19,7 @@ from kdzoo.contracts.checks import COSINE
 from kdzoo.contracts.compare import difference, final_state
 from kdzoo.contracts.crashes import Crashes, crash_everywhere
 from kdzoo.contracts.subject import Subject
-from kdzoo.runs.resume import Interrupted, stop_between_steps
+from kdzoo.runs.resume import ExactResume, Interrupted, _StopSignal, stop_between_steps
 from kdzoo.storage.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,6 +44,33 @@ def subject_at(folder, **changes):
 
 def assert_same(one, other):
     assert difference(final_state(one), final_state(other)) is None
+
+
+def test_each_step_of_each_rank_draws_other_numbers_and_the_same_ones_again(tmp_path):
+    callback = ExactResume(tmp_path / "last.ckpt", seed=3)
+
+    def draw(step, rank):
+        device, loop = SimpleNamespace(root_device=torch.device("cpu")), SimpleNamespace(batch_progress=None)
+        fit_loop = SimpleNamespace(restarting=True, epoch_loop=loop)
+        options = {"global_step": step, "global_rank": rank, "strategy": device, "fit_loop": fit_loop}
+        callback.on_train_batch_start(SimpleNamespace(optimizers=[None], **options))
+        assert not fit_loop.restarting
+        return float(torch.rand(()))
+
+    draws = {(step, rank): draw(step, rank) for step in range(3) for rank in range(2)}
+    assert len(set(draws.values())) == 6
+    assert draw(1, 1) == draws[1, 1]
+
+
+def test_a_signal_at_another_rank_stops_this_one():
+    of_both = {"max": torch.maximum, "min": torch.minimum, "sum": torch.add}
+    strategy = SimpleNamespace(
+        root_device=torch.device("cpu"),
+        reduce=lambda own, reduce_op: of_both[reduce_op](own, torch.tensor(int(signal.SIGTERM))),
+    )
+    trainer = SimpleNamespace(world_size=2, strategy=strategy)
+    assert _StopSignal().signum(trainer) == signal.SIGTERM
+    assert _StopSignal().signum(SimpleNamespace(world_size=1)) is None
 
 
 # ---------------------------------------------------------------- in this process

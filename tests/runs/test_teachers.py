@@ -14,8 +14,12 @@ from kdzoo.models import MLP
 from kdzoo.runs import teachers
 
 
+def all_rows(rows):
+    return rows[torch.arange(len(rows))]
+
+
 def equal(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    return one.keys() == other.keys() and all(torch.equal(all_rows(one[name]), all_rows(other[name])) for name in one)
 
 
 PLAIN = {"data.augment": None, "student.dropout": 0.0, "teacher_cache": True}
@@ -93,7 +97,15 @@ def test_what_is_stale_is_not_used(changes, alter, tmp_path):
     assert folders == 2
     with torch.no_grad():
         live = changed.teacher(data.splits.train.inputs)
-    assert torch.allclose(changed.frozen_teacher.cache["train"]["output"], live, atol=1e-6)
+    assert torch.allclose(all_rows(changed.frozen_teacher.cache["train"]["output"]), live, atol=1e-6)
+
+
+def test_each_split_has_the_outputs_of_its_own_samples(tmp_path):
+    distiller, data, _ = cached(tmp_path)
+    for name in ("train", "val"):
+        with torch.no_grad():
+            live = distiller.teacher(getattr(data.splits, name).inputs)
+        assert torch.allclose(all_rows(distiller.frozen_teacher.cache[name]["output"]), live, atol=1e-6)
 
 
 def test_the_same_again_is_used(tmp_path):
@@ -122,7 +134,7 @@ def test_outputs_of_another_computation_are_not_used(tmp_path, monkeypatch):
     assert folders == 2
     of_scaled, of_plain = scaled.frozen_teacher.cache, plain.frozen_teacher.cache
     assert of_scaled["train"].keys() == of_scaled["val"].keys() == {"output", "largest"}
-    assert torch.allclose(of_scaled["train"]["output"], 100 + of_plain["train"]["output"])
+    assert torch.allclose(all_rows(of_scaled["train"]["output"]), 100 + all_rows(of_plain["train"]["output"]))
     scaled.frozen_teacher.cache_key = {"temperature": 2.0}
     assert cached(tmp_path)[2] == 3
 
@@ -192,5 +204,5 @@ def test_a_teacher_without_parameters_needs_no_training_and_can_be_cached(tmp_pa
     assert teachers.brings_weights(subject.job, distiller.teacher)
     teachers.cache_teacher_outputs(subject.job, distiller, data)
     expected = Rule()(data.splits.train.inputs)
-    assert torch.allclose(distiller.frozen_teacher.cache["train"]["output"], expected)
+    assert torch.allclose(all_rows(distiller.frozen_teacher.cache["train"]["output"]), expected)
     assert subject.train("without parameters").checkpoint["global_step"] > 0

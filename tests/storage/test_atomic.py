@@ -3,6 +3,7 @@
 import errno
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -85,6 +86,26 @@ def test_kill_while_saving_leaves_whole_files(tmp_path):
         content = path.read_bytes()
         assert len(content) == 300_000
         assert len(set(content)) == 1
+
+
+def test_content_is_on_disk_before_its_name_and_the_name_after(tmp_path, monkeypatch):
+    """A rename that reaches the disk before the content leaves an empty file after a power failure."""
+    events = []
+    flush, rename = os.fsync, os.replace
+
+    def noted_flush(handle):
+        events.append(("flush", os.fstat(handle).st_ino))
+        flush(handle)
+
+    def noted_rename(source, target):
+        events.append(("rename", Path(source).stat().st_ino))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_flush)
+    monkeypatch.setattr(os, "replace", noted_rename)
+    atomic.write_text(tmp_path / "file", "content")
+    file, folder = (tmp_path / "file").stat().st_ino, tmp_path.stat().st_ino
+    assert events == [("flush", file), ("rename", file), ("flush", folder)]
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path):

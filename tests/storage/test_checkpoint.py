@@ -1,6 +1,5 @@
 """Checkpoints and exported models are whole, checked, and never code."""
 
-import json
 import os
 import pickle
 import random
@@ -10,6 +9,7 @@ import torch
 
 from kdzoo.errors import CheckpointError, ConfigError
 from kdzoo.models import MLP
+from kdzoo.storage import checked_json
 from kdzoo.storage.checkpoint import load_student, read_checkpoint, save_model
 
 NODE = {"_target_": "kdzoo.models.MLP", "in_shape": [4], "num_classes": 3, "hidden": [5]}
@@ -49,10 +49,32 @@ def test_every_flipped_bit_of_the_weights_is_found(exported):
         path.write_bytes(whole)
 
 
+def describe(folder, **changes):
+    """Change the description of an exported model, with a checksum that fits."""
+    path = folder / "config.json"
+    checked_json.write(path, checked_json.read(path) | changes)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 2, "model": {}, "sha256": ""}', "null"])
 def test_a_damaged_description(exported, text):
     (exported[1] / "config.json").write_text(text)
-    with pytest.raises(CheckpointError, match=r"config\.json is not the description"):
+    with pytest.raises(CheckpointError, match=r"config\.json is (not valid JSON|damaged)"):
+        load_student(exported[1])
+
+
+@pytest.mark.parametrize(
+    "change", [{"format": 1}, {"model": {}}, {"model": {"_target_": 3}}, {"model": []}, {"sha256": None}]
+)
+def test_a_description_of_something_else(exported, change):
+    describe(exported[1], **change)
+    with pytest.raises(CheckpointError, match=r"config\.json is not the description of an exported model"):
+        load_student(exported[1])
+
+
+def test_a_changed_argument_in_a_description_is_found(exported):
+    path = exported[1] / "config.json"
+    path.write_text(path.read_text().replace('"in_shape"', '"in_shap"'))
+    with pytest.raises(CheckpointError, match="its content does not have the checksum that it states"):
         load_student(exported[1])
 
 
@@ -60,23 +82,20 @@ def test_a_missing_file(exported, tmp_path):
     (exported[1] / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match="cannot read"):
         load_student(exported[1])
-    with pytest.raises(CheckpointError, match="cannot read"):
+    with pytest.raises(CheckpointError, match="must be the folder of an exported model"):
         load_student(tmp_path / "nowhere")
 
 
 def test_weights_of_another_architecture(exported):
-    card = json.loads((exported[1] / "config.json").read_text())
-    card["model"]["hidden"] = [7]
-    (exported[1] / "config.json").write_text(json.dumps(card))
+    card = checked_json.read(exported[1] / "config.json")
+    describe(exported[1], model={**card["model"], "hidden": [7]})
     with pytest.raises(CheckpointError, match=r"do not fit kdzoo\.models\.MLP"):
         load_student(exported[1])
 
 
 @pytest.mark.parametrize("target", ["os.system", "torch.load", "builtins.eval", "kdzoo.models.mlp.MLP"])
 def test_a_description_builds_only_what_is_allowed(exported, target):
-    card = json.loads((exported[1] / "config.json").read_text())
-    card["model"] = {"_target_": target}
-    (exported[1] / "config.json").write_text(json.dumps(card))
+    describe(exported[1], model={"_target_": target})
     with pytest.raises(ConfigError, match="_target_"):
         load_student(exported[1])
 

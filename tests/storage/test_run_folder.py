@@ -10,7 +10,8 @@ import pytest
 
 from kdzoo.core.progress import shown_by
 from kdzoo.errors import RunFolderError
-from kdzoo.storage import run_folder
+from kdzoo.storage import checked_json, run_folder
+from tests.reports.example import report
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCHERS = {
@@ -67,8 +68,12 @@ def test_two_processes_cannot_use_one_folder(tmp_path):
     other = locked_by_another_process(folder)
     with pytest.raises(RunFolderError, match="is in use by another process"), run_folder.lock(folder):
         pass
+    assert run_folder.is_locked(folder)
     other.kill()
     other.wait()
+    assert not run_folder.is_locked(folder)
+    assert not run_folder.is_locked(tmp_path)  # where nothing was locked before
+    assert not list(tmp_path.glob(".lock"))
     with run_folder.lock(folder):  # the lock of a process that was killed is gone with it
         assert folder.is_dir()
 
@@ -114,6 +119,9 @@ def test_a_folder_belongs_to_its_configuration_once_a_seed_has_begun(tmp_path):
     (tmp_path / "seed_1").mkdir()
     run_folder.reserve(tmp_path, {"seed": 1, "data": {"n": 1}})
     run_folder.reserve(tmp_path, {"seed": 1, "data": {"n": 1}, "cache_dir": "x"}, free={"cache_dir"})
+    run_folder.reserve(tmp_path, {"seed": 1, "data": {"n": 4}}, free={"data.n"})
+    with pytest.raises(RunFolderError, match=r"\(data\.n: 1 -> 4\)"):
+        run_folder.reserve(tmp_path, {"seed": 1, "data": {"n": 4}}, free={"data.na", "n"})
     with pytest.raises(RunFolderError, match=r"\(seed: 1 -> 2; data\.n: 1 -> 3\)"):
         run_folder.reserve(tmp_path, {"seed": 2, "data": {"n": 3}})
 
@@ -133,4 +141,22 @@ def test_differences_of_trees():
 def test_a_damaged_report_is_named(tmp_path):
     (tmp_path / "report.json").write_text("{")
     with pytest.raises(RunFolderError, match=r"report\.json is not valid JSON"):
-        run_folder.read_json(tmp_path / "report.json")
+        run_folder.read_if_present(tmp_path / "report.json")
+
+
+@pytest.mark.parametrize("key", run_folder.REPORT_TYPES)
+def test_what_is_not_a_report_is_refused_although_its_checksum_is_right(key, tmp_path):
+    path = tmp_path / "report.json"
+    without = {name: value for name, value in report().items() if name != key}
+    for content in (without, report(**{key: 0.5})):
+        checked_json.write(path, content)
+        with pytest.raises(RunFolderError, match=f"is not the report of a run: {key} is missing or of another type"):
+            run_folder.read_report(path)
+    checked_json.write(path, report())
+    assert run_folder.read_report(path) == report()
+
+
+def test_a_model_without_measurements_is_refused(tmp_path):
+    checked_json.write(tmp_path / "report.json", report(student={}))
+    with pytest.raises(RunFolderError, match="student is missing or of another type"):
+        run_folder.read_report(tmp_path / "report.json")

@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 
 from kdzoo.automata.exchange.lines import Line, read_lines
+from kdzoo.automata.exchange.table_size import empty_table
 from kdzoo.automata.labels import edge_labels, state_label, token_names
 from kdzoo.automata.pfa import PFA
-from kdzoo.errors import ConfigError, DataError
+from kdzoo.errors import ConfigError, DataError, shortened
 from kdzoo.storage.atomic import write_text
 
 _NODE = re.compile(r'(\d+) \[.*initial="([^"]*)", stop="([^"]*)"\];')
@@ -76,7 +77,7 @@ def read_dot(path: str | Path) -> PFA:
     head, *lines = [line for line in read_lines(path) if line] or [Line.of("", Path(path), 1)]
     start = _HEAD.fullmatch(head)
     if start is None:
-        head.reject(f"is {str(head)!r}; allowed: 'digraph pfa_of_S_tokens {{', as write_dot writes it")
+        head.reject(f"is {shortened(head)!r}; allowed: 'digraph pfa_of_S_tokens {{', as write_dot writes it")
     nodes: list[list[float]] = []
     edges: list[tuple[Line, re.Match[str]]] = []
     for line in lines:
@@ -87,11 +88,11 @@ def read_dot(path: str | Path) -> PFA:
         elif (edge := _EDGE.fullmatch(line)) is not None:
             edges.append((line, edge))
         elif line not in ("rankdir=LR;", "node [shape=circle];", "}"):
-            line.reject(f"is {str(line)!r}; allowed: a node with initial and stop, or an edge with tokens")
+            line.reject(f"is {shortened(line)!r}; allowed: a node with initial and stop, or an edge with tokens")
     if not nodes:
         raise DataError(f"{path} has no states; allowed: at least 1")
-    K, S = len(nodes), int(start[1])
-    transitions = torch.zeros(S, K, K, dtype=torch.float64)
+    K, S = len(nodes), head.integer(start[1], "the number of tokens")
+    transitions = empty_table(path, S, K, K)
     for line, edge in edges:
         source, target = (line.integer(text, "state", K) for text in edge.groups()[:2])
         for entry in edge[3].split():

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
+from kdzoo.automata.exchange.table_size import empty_table
 from kdzoo.automata.pfa import PFA
-from kdzoo.errors import ConfigError, DataError
+from kdzoo.errors import ConfigError, DataError, first_line
 from kdzoo.storage.atomic import write_text
 
 # Name and version of the format, so that a later one can be told apart.
@@ -42,19 +43,23 @@ def read_json(path: str | Path) -> PFA:
         raise DataError(f"{path}, line {error.lineno} is not valid JSON ({error.msg})") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as text ({error})") from error
+    except (RecursionError, ValueError) as error:  # brackets within brackets, or a number of thousands of digits
+        raise DataError(f"{path} cannot be read as JSON ({first_line(error)})") from error
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise DataError(f'{path} has another format; allowed: an object with "format": "{FORMAT}"')
     try:
-        return _pfa(value)
+        return _pfa(path, value)
+    except DataError:  # it is a ValueError
+        raise
     except KeyError as error:
         raise DataError(f"{path} has no key {error}") from error
     except (TypeError, ValueError, IndexError, RuntimeError, ConfigError) as error:
-        raise DataError(f"{path} does not describe a valid automaton: {error}") from error
+        raise DataError(f"{path} does not describe a valid automaton: {first_line(error)}") from error
 
 
-def _pfa(value: dict[str, Any]) -> PFA:
+def _pfa(path: str | Path, value: dict[str, Any]) -> PFA:
     K = len(value["stop"])
-    transitions = torch.zeros(value["n_tokens"], K, K, dtype=torch.float64)
+    transitions = empty_table(path, value["n_tokens"], K, K)
     for token, source, target, probability in value["arcs"]:
         # Torch would count a negative index from the end.
         if min(token, source, target) < 0:

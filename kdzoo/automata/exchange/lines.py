@@ -5,7 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from kdzoo.errors import DataError
+from kdzoo.errors import DataError, shortened
+
+# Of integers: more do not fit into 64 bits.
+MAX_DIGITS = 18
 
 
 class Line(str):
@@ -48,8 +51,9 @@ class Line(str):
         """
         allowed = ">= 0" if below is None else f"in 0..{below - 1}"
         # int() would also accept "1_000", "+1" and digits of other scripts.
-        if not (text.isascii() and text.isdigit()) or (below is not None and int(text) >= below):
-            self.reject(f"has {what} {text!r}; allowed: an integer {allowed}")
+        is_integer = text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS
+        if not is_integer or (below is not None and int(text) >= below):
+            self.reject(f"has {what} {shortened(text)!r}; allowed: an integer {allowed}")
         return int(text)
 
     def decimal(self, text: str, what: str, least: float | int = 0, most: float | int = math.inf) -> float:
@@ -70,7 +74,7 @@ class Line(str):
             value = math.nan
         # NaN fails both comparisons, so text that is not a number is rejected here as well.
         if not least <= value <= most:
-            self.reject(f"has {what} {text!r}; allowed: a number in {least:g}..{most:g}")
+            self.reject(f"has {what} {shortened(text)!r}; allowed: a number in {least:g}..{most:g}")
         return value
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 
 from kdzoo.automata.exchange.lines import Line, read_lines
+from kdzoo.automata.exchange.table_size import empty_table
 from kdzoo.automata.labels import token_names
 from kdzoo.automata.pfa import PFA
 from kdzoo.errors import ConfigError, DataError
@@ -77,8 +78,8 @@ def read_openfst(path: str | Path, n_tokens: int | None = None) -> PFA:
     first = arcs[0].source
     K = 1 + max(max(arc.source, arc.target) for arc in arcs)
     S = max(1, *(arc.label for arc in arcs)) if n_tokens is None else n_tokens
+    transitions = empty_table(path, S, K, K)
     initial, stop = torch.zeros(2, K, dtype=torch.float64)
-    transitions = torch.zeros(S, K, K, dtype=torch.float64)
     for line, source, target, label, weight in arcs:
         if label == _STOP:
             # Added up: parallel arcs of the same label are alternatives.

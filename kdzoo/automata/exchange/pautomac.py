@@ -11,6 +11,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ import torch
 from torch import Tensor
 
 from kdzoo.automata.exchange.lines import Line, read_lines
+from kdzoo.automata.exchange.table_size import empty_table
 from kdzoo.automata.pfa import PFA
-from kdzoo.errors import ConfigError, DataError
+from kdzoo.errors import ConfigError, DataError, shortened
 from kdzoo.storage.atomic import write_text
 from kdzoo.text.token_sequences import TokenSequences
 
@@ -46,7 +48,7 @@ def read_strings(path: str | Path) -> tuple[TokenSequences, int]:
     if header is None:
         raise DataError(f"{path} is empty; allowed: a header 'number of strings, number of tokens'")
     if len(header.split()) != 2:
-        header.reject(f"is {str(header)!r}; allowed: the header 'number of strings, number of tokens'")
+        header.reject(f"is {shortened(header)!r}; allowed: the header 'number of strings, number of tokens'")
     n, n_tokens = (header.integer(text, "the header") for text in header.split())
     tokens: list[int] = []
     lengths: list[int] = []
@@ -120,10 +122,11 @@ def read_model(path: str | Path, n_tokens: int | None = None) -> PFA:
     # The format does not say how many symbols there are, and the last ones may never occur.
     used = max([0, *(1 + symbol for _, symbol in tables["S"]), *(1 + symbol for _, symbol, _ in tables["T"])])
     S = max(1, used) if n_tokens is None else n_tokens
-    initial, final = _filled(tables["I"], (K,)), _filled(tables["F"], (K,))
+    filled = partial(_filled, path)
+    initial, final = filled(tables["I"], (K,)), filled(tables["F"], (K,))
     # A state first decides whether to stop; S and T are conditional on going on.
     continues = (1 - final)[:, None, None]
-    arcs = continues * _filled(tables["S"], (K, S))[:, :, None] * _filled(tables["T"], (K, S, K))
+    arcs = continues * filled(tables["S"], (K, S))[:, :, None] * filled(tables["T"], (K, S, K))
     try:
         return PFA.from_parameters(initial, arcs.transpose(0, 1), final)
     except ConfigError as error:
@@ -163,11 +166,11 @@ def _read_tables(path: Path, n_tokens: int | None) -> dict[str, Table]:
         entry = _ENTRY.fullmatch(line)
         if entry is None or not name:
             line.reject(
-                f"is {str(line)!r}; allowed: a header such as 'I: (state)', or '(indices) probability' below one"
+                f"is {shortened(line)!r}; allowed: a header such as 'I: (state)', or '(indices) probability' below one"
             )
         indices = _indices(line, entry[1], name, n_tokens)
         if indices in tables[name]:
-            line.reject(f"repeats the entry ({entry[1]}) of the section {name}; allowed: once")
+            line.reject(f"repeats the entry ({shortened(entry[1])}) of the section {name}; allowed: once")
         tables[name][indices] = line.decimal(entry[2], "probability", 0, _MOST)
     missing = [section for section in _SECTIONS if section not in tables]
     if missing:
@@ -179,7 +182,7 @@ def _indices(line: Line, text: str, name: str, n_tokens: int | None) -> tuple[in
     """Return the indices of an entry, of which the second is a symbol."""
     parts = [part.strip() for part in text.split(",")]
     if len(parts) != _SECTIONS[name].count(",") + 1:
-        line.reject(f"has the indices ({text}); allowed in the section {name}: {_SECTIONS[name]}")
+        line.reject(f"has the indices ({shortened(text)}); allowed in the section {name}: {_SECTIONS[name]}")
     # (state, symbol, state): the number of states follows from the file, see _count_states.
     bounds = (None, n_tokens, None)
     return tuple(line.integer(part, "index", bound) for part, bound in zip(parts, bounds, strict=False))
@@ -197,9 +200,9 @@ def _count_states(path: Path, tables: dict[str, Table]) -> int:
     return len(described)
 
 
-def _filled(table: Table, shape: tuple[int, ...]) -> Tensor:
+def _filled(path: Path, table: Table, shape: tuple[int, ...]) -> Tensor:
     """Return the entries as a float64 array."""
-    values = torch.zeros(shape, dtype=torch.float64)
+    values = empty_table(path, *shape)
     if table:
         values[tuple(torch.tensor(list(table)).T)] = torch.tensor(list(table.values()), dtype=torch.float64)
     return values

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import yaml
 
-from kdzoo.config.registry import YamlLoader
+from kdzoo.config.yaml_files import FastLoader
 
 
 def comments(text: str) -> dict[str, str]:
@@ -15,7 +15,7 @@ def comments(text: str) -> dict[str, str]:
         >>> comments("lr: 0.1  # step size\nlayers:  # of the network\n  - width: 3  # neurons")
         {'lr': 'step size', 'layers': 'of the network', 'layers.0.width': 'neurons'}
     """
-    return dict(_comments(yaml.compose(text, Loader=YamlLoader), text.splitlines(), ""))
+    return dict(_comments(yaml.compose(text, Loader=FastLoader), text.splitlines(), ""))
 
 
 def _comments(node: yaml.Node | None, lines: list[str], path: str) -> Iterator[tuple[str, str]]:

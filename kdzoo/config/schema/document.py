@@ -87,7 +87,7 @@ def _run(files: ConfigFiles) -> dict[str, Any]:
             "defaults": _defaults(other_file, choices, files),
             **{group: files.description(group) for group in files.key_groups},
             **settings,
-            "teacher_training": _teacher_training(files),
+            **{name: _training(name, files) for name in validate.TRAINING_TYPES},
             "hydra": {"type": "object", "description": "Settings of Hydra itself."},
         },
         **CLOSED,
@@ -111,11 +111,13 @@ def _chooses(group: str, name: Mapping[str, Any]) -> dict[str, Any]:
     return {"properties": {"defaults": {"contains": {"type": "object", **item}}}, "required": ["defaults"]}
 
 
-def _teacher_training(files: ConfigFiles) -> dict[str, Any]:
-    keys = {key: of_type(hint) for key, hint in validate.TEACHER_TRAINING_TYPES.items()}
-    keys |= {key: {"anyOf": [_reference(key), INTERPOLATION]} for key in ("optimizer", "scheduler", "data")}
-    keys = {key: {**schema, **files.description(f"teacher_training.{key}")} for key, schema in keys.items()}
-    return {"type": "object", **files.description("teacher_training"), "properties": keys, **CLOSED}
+def _training(name: str, files: ConfigFiles) -> dict[str, Any]:
+    """Return the schema of the settings of the teacher's or the control's training."""
+    keys = {key: of_type(hint) for key, hint in validate.TRAINING_TYPES[name].items()}
+    groups = keys.keys() & {"optimizer", "scheduler", "data"}
+    keys |= {key: {"anyOf": [_reference(key), INTERPOLATION]} for key in groups}
+    keys = {key: {**schema, **files.description(f"{name}.{key}")} for key, schema in keys.items()}
+    return {"type": "object", **files.description(name), "properties": keys, **CLOSED}
 
 
 # ---------------------------------------------------------------- a group

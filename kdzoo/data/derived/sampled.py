@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kdzoo.core.batch import IGNORE, Batch
+from kdzoo.core.data_module import BatchData
 from kdzoo.core.randomness import mix_seed
 from kdzoo.core.samplers import EpochBatches
 from kdzoo.core.validation import integer
@@ -24,6 +25,9 @@ class SampledTokenSequences(DerivedData):
     Nothing is stored: an epoch of any length takes the memory of one batch. A batch of an epoch is the same whenever
     it is read, so that training resumes exactly. Batches have one more key, ``member`` int64 ``[b]``: the number of the
     model that the sequence was sampled from.
+
+    The limits of the data for trial runs, ``max_samples`` and ``max_sequence_length``, are limits of ``n`` and
+    ``max_length`` too.
 
     Args:
         data: The data whose val and test splits and sizes are used, after ``setup()``.
@@ -51,13 +55,14 @@ class SampledTokenSequences(DerivedData):
     ) -> None:
         super().__init__(data)
         self.models = list(models)
-        self.n = integer("n", n, 1)
+        limits = (data.max_samples, data.max_sequence_length) if isinstance(data, BatchData) else (None, None)
+        self.n = _limited(integer("n", n, 1), limits[0])
         self.seed = integer("seed", seed, 0)
-        self.max_length = integer("max_length", max_length, 1)
+        self.max_length = _limited(integer("max_length", max_length, 1), limits[1])
         self.shares = list(shares) if shares is not None else [1 / len(self.models)] * len(self.models)
-        self.batch_size = min(integer("batch_size", batch_size, 1), n)
+        self.batch_size = min(integer("batch_size", batch_size, 1), self.n)
         # Not shuffled: the sequences of an epoch are independent of each other.
-        self.train_sampler = EpochBatches(n, self.batch_size, self.seed, shuffle=False)
+        self.train_sampler = EpochBatches(self.n, self.batch_size, self.seed, shuffle=False)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the training batches of this process."""
@@ -84,6 +89,10 @@ class SampledTokenSequences(DerivedData):
         # Each model has a contiguous range of positions: most batches then call one model only, in a large batch.
         bounds = (torch.tensor(self.shares, dtype=torch.float64).cumsum(0)[:-1] * self.n).round()
         return torch.bucketize(index, bounds.long(), right=True)
+
+
+def _limited(value: int, limit: int | None) -> int:
+    return value if limit is None else min(value, limit)
 
 
 class _SampledBatches(BatchDataset):

@@ -1,4 +1,4 @@
-"""Downloads of public data files, verified by their MD5 and visible under their final name only when complete."""
+"""Downloads of public data files, verified by their SHA-256 and visible under their final name only when complete."""
 
 import hashlib
 import os
@@ -16,15 +16,15 @@ _TIMEOUT_SECONDS = 60  # of a single read, not of the download: a slow connectio
 _ADVICE = "set data.root or KDZOO_DATA to a folder that holds it"
 
 
-def download(url: str, path: Path, md5: str) -> None:
+def download(url: str, path: Path, sha256: str) -> None:
     """Download ``url`` to ``path``; does nothing if the file exists.
 
-    The MD5 detects damage during the transfer; it does not protect from an attacker.
+    The SHA-256 detects damage and a changed file, also where the source has no https.
 
     Args:
         url: Address of the file.
         path: Where to write it; missing folders are made.
-        md5: Expected digest in hexadecimal.
+        sha256: Expected digest in hexadecimal.
 
     Raises:
         DataError: If the network or the disk fails, or the digest differs.
@@ -33,13 +33,13 @@ def download(url: str, path: Path, md5: str) -> None:
         return
 
     def fetch(target: IO[bytes]) -> None:
-        digest = hashlib.md5(usedforsecurity=False)
+        digest = hashlib.sha256()
         with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as source:
             while chunk := source.read(_CHUNK):
                 digest.update(chunk)
                 target.write(chunk)
-        if digest.hexdigest() != md5:
-            raise DataError(f"{url} has the MD5 {digest.hexdigest()}; allowed: {md5}; {_ADVICE}")
+        if digest.hexdigest() != sha256:
+            raise DataError(f"{url} has the SHA-256 {digest.hexdigest()}; allowed: {sha256}; {_ADVICE}")
 
     try:
         write_atomically(path, fetch)

@@ -88,4 +88,12 @@ def read_npz(path: Path, keys: Sequence[str]) -> list[npt.NDArray[Any]]:
 
 
 # What NumPy, zipfile and the decompressors raise for truncated or altered archives.
-_DAMAGE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+_DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)

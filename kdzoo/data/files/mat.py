@@ -7,6 +7,25 @@ from typing import Any
 import numpy.typing as npt
 
 from kdzoo.errors import DataError, first_line
+from kdzoo.storage.checksums import sha256_of
+
+
+def check_published(path: Path, sha256: str) -> None:
+    """Reject a file that is not the published one: SciPy's reader can crash on a damaged file, and read wrong numbers.
+
+    Args:
+        path: The file.
+        sha256: The SHA-256 of the published file in hexadecimal.
+
+    Raises:
+        DataError: The file cannot be read, or has another SHA-256.
+    """
+    try:
+        found = sha256_of(path)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    if found != sha256:
+        raise DataError(f"{path} has the SHA-256 {found}; allowed: {sha256}, that of the published file")
 
 
 def read_mat(path: Path, keys: Sequence[str]) -> list[npt.NDArray[Any]]:

@@ -15,8 +15,8 @@ from kdzoo.data.memory import InMemoryData
 from kdzoo.errors import DataError
 
 _URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
-# As published at https://www.cs.toronto.edu/~kriz/cifar.html, for the binary version.
-_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
+# Of the binary version, as in the checksums of TensorFlow Datasets.
+_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
 _TRAIN_FILES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
 _FILES = (*_TRAIN_FILES, "test_batch.bin")
 _ARCHIVE = "cifar10_subset.npz"
@@ -73,7 +73,7 @@ class CIFAR10(InMemoryData):
         if self.root is None and self._archive_folder() is None and self._binary_folder() is None:
             folder = cache_root() / "cifar10"
             archive = folder / Path(_URL).name
-            download(_URL, archive, _MD5)
+            download(_URL, archive, _SHA256)
             unpack_members(archive, _FILES, folder)
             archive.unlink()
 

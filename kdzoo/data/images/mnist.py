@@ -44,7 +44,7 @@ class IdxImages(InMemoryData):
     # What a subclass states about its data set.
     folder: ClassVar[str]
     url: ClassVar[str]
-    md5: ClassVar[tuple[str, str, str, str]]  # of the gzipped files, in the order of _FILES
+    sha256: ClassVar[tuple[str, str, str, str]]  # of the gzipped files, in the order of _FILES
     mean: ClassVar[float]
     std: ClassVar[float]
 
@@ -61,8 +61,8 @@ class IdxImages(InMemoryData):
     def prepare_data(self) -> None:
         """Download the files if no ``root`` is given and none of the default roots has them."""
         if self.root is None and search_root(None, self.folder, _FILES) is None:
-            for file, md5 in zip(_FILES, self.md5, strict=True):
-                download(f"{self.url}/{file}.gz", cache_root() / self.folder / f"{file}.gz", md5)
+            for file, sha256 in zip(_FILES, self.sha256, strict=True):
+                download(f"{self.url}/{file}.gz", cache_root() / self.folder / f"{file}.gz", sha256)
 
     def load(self) -> tuple[Any, Any]:
         """Read the four files."""
@@ -89,11 +89,11 @@ class MNIST(IdxImages):
     folder = "mnist"
     # The mirror that torchvision uses; the original server often rejects downloads.
     url = "https://ossci-datasets.s3.amazonaws.com/mnist"
-    md5 = (
-        "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-        "d53e105ee54ea40749a09fcbcd1e9432",
-        "9fb629c4189551a2d022fa330f9573f3",
-        "ec29112dd5afa0611ce80d1b7f02629c",
+    sha256 = (
+        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+        "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+        "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
     )
     mean, std = 0.1307, 0.3081  # of the 60,000 training images, the values in common use; a test recomputes them
 
@@ -107,11 +107,12 @@ class FashionMNIST(IdxImages):
     """
 
     folder = "fashion_mnist"
-    url = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
-    md5 = (
-        "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-        "25c81989df183df01b3e8a0aad5dffbe",
-        "bef4ecab320f06d8554ea6380940ec79",
-        "bb300cfdad3c16e7a12a480ee83cd310",
+    # The authors' repository; the server that they name has no https.
+    url = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion"
+    sha256 = (
+        "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+        "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+        "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+        "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
     )
     mean, std = 0.2860, 0.3530  # of the 60,000 training images; a test recomputes them

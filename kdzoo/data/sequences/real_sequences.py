@@ -112,6 +112,10 @@ class PaddedSequences(DataSplit):
         """Return the sequences at ``rows`` (int64 ``[m]``), in this order."""
         return PaddedSequences(self.sequences.select(rows), self.width)
 
+    def truncate(self, length: int) -> "PaddedSequences":
+        """Return the first ``length`` steps of every sequence."""
+        return PaddedSequences(self.sequences.truncate(length), min(self.width, length))
+
     def batch(self, index: Tensor) -> Batch:
         """Return ``input`` ``[b, width, d]`` and ``mask`` ``[b, width]``."""
         inputs, mask = self.sequences.padded(index, self.width)

@@ -5,10 +5,14 @@ from typing import Any
 
 import torch
 
-from kdzoo.automata.exchange.lines import Line, read_lines
+from kdzoo.automata.exchange.lines import MAX_DIGITS, Line, read_lines
 from kdzoo.data.loading.splits import SplitPlan
 from kdzoo.data.sequences.token_sequence_data import Corpus, TokenSequenceData, split_train_val
+from kdzoo.errors import DataError, shortened
 from kdzoo.text.token_sequences import TokenSequences
+
+# A student has a row of weights for each token up to the largest, whether it occurs or not.
+MAX_TOKENS = 10_000_000
 
 
 class TokenSequenceFiles(TokenSequenceData):
@@ -44,10 +48,19 @@ class TokenSequenceFiles(TokenSequenceData):
 
     def load(self) -> Corpus:
         """Read both files."""
-        train_lines, test_lines = (list(read_lines(file)) for file in self.files)
-        symbols = symbols_of(train_lines)
-        train, val = split_train_val(_token_sequences(train_lines, symbols), self.plan)
-        return Corpus(train, val, _token_sequences(test_lines, symbols), symbols)
+        return read_corpus(*self.files, self.plan)
+
+
+def read_corpus(train_file: Path, test_file: Path, plan: SplitPlan) -> Corpus:
+    """Return the sequences of two files, those of the first one divided into train and val.
+
+    Raises:
+        DataError: A file is missing or has an unknown token.
+    """
+    train_lines, test_lines = (list(read_lines(file)) for file in (train_file, test_file))
+    symbols = symbols_of(train_lines)
+    train, val = split_train_val(token_sequences(train_lines, symbols), plan)
+    return Corpus(train, val, token_sequences(test_lines, symbols), symbols)
 
 
 def symbols_of(lines: list[Line]) -> tuple[str, ...]:
@@ -58,23 +71,29 @@ def symbols_of(lines: list[Line]) -> tuple[str, ...]:
         [('0', '1', '2'), ('1', 'a', 'b')]
     """
     words = {word for line in lines for word in line.split()}
-    # isascii first: isdigit is also true for digits such as a superscript two, which int() rejects.
-    if words and all(word.isascii() and word.isdigit() for word in words):
-        return tuple(map(str, range(1 + max(map(int, words)))))
+    if words and all(map(_is_integer, words)):
+        largest = max(map(int, words))
+        if largest >= MAX_TOKENS:
+            raise DataError(f"{lines[0].path} has the token {largest}; allowed: integers below {MAX_TOKENS}")
+        return tuple(map(str, range(1 + largest)))
     return tuple(sorted(words))
 
 
-def _token_sequences(lines: list[Line], symbols: tuple[str, ...]) -> TokenSequences:
+def _is_integer(word: str) -> bool:
+    # isascii: isdigit is also true for digits such as a superscript two, which int() rejects, as it does long numbers.
+    return word.isascii() and word.isdigit() and len(word) <= MAX_DIGITS
+
+
+def token_sequences(lines: list[Line], symbols: tuple[str, ...]) -> TokenSequences:
     """Return the lines of a file as token sequences."""
     token_of_symbol = {symbol: token for token, symbol in enumerate(symbols)}
     tokens: list[int] = []
     for line in lines:
         for word in line.split():
             # "007" is the token 7 where tokens are integers, and the word "007" if the training file has this word.
-            is_integer = word.isascii() and word.isdigit() and word not in token_of_symbol
-            symbol = str(int(word)) if is_integer else word
+            symbol = str(int(word)) if _is_integer(word) and word not in token_of_symbol else word
             if symbol not in token_of_symbol:
-                line.reject(f"has the token {word!r}; allowed: the {len(symbols)} of the training file")
+                line.reject(f"has the token {shortened(word)!r}; allowed: the {len(symbols)} of the training file")
             tokens.append(token_of_symbol[symbol])
     lengths = [len(line.split()) for line in lines]
     return TokenSequences(torch.tensor(tokens, dtype=torch.int64), torch.tensor(lengths, dtype=torch.int64))

@@ -41,7 +41,7 @@ class TinyShakespeare(TokenSequenceData):
     """
 
     url = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
-    md5 = "6fb458f1232090904fb40fe944165e91"
+    sha256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class TinyShakespeare(TokenSequenceData):
     def prepare_data(self) -> None:
         """Download the text if no root is given and no usual place has it."""
         if self.root is None and search_root(None, _FOLDER, [_FILE]) is None:
-            download(self.url, cache_root() / _FOLDER / _FILE, self.md5)
+            download(self.url, cache_root() / _FOLDER / _FILE, self.sha256)
 
     def path(self) -> Path:
         """Return the path of the text.

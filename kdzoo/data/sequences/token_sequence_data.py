@@ -90,6 +90,12 @@ class PaddedTokenSequences(DataSplit):
         """Return the sequences at ``rows`` (int64 ``[m]``), in this order."""
         return PaddedTokenSequences(self.sequences.select(rows), self.vocab_size, self.has_ends, self.truth)
 
+    def truncate(self, length: int) -> "PaddedTokenSequences":
+        """Return the first ``length`` tokens of every sequence; sequences whose end is predicted are not cut."""
+        if self.has_ends:
+            return self
+        return PaddedTokenSequences(self.sequences.truncate(length), self.vocab_size, False, self.truth)
+
     def batch(self, index: Tensor) -> Batch:
         """Return ``input``, ``target`` and ``mask`` ``[b, T]``, and ``truth`` ``[b, T, V]`` if there is one."""
         inputs, targets = self.sequences.select(index).inputs_and_targets(self.vocab_size)

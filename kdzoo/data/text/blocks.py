@@ -63,6 +63,10 @@ class Blocks(DataSplit):
         """Return the blocks at ``rows`` (int64 ``[m]``), in this order."""
         return Blocks(self.ids, self.rows[rows], self.pad_id)
 
+    def truncate(self, length: int) -> "Blocks":
+        """Return the first ``length`` tokens of every block."""
+        return Blocks(self.ids[:, :length], self.rows, self.pad_id)
+
     def batch(self, index: Tensor) -> Batch:
         """Return ``input`` ``[b, L]``, in which nothing is masked, and ``mask`` ``[b, L]``."""
         ids = torch.from_numpy(self.ids[self.rows[index].numpy()].astype(np.int64))
@@ -184,8 +188,8 @@ class BlockData(TokenizedData[Blocks]):
 
     @property
     def sizes(self) -> dict[str, Any]:
-        """``num_classes`` and ``vocab_size`` (both V), ``pad_id``, and ``tokenizer``, its fingerprint."""
-        return self.token_sizes(len(self.tokenizer))
+        """``num_classes``, ``vocab_size``, ``pad_id``, ``text_length`` (L), and ``tokenizer``, its fingerprint."""
+        return self.token_sizes(len(self.tokenizer), self.block_size)
 
     @property
     def is_augmented(self) -> bool:

@@ -11,6 +11,8 @@ from kdzoo.data.text.blocks import BlockData
 
 # The syntax nodes that can have a documentation string.
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+# What a statement's lists hold that may contain further statements.
+_BLOCK_ITEMS = (ast.stmt, ast.excepthandler, ast.match_case)
 
 
 class Docstrings(BlockData):
@@ -49,6 +51,19 @@ def docstrings() -> tuple[str, ...]:
 
 def docstrings_of(path: Path) -> Iterator[str]:
     """Yield the documentation strings of a source file: the module's, then those of its classes and functions."""
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if isinstance(node, _DOCUMENTED) and (docstring := ast.get_docstring(node)):
-            yield docstring
+    level: list[ast.AST] = [ast.parse(path.read_bytes())]
+    # Level by level, the order of ``ast.walk``: texts in another order would be divided and packed differently.
+    while level:
+        for node in level:
+            if isinstance(node, _DOCUMENTED) and (docstring := ast.get_docstring(node)):
+                yield docstring
+        # Definitions are in statements only. Expressions, which are most nodes, are not looked into.
+        level = [child for node in level for child in _statements(node)]
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield the statements, exception handlers and cases directly in a syntax node, in order."""
+    for name in node._fields:
+        children = getattr(node, name, None)
+        if isinstance(children, list) and children and isinstance(children[0], _BLOCK_ITEMS):
+            yield from children

@@ -17,8 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from kdzoo.errors import ConfigError, DataError
-from kdzoo.storage.atomic import write_file, write_text
+from kdzoo.errors import ConfigError, DataError, RunFolderError
+from kdzoo.storage import checked_json
+from kdzoo.storage.atomic import write_file
+from kdzoo.storage.checksums import sha256_of
 
 # Part of every file name in the cache: raise the number when the format or the packing changes.
 VERSION = "kdzoo-blocks-1"
@@ -209,19 +211,19 @@ def save(folder: Path, chunks: Iterable[tuple[int, npt.NDArray[Any]]], block_siz
 
     write_file(folder / "blocks.bin", write)
     description = {"block_size": block_size, "dtype": dtype, "rows": rows, "counts": counts.tolist()}
-    write_text(folder / "blocks.json", json.dumps(description))
+    checked_json.write(folder / "blocks.json", {**description, "sha256": sha256_of(folder / "blocks.bin")})
 
 
 def load(folder: Path) -> PackedBlocks | None:
-    """Return the blocks that were saved in a folder, mapped into memory; None if they are missing or incomplete."""
+    """Return the blocks that were saved in a folder, mapped into memory; None if they are missing or damaged."""
     try:
-        description = json.loads((folder / "blocks.json").read_text())
+        description = checked_json.read(folder / "blocks.json")
         shape = (sum(description["rows"]), description["block_size"])
         dtype = np.dtype(description["dtype"])
-        if (folder / "blocks.bin").stat().st_size != shape[0] * shape[1] * dtype.itemsize:
+        if sha256_of(folder / "blocks.bin") != description["sha256"]:
             return None
         ids = np.memmap(folder / "blocks.bin", dtype, "r", shape=shape)
-    except (OSError, ValueError, KeyError):  # the caller packs the text again
+    except (OSError, ValueError, KeyError, RunFolderError):  # the caller packs the text again
         return None
     return PackedBlocks(ids, tuple(description["rows"]), np.array(description["counts"], np.int64))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kdzoo.data.text.text_files import JSON_LINES, lines, records
-from kdzoo.errors import DataError
+from kdzoo.errors import DataError, shortened
 
 
 class Table(NamedTuple):
@@ -70,7 +70,9 @@ def _columns(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         for row in rows:
             if "" in row:
                 problem = f"has more than the {len(rows.fieldnames or ())} columns"
-                raise DataError(f"{path}, line {rows.line_num} {problem}; allowed: {', '.join(rows.fieldnames or ())}")
+                raise DataError(
+                    f"{path}, line {rows.line_num} {problem}; allowed: {shortened(', '.join(rows.fieldnames or ()))}"
+                )
             yield rows.line_num, row
     except csv.Error as error:
         raise DataError(f"{path}, line {rows.line_num} cannot be read ({error})") from error
@@ -80,5 +82,5 @@ def _field(path: Path, number: int, row: dict[str, Any], name: str, kind: Any) -
     """Return a field of the row in line ``number``, which must be of a type."""
     value = row.get(name)
     if isinstance(value, bool) or not isinstance(value, kind):  # a bool is an int in Python
-        raise DataError(f"{path}, line {number} has no {name!r}; allowed: one of {', '.join(row)}")
+        raise DataError(f"{path}, line {number} has no {name!r}; allowed: one of {shortened(', '.join(row))}")
     return value

@@ -20,7 +20,7 @@ from kdzoo.data.loading.split_data import DataSplit, DataSplits
 from kdzoo.data.loading.splits import split_rows
 from kdzoo.data.text.tables import Table, classes_of, read_table
 from kdzoo.data.text.tokenized import TokenizedData
-from kdzoo.errors import DataError
+from kdzoo.errors import DataError, shortened
 from kdzoo.text.token_sequences import TokenSequences
 from kdzoo.text.tokenizers import check_length, special_token_id, token_ids
 
@@ -43,6 +43,10 @@ class LabelledTexts(DataSplit):
     def select(self, rows: Tensor) -> "LabelledTexts":
         """Return the texts at ``rows`` (int64 ``[m]``), in this order."""
         return LabelledTexts(self.texts.select(rows), self.targets[rows], self.pad_id)
+
+    def truncate(self, length: int) -> "LabelledTexts":
+        """Return the first ``length`` tokens of every text."""
+        return LabelledTexts(self.texts.truncate(length), self.targets, self.pad_id)
 
     def batch(self, index: Tensor) -> Batch:
         """Return ``input`` ``[b, T]`` and ``target`` ``[b]``."""
@@ -79,6 +83,7 @@ class ClassifiedTexts(TokenizedData[LabelledTexts]):
         self.val_size = share("val_size", val_size)
         self.group_by_length = flag("group_by_length", group_by_length)
         self._classes: tuple[str, ...] = ()
+        self._text_length = 0
 
     @abstractmethod
     def read(self) -> tuple[Table, Table]:
@@ -93,8 +98,9 @@ class ClassifiedTexts(TokenizedData[LabelledTexts]):
         # Trained without the validation texts, on which layers and hyperparameters may be chosen.
         self.prepare_tokenizer(lambda: self.train_tokenizer([train_table.texts[row] for row in rows.tolist()]))
         check_length("max_length", self.max_length, self.tokenizer)
-        train = self._tokenised(train_table, "train")
-        return DataSplits(train.select(rows), train.select(val_rows), self._tokenised(test_table, "test"))
+        train, test = self._tokenised(train_table, "train"), self._tokenised(test_table, "test")
+        self._text_length = int(torch.cat([train.texts.lengths, test.texts.lengths]).max())
+        return DataSplits(train.select(rows), train.select(val_rows), test)
 
     def make_sampler(self, train: LabelledTexts) -> LengthBatches:
         """Return a sampler that puts the longest texts of a batch first, and may group texts by length."""
@@ -109,8 +115,8 @@ class ClassifiedTexts(TokenizedData[LabelledTexts]):
 
     @property
     def sizes(self) -> dict[str, Any]:
-        """``num_classes``, ``vocab_size``, ``pad_id``, and ``tokenizer``, its fingerprint."""
-        return self.token_sizes(len(self.classes))
+        """``classes``, and what :meth:`token_sizes` returns."""
+        return {**self.token_sizes(len(self.classes), self._text_length), "classes": self.classes}
 
     def summary(self) -> dict[str, int]:
         """Return n_train, n_labelled, n_val, n_test and num_classes."""
@@ -122,7 +128,8 @@ class ClassifiedTexts(TokenizedData[LabelledTexts]):
         # A class that is met for the first time in the test file would have no training texts.
         unknown = next((label for label in table.labels if label not in class_of_label), None)
         if unknown is not None:
-            raise DataError(f"{name} has the label {unknown!r}; allowed: {', '.join(self.classes)}, as in train")
+            known = shortened(", ".join(self.classes))
+            raise DataError(f"{name} has the label {shortened(unknown)!r}; allowed: {known}, as in train")
         targets = torch.tensor([class_of_label[label] for label in table.labels])
         texts = _as_sequences(token_ids(self.tokenizer, table.texts, self.max_length))
         # A tokenizer that adds no special tokens may leave nothing of a text, and the mean over no tokens is undefined.

@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from kdzoo.errors import ConfigError, DataError, in_one_line
+from kdzoo.errors import ConfigError, DataError, in_one_line, shortened
 
 JSON_LINES = (".jsonl", ".json")
 # Characters after which a line is split at a space. Some corpora are a single line, and the tokenizer would hold all of
@@ -89,7 +89,9 @@ def _pieces(path: Path, field: str) -> Iterator[str]:
     if path.suffix in JSON_LINES:
         for number, record in records(path):
             if not isinstance(text := record.get(field), str):
-                raise DataError(f"{path}, line {number} has no text {field!r}; allowed: one of {', '.join(record)}")
+                raise DataError(
+                    f"{path}, line {number} has no text {field!r}; allowed: one of {shortened(', '.join(record))}"
+                )
             yield from (text, "")
         return
     for line in lines(path):
@@ -125,10 +127,10 @@ def _rows_of_dataset(path: Path, field: str) -> Any:
         raise DataError(f"{path} cannot be read by datasets ({in_one_line(error)})") from error
     if isinstance(rows, dict):
         if "train" not in rows:
-            raise DataError(f"{path} has the splits {', '.join(rows)}; allowed: a train split, or no splits")
+            raise DataError(f"{path} has the splits {shortened(', '.join(rows))}; allowed: a train split, or no splits")
         rows = rows["train"]
     if field not in rows.column_names:
-        raise DataError(f"{path} has no column {field!r}; allowed: one of {', '.join(rows.column_names)}")
+        raise DataError(f"{path} has no column {field!r}; allowed: one of {shortened(', '.join(rows.column_names))}")
     return rows
 
 

@@ -50,17 +50,24 @@ class TokenizedData(SplitDataModule[S]):
             raise RuntimeError(f"call {type(self).__name__}.setup() first")
         return self._tokenizer
 
-    def token_sizes(self, num_classes: int) -> dict[str, Any]:
-        """Return the values that models take from the data.
+    def token_sizes(self, num_classes: int, text_length: int) -> dict[str, Any]:
+        """Return the values that models take from the data, or that are compared with what a model can read.
+
+        Args:
+            num_classes: Number of classes.
+            text_length: Number of tokens of the longest text of all splits before a trial run cuts it, so that the
+                trial run finds a model with too few positions.
 
         Returns:
-            ``num_classes``, ``vocab_size`` (number of tokens), ``pad_id`` and ``tokenizer`` (its fingerprint).
+            ``num_classes``, ``vocab_size`` (number of tokens), ``pad_id``, ``tokenizer`` (its fingerprint) and
+            ``text_length``.
         """
         return {
             "num_classes": num_classes,
             "vocab_size": len(self.tokenizer),
             "pad_id": special_token_id(self.tokenizer, "pad"),
             "tokenizer": fingerprint(self.tokenizer),
+            "text_length": text_length,
         }
 
     def labelled_summary(self, num_classes: int) -> dict[str, int]:

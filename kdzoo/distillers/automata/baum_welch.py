@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kdzoo.automata.baum_welch import ExpectedCounts, expected_counts, maximise, prefix_trees_for, random_pfa_start
 from kdzoo.automata.pfa import PFA
-from kdzoo.core.batch import Batch, valid_positions
+from kdzoo.core.batch import Batch, labelled_positions
 from kdzoo.core.closed_form import CLOSED_FORM_EXEMPT, ClosedFormDistiller
 from kdzoo.core.method_info import MethodInfo
 from kdzoo.core.validation import choice, number
@@ -78,10 +78,10 @@ class BaumWelch(ClosedFormDistiller):
             student.set_parameters(pfa.initial, pfa.transitions, pfa.stop)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the negative log-probability of the next symbol after each prefix, in nats."""
-        valid = valid_positions(batch)
-        log_probs = self.student(batch["input"])[valid]
-        return {"nll": -log_probs.gather(1, batch["target"][valid][:, None]).squeeze(1)}
+        """Return the negative log-probability of the next symbol after each prefix where it is known, in nats."""
+        labelled = labelled_positions(batch)  # in chunks of one text, the symbol after the last one is not known
+        log_probs = self.student(batch["input"])[labelled]
+        return {"nll": -log_probs.gather(1, batch["target"][labelled][:, None]).squeeze(1)}
 
     def observe(self, batch: Batch) -> None:
         """Add the expected counts of a batch (the E-step)."""

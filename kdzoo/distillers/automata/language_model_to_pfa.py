@@ -234,7 +234,7 @@ class LanguageModelToPFAReport(ReportExtras):
         return {name: BASELINES[name](traced, method.student.states, method.seed) for name in method.baseline_names}
 
     def figures(self, folder: Path) -> list[Path]:
-        """Plot the hidden states in two principal components, coloured by state, and the curves of the method."""
+        """Plot the hidden states in two principal components, marked by state, and the curves of the method."""
         data = self.distiller.figure_data
         if not data:
             return []

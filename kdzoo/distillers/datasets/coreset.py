@@ -13,6 +13,7 @@ from kdzoo.core import validation
 from kdzoo.core.batch import Batch, labelled_positions, labels
 from kdzoo.core.closed_form import CLOSED_FORM_EXEMPT, ClosedFormDistiller
 from kdzoo.core.method_info import MethodInfo
+from kdzoo.core.parallel import gather_rows
 from kdzoo.dataset_distillation import SyntheticSet
 from kdzoo.dataset_distillation.coreset import coreset
 from kdzoo.dataset_distillation.pool import train_pools
@@ -48,7 +49,8 @@ class Coreset(ClosedFormDistiller):
             "data.train_size": 240,
             "data.batch_size": 80,
         },
-        exempt=CLOSED_FORM_EXEMPT,
+        # Data parallelism works: the student has gradients, and the samples of all ranks are gathered.
+        exempt={name: reason for name, reason in CLOSED_FORM_EXEMPT.items() if name != "data_parallel"},
     )
     student: SyntheticSet
 
@@ -76,9 +78,10 @@ class Coreset(ClosedFormDistiller):
         return {"real": hard_target_ce(logits[labelled_positions(batch)], labels(batch))}
 
     def observe(self, batch: Batch) -> None:
-        """Collect the labelled samples of a batch."""
-        for key, values in (("input", batch["input"][labelled_positions(batch)]), ("target", labels(batch))):
-            self.observed.setdefault(key, []).append(values)
+        """Collect the labelled samples of a batch, of all ranks."""
+        inputs = batch["input"][labelled_positions(batch)]
+        for key, values in (("input", inputs), ("target", labels(batch).to(inputs.device))):
+            self.observed.setdefault(key, []).append(gather_rows(values))
 
     def solve(self) -> bool:
         """Select from all labelled samples of the epoch; one epoch is enough."""

@@ -28,6 +28,9 @@ class ELBO(Distiller):
         teacher: Is not used.
         warmup: Share of the training in which the weight of the latents' terms grows linearly from 0 to 1, in [0, 1].
             Without it the upper latents of a hierarchy are easily left unused; 0.5 is the choice of Chen et al. 2023.
+        free_bits: Nats of each latent's KL that cost nothing in training, finite and >= 0: the term of a latent is
+            max(free_bits, KL) for each sample. Kingma et al. 2016 (appendix C.8) take the maximum of the mean over a
+            batch instead, which micro-batches and several processes could not compute apart.
         seed: Seed of the noise, >= 0.
         **options: See :class:`kdzoo.Distiller`; the terms have the names of the nodes.
 
@@ -55,11 +58,13 @@ class ELBO(Distiller):
         teacher: nn.Module | None = None,  # noqa: ARG002 - every distiller takes one
         *,
         warmup: float = 0.0,
+        free_bits: float = 0.0,
         seed: int = 0,
         **options: Any,
     ) -> None:
         super().__init__(student, None, **options)
         self.warmup = validation.number("warmup", warmup, 0.0, 1.0)
+        self.free_bits = validation.number("free_bits", free_bits, 0.0)
         self.seed = validation.integer("seed", seed, 0)
 
     def transfer_set(self, data: pl.LightningDataModule) -> pl.LightningDataModule:
@@ -71,14 +76,20 @@ class ELBO(Distiller):
         return NoisyData(data, draw, noise_only=False, seed=self.seed)  # type: ignore[arg-type]
 
     def on_train_start(self) -> None:
-        """Note in the model that its posteriors are trained."""
-        self.student.posteriors_trained.fill_(True)
+        """Note in the model that its posteriors are trained, if it has any."""
+        nodes = self.student.latents().values()
+        self.student.posteriors_trained.fill_(any(node.posterior is not None for node in nodes))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the terms of the negative evidence lower bound, in nats for each sample."""
         batch = with_lengths(batch)
         noise = unpack_noise(batch) or self.student.elbo_noise(n_samples(batch))
         terms = self.student.negative_elbo(batch, noise, batch.get("length"))
+        latents = self.student.latents().keys() & terms.keys()
+        return {name: self._in_training(value) if name in latents else value for name, value in terms.items()}
+
+    def _in_training(self, term: Tensor) -> Tensor:
+        """Return the term of a latent as the training weights it; outside of training it stays that of the bound."""
+        free = term.clamp_min(self.free_bits) if self.training else term
         # The factor is in the terms, not in ``loss_weights``, because it changes from step to step.
-        latent_share, latents = elapsed_share(self, self.warmup), self.student.latents()
-        return {name: value * latent_share if name in latents else value for name, value in terms.items()}
+        return elapsed_share(self, self.warmup) * free

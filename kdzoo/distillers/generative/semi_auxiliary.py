@@ -44,7 +44,7 @@ from kdzoo.distillers.generative.latent_sources import (
 from kdzoo.distillers.generative.node_divergences import NodeDivergences
 from kdzoo.distillers.generative.progress import elapsed_share
 from kdzoo.distillers.generative.teacher_rollout import TeacherRollout
-from kdzoo.errors import ConfigError
+from kdzoo.errors import ConfigError, KdzooWarning
 from kdzoo.graphical_models import Graph
 from kdzoo.graphical_models.calibration import latent_weights
 from kdzoo.graphical_models.marginal import marginal_divergence
@@ -203,6 +203,7 @@ class SemiAuxiliary(Distiller):
             self.notes["bound"] = f"none on the divergence of the marginals: {reason}"
             warnings.warn(
                 f"the surrogate loss does not bound the divergence of the marginals: {reason}",
+                KdzooWarning,
                 stacklevel=3,  # the line that builds the distiller
             )
 

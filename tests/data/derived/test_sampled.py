@@ -69,3 +69,13 @@ def test_epochs_differ_and_training_is_resumed_at_any_batch(data):
 def test_options_out_of_range(data, options, message):
     with pytest.raises(ConfigError, match=message):
         SampledTokenSequences(data, [tomita(4)], **{"n": 10, **options})
+
+
+def test_a_trial_run_samples_as_few_and_as_short_sequences_as_its_data_have():
+    data = Tomita(language=4, n_train=30, n_val=20, n_test=20, batch_size=10)
+    data.max_samples, data.max_sequence_length = 15, 3
+    data.setup()
+    sampled = SampledTokenSequences(data, [tomita(4)], n=50, batch_size=20)
+    (batch,) = sampled.train_eval_dataloader()
+    assert batch["input"].shape == (15, 4)
+    assert sampled.summary()["n_train"] == 15

@@ -9,7 +9,7 @@ from kdzoo.data.files.download import download, unpack_members, write_atomically
 from kdzoo.errors import DataError
 
 CONTENT = b"pixels" * 1000
-MD5 = hashlib.md5(CONTENT).hexdigest()
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 def serve(monkeypatch, content):
@@ -26,23 +26,23 @@ def serve(monkeypatch, content):
 def test_download_once(offline_home, monkeypatch, tmp_path):
     asked = serve(monkeypatch, CONTENT)
     path = tmp_path / "new" / "folder" / "file"
-    download("http://there/file", path, MD5)
-    download("http://there/file", path, MD5)
+    download("http://there/file", path, SHA256)
+    download("http://there/file", path, SHA256)
     assert path.read_bytes() == CONTENT
     assert asked == ["http://there/file"]
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_wrong_md5_leaves_nothing(offline_home, monkeypatch, tmp_path):
+def test_wrong_sha256_leaves_nothing(offline_home, monkeypatch, tmp_path):
     serve(monkeypatch, CONTENT[:-1])
-    with pytest.raises(DataError, match=f"http://there/file has the MD5 .*; allowed: {MD5}; set data.root"):
-        download("http://there/file", tmp_path / "new" / "file", MD5)
+    with pytest.raises(DataError, match=f"http://there/file has the SHA-256 .*; allowed: {SHA256}; set data.root"):
+        download("http://there/file", tmp_path / "new" / "file", SHA256)
     assert list((tmp_path / "new").iterdir()) == []
 
 
 def test_no_network_says_what_to_do(offline_home, tmp_path):
     with pytest.raises(DataError, match=r"cannot download http://there/file .*set data.root or KDZOO_DATA"):
-        download("http://there/file", tmp_path / "new" / "file", MD5)
+        download("http://there/file", tmp_path / "new" / "file", SHA256)
     assert list((tmp_path / "new").iterdir()) == []
 
 
@@ -53,7 +53,7 @@ def test_broken_connection_leaves_nothing(offline_home, monkeypatch, tmp_path):
 
     monkeypatch.setattr(urllib.request, "urlopen", lambda url, timeout: Broken())
     with pytest.raises(DataError, match="timed out"):
-        download("http://there/file", tmp_path / "file", MD5)
+        download("http://there/file", tmp_path / "file", SHA256)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from kdzoo.data.files.mat import read_mat
+from kdzoo.data.files.mat import check_published, read_mat
 from kdzoo.errors import DataError
+from kdzoo.storage.checksums import sha256_of
 
 
 @pytest.fixture
@@ -39,3 +40,13 @@ def test_damaged_files_are_reported_in_one_line(path, damage):
     with pytest.raises(DataError, match=r"a\.mat is damaged or not a \.mat file of version 5 to 7 \(.*\)$") as caught:
         read_mat(path, ["X"])
     assert "\n" not in str(caught.value)
+
+
+def test_only_the_published_file_passes(path, tmp_path):
+    sha256 = sha256_of(path)
+    check_published(path, sha256)
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(DataError, match=rf"a\.mat has the SHA-256 \w+; allowed: {sha256}, that of the published file$"):
+        check_published(path, sha256)
+    with pytest.raises(DataError, match=r"cannot read .*b\.mat: No such file"):
+        check_published(tmp_path / "b.mat", sha256)

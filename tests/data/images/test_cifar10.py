@@ -89,7 +89,7 @@ def test_download_unpacks_and_removes_the_archive(offline_home, monkeypatch):
             info = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
-    monkeypatch.setattr(cifar10, "_MD5", hashlib.md5(buffer.getvalue()).hexdigest())
+    monkeypatch.setattr(cifar10, "_SHA256", hashlib.sha256(buffer.getvalue()).hexdigest())
     monkeypatch.setattr(urllib.request, "urlopen", lambda url, timeout: io.BytesIO(buffer.getvalue()))
     data = CIFAR10(batch_size=8)
     data.prepare_data()

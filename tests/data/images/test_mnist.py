@@ -3,13 +3,12 @@ import hashlib
 import io
 import struct
 import urllib.request
-from pathlib import PurePosixPath
 
 import numpy as np
 import pytest
 import torch
 
-from kdzoo.data import MNIST, FashionMNIST
+from kdzoo.data import MNIST, SVHN, FashionMNIST, TinyShakespeare
 from kdzoo.errors import ConfigError, DataError
 
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -56,7 +55,7 @@ def test_normalise(tmp_path, kind, mean, std):
 def test_download_when_nowhere(offline_home, monkeypatch):
     served = {f"{MNIST.url}/{name}.gz": gzip.compress(content) for name, content in tiny_files().items()}
     monkeypatch.setattr(urllib.request, "urlopen", lambda url, timeout: io.BytesIO(served[url]))
-    monkeypatch.setattr(MNIST, "md5", tuple(hashlib.md5(content).hexdigest() for content in served.values()))
+    monkeypatch.setattr(MNIST, "sha256", tuple(hashlib.sha256(content).hexdigest() for content in served.values()))
     data = MNIST(batch_size=8)
     data.prepare_data()
     data.setup()
@@ -66,7 +65,7 @@ def test_download_when_nowhere(offline_home, monkeypatch):
 
 
 def test_no_network(offline_home):
-    with pytest.raises(DataError, match=r"cannot download http://fashion-mnist.*set data.root or KDZOO_DATA"):
+    with pytest.raises(DataError, match=r"cannot download https://raw.*/fashion-mnist.*set data.root or KDZOO_DATA"):
         FashionMNIST().prepare_data()
 
 
@@ -91,8 +90,8 @@ def test_real_files(real_root, kind):
     folder = real_root / kind.folder
     if not folder.is_dir():
         pytest.skip(f"no {folder}")
-    for name, md5 in zip(NAMES, kind.md5, strict=True):
-        assert hashlib.md5((folder / f"{name}.gz").read_bytes()).hexdigest() == md5
+    for name, sha256 in zip(NAMES, kind.sha256, strict=True):
+        assert hashlib.sha256((folder / f"{name}.gz").read_bytes()).hexdigest() == sha256
     data = kind(root=real_root, val_size=5000)
     data.setup()
     assert data.summary() == {
@@ -107,5 +106,6 @@ def test_real_files(real_root, kind):
     assert float(inputs.std()) == pytest.approx(kind.std, abs=1e-4)
 
 
-def test_urls_are_plain_paths():
-    assert PurePosixPath(MNIST.url).name == "mnist"
+@pytest.mark.parametrize("kind", [MNIST, FashionMNIST, SVHN, TinyShakespeare])
+def test_downloads_are_encrypted(kind):
+    assert kind.url.startswith("https://")

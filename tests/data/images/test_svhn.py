@@ -8,12 +8,26 @@ import torch
 from scipy.io import savemat
 
 from kdzoo.data import SVHN
+from kdzoo.data.images import svhn
 from kdzoo.data.images.svhn import read_digits
 from kdzoo.errors import ConfigError, DataError
 
 FILES = ("train_32x32.mat", "test_32x32.mat")
 MEAN = torch.tensor([0.4377, 0.4438, 0.4728]).view(3, 1, 1)
 STD = torch.tensor([0.1980, 0.2010, 0.1970]).view(3, 1, 1)
+
+
+@pytest.fixture(autouse=True)
+def _any_file(request, monkeypatch):
+    """Accept the small files of these tests, unlike the published ones."""
+    if "published" not in request.node.name:
+        monkeypatch.setattr(svhn, "check_published", lambda path, sha256: None)
+
+
+def test_files_that_are_not_the_published_ones_are_not_read(tmp_path):
+    write(tmp_path)
+    with pytest.raises(DataError, match=r"train_32x32\.mat has the SHA-256 .*; allowed: 435e94d6"):
+        SVHN(root=tmp_path).setup()
 
 
 def made(n, seed):
@@ -59,8 +73,8 @@ def test_normalise(tmp_path):
 def test_download_when_nowhere(offline_home, monkeypatch):
     served = {f"{SVHN.url}/{name}": content(n, 0) for name, n in zip(FILES, (40, 20), strict=True)}
     monkeypatch.setattr(urllib.request, "urlopen", lambda url, timeout: io.BytesIO(served[url]))
-    digests = [hashlib.md5(one).hexdigest() for one in served.values()]
-    monkeypatch.setattr(SVHN, "md5", dict(zip(FILES, digests, strict=True)))
+    digests = [hashlib.sha256(one).hexdigest() for one in served.values()]
+    monkeypatch.setattr(SVHN, "sha256", dict(zip(FILES, digests, strict=True)))
     data = SVHN(batch_size=8)
     data.prepare_data()
     data.setup()
@@ -69,7 +83,7 @@ def test_download_when_nowhere(offline_home, monkeypatch):
 
 
 def test_missing_files_and_bad_options(offline_home, tmp_path):
-    with pytest.raises(DataError, match=r"cannot download http://ufldl\.stanford\.edu/housenumbers/train_32x32\.mat"):
+    with pytest.raises(DataError, match=r"cannot download https://ufldl\.stanford\.edu/housenumbers/train_32x32\.mat"):
         SVHN().prepare_data()
     data = SVHN(root=tmp_path)
     data.prepare_data()

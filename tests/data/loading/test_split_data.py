@@ -160,6 +160,7 @@ def test_max_samples_shortens_every_split_but_keeps_a_training_batch(max_samples
     data = Counted(batch_size=8)
     data.max_batch_size = 5
     assert len(next(iter(ready(data).train_dataloader()))["index"]) == 5
+    assert len(next(iter(data.test_dataloader()))["index"]) == 5
     other = Counted(batch_size=8, seed=9)
     other.max_samples = max_samples
     assert rows(ready(other).test_dataloader()) == kept

@@ -104,6 +104,15 @@ def test_max_steps_is_the_length_of_all_batches(max_steps):
     assert batch["mask"].sum(1).tolist() == [min(12, max_steps), 2]
 
 
+@pytest.mark.parametrize(("max_steps", "width"), [(None, 4), (3, 3)])
+def test_a_trial_run_cuts_sequences(max_steps, width):
+    data = Counting(max_steps=max_steps)
+    data.max_sequence_length = 4
+    assert ready(data).sizes == {"in_shape": (width, 2)}
+    (batch,) = data.test_dataloader()
+    assert batch["mask"].sum(1).tolist() == [width, 2]
+
+
 def test_the_length_of_batches_does_not_depend_on_train_size():
     data = ready(Counting(lengths=[1, 1, 1, 1, 30], train_size=4, batch_size=2))
     assert data.sizes == {"in_shape": (30, 2)}

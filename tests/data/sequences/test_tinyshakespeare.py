@@ -42,7 +42,7 @@ def test_characters_of_any_alphabet():
 
 def test_a_missing_text_is_downloaded(offline_home, monkeypatch):
     monkeypatch.setattr(urllib.request, "urlopen", lambda url, timeout: io.BytesIO(TEXT.encode()))
-    monkeypatch.setattr(TinyShakespeare, "md5", hashlib.md5(TEXT.encode()).hexdigest())
+    monkeypatch.setattr(TinyShakespeare, "sha256", hashlib.sha256(TEXT.encode()).hexdigest())
     data = TinyShakespeare(chunk_length=20, batch_size=2)
     data.prepare_data()
     assert len(ready(data).corpus.train) == 9

@@ -182,3 +182,12 @@ def test_invalid_arguments_are_refused(call, error, message):
 def test_before_setup():
     with pytest.raises(RuntimeError, match=r"call Reber.setup\(\) first"):
         Reber().sizes  # noqa: B018
+
+
+@pytest.mark.parametrize(("has_ends", "longest"), [(True, 4), (False, 2)])
+def test_a_trial_run_cuts_sequences_whose_end_is_not_predicted(has_ends, longest):
+    data = Numbered(has_ends)
+    data.max_sequence_length = 2
+    ready(data)
+    assert int(data.splits.train.sequences.lengths.max()) == longest
+    assert numbers(data.train_eval_dataloader()) == list(range(N))

@@ -73,7 +73,13 @@ def test_batches_have_the_documented_tensors(make):
     data = make()
     size = len(data.tokenizer)
     name = fingerprint(data.tokenizer)
-    assert data.sizes == {"num_classes": size, "vocab_size": size, "pad_id": 0, "tokenizer": name}
+    assert data.sizes == {
+        "num_classes": size,
+        "vocab_size": size,
+        "pad_id": 0,
+        "tokenizer": name,
+        "text_length": data.block_size,
+    }
     seen = []
     for batch in data.train_dataloader():
         assert list(batch) == ["input", "target", "index", "mask"]
@@ -295,3 +301,13 @@ def test_a_text_without_tokens_is_refused(make, tmp_path):
 def test_sizes_before_setup_are_refused():
     with pytest.raises(RuntimeError, match=r"call TextBlocks.setup\(\) first"):
         TextBlocks(path="x").sizes  # noqa: B018
+
+
+def test_a_trial_run_cuts_blocks_but_knows_their_length(make, corpus):
+    options = {"cache": corpus / "cache", "block_size": 16, "vocab_size": 120, "mask_rate": 0}
+    trial = TextBlocks(path=corpus / "corpus.txt", **options)
+    trial.max_sequence_length = 4
+    trial.setup()
+    batches = zip(make(mask_rate=0).test_dataloader(), trial.test_dataloader(), strict=True)
+    assert all(torch.equal(batch["input"][:, :4], cut["input"]) for batch, cut in batches)
+    assert trial.sizes["text_length"] == 16

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from kdzoo.data import Docstrings
-from kdzoo.data.text.docstrings import docstrings
+from kdzoo.data.text.docstrings import docstrings, docstrings_of
 
 
 def test_pieces_are_lines_and_an_empty_one_ends_each_string():
@@ -32,3 +32,22 @@ def test_the_reader_starts_from_the_beginning_each_time():
 
 def test_the_default_vocabulary_is_small():
     assert (Docstrings().vocab_size, Docstrings(vocab_size=300).vocab_size) == (4000, 300)
+
+
+def test_strings_come_level_by_level_from_any_statement(tmp_path):
+    source = """'module'
+try:
+    class A:
+        'A'
+        def inner(self): 'inner'
+except ImportError:
+    def in_handler(): 'handler'
+match 1:
+    case 1:
+        async def in_case(): 'case'
+def last():
+    'last'
+"""
+    (tmp_path / "source.py").write_text(source)
+    # The order of ast.walk, in which the text and the published numbers on it were made.
+    assert list(docstrings_of(tmp_path / "source.py")) == ["module", "last", "A", "inner", "handler", "case"]

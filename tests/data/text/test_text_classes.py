@@ -45,7 +45,9 @@ def make(folder):
 def test_batches_are_padded_to_their_longest_text(make):
     data = make()
     size, name = len(data.tokenizer), fingerprint(data.tokenizer)
-    assert data.sizes == {"num_classes": 2, "vocab_size": size, "pad_id": 0, "tokenizer": name}
+    longest = max(batch["input"].shape[1] for batch in (*data.train_eval_dataloader(), *data.test_dataloader()))
+    sizes = {"num_classes": 2, "vocab_size": size, "pad_id": 0, "tokenizer": name, "text_length": longest}
+    assert data.sizes == {**sizes, "classes": ("neg", "pos")}
     assert data.summary() == {"n_train": 48, "n_labelled": 48, "n_val": 12, "n_test": 11, "num_classes": 2}
     assert (data.classes, data.is_augmented) == (("neg", "pos"), False)
     rows = [line.split("\t") for line in table(60).splitlines()[1:]]
@@ -137,3 +139,14 @@ def test_a_label_that_is_not_in_train_is_refused(make, tmp_path):
     (tmp_path / "test.tsv").write_text("text\tlabel\ngood\tneutral\n")
     with pytest.raises(DataError, match="test has the label 'neutral'; allowed: neg, pos, as in train"):
         make(test_file=tmp_path / "test.tsv")
+
+
+def test_a_trial_run_cuts_texts_but_knows_their_length(folder, make):
+    whole = make()
+    files = {"train_file": folder / "train.tsv", "test_file": folder / "test.tsv"}
+    trial = TextClasses(**files, tokenizer=folder / "tokenizer", max_length=20, batch_size=8)
+    trial.max_sequence_length = 4
+    trial.setup()
+    batches = zip(whole.test_dataloader(), trial.test_dataloader(), strict=True)
+    assert all(torch.equal(batch["input"][:, :4], cut["input"]) for batch, cut in batches)
+    assert trial.sizes["text_length"] == whole.sizes["text_length"] > 4

@@ -27,7 +27,7 @@ class Lines(TokenizedData):
 
     @property
     def sizes(self):
-        return self.token_sizes(2)
+        return self.token_sizes(2, 7)
 
     def summary(self):
         return self.labelled_summary(2)
@@ -43,6 +43,7 @@ def test_without_a_tokenizer_one_is_trained_on_the_texts():
         "vocab_size": len(expected),
         "pad_id": 0,
         "tokenizer": fingerprint(expected),
+        "text_length": 7,
     }
     assert data.summary() == {"n_train": 3, "n_labelled": 3, "n_val": 3, "n_test": 3, "num_classes": 2}
 

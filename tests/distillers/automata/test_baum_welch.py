@@ -8,6 +8,7 @@ import torch
 from kdzoo.automata import PFA
 from kdzoo.automata.baum_welch import expected_counts, maximise, prefix_trees_for
 from kdzoo.automata.targets import tomita
+from kdzoo.core.batch import IGNORE
 from kdzoo.distillers import BaumWelch
 from kdzoo.errors import ConfigError
 from kdzoo.text.token_sequences import TokenSequences
@@ -42,10 +43,24 @@ def test_the_term_is_the_negative_log_probability_of_the_strings(tomita4):
     assert total == pytest.approx(-float(student.log_prob(tomita4.corpus.train).sum()), rel=1e-9)
 
 
+def test_the_unknown_symbol_after_a_chunk_of_text_has_no_term(tomita4):
+    batch = next(iter(tomita4.train_eval_dataloader()))
+    is_end = batch["target"] == 2
+    chunks = {**batch, "target": batch["target"].masked_fill(is_end, IGNORE)}
+    terms = BaumWelch(tomita(4), start="student").losses(chunks)
+    assert len(terms["nll"]) == int((batch["mask"] & ~is_end).sum())
+
+
 def test_a_pseudocount_keeps_every_string_possible(tomita4, fit):
-    student = PFA(vocab_size=3, states=4)
-    fit(BaumWelch(student), tomita4, epochs=30)
-    assert bool(student.log_prob(TokenSequences.of([[0, 0, 0, 0], [1], []])).isfinite().all())
+    """No string of the language has three zeros in a row; from its own automaton they stay impossible without one."""
+    strings = TokenSequences.of([[0, 0, 0, 0], [1], []])
+    smoothed, plain = tomita(4), tomita(4)
+    fit(BaumWelch(smoothed, start="student"), tomita4, epochs=2)
+    fit(BaumWelch(plain, start="student", pseudocount=0.0), tomita4, epochs=2)
+    log_probs = smoothed.log_prob(strings)
+    assert log_probs.isfinite().all()
+    assert log_probs[0] < log_probs[1:].min()
+    assert plain.log_prob(strings)[0] == -torch.inf
 
 
 def test_the_start_is_random_or_the_student_itself():

@@ -7,7 +7,7 @@ from kdzoo.automata import PFA
 from kdzoo.automata.baum_welch import ExpectedCounts, expected_counts, maximise, prefix_trees_for
 from kdzoo.automata.targets import tomita
 from kdzoo.distillers import OTPFA, OnlinePFA
-from kdzoo.distillers.automata.online_pfa import FLOOR, SPREAD
+from kdzoo.distillers.automata.online_pfa import FLOOR, SPREAD, STATISTICS
 from kdzoo.errors import ConfigError
 
 
@@ -62,6 +62,25 @@ def test_a_batch_moves_the_means_by_the_rate_of_its_step(tomita4):
     assert distiller.observed["step"] == 1
     pfa = maximise(spread, ExpectedCounts(**expected, objective=0.0), FLOOR)
     torch.testing.assert_close(student.transitions, pfa.transitions)
+
+
+def test_later_batches_move_the_means_less(tomita4, monkeypatch):
+    """The rate of step i is (i + 2) to the power of minus the exponent: 2^-0.7, 3^-0.7, 4^-0.7, ..."""
+    rates, lerp = [], torch.lerp
+
+    def noted(start, end, weight):
+        if weight != SPREAD:
+            rates.append(weight)
+        return lerp(start, end, weight)
+
+    distiller = OnlinePFA(PFA(vocab_size=3, states=2), tomita(4), n_samples=0, warm_up=1, forgetting=0.7, restarts=1)
+    batch = next(iter(tomita4.train_eval_dataloader()))
+    distiller.observe(batch)
+    monkeypatch.setattr(torch, "lerp", noted)
+    for _ in range(3):
+        distiller.observe(batch)
+    expected = [base**-0.7 for base in (2, 3, 4) for _ in STATISTICS]
+    assert rates == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

@@ -313,14 +313,24 @@ def test_a_share_of_the_steps_uses_adam_at_a_rate_in_the_range():
     assert all(len(sizes) == 3 for sizes in of_adam)
 
 
-def test_figures_show_the_history_of_images_and_other_protocols(tmp_path):
+def test_figures_show_the_history_of_images_and_other_protocols(figures, tmp_path):
     data = digits(train_size=256)
     distiller = DatasetDistillation(logistic(data.sizes, steps=2), inits=1)
     distiller.transfer_set(data)
     trained(distiller, data, tmp_path, 1)
     paths = distiller.report_extras.figures(tmp_path / "figures")
     assert [path.name for path in paths] == ["images_by_epoch.png", "protocols.png"]
-    assert all(path.stat().st_size > 1000 for path in paths)
+    history, protocols = (figure.axes[0] for figure in figures[-2:])
+    assert [label.get_text() for label in history.get_yticklabels()] == ["epoch 1"]
+    names = [label.get_text() for label in protocols.get_yticklabels()]
+    networks = [label.get_text() for label in protocols.get_xticklabels()]
+    (image,) = protocols.images
+    accuracy = image.get_array()
+    assert accuracy.shape == (len(names), len(networks))
+    assert networks == [*distiller.student.inner_networks, "unseen"]
+    table = (tmp_path / "figures" / "protocols.md").read_text()
+    assert all(name in table for name in (*names, *networks))
+    assert f"{100 * accuracy[0, 0]:.1f}" in table
 
 
 def test_a_gradient_that_is_not_finite_is_refused_and_the_set_written_unchanged(tmp_path):

@@ -93,8 +93,10 @@ def test_a_training_needs_the_marginals_first(data):
 
 
 def test_a_dry_run_measures_the_inputs_of_its_batch(data):
-    terms = MPSDistance(*models()).dry_run({"input": inputs(data)[:8]})
-    assert 0 < float(terms["distance"]) < 1
+    student, teacher = models()
+    terms = MPSDistance(student, teacher).dry_run({"input": inputs(data)[:8]})
+    error = teacher.truncate(bond_dim=2, inputs=inputs(data)[:8])
+    assert float(terms["distance"]) == pytest.approx(error**2, rel=1e-4)
 
 
 MISMATCHED = {

@@ -5,10 +5,12 @@ from functools import partial
 
 import pytest
 import torch
+from matplotlib.colors import to_hex
 
 from kdzoo.errors import ConfigError
 from kdzoo.layer_init import LayerSearch
 from kdzoo.models import TruncatedTransformer
+from kdzoo.plotting.style import ROLE_COLOURS
 from tests.distillers.text.cases import METHODS, batch_of, bert, gradient, pair
 
 pytest.importorskip("transformers")
@@ -114,13 +116,19 @@ def test_the_start_of_the_student_is_noted():
     assert METHODS["mlm"](student, teacher).notes == {"start": "layers [1, 2] of 4"}
 
 
-def test_the_scores_of_a_search_are_drawn(tmp_path):
+def test_the_scores_of_a_search_are_drawn(figures, tmp_path):
     student, teacher = pair(layers="auto", depth=2)
     assert METHODS["mlm"](student, teacher).report_extras.figures(tmp_path) == []
     student.search = LayerSearch((0, 2), 0.5, {(0, 2): 0.5, (1, 2): 0.25, (0, 1): float("nan")})
     (path,) = METHODS["mlm"](student, teacher).report_extras.figures(tmp_path)
     assert path.name == "layers.png"
-    assert path.stat().st_size > 1000
+    (axes,) = figures[0].axes
+    # From the bottom to the top; the selection without a score is left out.
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["1 2", "0 2"]
+    assert [bar.get_width() for bar in axes.patches] == [0.25, 0.5]
+    colours = [bar.get_facecolor() for bar in axes.patches]
+    assert to_hex(colours[1]) == ROLE_COLOURS["student"]
+    assert colours[0] != colours[1]
 
 
 @pytest.mark.parametrize("task", METHODS)

@@ -86,3 +86,11 @@ def test_coinciding_points_leave_clusters_empty() -> None:
     _, after = reseed_empty(flat, plans, closed_form(flat, plans))
     assert after.h.tolist() == pytest.approx([1, 0])
     assert after.objective == 0
+
+
+def test_pairs_of_clusters_have_the_mean_of_the_products_of_the_teachers() -> None:
+    """Teachers 1 and 2 have the weights 1/3 and 2/3; the product of their mean masses would be another matrix."""
+    both = problem(20, 3, 0.5, teachers=2)
+    plans = [random_plan(space.p, 3, seed) for seed, space in enumerate(both.spaces)]
+    first, second = (torch.outer(plan.masses(), plan.masses()) for plan in plans)
+    torch.testing.assert_close(closed_form(both, plans).H, (first + 2 * second) / 3)
