@@ -38,7 +38,10 @@ class StoppedBySignal(SystemExit):
 def announce(settings: DictConfig, job: Sequence[str]) -> None:
     """Say what starts now: importing PyTorch, before anything else can be shown, takes seconds."""
     chosen = settings.runtime.choices
-    what = f"{chosen.distiller} on {chosen.data}, from {chosen.teacher} to {chosen.student}"
+    # Hydra does not list a group whose choice is null on the command line, and lists None for one in a file.
+    teacher = chosen.get("teacher")
+    models = f"from {teacher} to {chosen.student}" if teacher else f"training {chosen.student}"
+    what = f"{chosen.distiller} on {chosen.data}, {models}"
     if settings.mode == RunMode.MULTIRUN:
         sweep = sweep_jobs.read(Path(os.environ[SWEEP]))
         varied = [override for override in sweep.overrides(settings.job.num, job) if override not in sweep.arguments]

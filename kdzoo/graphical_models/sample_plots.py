@@ -50,8 +50,7 @@ def plot_model(models: Mapping[str, nn.Module], folder: Path, data: Any = None) 
             :class:`kdzoo.core.abilities.DrawsPictures`. None: only figures that need no observations are drawn.
     """
     graphs = {name: model for name, model in models.items() if isinstance(model, Graph)}
-    batch = next(iter(data.test_dataloader() or ()), None) if data is not None else None
-    view = pixel_view(data, batch["input"] if isinstance(batch, Mapping) else None)
+    batch, view = _first_batch(data), view_of(data)
     paths = [
         interpolations(graphs, folder / "interpolations.png", view),
         latent_maps(graphs, folder / "latent_maps.png", view),
@@ -97,6 +96,23 @@ def reconstructions(models: Models, batch: Values, path: Path, view: View) -> Pa
     caption = "Test images, and each model's mean image given latents from its posteriors."
     with_data = {"data": shown_images(first_rows["input"], view), **rows} if rows else {}
     return draw_rows(with_data, path, title="Reconstructions", caption=caption)
+
+
+def snapshot(model: nn.Module, *, view: View) -> Tensor | None:
+    """Return ``COLUMNS`` images of a model from noise that is the same in every call; None for models without images.
+
+    Args:
+        model: A graph, or another model, which has none.
+        view: Turns samples into images.
+
+    Returns:
+        Images ``[COLUMNS, c, h, w]`` in [0, 1].
+    """
+    if not isinstance(model, Graph) or not dict(of_images({"": model})):
+        return None
+    generator = _generator()
+    noise = model.noise(COLUMNS, generator=generator)
+    return _images(model, noise, _inputs(model, COLUMNS, generator), view)
 
 
 def interpolations(models: Models, path: Path, view: View) -> Path | None:
@@ -337,6 +353,17 @@ def draw_rows(rows: Values, path: Path, *, title: str, caption: str) -> Path | N
     """Draw rows of images; nothing without rows."""
     arrays = {name: row.numpy() for name, row in rows.items()}
     return plotting.image_rows(arrays, path, title=title, caption=caption) if rows else None
+
+
+def view_of(data: Any) -> View:
+    """Return the function that turns the values of a data set, whose test split fixes the scale, into pixels."""
+    batch = _first_batch(data)
+    return pixel_view(data, batch["input"] if isinstance(batch, Mapping) else None)
+
+
+def _first_batch(data: Any) -> Any:
+    """Return the first batch of the test split; None without data."""
+    return next(iter(data.test_dataloader() or ()), None) if data is not None else None
 
 
 def pixel_view(data: Any, observed: Tensor | None = None) -> View:

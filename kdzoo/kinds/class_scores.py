@@ -15,11 +15,11 @@ from kdzoo.graphical_models import Categorical, Graph
 from kdzoo.kinds.evaluation_classifier import EvaluationClassifier
 from kdzoo.kinds.sample_sets import draw_samples
 
-# Samples that a classifier is trained on, which has five passes over them.
-TRAINED = 10_240
+# Samples of known class: a classifier is trained on them, which has five passes over them, and is tested on them.
+LABELLED = 10_240
 # Samples that are drawn in one call: bounds the memory of the activations.
 DRAWN_AT_ONCE = 1024
-# Seed of the first set of samples to train on; other sets of a report have smaller ones.
+# Seed of the first set of labelled samples; other sets of a report have smaller ones.
 FIRST_SET = 1000
 # A class is missed if less than this part of its share in the data is generated. Single samples are not enough, since
 # the classifier errs. Of classes whose share in the data is below the second number, it may be chance.
@@ -44,7 +44,6 @@ def class_scores(
     classifier: EvaluationClassifier,
     model: nn.Module,
     samples: Tensor,
-    inputs: Mapping[str, Tensor],
     batches: Sequence[Batch],
 ) -> dict[str, float]:
     """Return how many of the data's classes samples lack, and the accuracies of a model with a condition.
@@ -53,7 +52,6 @@ def class_scores(
         classifier: A classifier trained on the data.
         model: A graph, or stored samples.
         samples: Its samples, ``[n, ...]``.
-        inputs: The values of its inputs for these samples, ``[n, ...]`` by node.
         batches: Batches of the data with labels.
 
     Returns:
@@ -72,10 +70,10 @@ def class_scores(
     condition = condition_of(model)
     if condition is None:
         return scores
-    drawn, labels = _labelled_samples(model, condition)
-    trained = classifier.retrained(drawn, labels, inputs[condition].shape[1])
+    drawn, labels, num_classes = _labelled_samples(model, condition)
+    trained = classifier.retrained(drawn, labels, num_classes)
     return scores | {
-        "gan_test_accuracy": classifier.accuracy(samples, inputs[condition].argmax(1).cpu()),
+        "gan_test_accuracy": classifier.accuracy(drawn, labels),
         "gan_train_accuracy": trained.accuracy(data, targets),
     }
 
@@ -96,14 +94,15 @@ def collapse(metrics: Mapping[str, float]) -> str | None:
     return None
 
 
-def _labelled_samples(model: Graph, condition: str) -> tuple[Tensor, Tensor]:
-    """Return samples of classes that are drawn, and these classes, int64 ``[n]``."""
+def _labelled_samples(model: Graph, condition: str) -> tuple[Tensor, Tensor, int]:
+    """Return samples of classes that are drawn, these classes, int64 ``[n]``, and the number of classes."""
     samples, labels = [], []
-    for number in range(FIRST_SET, FIRST_SET + TRAINED // DRAWN_AT_ONCE):
+    for number in range(FIRST_SET, FIRST_SET + LABELLED // DRAWN_AT_ONCE):
         generator = torch.Generator().manual_seed(number)
         inputs = model.draw_inputs(DRAWN_AT_ONCE, generator=generator)
         samples.append(
             draw_samples(model, DRAWN_AT_ONCE, number, {name: value.to(model.like) for name, value in inputs.items()})
         )
-        labels.append(inputs[condition].argmax(1).cpu())
-    return torch.cat(samples), torch.cat(labels)
+        labels.append(inputs[condition].cpu())
+    one_hot = torch.cat(labels)
+    return torch.cat(samples), one_hot.argmax(1), one_hot.shape[1]

@@ -1,8 +1,9 @@
 """Directed graphical models: their samples are compared with observed ones and with those of the teacher."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -137,7 +138,7 @@ class GraphicalModelKind(Kind):
             pictures=extractors.pictures(shared[:COLUMNS], None if shared_steps is None else shared_steps[:COLUMNS]),
             likelihood=_likelihood(model, batches) if isinstance(model, Graph) else {},
             modes={} if self.modes is None else sample_scores.modes(self.modes.mode_counts(shared), len(shared)),
-            classes={} if classifier is None else class_scores.class_scores(classifier, model, shared, inputs, batches),
+            classes={} if classifier is None else class_scores.class_scores(classifier, model, shared, batches),
         )
 
     def _lengths(self, model: nn.Module, n: int, number: int) -> Tensor | None:
@@ -249,6 +250,10 @@ class GraphicalModelKind(Kind):
     def plot_model(self, models: Mapping[str, nn.Module], folder: Path, data: Any = None) -> list[Path]:
         """Draw samples, and what models with trained posteriors infer, as far as it applies to models and data."""
         return sample_plots.plot_model(models, folder, data) + posterior_plots.plot_model(models, folder, data)
+
+    def snapshots(self, data: Any) -> Callable[[nn.Module], Tensor | None]:
+        """Return a function that draws images of a model from noise that is always the same."""
+        return partial(sample_plots.snapshot, view=sample_plots.view_of(data))
 
 
 def _likelihood(model: Graph, batches: Iterable[Batch]) -> dict[str, float]:

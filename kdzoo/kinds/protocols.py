@@ -4,11 +4,11 @@ A kind implements those that make sense for its models. It need not inherit from
 enough, as with :mod:`kdzoo.core.abilities`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from torch import nn
+from torch import Tensor, nn
 
 
 @runtime_checkable
@@ -132,6 +132,21 @@ class PlotsModel(Protocol):
             models: Teacher, student and controls by role.
             folder: Folder for the figures.
             data: The data module; its optional abilities (names of tokens, scaling of pixels) are used if present.
+        """
+
+
+@runtime_checkable
+class DrawsSnapshots(Protocol):
+    """A kind that shows during a training what a model has learned so far."""
+
+    def snapshots(self, data: Any) -> Callable[[nn.Module], Tensor | None]:
+        """Return a function that draws a model.
+
+        It returns images ``[n, c, h, w]`` in [0, 1] that depend on the weights of the model alone, and None for a model
+        that it cannot draw. It must leave the model as it is.
+
+        Args:
+            data: The data module, after ``setup()``.
         """
 
 

@@ -11,11 +11,11 @@ from kdzoo.errors import ConfigError
 from kdzoo.graphical_models import Bernoulli, Categorical, Delta, Graph, Latent, Normal, Target
 from kdzoo.graphical_models.families import Family
 from kdzoo.models.averaged import AveragedNetwork
+from kdzoo.models.encoder_decoder import decoder_and_encoder
 from kdzoo.models.hvae import Perceptron, condition_nodes, condition_size
-from kdzoo.models.image_networks import Downsampling, ImageDecoder, ImageEncoder
+from kdzoo.models.image_networks import Downsampling
 from kdzoo.models.spectral_norm import SpectralNorm
 
-NETWORKS = ("conv", "mlp")
 OUTPUTS = ("sigmoid", "linear", "bits", "classes")
 DISCRIMINATED = ("image", "code")
 # Slope of the leaky ReLU below 0 in discriminators, as in Radford et al. 2016, section 3.
@@ -165,13 +165,12 @@ class GAN(Graph):
     ) -> None:
         shape = validation.integers("in_shape", in_shape)
         classes, latent = condition_size(num_classes, conditional), validation.integer("latent", latent)
-        width, depth = validation.integer("width", width), validation.integer("depth", depth)
         label = ("label",) if classes else ()
         encodes = validation.flag("encoder", encoder)
         family = _family(output, shape, encodes=encodes)
-        is_conv = validation.choice("network", network, NETWORKS) == "conv"
-        make_networks = _convolutional if is_conv else _fully_connected
-        generator, posterior = make_networks(shape, latent, classes, width, depth, norm)
+        generator, posterior = decoder_and_encoder(
+            network, shape, shape, latent=latent, classes=classes, width=width, depth=depth, norm=norm
+        )
         encoding = (posterior, ("image", *label)) if encodes else (None, ())
         image = AveragedNetwork(_Generator(generator, nn.Sigmoid() if output == "sigmoid" else nn.Identity()), average)
         super().__init__(
@@ -247,32 +246,6 @@ class GAN(Graph):
         """Yield the parameters of encoder and discriminator, which do not affect samples."""
         yield from super().inference_parameters()
         yield from self.discriminator.parameters()
-
-
-def _convolutional(
-    shape: tuple[int, ...], latent: int, classes: int, width: int, depth: int, norm: str | None
-) -> tuple[nn.Module, nn.Module]:
-    """Return a generator and an encoder with convolutions."""
-    return (
-        ImageDecoder(latent + classes, shape, width=width, depth=depth, norm=norm),
-        ImageEncoder(shape, 2 * latent, width=width, depth=depth, norm=norm, conditions=classes),
-    )
-
-
-def _fully_connected(
-    shape: tuple[int, ...],
-    latent: int,
-    classes: int,
-    width: int,
-    depth: int,
-    norm: str | None,  # noqa: ARG001
-) -> tuple[nn.Module, nn.Module]:
-    """Return a generator and an encoder with fully connected layers, which are not normalised."""
-    hidden = [width] * depth
-    return (
-        Perceptron([latent + classes, *hidden, prod(shape)], shape),
-        Perceptron([prod(shape) + classes, *hidden, 2 * latent]),
-    )
 
 
 def _family(output: str, shape: tuple[int, ...], *, encodes: bool) -> Family:

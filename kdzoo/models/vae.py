@@ -7,18 +7,16 @@ depend on it: z then describes what the class leaves open, the style, and the sa
 """
 
 from collections.abc import Mapping, Sequence
-from math import prod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdzoo.core import validation
 from kdzoo.graphical_models import Bernoulli, Graph, Latent, Normal, Target
 from kdzoo.graphical_models.families import Family
-from kdzoo.models.hvae import SCALE, Perceptron, condition_nodes, condition_size
-from kdzoo.models.image_networks import ImageDecoder, ImageEncoder
+from kdzoo.models.encoder_decoder import decoder_and_encoder
+from kdzoo.models.hvae import SCALE, condition_nodes, condition_size
 
-NETWORKS = ("mlp", "conv")
 PIXELS = ("bernoulli", "binarised", "normal")
 
 
@@ -71,7 +69,9 @@ class VAE(Graph):
         family: Family = Bernoulli(shape)
         if validation.choice("pixels", pixels, PIXELS) == "normal":
             family = Normal(shape, None if scale is None else validation.positive("scale", scale))
-        encoder, decoder = _networks(network, shape, family.raw_shape, latent, classes, (width, depth))
+        decoder, encoder = decoder_and_encoder(
+            network, shape, family.raw_shape, latent=latent, classes=classes, width=width, depth=depth
+        )
         label = ("label",) if classes else ()
         super().__init__(
             [
@@ -92,18 +92,3 @@ class VAE(Graph):
         if not self.is_binarised:
             return observed
         return {"image": (noise["image"].to(self.like) < observed["image"]).to(self.like)}
-
-
-def _networks(
-    network: str, shape: tuple[int, ...], raw_shape: tuple[int, ...], latent: int, classes: int, sizes: tuple[int, int]
-) -> tuple[nn.Module, nn.Module]:
-    """Return the networks of the posterior of z and of the pixels, of the ``sizes`` width and depth."""
-    width, depth = (validation.integer(name, size) for name, size in zip(("width", "depth"), sizes, strict=True))
-    if validation.choice("network", network, NETWORKS) == "mlp":
-        hidden = [width] * depth
-        encoder = Perceptron([prod(shape) + classes, *hidden, 2 * latent])
-        return encoder, Perceptron([latent + classes, *hidden, prod(raw_shape)], raw_shape)
-    return (
-        ImageEncoder(shape, 2 * latent, width=width, depth=depth, conditions=classes),
-        ImageDecoder(latent + classes, raw_shape, width=width, depth=depth),
-    )

@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from kdzoo.reports.content import ROLES
 from kdzoo.reports.html import to_html
 from kdzoo.reports.markdown import to_markdown
 from kdzoo.reports.run_result import RunResult
-from kdzoo.runs import statistics, teachers, written_settings
+from kdzoo.runs import snapshots, statistics, teachers, written_settings
 from kdzoo.runs.evaluation import bound_kind, evaluate
 from kdzoo.runs.job import Job, calibrated, for_seed, initialised
 from kdzoo.runs.preparation import has_teacher_free_control, prepare_models, student_node, with_learned_sizes
@@ -124,7 +125,8 @@ def run_seed(job: Job) -> dict[str, Any]:
     if is_cacheable:
         teachers.cache_teacher_outputs(job, distiller, transfer_set)
     seconds["student"] = time.perf_counter() - started
-    history = train(job, distiller, transfer_set, "student")
+    drawing = snapshots.drawing(kind, data)
+    history = train(job, distiller, transfer_set, "student", drawing)
     seconds["student"] += history.seconds  # of all sessions, if the training was interrupted
 
     node = with_learned_sizes(student_node(job, models.get("teacher"), data), models["student"])
@@ -132,7 +134,7 @@ def run_seed(job: Job) -> dict[str, Any]:
     for role, control in control_distillers.items():
         # Controls have the same start as the student: built from the same seed and calibrated on the same data.
         models[role] = calibrated(control.student, data)
-        seconds[role] = train(job, control, control.transfer_set(data), role).seconds
+        seconds[role] = train(job, control, control.transfer_set(data), role, drawing).seconds
 
     models |= distiller.report_extras.baselines(transfer_set)
     if isinstance(kind, HasReferenceScores):
@@ -204,8 +206,16 @@ def controls(
     return by_role
 
 
-def train(job: Job, distiller: Distiller, data: Any, role: str) -> History:
-    """Train a distiller, compiled if the run is set to, with its checkpoints in the folder of its role."""
+def train(job: Job, distiller: Distiller, data: Any, role: str, snapshot: snapshots.Draw | None = None) -> History:
+    """Train a distiller, compiled if the run is set to, with its checkpoints in the folder of its role.
+
+    Args:
+        job: The job.
+        distiller: The distiller, with the model that is trained.
+        data: What it is trained on.
+        role: The role of that model.
+        snapshot: Draws that model now and then; None: it is not drawn.
+    """
     if job.settings["compile"]:
         # In place: torch.compile(student) would return a wrapper and rename the keys of every checkpoint.
         distiller.student.compile()
@@ -214,7 +224,7 @@ def train(job: Job, distiller: Distiller, data: Any, role: str) -> History:
     # Other controls are students of the same method with other settings.
     changes = {"max_epochs": job.settings["control_training"]["max_epochs"]} if role == "control" else {}
     training = job.training(f"{role}, seed {job.seed}", job.folder / "checkpoints" / role, stage=stage, **changes)
-    return fit_in_run(distiller, data, training)
+    return fit_in_run(distiller, data, replace(training, snapshot=snapshot))
 
 
 def write_seed(
@@ -314,7 +324,7 @@ def write_report(folder: Path, first_job: Job, result: Mapping[str, Any]) -> Non
 
 
 def draw_histories(folder: Path, roles: Sequence[str], measured: Collection[str]) -> None:
-    """Plot the loss terms of teacher, student and controls, those that were trained, on training and validation data.
+    """Plot the loss terms of all models that were trained, on training and validation data, and their snapshots.
 
     Args:
         folder: Folder of a seed.
@@ -322,8 +332,11 @@ def draw_histories(folder: Path, roles: Sequence[str], measured: Collection[str]
         measured: Names of the terms that were not optimized.
     """
     histories = {role: run_folder.read_if_present(folder / "checkpoints" / role / HISTORY_FILE) for role in roles}
-    trainings = {role: training_curves(history) for role, history in histories.items() if history is not None}
-    plotting.loss_curves(trainings, folder / "figures" / "losses.png", measured=measured)
+    trained = {role: history for role, history in histories.items() if history is not None}
+    curves = {role: training_curves(history) for role, history in trained.items()}
+    plotting.loss_curves(curves, folder / "figures" / "losses.png", measured=measured)
+    for role, history in trained.items():  # a history of an earlier version has no snapshots
+        snapshots.draw(role, history.get("snapshots", {}), folder / "figures")
 
 
 def training_curves(history: Mapping[str, Any]) -> plotting.TrainingCurves:

@@ -20,6 +20,7 @@ from kdzoo.core.base import Distiller
 from kdzoo.core.batch import Batch
 from kdzoo.core.frozen_teacher import ComputeOutputs, StoredOutputs, TeacherOutputs
 from kdzoo.models import load_weights
+from kdzoo.runs import snapshots
 from kdzoo.runs.job import Job, calibrated
 from kdzoo.runs.statistics import versions
 from kdzoo.runs.training import HISTORY_FILE, fit_in_run
@@ -76,7 +77,8 @@ def train(job: Job, kind: kinds.Kind, model: nn.Module, sizes: dict[str, Any]) -
             distiller = job.teacher_free(calibrated(model, data), str(kind.teacher_free), settings)
             label = f"teacher, seed {settings['seed']}"
             training = job.training(label, folder, stage="training the teacher", max_epochs=settings["max_epochs"])
-            fit_in_run(distiller, distiller.transfer_set(data), replace(training, seed=settings["seed"]))
+            training = replace(training, seed=settings["seed"], snapshot=snapshots.drawing(kind, data))
+            fit_in_run(distiller, distiller.transfer_set(data), training)
             if run_folder.is_main_process():
                 save_model(model, node, folder)
         history = run_folder.read_if_present(folder / HISTORY_FILE)  # None in a cache of an earlier version

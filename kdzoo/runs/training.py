@@ -12,13 +12,16 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch import nn
 
 from kdzoo import config
 from kdzoo.core.abilities import HasLearnedSizes
 from kdzoo.core.base import Distiller
 from kdzoo.errors import CheckpointError, ConfigError, NonFiniteLossError
+from kdzoo.runs import snapshots
 from kdzoo.runs.progress import Progress, print_line
 from kdzoo.runs.resume import ExactResume, signals_wait_for_step
+from kdzoo.runs.snapshots import Draw
 from kdzoo.storage import checked_json
 from kdzoo.storage.checkpoint import AtomicCheckpointIO, read_checkpoint
 from kdzoo.storage.run_folder import is_main_process
@@ -36,9 +39,16 @@ class History(pl.Callback):
         validation: The epoch and the validation metrics after it.
         seconds: Wall time of the training so far, over all restarts.
         cpu_seconds: CPU time of this process in the training so far.
+        snapshots: Drawings of the student after 1, 2, 4, 8, ... epochs and the last one, by the number of epochs
+            (:func:`kdzoo.runs.snapshots.pack`).
+
+    Args:
+        snapshot: Draws the student; None: nothing is drawn.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, snapshot: Draw | None = None) -> None:
+        self.snapshot = snapshot
+        self.snapshots: dict[str, snapshots.Packed] = {}
         self.steps: list[int] = []
         self.terms: dict[str, list[float | None]] = {}
         self.validation: list[dict[str, float]] = []
@@ -69,6 +79,20 @@ class History(pl.Callback):
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
         self.validation.append({"epoch": trainer.current_epoch, **metrics})
 
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
+        """Draw the student if twice as many epochs have passed as at the last drawing."""
+        if (trainer.current_epoch + 1).bit_count() == 1:  # a power of 2
+            self._draw(trainer.current_epoch + 1, module.student)
+
+    def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:
+        """Draw the trained student."""
+        self._draw(trainer.current_epoch, module.student)
+
+    def _draw(self, epochs: int, student: nn.Module) -> None:
+        images = self.snapshot(student) if self.snapshot is not None else None
+        if images is not None:
+            self.snapshots[str(epochs)] = snapshots.pack(images)
+
     def state_dict(self) -> dict[str, Any]:
         """Return everything, with the wall and CPU time of the training up to now."""
         wall, cpu = (now - start for now, start in zip(self._clocks(), self._started, strict=True))
@@ -78,6 +102,7 @@ class History(pl.Callback):
             "validation": self.validation,
             "seconds": self.seconds + wall,
             "cpu_seconds": self.cpu_seconds + cpu,
+            "snapshots": self.snapshots,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -85,6 +110,7 @@ class History(pl.Callback):
         self.steps, self.terms = list(state["steps"]), dict(state["terms"])
         self.validation = list(state["validation"])
         self.seconds, self.cpu_seconds = state["seconds"], state.get("cpu_seconds", 0.0)
+        self.snapshots = dict(state.get("snapshots", {}))
 
     @staticmethod
     def _clocks() -> tuple[float, float]:
@@ -102,6 +128,7 @@ class Training:
         label: The name in messages and in the line that the training leaves on the terminal.
         stage: What the progress display says while it runs; the label if empty.
         every_n_steps: Save a checkpoint also every so many optimizer steps; None saves at the end of epochs only.
+        snapshot: Draws the student now and then; None: it is not drawn.
         callbacks: Further Lightning callbacks.
         loggers: Lightning loggers.
         hyperparameters: What the loggers show as the settings of the training.
@@ -113,6 +140,7 @@ class Training:
     label: str
     stage: str = ""
     every_n_steps: int | None = None
+    snapshot: Draw | None = None
     callbacks: list[pl.Callback] = field(default_factory=list)
     loggers: list[Any] = field(default_factory=list)
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
@@ -128,7 +156,7 @@ def fit(distiller: Distiller, data: pl.LightningDataModule, training: Training) 
         KdzooError: A loss term is not finite, a checkpoint is corrupt, the disk is full.
     """
     checkpoint = training.folder / "last.ckpt"
-    history = History()
+    history = History(training.snapshot)
     if checkpoint.exists():
         step = _check_fits(checkpoint, distiller)
         if is_main_process():

@@ -47,6 +47,15 @@ def test_a_single_run_says_what_starts(capsys):
     assert capsys.readouterr().err == "kdzoo: dkd on digits, from mlp to mlp\n"
 
 
+@pytest.mark.parametrize("choices", [{"teacher": None}, {}], ids=["null in a file", "null on the command line"])
+def test_a_method_without_a_teacher_names_none(choices, capsys):
+    run = settings(RunMode.RUN)
+    run.runtime.choices.pop("teacher")
+    run.runtime.choices.update(choices)
+    sweeps.announce(run, [])
+    assert capsys.readouterr().err == "kdzoo: dkd on digits, training mlp\n"
+
+
 @pytest.mark.parametrize(
     ("planned", "job", "line"),
     [

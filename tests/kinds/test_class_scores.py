@@ -46,13 +46,13 @@ def scores_of(classifier, digits, model) -> dict[str, float]:
     targets = torch.cat([batch["target"] for batch in batches])
     inputs = {"label": torch.eye(10)[targets]} if model.inputs() else {}
     samples = draw_samples(model, len(targets), 0, inputs)
-    return class_scores.class_scores(classifier, model, samples, inputs, batches)
+    return class_scores.class_scores(classifier, model, samples, batches)
 
 
 def test_a_model_that_recalls_the_data_has_the_accuracies_of_the_data(classifier, digits, images):
     batches = list(digits.test_dataloader())
     reference = class_scores.class_scores(
-        classifier, StoredSamples(batches[0]["input"], batches[0]["input"]), batches[0]["input"], {}, batches
+        classifier, StoredSamples(batches[0]["input"], batches[0]["input"]), batches[0]["input"], batches
     )
     scores = scores_of(classifier, digits, recalling(images))
     assert scores["gan_test_accuracy"] > 0.97  # training images

@@ -15,7 +15,7 @@ TEXT = {"DescribesExport", "DescribesModel", "Exports"}
 STRINGS = {"BindsToData", "HasReferenceScores", "PlotsPredictions"}
 GENERATIVE = {
     *("BindsToData", "DescribesModel", "HasReferenceScores", "MeasuresQuickly", "PlotsModel", "PlotsPredictions"),
-    *("Recommends", "RestrictsControl", "Warns"),
+    *("DrawsSnapshots", "Recommends", "RestrictsControl", "Warns"),
 }
 PARTS = {
     "autoencoder": {"BindsToData", "HasReferenceScores", "PlotsModel", "PlotsPredictions"},

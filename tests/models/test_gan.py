@@ -133,7 +133,7 @@ def test_codes_are_inferred_by_the_encoder():
     ("options", "message"),
     [
         ({"latent": 0}, "latent must be an integer >= 1, got 0"),
-        ({"network": "resnet"}, "network must be one of conv, mlp, got 'resnet'"),
+        ({"network": "resnet"}, "network must be one of mlp, conv, got 'resnet'"),
         ({"output": "tanh"}, "output must be one of sigmoid, linear, bits, classes, got 'tanh'"),
         ({"conditional": True}, "num_classes must be an integer >= 1 where conditional is true, got None"),
         ({"average": 1.0}, r"decay must be in \[0, 1\), got 1.0"),

@@ -9,9 +9,9 @@ teacher's, the terms are
     real       softplus(-D(T(z))), a sample of the teacher in the place of a real one
     generated  softplus(D(S(z)))
 
-The first three train S, the last two D (:mod:`kdzoo.core.two_players`). The squared error alone blurs; with the
-adversarial terms the loss is the authors' joint loss. No data are used, only noise, and classes that are drawn for a
-model with a condition.
+or, for the last three, another ``form`` of :mod:`kdzoo.functional.adversarial`. The first three train S, the last two D
+(:mod:`kdzoo.core.two_players`). The squared error alone blurs; with the adversarial terms the loss is the authors'
+joint loss. No data are used, only noise, and classes that are drawn for a model with a condition.
 """
 
 import copy
@@ -31,10 +31,13 @@ from kdzoo.data.derived.noise import NoisyData
 from kdzoo.distillers.generative.adversarial import ADVERSARIAL_EXEMPT
 from kdzoo.distillers.generative.batch_noise import pack_inputs, pack_noise, unpack_inputs, unpack_noise
 from kdzoo.errors import ConfigError
-from kdzoo.functional.adversarial import discriminator_loss, generator_loss
+from kdzoo.functional.adversarial import FORMS, discriminator_loss, generator_loss
 from kdzoo.graphical_models import Graph
 from kdzoo.graphical_models.discrete import straight_through
 from kdzoo.models.gan import GAN
+
+BOUNDED_FORMS = tuple(form for form in FORMS if form != "wasserstein")
+"""Losses of two players that need no penalty, since they are bounded."""
 
 Samples = tuple[Tensor, Tensor, dict[str, Tensor]]
 """The student's samples, the teacher's on the same noise, and their conditions by node."""
@@ -46,9 +49,12 @@ class GeneratorKD(TwoPlayerDistiller):
     Args:
         student: A generator whose noise has the teacher's shape.
         teacher: A generator; one with a discriminator for all terms but ``pixel``.
+        form: Losses of the two players of ``generator``: ``non_saturating``, ``hinge`` or ``least_squares``; best that
+            by which the teacher's discriminator was trained.
         seed: Seed of the noise, >= 0.
         **options: See :class:`kdzoo.core.two_players.TwoPlayerDistiller`. Without a weight for ``feature`` or
             ``generator`` these are not computed, and without one for ``generator`` no discriminator is trained.
+            A student whose discriminator has the teacher's sizes gets its weights, and is trained against it.
 
     Raises:
         ConfigError: An argument is out of its range, the noise of the models differs, or the teacher has no
@@ -86,8 +92,11 @@ class GeneratorKD(TwoPlayerDistiller):
     student: Graph
     teacher: Graph
 
-    def __init__(self, student: Graph, teacher: Graph, *, seed: int = 0, **options: Any) -> None:
+    def __init__(
+        self, student: Graph, teacher: Graph, *, form: str = "non_saturating", seed: int = 0, **options: Any
+    ) -> None:
         super().__init__(student, teacher, **options)
+        self.form = validation.choice("form", form, BOUNDED_FORMS)
         self.seed = validation.integer("seed", seed, 0)
         _check_noise(teacher, student)
         needing = [name for name in ("feature", "generator") if self.loss_weights[name]]
@@ -102,18 +111,25 @@ class GeneratorKD(TwoPlayerDistiller):
                 f"opponent_steps must be 1 where loss_weights.generator is 0, which trains no discriminator, "
                 f"got {self.opponent_steps}"
             )
-        if not self.is_joint:
-            self.loss_weights |= {"real": 0.0, "generated": 0.0}  # no discriminator is trained
-        # A copy, because the teacher's own stays as it is: its features are compared.
-        self.discriminator: nn.Module = nn.Identity()
-        if self.is_joint and isinstance(teacher, GAN):
-            self.discriminator = copy.deepcopy(teacher.discriminator)
-        self.discriminator.requires_grad_(True)
         for parameter in student.inference_parameters():
             parameter.requires_grad_(False)  # of an encoder or a discriminator, which samples do not depend on
+        # The student's own discriminator, if it can start as the teacher's, so that it is not exported untrained.
+        self.uses_own_discriminator = _takes_discriminator(student, teacher)
+        # Otherwise a copy, because the teacher's stays as it is: its features are compared.
+        self.discriminator: nn.Module = nn.Identity()
+        if not self.is_joint:
+            self.loss_weights |= {"real": 0.0, "generated": 0.0}  # no discriminator is trained
+        elif not self.uses_own_discriminator:
+            self.discriminator = copy.deepcopy(teacher.discriminator)  # type: ignore[assignment] # checked above
+        if self.is_joint:
+            self.opponent().requires_grad_(True)
+        if isinstance(student, GAN) and not self.uses_own_discriminator:
+            self.notes["discriminator"] = "the student's own is not trained, since its sizes are not the teacher's"
 
     def opponent(self) -> nn.Module:
-        """Return the discriminator, which has no parameters unless the loss is joint."""
+        """Return the discriminator that is trained, which has no parameters unless the loss is joint."""
+        if self.is_joint and self.uses_own_discriminator:
+            return self.student.discriminator  # type: ignore[return-value] # a GAN
         return self.discriminator
 
     def trainable(self) -> Iterator[nn.Parameter | ParameterGroup]:
@@ -151,7 +167,7 @@ class GeneratorKD(TwoPlayerDistiller):
             features = self.teacher.discriminator.features
             terms["feature"] = (features(samples) - features(target)).square().mean(1)
         if self.is_joint:
-            terms["generator"] = generator_loss(self.discriminator(samples, inputs.get("label")))
+            terms["generator"] = generator_loss(self.opponent()(samples, inputs.get("label")), form=self.form)
         return terms
 
     def opponent_losses(self, batch: Batch, played: Samples) -> dict[str, Tensor]:  # noqa: ARG002
@@ -159,8 +175,22 @@ class GeneratorKD(TwoPlayerDistiller):
         if not self.is_joint:
             return {}
         samples, target, inputs = played
-        logits = [self.discriminator(values, inputs.get("label")) for values in (target, samples.detach())]
-        return dict(zip(("real", "generated"), discriminator_loss(*logits), strict=True))
+        logits = [self.opponent()(values, inputs.get("label")) for values in (target, samples.detach())]
+        return dict(zip(("real", "generated"), discriminator_loss(*logits, form=self.form), strict=True))
+
+
+def _takes_discriminator(student: Graph, teacher: Graph) -> bool:
+    """Return whether a student has a discriminator of the teacher's sizes, which then gets the teacher's weights."""
+    if not (isinstance(student, GAN) and isinstance(teacher, GAN)):
+        return False
+    sizes = [
+        (model.discriminates_codes, {name: value.shape for name, value in model.discriminator.state_dict().items()})
+        for model in (student, teacher)
+    ]
+    if sizes[0] != sizes[1]:
+        return False
+    student.discriminator.load_state_dict(teacher.discriminator.state_dict())
+    return True
 
 
 def _check_noise(teacher: Graph, student: Graph) -> None:

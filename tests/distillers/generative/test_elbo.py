@@ -59,11 +59,11 @@ def test_free_bits_keep_a_latent_in_use_that_collapses_without_them(digits, fit)
         graph = VAE(in_shape=(1, 8, 8), latent=2, width=16)
         distiller = ELBO(graph, free_bits=free_bits, optimizer=partial(torch.optim.Adam, lr=3e-3))
         data = distiller.transfer_set(digits)
-        fit(distiller, data, 3)
+        fit(distiller, data, 6)
         batch = next(iter(data.val_dataloader()))
         with torch.no_grad():
             divergences.append(float(distiller.eval().losses(batch)["z"].mean()))
-    assert divergences[0] < 1.5 < 2.5 < divergences[1]
+    assert divergences[0] < 0.1 < 1.5 < divergences[1]
 
 
 def test_training_lowers_the_bound_and_marks_the_posteriors_as_trained(digits, fit):

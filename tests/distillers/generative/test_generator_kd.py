@@ -28,6 +28,12 @@ def batch(n=5):
     return {"input": torch.empty(n, 0), "noise.z": torch.randn(n, 3)}
 
 
+def digits_of_all_classes():
+    data = Digits(labels_per_class=None, batch_size=64)
+    data.setup()
+    return data
+
+
 def test_a_copy_of_the_teacher_has_no_distance():
     teacher = gan(norm=None)
     terms = GeneratorKD(copy.deepcopy(teacher), teacher, loss_weights=JOINT).losses(batch())
@@ -58,8 +64,7 @@ def test_the_student_learns_from_noise_alone(joint, fit):
             parameter *= 4
     teacher.targets()["image"].conditional.net.average.after_step()
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
-    data = Digits(labels_per_class=None, batch_size=64)
-    data.setup()
+    data = digits_of_all_classes()
     adam = partial(torch.optim.Adam, lr=1e-2)
     distiller = GeneratorKD(
         student, teacher, loss_weights={"generator": 0.01} if joint else {}, optimizer=adam, opponent_lr=0.05
@@ -80,10 +85,47 @@ def test_without_a_joint_loss_no_discriminator_is_trained():
     assert trained == {id(parameter) for parameter in generator.parameters()}
 
 
+@pytest.mark.parametrize("joint", [False, True])
+def test_the_exported_discriminator_is_the_teachers_or_was_trained_from_it(joint, fit):
+    student, teacher = gan(width=2), gan()
+    weights = [copy.deepcopy(teacher.discriminator.state_dict())]
+    distiller = GeneratorKD(student, teacher, loss_weights=JOINT if joint else {})
+    weights.append(copy.deepcopy(student.discriminator.state_dict()))
+    fit(distiller, distiller.transfer_set(digits_of_all_classes()), epochs=1)
+    weights.append(student.discriminator.state_dict())
+    started, trained = (
+        all(torch.equal(value, weights[0][name]) for name, value in others.items()) for others in weights[1:]
+    )
+    assert started
+    assert trained is not joint
+    assert all(torch.equal(value, weights[0][name]) for name, value in teacher.discriminator.state_dict().items())
+    assert "discriminator" not in distiller.notes
+
+
+def test_a_discriminator_of_other_sizes_stays_untrained_and_is_named():
+    student = gan(discriminator_width=3)
+    before = copy.deepcopy(student.discriminator.state_dict())
+    distiller = GeneratorKD(student, gan(), loss_weights=JOINT)
+    assert distiller.opponent() is distiller.discriminator
+    assert "sizes are not the teacher's" in distiller.notes["discriminator"]
+    assert all(torch.equal(value, before[name]) for name, value in student.discriminator.state_dict().items())
+
+
+def test_the_joint_loss_has_the_form_that_is_asked_for():
+    models = gan(width=2), gan()
+    terms = GeneratorKD(*models, loss_weights=JOINT, form="hinge").eval().losses(batch())
+    noise = {"z": batch()["noise.z"]}
+    ours, theirs = (models[i].eval().discriminator(models[i].samples(noise)) for i in (0, 1))
+    torch.testing.assert_close(terms["generator"], -models[1].discriminator(models[0].samples(noise)))
+    torch.testing.assert_close(terms["real"], (1 - theirs).clamp_min(0))
+    torch.testing.assert_close(terms["generated"], (1 + ours).clamp_min(0))
+    with pytest.raises(ConfigError, match=r"form must be one of .*, got 'wasserstein'"):
+        GeneratorKD(gan(), gan(), form="wasserstein")
+
+
 def test_classes_are_drawn_for_a_model_with_a_condition():
     models = [gan(conditional=True, num_classes=4, width=width) for width in (2, 4)]
-    data = Digits(labels_per_class=None, batch_size=64)
-    data.setup()
+    data = digits_of_all_classes()
     distiller = GeneratorKD(*models)
     drawn = next(iter(distiller.transfer_set(data).train_dataloader()))
     assert drawn["given.label"].sum(0).min() > 5
