@@ -51,6 +51,15 @@ class DeclaresClassCount(Protocol):
 
 
 @runtime_checkable
+class DeclaresIgnoreIndex(Protocol):
+    """A user's Lightning data module that states which label stands for a missing one, such as 255 or -1."""
+
+    @property
+    def ignore_index(self) -> int:
+        """The label of samples without one."""
+
+
+@runtime_checkable
 class HasPixelScaling(Protocol):
     """Images that know how their pixels were scaled, so that figures and exported files can undo it."""
 

@@ -1,6 +1,6 @@
 """Adapts a user's Lightning data module, or a pair of loaders, to the interface of :class:`BatchData`."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -10,13 +10,14 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler, Subset
 
-from kdzoo.core.abilities import DeclaresAugmentation, DeclaresClassCount
+from kdzoo.core.abilities import DeclaresAugmentation, DeclaresClassCount, DeclaresIgnoreIndex
 from kdzoo.core.batch import IGNORE, Batch
 from kdzoo.core.data_module import BatchData
 from kdzoo.core.samplers import EpochBatches
 from kdzoo.core.validation import integer
 from kdzoo.data.loading.batch_loader import batch_loader
-from kdzoo.data.loading.convert import ConvertedBatches, Keys
+from kdzoo.data.loading.class_labels import check_labels, checked_ignore_index, count_classes
+from kdzoo.data.loading.convert import BatchFormat, ConvertedBatches
 from kdzoo.data.loading.fingerprint import hash_inputs
 from kdzoo.data.loading.replay import ReplayedBatches
 from kdzoo.errors import DataError
@@ -32,15 +33,17 @@ class AdaptedData(BatchData):
     batch size becomes that of the global batch over all processes. Randomness in transforms is seeded for
     each (seed, epoch, sample). The val and test loaders are kept; only their batches are converted.
 
-    A source may have two optional abilities: :class:`kdzoo.core.abilities.DeclaresAugmentation` (if it declares
-    ``is_augmented = False``, its training samples must never change; this is not checked) and
-    :class:`kdzoo.core.abilities.DeclaresClassCount`, which saves a pass over the labels.
+    A source may have three optional abilities: :class:`kdzoo.core.abilities.DeclaresAugmentation` (if it declares
+    ``is_augmented = False``, its training samples must never change; this is not checked),
+    :class:`kdzoo.core.abilities.DeclaresClassCount`, which saves a pass over the labels of all splits, and
+    :class:`kdzoo.core.abilities.DeclaresIgnoreIndex`.
 
     Args:
         source: A data module, or ``(train loader, test loader)``.
         seed: Decides order and augmentation.
         input_key: Name of the inputs in batches that are mappings; None tries the usual names.
         target_key: Name of the labels there; None tries the usual names, and labels may be missing.
+        ignore_index: The label that stands for a missing one; None: what the source declares, or else -100.
         eval_batch_size: Samples of a block of ``train_eval_dataloader``, >= 1.
 
     Raises:
@@ -64,12 +67,15 @@ class AdaptedData(BatchData):
         seed: int = 0,
         input_key: str | None = None,
         target_key: str | None = None,
+        ignore_index: int | None = None,
         eval_batch_size: int = 1024,
     ) -> None:
         super().__init__()
         self.source = source if isinstance(source, pl.LightningDataModule) else _LoaderPair(source)
         self.seed = integer("seed", seed, 0)
-        self.keys = Keys(input_key, target_key)
+        if ignore_index is None:
+            ignore_index = self.source.ignore_index if isinstance(self.source, DeclaresIgnoreIndex) else IGNORE
+        self.layout = BatchFormat(input_key, target_key, checked_ignore_index(ignore_index))
         self.eval_batch_size = integer("eval_batch_size", eval_batch_size, 1)
         self._stages: set[str] = set()
         self._loader: DataLoader[Any] | None = None
@@ -162,7 +168,7 @@ class AdaptedData(BatchData):
         if self.max_samples is not None:
             n = min(len(samples), max(self.max_samples, self._limited(int(loader.batch_size or 0))))  # type: ignore[arg-type]
             samples = Subset(samples, range(n))
-        return ReplayedBatches(samples, loader.collate_fn, self.keys, self.seed, self.is_augmented)
+        return ReplayedBatches(samples, loader.collate_fn, self.layout, self.seed, self.is_augmented)
 
     @cached_property
     def _targets(self) -> Tensor:
@@ -172,9 +178,21 @@ class AdaptedData(BatchData):
     def _num_classes(self) -> int:
         if isinstance(self.source, DeclaresClassCount) and self.source.num_classes is not None:
             return integer("num_classes", self.source.num_classes, 1)
-        if int(self._targets.max()) < 0:
+        ignore_index = self.layout.ignore_index
+        if not bool((self._targets != IGNORE).any()):
             raise DataError("the training data have no labels; give the data module an attribute num_classes")
-        return int(self._targets.max()) + 1
+        # The first samples, which a trial run uses, may lack classes: data are often sorted by them.
+        in_trial = None if self.max_samples is None else max(int(labels.max()) for _, labels in self._labels()) + 1
+        count = count_classes(self._targets, in_trial, ignore_index=ignore_index)
+        for split, labels in self._labels():
+            check_labels(labels, count, split, ignore_index=ignore_index)
+        return count
+
+    def _labels(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield labels, int64 ``[b]``, with the name of their split, which covers all of them."""
+        yield "train", self._targets
+        for split, loaders in (("val", self.val_dataloader()), ("test", self.test_dataloader())):
+            yield from ((split, batch["target"]) for loader in _listed(loaders) for batch in loader)
 
     def _batches(self, sampler: EpochBatches) -> DataLoader[Batch]:
         dataset, loader = self._dataset, self._loader
@@ -198,10 +216,10 @@ class AdaptedData(BatchData):
         except MisconfigurationException:  # raised by Lightning's default method: the source does not define it
             return []
         if isinstance(loaders, Mapping):
-            return {key: ConvertedBatches(loader, self.keys, self.max_samples) for key, loader in loaders.items()}
+            return {key: ConvertedBatches(loader, self.layout, self.max_samples) for key, loader in loaders.items()}
         if isinstance(loaders, list | tuple):
-            return [ConvertedBatches(loader, self.keys, self.max_samples) for loader in loaders]
-        return ConvertedBatches(loaders, self.keys, self.max_samples)
+            return [ConvertedBatches(loader, self.layout, self.max_samples) for loader in loaders]
+        return ConvertedBatches(loaders, self.layout, self.max_samples)
 
 
 class _LoaderPair(pl.LightningDataModule):
@@ -250,9 +268,11 @@ def replayable(loader: Any) -> DataLoader[Any]:
 
 def _count(loaders: Any) -> int:
     """Return the number of samples of one loader, or of a list or mapping of them."""
-    loader_list: Iterable[ConvertedBatches]
+    return sum(loader.count() for loader in _listed(loaders))
+
+
+def _listed(loaders: Any) -> Iterable[ConvertedBatches]:
+    """Return one loader, or a list or mapping of them, as loaders one after the other."""
     if isinstance(loaders, Mapping):
-        loader_list = loaders.values()
-    else:
-        loader_list = loaders if isinstance(loaders, list) else [loaders]
-    return sum(loader.count() for loader in loader_list)
+        return loaders.values()
+    return loaders if isinstance(loaders, list) else [loaders]

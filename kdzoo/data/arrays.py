@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from kdzoo.core.batch import IGNORE
 from kdzoo.data.files.folders import read_npz
+from kdzoo.data.loading.class_labels import checked_ignore_index
 from kdzoo.data.memory import InMemoryData
 
 
@@ -13,6 +15,7 @@ class ArrayData(InMemoryData):
     Args:
         train: ``(inputs [n, ...], integer labels [n])``; inputs are cast to float32 and not scaled.
         test: The same for the test split.
+        ignore_index: The label that stands for a missing one.
         options: See :class:`kdzoo.data.memory.InMemoryData`.
 
     Raises:
@@ -28,8 +31,11 @@ class ArrayData(InMemoryData):
         ({'in_shape': (4,), 'num_classes': 2}, 18)
     """
 
-    def __init__(self, train: tuple[Any, Any], test: tuple[Any, Any], **options: Any) -> None:
+    def __init__(
+        self, train: tuple[Any, Any], test: tuple[Any, Any], *, ignore_index: int = IGNORE, **options: Any
+    ) -> None:
         super().__init__(**options)
+        self.ignore_index = checked_ignore_index(ignore_index)
         self._arrays = train, test
 
     def load(self) -> tuple[Any, Any]:
@@ -46,6 +52,7 @@ class NpzData(InMemoryData):
         x_key: Name of the inputs ``[n, ...]`` in both files.
         y_key: Name of the integer labels ``[n]`` in both files.
         scale: Factor of the inputs; 1/255 brings pixels that are stored as bytes to [0, 1].
+        ignore_index: The label that stands for a missing one.
         options: See :class:`kdzoo.data.memory.InMemoryData`.
 
     Raises:
@@ -61,12 +68,14 @@ class NpzData(InMemoryData):
         x_key: str = "x",
         y_key: str = "y",
         scale: float = 1.0,
+        ignore_index: int = IGNORE,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.files = Path(train_file), Path(test_file)
         self.keys = x_key, y_key
         self.scale = scale
+        self.ignore_index = checked_ignore_index(ignore_index)
 
     def load(self) -> tuple[Any, Any]:
         """Read both files."""

@@ -10,8 +10,9 @@ from kdzoo.core.batch import IGNORE, Batch
 from kdzoo.core.validation import integer
 from kdzoo.data.images.augment import Augment
 from kdzoo.data.loading.batch_loader import BatchDataset
+from kdzoo.data.loading.class_labels import check_any_label, check_labels, count_classes
 from kdzoo.data.loading.split_data import DataSplits, SplitBatches, SplitDataModule
-from kdzoo.data.loading.splits import SplitPlan, check_labels, class_tuple, count_classes
+from kdzoo.data.loading.splits import SplitPlan, class_tuple
 from kdzoo.data.loading.tensors import TensorSplit, checked_split
 from kdzoo.errors import DataError
 
@@ -50,15 +51,21 @@ class InMemoryData(SplitDataModule[TensorSplit]):
         exclude_classes: Classes that are left out of the train split only.
         augment: Mapping with keys shift, crop, flip (see :class:`kdzoo.data.images.augment.Augment`), or None.
         train_size: Use only this many training samples, the same ones for every seed; None uses all.
-        num_classes: Number of classes; None takes the largest training label + 1.
+        num_classes: Number of classes; None takes the largest training label + 1, and then every class below needs a
+            training sample.
         seed: Decides labels, order and augmentation.
         eval_batch_size: Samples of an evaluation batch, >= 1. It bounds memory and has no effect on results.
         num_workers: Processes that prepare training batches, >= 0; 0 is fastest unless augmentation is slow.
+
+    Attributes:
+        ignore_index: The label that stands for a missing one.
 
     Raises:
         ConfigError: If an argument is out of range; where that depends on the data, in ``setup``.
         DataError: In ``setup``, if the data are not valid.
     """
+
+    ignore_index: int = IGNORE
 
     def __init__(
         self,
@@ -87,13 +94,15 @@ class InMemoryData(SplitDataModule[TensorSplit]):
     def load_splits(self) -> DataSplits[TensorSplit]:
         """Load, check and divide the data."""
         train_arrays, test_arrays = self.load()
-        train, test = checked_split(train_arrays, "train"), checked_split(test_arrays, "test")
+        train = checked_split(train_arrays, "train", self.ignore_index)
+        test = checked_split(test_arrays, "test", self.ignore_index)
         in_shape, test_shape = list(train.inputs.shape[1:]), list(test.inputs.shape[1:])
         if test_shape != in_shape:
             raise DataError(f"test inputs have the shape {test_shape}; allowed: {in_shape}, as in train")
         # Counted on all training labels, before any class is excluded: val and test still have that class.
-        self._num_classes = count_classes(train.targets, self._num_classes)
-        check_labels(test.targets, self._num_classes, "test")
+        self._num_classes = count_classes(train.targets, self._num_classes, ignore_index=self.ignore_index)
+        check_labels(test.targets, self._num_classes, "test", ignore_index=self.ignore_index)
+        check_any_label(test.targets, "test")
         rows, val_rows, targets = self.plan.divide(train.targets, self._num_classes, self.seed)
         # Now rather than in a worker process, whose errors are harder to read.
         self.augment.check_shape(tuple(in_shape))

@@ -90,6 +90,16 @@ OWNERS = {
     abilities.HasModes: {"GaussianMixture"},
     abilities.HasOracle: {"OracleStrings"},
     abilities.DeclaresClassCount: set(),
+    abilities.DeclaresIgnoreIndex: {
+        "ArrayData",
+        "CIFAR10",
+        "Digits",
+        "FashionMNIST",
+        "InMemoryData",
+        "MNIST",
+        "NpzData",
+        "SVHN",
+    },
 }
 MODEL_OWNERS = {
     abilities.CalibratesOnInputs: {
@@ -198,8 +208,8 @@ READY = {
 @pytest.mark.parametrize(
     ("name", "protocols"),
     [
-        ("digits", {"HasPixelScaling"}),
-        ("arrays", set()),
+        ("digits", {"DeclaresIgnoreIndex", "HasPixelScaling"}),
+        ("arrays", {"DeclaresIgnoreIndex"}),
         ("automaton", {"HasTokenNames"}),
         ("sequences", {"HasLengths"}),
         ("points", set()),

@@ -1,4 +1,5 @@
 import random
+import re
 
 import numpy as np
 import pytest
@@ -248,6 +249,45 @@ def test_bad_sources_and_options():
         adapted(Module(dataset=TensorDataset(torch.rand(8, 2)))).sizes  # noqa: B018
     with pytest.raises(RuntimeError, match=r"call AdaptedData.setup"):
         AdaptedData(Module()).sizes  # noqa: B018
+
+
+def labelled(*labels):
+    return TensorDataset(torch.rand(len(labels), 2), torch.tensor(labels))
+
+
+class Partly(Module):
+    """Labels of 0..2, and 255 where there is none."""
+
+    ignore_index = 255
+
+
+@pytest.mark.parametrize("option", [False, True])
+def test_the_label_that_stands_for_a_missing_one_is_an_option_or_declared_by_the_source(option):
+    samples = labelled(0, 255, 1, 2, 255)
+    data = adapted(Module(dataset=samples), ignore_index=255) if option else adapted(Partly(dataset=samples))
+    assert data.sizes["num_classes"] == 3
+    assert data.summary()["n_labelled"] == 3
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ((0, 1, 2, 255), "set data.ignore_index=255 if 255 stands for a missing label"),
+        ((1, 2, 3), "no sample has the label 0; do they begin at 1?"),
+        ((0, 1, -1), "train label -1 at index 2 is out of range; allowed: 0..1, or -100 for a missing label"),
+        ((0, 1, 1), "val label 2 at index 2 is out of range; allowed: 0..1"),
+    ],
+)
+def test_labels_of_every_split_are_checked_when_the_classes_are_counted(labels, message):
+    with pytest.raises(DataError, match=re.escape(message)):
+        adapted(Module(dataset=labelled(*labels))).sizes  # noqa: B018
+
+
+def test_a_trial_run_on_the_first_samples_may_lack_classes():
+    data = AdaptedData(Module(dataset=labelled(*[0] * 9, 1, 2)))
+    data.max_samples = 4
+    data.setup()
+    assert data.sizes["num_classes"] == 3
 
 
 @pytest.mark.parametrize(("max_samples", "lengths"), [(2, (4, 3, 3)), (6, (6, 6, 5)), (99, (23, 7, 5))])

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from kdzoo.core.batch import Batch
 from kdzoo.core.randomness import mix_seed
 from kdzoo.data.loading.batch_loader import BatchDataset
-from kdzoo.data.loading.convert import Keys, to_batch
+from kdzoo.data.loading.convert import BatchFormat, to_batch
 
 # Last part of a seed's key: reading a sample and collating a batch must not repeat each other's random numbers.
 _SAMPLE, _COLLATE = 0, 1
@@ -28,7 +28,7 @@ class ReplayedBatches(BatchDataset):
     Args:
         source: The user's data set.
         collate: The user's ``collate_fn``.
-        keys: Names in batches that are mappings.
+        layout: How the user's batches are written.
         seed: Seed of the run.
         is_random: Whether a sample may differ from one reading to the next. If not, nothing is seeded, which is
             faster.
@@ -38,13 +38,13 @@ class ReplayedBatches(BatchDataset):
         self,
         source: Dataset[Any],
         collate: Callable[[list[Any]], Any],
-        keys: Keys,
+        layout: BatchFormat,
         seed: int,
         is_random: bool,
     ) -> None:
         self.source = source
         self.collate = collate
-        self.keys = keys
+        self.layout = layout
         self.seed = seed
         self.is_random = is_random
 
@@ -55,7 +55,7 @@ class ReplayedBatches(BatchDataset):
         """Return the samples at ``index`` as they are in an epoch."""
         rows = index.tolist()
         batch = self._replay(epoch, rows) if self.is_random else self.collate([self.source[row] for row in rows])
-        return to_batch(batch, index, self.keys)
+        return to_batch(batch, index, self.layout)
 
     def _replay(self, epoch: int, rows: list[int]) -> Any:
         with preserved_randomness():

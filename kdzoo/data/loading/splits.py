@@ -11,7 +11,7 @@ from kdzoo.core.batch import IGNORE
 from kdzoo.core.randomness import permutation
 from kdzoo.core.validation import integer
 from kdzoo.data.loading.shares import count_of, share
-from kdzoo.errors import ConfigError, DataError
+from kdzoo.errors import ConfigError
 
 # The val and train rows never depend on the run's seed: numbers of different seeds can be compared only if they were
 # measured on the same samples. The keys are arbitrary and different, so that the choice of rows and the choice of
@@ -56,31 +56,6 @@ class SplitPlan:
         rows = take_rows(rows, self.train_size)
         rows = drop_classes(rows, targets, self.exclude_classes, num_classes)
         return rows, val_rows, keep_labels(targets[rows], self.labels_per_class, seed)
-
-
-def count_classes(targets: Tensor, num_classes: int | None) -> int:
-    """Check all labels and return the number of classes: ``num_classes``, or if it is None the largest label + 1.
-
-    Raises:
-        DataError: If a label is negative or not below ``num_classes``.
-    """
-    count = int(targets.max()) + 1 if num_classes is None else num_classes
-    check_labels(targets, count, "train")
-    return count
-
-
-def check_labels(targets: Tensor, num_classes: int, name: str) -> None:
-    """Check that labels lie in 0..num_classes-1.
-
-    Raises:
-        DataError: If one does not; the message names the first.
-    """
-    invalid = ((targets < 0) | (targets >= num_classes)).nonzero()
-    if len(invalid):
-        row = int(invalid[0])
-        raise DataError(
-            f"{name} label {int(targets[row])} at index {row} is out of range; allowed: 0..{num_classes - 1}"
-        )
 
 
 def split_rows(n: int, val_size: float | int) -> tuple[Tensor, Tensor]:
@@ -131,6 +106,8 @@ def drop_classes(rows: Tensor, targets: Tensor, classes: Sequence[int], num_clas
 def keep_labels(targets: Tensor, per_class: int | None, seed: int) -> Tensor:
     """Return the targets with ``per_class`` random labels of each class (all if None) and ``IGNORE`` elsewhere.
 
+    Labels that are missing stay so.
+
     Raises:
         ConfigError: If a class that occurs has fewer samples.
     """
@@ -138,7 +115,7 @@ def keep_labels(targets: Tensor, per_class: int | None, seed: int) -> Tensor:
         return targets
     order = permutation(len(targets), _LABEL_KEY, seed)
     kept_targets = torch.full_like(targets, IGNORE)
-    for label in targets.unique().tolist():
+    for label in targets[targets != IGNORE].unique().tolist():
         rows = order[targets[order] == label]
         if len(rows) < per_class:
             raise ConfigError(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kdzoo.core.abilities import Scaling
 from kdzoo.core.batch import IGNORE, Batch
+from kdzoo.data.loading.class_labels import hide_missing
 from kdzoo.data.loading.split_data import DataSplit
 from kdzoo.errors import DataError
 
@@ -55,12 +56,13 @@ class TensorSplit(DataSplit):
         return [self.inputs]
 
 
-def checked_split(arrays: Any, name: str) -> TensorSplit:
+def checked_split(arrays: Any, name: str, ignore_index: int = IGNORE) -> TensorSplit:
     """Return a pair of arrays as a split.
 
     Args:
         arrays: ``(inputs [n, ...], labels [n])``, NumPy arrays or tensors, n >= 1; numbers are cast, not scaled.
         name: "train" or "test", for messages.
+        ignore_index: The label that stands for a missing one.
 
     Raises:
         DataError: If it is not such a pair, is empty or of unequal length, the inputs are not finite or the labels
@@ -81,7 +83,7 @@ def checked_split(arrays: Any, name: str) -> TensorSplit:
         raise DataError(f"the {name} split is empty; allowed: at least 1 sample")
     inputs = inputs.to(torch.float32)
     check_finite(inputs, name)
-    return TensorSplit(inputs, labels.to(torch.int64))
+    return TensorSplit(inputs, hide_missing(labels.to(torch.int64), ignore_index))
 
 
 def check_finite(inputs: Tensor, name: str) -> None:

@@ -8,10 +8,11 @@ teacher's, the terms are
     generator  softplus(-D(S(z)))
     real       softplus(-D(T(z))), a sample of the teacher in the place of a real one
     generated  softplus(D(S(z)))
+    penalty    squared norm of the gradient of D at T(z) (Mescheder et al. 2018), which keeps D from winning
 
-or, for the last three, another ``form`` of :mod:`kdzoo.functional.adversarial`. The first three train S, the last two D
-(:mod:`kdzoo.core.two_players`). The squared error alone blurs; with the adversarial terms the loss is the authors'
-joint loss. No data are used, only noise, and classes that are drawn for a model with a condition.
+or, in the place of softplus, those of another ``form`` of :mod:`kdzoo.functional.adversarial`. The first three train S,
+the others D (:mod:`kdzoo.core.two_players`). The squared error alone blurs; with the adversarial terms the loss is the
+authors' joint loss. No data are used, only noise, and classes that are drawn for a model with a condition.
 """
 
 import copy
@@ -31,13 +32,13 @@ from kdzoo.data.derived.noise import NoisyData
 from kdzoo.distillers.generative.adversarial import ADVERSARIAL_EXEMPT
 from kdzoo.distillers.generative.batch_noise import pack_inputs, pack_noise, unpack_inputs, unpack_noise
 from kdzoo.errors import ConfigError
-from kdzoo.functional.adversarial import FORMS, discriminator_loss, generator_loss
+from kdzoo.functional.adversarial import FORMS, discriminator_loss, generator_loss, squared_gradient
 from kdzoo.graphical_models import Graph
 from kdzoo.graphical_models.discrete import straight_through
 from kdzoo.models.gan import GAN
 
 BOUNDED_FORMS = tuple(form for form in FORMS if form != "wasserstein")
-"""Losses of two players that need no penalty, since they are bounded."""
+"""Losses of two players that need no gradient penalty, since they are bounded."""
 
 Samples = tuple[Tensor, Tensor, dict[str, Tensor]]
 """The student's samples, the teacher's on the same noise, and their conditions by node."""
@@ -68,7 +69,7 @@ class GeneratorKD(TwoPlayerDistiller):
     """
 
     info: ClassVar[MethodInfo] = MethodInfo(
-        terms={"pixel": 1.0, "feature": 0.0, "generator": 0.0, "real": 1.0, "generated": 1.0},
+        terms={"pixel": 1.0, "feature": 0.0, "generator": 0.0, "real": 1.0, "generated": 1.0, "penalty": 0.5},
         paper="Aguinaldo et al. 2019, Compressing GANs using knowledge distillation, section 3",
         bibtex="""@article{aguinaldo2019compressing,
   title   = {Compressing {GANs} using Knowledge Distillation},
@@ -118,7 +119,7 @@ class GeneratorKD(TwoPlayerDistiller):
         # Otherwise a copy, because the teacher's stays as it is: its features are compared.
         self.discriminator: nn.Module = nn.Identity()
         if not self.is_joint:
-            self.loss_weights |= {"real": 0.0, "generated": 0.0}  # no discriminator is trained
+            self.loss_weights |= {"real": 0.0, "generated": 0.0, "penalty": 0.0}  # no discriminator is trained
         elif not self.uses_own_discriminator:
             self.discriminator = copy.deepcopy(teacher.discriminator)  # type: ignore[assignment] # checked above
         if self.is_joint:
@@ -175,8 +176,15 @@ class GeneratorKD(TwoPlayerDistiller):
         if not self.is_joint:
             return {}
         samples, target, inputs = played
-        logits = [self.opponent()(values, inputs.get("label")) for values in (target, samples.detach())]
-        return dict(zip(("real", "generated"), discriminator_loss(*logits, form=self.form), strict=True))
+
+        def logits(values: Tensor) -> Tensor:
+            return self.opponent()(values, inputs.get("label"))
+
+        real, generated = discriminator_loss(logits(target), logits(samples.detach()), form=self.form)
+        terms = {"real": real, "generated": generated}
+        if self.loss_weights["penalty"]:
+            terms["penalty"] = squared_gradient(logits, target)
+        return terms
 
 
 def _takes_discriminator(student: Graph, teacher: Graph) -> bool:

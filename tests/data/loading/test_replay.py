@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset, default_collate
 
-from kdzoo.data.loading.convert import Keys
+from kdzoo.data.loading.convert import BatchFormat
 from kdzoo.data.loading.replay import ReplayedBatches, preserved_randomness, seed_everywhere
 from kdzoo.errors import ConfigError
 
@@ -29,7 +29,7 @@ def jittered(samples):
 
 
 def replayed(seed=0, collate=default_collate):
-    return ReplayedBatches(RandomSamples(), collate, Keys(), seed, is_random=True)
+    return ReplayedBatches(RandomSamples(), collate, BatchFormat(), seed, is_random=True)
 
 
 def draws():
@@ -86,7 +86,7 @@ def test_nothing_is_seeded_for_data_that_do_not_change():
     torch.manual_seed(0)
     expected = torch.rand(())
     torch.manual_seed(0)
-    dataset = ReplayedBatches(RandomSamples(), default_collate, Keys(), 0, is_random=False)
+    dataset = ReplayedBatches(RandomSamples(), default_collate, BatchFormat(), 0, is_random=False)
     assert dataset[0, torch.tensor([0])]["input"][0, 0] == expected
 
 

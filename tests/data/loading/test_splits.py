@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from kdzoo.core.batch import IGNORE
 from kdzoo.data.loading import splits
 from kdzoo.data.loading.splits import SplitPlan
-from kdzoo.errors import ConfigError, DataError
+from kdzoo.errors import ConfigError
 
 TARGETS = torch.arange(60) % 4
 
@@ -96,15 +96,6 @@ def test_the_plan_applies_its_steps_in_order():
 def test_plans_out_of_range(options, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         SplitPlan(**options)
-
-
-def test_classes_are_counted_and_labels_checked():
-    assert splits.count_classes(TARGETS, None) == 4
-    assert splits.count_classes(TARGETS, 7) == 7
-    with pytest.raises(DataError, match=r"^train label 3 at index 3 is out of range; allowed: 0\.\.2$"):
-        splits.count_classes(TARGETS, 3)
-    with pytest.raises(DataError, match=r"^test label -1 at index 1 is out of range; allowed: 0\.\.4$"):
-        splits.check_labels(torch.tensor([0, -1]), 5, "test")
 
 
 @pytest.mark.parametrize("classes", [1, "01", {0, 1}])

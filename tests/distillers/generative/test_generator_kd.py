@@ -37,7 +37,7 @@ def digits_of_all_classes():
 def test_a_copy_of_the_teacher_has_no_distance():
     teacher = gan(norm=None)
     terms = GeneratorKD(copy.deepcopy(teacher), teacher, loss_weights=JOINT).losses(batch())
-    assert list(terms) == ["pixel", "feature", "generator", "real", "generated"]
+    assert list(terms) == ["pixel", "feature", "generator", "real", "generated", "penalty"]
     assert not terms["pixel"].any()
     assert not terms["feature"].any()
 
@@ -54,6 +54,14 @@ def test_the_terms_follow_their_definitions():
     torch.testing.assert_close(terms["generator"], -torch.log(torch.sigmoid(teacher.discriminator(ours))))
     torch.testing.assert_close(terms["real"], -torch.log(torch.sigmoid(teacher.discriminator(theirs))))
     torch.testing.assert_close(terms["generated"], -torch.log(torch.sigmoid(-teacher.discriminator(ours))))
+    real = theirs.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(teacher.discriminator(real).sum(), real)
+    torch.testing.assert_close(terms["penalty"], gradient.square().sum((1, 2, 3)))
+
+
+def test_a_penalty_without_a_weight_is_not_computed():
+    distiller = GeneratorKD(gan(width=2), gan(), loss_weights={**JOINT, "penalty": 0.0})
+    assert "penalty" not in distiller.losses(batch())
 
 
 @pytest.mark.parametrize("joint", [False, True])
