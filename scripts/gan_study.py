@@ -6,17 +6,12 @@ Finished runs are not repeated. The table is written to scripts/results/gan_stud
 """
 
 import argparse
-import re
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from bench_common import markdown_table, publish
-
-import kdzoo
-from kdzoo.reports import content
+from generator_common import cell, run
 
 WIDTH = "student.width=32"
 WITHOUT_PENALTY = "distiller.penalty=none"
@@ -34,31 +29,12 @@ DISCRIMINATORS = {
 """Settings by row; all other settings are the defaults."""
 
 
-def run(folder: Path, seeds: int, epochs: int, *settings: str) -> dict[str, Any]:
-    """Return the report of a run over several seeds, which is made unless it is in the folder."""
-    name = re.sub(r"[^\w.]+", "_", "-".join(settings))  # overrides must not have signs of the grammar in a path
-    common = [
-        f"trainer.max_epochs={epochs}",
-        f"seeds={list(range(seeds))}",
-        f"trainer.check_val_every_n_epoch={epochs}",
-    ]
-    places = [f"output_dir={folder / name}", f"cache_dir={folder / 'cache'}"]
-    return kdzoo.run(kdzoo.compose(*common, *settings, *places))
-
-
-def cell(report: dict[str, Any], role: str, metric: str) -> str:
-    """Return a metric of a model as mean and deviation over the seeds."""
-    value = content.models(report)[role]["metrics"][metric]
-    values = value["values"] if isinstance(value, dict) else [value]
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{spread}"
-
-
 def discriminators(folder: Path, seeds: int, epochs: int) -> tuple[list[list[str]], str]:
     """Return the rows of the table of discriminators, and the distance of training images from test images."""
     rows, reference = [], ""
     for name, settings in DISCRIMINATORS.items():
-        report = run(folder, seeds, epochs, "distiller=adversarial", WIDTH, "control=false", *settings)
+        length = [f"trainer.max_epochs={epochs}", f"trainer.check_val_every_n_epoch={epochs}"]
+        report = run(folder, seeds, "distiller=adversarial", WIDTH, "control=false", *length, *settings)
         rows.append([name, *(cell(report, "student", metric) for metric in ("frechet", "precision", "recall"))])
         reference = cell(report, "data", "frechet")
     return rows, reference

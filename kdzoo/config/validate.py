@@ -208,6 +208,9 @@ def _trainer_mistakes(trainer: Any) -> Iterator[str]:
         return
     if trainer.get("max_epochs") == trainer.get("max_steps", -1) == -1:
         yield "trainer.max_epochs=-1 would train without end; set it, or trainer.max_steps"
+    for key in ("max_epochs", "max_steps", "limit_train_batches"):
+        if trainer.get(key) == 0:
+            yield f"trainer.{key}={trainer[key]} would train nothing; allowed: above 0"
     if isinstance(every := trainer.get("log_every_n_steps"), int) and every < 1:
         yield f"trainer.log_every_n_steps must be at least 1 or null, got {every}"
     yield from sharding_mistake(trainer.get("strategy"))

@@ -147,3 +147,9 @@ def test_a_history_continues_and_adds_up_the_time():
     assert 10.0 < again["seconds"] < 11.0
     assert 7.0 <= again["cpu_seconds"] < 8.0
     assert first.steps == [1]
+
+
+def test_a_limit_that_leaves_no_training_batch_is_an_error(tmp_path):
+    with pytest.raises(ConfigError) as error:
+        subject_at(tmp_path, **{"trainer.limit_train_batches": 0.001}).train("one")
+    assert one_line(error).startswith("one: You requested to check 0.001 of the `train_dataloader`")
