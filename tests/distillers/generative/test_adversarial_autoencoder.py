@@ -45,3 +45,9 @@ def test_the_terms_follow_their_definitions():
     }
     # The deviation of the prior is 1 to the precision of float32.
     torch.testing.assert_close({name: terms[name] for name in expected}, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_with_a_condition_every_term_depends_on_the_class():
+    distiller = AdversarialAutoencoder(autoencoder(conditional=True, num_classes=3)).eval()
+    first, second = (distiller.losses({**batch(), "target": (torch.arange(6) + shift) % 3}) for shift in (0, 1))
+    assert not [name for name in first if torch.equal(first[name], second[name])]

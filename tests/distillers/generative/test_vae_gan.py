@@ -48,3 +48,9 @@ def test_the_terms_follow_their_definitions():
     log_generated = [torch.log(torch.sigmoid(-discriminator(samples))) for samples in (encoded, drawn)]
     torch.testing.assert_close(terms["generated"], -(log_generated[0] + log_generated[1]) / 2)
     torch.testing.assert_close(terms["real"], -torch.log(torch.sigmoid(discriminator(real))))
+
+
+def test_with_a_condition_every_term_depends_on_the_class():
+    distiller = VAEGAN(gan(encoder=True, conditional=True, num_classes=3)).eval()
+    first, second = (distiller.losses({**batch(), "target": (torch.arange(6) + shift) % 3}) for shift in (0, 1))
+    assert not [name for name in first if torch.equal(first[name], second[name])]
