@@ -187,7 +187,10 @@ def _check_distributions(next_probs: Tensor, vocab_size: int) -> None:
 
 
 def _unit_variance(values: Tensor) -> Tensor:
-    """Return float32 values, centred, divided by the root of the sum of their variances."""
-    centred = values.float() - values.float().mean(0)
-    # The floor keeps constant features at 0 instead of NaN.
-    return centred / centred.square().sum(1).mean().sqrt().clamp_min(1e-12)
+    """Return float32 values, centred, divided by the root of the sum of their variances; 0 where all rows are equal."""
+    # Differences from a row lose no digits where all rows share a large offset, and are 0 where they are equal.
+    moved = values - values[0]
+    # Squares of very large or small values would be infinite or 0.
+    moved = (moved / moved.abs().max().clamp_min(torch.finfo(moved.dtype).tiny)).float()
+    centred = moved - moved.mean(0)
+    return centred / centred.square().sum(1).mean().sqrt().clamp_min(torch.finfo(torch.float32).tiny)

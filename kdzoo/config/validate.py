@@ -17,8 +17,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kdzoo import config
+from kdzoo.config import trainer_settings
 from kdzoo.config.plain_values import has_interpolation
-from kdzoo.config.processes import sharding_mistake
 from kdzoo.config.signatures import TargetSignature, describe
 from kdzoo.config.type_words import in_words
 from kdzoo.errors import ConfigError, did_you_mean
@@ -184,7 +184,7 @@ def _run_mistakes(tree: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key} must be a mapping of names to mappings with _target_, got {tree[key]!r}"
     yield from _type_mistakes("", tree, RUN_TYPES)
     yield from _seed_mistakes(tree)
-    yield from _trainer_mistakes(tree.get("trainer"))
+    yield from trainer_settings.mistakes(tree.get("trainer"))
     for key in ("checkpoint_every_n_steps", "max_samples", "max_batch_size", "max_sequence_length"):
         count = tree.get(key)
         if isinstance(count, int) and count < 1:
@@ -202,20 +202,6 @@ def _seed_mistakes(tree: Mapping[str, Any]) -> Iterator[str]:
             yield f"seeds must be >= 0, got {seed}"
 
 
-def _trainer_mistakes(trainer: Any) -> Iterator[str]:
-    """Yield a line for a value that Lightning accepts, and with which the training fails later or never ends."""
-    if not isinstance(trainer, Mapping):
-        return
-    if trainer.get("max_epochs") == trainer.get("max_steps", -1) == -1:
-        yield "trainer.max_epochs=-1 would train without end; set it, or trainer.max_steps"
-    for key in ("max_epochs", "max_steps", "limit_train_batches"):
-        if trainer.get(key) == 0:
-            yield f"trainer.{key}={trainer[key]} would train nothing; allowed: above 0"
-    if isinstance(every := trainer.get("log_every_n_steps"), int) and every < 1:
-        yield f"trainer.log_every_n_steps must be at least 1 or null, got {every}"
-    yield from sharding_mistake(trainer.get("strategy"))
-
-
 def _training_mistakes(name: str, tree: Mapping[str, Any], allow: Collection[str]) -> Iterator[str]:
     """Yield the mistakes in how the teacher or the control is trained."""
     training, types = tree.get(name), TRAINING_TYPES[name]
@@ -226,6 +212,7 @@ def _training_mistakes(name: str, tree: Mapping[str, Any], allow: Collection[str
         if key not in types:
             yield f"{name}.{key} is unknown{did_you_mean(str(key), types)}"
     yield from _type_mistakes(f"{name}.", training, types)
+    yield from trainer_settings.idle(name, training, tree.get("trainer"))
     for key in ("optimizer", "scheduler"):
         if training.get(key) != tree.get(key):  # equal nodes would be reported twice
             yield from _node_mistakes(f"{name}.{key}", training.get(key), allow)

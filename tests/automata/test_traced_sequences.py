@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kdzoo.automata.traced_sequences import TracedSequences
 from kdzoo.errors import DataError
@@ -38,6 +40,24 @@ def test_each_part_of_the_features_has_total_variance_one():
         assert float(features.var(0, correction=0).sum()) == pytest.approx(variance, rel=1e-5)
         assert torch.allclose(features.mean(0), torch.zeros(width), atol=1e-5)
     assert TracedSequences.of(SEQUENCES, torch.randn(6, 5)).features("both").shape == (6, 5)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(-30, 30), st.floats(-8, 8), st.sampled_from([torch.float64, torch.float32]))
+def test_features_are_the_same_for_hidden_states_of_any_scale_and_offset(power, offset, dtype):
+    """The offset is 10^8 times the spread at most, of which float64 leaves 8 digits; float32 is only scaled."""
+    hidden = torch.randn(6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    shift = 10.0**offset if dtype == torch.float64 else 0.0
+    moved = ((hidden + shift) * 10.0**power).to(dtype)
+    features, expected = (TracedSequences.of(SEQUENCES, values).features("hidden") for values in (moved, hidden))
+    assert features.dtype == torch.float32
+    torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -1e30, 1e-40])
+def test_equal_hidden_states_have_the_features_0(value):
+    features = TracedSequences.of(SEQUENCES, torch.full((6, 5), value)).features("hidden")
+    assert not features.any()
 
 
 def test_distances_of_distributions_are_hellingers():

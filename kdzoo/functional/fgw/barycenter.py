@@ -204,7 +204,7 @@ def minimize(problem: Problem, plans: list[Plan], settings: BarycenterSettings) 
         converged = path[-2] - path[-1] <= settings.tol
     return Barycenter(
         plans=tuple(plan.dense() for plan in plans),
-        centroids=tuple((c + s.mean).to(s.x) for s, c in zip(problem.spaces, model.centroids, strict=True)),
+        centroids=tuple(s.points(c) for s, c in zip(problem.spaces, model.centroids, strict=True)),
         joint=model.W,
         transitions=transition_density(model.W, model.H),
         masses=model.h,

@@ -1,5 +1,6 @@
 """Validation of the data of the barycenter: points, masses and transitions of one or several teachers."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -144,11 +145,14 @@ def _first(mask: Tensor) -> int:
 
 
 def _space(x: Tensor, graph: Graph, p: Tensor, weight: float) -> Space:
-    """Centre the points and measure their variance."""
+    """Centre the points, scale them and measure their variance."""
     # Centred points keep the digits of |x|^2 - 2 x'c + |c|^2 also where the points lie far from the origin.
     mean = (p.double() @ x.detach().double()).to(x)
     x = x.detach() - mean
+    # Squares of very large or small values would be infinite or 0. Division by a power of 2 rounds nothing.
+    scale = math.ldexp(1.0, math.frexp(float(x.abs().max()))[1])
+    x = x / scale
     square = x.square().sum(1)
     variance = float(torch.dot(square.double(), p.double()))
     # If all points coincide, every distance is 0 and its unit does not matter.
-    return Space(x, mean, square, variance or 1.0, p, graph, weight)
+    return Space(x, mean, scale, square, variance or 1.0, p, graph, weight)

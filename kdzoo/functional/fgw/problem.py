@@ -17,8 +17,9 @@ class Space:
     """The points of one teacher.
 
     Attributes:
-        x: Points minus their mean, ``[N, d]``.
+        x: Points minus their mean, divided by ``scale``, ``[N, d]``.
         mean: Weighted mean of the points, ``[d]``.
+        scale: Power of 2, larger than the largest distance of a coordinate from the mean by a factor of at most 2.
         square: Squared norms of ``x``, ``[N]``.
         variance: Weighted mean of ``square``, or 1 if that is 0.
         p: Masses of the points, which sum to 1, ``[N]``.
@@ -28,11 +29,16 @@ class Space:
 
     x: Tensor
     mean: Tensor
+    scale: float
     square: Tensor
     variance: float
     p: Tensor
     graph: Graph
     weight: float
+
+    def points(self, centroids: Float64[Tensor, "k d"]) -> Float[Tensor, "k d"]:
+        """Return centroids in the coordinates of the original points."""
+        return (centroids * self.scale + self.mean).to(self.x)
 
     def costs(self, centroids: Float64[Tensor, "k d"]) -> Float[Tensor, "n k"]:
         """Return M, the squared distances to the centroids divided by the total variance."""

@@ -230,3 +230,25 @@ def test_wrong_arguments_are_refused(n_clusters: int, init: str, message: str) -
     with pytest.raises(ConfigError) as caught:
         barycenter(x, edges, n_clusters, alpha=0.5, init=init)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(("scale", "offset"), [(1e-30, 0), (1e-25, 3), (1e18, 0), (1e30, 0), (1, 1e3), (1e20, 1e2)])
+@pytest.mark.parametrize("init", ["kmeans", "random"])
+def test_scale_and_offset_of_the_points_have_no_effect(
+    scale: float, offset: float, dtype: torch.dtype, init: str
+) -> None:
+    x, edges, _ = ring(120)
+    options = {"alpha": 0.5, "max_iter": 5}
+    expected = barycenter(x, edges, RING, init=init, **options)
+    result = barycenter(((x + offset) * scale).to(dtype), edges, RING, init=init, **options)
+    torch.testing.assert_close(torch.tensor(result.objective), torch.tensor(expected.objective), rtol=1e-2, atol=1e-4)
+    assert agreement(result.labels, expected.labels) > 0.99
+    centroids = result.centroids[0].double() / scale - offset
+    torch.testing.assert_close(centroids, expected.centroids[0], rtol=1e-2, atol=1e-2)
+
+
+def test_an_offset_of_many_spreads_is_no_matter_in_float64() -> None:
+    x, edges, _ = ring(120)
+    expected, result = (barycenter(x + offset, edges, RING, init="kmeans", alpha=0.5) for offset in (0, 1e8))
+    torch.testing.assert_close(torch.tensor(result.objective), torch.tensor(expected.objective), rtol=1e-5, atol=0)

@@ -19,7 +19,8 @@ def test_points_are_centred_and_masses_and_weights_sum_to_one() -> None:
     torch.testing.assert_close(first.p, mass.double() / mass.double().sum())
     assert second.p.tolist() == pytest.approx([1 / 50] * 50)
     torch.testing.assert_close(first.mean, first.p @ (x + 7))
-    torch.testing.assert_close(first.x, x + 7 - first.mean)
+    torch.testing.assert_close(first.x * first.scale, x + 7 - first.mean)
+    assert 0.5 <= float(first.x.abs().max()) < 1
     assert first.variance == pytest.approx(float(first.p @ first.x.square().sum(1)))
     assert (first.x.dtype, second.x.dtype) == (torch.float64, torch.float32)
     assert float(first.graph.mass.sum()) == pytest.approx(1)
