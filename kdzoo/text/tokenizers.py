@@ -96,27 +96,42 @@ def check_length(name: str, value: int, tokenizer: Any) -> None:
         )
 
 
-def token_ids(tokenizer: Any, texts: Sequence[str], max_length: int | None = None) -> list[list[int]]:
-    """Return the token ids of every text.
+def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Return the token ids of every text, without special tokens.
 
     Args:
         tokenizer: See :func:`load_tokenizer`.
         texts: Any number of texts. A special token that is spelt out in a text, such as "[MASK]", is ordinary text.
-        max_length: Add the special tokens and truncate to this many tokens, special ones included; None does neither.
     """
     if not texts:  # the library rejects an empty list
         return []
-    truncation = {} if max_length is None else {"truncation": True, "max_length": max_length}
-    encoded = tokenizer(
+    return list(_encoded(tokenizer, texts, add_special_tokens=False)["input_ids"])
+
+
+def truncated_ids(tokenizer: Any, texts: Sequence[str], max_length: int) -> tuple[list[list[int]], int]:
+    """Return the token ids of every text with the special tokens, cut to a length, and how many texts were cut.
+
+    Args:
+        tokenizer: See :func:`load_tokenizer`.
+        texts: Any number of texts; see :func:`token_ids`.
+        max_length: Largest number of tokens, special ones included.
+    """
+    if not texts:
+        return [], 0
+    encoded = _encoded(tokenizer, texts, add_special_tokens=True, truncation=True, max_length=max_length)
+    return list(encoded["input_ids"]), sum(bool(text.overflowing) for text in encoded.encodings or ())
+
+
+def _encoded(tokenizer: Any, texts: Sequence[str], **options: Any) -> Any:
+    """Return what the tokenizer makes of at least one text."""
+    return tokenizer(
         list(texts),
-        add_special_tokens=max_length is not None,
         split_special_tokens=True,
         return_attention_mask=False,
         return_token_type_ids=False,
         verbose=False,  # no warning about long texts: the caller cuts them into blocks, or they are truncated here
-        **truncation,
+        **options,
     )
-    return list(encoded["input_ids"])
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, *, lowercase: bool = True) -> Any:

@@ -15,6 +15,7 @@ from kdzoo.text.tokenizers import (
     special_token_id,
     token_ids,
     train_tokenizer,
+    truncated_ids,
 )
 
 transformers = pytest.importorskip("transformers")
@@ -70,10 +71,12 @@ def test_a_saved_tokenizer_is_loaded_with_the_same_fingerprint(trained, tmp_path
 
 
 def test_ids_of_texts(trained):
-    plain, marked = token_ids(trained, ["to be", ""]), token_ids(trained, ["to be", ""], 9)
+    plain, marked = token_ids(trained, ["to be", ""]), truncated_ids(trained, ["to be", ""], 9)[0]
     assert [[2, *row, 3] for row in plain] == marked
     assert plain[1] == []
-    assert [len(row) for row in token_ids(trained, [TEXTS[0], "to be"], 4)] == [4, 4]
+    rows, n_truncated = truncated_ids(trained, [TEXTS[0], "to be"], 4)
+    assert ([len(row) for row in rows], n_truncated) == ([4, 4], 1)  # "to be" fits exactly
+    assert truncated_ids(trained, [], 4) == ([], 0)
     assert token_ids(trained, []) == []
     assert not {0, 4} & set(token_ids(trained, ["[MASK] [PAD]"])[0])
 

@@ -86,10 +86,12 @@ def read_lines(path: str | Path) -> Iterator[Line]:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte order mark
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; allowed: a text file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as text ({error})") from error
-    for number, content in enumerate(text.splitlines(), 1):
+    # Only at line ends, which reading has made equal: str.splitlines also splits at form feeds and Unicode separators.
+    contents = text.split("\n")
+    for number, content in enumerate(contents if contents[-1] else contents[:-1], 1):
         yield Line.of(content, path, number)

@@ -1,16 +1,22 @@
 """Reading labelled texts from files: tab-separated, comma-separated, or JSON lines."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kdzoo.automata.exchange.lines import MAX_DIGITS
 from kdzoo.data.text.text_files import JSON_LINES, lines, records
 from kdzoo.errors import DataError, shortened
 
+MISSING = ""
+"""Label of a text without one."""
+# What programs write for a missing value: pandas and R in files, and the names of Python and JSON.
+_MISSING_WORDS = ("", "nan", "na", "n/a", "null", "none")
+
 
 class Table(NamedTuple):
-    """Texts and their labels."""
+    """Texts and their labels, ``MISSING`` where there is none."""
 
     texts: list[str]
     labels: list[str]
@@ -20,15 +26,17 @@ def read_table(path: str | Path, text_field: str, label_field: str) -> Table:
     """Return the texts and labels of a file.
 
     A .csv file has the usual quotes; in a .tsv file a quote is an ordinary character, as in GLUE. The first line of
-    both names the columns. A .jsonl or .json file has one record on each line.
+    both names the columns. A .jsonl or .json file has one record on each line. White space around names and labels is
+    not a part of them. A label that is empty, or a word for a missing value such as NaN or null, is missing.
 
     Args:
         path: The file.
         text_field: Column of the text.
-        label_field: Column of the label; in a JSON record it may be an integer.
+        label_field: Column of the label; in a JSON record it may be an integer, true or false.
 
     Raises:
-        DataError: The file is missing, not text, or empty, its name has another ending, or a row has no such field.
+        DataError: The file is missing, not text, or empty, its name has another ending, two columns have one of the
+            names, or a row has no such field.
     """
     path = Path(path).expanduser()
     if path.suffix in JSON_LINES:
@@ -39,26 +47,41 @@ def read_table(path: str | Path, text_field: str, label_field: str) -> Table:
         raise DataError(f"{path} is not a table; allowed: a file that ends in .tsv, .csv, .jsonl or .json")
     table = Table([], [])
     for number, row in rows:
-        table.texts.append(_field(path, number, row, text_field, str))
-        table.labels.append(str(_field(path, number, row, label_field, str | int)))
+        table.texts.append(_text(path, number, row, text_field))
+        table.labels.append(_label(path, number, row, label_field))
     if not table.texts:
         raise DataError(f"{path} has no rows; allowed: at least 1")
     return table
 
 
+def with_missing(labels: list[str], ignore_index: int) -> list[str]:
+    """Return labels with ``MISSING`` in place of the integer that stands for a missing one."""
+    return [MISSING if _is_integer(label) and int(label) == ignore_index else label for label in labels]
+
+
+def same_integers(tables: Sequence[Table]) -> list[Table]:
+    """Return tables whose labels are written in one way if all are integers, so that "01" and "1" are one class."""
+    labels = [label for table in tables for label in table.labels if label != MISSING]
+    if not all(map(_is_integer, labels)):
+        return list(tables)
+    return [Table(texts, [label and str(int(label)) for label in own]) for texts, own in tables]
+
+
 def classes_of(labels: list[str]) -> tuple[str, ...]:
-    """Return the different labels in order: by value if all are integers, else alphabetically.
+    """Return the different labels in order, without missing ones: by value if all are integers, else alphabetically.
 
     Example:
-        >>> classes_of(["10", "9", "9"]), classes_of(["no", "10", "9"])
+        >>> classes_of(["10", "9", "", "9"]), classes_of(["no", "10", "9"])
         (('9', '10'), ('10', '9', 'no'))
     """
-    distinct = sorted(set(labels))
-    try:
-        # "10" comes after "9" then, and the classes of a file with integer labels 0..C-1 keep their numbers.
-        return tuple(sorted(distinct, key=int))
-    except ValueError:
-        return tuple(distinct)
+    distinct = sorted({*labels} - {MISSING})
+    # "10" comes after "9" then, and the classes of a file with integer labels 0..C-1 keep their numbers.
+    return tuple(sorted(distinct, key=int) if all(map(_is_integer, distinct)) else distinct)
+
+
+def _is_integer(label: str) -> bool:
+    # isascii: isdigit is also true for digits such as a superscript two, which int() rejects.
+    return label.isascii() and label.removeprefix("-").isdigit() and len(label) <= MAX_DIGITS
 
 
 def _columns(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -67,6 +90,9 @@ def _columns(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     # newline="": the reader itself must see line ends within quotes. Fields beyond the columns get the name "".
     rows = csv.DictReader(lines(path, newline=""), restkey="", **quotes)
     try:
+        rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
+        if twice := next((name for name in rows.fieldnames if rows.fieldnames.count(name) > 1), None):
+            raise DataError(f"{path} has two columns {twice!r}; allowed: one name for each column")
         for row in rows:
             if "" in row:
                 problem = f"has more than the {len(rows.fieldnames or ())} columns"
@@ -78,9 +104,28 @@ def _columns(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise DataError(f"{path}, line {rows.line_num} cannot be read ({error})") from error
 
 
-def _field(path: Path, number: int, row: dict[str, Any], name: str, kind: Any) -> Any:
-    """Return a field of the row in line ``number``, which must be of a type."""
+def _label(path: Path, number: int, row: dict[str, Any], name: str) -> str:
+    """Return the label of the row in line ``number``, ``MISSING`` if it is empty or a word for a missing value."""
+    value = row.get(name, ())  # an empty tuple is not a label
+    if value is None and path.suffix in JSON_LINES:  # null; in a table, a row that is too short
+        return MISSING
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # programs that know a missing value only as a number write all labels as 1.0
+    if not isinstance(value, str | int):
+        raise _without(path, number, row, name)
+    label = str(value).strip()
+    return MISSING if label.lower() in _MISSING_WORDS else label
+
+
+def _text(path: Path, number: int, row: dict[str, Any], name: str) -> str:
+    """Return the text of the row in line ``number``."""
     value = row.get(name)
-    if isinstance(value, bool) or not isinstance(value, kind):  # a bool is an int in Python
-        raise DataError(f"{path}, line {number} has no {name!r}; allowed: one of {shortened(', '.join(row))}")
+    if not isinstance(value, str):
+        raise _without(path, number, row, name)
     return value
+
+
+def _without(path: Path, number: int, row: dict[str, Any], name: str) -> DataError:
+    return DataError(f"{path}, line {number} has no {name!r}; allowed: one of {shortened(', '.join(row))}")

@@ -4,6 +4,7 @@ Batches have ``input`` ``[b, T]``, token ids with the special tokens and with th
 ``target`` ``[b]``, the class in 0..C-1. See :mod:`kdzoo.core.batch`.
 """
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,17 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdzoo.core.batch import Batch
+from kdzoo.core.batch import IGNORE, Batch
 from kdzoo.core.validation import flag, integer
+from kdzoo.data.loading.class_labels import check_any_label, checked_ignore_index
 from kdzoo.data.loading.grouping import LengthBatches
 from kdzoo.data.loading.shares import share
 from kdzoo.data.loading.split_data import DataSplit, DataSplits
 from kdzoo.data.loading.splits import split_rows
-from kdzoo.data.text.tables import Table, classes_of, read_table
+from kdzoo.data.text.tables import MISSING, Table, classes_of, read_table, same_integers, with_missing
 from kdzoo.data.text.tokenized import TokenizedData
-from kdzoo.errors import DataError, shortened
+from kdzoo.errors import DataError, KdzooWarning, shortened
 from kdzoo.text.token_sequences import TokenSequences
-from kdzoo.text.tokenizers import check_length, special_token_id, token_ids
+from kdzoo.text.tokenizers import check_length, special_token_id, truncated_ids
 
 
 class LabelledTexts(DataSplit):
@@ -30,7 +32,7 @@ class LabelledTexts(DataSplit):
 
     Args:
         texts: Token ids of each text, at least one per text.
-        targets: Classes, int64 ``[n]``.
+        targets: Classes, int64 ``[n]``; ``IGNORE`` where the label is missing.
         pad_id: Id of the padding token.
     """
 
@@ -51,6 +53,10 @@ class LabelledTexts(DataSplit):
     def batch(self, index: Tensor) -> Batch:
         """Return ``input`` ``[b, T]`` and ``target`` ``[b]``."""
         return {"input": self.texts.select(index).padded(self.pad_id), "target": self.targets[index]}
+
+    def unlabelled(self) -> Tensor:
+        """Return whether the label of each text is missing, bool ``[n]``."""
+        return self.targets == IGNORE
 
     def content(self) -> Iterator[Tensor]:
         """Yield the lengths and the ids."""
@@ -84,6 +90,7 @@ class ClassifiedTexts(TokenizedData[LabelledTexts]):
         self.group_by_length = flag("group_by_length", group_by_length)
         self._classes: tuple[str, ...] = ()
         self._text_length = 0
+        self._n_truncated = 0
 
     @abstractmethod
     def read(self) -> tuple[Table, Table]:
@@ -91,15 +98,17 @@ class ClassifiedTexts(TokenizedData[LabelledTexts]):
 
     def load_splits(self) -> DataSplits[LabelledTexts]:
         """Read, divide and tokenise the texts."""
-        train_table, test_table = self.read()
+        train_table, test_table = same_integers(self.read())
         self._classes = classes_of(train_table.labels)
         rows, val_rows = split_rows(len(train_table.texts), self.val_size)
         rows = rows.sort().values  # in the order of the file; split_rows returns them shuffled
         # Trained without the validation texts, on which layers and hyperparameters may be chosen.
         self.prepare_tokenizer(lambda: self.train_tokenizer([train_table.texts[row] for row in rows.tolist()]))
+        self._n_truncated = 0
         check_length("max_length", self.max_length, self.tokenizer)
         train, test = self._tokenised(train_table, "train"), self._tokenised(test_table, "test")
         self._text_length = int(torch.cat([train.texts.lengths, test.texts.lengths]).max())
+        check_any_label(test.targets, "test")
         return DataSplits(train.select(rows), train.select(val_rows), test)
 
     def make_sampler(self, train: LabelledTexts) -> LengthBatches:
@@ -119,19 +128,29 @@ class ClassifiedTexts(TokenizedData[LabelledTexts]):
         return {**self.token_sizes(len(self.classes), self._text_length), "classes": self.classes}
 
     def summary(self) -> dict[str, int]:
-        """Return n_train, n_labelled, n_val, n_test and num_classes."""
-        return self.labelled_summary(len(self.classes))
+        """Return n_train, n_labelled, n_val, n_test, num_classes, and n_truncated, how many texts were cut, if any."""
+        n_labelled = int((~self.splits.train.unlabelled()).sum())
+        counts = {**self.labelled_summary(len(self.classes)), "n_labelled": n_labelled}
+        return counts | ({"n_truncated": self._n_truncated} if self._n_truncated else {})
 
     def _tokenised(self, table: Table, name: str) -> LabelledTexts:
         """Return the rows of a table as token ids and classes."""
         class_of_label = {label: index for index, label in enumerate(self.classes)}
         # A class that is met for the first time in the test file would have no training texts.
+        class_of_label[MISSING] = IGNORE
         unknown = next((label for label in table.labels if label not in class_of_label), None)
         if unknown is not None:
             known = shortened(", ".join(self.classes))
             raise DataError(f"{name} has the label {shortened(unknown)!r}; allowed: {known}, as in train")
         targets = torch.tensor([class_of_label[label] for label in table.labels])
-        texts = _as_sequences(token_ids(self.tokenizer, table.texts, self.max_length))
+        ids, n_truncated = truncated_ids(self.tokenizer, table.texts, self.max_length)
+        texts = _as_sequences(ids)
+        if n_truncated:
+            self._n_truncated += n_truncated
+            message = (
+                f"{n_truncated:,} of {len(texts):,} {name} texts are cut to data.max_length={self.max_length} tokens"
+            )
+            warnings.warn(message, KdzooWarning, stacklevel=2)
         # A tokenizer that adds no special tokens may leave nothing of a text, and the mean over no tokens is undefined.
         if len(empty := (texts.lengths == 0).nonzero()):
             raise DataError(f"{name} text {int(empty[0])} has no tokens; allowed: at least 1")
@@ -146,7 +165,9 @@ class TextClasses(ClassifiedTexts):
         test_file: A file of one of these formats; a label that is not in the training file is an error.
         text_field: Column of the text.
         label_field: Column of the label, any string or integer. Classes are numbered in the order of the labels: as
-            integers if all of them are, else alphabetically.
+            integers if all of them are, else alphabetically. Texts may lack a label
+            (:func:`kdzoo.data.text.tables.read_table`).
+        ignore_index: The integer that stands for a missing label.
         options: See :class:`ClassifiedTexts`.
 
     Raises:
@@ -161,15 +182,18 @@ class TextClasses(ClassifiedTexts):
         test_file: str | Path,
         text_field: str = "text",
         label_field: str = "label",
+        ignore_index: int = IGNORE,
         **options: Any,
     ) -> None:
         super().__init__(**options)
+        self.ignore_index = checked_ignore_index(ignore_index)
         self.files = train_file, test_file
         self.fields = text_field, label_field
 
     def read(self) -> tuple[Table, Table]:
         """Read both files."""
         train, test = (read_table(file, *self.fields) for file in self.files)
+        train, test = (Table(texts, with_missing(labels, self.ignore_index)) for texts, labels in (train, test))
         return train, test
 
 

@@ -51,3 +51,15 @@ def test_missing_and_binary_files_are_refused(tmp_path):
     (tmp_path / "bytes").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match="bytes cannot be read as text"):
         list(read_lines(tmp_path / "bytes"))
+
+
+@pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_only_line_ends_divide_lines_and_a_byte_order_mark_is_no_character(tmp_path, character, end):
+    path = tmp_path / "a.txt"
+    path.write_bytes(f"\ufeffa b{end}c{character}d{end}{end}e".encode())
+    assert list(read_lines(path)) == ["a b", f"c{character}d", "", "e"]
+    path.write_bytes(f"a{end}".encode())
+    assert list(read_lines(path)) == ["a"]
+    path.write_bytes(b"")
+    assert list(read_lines(path)) == []

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from kdzoo.core.batch import IGNORE
 from kdzoo.data import ClassifiedTexts, TextClasses
-from kdzoo.errors import CheckpointError, ConfigError, DataError
+from kdzoo.errors import CheckpointError, ConfigError, DataError, KdzooWarning
 from kdzoo.text.tokenizers import fingerprint, train_tokenizer
 
 WORDS = ["the", "film", "is", "good", "bad", "and", "not", "very", "boring", "brilliant"]
@@ -150,3 +151,36 @@ def test_a_trial_run_cuts_texts_but_knows_their_length(folder, make):
     batches = zip(whole.test_dataloader(), trial.test_dataloader(), strict=True)
     assert all(torch.equal(batch["input"][:, :4], cut["input"]) for batch, cut in batches)
     assert trial.sizes["text_length"] == whole.sizes["text_length"] > 4
+
+
+@pytest.fixture
+def partly(tmp_path):
+    """Files in which some texts have no label, in two ways, and integers are written in two ways."""
+    rows = [f"{WORDS[i % 10]}\t{label}" for i, label in enumerate(["0", "01", "", "-1", "1", "00"])]
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.tsv").write_text("text\tlabel\n" + "\n".join(rows) + "\n")
+    return {"train_file": tmp_path / "train.tsv", "test_file": tmp_path / "test.tsv", "val_size": 0, "batch_size": 2}
+
+
+def test_texts_may_lack_a_label(make, partly):
+    data = make(**partly, ignore_index=-1)
+    assert data.classes == ("0", "1")
+    assert data.summary()["n_labelled"] == 4
+    targets = torch.cat([batch["target"] for batch in data.train_eval_dataloader()])
+    assert targets.tolist() == [0, 1, IGNORE, IGNORE, 1, 0]
+    assert make(**partly).classes == ("-1", "0", "1")
+
+
+def test_a_test_file_without_labels_is_refused(make, partly):
+    partly["test_file"].write_text("text\tlabel\nthe\t\n")
+    with pytest.raises(DataError, match="the test split has no labels"):
+        make(**partly)
+
+
+def test_texts_that_are_cut_are_counted(make):
+    with pytest.warns(KdzooWarning, match=r"of 60 train texts are cut to data.max_length=5 tokens"):
+        data = make(max_length=5)
+    # Texts of 1 to 9 words, and two special tokens: those of more than three words are cut.
+    expected = sum(1 + i * 7 % 9 > 3 for i in range(71))
+    assert data.summary()["n_truncated"] == expected
+    assert "n_truncated" not in make().summary()
