@@ -1,11 +1,13 @@
 """The numbers of a report over all seeds: means and deviations, the paired comparison, published results."""
 
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import stats
 
 from kdzoo.errors import ConfigError
@@ -15,6 +17,8 @@ EXPECTED_KEYS = {"metric", "value", "tolerance", "better", "source"}
 SAME_FOR_ALL_SEEDS = ("parameters",)
 # The packages whose version can change a number in the report.
 PACKAGES = ("kdzoo", "torch", "pytorch-lightning", "hydra-core", "torchmetrics", "numpy")
+
+Scores = npt.NDArray[np.floating]
 
 
 def over_seeds(values: Sequence[Any]) -> Any:
@@ -63,8 +67,8 @@ def comparison(
     Returns:
         The mean paired difference of the score, its standard deviation, Student's paired t with its two-sided p-value,
         and the share of the gap between control and teacher that is closed (means over seeds). None without a control;
-        ``t`` and ``p`` are None for a single seed or equal differences, ``gap_closed`` is None if the teacher is not
-        better than the control.
+        ``t`` and ``p`` are None for a single seed or equal differences; ``gap_closed`` is None as :func:`gap_closed`
+        says.
     """
     student, control, teacher = roles["student"], roles.get("control"), roles.get("teacher")
     if not student or not control:
@@ -73,7 +77,7 @@ def comparison(
     spread = float(np.std(difference, ddof=1)) if len(difference) > 1 else None
     # Paired, because student and control of one seed share their initial weights and the order of the samples.
     t, p = stats.ttest_rel(student, control) if spread else (None, None)
-    gap = float(np.mean(teacher) - np.mean(control)) if teacher else 0.0
+    sign = -1 if lower_is_better else 1
     return {
         "metric": score,
         "better": "lower" if lower_is_better else "higher",
@@ -81,8 +85,28 @@ def comparison(
         "std": spread,
         "t": None if t is None else float(t),
         "p": None if p is None else float(p),
-        "gap_closed": float(difference.mean()) / gap if (gap < 0 if lower_is_better else gap > 0) else None,
+        "gap_closed": gap_closed(*(sign * np.array(scores or []) for scores in (student, control, teacher))),
     }
+
+
+def gap_closed(student: Scores, control: Scores, teacher: Scores) -> float | None:
+    """Return the share of the gap between control and teacher that the student closes, by the means over the seeds.
+
+    Args:
+        student: Scores, of which larger ones are better, one for each seed.
+        control: The same of the control.
+        teacher: The same of the teacher; empty without one.
+
+    Returns:
+        The share; None if there is no gap to close, which is one of less than two standard errors if there are several
+        seeds, or if the student is worse than the control, of which a small gap would make a very large share.
+    """
+    if not len(teacher):
+        return None
+    gaps, difference = teacher - control, float((student - control).mean())
+    noise = 2 * float(np.std(gaps, ddof=1)) / math.sqrt(len(gaps)) if len(gaps) > 1 else 0.0
+    gap = float(gaps.mean())
+    return difference / gap if gap > noise and difference >= 0 else None
 
 
 def compare_with_expected(report: Mapping[str, Any], expected: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -44,6 +44,8 @@ def test_the_comparison_is_students_paired_test():
         ([2.0], [3.0], [1.0], True, 0.5),
         ([2.0], [3.0], [4.0], True, None),
         ([0.9], [0.8], None, False, None),
+        ([0.05], [0.1], [0.1001], False, None),  # a tiny gap, of which the student would close -50,000 %
+        ([0.1], [0.1], [0.2], False, 0.0),
     ],
 )
 def test_the_share_of_the_gap_that_is_closed(student, control, teacher, lower_is_better, gap_closed):
@@ -51,6 +53,12 @@ def test_the_share_of_the_gap_that_is_closed(student, control, teacher, lower_is
     compared = statistics.comparison("score", roles, lower_is_better=lower_is_better)
     assert compared["gap_closed"] == (None if gap_closed is None else pytest.approx(gap_closed))
     assert (compared["t"], compared["p"], compared["std"]) == (None, None, None)
+
+
+@pytest.mark.parametrize(("teacher", "is_stated"), [([0.92, 0.86, 0.93], True), ([0.92, 0.79, 0.83], False)])
+def test_a_gap_within_the_noise_of_the_seeds_is_not_closed(teacher, is_stated):
+    roles = {"student": [0.84, 0.83, 0.86], "control": [0.8, 0.81, 0.82], "teacher": teacher}
+    assert (statistics.comparison("score", roles)["gap_closed"] is not None) == is_stated
 
 
 def test_without_a_control_there_is_no_comparison():
