@@ -311,7 +311,7 @@ def _one_by_one(function: Any, info: Any, in_dims: Any, arguments: Any) -> Any:
 
 
 def _check_range(ends: tuple[Tensor, Tensor], log2: Tensor, chain: Chain, plan: Layout) -> None:
-    """Reject ends that are not finite, and a product with its exponent beyond the largest number of the dtype."""
+    """Reject ends that are not finite, and a product whose exponent is outside of the normal numbers of the dtype."""
     # Minimum and maximum are NaN if any value is, and need no tensor as large as the ends, as isfinite would.
     if not all(math.isfinite(float(extreme)) for end in ends for extreme in end.aminmax()):
         raise NonFiniteLossError(_not_finite(chain, plan))
@@ -321,6 +321,14 @@ def _check_range(ends: tuple[Tensor, Tensor], log2: Tensor, chain: Chain, plan: 
         raise NonFiniteLossError(
             f"the contraction is about 2^{int(exponents[sample])} for sample {sample}, beyond 2^{most:.0f}, the "
             f"largest {log2.dtype}; {_too_large(chain, sample, plan, most)}"
+        )
+    least = math.log2(torch.finfo(log2.dtype).tiny)
+    if float(exponents.min()) < least:
+        sample = int(exponents.argmin())
+        raise NonFiniteLossError(
+            f"the contraction is about 2^{int(exponents[sample])} for sample {sample}, below 2^{least:.0f}, the smallest "
+            f"{log2.dtype}, so that its outputs and gradients would be 0; calibrate the chain on inputs like this one, or "
+            "choose a feature map of which one feature is 1 for all inputs, such as polynomial"
         )
 
 

@@ -155,6 +155,32 @@ def test_outputs_beyond_the_largest_number_are_refused():
         model(torch.rand(3, 200))
 
 
+@pytest.mark.parametrize("engine", ["sweep", "auto"])
+def test_outputs_below_the_smallest_number_are_refused(engine):
+    """Images that are dark almost everywhere, in a chain that was calibrated on bright ones: all outputs would be 0."""
+    model = MPS(784, 2, 3, feature_map="cos_sin", engine=engine)
+    torch.manual_seed(0)
+    model.calibrate(torch.rand(32, 784))
+    dark = torch.zeros(3, 784)
+    with pytest.raises(
+        NonFiniteLossError, match=r"about 2\^-2\d\d for sample 0, below 2\^-126, .* calibrate the chain"
+    ):
+        model(dark)
+    model.calibrate(dark)
+    outputs = model(dark)
+    assert 0.01 < float(outputs.abs().mean()) < 10
+    outputs.sum().backward()
+    assert bool(model.cores.grad.any())
+
+
+@pytest.mark.parametrize("feature_map", ["cos_sin", "polynomial"])
+@pytest.mark.parametrize("n_sites", [784, 3072])
+def test_calibrated_outputs_are_near_one_for_black_images_of_any_size(feature_map, n_sites):
+    model, black = MPS(n_sites, 10, 8, feature_map=feature_map), torch.zeros(4, n_sites)
+    model.calibrate(black)
+    assert 0.01 < float(model(black).abs().mean()) < 10
+
+
 def test_ten_thousand_sites_are_finite():
     for name in FEATURE_MAPS:
         model = MPS(10_000, 3, 8, feature_map=name)
