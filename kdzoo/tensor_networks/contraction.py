@@ -326,9 +326,9 @@ def _check_range(ends: tuple[Tensor, Tensor], log2: Tensor, chain: Chain, plan: 
     if float(exponents.min()) < least:
         sample = int(exponents.argmin())
         raise NonFiniteLossError(
-            f"the contraction is about 2^{int(exponents[sample])} for sample {sample}, below 2^{least:.0f}, the smallest "
-            f"{log2.dtype}, so that its outputs and gradients would be 0; calibrate the chain on inputs like this one, or "
-            "choose a feature map of which one feature is 1 for all inputs, such as polynomial"
+            f"the contraction is about 2^{int(exponents[sample])} for sample {sample}, below 2^{least:.0f}, the "
+            f"smallest {log2.dtype}, so that outputs and gradients would be 0; calibrate the chain on inputs like this one, or "
+            "choose a feature map with a feature that is 1 for all inputs, such as polynomial"
         )
 
 
