@@ -327,7 +327,7 @@ def _check_range(ends: tuple[Tensor, Tensor], log2: Tensor, chain: Chain, plan: 
         sample = int(exponents.argmin())
         raise NonFiniteLossError(
             f"the contraction is about 2^{int(exponents[sample])} for sample {sample}, below 2^{least:.0f}, the "
-            f"smallest {log2.dtype}, so that outputs and gradients would be 0; calibrate the chain on inputs like this one, or "
+            f"smallest {log2.dtype}, so that outputs and gradients would be 0; calibrate the chain on such inputs, or "
             "choose a feature map with a feature that is 1 for all inputs, such as polynomial"
         )
 
