@@ -151,7 +151,7 @@ def _task(cfg: DictConfig) -> float | None:
     try:
         with sweeps.noted(settings, job, Path(cfg.output_dir)) as result:
             ranks.check_launcher(cfg, settings)
-            sweeps.announce(settings, job)
+            sweeps.announce(settings, job, has_teacher=sweeps.uses_teacher(cfg))
             report = _run(cfg, overrides.allowed_targets(job, folder), line)
             result |= {"score": _score(report), "metric": report["score"], "validation": report.get("validation")}
             result |= {key: report[key] for key in ("kind", "data")}

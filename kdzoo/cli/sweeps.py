@@ -16,9 +16,11 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from kdzoo import config
 from kdzoo.cli import sweep_jobs
 from kdzoo.cli.sweep_jobs import ENDED_WELL, STATES, Job, Sweep
 from kdzoo.config.processes import SWEEP, is_first_process
+from kdzoo.config.signatures import describe
 from kdzoo.errors import KdzooError, PrunedError, first_line
 from kdzoo.storage.run_folder import read_report
 
@@ -35,12 +37,10 @@ class StoppedBySignal(SystemExit):
     """A signal has stopped the job, which can be continued."""
 
 
-def announce(settings: DictConfig, job: Sequence[str]) -> None:
+def announce(settings: DictConfig, job: Sequence[str], *, has_teacher: bool = True) -> None:
     """Say what starts now: importing PyTorch, before anything else can be shown, takes seconds."""
     chosen = settings.runtime.choices
-    # Hydra does not list a group whose choice is null on the command line, and lists None for one in a file.
-    teacher = chosen.get("teacher")
-    models = f"from {teacher} to {chosen.student}" if teacher else f"training {chosen.student}"
+    models = f"from {chosen.teacher} to {chosen.student}" if has_teacher else f"training {chosen.student}"
     what = f"{chosen.distiller} on {chosen.data}, {models}"
     if settings.mode == RunMode.MULTIRUN:
         sweep = sweep_jobs.read(Path(os.environ[SWEEP]))
@@ -50,6 +50,13 @@ def announce(settings: DictConfig, job: Sequence[str]) -> None:
         what = f"job {settings.job.num + 1}{of_all}: {' '.join(varied) or what}"
     if is_first_process():
         print(f"kdzoo: {what}", file=sys.stderr, flush=True)
+
+
+def uses_teacher(cfg: DictConfig) -> bool:
+    """Return whether the configuration has a teacher that its method uses, as far as it is known without an import."""
+    target = str(cfg.distiller.get("_target_")) if cfg.get("distiller") else ""
+    is_packaged = target in config.packaged_targets()
+    return cfg.get("teacher") is not None and not (is_packaged and describe(target).info.get("teacher") == "none")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import pytest
 from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 
+import kdzoo
 from kdzoo.cli import sweep_jobs, sweeps
 from kdzoo.cli.sweep_jobs import Job
 from kdzoo.errors import ConfigError, PrunedError
@@ -47,12 +48,23 @@ def test_a_single_run_says_what_starts(capsys):
     assert capsys.readouterr().err == "kdzoo: dkd on digits, from mlp to mlp\n"
 
 
-@pytest.mark.parametrize("choices", [{"teacher": None}, {}], ids=["null in a file", "null on the command line"])
-def test_a_method_without_a_teacher_names_none(choices, capsys):
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["distiller=logit_kd"], True),
+        (["distiller=elbo", "teacher=vae"], False),
+        (["distiller=supervised"], False),
+        (["distiller=adversarial", "teacher=null"], False),
+    ],
+)
+def test_whether_a_method_uses_its_teacher_is_known_before_anything_is_imported(overrides, expected):
+    assert sweeps.uses_teacher(kdzoo.compose(*overrides)) == expected
+
+
+def test_a_method_without_a_teacher_names_none(capsys):
     run = settings(RunMode.RUN)
-    run.runtime.choices.pop("teacher")
-    run.runtime.choices.update(choices)
-    sweeps.announce(run, [])
+    run.runtime.choices.pop("teacher")  # Hydra lists no group whose choice is null
+    sweeps.announce(run, [], has_teacher=False)
     assert capsys.readouterr().err == "kdzoo: dkd on digits, training mlp\n"
 
 
