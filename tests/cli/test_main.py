@@ -52,8 +52,9 @@ def in_process(monkeypatch, capsys, *arguments):
 
 
 @pytest.fixture
-def own_distiller(tmp_path):
+def own_distiller(tmp_path, monkeypatch):
     """A folder with a distiller in two files; its YAML holds only ``_target_``."""
+    monkeypatch.delitem(sys.modules, "my_dkd", raising=False)  # of another test in this process, from another folder
     shutil.copy(EXAMPLE / "my_dkd.py", tmp_path)
     shutil.copytree(EXAMPLE / "conf", tmp_path / "conf")
     return tmp_path
@@ -359,7 +360,7 @@ def test_cite_takes_the_name_of_a_method_or_an_experiment(name, entry, monkeypat
 def test_cite_takes_a_users_own_method_and_says_if_it_has_no_entry(own_distiller, monkeypatch, capsys):
     monkeypatch.chdir(own_distiller)
     code, out, error = in_process(monkeypatch, capsys, "cite", "--config-dir", "conf", "my_dkd")
-    assert (code, out) == (0, "")
+    assert (code, out) == (0, ""), error
     assert error == "kdzoo: nothing to cite: the distiller declares no bibtex in its MethodInfo\n"
 
 
