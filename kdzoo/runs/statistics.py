@@ -98,8 +98,8 @@ def gap_closed(student: Scores, control: Scores, teacher: Scores) -> float | Non
         teacher: The same of the teacher; empty without one.
 
     Returns:
-        The share; None if there is no gap to close, which is one of less than two standard errors if there are several
-        seeds, or if the student is worse than the control, of which a small gap would make a very large share.
+        The share. None if the teacher is not better than the control, with several seeds by two standard errors of the
+        mean gap; and None if the student is worse than the control, whose distance a small gap would make very large.
     """
     if not len(teacher):
         return None

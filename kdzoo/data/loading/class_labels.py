@@ -48,8 +48,8 @@ def count_classes(targets: Tensor, num_classes: int | None = None, *, ignore_ind
         ignore_index: The value that stands for a missing label in the user's data, for messages.
 
     Raises:
-        DataError: If there is no label, one is outside of 0..num_classes-1, or, without ``num_classes``, a class has no
-            sample.
+        DataError: If all labels are missing, a label is outside of 0..num_classes-1, or, without ``num_classes``, a
+            class lacks samples.
     """
     labels = targets[targets != IGNORE]
     if not len(labels):

@@ -106,8 +106,8 @@ def _columns(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _label(path: Path, number: int, row: dict[str, Any], name: str) -> str:
     """Return the label of the row in line ``number``, ``MISSING`` if it is empty or a word for a missing value."""
-    value = row.get(name, ())  # an empty tuple is not a label
-    if value is None and path.suffix in JSON_LINES:  # null; in a table, a row that is too short
+    value = row.get(name)
+    if value is None and name in row and path.suffix in JSON_LINES:  # null; in a table, a row that is too short
         return MISSING
     if isinstance(value, bool):
         return str(value).lower()

@@ -114,16 +114,19 @@ class GeneratorKD(TwoPlayerDistiller):
             )
         for parameter in student.inference_parameters():
             parameter.requires_grad_(False)  # of an encoder or a discriminator, which samples do not depend on
-        # The student's own discriminator, if it can start as the teacher's, so that it is not exported untrained.
-        self.uses_own_discriminator = _takes_discriminator(student, teacher)
-        # Otherwise a copy, because the teacher's stays as it is: its features are compared.
+        # The discriminator that is trained is the student's own if it can start as the teacher's. Otherwise it is a
+        # copy: the teacher's stays as it is, since its features are compared.
+        self.uses_own_discriminator = _have_equal_discriminators(student, teacher)
         self.discriminator: nn.Module = nn.Identity()
-        if not self.is_joint:
-            self.loss_weights |= {"real": 0.0, "generated": 0.0, "penalty": 0.0}  # no discriminator is trained
-        elif not self.uses_own_discriminator:
+        if self.uses_own_discriminator:
+            weights = teacher.get_submodule("discriminator").state_dict()
+            student.get_submodule("discriminator").load_state_dict(weights)
+        elif self.is_joint:
             self.discriminator = copy.deepcopy(teacher.discriminator)  # type: ignore[assignment] # checked above
         if self.is_joint:
             self.opponent().requires_grad_(True)
+        else:
+            self.loss_weights |= {"real": 0.0, "generated": 0.0, "penalty": 0.0}  # no discriminator is trained
         if isinstance(student, GAN) and not self.uses_own_discriminator:
             self.notes["discriminator"] = "the student's own is not trained, since its sizes are not the teacher's"
 
@@ -187,18 +190,13 @@ class GeneratorKD(TwoPlayerDistiller):
         return terms
 
 
-def _takes_discriminator(student: Graph, teacher: Graph) -> bool:
-    """Return whether a student has a discriminator of the teacher's sizes, which then gets the teacher's weights."""
+def _have_equal_discriminators(student: Graph, teacher: Graph) -> bool:
+    """Return whether both models have a discriminator, of the same sizes and of the same things."""
     if not (isinstance(student, GAN) and isinstance(teacher, GAN)):
         return False
-    sizes = [
-        (model.discriminates_codes, {name: value.shape for name, value in model.discriminator.state_dict().items()})
-        for model in (student, teacher)
-    ]
-    if sizes[0] != sizes[1]:
-        return False
-    student.discriminator.load_state_dict(teacher.discriminator.state_dict())
-    return True
+    states = [model.discriminator.state_dict() for model in (student, teacher)]
+    sizes = [{name: value.shape for name, value in state.items()} for state in states]
+    return sizes[0] == sizes[1] and student.discriminates_codes == teacher.discriminates_codes
 
 
 def _check_noise(teacher: Graph, student: Graph) -> None:

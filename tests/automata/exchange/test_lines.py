@@ -55,7 +55,7 @@ def test_missing_and_binary_files_are_refused(tmp_path):
 
 @pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_only_line_ends_divide_lines_and_a_byte_order_mark_is_no_character(tmp_path, character, end):
+def test_only_line_ends_divide_lines_and_a_byte_order_mark_is_removed(tmp_path, character, end):
     path = tmp_path / "a.txt"
     path.write_bytes(f"\ufeffa b{end}c{character}d{end}{end}e".encode())
     assert list(read_lines(path)) == ["a b", f"c{character}d", "", "e"]

@@ -17,7 +17,7 @@ def labels(*values):
 
 
 @given(st.lists(st.integers(0, 6), min_size=1), st.sampled_from([-1, 255, IGNORE]))
-def test_a_missing_label_is_no_class_whatever_stands_for_it(values, ignore_index):
+def test_a_missing_label_is_not_a_class_whatever_stands_for_it(values, ignore_index):
     values = torch.tensor([*range(max(values) + 1), *values])
     mixed = torch.stack([values, torch.full_like(values, ignore_index)]).T.flatten()
     hidden = class_labels.hide_missing(mixed, ignore_index)

@@ -51,7 +51,7 @@ def test_invalid_tables_are_refused(tmp_path, name, content, message):
 
 
 @pytest.mark.parametrize("missing", ["", "  ", "NaN", "nan", "NA", "N/A", "null", "None"])
-def test_white_space_is_no_part_of_a_label_and_words_for_missing_values_are_missing(tmp_path, missing):
+def test_white_space_around_labels_is_removed_and_words_for_missing_values_are_missing(tmp_path, missing):
     (tmp_path / "a.csv").write_text(f"text , label\na,pos \nb, pos\nc,{missing}\n")
     assert read_table(tmp_path / "a.csv", "text", "label") == (["a", "b", "c"], ["pos", "pos", MISSING])
 

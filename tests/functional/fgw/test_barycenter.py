@@ -248,7 +248,7 @@ def test_scale_and_offset_of_the_points_have_no_effect(
     torch.testing.assert_close(centroids, expected.centroids[0], rtol=1e-2, atol=1e-2)
 
 
-def test_an_offset_of_many_spreads_is_no_matter_in_float64() -> None:
+def test_an_offset_of_many_spreads_has_no_effect_in_float64() -> None:
     x, edges, _ = ring(120)
     expected, result = (barycenter(x + offset, edges, RING, init="kmeans", alpha=0.5) for offset in (0, 1e8))
     torch.testing.assert_close(torch.tensor(result.objective), torch.tensor(expected.objective), rtol=1e-5, atol=0)
