@@ -16,7 +16,12 @@ from kdzoo.core.data_module import BatchData
 from kdzoo.core.samplers import EpochBatches
 from kdzoo.core.validation import integer
 from kdzoo.data.loading.batch_loader import batch_loader
-from kdzoo.data.loading.class_labels import check_labels, checked_ignore_index, count_classes
+from kdzoo.data.loading.class_labels import (
+    check_any_label,
+    check_labels,
+    checked_ignore_index,
+    count_classes,
+)
 from kdzoo.data.loading.convert import BatchFormat, ConvertedBatches
 from kdzoo.data.loading.fingerprint import hash_inputs
 from kdzoo.data.loading.replay import ReplayedBatches
@@ -184,8 +189,12 @@ class AdaptedData(BatchData):
         # The first samples, which a trial run uses, may lack classes: data are often sorted by them.
         in_trial = None if self.max_samples is None else max(int(labels.max()) for _, labels in self._labels()) + 1
         count = count_classes(self._targets, in_trial, ignore_index=ignore_index)
+        by_split: dict[str, list[Tensor]] = {}
         for split, labels in self._labels():
             check_labels(labels, count, split, ignore_index=ignore_index)
+            by_split.setdefault(split, []).append(labels)
+        for split, parts in by_split.items():
+            check_any_label(torch.cat(parts), split)
         return count
 
     def _labels(self) -> Iterator[tuple[str, Tensor]]:

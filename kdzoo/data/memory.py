@@ -102,8 +102,9 @@ class InMemoryData(SplitDataModule[TensorSplit]):
         # Counted on all training labels, before any class is excluded: val and test still have that class.
         self._num_classes = count_classes(train.targets, self._num_classes, ignore_index=self.ignore_index)
         check_labels(test.targets, self._num_classes, "test", ignore_index=self.ignore_index)
-        check_any_label(test.targets, "test")
         rows, val_rows, targets = self.plan.divide(train.targets, self._num_classes, self.seed)
+        check_any_label(train.targets[val_rows], "val")
+        check_any_label(test.targets, "test")
         # Now rather than in a worker process, whose errors are harder to read.
         self.augment.check_shape(tuple(in_shape))
         return DataSplits(TensorSplit(train.inputs[rows], targets), train.select(val_rows), test)

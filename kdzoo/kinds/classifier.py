@@ -11,7 +11,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from kdzoo import plotting
 from kdzoo.core.batch import Batch, as_batch, labelled_positions, labelled_samples, labels
-from kdzoo.errors import ConfigError
+from kdzoo.errors import ConfigError, DataError
 from kdzoo.functional import hard_target_ce
 from kdzoo.kinds.logits import check_logits
 from kdzoo.kinds.text_kind import TextKind
@@ -77,7 +77,11 @@ class ClassifierKind(TextKind):
         check_logits(role, model, batch, noun=self.name, size=("num_classes", sizes["num_classes"]))
 
     def predict(self, model: nn.Module, batches: Iterable[Any]) -> Predictions:
-        """Return logits and targets of all labelled positions."""
+        """Return logits and targets of all labelled positions.
+
+        Raises:
+            DataError: The batches have no labels.
+        """
         model.eval()
         # A model without parameters, such as a wrapped program, runs on the CPU.
         device = next(iter(model.parameters()), torch.empty(0)).device
@@ -89,6 +93,8 @@ class ClassifierKind(TextKind):
             # float32 also after bfloat16, whose 8 bits would make softmax and calibration inaccurate.
             logits.append(output[labelled_positions(batch)].float())
             target.append(labels(batch))
+        if not sum(map(len, target)):
+            raise DataError("the data to measure a classifier on have no labels; allowed: at least one labelled sample")
         return Predictions(torch.cat(logits), torch.cat(target))
 
     def metrics(self, predictions: Predictions) -> dict[str, float]:

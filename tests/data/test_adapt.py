@@ -283,6 +283,15 @@ def test_labels_of_every_split_are_checked_when_the_classes_are_counted(labels, 
         adapted(Module(dataset=labelled(*labels))).sizes  # noqa: B018
 
 
+def test_a_split_without_labels_is_refused():
+    class Unlabelled(Module):
+        def val_dataloader(self):
+            return DataLoader(TensorDataset(torch.rand(3, 2), torch.full((3,), -100)))
+
+    with pytest.raises(DataError, match="the val split has no labels"):
+        adapted(Unlabelled(dataset=labelled(0, 1, 2))).sizes  # noqa: B018
+
+
 def test_a_trial_run_on_the_first_samples_may_lack_classes():
     data = AdaptedData(Module(dataset=labelled(*[0] * 9, 1, 2)))
     data.max_samples = 4

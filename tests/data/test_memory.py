@@ -216,6 +216,14 @@ def with_value(row, value):
     return x, y
 
 
+def few_labels():
+    """The first label of each of the four classes, none of which is in a val split of five samples."""
+    inputs, targets = GOOD
+    hidden = np.full_like(targets, IGNORE)
+    hidden[:4] = targets[:4]
+    return inputs, hidden
+
+
 def with_label(row, label):
     x, y = arrays()
     y[row] = label
@@ -235,6 +243,12 @@ GOOD = arrays()
         (with_label(9, -1), GOOD, {}, "train label -1 at index 9 is out of range; allowed: 0..3, or -100"),
         ((GOOD[0], GOOD[1] + 1), GOOD, {}, "no sample has the label 0; do they begin at 1?"),
         (GOOD, (GOOD[0], GOOD[1] * 0 + IGNORE), {}, "the test split has no labels"),
+        (
+            few_labels(),
+            GOOD,
+            {"val_size": 5},
+            "the val split has no labels, so that nothing can be measured on it; set",
+        ),
         (GOOD, GOOD, {"num_classes": 3}, "train label 3 at index 3 is out of range; allowed: 0..2"),
         ((GOOD[0], GOOD[1].astype(float)), GOOD, {}, "train labels must be integers [n], got torch.float64 [100]"),
         ((GOOD[0], GOOD[1][:, None]), GOOD, {}, "train labels must be integers [n], got torch.int64 [100, 1]"),

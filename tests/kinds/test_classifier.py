@@ -426,3 +426,9 @@ def test_no_more_inputs_are_read_than_needed() -> None:
         raise AssertionError
 
     assert first_inputs(batches(), 6).sum().item() == 4
+
+
+def test_data_without_labels_cannot_be_measured():
+    batches = [(torch.zeros(3, 4), torch.full((3,), IGNORE))]
+    with pytest.raises(DataError, match="have no labels; allowed: at least one labelled sample"):
+        KIND.predict(MLP(in_shape=(4,), num_classes=2, hidden=[3]), batches)

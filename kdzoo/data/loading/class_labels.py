@@ -83,13 +83,18 @@ def check_labels(targets: Tensor, num_classes: int, name: str, *, ignore_index: 
 
 
 def check_any_label(targets: Tensor, name: str) -> None:
-    """Check that a split has a label.
+    """Check that a split has a label, unless it is empty.
+
+    Args:
+        targets: Labels, int64 ``[n]``; ``IGNORE`` where there is none.
+        name: The split, for messages.
 
     Raises:
-        DataError: If it has none.
+        DataError: If all labels are missing.
     """
-    if not bool((targets != IGNORE).any()):
-        raise DataError(f"the {name} split has no labels, so that nothing can be measured on it")
+    if len(targets) and not bool((targets != IGNORE).any()):
+        remedy = "; set data.val_size=0, or a larger one" if name == "val" else ""
+        raise DataError(f"the {name} split has no labels, so that nothing can be measured on it{remedy}")
 
 
 def _check_gaps(counts: Tensor) -> None:

@@ -108,6 +108,7 @@ class ClassifiedTexts(TokenizedData[LabelledTexts]):
         check_length("max_length", self.max_length, self.tokenizer)
         train, test = self._tokenised(train_table, "train"), self._tokenised(test_table, "test")
         self._text_length = int(torch.cat([train.texts.lengths, test.texts.lengths]).max())
+        check_any_label(train.targets[val_rows], "val")
         check_any_label(test.targets, "test")
         return DataSplits(train.select(rows), train.select(val_rows), test)
 
