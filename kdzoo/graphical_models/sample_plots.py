@@ -50,7 +50,8 @@ def plot_model(models: Mapping[str, nn.Module], folder: Path, data: Any = None) 
             :class:`kdzoo.core.abilities.DrawsPictures`. None: only figures that need no observations are drawn.
     """
     graphs = {name: model for name, model in models.items() if isinstance(model, Graph)}
-    batch, view = _first_batch(data), view_of(data)
+    batch = _first_batch(data)
+    view = _view(data, batch)
     paths = [
         interpolations(graphs, folder / "interpolations.png", view),
         latent_maps(graphs, folder / "latent_maps.png", view),
@@ -357,7 +358,10 @@ def draw_rows(rows: Values, path: Path, *, title: str, caption: str) -> Path | N
 
 def view_of(data: Any) -> View:
     """Return the function that turns the values of a data set, whose test split fixes the scale, into pixels."""
-    batch = _first_batch(data)
+    return _view(data, _first_batch(data))
+
+
+def _view(data: Any, batch: Any) -> View:
     return pixel_view(data, batch["input"] if isinstance(batch, Mapping) else None)
 
 

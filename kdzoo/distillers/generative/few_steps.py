@@ -19,7 +19,7 @@ from kdzoo.data.derived.noise import NoisyData
 from kdzoo.distillers.generative.batch_noise import pack_noise, unpack_noise
 from kdzoo.errors import ConfigError
 from kdzoo.functional.diffusion import Velocity
-from kdzoo.graphical_models.sample_plots import View, pixel_view
+from kdzoo.graphical_models.sample_plots import View, pixel_view, view_of
 from kdzoo.models import Diffusion
 
 COLUMNS = 16
@@ -64,7 +64,7 @@ class FewStepDistiller(Distiller):
         def draw(n: int, generator: torch.Generator) -> dict[str, Tensor]:
             return pack_noise(self.student.elbo_noise(n, generator=generator))
 
-        self.report_extras.view = pixel_view(data)
+        self.report_extras.view = view_of(data)
         return NoisyData(data, draw, noise_only=False, seed=self.seed)  # type: ignore[arg-type]
 
     def prepare(self, batch: Batch) -> None:  # noqa: ARG002

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from kdzoo.data import GaussianMixture
+from kdzoo.data import Digits, GaussianMixture
 from kdzoo.distillers import ConsistencyDistillation, ProgressiveDistillation
 from kdzoo.distillers.generative.few_steps import grid_index
 from kdzoo.errors import ConfigError
@@ -97,3 +97,14 @@ def test_models_that_do_not_fit_raise(method):
         method(diffusion_model(1, conditional=True, num_classes=3), teacher, from_teacher=False)
     with pytest.raises(ConfigError, match=r"^student.in_shape must be that of the teacher, \(3,\), got \(2,\)$"):
         method(diffusion_model(1), diffusion_model(4, shape=(3,)), from_teacher=False)
+
+
+@BOTH
+def test_the_figure_has_the_brightness_of_the_data(method):
+    """The brightest pixel of the digits is 16 of 255, so that undoing their scale alone would leave them black."""
+    data = Digits(labels_per_class=None)
+    data.setup()
+    distiller = prepared(method)
+    distiller.transfer_set(data)
+    observed = next(iter(data.test_dataloader()))["input"]
+    assert float(distiller.report_extras.view(observed).max()) == pytest.approx(1.0)
