@@ -1,6 +1,6 @@
 """Adapts a user's Lightning data module, or a pair of loaders, to the interface of :class:`BatchData`."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -183,25 +183,25 @@ class AdaptedData(BatchData):
     def _num_classes(self) -> int:
         if isinstance(self.source, DeclaresClassCount) and self.source.num_classes is not None:
             return integer("num_classes", self.source.num_classes, 1)
-        ignore_index = self.layout.ignore_index
         if not bool((self._targets != IGNORE).any()):
             raise DataError("the training data have no labels; give the data module an attribute num_classes")
+        splits, ignore_index = {"train": self._targets, **self._evaluation_targets()}, self.layout.ignore_index
         # The first samples, which a trial run uses, may lack classes: data are often sorted by them.
-        in_trial = None if self.max_samples is None else max(int(labels.max()) for _, labels in self._labels()) + 1
+        in_trial = None if self.max_samples is None else int(torch.cat(list(splits.values())).max()) + 1
         count = count_classes(self._targets, in_trial, ignore_index=ignore_index)
-        by_split: dict[str, list[Tensor]] = {}
-        for split, labels in self._labels():
-            check_labels(labels, count, split, ignore_index=ignore_index)
-            by_split.setdefault(split, []).append(labels)
-        for split, parts in by_split.items():
-            check_any_label(torch.cat(parts), split)
+        for name, targets in splits.items():
+            check_labels(targets, count, name, ignore_index=ignore_index)
+            check_any_label(targets, name)
         return count
 
-    def _labels(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield labels, int64 ``[b]``, with the name of their split, which covers all of them."""
-        yield "train", self._targets
-        for split, loaders in (("val", self.val_dataloader()), ("test", self.test_dataloader())):
-            yield from ((split, batch["target"]) for loader in _listed(loaders) for batch in loader)
+    def _evaluation_targets(self) -> dict[str, Tensor]:
+        """Return the labels of val and test, int64 ``[n]`` by split."""
+        splits = {"val": self.val_dataloader(), "test": self.test_dataloader()}
+        none = torch.empty(0, dtype=torch.int64)
+        return {
+            name: torch.cat([none, *(batch["target"] for loader in _listed(loaders) for batch in loader)])
+            for name, loaders in splits.items()
+        }
 
     def _batches(self, sampler: EpochBatches) -> DataLoader[Batch]:
         dataset, loader = self._dataset, self._loader

@@ -93,8 +93,8 @@ def check_any_label(targets: Tensor, name: str) -> None:
         DataError: If all labels are missing.
     """
     if len(targets) and not bool((targets != IGNORE).any()):
-        remedy = "; set data.val_size=0, or a larger one" if name == "val" else ""
-        raise DataError(f"the {name} split has no labels, so that nothing can be measured on it{remedy}")
+        allowed = "at least one label, or no val split" if name == "val" else "at least one label"
+        raise DataError(f"the {name} split has no labels, so that nothing can be measured on it; allowed: {allowed}")
 
 
 def _check_gaps(counts: Tensor) -> None:
