@@ -247,7 +247,7 @@ GOOD = arrays()
             few_labels(),
             GOOD,
             {"val_size": 5},
-            "the val split has no labels, so that nothing can be measured on it; set",
+            "the val split has no labels",
         ),
         (GOOD, GOOD, {"num_classes": 3}, "train label 3 at index 3 is out of range; allowed: 0..2"),
         ((GOOD[0], GOOD[1].astype(float)), GOOD, {}, "train labels must be integers [n], got torch.float64 [100]"),

@@ -52,9 +52,7 @@ def test_wrong_labels_are_refused_with_the_likely_reason(targets, num_classes, m
 def test_a_split_without_labels_cannot_be_measured():
     class_labels.check_any_label(labels(IGNORE, 0), "test")
     class_labels.check_any_label(torch.empty(0, dtype=torch.int64), "val")  # no val split
-    with pytest.raises(
-        DataError, match=r"the val split has no labels, .* allowed: at least one label, or no val split"
-    ):
+    with pytest.raises(DataError, match="allowed: at least one label, or no val split"):
         class_labels.check_any_label(labels(IGNORE), "val")
     with pytest.raises(DataError, match="the test split has no labels"):
         class_labels.check_any_label(labels(IGNORE, IGNORE), "test")
