@@ -112,7 +112,7 @@ def test_codes_are_posterior_means(drawn, tmp_path):
     torch.testing.assert_close(drawn["codes"]["student"], posterior_means(vae, data.batches)["z"])
 
 
-def test_without_labels_there_is_no_figure_of_codes(tmp_path):
+def test_no_figure_of_codes_is_drawn_without_labels(tmp_path):
     hidden = {**labelled(), "target": torch.full((9,), -100)}
     for batch in (hidden, {"input": hidden["input"]}):
         paths = posterior_plots.plot_model({"student": model(latent=2)}, tmp_path, Data(batch))

@@ -92,7 +92,7 @@ def test_samples_in_eval_mode_are_those_of_the_average():
     assert not torch.equal(model.train().samples(noise), before)
 
 
-def test_the_average_is_no_part_of_the_size_and_the_discriminator_not_of_the_generative_part():
+def test_the_size_leaves_out_the_average_and_the_generative_part_the_discriminator():
     model = gan()
     generator = sum(parameter.numel() for parameter in model.targets()["image"].parameters())
     discriminator = sum(parameter.numel() for parameter in model.discriminator.parameters())

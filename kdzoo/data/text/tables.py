@@ -11,8 +11,8 @@ from kdzoo.errors import DataError, shortened
 
 MISSING = ""
 """Label of a text without one."""
-# What programs write for a missing value: pandas and R in files, and the names of Python and JSON.
-_MISSING_WORDS = ("", "nan", "na", "n/a", "null", "none")
+# Not a number, as programs write a missing value. Words such as NA and none may be the names of classes.
+_NOT_A_NUMBER = "nan"
 
 
 class Table(NamedTuple):
@@ -27,7 +27,7 @@ def read_table(path: str | Path, text_field: str, label_field: str) -> Table:
 
     A .csv file has the usual quotes; in a .tsv file a quote is an ordinary character, as in GLUE. The first line of
     both names the columns. A .jsonl or .json file has one record on each line. White space around names and labels is
-    not a part of them. A label that is empty, or a word for a missing value such as NaN or null, is missing.
+    not a part of them. A label that is empty, NaN, or null in JSON is missing.
 
     Args:
         path: The file.
@@ -105,7 +105,7 @@ def _columns(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _label(path: Path, number: int, row: dict[str, Any], name: str) -> str:
-    """Return the label of the row in line ``number``, ``MISSING`` if it is empty or a word for a missing value."""
+    """Return the label of the row in line ``number``, ``MISSING`` if it is empty or not a number."""
     value = row.get(name)
     if value is None and name in row and path.suffix in JSON_LINES:  # null; in a table, a row that is too short
         return MISSING
@@ -116,7 +116,7 @@ def _label(path: Path, number: int, row: dict[str, Any], name: str) -> str:
     if not isinstance(value, str | int):
         raise _without(path, number, row, name)
     label = str(value).strip()
-    return MISSING if label.lower() in _MISSING_WORDS else label
+    return MISSING if label.lower() == _NOT_A_NUMBER else label
 
 
 def _text(path: Path, number: int, row: dict[str, Any], name: str) -> str:
